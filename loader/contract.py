@@ -1,0 +1,229 @@
+"""What a destination is: the contract between the loader's core and the plug-ins in `warehouses/` and `files/`.
+
+The core owns everything that is the same for all of them: consuming, planning, flattening, names, types, conflicts, retries,
+isolation of bad rows, dead letters, acknowledging. A plug-in owns three things: how its tables look (`Capabilities`,
+`describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose column names and
+types already fit.
+
+Who calls what, in this order: `check` by `penstock check`, on a destination nothing else uses. `open_session` once by the
+holder of a connection's lease, with a growing epoch; it fences every older session of that connection. Then, never two at once
+for one session: `describe` and `patch` per table, `load` per plan. `close` always, also after an error. One destination may
+have many sessions open, of many connections, in one process and in others.
+
+Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: nothing of the plan under
+way may then be visible, now or later.
+
+Every plug-in is one file that names itself by its module name and defines:
+
+    OPTIONS: type[msgspec.Struct]          what the user may write, `type` excepted; unknown keys refused
+    CAPABILITIES: Capabilities
+    async def open_destination(name: str, options: OPTIONS, environment: Environment) -> Destination
+
+and imports its driver inside `open_destination` or below, never at import. `loader/registry.py` finds it,
+`tests/contract/test_destinations.py` holds it to this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shared.threads import ThreadGate
+
+
+class Kind(StrEnum):
+    """Logical types of columns; the joins between them are in `loader/lattice.py`."""
+
+    BOOLEAN = "boolean"
+    BIGINT = "bigint"
+    DOUBLE = "double"
+    DECIMAL = "decimal"
+    TIMESTAMP = "timestamp"
+    DATE = "date"
+    TEXT = "text"
+    JSON = "json"
+    OTHER = "other"
+    """A type of the warehouse we do not know: values are handed over as text and the warehouse casts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the core must know of a destination to prepare rows for it; data, no code."""
+
+    name_limit: int
+    """Longest identifier."""
+    name_unit: Literal["bytes", "characters"]
+    transactional: bool
+    """`load` commits rows of all tables and the ledger together. Otherwise the object's name carries the plan."""
+    merge: bool
+    """`write="merge"` is supported."""
+    stream: bool
+    """Micro-batches of a few rows are sensible."""
+    evolve: bool
+    """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
+    widen: frozenset[tuple[Kind, Kind]] = frozenset()
+    """Pairs (from, to) that `patch` can change a column's type between."""
+    kinds: frozenset[Kind] = frozenset(Kind)
+    """Kinds a new column may have; others are created as text."""
+    max_columns: int = 1000
+    case: Literal["lower", "upper", "keep"] = "keep"
+    """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: `native` is the warehouse's own type, set when forced by the user or read from the warehouse."""
+
+    name: str
+    kind: Kind
+    native: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """A live table as `describe` found it."""
+
+    columns: Mapping[str, Column]
+    primary_key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TablePatch:
+    """What to change so that a batch fits. Columns are only ever added or widened, never dropped or narrowed."""
+
+    table: str
+    add: tuple[Column, ...] = ()
+    widen: tuple[Column, ...] = ()
+    primary_key: tuple[str, ...] | None = None
+    """The key rows are merged on; None leaves the table's key alone (append)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLoad:
+    """Rows for one table.
+
+    `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
+    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row.
+    `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
+    not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
+    value as it is (the `users` table); otherwise the incoming row's columns replace the stored ones, and columns missing in
+    `rows` are left alone.
+    """
+
+    table: str
+    rows: pa.Table
+    write: Literal["append", "merge"] = "append"
+    key: tuple[str, ...] = ()
+    cursor: str | None = None
+    coalesce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Which part of a connection's queue a load carries; its identity makes a repeat harmless.
+
+    `lane` numbers a source of frames (the live stream of one incarnation, a replay, a retry). `first` and `last` are sequences
+    in that lane. After the load is committed no event of `lane` up to `last` is ever loaded again into the tables it carried.
+    """
+
+    connection: str
+    lane: str
+    first: int
+    last: int
+    part: int = 0
+    """Distinguishes loads of one range when a batch had to be split; always 0 for transactional destinations."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a committed load did; durations in seconds by phase (`encode`, `copy`, `merge`, `commit`)."""
+
+    rows: Mapping[str, int]
+    bytes: int = 0
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One step of `penstock check`: what was tried, whether it worked, and what to do if not."""
+
+    step: str
+    ok: bool
+    message: str = ""
+
+
+class Session(Protocol):
+    """A connection's right to write to a destination, held under one epoch."""
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """Returns the last loaded sequence by (table, lane), from the ledger; empty where the destination keeps none."""
+        ...
+
+    async def describe(self, table: str) -> TableSchema | None:
+        """Returns the live table, read from the destination, not from a cache; None if it does not exist.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """Makes the table fit, creating it if needed, under the destination's own lock; returns it as it is afterwards.
+
+        The live table is read again under the lock: what another writer added meanwhile is accepted as it is, so the caller
+        compares the result with what it wanted.
+
+        Raises:
+            NotConnected, Transient, SetupError
+            Permanent: the destination refuses the change; the message has its words.
+        """
+        ...
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """Commits all of `loads` and the ledger rows of `plan`, or nothing.
+
+        Raises:
+            RowsRejected: rows of one table do not fit; nothing was committed.
+            Fenced: a session with a newer epoch exists; nothing was committed.
+            NotConnected, Transient: nothing is known to be committed; `marks` of a new session tells.
+            SetupError: a person must act.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Gives back what the session holds. Never raises."""
+        ...
+
+
+class Destination(Protocol):
+    """One destination of the project, open in this process."""
+
+    async def check(self) -> Sequence[CheckResult]:
+        """Tries to reach it, to create, write, read and drop a table of its own; every step with words a person can act on."""
+        ...
+
+    async def open_session(self, connection: str, epoch: int) -> Session:
+        """Fences every session of `connection` with a lower epoch and ends what they left open.
+
+        Raises:
+            Fenced: a session with a higher epoch exists.
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes pools and files. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a plug-in may use of its process."""
+
+    gate: ThreadGate
+    """For blocking drivers."""

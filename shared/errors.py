@@ -1,0 +1,79 @@
+"""The one tree of exceptions. An exception means that a whole call failed; one bad event is an `Outcome` instead.
+
+    PenstockError
+    ├── Transient          try again, with back-off; nothing is lost meanwhile
+    │   ├── NotConnected   the connection is gone: open a new one, then try again
+    │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
+    ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
+    ├── Permanent          this call can never succeed as it is
+    │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
+    ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
+    └── ConfigError        the project file or a setting is wrong; `problems` names each place
+
+Drivers' errors are translated in one function per plug-in; what it does not know is `Transient`, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class PenstockError(Exception):
+    """Base of the tree; its text says what failed, on what, and what to do."""
+
+
+class Transient(PenstockError):
+    """Trying the same call again may succeed."""
+
+
+class NotConnected(Transient):
+    """The connection the call used is gone."""
+
+
+class QueueFull(Transient):
+    """The stream or subject refuses new messages because its limit is reached."""
+
+
+class SetupError(PenstockError):
+    """Somebody must change something outside Penstock before the call can succeed."""
+
+
+class Permanent(PenstockError):
+    """The call cannot succeed however often it is tried."""
+
+
+class RowsRejected(Permanent):
+    """A destination refused rows of one table and loaded none of it.
+
+    `rows` maps the index of each refused row in the batch to the destination's words. It is empty where the destination
+    does not say which rows it means: the caller then finds them by bisection.
+    """
+
+    def __init__(self, table: str, message: str, rows: Mapping[int, str] | None = None) -> None:
+        super().__init__(f'table "{table}": {message}')
+        self.table = table
+        self.message = message
+        self.rows: Mapping[int, str] = rows or {}
+
+
+class Fenced(PenstockError):
+    """A newer epoch exists for what this holder believed to hold."""
+
+
+class Problem(NamedTuple):
+    """One wrong place: `path` as `connections.shop-wh.batch.period`, `message` with what was expected."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(PenstockError):
+    """The project file or a setting is wrong in one or more places."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

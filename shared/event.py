@@ -1,0 +1,149 @@
+"""The canonical event, and the one function that builds it from a frame.
+
+An event is a JSON object in Segment's shape: `type`, `event`, `messageId`, `userId`, `anonymousId`, `groupId`, `previousId`,
+`timestamp`, `properties`, `traits`, `context`, and whatever else the client sent. In a frame the client's bytes are untouched
+and what the server knows stands once per request; `facts_of` prepares the latter once, `materialise` merges both.
+
+Server values win over client values of the same name, with one exception that backends rely on: for server keys `context.ip`
+and `context.userAgent` describe the client's own user and stay as sent.
+
+Times are aware `datetime`s in UTC, so that the loader need not parse what the server made; `encode_event` writes them as
+RFC 3339 for everybody else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from shared.frame import Head, RequestContext
+
+JSON = dict[str, Any]
+"""A decoded JSON object."""
+
+NOT_FOR_WAREHOUSES = ("writeKey", "_metadata")
+"""Keys of the SDKs' own bookkeeping, removed from every event."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class RequestFacts(NamedTuple):
+    """A `RequestContext` prepared for merging: times as datetimes, JSON decoded, additions to `context` as one dict."""
+
+    received_at: datetime
+    sent_at: datetime | None
+    skew: timedelta | None
+    context: JSON
+    """Values that win over the client's."""
+    fallback_context: JSON
+    """Values the client's win over: batch-level context, and ip and user agent for server keys."""
+    integrations: JSON | None
+
+
+def facts_of(request: RequestContext) -> RequestFacts:
+    """Prepares what the server knows of a request, once for all of its events."""
+    seen: JSON = {}
+    if request.ip:
+        seen["ip"] = request.ip
+    if request.user_agent:
+        seen["userAgent"] = request.user_agent
+    wins: JSON = {}
+    if request.agent:
+        wins["agent"] = request.agent
+    if request.geo:
+        wins["geo"] = request.geo
+    if request.bot:
+        wins["bot"] = True
+    defaults = _decode_object(request.defaults) if request.defaults else {}
+    fallback = defaults.get("context")
+    fallback = fallback if isinstance(fallback, dict) else {}
+    if request.kind == "server":
+        # a backend's address and library say nothing of its user: the ip stays only when the batch itself names one
+        fallback = {key: value for key, value in fallback.items() if value is not None}
+    else:
+        wins = {**seen, **wins}
+    integrations = defaults.get("integrations")
+    return RequestFacts(
+        received_at=_EPOCH + timedelta(microseconds=request.received_at),
+        sent_at=parse_time(request.sent_at),
+        skew=None if request.skew is None else timedelta(microseconds=request.skew),
+        context=wins,
+        fallback_context=fallback,
+        integrations=integrations if isinstance(integrations, dict) else None,
+    )
+
+
+def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
+    """Returns the full event of one body: the client's object with ids, times and server context merged in.
+
+    `timestamp` is `receivedAt - (sentAt - originalTimestamp)` where the client sent both, as Segment computes it
+    (segment.com/docs/connections/spec/common, "Timestamps"); else the time as sent; else `receivedAt`.
+
+    Raises:
+        msgspec.DecodeError: the body is not a JSON object.
+    """
+    event = _decode_object(body)
+    event["messageId"] = head.message_id
+    event["type"] = head.type
+    context = event.get("context")
+    if type(context) is not dict:
+        context = {} if context is None else {"value": context}
+        event["context"] = context
+    for key, value in facts.fallback_context.items():
+        context.setdefault(key, value)
+    context.update(facts.context)
+    if facts.integrations:
+        own = event.get("integrations")
+        event["integrations"] = {**facts.integrations, **own} if type(own) is dict else facts.integrations
+
+    received_at = facts.received_at
+    event["receivedAt"] = received_at
+    sent = event.get("originalTimestamp") or event.get("timestamp")
+    original = parse_time(sent)
+    if original is None:
+        event["timestamp"] = received_at
+        if sent is not None:
+            event["originalTimestamp"] = sent
+    else:
+        event["originalTimestamp"] = original
+        event["timestamp"] = _shift(original, facts.skew)
+    if facts.sent_at is not None:
+        event["sentAt"] = facts.sent_at
+    for key in NOT_FOR_WAREHOUSES:
+        if key in event:
+            del event[key]
+    return event
+
+
+def encode_event(event: JSON) -> bytes:
+    """Returns an event as JSON, times as RFC 3339."""
+    return _encode(event)
+
+
+def parse_time(value: object) -> datetime | None:
+    """Returns an ISO 8601 or RFC 3339 date-time as an aware datetime in UTC; a time without a zone is UTC; else None."""
+    if type(value) is not str or not 19 <= len(value) <= 35:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def micros(moment: datetime) -> int:
+    """Returns an aware datetime as microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _shift(original: datetime, skew: timedelta | None) -> datetime:
+    if skew is None:
+        return original
+    try:
+        return original + skew
+    except OverflowError:
+        return original

@@ -1,0 +1,181 @@
+"""The frame: a packed batch of events of one site, and the only thing that travels between services.
+
+A frame is MessagePack. Typed heads hold what routing needs; the bodies are the client's JSON bytes, untouched, laid end to
+end in one block that is compressed with zstd (level 1) from `COMPRESS_FROM_EVENTS` events on. What the server knows of a
+request is stored once per request. So a router forwards a frame without parsing any JSON, and often without opening the block.
+
+Reading an old frame must always work: fields are only ever added at the end, with defaults, and `VERSION` grows when a reader
+of the old layout could misread the new one. `decode_frame` refuses what it cannot read instead of guessing.
+
+Who builds a full event from a frame: `shared/event.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import zstandard
+
+from shared.errors import Permanent
+
+VERSION = 1
+COMPRESS_FROM_EVENTS = 20
+"""From here on compressing costs Python less than it saves the server (measured: bench/RESULTS.md)."""
+
+MAX_BLOCK_BYTES = 64 * 1024 * 1024
+"""No honest frame is larger; a bound on what a damaged length can make us allocate."""
+
+PLAIN, ZSTD = 0, 1
+
+
+class Head(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What routing needs of one event, taken at the edge.
+
+    `message_id` is never empty (the edge makes one where the client sent none). `event` is the name of a track event.
+    `request` is the index of its request in `Frame.requests`.
+    """
+
+    message_id: str
+    type: str
+    event: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    request: int = 0
+
+    @property
+    def user_key(self) -> str:
+        """The identity whose order is kept: `userId`, else `anonymousId`, else the message itself."""
+        return self.user_id or self.anonymous_id or self.message_id
+
+
+class RequestContext(msgspec.Struct, array_like=True, frozen=True):
+    """What the server knows of one request.
+
+    `received_at` and `skew` are microseconds; `skew` is receivedAt - sentAt, present only where both are sane. `sent_at` is
+    the client's text. `defaults` is a JSON object merged under every event of the request (batch-level `context` and
+    `integrations`). `user_agent`, `geo`: parsed facts, absent when unknown.
+    """
+
+    received_at: int
+    protocol: str
+    key: str
+    kind: str = "browser"
+    ip: str | None = None
+    user_agent: str | None = None
+    sent_at: str | None = None
+    skew: int | None = None
+    defaults: bytes | None = None
+    headers: dict[str, str] | None = None
+    agent: dict[str, str] | None = None
+    geo: dict[str, Any] | None = None
+    bot: bool = False
+
+
+class Frame(msgspec.Struct, array_like=True):
+    """Events of one site, in the order of their acceptance. `heads`, `sizes` and the bodies in `block` run in parallel."""
+
+    version: int
+    site: str
+    requests: list[RequestContext]
+    heads: list[Head]
+    sizes: list[int]
+    codec: int
+    block: bytes
+    trusted_hints: bool = False
+    """True only for frames a function wrote: type hints inside bodies may then be honoured."""
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def bodies(self) -> list[bytes]:
+        """Returns the body of every event, as the client's bytes.
+
+        Raises:
+            Permanent: the block does not hold what `sizes` promises.
+        """
+        block = _open_block(self)
+        bodies: list[bytes] = []
+        start = 0
+        for size in self.sizes:
+            end = start + size
+            bodies.append(block[start:end])
+            start = end
+        return bodies
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def pack(site: str, requests: Sequence[RequestContext], heads: Sequence[Head], bodies: Sequence[bytes]) -> Frame:
+    """Makes a frame of parallel `heads` and `bodies`; compresses the block where that pays."""
+    block = b"".join(bodies)
+    codec = PLAIN
+    if len(heads) >= COMPRESS_FROM_EVENTS:
+        block = zstandard.ZstdCompressor(level=1).compress(block)
+        codec = ZSTD
+    return Frame(VERSION, site, list(requests), list(heads), [len(body) for body in bodies], codec, block)
+
+
+def select(frame: Frame, indexes: Iterable[int]) -> Frame:
+    """Returns a frame with only the events at `indexes` (ascending), keeping only the requests they refer to."""
+    bodies = frame.bodies()
+    requests: list[RequestContext] = []
+    renumbered: dict[int, int] = {}
+    heads: list[Head] = []
+    kept: list[bytes] = []
+    for index in indexes:
+        head = frame.heads[index]
+        number = renumbered.get(head.request)
+        if number is None:
+            number = renumbered[head.request] = len(requests)
+            requests.append(frame.requests[head.request])
+        heads.append(head if number == head.request else msgspec.structs.replace(head, request=number))
+        kept.append(bodies[index])
+    selected = pack(frame.site, requests, heads, kept)
+    selected.trusted_hints = frame.trusted_hints
+    return selected
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Returns the message payload of a frame."""
+    return _encoder.encode(frame)
+
+
+def decode_frame(payload: bytes) -> Frame:
+    """Reads a message payload; bodies stay packed until `Frame.bodies` is called.
+
+    Raises:
+        Permanent: not a frame, of a newer version, or inconsistent in itself. The payload belongs in the dead letters whole.
+    """
+    try:
+        frame = _decoder.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise Permanent(f"not a readable frame: {exc}") from exc
+    if frame.version > VERSION:
+        raise Permanent(f"frame version {frame.version} is newer than {VERSION}; upgrade this service")
+    if len(frame.heads) != len(frame.sizes):
+        raise Permanent(f"frame has {len(frame.heads)} heads but {len(frame.sizes)} bodies")
+    if any(not 0 <= head.request < len(frame.requests) for head in frame.heads):
+        raise Permanent("a head refers to a request the frame does not carry")
+    return frame
+
+
+def _open_block(frame: Frame) -> bytes:
+    expected = sum(frame.sizes)
+    if expected > MAX_BLOCK_BYTES or any(size < 0 for size in frame.sizes):
+        raise Permanent(f"frame promises {expected} bytes of bodies, more than the {MAX_BLOCK_BYTES} allowed")
+    if frame.codec == PLAIN:
+        block = frame.block
+    elif frame.codec == ZSTD:
+        try:
+            block = zstandard.ZstdDecompressor().decompress(frame.block, max_output_size=expected)
+        except zstandard.ZstdError as exc:
+            raise Permanent(f"frame block cannot be decompressed: {exc}") from exc
+    else:
+        raise Permanent(f"frame codec {frame.codec} is unknown; upgrade this service")
+    if len(block) != expected:
+        raise Permanent(f"frame block holds {len(block)} bytes, its sizes promise {expected}")
+    return block

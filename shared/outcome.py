@@ -1,0 +1,117 @@
+"""What became of one event at one stage, as a value.
+
+`Ok | Drop | Retry | Dead` are mapped to acknowledge, count, publish again later and dead letter in one place per stage.
+Reasons are closed lists, because they are labels of metrics and are what people search dead letters by; each entry says what
+it means and the documentation is generated from it. An event that is dropped on purpose and one that is lost are never alike:
+nothing leaves the path without one of these reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DeadReason(StrEnum):
+    """Why an event is in the dead letters; the value is stable and shown to people."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    MALFORMED_JSON = "malformed_json"
+    MISSING_TYPE = "missing_type"
+    UNKNOWN_TYPE = "unknown_type"
+    MISSING_ID = "missing_id"
+    WRONG_TYPE = "wrong_type"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    TOO_MANY_KEYS = "too_many_keys"
+    TABLE_TEMPLATE_FAILED = "table_template_failed"
+    TYPE_CONFLICT = "type_conflict"
+    SCHEMA_STRICT = "schema_strict"
+    REJECTED_BY_DESTINATION = "rejected_by_destination"
+    FRAME_UNREADABLE = "frame_unreadable"
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for people: what was wrong and where to look."""
+        return _DEAD_MEANING[self]
+
+
+class DropReason(StrEnum):
+    """Why an event was left out on purpose; counted, never stored."""
+
+    DUPLICATE = "duplicate"
+    FILTERED = "filtered"
+    SITE_DISABLED = "site_disabled"
+    BOT = "bot"
+    TABLE_TEMPLATE_EMPTY = "table_template_empty"
+    NO_TABLE = "no_table"
+    INTEGRATIONS = "integrations"
+    CONSENT = "consent"
+    SAMPLED = "sampled"
+    EXPIRED = "expired"
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for people."""
+        return _DROP_MEANING[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """The event goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The event ends here on purpose."""
+
+    reason: DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The event is tried again after `after_seconds`."""
+
+    after_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The event cannot be processed; `detail` says what was expected and what was found."""
+
+    reason: DeadReason
+    detail: str
+
+
+Outcome = Ok | Drop | Retry | Dead
+
+_DEAD_MEANING = {
+    DeadReason.NOT_AN_OBJECT: "an item of the batch is not a JSON object",
+    DeadReason.MALFORMED_JSON: "the bytes are not JSON, even leniently read",
+    DeadReason.MISSING_TYPE: "the event has no `type` and the path does not fix one",
+    DeadReason.UNKNOWN_TYPE: "the `type` is not one the protocol knows",
+    DeadReason.MISSING_ID: "the event lacks an id that its type needs (`userId` or `anonymousId`, `groupId`, `previousId`, `event`)",
+    DeadReason.WRONG_TYPE: "a field of the event has a type the protocol does not allow",
+    DeadReason.TOO_LARGE: "the event is larger than the site's limit",
+    DeadReason.TOO_DEEP: "the event nests deeper than the site's limit",
+    DeadReason.TOO_MANY_KEYS: "the event has more keys than the site's limit",
+    DeadReason.TABLE_TEMPLATE_FAILED: "the connection's table template raised an error for this event",
+    DeadReason.TYPE_CONFLICT: "a value does not fit its column and the connection's on_conflict is dead_letter",
+    DeadReason.SCHEMA_STRICT: "the event needs a new table or column and the connection's schema_policy is strict",
+    DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row; the detail has its words",
+    DeadReason.FRAME_UNREADABLE: "the frame that held the events cannot be decoded by this version",
+}
+
+_DROP_MEANING = {
+    DropReason.DUPLICATE: "the same messageId was accepted before, within the site's window",
+    DropReason.FILTERED: "the connection's `where` does not match",
+    DropReason.SITE_DISABLED: "the site is disabled in the project file",
+    DropReason.BOT: "the site drops requests of bots",
+    DropReason.TABLE_TEMPLATE_EMPTY: "the connection's table template gave an empty name, which skips the event",
+    DropReason.NO_TABLE: "the layout has no table for this type of event",
+    DropReason.INTEGRATIONS: "the event's `integrations` object excludes the destination",
+    DropReason.CONSENT: "the event's consent does not cover the destination",
+    DropReason.SAMPLED: "the connection's sampling left the user out",
+    DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
+}

@@ -1,0 +1,301 @@
+"""The project file: sites, destinations and the connections between them, as Structs.
+
+Every Struct refuses unknown keys and every field carries its description, from which the configuration reference and the JSON
+Schema are generated. `load_project` reads the text, puts environment variables in, decodes, and checks what one field alone
+cannot tell (names, references). What a destination's own options mean is known to its plug-in only; the loader's registry
+checks them (`loader/registry.py`), and `penstock apply` calls both, so that a bad file changes nothing.
+
+Applied projects are kept in the KV bucket `config` and watched: `shared/config_snapshot.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta, field
+
+from shared.decode import decode
+from shared.errors import ConfigError, Problem
+from shared.units import ByteSize, Duration
+
+Layout = Literal["segment", "single_table", "passthrough"]
+Mode = Literal["batch", "stream"]
+OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
+SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+"""Names of sites, destinations and connections: they become tokens of subjects and keys of buckets."""
+
+_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A write key of a site."""
+
+    id: Annotated[str, Meta(description="the key as clients present it; browsers show it to everybody")]
+    kind: Annotated[
+        Literal["browser", "server"],
+        Meta(
+            description="browser: the server fills ip and user agent from the request. server: what the client says of its user stays"
+        ),
+    ] = "browser"
+    secret: Annotated[
+        str | None, Meta(description="when set, clients present `id:secret`; only its hash is kept after apply")
+    ] = None
+
+
+class SiteLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of what one site accepts."""
+
+    event_bytes: Annotated[ByteSize, Meta(description="largest single event")] = field(
+        default_factory=lambda: ByteSize(256 * 1024)
+    )
+    request_bytes: Annotated[ByteSize, Meta(description="largest request body, after decompression")] = field(
+        default_factory=lambda: ByteSize(8 * 1024 * 1024)
+    )
+    events_per_request: Annotated[int, Meta(ge=1, description="most events in one request")] = 10_000
+    depth: Annotated[int, Meta(ge=2, le=200, description="deepest nesting of one event")] = 64
+    keys: Annotated[int, Meta(ge=10, description="most keys in one event, at all depths together")] = 5_000
+    rate: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="events per second per key; beyond it 429. None: unlimited")
+    ] = None
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A push source: a website, an app, a backend."""
+
+    keys: Annotated[list[Key], Meta(description="write keys")] = []
+    domains: Annotated[list[str], Meta(description="host names that select this site when a request carries no key")] = []
+    origins: Annotated[
+        list[str],
+        Meta(description="origins browsers may send from; empty: any, without credentials. `https://*.example.com` is allowed"),
+    ] = []
+    enabled: Annotated[bool, Meta(description="false: requests are refused with 401")] = True
+    batch_period: Annotated[
+        Duration | None,
+        Meta(description="how long this site's events wait in batch connections; overrides the connections' period"),
+    ] = None
+    dedupe_window: Annotated[Duration, Meta(description="a messageId is delivered once within this time; 0 turns it off")] = (
+        field(default_factory=lambda: Duration(3600))
+    )
+    ip: Annotated[Literal["keep", "truncate", "drop"], Meta(description="what happens to the client's address")] = "keep"
+    bots: Annotated[Literal["keep", "drop", "refuse"], Meta(description="what happens to requests of known bots")] = "keep"
+    require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
+    limits: Annotated[SiteLimits, Meta(description="bounds of what is accepted")] = field(default_factory=SiteLimits)
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a batch is loaded: at the first of these bounds."""
+
+    period: Annotated[Duration, Meta(description="how long the first event of a batch waits; 1s to 24h")] = field(
+        default_factory=lambda: Duration(300)
+    )
+    max_rows: Annotated[int, Meta(ge=1, le=10_000_000, description="events in a batch")] = 100_000
+    max_bytes: Annotated[ByteSize, Meta(description="bytes of event bodies in a batch")] = field(
+        default_factory=lambda: ByteSize(64 * 1024 * 1024)
+    )
+    threads: Annotated[int, Meta(ge=1, le=16, description="tables loaded in parallel where the destination can")] = 1
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The link from a site to a destination, with the rules of processing."""
+
+    site: Annotated[str, Meta(description="name of the site")]
+    destination: Annotated[str, Meta(description="name of the destination")]
+    enabled: Annotated[bool, Meta(description="false: no events are routed; what waits keeps waiting")] = True
+    mode: Annotated[Mode, Meta(description="batch: every period. stream: as events come")] = "batch"
+    batch: Annotated[Batch, Meta(description="bounds of a batch")] = field(default_factory=Batch)
+    layout: Annotated[Layout, Meta(description="how an event becomes rows")] = "segment"
+    table: Annotated[
+        str | None,
+        Meta(
+            description="Jinja template of the table name, with `event` and `site`; empty result: the event is skipped and counted"
+        ),
+    ] = None
+    primary_key: Annotated[
+        list[str] | None,
+        Meta(description="columns that identify a row; default: the column of the layout that holds the messageId"),
+    ] = None
+    deduplicate: Annotated[bool, Meta(description="true: merge on the primary key. false: append, the fast path")] = True
+    discriminator: Annotated[
+        str | None,
+        Meta(description="column whose largest value wins among rows of one key; default: order of acceptance"),
+    ] = None
+    where: Annotated[Any, Meta(description="conditions an event must meet; see docs/routing.md")] = None
+    on_conflict: Annotated[OnConflict, Meta(description="what happens to a value that does not fit its column")] = "unmapped"
+    schema_policy: Annotated[SchemaPolicy, Meta(description="which changes of tables are allowed")] = "evolve"
+    max_columns: Annotated[
+        int, Meta(ge=1, le=30_000, description="columns a table may grow to; further ones go to _unmapped_data")
+    ] = 1000
+    column_types: Annotated[dict[str, str], Meta(description="column name to SQL type, forced when the column is created")] = {}
+    original_names: Annotated[bool, Meta(description="true: keys become column names as they are, without folding")] = False
+    system_columns: Annotated[list[Literal["_loaded_at", "_seq", "_load_id"]], Meta(description="columns the loader adds")] = []
+    sample: Annotated[float, Meta(gt=0, le=1, description="share of users whose events are delivered; stable per user")] = 1.0
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole project file."""
+
+    sites: Annotated[dict[str, Site], Meta(description="push sources by name")] = {}
+    destinations: Annotated[
+        dict[str, dict[str, Any]], Meta(description="destinations by name: `type` and the options of that type")
+    ] = {}
+    connections: Annotated[dict[str, Connection], Meta(description="links from sites to destinations by name")] = {}
+
+
+def parse_document(text: str, origin: str = "project file") -> dict[str, Any]:
+    """Reads YAML or JSON text.
+
+    Raises:
+        ConfigError: the text is not YAML, or not a mapping; names line and column.
+    """
+    try:
+        document: Any = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark
+        where = f"{origin} line {mark.line + 1}, column {mark.column + 1}" if mark else origin
+        raise ConfigError([Problem(where, exc.problem or "not valid YAML")]) from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError([Problem(origin, f"not valid YAML: {exc}")]) from exc
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(
+            [
+                Problem(
+                    origin,
+                    f"expected a mapping with sites, destinations and connections, got {type(document).__name__}",
+                )
+            ]
+        )
+    return document
+
+
+def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """Puts `${NAME}` and `${NAME:-default}` in, in every string value; `$$` is a dollar sign.
+
+    Raises:
+        ConfigError: naming each place whose variable is not set.
+    """
+    source = os.environ if environment is None else environment
+    problems: list[Problem] = []
+    result = _interpolate(document, source, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def decode_project(document: Mapping[str, Any]) -> Project:
+    """Returns the checked project of an interpolated document.
+
+    Raises:
+        ConfigError: with every problem found; each names its path.
+    """
+    problems: list[Problem] = []
+    shapes: dict[str, type] = {"sites": Site, "destinations": dict[str, Any], "connections": Connection}
+    parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
+    for kind, type_ in shapes.items():
+        entries = document.get(kind) or {}
+        if not isinstance(entries, dict):
+            problems.append(Problem(kind, f"expected a mapping of names to {kind}, got {type(entries).__name__}"))
+            continue
+        parts[kind] = {}
+        for name, entry in entries.items():
+            try:
+                parts[kind][str(name)] = decode(entry, type_, f"{kind}.{name}")
+            except ConfigError as exc:
+                problems.extend(exc.problems)
+    if problems:
+        raise ConfigError(problems)
+    unknown = [Problem(str(key), f"unknown key; known: {', '.join(shapes)}") for key in parts if key not in shapes]
+    if unknown:
+        raise ConfigError(unknown)
+    project = Project(**parts)
+    problems = [*_check_names(project), *_check_sites(project), *_check_connections(project)]
+    if problems:
+        raise ConfigError(problems)
+    return project
+
+
+def load_project(text: str, environment: Mapping[str, str] | None = None) -> Project:
+    """Reads, interpolates, decodes and checks a project file.
+
+    Raises:
+        ConfigError: with every problem found; each names its path.
+    """
+    return decode_project(interpolate(parse_document(text), environment))
+
+
+def _interpolate(value: Any, source: Mapping[str, str], path: str, problems: list[Problem]) -> Any:
+    if isinstance(value, dict):
+        return {key: _interpolate(item, source, f"{path}.{key}".lstrip("."), problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_interpolate(item, source, f"{path}[{index}]", problems) for index, item in enumerate(value)]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if not name:  # the other branch of the pattern: $$
+            return "$"
+        if name in source:
+            return source[name]
+        if match["default"] is None:
+            problems.append(Problem(path, f"environment variable {name} is not set; set it or write ${{{name}:-default}}"))
+            return ""
+        return match["default"]
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _check_names(project: Project) -> list[Problem]:
+    return [
+        Problem(f"{kind}.{name}", "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit")
+        for kind in ("sites", "destinations", "connections")
+        for name in getattr(project, kind)
+        if not NAME.fullmatch(name)
+    ]
+
+
+def _check_sites(project: Project) -> list[Problem]:
+    problems: list[Problem] = []
+    owners: dict[str, str] = {}
+    for name, site in project.sites.items():
+        for label, values in (("keys", [key.id for key in site.keys]), ("domains", site.domains)):
+            for value in values:
+                owner = owners.setdefault(f"{label}:{value}", name)
+                if owner != name:
+                    problems.append(Problem(f"sites.{name}.{label}", f"{value!r} belongs to site {owner!r} already"))
+        for index, key in enumerate(site.keys):
+            if not key.id or ":" in key.id or not key.id.isprintable():
+                problems.append(Problem(f"sites.{name}.keys[{index}].id", "a key id is printable and has no colon"))
+    return problems
+
+
+def _check_connections(project: Project) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, connection in project.connections.items():
+        path = f"connections.{name}"
+        if connection.site not in project.sites:
+            problems.append(Problem(f"{path}.site", _unknown("site", connection.site, project.sites)))
+        if connection.destination not in project.destinations:
+            problems.append(Problem(f"{path}.destination", _unknown("destination", connection.destination, project.destinations)))
+        if not 1 <= connection.batch.period <= 86_400:
+            problems.append(Problem(f"{path}.batch.period", f"expected 1s to 24h, got {connection.batch.period:g}s"))
+        if connection.deduplicate and connection.primary_key == []:
+            problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
+    for name, destination in project.destinations.items():
+        if not isinstance(destination.get("type"), str):
+            problems.append(
+                Problem(f"destinations.{name}.type", "expected the name of a destination type, such as duckdb or postgres")
+            )
+    return problems
+
+
+def _unknown(what: str, name: str, known: Mapping[str, object]) -> str:
+    return f"no {what} is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"

@@ -1,0 +1,35 @@
+"""The one gate to threads: blocking calls run here, a bounded number at once, and leave the event loop free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ThreadGate:
+    """Runs blocking calls on at most `limit` threads; further calls wait their turn."""
+
+    def __init__(self, limit: int = 4, name: str = "penstock") -> None:
+        self._pool = ThreadPoolExecutor(max_workers=limit, thread_name_prefix=name)
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `call(*args, **kwargs)` on a thread and returns its result or raises its exception.
+
+        Cancelling the awaiting task does not stop the thread: the call is waited for first, so that its effects are known
+        before the cancellation goes on. A call that can hang must have a timeout of its own.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    def close(self) -> None:
+        """Waits for running calls and ends the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
