@@ -6,6 +6,7 @@
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
     ├── Permanent          this call can never succeed as it is
+    │   ├── Conflict       somebody else changed it first (compare-and-set): read again, decide again
     │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
     ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
     └── ConfigError        the project file or a setting is wrong; `problems` names each place
@@ -41,6 +42,10 @@ class SetupError(PenstockError):
 
 class Permanent(PenstockError):
     """The call cannot succeed however often it is tried."""
+
+
+class Conflict(Permanent):
+    """A compare-and-set found another value than the one it was based on."""
 
 
 class RowsRejected(Permanent):

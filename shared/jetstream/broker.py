@@ -1,0 +1,148 @@
+"""The connection to NATS: one per process, reconnecting for ever, with the pieces that hang on it.
+
+A read loop of nats-py can die while the client believes to be connected, and a half-open socket shows only in missing pings.
+So the client pings every two seconds and a watchdog asks for a round trip; when that fails twice the connection is forced
+anew. Everything here survives the broker's absence: publishers wait up to their deadline, readers and watches start again where
+they stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import nats
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from shared.errors import NotConnected
+from shared.jetstream.publisher import Publisher
+
+PENDING_BYTES = 16 * 1024 * 1024
+WATCHDOG_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Broker:
+    """An open connection: `nc` and `js` of nats-py for management calls, `publisher` for everything that must be durable."""
+
+    def __init__(self, nc: Client) -> None:
+        self.nc = nc
+        self.js: JetStreamContext = nc.jetstream(timeout=10)
+        self.publisher = Publisher(nc)
+        self._reconnected: set[Callable[[], None]] = set()
+        self.connected = asyncio.Event()
+        self.connected.set()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls `callback` after each reconnection; returns a function that ends that."""
+        self._reconnected.add(callback)
+        return lambda: self._reconnected.discard(callback)
+
+    def _note_disconnect(self) -> None:
+        self.connected.clear()
+
+    def _note_reconnect(self) -> None:
+        self.connected.set()
+        self.publisher.resend_all()
+        for callback in list(self._reconnected):
+            callback()
+
+
+@contextlib.asynccontextmanager
+async def connect(url: str, name: str, *, patience_seconds: float | None = None) -> AsyncIterator[Broker]:
+    """Opens the connection and closes it at the end.
+
+    Args:
+        url: one or more `nats://` addresses, separated by commas; user and password may stand in them.
+        name: shown in the server's connection list.
+        patience_seconds: how long to wait for the first connection; None: for ever.
+
+    Raises:
+        NotConnected: no server answered in time.
+    """
+    broker: Broker | None = None
+
+    async def disconnected() -> None:
+        if broker is not None:
+            broker._note_disconnect()
+            log.warning("broker connection lost")
+
+    async def reconnected() -> None:
+        if broker is not None:
+            log.info("broker connection restored")
+            broker._note_reconnect()
+
+    async def failed(exc: Exception) -> None:
+        log.debug("nats client error", extra={"error": str(exc)})
+
+    nc = Client()
+    servers = [server.strip() for server in url.split(",")]
+    try:
+        async with asyncio.timeout(patience_seconds):
+            while True:
+                try:
+                    await nc.connect(
+                        servers=servers,
+                        name=name,
+                        error_cb=failed,
+                        disconnected_cb=disconnected,
+                        reconnected_cb=reconnected,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # annotated int, used as seconds for sleep
+                        connect_timeout=2,
+                        ping_interval=2,
+                        max_outstanding_pings=3,
+                        pending_size=PENDING_BYTES,
+                        skip_subject_validation=True,
+                        allow_reconnect=True,
+                    )
+                    break
+                except (NatsError, OSError, nats.errors.NoServersError):
+                    await asyncio.sleep(0.25)
+    except TimeoutError as exc:
+        raise NotConnected(f"no NATS server answered at {_without_password(url)} within {patience_seconds:g} s") from exc
+    broker = Broker(nc)
+    await broker.publisher.start()
+    watchdog = asyncio.create_task(_watch(broker), name="broker-watchdog")
+    try:
+        yield broker
+    finally:
+        watchdog.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watchdog
+        broker.publisher.close()
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                await nc.close()
+
+
+async def _watch(broker: Broker) -> None:
+    misses = 0
+    while True:
+        await asyncio.sleep(WATCHDOG_SECONDS)
+        if not broker.nc.is_connected:
+            misses = 0
+            continue
+        try:
+            await broker.nc.flush(timeout=3)
+            misses = 0
+        except (NatsError, OSError, TimeoutError):
+            misses += 1
+            if misses >= 2:
+                misses = 0
+                log.warning("broker does not answer; connecting anew")
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await broker.nc.force_reconnect()
+
+
+def _without_password(url: str) -> str:
+    return ",".join(part.split("@")[-1] for part in url.split(","))
+
+
+__all__ = ["Broker", "Subscription", "connect"]

@@ -1,0 +1,117 @@
+"""Key-value buckets: get, compare-and-set, delete, list and watch, on plain JetStream messages (layout: NATS ADR-8).
+
+Every write carries a message id of its own, so that a write whose acknowledgement was lost and which is sent again is not taken
+for somebody else's change. A revision is the sequence in the bucket's stream: it only ever grows, also over deletions, which is
+what makes it a fencing token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import nats.errors
+from nats.js.errors import APIError, NotFoundError
+
+from shared.errors import NotConnected
+from shared.jetstream.broker import Broker
+from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_TTL
+from shared.jetstream.reader import StreamReader
+
+_OPERATION = "KV-Operation"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and its revision; `value` is None where the key was deleted (only watches show that)."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class Bucket:
+    """One bucket. Keys are subject tokens joined by dots."""
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        self._broker = broker
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+
+    async def get(self, key: str) -> Entry | None:
+        """Returns the newest value of a key, None if there is none.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        try:
+            message = await self._broker.js.get_last_msg(self._stream, self._prefix + key)
+        except NotFoundError:
+            return None
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot read key {key} of {self._stream}: {exc or type(exc).__name__}") from exc
+        if (message.headers or {}).get(_OPERATION):
+            return None
+        return Entry(key, message.data or b"", message.seq or 0)
+
+    async def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        revision: int | None = None,
+        ttl_seconds: float | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> int:
+        """Writes a value and returns its revision.
+
+        Args:
+            revision: write only if this is still the newest revision of the key; 0: only if the key does not exist.
+            ttl_seconds: the value vanishes after this time, whole seconds, at least one.
+
+        Raises:
+            Conflict: the key has another revision.
+            NotConnected, Transient, QueueFull: not known to be written.
+        """
+        headers: dict[str, str] = {}
+        if revision is not None:
+            headers[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(revision)
+        if ttl_seconds is not None:
+            headers[MSG_TTL] = f"{max(1, round(ttl_seconds))}s"
+        ack = await self._broker.publisher.publish(
+            self._prefix + key, value, msg_id=uuid.uuid4().hex, headers=headers, deadline_seconds=deadline_seconds
+        )
+        return ack.seq
+
+    async def delete(self, key: str) -> None:
+        """Deletes a key; watchers see it with no value.
+
+        Raises:
+            NotConnected, Transient: not known to be deleted.
+        """
+        await self._broker.publisher.publish(self._prefix + key, b"", msg_id=uuid.uuid4().hex, headers={_OPERATION: "DEL"})
+
+    async def remove(self, revision: int) -> None:
+        """Takes one revision away without a trace, as if it had expired; nothing happens if it is gone. Watchers see nothing."""
+        with contextlib.suppress(NotFoundError, APIError, nats.errors.Error, OSError, TimeoutError):
+            await self._broker.js.delete_msg(self._stream, revision)
+
+    async def entries(self, prefix: str = "") -> list[Entry]:
+        """Returns the newest value of every key that starts with `prefix` (whole tokens)."""
+        try:
+            subjects = (
+                await self._broker.js.stream_info(self._stream, subjects_filter=f"{self._prefix}{prefix}>")
+            ).state.subjects
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot list {self._stream}: {exc or type(exc).__name__}") from exc
+        found = [await self.get(subject.removeprefix(self._prefix)) for subject in sorted(subjects or {})]
+        return [entry for entry in found if entry is not None]
+
+    async def watch(self, pattern: str = ">") -> AsyncIterator[Entry]:
+        """Yields the newest value of each key, then every change, for ever; survives reconnections."""
+        async with StreamReader(self._broker, self._stream, self._prefix + pattern, last_per_subject=True) as reader:
+            async for message in reader:
+                deleted = bool(message.headers.get(_OPERATION))
+                yield Entry(message.subject.removeprefix(self._prefix), None if deleted else message.payload, message.seq)

@@ -1,0 +1,112 @@
+"""Leases: one holder of a name at a time, and a number that lets everybody else refuse a holder of the past.
+
+A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the revision
+at which it was taken, so a later holder's is always larger: whoever writes on a holder's behalf stores the epoch and refuses lower
+ones. A holder that cannot renew in time considers the lease lost before anybody else can take it; one that was frozen finds out
+when it wakes, and whatever it does until then is refused by its epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from shared import topology
+from shared.errors import Conflict, NotConnected, Transient
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+
+TTL_SECONDS = 10.0
+POLL_SECONDS = 0.5
+"""How often one that waits looks again: an expired key makes no sound."""
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """A lease that is held. `lost` is set when it can no longer be relied on; stop at once then, and acknowledge nothing."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.lost = asyncio.Event()
+        self._revision = epoch
+
+
+@contextlib.asynccontextmanager
+async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_SECONDS) -> AsyncIterator[Lease]:
+    """Waits until the lease is free, holds it, and gives it back at the end.
+
+    Args:
+        name: what is leased, as subject tokens (`router.shop`).
+        owner: who holds it, for people.
+        ttl_seconds: how long a dead holder keeps it; whole seconds.
+    """
+    bucket = Bucket(broker, topology.LEASE_BUCKET)
+    epoch = await _take(bucket, name, owner, ttl_seconds)
+    lease = Lease(name, epoch)
+    renewal = asyncio.create_task(_renew(bucket, lease, owner, ttl_seconds), name=f"lease-{name}")
+    try:
+        yield lease
+    finally:
+        renewal.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewal
+        if not lease.lost.is_set():
+            lease.lost.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await asyncio.shield(bucket.remove(lease._revision))
+
+
+async def holder(broker: Broker, name: str) -> str | None:
+    """Returns who holds a lease now, None if nobody does."""
+    entry = await Bucket(broker, topology.LEASE_BUCKET).get(name)
+    return entry.value.decode() if entry and entry.value is not None else None
+
+
+async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> int:
+    while True:
+        try:
+            return await bucket.put(name, owner.encode(), revision=0, ttl_seconds=ttl_seconds)
+        except Conflict:
+            log.debug("lease is held by another", extra={"lease": name})
+            # The key is there: wait for it to go before trying again, reading is cheaper than a refused write.
+            with contextlib.suppress(NotConnected):
+                while await bucket.get(name) is not None:
+                    await asyncio.sleep(POLL_SECONDS)
+        except Transient:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _renew(bucket: Bucket, lease: Lease, owner: str, ttl_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    # The server starts to count when it stores the message, we when we send it: ours ends first.
+    good_until = loop.time() + ttl_seconds * 0.9
+    while True:
+        await asyncio.sleep(ttl_seconds / 3)
+        while True:
+            started = loop.time()
+            if started >= good_until:
+                return _lose(lease, "it was not renewed in time")
+            try:
+                lease._revision = await bucket.put(
+                    lease.name,
+                    owner.encode(),
+                    revision=lease._revision,
+                    ttl_seconds=ttl_seconds,
+                    deadline_seconds=max(0.1, good_until - started),
+                )
+                good_until = started + ttl_seconds * 0.9
+                break
+            except Conflict:
+                return _lose(lease, "another holder took it")
+            except Transient:
+                await asyncio.sleep(min(POLL_SECONDS, max(0.0, good_until - loop.time())))
+
+
+def _lose(lease: Lease, why: str) -> None:
+    log.warning("lease lost: %s", why, extra={"lease": lease.name, "epoch": lease.epoch})
+    lease.lost.set()

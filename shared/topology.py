@@ -1,0 +1,204 @@
+"""Streams and buckets of JetStream, declared once as data, and the one function that brings a broker in line with them.
+
+Any service calls `ensure` at start; it creates what is missing and widens what exists, and never shrinks a limit, so that two
+versions side by side cannot take room from each other. Subjects are only ever made by the functions below.
+
+| stream | holds | retention |
+| --- | --- | --- |
+| EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
+| DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
+| RETRY | rows of a table that failed, waiting for their time | work queue |
+| DEAD | dead letters | by age and bytes, the oldest go |
+| LIVE | the latest frames per stage, for people watching | memory, the last 200 a subject |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nats.js import api
+from nats.js.errors import BadRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from shared.jetstream.broker import Broker
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+DAY = 86_400.0
+
+EVENTS = "EVENTS"
+DELIVER = "DELIVER"
+RETRY = "RETRY"
+DEAD = "DEAD"
+LIVE = "LIVE"
+
+CONFIG_BUCKET = "config"
+LEASE_BUCKET = "leases"
+STATE_BUCKET = "state"
+STATS_BUCKET = "stats"
+
+DEDUPLICATION_SECONDS = 120.0
+"""A frame resent under the same id within this time is stored once; longer than any publisher's deadline."""
+
+DEAD_DEDUPLICATION_SECONDS = 7_200.0
+"""A loader that died between dead-lettering and acknowledging dead-letters again under the same id; it has this long to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopologySettings:
+    """What an operator sets of the topology. `replicas`: 1 on one machine, 3 in a cluster."""
+
+    replicas: int = 1
+    events_max_age_seconds: float = 7 * DAY
+    events_max_bytes: int = 20 * GIB
+    deliver_max_frames: int = 20_000
+    """Frames waiting per connection; beyond, the router remembers where it stopped and catches up from EVENTS."""
+    dead_max_age_seconds: float = 30 * DAY
+    dead_max_bytes: int = 2 * GIB
+
+
+def events_subject(site: str, partition: int = 0) -> str:
+    """The subject ingest publishes a site's frames to."""
+    return f"events.{site}.{partition}"
+
+
+def events_filter(site: str) -> str:
+    """All partitions of a site."""
+    return f"events.{site}.>"
+
+
+def deliver_subject(connection: str) -> str:
+    """The queue of a connection."""
+    return f"deliver.{connection}"
+
+
+def retry_subject(stage: str, connection: str) -> str:
+    """Where a stage keeps what it tries again later for a connection."""
+    return f"retry.{stage}.{connection}"
+
+
+def dead_subject(stage: str, name: str) -> str:
+    """Dead letters of a stage; `name` is a site for ingest, a connection for the others."""
+    return f"dead.{stage}.{name}"
+
+
+def live_subject(stage: str, name: str) -> str:
+    """Samples of what passes a stage; `name` is a site for ingest, a connection for the others."""
+    return f"live.{stage}.{name}"
+
+
+def streams(settings: TopologySettings) -> list[api.StreamConfig]:
+    """Returns every stream as it should be."""
+    durable: dict[str, Any] = {"storage": api.StorageType.FILE, "num_replicas": settings.replicas}
+    return [
+        api.StreamConfig(
+            name=EVENTS,
+            subjects=["events.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.NEW,
+            max_age=settings.events_max_age_seconds,
+            max_bytes=settings.events_max_bytes,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            allow_direct=True,
+            **durable,
+        ),
+        api.StreamConfig(
+            name=DELIVER,
+            subjects=["deliver.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            discard=api.DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=settings.deliver_max_frames,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            allow_direct=True,
+            **durable,
+        ),
+        api.StreamConfig(
+            name=RETRY,
+            subjects=["retry.*.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            discard=api.DiscardPolicy.NEW,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            **durable,
+        ),
+        api.StreamConfig(
+            name=DEAD,
+            subjects=["dead.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_age=settings.dead_max_age_seconds,
+            max_bytes=settings.dead_max_bytes,
+            duplicate_window=DEAD_DEDUPLICATION_SECONDS,
+            allow_direct=True,
+            **durable,
+        ),
+        api.StreamConfig(
+            name=LIVE,
+            subjects=["live.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_msgs_per_subject=200,
+            max_bytes=64 * MIB,
+            storage=api.StorageType.MEMORY,
+            num_replicas=1,
+        ),
+    ]
+
+
+def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
+    """Returns the streams behind the key-value buckets (layout: NATS ADR-8)."""
+    return [
+        api.StreamConfig(
+            name=f"KV_{bucket}",
+            subjects=[f"$KV.{bucket}.>"],
+            max_msgs_per_subject=history,
+            discard=api.DiscardPolicy.NEW,
+            allow_rollup_hdrs=True,
+            allow_direct=True,
+            deny_delete=False,
+            # A lease ends by its message's own time to live. No delete markers: a taker must not meet a marker for ten seconds.
+            allow_msg_ttl=bucket == LEASE_BUCKET,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            storage=api.StorageType.FILE,
+            num_replicas=settings.replicas,
+        )
+        for bucket, history in ((CONFIG_BUCKET, 20), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
+    ]
+
+
+async def ensure(broker: Broker, settings: TopologySettings) -> None:
+    """Creates every missing stream and bucket and widens those that exist.
+
+    Raises:
+        nats.js.errors.APIError: the broker refuses a definition.
+    """
+    for wanted in [*streams(settings), *buckets(settings)]:
+        name = str(wanted.name)
+        try:
+            current = (await broker.js.stream_info(name)).config
+        except NotFoundError:
+            try:
+                await broker.js.add_stream(wanted)
+                continue
+            except BadRequestError:  # another service created it a moment ago
+                current = (await broker.js.stream_info(name)).config
+        widened = _widened(current, wanted)
+        if widened is not None:
+            await broker.js.update_stream(widened)
+
+
+def _widened(current: api.StreamConfig, wanted: api.StreamConfig) -> api.StreamConfig | None:
+    changes: dict[str, Any] = {}
+    for limit in ("max_bytes", "max_msgs_per_subject", "max_age", "duplicate_window"):
+        have, want = getattr(current, limit), getattr(wanted, limit)
+        # zero, minus one and None all mean unlimited
+        if want and have and have > 0 and want > have:
+            changes[limit] = want
+    missing = [subject for subject in wanted.subjects or [] if subject not in (current.subjects or [])]
+    if missing:
+        changes["subjects"] = [*(current.subjects or []), *missing]
+    if (wanted.num_replicas or 1) > (current.num_replicas or 1):
+        changes["num_replicas"] = wanted.num_replicas
+    return dataclasses.replace(current, **changes) if changes else None
