@@ -37,17 +37,36 @@ def decode(value: object, type_: type[T], path: str = "") -> T:
         raise ConfigError([_problem(str(exc), path, type_)]) from exc
 
 
+def read_text(text: str, type_: Any, path: str) -> Any:
+    """Returns the text of one environment variable as `type_`; lists are separated by commas.
+
+    Raises:
+        ConfigError: naming `path` and the expected type.
+    """
+    value: object = text
+    if "list" in str(type_):
+        value = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.convert(value, type_, strict=False, dec_hook=_dec_hook)
+    except (msgspec.ValidationError, ValueError) as exc:
+        raise ConfigError([_problem(str(exc), path, type_)]) from exc
+
+
 def json_schema(type_: type) -> dict[str, Any]:
     """Returns the JSON Schema of a Struct type, with durations and sizes as strings or numbers."""
     return msgspec.json.schema(type_, schema_hook=_schema_hook)
 
 
-def field_names(type_: type) -> Iterable[str]:
+def field_names(type_: Any) -> Iterable[str]:
     """Returns the names a Struct type knows, as people write them."""
-    return [field.encode_name for field in msgspec.structs.fields(type_)] if issubclass(type_, msgspec.Struct) else ()
+    return (
+        [field.encode_name for field in msgspec.structs.fields(type_)]
+        if isinstance(type_, type) and issubclass(type_, msgspec.Struct)
+        else ()
+    )
 
 
-def _problem(text: str, path: str, type_: type) -> Problem:
+def _problem(text: str, path: str, type_: Any) -> Problem:
     message, _, inner = text.partition(" - at `")
     inner = inner.removesuffix("`").removeprefix("$")
     unknown = _UNKNOWN.search(message)

@@ -75,7 +75,9 @@ async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> in
             log.debug("lease is held by another", extra={"lease": name})
             # The key is there: wait for it to go before trying again, reading is cheaper than a refused write.
             with contextlib.suppress(NotConnected):
-                while await bucket.get(name) is not None:
+                while True:
+                    if await bucket.get(name) is None:
+                        break
                     await asyncio.sleep(POLL_SECONDS)
         except Transient:
             await asyncio.sleep(POLL_SECONDS)

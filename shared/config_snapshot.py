@@ -1,0 +1,167 @@
+"""The applied project as services see it: one value, replaced whole, watched from the KV bucket `config`.
+
+`apply_project` writes a revision; `watch_config` follows it. A revision that cannot be read (a newer Penstock wrote it) is logged
+and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set.
+
+Stored beside the project is the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` gives that
+back. Secrets of keys are stored as hashes only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared import topology
+from shared.errors import ConfigError
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.project import Project, decode_project, interpolate
+
+PROJECT_KEY = "project"
+HASH_PREFIX = "sha256:"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSnapshot:
+    """The project at one revision; revision 0 is the empty project before anything was applied."""
+
+    revision: int
+    project: Project
+
+
+class StoredProject(msgspec.Struct, frozen=True):
+    """The value in the bucket: `document` as written, `resolved` with variables put in and key secrets hashed."""
+
+    document: dict[str, Any]
+    resolved: dict[str, Any]
+    applied_at: str = ""
+
+
+def hash_secret(secret: str) -> str:
+    """Returns what is stored of a key's secret: secrets are long and random, so a plain hash holds."""
+    return secret if secret.startswith(HASH_PREFIX) else HASH_PREFIX + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def resolve(document: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns a document with variables put in and key secrets hashed; it decodes to the project that services use.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    resolved: dict[str, Any] = interpolate(dict(document), environment)
+    decode_project(resolved)
+    for site in (resolved.get("sites") or {}).values():
+        for key in site.get("keys") or []:
+            if key.get("secret"):
+                key["secret"] = hash_secret(key["secret"])
+    return resolved
+
+
+async def apply_project(broker: Broker, stored: StoredProject, *, expected_revision: int | None = None) -> int:
+    """Writes a project; returns its revision.
+
+    Raises:
+        Conflict: `expected_revision` is given and is no longer the newest.
+        NotConnected, Transient: not known to be applied.
+    """
+    bucket = Bucket(broker, topology.CONFIG_BUCKET)
+    return await bucket.put(PROJECT_KEY, msgspec.json.encode(stored), revision=expected_revision)
+
+
+async def stored_project(broker: Broker) -> tuple[int, StoredProject] | None:
+    """Returns the newest revision and what it holds; None before anything was applied."""
+    entry = await Bucket(broker, topology.CONFIG_BUCKET).get(PROJECT_KEY)
+    if entry is None or entry.value is None:
+        return None
+    return entry.revision, msgspec.json.decode(entry.value, type=StoredProject)
+
+
+class ConfigWatcher:
+    """Holds the newest good snapshot in `current`; `changed` waits for the next one."""
+
+    def __init__(self) -> None:
+        self.current = ConfigSnapshot(0, Project())
+        self.loaded = asyncio.Event()
+        """Set once a revision is known, be it from the cache."""
+        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def changed(self, since: ConfigSnapshot) -> ConfigSnapshot:
+        """Waits until the current snapshot is another than `since`, and returns it."""
+        while self.current is since:
+            await asyncio.shield(self._next)
+        return self.current
+
+    def replace(self, snapshot: ConfigSnapshot) -> None:
+        """Makes a snapshot the current one."""
+        self.current = snapshot
+        self.loaded.set()
+        waiting, self._next = self._next, asyncio.get_running_loop().create_future()
+        waiting.set_result(None)
+
+
+@contextlib.asynccontextmanager
+async def watch_config(broker: Broker, cache_dir: str | None = None) -> AsyncIterator[ConfigWatcher]:
+    """Follows the applied project while the context is open.
+
+    Args:
+        cache_dir: folder for the last good revision; with it a service knows its project while the broker is away.
+    """
+    watcher = ConfigWatcher()
+    cache = Path(cache_dir) / "project.json" if cache_dir else None
+    if cache is not None and cache.exists():
+        with contextlib.suppress(ConfigError, msgspec.MsgspecError, OSError):
+            watcher.replace(ConfigSnapshot(0, _read(cache.read_bytes())))
+    task = asyncio.create_task(_follow(broker, watcher, cache), name="config-watch")
+    try:
+        yield watcher
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None) -> None:
+    async for entry in Bucket(broker, topology.CONFIG_BUCKET).watch(PROJECT_KEY):
+        if entry.value is None:
+            watcher.replace(ConfigSnapshot(entry.revision, Project()))
+            continue
+        try:
+            snapshot = ConfigSnapshot(entry.revision, _read(entry.value))
+        except (ConfigError, msgspec.MsgspecError) as exc:
+            log.error(
+                "applied project cannot be read, the last good one stays", extra={"revision": entry.revision, "error": str(exc)}
+            )
+            continue
+        watcher.replace(snapshot)
+        log.info("project in force", extra={"revision": entry.revision})
+        if cache is not None:
+            _keep(cache, entry.value)
+
+
+def _read(value: bytes) -> Project:
+    return decode_project(msgspec.json.decode(value, type=StoredProject).resolved)
+
+
+def _keep(cache: Path, value: bytes) -> None:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        fresh = cache.with_suffix(f".{os.getpid()}")
+        # destinations' passwords are in it
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(value)
+        fresh.replace(cache)
+    except OSError as exc:
+        log.warning("project cache cannot be written", extra={"path": str(cache), "error": str(exc)})

@@ -1,0 +1,95 @@
+"""Settings of a process: one Struct per service, filled once from the environment, and the only place that reads it.
+
+A field `admin_port` of a Struct read with prefix `PENSTOCK_` is the variable `PENSTOCK_ADMIN_PORT`. Numbers, booleans, durations
+and sizes are read from their text. What a user says of a plug-in is not a setting; it stands in the project file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, field
+
+from shared.decode import read_text
+from shared.errors import ConfigError, Problem
+from shared.topology import DAY, GIB, TopologySettings
+from shared.units import ByteSize, Duration
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service reads, prefix `PENSTOCK_`."""
+
+    nats_url: Annotated[str, Meta(description="address of the broker; several, separated by commas, for a cluster")] = (
+        "nats://127.0.0.1:4222"
+    )
+    admin_host: Annotated[str, Meta(description="interface of /live, /ready and /metrics")] = "127.0.0.1"
+    admin_port: Annotated[int, Meta(ge=0, le=65535, description="port of /live, /ready and /metrics; 0 chooses a free one")] = 0
+    drain_period: Annotated[
+        Duration, Meta(description="from SIGTERM to the end; three quarters of it are for finishing work")
+    ] = field(default_factory=lambda: Duration(20))
+    log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
+    log_format: Annotated[str, Meta(description="json (one object a line) or text")] = "json"
+    cache_dir: Annotated[
+        str | None, Meta(description="where the last good project is kept, so that a service starts while the broker is away")
+    ] = None
+    otlp_endpoint: Annotated[
+        str | None, Meta(description="base address of an OpenTelemetry collector (OTLP over HTTP); none: no export")
+    ] = None
+    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of requests that are traced")] = 0.01
+    replicas: Annotated[int, Meta(ge=1, le=5, description="copies of every stream: 1 on one machine, 3 in a cluster")] = 1
+    events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay")] = field(
+        default_factory=lambda: Duration(7 * DAY)
+    )
+    events_max_bytes: Annotated[ByteSize, Meta(description="room of EVENTS; when it is full the edge answers 503")] = field(
+        default_factory=lambda: ByteSize(20 * GIB)
+    )
+    deliver_max_frames: Annotated[int, Meta(ge=1, description="frames waiting per connection before the router stops it")] = (
+        20_000
+    )
+    dead_max_age: Annotated[Duration, Meta(description="how long dead letters are kept")] = field(
+        default_factory=lambda: Duration(30 * DAY)
+    )
+    dead_max_bytes: Annotated[ByteSize, Meta(description="room of the dead letters; the oldest go first")] = field(
+        default_factory=lambda: ByteSize(2 * GIB)
+    )
+
+    def topology(self) -> TopologySettings:
+        """The part that concerns streams."""
+        return TopologySettings(
+            replicas=self.replicas,
+            events_max_age_seconds=float(self.events_max_age),
+            events_max_bytes=int(self.events_max_bytes),
+            deliver_max_frames=self.deliver_max_frames,
+            dead_max_age_seconds=float(self.dead_max_age),
+            dead_max_bytes=int(self.dead_max_bytes),
+        )
+
+
+def read_settings(type_: type[T], prefix: str = "PENSTOCK_", environment: Mapping[str, str] | None = None) -> T:
+    """Fills a settings Struct from environment variables named `prefix` + field in capitals; empty ones count as absent.
+
+    Raises:
+        ConfigError: naming each variable that is wrong or missing, and what was expected.
+    """
+    source = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    problems: list[Problem] = []
+    for each in msgspec.structs.fields(type_):
+        name = prefix + each.name.upper()
+        text = source.get(name, "")
+        if text == "":
+            if each.required:
+                problems.append(Problem(name, "is not set, and has no default"))
+            continue
+        try:
+            values[each.name] = read_text(text, each.type, name)
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+    if problems:
+        raise ConfigError(problems)
+    return type_(**values)
