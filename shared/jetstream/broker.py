@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 
 import nats
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
@@ -143,6 +142,3 @@ async def _watch(broker: Broker) -> None:
 
 def _without_password(url: str) -> str:
     return ",".join(part.split("@")[-1] for part in url.split(","))
-
-
-__all__ = ["Broker", "Subscription", "connect"]

@@ -1,0 +1,205 @@
+"""The life of a service: start, run, drain, stop.
+
+`run_service` sets the process up (uvloop, logs, signals, garbage collector), opens what every service needs (broker, topology,
+project, telemetry, the admin page) and calls the service's `main` with a `ServiceContext`. The first SIGTERM or SIGINT sets
+`context.draining`: `main` finishes what it holds and returns. After three quarters of the drain period, or at a second signal, it is
+cancelled; a process that does not end by then is ended.
+
+`/live` answers 200 while the loop turns, `/ready` 200 when every part is, else 503 with the reasons, `/metrics` in
+Prometheus' form; on an address of their own, apart from anything public.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from shared import logs, topology
+from shared.config_snapshot import ConfigWatcher, watch_config
+from shared.errors import ConfigError, Problem
+from shared.jetstream.broker import Broker, connect
+from shared.settings import ServiceSettings, read_settings
+from shared.telemetry import Telemetry
+
+EXIT_CONFIG = 78
+"""Exit code for wrong settings (sysexits.h EX_CONFIG): a supervisor need not try again at once."""
+
+log = logging.getLogger(__name__)
+
+
+class Health:
+    """Why a service is not ready, by part; empty: it is ready."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {"service": "starting"}
+
+    def good(self, part: str) -> None:
+        """A part works."""
+        self.problems.pop(part, None)
+
+    def bad(self, part: str, why: str) -> None:
+        """A part does not work, and why, for people."""
+        self.problems[part] = why
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceContext:
+    """What `main` of a service gets."""
+
+    name: str
+    instance: str
+    """Unique to this process, for people and for message ids."""
+    settings: ServiceSettings
+    broker: Broker
+    config: ConfigWatcher
+    telemetry: Telemetry
+    health: Health
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Main = Callable[[ServiceContext], Awaitable[None]]
+
+
+def run_service(name: str, main: Main) -> None:
+    """Runs a service until it is told to stop, and exits the process."""
+    try:
+        settings = read_settings(ServiceSettings)
+    except ConfigError as exc:
+        sys.stderr.write(f"{name}: {exc}\n")
+        raise SystemExit(EXIT_CONFIG) from exc
+    logs.configure(name, settings.log_level, settings.log_format)
+    try:
+        uvloop.run(_live(name, settings, main))
+    except ConfigError as exc:
+        log.error("cannot start", extra={"error": str(exc)})
+        raise SystemExit(EXIT_CONFIG) from exc
+
+
+async def _live(name: str, settings: ServiceSettings, main: Main) -> None:
+    draining = asyncio.Event()
+    task: asyncio.Task[None] | None = None
+
+    def stop() -> None:
+        if draining.is_set():
+            log.warning("second signal, stopping now")
+            if task is not None:
+                task.cancel()
+            return
+        log.info("draining")
+        draining.set()
+        if task is not None:
+            seconds = float(settings.drain_period)
+            asyncio.get_running_loop().call_later(seconds * 0.75, task.cancel)
+            asyncio.get_running_loop().call_later(seconds, os._exit, 1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    task = asyncio.create_task(_serve(name, settings, main, draining), name=name)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    log.info("stopped")
+
+
+async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asyncio.Event) -> None:
+    instance = f"{name}-{socket.gethostname()}-{os.getpid()}"
+    health = Health()
+    telemetry = Telemetry(name, settings)
+    try:
+        async with (
+            admin_server(settings, health, telemetry) as port,
+            connect(settings.nats_url, instance) as broker,
+            watch_config(broker, settings.cache_dir) as config,
+        ):
+            await _ensure_topology(broker, settings, health)
+            context = ServiceContext(name, instance, settings, broker, config, telemetry, health, draining)
+            health.good("service")
+            log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(_watch_broker(context))
+                _calm_collector()
+                try:
+                    await main(context)
+                finally:
+                    watch.cancel()
+    finally:
+        telemetry.shutdown()
+
+
+async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: Health) -> None:
+    while True:
+        try:
+            return await topology.ensure(broker, settings.topology())
+        except Exception as exc:  # noqa: BLE001  # whatever the broker says at start, it may pass: no leader yet, no room yet
+            health.bad("service", f"streams cannot be prepared: {exc}")
+            log.warning("streams cannot be prepared yet", extra={"error": str(exc)})
+            await asyncio.sleep(1)
+
+
+async def _watch_broker(context: ServiceContext) -> None:
+    revision = -1
+    while True:
+        if context.broker.nc.is_connected:
+            context.health.good("broker")
+        else:
+            context.health.bad("broker", f"no connection to {context.settings.nats_url.split('@')[-1]}")
+        if context.config.current.revision != revision:
+            revision = context.config.current.revision
+            context.telemetry.gauge("config_revision", revision)
+        await asyncio.sleep(1)
+
+
+def _calm_collector() -> None:
+    # Decoded events are short-lived and acyclic; the cyclic collector would walk everything that lives for nothing.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
+@contextlib.asynccontextmanager
+async def admin_server(settings: ServiceSettings, health: Health, telemetry: Telemetry) -> AsyncIterator[int]:
+    """Serves /live, /ready and /metrics; yields the port.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        body = msgspec.json.encode({"ready": not health.problems, "problems": health.problems})
+        return web.Response(body=body, status=503 if health.problems else 200, content_type="application/json")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    app = web.Application()
+    app.router.add_get("/live", live)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.admin_host, settings.admin_port)
+    try:
+        try:
+            await site.start()
+        except OSError as exc:
+            where = f"{settings.admin_host}:{settings.admin_port}"
+            raise ConfigError([Problem("PENSTOCK_ADMIN_PORT", f"cannot listen on {where}: {exc.strerror}")]) from exc
+        yield int(runner.addresses[0][1])
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await runner.cleanup()
