@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Self
 
 import msgspec
 import nats.errors
@@ -108,7 +109,7 @@ class StreamReader:
         """Sequence of the last message handed out; 0 before the first."""
         return self._last_seq
 
-    async def __aenter__(self) -> StreamReader:
+    async def __aenter__(self) -> Self:
         self._forget_reconnect = self._broker.on_reconnect(self._break)
         return self
 
@@ -269,14 +270,13 @@ class StreamReader:
             return
         self._delivered = consumer_seq
         self._outstanding -= 1
-        self._accept(
+        await self._accept(
             Message(message.subject, message.data, message.headers or _NO_HEADERS, stream_seq, at_nanos / 1e9, waiting),
             message.reply,
         )
         self._arrived.set()
 
-    def _accept(self, message: Message, reply: str) -> None:
-        del reply
+    async def _accept(self, message: Message, reply: str) -> None:  # noqa: ARG002  # a queue needs it
         self._buffer.append(message)
 
     def _on_status(self, message: Msg) -> None:
@@ -313,6 +313,7 @@ class QueueReader(StreamReader):
         super().__init__(broker, stream, subject, pull_bytes=pull_bytes)
         self._durable = consumer
         self._replies: dict[int, str] = {}
+        self._last_ack = ""
 
     async def ack(self, seqs: list[int]) -> None:
         """Tells the broker that the work of these messages is done. A lost acknowledgement means that they come again.
@@ -324,12 +325,17 @@ class QueueReader(StreamReader):
             for seq in seqs:
                 reply = self._replies.pop(seq, None)
                 if reply is not None:
+                    self._last_ack = reply
                     await self._broker.nc.publish(reply, b"+ACK")
         except (nats.errors.Error, OSError) as exc:
             raise NotConnected("acknowledging failed: the connection to the broker is gone") from exc
 
     async def __aexit__(self, *_: object) -> None:
-        await self._broker.nc.flush(timeout=2) if self._broker.nc.is_connected else None
+        # The server works acknowledgements off behind our back, and forgets them when a successor makes the consumer anew: the
+        # answer to the last one says that all are done. Without it the messages would only come again.
+        if self._last_ack and self._broker.nc.is_connected:
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                await self._broker.nc.request(self._last_ack, b"+ACK", timeout=2)
         await super().__aexit__()
 
     def _config(self, name: str) -> api.ConsumerConfig:
@@ -355,10 +361,15 @@ class QueueReader(StreamReader):
     async def _delete(self, consumer: str) -> None:
         """Left in place: another holder may have made it anew already."""
 
-    def _accept(self, message: Message, reply: str) -> None:
-        self._replies[message.seq] = reply
-        if message.seq > self._last_seq and (not self._buffer or message.seq > self._buffer[-1].seq):
+    async def _accept(self, message: Message, reply: str) -> None:
+        if message.seq > self._last_seq:
+            self._replies[message.seq] = reply
             self._buffer.append(message)
+        elif message.seq in self._replies:
+            self._replies[message.seq] = reply
+        else:  # its work is done and the acknowledgement was lost
+            self._last_ack = reply
+            await self._broker.nc.publish(reply, b"+ACK")
 
 
 _NO_HEADERS: Mapping[str, str] = {}

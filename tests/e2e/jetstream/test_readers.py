@@ -1,0 +1,127 @@
+"""Publisher and readers against a real server that is killed, frozen and restarted under them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+
+import pytest
+
+from shared import topology
+from shared.errors import NotConnected, QueueFull
+from shared.jetstream.broker import Broker, connect
+from shared.jetstream.reader import QueueReader, StreamReader
+from tests.support.nats import NatsServer
+
+SUBJECT = topology.events_subject("shop")
+
+
+async def publish(broker: Broker, numbers: range, subject: str = SUBJECT) -> None:
+    for number in numbers:
+        await broker.publisher.publish(subject, b"%d" % number, msg_id=f"m{number}", deadline_seconds=15)
+
+
+async def read(reader: StreamReader, count: int) -> list[int]:
+    seen: list[int] = []
+    async with asyncio.timeout(15):
+        while len(seen) < count:
+            message = await reader.next()
+            if message is not None:
+                seen.append(int(message.payload))
+    return seen
+
+
+async def test_a_message_published_twice_under_one_id_is_stored_once(broker: Broker) -> None:
+    first = await broker.publisher.publish(SUBJECT, b"x", msg_id="same")
+    again = await broker.publisher.publish(SUBJECT, b"x", msg_id="same")
+    assert (again.seq, again.duplicate) == (first.seq, True)
+
+
+async def test_a_full_subject_raises_queue_full_and_its_neighbour_takes_messages(nats: NatsServer) -> None:
+    async with connect(nats.url, "test", patience_seconds=5) as broker:
+        await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=2))
+        for number in range(2):
+            await broker.publisher.publish(topology.deliver_subject("a"), b"x", msg_id=f"a{number}")
+        with pytest.raises(QueueFull, match="maximum messages per subject"):
+            await broker.publisher.publish(topology.deliver_subject("a"), b"x", msg_id="a2")
+        await broker.publisher.publish(topology.deliver_subject("b"), b"x", msg_id="b0")
+
+
+async def test_publishing_without_a_server_raises_not_connected_after_its_deadline(broker: Broker, nats: NatsServer) -> None:
+    nats.kill()
+    with pytest.raises(NotConnected, match=r"within 0\.5 s"):
+        await broker.publisher.publish(SUBJECT, b"x", msg_id="x", deadline_seconds=0.5)
+
+
+async def test_a_publish_begun_while_the_server_is_away_succeeds_when_it_returns(broker: Broker, nats: NatsServer) -> None:
+    nats.kill()
+    waiting = asyncio.create_task(broker.publisher.publish(SUBJECT, b"x", msg_id="x"))
+    await asyncio.sleep(0.3)
+    nats.start()
+    assert (await waiting).seq == 1
+
+
+async def test_a_reader_starts_at_a_sequence_and_counts_what_is_behind(broker: Broker) -> None:
+    await publish(broker, range(10))
+    async with StreamReader(broker, topology.EVENTS, SUBJECT, start_seq=4) as reader:
+        message = await reader.next(5)
+        assert message is not None
+        assert (message.seq, int(message.payload), message.waiting) == (4, 3, 6)
+        assert await read(reader, 6) == [4, 5, 6, 7, 8, 9]
+        assert await reader.next(0.1) is None
+
+
+async def test_a_reader_sees_every_message_once_in_order_over_kills_and_freezes(broker: Broker, nats: NatsServer) -> None:
+    total = 600
+    chance = random.Random(7)
+
+    async def trouble() -> None:
+        for _ in range(3):
+            await asyncio.sleep(chance.uniform(0.05, 0.3))
+            if chance.random() < 0.5:
+                nats.kill()
+                nats.start()
+            else:
+                nats.signal(signal.SIGSTOP)
+                await asyncio.sleep(0.3)
+                nats.signal(signal.SIGCONT)
+
+    async with StreamReader(broker, topology.EVENTS, SUBJECT) as reader, asyncio.TaskGroup() as group:
+        group.create_task(publish(broker, range(total)))
+        group.create_task(trouble())
+        assert await read(reader, total) == list(range(total))
+
+
+async def test_a_queue_reader_hands_out_once_and_a_successor_gets_only_what_was_not_acknowledged(
+    broker: Broker, nats: NatsServer
+) -> None:
+    subject = topology.deliver_subject("c")
+    await publish(broker, range(100), subject)
+    async with QueueReader(broker, topology.DELIVER, subject, "loader-c") as reader:
+        assert await read(reader, 50) == list(range(50))
+        await reader.ack(list(range(1, 31)))
+        nats.kill()
+        nats.start()
+        # what was handed out and not acknowledged stays with this reader, although the server delivers it again
+        assert await read(reader, 50) == list(range(50, 100))
+        await reader.ack(list(range(31, 41)))
+    async with QueueReader(broker, topology.DELIVER, subject, "loader-c") as reader:
+        assert await read(reader, 60) == list(range(40, 100))
+        await reader.ack(list(range(41, 101)))
+    assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
+
+
+async def test_a_queue_reader_works_through_a_long_backlog(broker: Broker) -> None:
+    subject = topology.deliver_subject("c")
+    await publish(broker, range(1000), subject)
+    async with QueueReader(broker, topology.DELIVER, subject, "loader-c") as reader:
+        assert await read(reader, 1000) == list(range(1000))
+
+
+async def test_the_topology_is_widened_and_never_shrunk(nats: NatsServer) -> None:
+    async with connect(nats.url, "test", patience_seconds=5) as broker:
+        await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=10))
+        await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=20))
+        await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=5))
+        assert (await broker.js.stream_info(topology.DELIVER)).config.max_msgs_per_subject == 20
