@@ -3,6 +3,7 @@
     PenstockError
     ├── Transient          try again, with back-off; nothing is lost meanwhile
     │   ├── NotConnected   the connection is gone: open a new one, then try again
+    │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
     ├── Permanent          this call can never succeed as it is
@@ -30,6 +31,10 @@ class Transient(PenstockError):
 
 class NotConnected(Transient):
     """The connection the call used is gone."""
+
+
+class TableChanged(Transient):
+    """Somebody altered or dropped a table behind our back; nothing was loaded. Describe and shape again before the next try."""
 
 
 class QueueFull(Transient):
