@@ -174,7 +174,7 @@ def decode_frame(payload: bytes) -> Frame:
     """
     try:
         frame = _decoder.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Permanent(f"not a readable frame: {exc}") from exc
     _check_version(frame.version)
     if len(frame.heads) != len(frame.sizes):
@@ -192,7 +192,7 @@ def decode_heads(payload: bytes) -> list[Head]:
     """
     try:
         frame = _heads_decoder.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Permanent(f"not a readable frame: {exc}") from exc
     _check_version(frame.version)
     return frame.heads
@@ -206,7 +206,7 @@ def decode_ids(payload: bytes) -> list[str]:
     """
     try:
         frame = _ids_decoder.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Permanent(f"not a readable frame: {exc}") from exc
     _check_version(frame.version)
     return [head.message_id for head in frame.heads]

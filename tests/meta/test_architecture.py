@@ -1,0 +1,49 @@
+"""The import rules of docs/architecture.md, held by reading every module's imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICES = {"ingest", "router", "loader"}
+ALLOWED: dict[str, set[str]] = {
+    "shared": {"shared"},
+    **{service: {"shared", service} for service in SERVICES},
+    "penstock": {"shared", "penstock", *SERVICES},
+}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "manager", "util", "misc"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_a_package_imports_only_what_the_architecture_allows(package: str) -> None:
+    ours = set(ALLOWED) | {"tests", "bench"}
+    for path in modules(package):
+        for name in imported(path):
+            top = name.split(".")[0]
+            assert top not in ours or top in ALLOWED[package], f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_every_module_says_what_it_is_and_is_named_for_it(package: str) -> None:
+    for path in modules(package):
+        where = path.relative_to(ROOT)
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{where} has no docstring"
+        assert path.stem not in FORBIDDEN_NAMES, f"{where}: name the file for what it is about"
+        assert len(path.read_text().splitlines()) <= 400, f"{where} is longer than one idea"

@@ -1,0 +1,98 @@
+"""Materialising: the client's bytes and what the server knows become one event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from shared.event import JSON, encode_event, facts_of, materialise, micros, parse_time
+from shared.frame import Head, RequestContext
+
+RECEIVED = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
+
+
+def request(**fields: Any) -> RequestContext:
+    return RequestContext(received_at=micros(RECEIVED), protocol="segment", key="k", **fields)
+
+
+def event(body: JSON, context: RequestContext, head: Head | None = None) -> JSON:
+    return materialise(msgspec.json.encode(body), head or Head("m1", "track"), facts_of(context))
+
+
+def test_ids_type_and_time_of_receipt_come_from_the_server() -> None:
+    full = event({"messageId": "theirs", "type": "page", "a": 1}, request(), Head("ours", "track"))
+    assert full == {
+        "messageId": "ours",
+        "type": "track",
+        "a": 1,
+        "context": {},
+        "receivedAt": RECEIVED,
+        "timestamp": RECEIVED,
+    }
+
+
+def test_the_clock_skew_of_the_client_is_taken_out() -> None:
+    sent = RECEIVED - timedelta(hours=3)
+    context = request(sent_at=sent.isoformat(), skew=3 * 3600 * 1_000_000)
+    full = event({"timestamp": "2026-03-01T09:00:00Z"}, context)
+    assert full["timestamp"] == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert full["originalTimestamp"] == datetime(2026, 3, 1, 9, tzinfo=UTC)
+    assert full["sentAt"] == sent
+
+
+def test_a_time_that_is_none_stays_as_sent_and_the_receipt_counts() -> None:
+    full = event({"timestamp": "yesterday"}, request())
+    assert (full["timestamp"], full["originalTimestamp"]) == (RECEIVED, "yesterday")
+
+
+def test_the_servers_ip_and_agent_win_for_browsers_and_not_for_backends() -> None:
+    body = {"context": {"ip": "203.0.113.9", "userAgent": "theirs"}}
+    seen = {"ip": "198.51.100.1", "user_agent": "ours"}
+    assert event(body, request(kind="browser", **seen))["context"] == {"ip": "198.51.100.1", "userAgent": "ours"}
+    assert event(body, request(kind="server", **seen))["context"] == {"ip": "203.0.113.9", "userAgent": "theirs"}
+    assert event({}, request(kind="server", **seen))["context"] == {}
+
+
+def test_batch_level_context_and_integrations_stand_under_the_events_own() -> None:
+    defaults = msgspec.json.encode({"context": {"app": "shop", "ip": "1"}, "integrations": {"All": True, "A": False}})
+    full = event({"context": {"app": "mine"}, "integrations": {"A": True}}, request(kind="server", defaults=defaults))
+    assert full["context"] == {"app": "mine", "ip": "1"}
+    assert full["integrations"] == {"All": True, "A": True}
+
+
+def test_bookkeeping_of_the_sdks_is_left_out() -> None:
+    assert "_metadata" not in event({"_metadata": {"nodeVersion": "20"}, "writeKey": "k"}, request())
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{", b"", b"null", b'"x"', b"\xff"])
+def test_a_body_that_is_no_object_is_a_decode_error(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        materialise(body, Head("m", "track"), facts_of(request()))
+
+
+def test_a_context_that_is_no_object_is_kept_as_its_value() -> None:
+    assert event({"context": "web"}, request())["context"] == {"value": "web"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-03-01T12:00:00Z", datetime(2026, 3, 1, 12, tzinfo=UTC)),
+        ("2026-03-01T12:00:00.123456+05:30", datetime(2026, 3, 1, 6, 30, 0, 123456, tzinfo=UTC)),
+        ("2026-03-01 12:00:00", datetime(2026, 3, 1, 12, tzinfo=UTC)),
+        ("2026-03-01", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("not a time at all, no", None),
+        (1700000000, None),
+        (None, None),
+    ],
+)
+def test_times_are_read_strictly(text: object, expected: datetime | None) -> None:
+    assert parse_time(text) == expected
+
+
+def test_encoding_writes_times_as_rfc_3339() -> None:
+    assert encode_event({"at": RECEIVED}) == b'{"at":"2026-03-01T12:00:10Z"}'
