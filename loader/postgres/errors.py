@@ -1,0 +1,105 @@
+"""Translates what asyncpg and the sockets under it raise into our tree; the only place that knows their errors.
+
+SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html. No text here holds a password: the server never
+repeats it, and what asyncpg says of a broken DSN, which may hold parts of it, is not passed on.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient
+
+_LINE = re.compile(r"\bCOPY [^\n]*?, line (?P<line>\d+)")
+
+_SETUP = {
+    "28P01": "the user name or the password is wrong; check `user` and `password` (or the dsn)",
+    "28000": "the server does not let this user in from here; check `user`, `ssl` and the server's pg_hba.conf",
+    "3D000": "the database does not exist; create it, or check `database`",
+    "3F000": "the schema does not exist and could not be made; create it, or check `schema`",
+    "42501": "the user lacks a permission; grant it CREATE and USAGE on the schema and SELECT, INSERT, UPDATE on its tables",
+    "25006": "the server is read-only (a replica, perhaps); point the destination at the primary",
+    "53100": "the server's disk is full; free space there",
+    "57P04": "the database was dropped",
+    "XX001": "the server reports damaged data; look at its log",
+    "XX002": "the server reports a damaged index; look at its log and reindex",
+}
+_GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
+_CHANGED = frozenset({"42P01", "42703", "42804", "42P10", "22P03", "42P18"})
+_AGAIN = {
+    "55P03": "a lock was not free in time",
+    "57014": "it took longer than statement_timeout",
+    "53300": "the server has no connection free",
+}
+
+
+def translate(error: BaseException, what: str, table: str | None = None) -> PenstockError:
+    """Returns the error of our tree for one of the driver's.
+
+    Args:
+        error: what was raised.
+        what: what failed, for the message: `loading into postgres destination "wh"`.
+        table: the table whose rows were on their way; data errors become `RowsRejected` of it.
+    """
+    if isinstance(error, PenstockError):
+        return error
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return _of_state(error, state, what, table)
+    words = f"{what}: {describe(error)}"
+    if isinstance(error, TimeoutError):
+        return NotConnected(f"{what}: the server did not answer in time")
+    if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return NotConnected(words)
+        return SetupError(f"{what}: the host name is unknown; check `host` (or the dsn): {error.strerror}")
+    if isinstance(error, ssl.SSLError):
+        return SetupError(f"{words}; check `ssl` and the certificates")
+    if isinstance(error, OSError):
+        return NotConnected(words)
+
+    from asyncpg import exceptions
+
+    if isinstance(error, exceptions.ClientConfigurationError):
+        # its text may quote the dsn, and with it the password
+        return SetupError(f"{what}: the address is not readable; expected postgresql://user:password@host:port/database")
+    if isinstance(error, (exceptions.InterfaceError, exceptions.InternalClientError)):
+        # what asyncpg says after a server hung up on an idle connection is about its own states
+        return NotConnected(f"{what}: the connection was lost ({describe(error)})")
+    return Transient(words)
+
+
+def describe(error: BaseException) -> str:
+    """Returns the driver's words, with the server's detail where there is one."""
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    detail = getattr(error, "detail", None)
+    return f"{message} ({detail})" if detail else str(message)
+
+
+def refused_row(error: BaseException) -> int | None:
+    """Returns the index of the row that a COPY stopped at, where the server says."""
+    match = _LINE.search(getattr(error, "context", None) or "")
+    return int(match["line"]) - 1 if match else None
+
+
+def _of_state(error: BaseException, state: str, what: str, table: str | None) -> PenstockError:
+    words = f"{what}: {describe(error)}"
+    if state in _SETUP:
+        return SetupError(f"{words}: {_SETUP[state]}")
+    if state.startswith("08") or state in _GONE:
+        return NotConnected(words)
+    if state in _CHANGED or (state == "0A000" and "cached" in words):
+        return TableChanged(words)
+    if state in _AGAIN:
+        return Transient(f"{words}: {_AGAIN[state]}")
+    # 54000: a key too long for its index; P0001: a trigger of the user's that refuses the row
+    if state[:2] in ("22", "23") or state in ("54000", "P0001"):
+        if table is None:
+            return Permanent(words)
+        index = refused_row(error)
+        return RowsRejected(table, describe(error), {} if index is None else {index: describe(error)})
+    if state[:2] in ("42", "0A", "21", "54"):
+        return Permanent(words)
+    return Transient(words)

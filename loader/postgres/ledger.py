@@ -1,0 +1,53 @@
+"""The ledger in Postgres: what of each lane is loaded into which table, and which epoch may load.
+
+The epoch's row is locked for the moments between the check and COMMIT only, never while rows travel: a loader frozen in its COPY
+must not hold up its successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from loader.contract import LoadPlan
+from loader.postgres import statements
+from loader.postgres.patch import make_schema
+from loader.sql import LEDGER, qualified
+from shared.errors import Fenced
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> None:
+    """Makes the ledger if it is missing and raises the epoch of a connection.
+
+    Raises:
+        Fenced: a session with a higher epoch exists.
+    """
+    async with connection.transaction():
+        if await connection.fetchval("SELECT to_regclass($1)", qualified(schema, LEDGER)) is None:
+            await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{LEDGER}")
+            await make_schema(connection, schema)
+            await connection.execute(statements.create_ledger(schema))
+        if await connection.fetchval(statements.raise_epoch(schema), name, epoch) is None:
+            raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it')
+
+
+async def read_marks(connection: asyncpg.Connection, schema: str, name: str) -> Mapping[tuple[str, str], int]:
+    """Returns the last loaded sequence by table and lane."""
+    rows = await connection.fetch(statements.read_marks(schema), name)
+    return {(row["table_name"], row["lane"]): row["last_sequence"] for row in rows}
+
+
+async def write_marks(connection: asyncpg.Connection, schema: str, epoch: int, plan: LoadPlan, rows: Mapping[str, int]) -> None:
+    """Checks the epoch and writes the marks of a load; the next statement must be COMMIT.
+
+    Raises:
+        Fenced: the epoch is not ours any more.
+    """
+    written = await connection.fetch(
+        statements.write_marks(schema), plan.connection, epoch, plan.lane, plan.last, list(rows), list(rows.values())
+    )
+    if len(written) != len(rows):
+        raise Fenced(f'connection "{plan.connection}": a newer epoch than {epoch} exists; nothing was loaded')

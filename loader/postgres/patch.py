@@ -1,0 +1,195 @@
+"""Changes a Postgres table so that a batch fits: creates, adds, widens, keeps the key. Nothing is ever dropped but our own keys.
+
+Everything happens in one transaction under an advisory lock on the table's name, after reading the catalogue again; only somebody
+who is not Penstock can still get in between, and then the whole patch is tried again on what is there by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loader.contract import Column, TablePatch, TableSchema
+from loader.postgres import statements
+from loader.postgres.errors import describe
+from loader.postgres.types import LiveColumn, native_of, widening
+from loader.sql import OWN_INDEX, identifier, identifiers, literal, own_index, qualified
+from shared.errors import Permanent
+
+if TYPE_CHECKING:
+    import asyncpg
+
+LOST_RACE = frozenset({"42P07", "42701", "42710", "42P06", "23505", "40001", "40P01", "XX000"})
+"""What the server says when somebody made the same thing between our look and our statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A unique index ON CONFLICT can use; `constraint` when it belongs to one."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool
+    constraint: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether we made it, so that we may replace it."""
+        return self.name.startswith(OWN_INDEX)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTable:
+    """A table as the catalogue has it."""
+
+    columns: dict[str, LiveColumn]
+    keys: tuple[LiveKey, ...]
+
+    def as_schema(self, wanted: Sequence[str] | None = None) -> TableSchema:
+        """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
+        keys = [key.columns for key in sorted(self.keys, key=lambda key: (not key.own, not key.primary, key.name))]
+        key = keys[0] if keys else ()
+        if wanted and any(set(columns) == set(wanted) for columns in keys):
+            key = tuple(wanted)
+        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key)
+
+
+async def read_table(connection: asyncpg.Connection, schema: str, table: str) -> LiveTable | None:
+    """Returns a table from the catalogue, or None."""
+    rows = await connection.fetch(statements.COLUMNS, schema, [table])
+    if not rows:
+        return None
+    keys = await connection.fetch(statements.KEYS, rows[0]["oid"])
+    return LiveTable(
+        {row["column"]: LiveColumn(row["column"], row["native"]) for row in rows if row["column"] is not None},
+        tuple(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]) for key in keys),
+    )
+
+
+async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> TableSchema:
+    """Makes a table fit, in the transaction that is open.
+
+    Raises:
+        Permanent: the table cannot be changed so; says what to do.
+        the driver's errors; translated by the caller.
+    """
+    await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{patch.table}")
+    live = await read_table(connection, schema, patch.table)
+    if live is None:
+        await make_schema(connection, schema)
+        await _create(connection, schema, patch)
+    else:
+        await _alter(connection, schema, patch, live)
+        if patch.primary_key:
+            await _keep_key(connection, schema, patch.table, patch.primary_key, live)
+    after = await read_table(connection, schema, patch.table)
+    if after is None:
+        raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')
+    return after.as_schema(patch.primary_key)
+
+
+async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
+    """Creates the schema if it is missing; asking first, because IF NOT EXISTS wants the permission even when it exists."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+
+
+async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> None:
+    key = patch.primary_key or ()
+    columns = {column.name: column for column in (*patch.add, *patch.widen)}
+    _require(patch.table, key, columns)
+    parts = [await _definition(connection, column, not_null=column.name in key) for column in columns.values()]
+    if key:
+        name = own_index(schema, patch.table, await _taken(connection, schema))
+        parts.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
+    await connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join(parts)})")
+
+
+async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> None:
+    changes = [
+        f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+        for column in patch.add
+        if column.name not in live.columns
+    ]
+    for column in patch.widen:
+        now = live.columns.get(column.name)
+        if now is None:
+            changes.append(f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}")
+        elif now.kind is not column.kind:
+            name = identifier(column.name)
+            expression = widening(name, now.kind, column.kind)
+            if expression is not None:
+                changes.append(f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")
+    if changes:
+        await connection.execute(f"ALTER TABLE {qualified(schema, patch.table)} {', '.join(changes)}")
+
+
+async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key: tuple[str, ...], live: LiveTable) -> None:
+    after = await read_table(connection, schema, table)
+    _require(table, key, after.columns if after else ())
+    for stale in live.keys:
+        if stale.own and set(stale.columns) != set(key):
+            await _drop_key(connection, schema, table, stale, key)
+    if any(set(usable.columns) == set(key) for usable in live.keys):
+        return
+    name = identifier(own_index(schema, table, await _taken(connection, schema)))
+    has_primary = any(usable.primary and not usable.own for usable in live.keys)
+    try:
+        if has_primary:
+            await connection.execute(f"CREATE UNIQUE INDEX {name} ON {qualified(schema, table)} ({identifiers(key)})")
+        else:
+            await connection.execute(
+                f"ALTER TABLE {qualified(schema, table)} ADD CONSTRAINT {name} PRIMARY KEY ({identifiers(key)})"
+            )
+    except Exception as error:
+        state = getattr(error, "sqlstate", None)
+        if state not in ("23505", "23502"):
+            raise
+        trouble = "several rows share one value of it" if state == "23505" else "some rows have no value in it"
+        raise Permanent(
+            f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble} ({describe(error)}); '
+            "remove those rows, choose another primary_key, or set deduplicate: false"
+        ) from error
+
+
+async def _drop_key(connection: asyncpg.Connection, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> None:
+    if not stale.constraint:
+        await connection.execute(f"DROP INDEX IF EXISTS {qualified(schema, stale.name)}")
+        return
+    changes = [f"DROP CONSTRAINT {identifier(stale.name)}"]
+    if stale.primary:
+        # a primary key leaves NOT NULL behind, and rows without the old key would be refused for ever
+        changes += [f"ALTER COLUMN {identifier(name)} DROP NOT NULL" for name in stale.columns if name not in key]
+    await connection.execute(f"ALTER TABLE {qualified(schema, table)} {', '.join(changes)}")
+
+
+async def _definition(connection: asyncpg.Connection, column: Column, *, not_null: bool = False) -> str:
+    native = native_of(column)
+    if column.native is not None:
+        try:
+            # the type came from a person or a function: only what the server reads as a type goes into DDL
+            await connection.fetchval(f"SELECT {literal(native)}::regtype")
+        except Exception as error:
+            if getattr(error, "sqlstate", None) not in ("42704", "42601", "22P02", "42602", "3F000", "0A000"):
+                raise
+            raise Permanent(f'column "{column.name}": {native!r} is not a type this server knows ({describe(error)})') from error
+    return f"{identifier(column.name)} {native}{' NOT NULL' if not_null else ''}"
+
+
+async def _taken(connection: asyncpg.Connection, schema: str) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = $1 AND starts_with(relname::text, $2)",
+        schema,
+        OWN_INDEX,
+    )
+    return [row["relname"] for row in rows]
+
+
+def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
+    missing = [name for name in key if name not in columns]
+    if missing:
+        raise Permanent(
+            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
+        )

@@ -1,0 +1,121 @@
+"""SQL text for Postgres: the ledger, the catalogue, staging tables, the merge. Pure; names arrive raw and leave quoted."""
+
+# ruff: noqa: S608 - names are quoted by loader/sql.py, values are bound
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from loader.contract import TableLoad
+from loader.sql import LEDGER, identifier, identifiers, qualified
+
+COLUMNS = """
+SELECT c.oid::int8 AS oid, c.relname::text AS name, a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS native
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p', 'f', 'v')
+ORDER BY c.oid, a.attnum
+"""
+"""Columns of tables by schema and names; a table without columns is one row with a null column."""
+
+KEYS = """
+SELECT ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
+       (SELECT array_agg(a.attname::text ORDER BY k.n)
+          FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE k.n <= i.indnkeyatts) AS columns
+FROM pg_index i
+JOIN pg_class ic ON ic.oid = i.indexrelid
+LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid AND con.contype IN ('p', 'u')
+WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY ic.relname
+"""
+"""Unique indexes of a table that ON CONFLICT can use."""
+
+ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7306))"
+"""Held to the end of the transaction; the seed keeps clear of locks other programs take on the same text."""
+
+
+def create_ledger(schema: str) -> str:
+    """Returns the DDL of the ledger."""
+    return f"""
+    CREATE TABLE IF NOT EXISTS {qualified(schema, LEDGER)} (
+        connection text NOT NULL,
+        table_name text NOT NULL,
+        lane text NOT NULL,
+        epoch bigint NOT NULL,
+        last_sequence bigint NOT NULL,
+        rows bigint NOT NULL,
+        loaded_at timestamp with time zone NOT NULL DEFAULT now(),
+        PRIMARY KEY (connection, table_name, lane)
+    ) WITH (fillfactor = 50)"""  # a stream updates its rows many times a second: room for updates in place
+
+
+def raise_epoch(schema: str) -> str:
+    """Returns the statement that claims a connection: $1 connection, $2 epoch; no row comes back when a newer one exists."""
+    return f"""
+    INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
+    VALUES ($1, '', '', $2, 0, 0)
+    ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = now()
+    WHERE l.epoch <= EXCLUDED.epoch
+    RETURNING l.epoch"""
+
+
+def read_marks(schema: str) -> str:
+    """Returns the query of a connection's marks: $1 connection."""
+    return f"""
+    SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"""
+
+
+def write_marks(schema: str) -> str:
+    """Returns the statement that checks the epoch and writes the marks of a load, last before COMMIT.
+
+    $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows of each. No row comes back when the epoch is no longer
+    ours. The lock on the epoch's row makes a successor wait for our COMMIT, and us for its claim, whichever came first.
+    """
+    return f"""
+    WITH mine AS MATERIALIZED (
+        SELECT epoch FROM {qualified(schema, LEDGER)}
+        WHERE connection = $1 AND table_name = '' AND lane = '' AND epoch = $2
+        FOR UPDATE
+    )
+    INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
+    SELECT $1, t.name, $3, mine.epoch, $4, t.rows FROM mine, unnest($5::text[], $6::bigint[]) AS t(name, rows)
+    ON CONFLICT (connection, table_name, lane) DO UPDATE SET
+        epoch = EXCLUDED.epoch, last_sequence = greatest(l.last_sequence, EXCLUDED.last_sequence),
+        rows = l.rows + EXCLUDED.rows, loaded_at = now()
+    RETURNING 1"""
+
+
+def create_stage(stage: str, columns: Mapping[str, str]) -> str:
+    """Returns the DDL of a temporary table that lives for one transaction. `columns`: name to SQL type."""
+    inside = ", ".join(f"{identifier(name)} {native}" for name, native in columns.items())
+    return f"CREATE TEMPORARY TABLE {identifier(stage)} ({inside}) ON COMMIT DROP"
+
+
+def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]) -> str:
+    """Returns the statement that brings rows from `source` into the table: an INSERT, with the merge's rules where it merges.
+
+    Args:
+        schema: of the table.
+        load: names the table, its columns and how it is written.
+        source: what stands after FROM.
+        values: one expression for each column of `load.rows`.
+    """
+    columns = load.rows.column_names
+    insert = f"INSERT INTO {qualified(schema, load.table)} AS t ({identifiers(columns)}) SELECT {', '.join(values)} FROM {source}"
+    return insert if load.write == "append" else f"{insert} {on_conflict(load)}"
+
+
+def on_conflict(load: TableLoad) -> str:
+    """Returns the ON CONFLICT clause of a merge."""
+    target = f"ON CONFLICT ({identifiers(load.key)})"
+    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
+    if not changed:
+        return f"{target} DO NOTHING"
+    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
+    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
+    if load.cursor is None:
+        return f"{target} DO UPDATE SET {sets}"
+    cursor = identifier(load.cursor)
+    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

@@ -1,0 +1,61 @@
+"""The clock over a call to Postgres: cut what stands still, leave alone what moves.
+
+asyncpg has two ways to wait for ever: a server that answers nothing, and a connection lost while its socket's buffer was full
+(`writing_allowed` is then never set again). Both end here as a `TimeoutError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncpg
+
+LOST_SECONDS = 0.5
+"""After the connection is gone, asyncpg's own error has this long to arrive; it says more than a timeout."""
+
+
+class Watch:
+    """A timeout that is set anew whenever something moved.
+
+    Args:
+        link: the connection; its end ends the wait.
+        stall_seconds: how long rows may stand still.
+        statement_seconds: how long a statement may work on the server.
+    """
+
+    def __init__(self, link: asyncpg.Connection, stall_seconds: float, statement_seconds: float) -> None:
+        self._link = link
+        self._stall_seconds = stall_seconds
+        self._statement_seconds = statement_seconds
+        self._timeout = asyncio.timeout(stall_seconds)
+        self._open = False
+
+    def moved(self) -> None:
+        """Says that rows moved, and that more will."""
+        self._allow(self._stall_seconds)
+
+    def server_works(self) -> None:
+        """Says that now the server works through a statement, which `statement_timeout` bounds there."""
+        # the server's own timeout comes first: it answers with words
+        self._allow(self._statement_seconds + self._stall_seconds)
+
+    async def __aenter__(self) -> Watch:
+        self._link.add_termination_listener(self._lost)
+        await self._timeout.__aenter__()
+        self._open = True
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open = False
+        self._link.remove_termination_listener(self._lost)
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _lost(self, _: object) -> None:
+        self._allow(LOST_SECONDS)
+
+    def _allow(self, seconds: float) -> None:
+        if self._open and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)

@@ -1,0 +1,232 @@
+"""Postgres: rows arrive by binary COPY, merges by INSERT ... ON CONFLICT, and the ledger commits with them.
+
+One connection a session, opened under a name by which the successor ends it (`loader/postgres/connect.py`). A load is one
+transaction: lock the tables against alteration, COPY, merge, check the epoch, write the marks, COMMIT.
+
+What to know: a COMMIT that was sent is waited for even when the load is cancelled, so that its outcome is known; a cancelled or
+stalled load closes its connection, and the session answers `NotConnected` from then on. A load that fails on its rows rolls back
+and leaves the session usable. A number outside the range of an `integer` or `real` column names its rows without asking the server.
+
+https://www.postgresql.org/docs/current/sql-copy.html, https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
+"""
+
+# ruff: noqa: S608 - names are quoted by loader/sql.py, values are bound
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from loader.check import check_destination
+from loader.contract import (
+    Capabilities,
+    CheckResult,
+    Destination,
+    Environment,
+    LoadPlan,
+    LoadReport,
+    Session,
+    TableLoad,
+    TablePatch,
+    TableSchema,
+)
+from loader.postgres import copy, ledger
+from loader.postgres import patch as patches
+from loader.postgres.connect import Options, application_name, connect, end_older
+from loader.postgres.errors import translate
+from loader.postgres.types import WIDEN
+from loader.postgres.watch import Watch
+from loader.reject import refuse_null_keys
+from loader.sql import LEDGER, qualified
+from shared.errors import NotConnected, PenstockError, Permanent
+
+if TYPE_CHECKING:
+    import asyncpg
+
+OPTIONS = Options
+CAPABILITIES = Capabilities(
+    name_limit=63,
+    name_unit="bytes",
+    transactional=True,
+    merge=True,
+    stream=True,
+    evolve=True,
+    widen=WIDEN,
+    max_columns=1500,  # the server's limit is 1600, and dropped columns count
+)
+
+ROLLBACK_SECONDS = 5.0
+COMMIT_SECONDS = 60.0
+PATCH_TRIES = 4
+
+
+async def open_destination(name: str, options: Options, environment: Environment) -> Destination:  # noqa: ARG001
+    """Returns the destination; connections are opened by its sessions."""
+    return PostgresDestination(name, options)
+
+
+class PostgresDestination:
+    """One schema of one database."""
+
+    def __init__(self, name: str, options: Options) -> None:
+        self._name = name
+        self._options = options
+
+    async def check(self) -> Sequence[CheckResult]:
+        """See `Destination.check`."""
+        return await check_destination(self, self._count, self._drop)
+
+    async def open_session(self, connection: str, epoch: int) -> Session:
+        """See `Destination.open_session`."""
+        schema = self._options.schema
+        what = f'opening postgres destination "{self._name}"'
+        link = await connect(self._options, application_name(schema, connection, epoch), what)
+        try:
+            # first those that may hold the epoch's row, then, with the epoch ours, those that came meanwhile
+            async with asyncio.timeout(self._options.stall_timeout):
+                await end_older(link, schema, connection, epoch - 1)
+                await ledger.claim(link, schema, connection, epoch)
+                await end_older(link, schema, connection, epoch)
+        except BaseException as error:
+            link.terminate()
+            if isinstance(error, Exception):
+                raise translate(error, what) from error
+            raise
+        return PostgresSession(self._name, self._options, link, connection, epoch)
+
+    async def close(self) -> None:
+        """See `Destination.close`; there is nothing outside the sessions."""
+
+    async def _count(self, table: str) -> int:
+        rows: int = await self._once(lambda link: link.fetchval(f"SELECT count(*) FROM {qualified(self._options.schema, table)}"))
+        return rows
+
+    async def _drop(self, table: str, connection: str) -> None:
+        schema = self._options.schema
+        await self._once(lambda link: link.execute(f"DROP TABLE IF EXISTS {qualified(schema, table)}"))
+        await self._once(lambda link: link.execute(f"DELETE FROM {qualified(schema, LEDGER)} WHERE connection = $1", connection))
+
+    async def _once(self, call: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
+        what = f'checking postgres destination "{self._name}"'
+        link = await connect(self._options, "penstock/check", what)
+        try:
+            async with asyncio.timeout(self._options.stall_timeout):
+                return await call(link)
+        except Exception as error:
+            raise translate(error, what) from error
+        finally:
+            link.terminate()
+
+
+class PostgresSession:
+    """A connection's right to write, and the one link to the server it has."""
+
+    def __init__(self, name: str, options: Options, link: asyncpg.Connection, connection: str, epoch: int) -> None:
+        self._name = name
+        self._options = options
+        self._schema = options.schema
+        self._link = link
+        self._connection = connection
+        self._epoch = epoch
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """See `Session.marks`."""
+        async with self._call("reading the ledger of"):
+            return await ledger.read_marks(self._link, self._schema, self._connection)
+
+    async def describe(self, table: str) -> TableSchema | None:
+        """See `Session.describe`."""
+        async with self._call(f'describing table "{table}" of'):
+            live = await patches.read_table(self._link, self._schema, table)
+        return live.as_schema() if live else None
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """See `Session.patch`."""
+        for left in reversed(range(PATCH_TRIES)):
+            try:
+                async with self._call(f'changing table "{patch.table}" of') as watch:
+                    watch.server_works()  # widening rewrites the table
+                    await self._link.execute("BEGIN")
+                    after = await patches.apply(self._link, self._schema, patch)
+                    await self._commit()
+                    return after
+            except PenstockError as error:
+                if not left or getattr(error.__cause__, "sqlstate", None) not in patches.LOST_RACE:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """See `Session.load`."""
+        for load in loads:
+            refuse_null_keys(load)
+        phases = {"copy": 0.0, "commit": 0.0}
+        rows: dict[str, int] = {}
+        sent = 0
+        under_way: copy.Prepared | None = None
+        try:
+            async with self._call("loading into") as watch:
+                started = perf_counter()
+                live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
+                for number, load in enumerate(loads):
+                    under_way = copy.prepare(load, live[load.table])
+                    sent += await copy.send(self._link, self._schema, under_way, number, watch)
+                    rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+                under_way = None
+                copied = perf_counter()
+                await ledger.write_marks(self._link, self._schema, self._epoch, plan, rows)
+                await self._commit()
+                phases = {"copy": copied - started, "commit": perf_counter() - copied}
+        except Permanent as error:
+            if under_way is None or error.__cause__ is None:
+                raise
+            raise copy.refusal(error.__cause__, under_way) or error from error.__cause__
+        return LoadReport(rows, sent, phases)
+
+    async def close(self) -> None:
+        """See `Session.close`."""
+        try:
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                await self._link.close()
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is given up
+            self._link.terminate()
+
+    @asynccontextmanager
+    async def _call(self, doing: str) -> AsyncIterator[Watch]:
+        """Runs a call under the watch, and ends what it left open: by ROLLBACK where the server answers, else by hanging up."""
+        what = f'{doing} postgres destination "{self._name}"'
+        if self._link.is_closed():
+            raise NotConnected(f"{what}: the connection is closed")
+        try:
+            async with Watch(self._link, self._options.stall_timeout, self._options.statement_timeout) as watch:
+                yield watch
+        except BaseException as error:
+            await self._abandon(error)
+            if isinstance(error, Exception):
+                raise translate(error, what) from error
+            raise
+
+    async def _abandon(self, error: BaseException) -> None:
+        if not isinstance(error, Exception) or isinstance(error, TimeoutError) or self._link.is_closed():
+            self._link.terminate()
+            return
+        try:
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                if self._link.is_in_transaction():
+                    await self._link.execute("ROLLBACK")
+        except BaseException as failed:
+            self._link.terminate()
+            if not isinstance(failed, Exception):
+                raise
+
+    async def _commit(self) -> None:
+        """Commits and waits for the answer even when cancelled: hanging up on a COMMIT would leave its outcome unknown."""
+        commit = asyncio.ensure_future(self._link.execute("COMMIT"))
+        try:
+            await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            await asyncio.wait([commit], timeout=COMMIT_SECONDS)
+            if commit.done() and not commit.cancelled():
+                commit.exception()  # the cancellation goes on, whatever the answer was
+            raise
