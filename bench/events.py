@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 Event = dict[str, Any]
-_WORDS = "river gate lock weir mill pond turbine race channel intake basin spill".split()
+_WORDS = ["river", "gate", "lock", "weir", "mill", "pond", "turbine", "race", "channel", "intake", "basin", "spill"]
 
 
 def flat(number: int, chance: random.Random, run: str) -> Event:
@@ -45,6 +45,7 @@ def flat(number: int, chance: random.Random, run: str) -> Event:
             "warehouse": chance.choice(_WORDS),
             "payment": {"method": "card", "brand": "visa"},
             "placed_at": "2026-03-01T11:59:58Z",
+            "note": " ".join(chance.choices(_WORDS, k=24)),
         },
     }
 
@@ -67,7 +68,7 @@ def mixed(number: int, chance: random.Random, run: str) -> Event:
             "locale": "en-GB",
         },
     }
-    text = " ".join(chance.choices(_WORDS, k=chance.randrange(120, 400)))
+    text = " ".join(chance.choices(_WORDS, k=chance.randrange(230, 680)))
     kind = chance.random()
     if kind < 0.5:
         return {
