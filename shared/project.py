@@ -136,6 +136,18 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     original_names: Annotated[bool, Meta(description="true: keys become column names as they are, without folding")] = False
     system_columns: Annotated[list[Literal["_loaded_at", "_seq", "_load_id"]], Meta(description="columns the loader adds")] = []
     sample: Annotated[float, Meta(gt=0, le=1, description="share of users whose events are delivered; stable per user")] = 1.0
+    integrations: Annotated[
+        bool,
+        Meta(
+            description="true: events whose `integrations` object says false to the connection, the destination or its type are left out"
+        ),
+    ] = False
+    consent: Annotated[
+        list[str],
+        Meta(
+            description="categories that an event's `context.consent.categoryPreferences` must all grant; events without it pass"
+        ),
+    ] = []
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

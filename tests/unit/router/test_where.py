@@ -99,7 +99,7 @@ def holds(name: str, operand: Any, value: Any) -> bool:
             return bool((value is not None) is operand)
         case "type":
             kinds = {str: "string", bool: "boolean", int: "number", float: "number", dict: "object", list: "array"}
-            return kinds.get(type(value)) == operand
+            return bool(kinds.get(type(value)) == operand)
     raise AssertionError(name)
 
 

@@ -1,0 +1,110 @@
+"""An arrival: one frame of EVENTS as the router looks at it, opened only as far as somebody asks.
+
+Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site look at the same arrival, so each of
+these is paid once, and so is the encoding of a selection that several connections make alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.event import JSON, RequestFacts, facts_of, materialise
+from shared.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
+
+
+class Arrival:
+    """A frame at its place in EVENTS.
+
+    Args:
+        seq: sequence in EVENTS.
+        at_seconds: when EVENTS stored it (epoch).
+        payload: the frame.
+        with_heads: somebody will want the heads; then the ids are taken from them.
+
+    Raises:
+        Permanent: not a frame. Everything below raises it too, where a frame turns out to be damaged deeper inside.
+    """
+
+    __slots__ = (
+        "_bodies",
+        "_events",
+        "_facts",
+        "_frame",
+        "_heads",
+        "_selections",
+        "at_seconds",
+        "ids",
+        "payload",
+        "repeated",
+        "seq",
+    )
+
+    def __init__(self, seq: int, at_seconds: float, payload: bytes, *, with_heads: bool = False) -> None:
+        self.seq = seq
+        self.at_seconds = at_seconds
+        self.payload = payload
+        self._heads: list[Head] | None = None
+        self.ids: Sequence[str]
+        if with_heads:
+            self._heads = decode_heads(payload)
+            self.ids = [head.message_id for head in self._heads]
+        else:
+            self.ids = decode_ids(payload)
+        self.repeated: Sequence[int] = ()
+        """Indexes, ascending, of the events that the site has seen before."""
+        self._frame: Frame | None = None
+        self._facts: list[RequestFacts] | None = None
+        self._bodies: list[bytes] | None = None
+        self._events: dict[int, JSON] = {}
+        self._selections: dict[tuple[int, ...], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def heads(self) -> list[Head]:
+        """The heads of all events."""
+        if self._heads is None:
+            self._heads = decode_heads(self.payload)
+        return self._heads
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The clients' bytes of all events."""
+        if self._bodies is None:
+            self._bodies = self._opened().bodies()
+        return self._bodies
+
+    @property
+    def facts(self) -> list[RequestFacts]:
+        """What the server knows, by request."""
+        if self._facts is None:
+            self._facts = [facts_of(request) for request in self._opened().requests]
+        return self._facts
+
+    def event(self, index: int) -> JSON:
+        """Returns the canonical event; not to be changed, as others look at it too.
+
+        Raises:
+            msgspec.DecodeError: the body is not a JSON object.
+        """
+        event = self._events.get(index)
+        if event is None:
+            head = self.heads[index]
+            event = self._events[index] = materialise(self.bodies[index], head, self.facts[head.request])
+        return event
+
+    def payload_of(self, indexes: Sequence[int] | None) -> bytes:
+        """Returns a frame with the events at `indexes`; None: with all of them, which is this frame's own bytes."""
+        if indexes is None:
+            return self.payload
+        key = tuple(indexes)
+        payload = self._selections.get(key)
+        if payload is None:
+            payload = self._selections[key] = encode_frame(select(self._opened(), key))
+        return payload
+
+    def _opened(self) -> Frame:
+        if self._frame is None:
+            self._frame = decode_frame(self.payload)
+        return self._frame

@@ -1,0 +1,164 @@
+"""Which events of a frame a connection gets, and why it does not get the others. Pure.
+
+An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/dedupe.py`), whether the head
+alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the connection,
+and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without rules about
+bodies opens none.
+
+- Consent: an event without `context.consent.categoryPreferences` passes; with it, every category of the connection must be true.
+- Integrations: an event is excluded by `false` for the connection, its destination or the destination's type, and by
+  `Warehouses: {all: false}`. `All: false` excludes nothing, as with Segment's warehouses.
+
+Filters fail closed: an event whose body cannot be read where a rule needs it is left out, and counted in `errors` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from router.arrival import Arrival
+from router.rules import ConnectionRules
+from router.sample import is_kept
+from router.where import Predicate
+from shared.event import JSON, RequestFacts
+from shared.frame import Head
+from shared.outcome import DropReason
+
+_BY_NAME = frozenset({"type", "event"})
+_MAX_KNOWN = 4096
+
+
+class Matched(NamedTuple):
+    """What a connection gets of a frame: `indexes` ascending, None for all; how many are left out for which reason; how many of
+    these because a filter failed."""
+
+    indexes: list[int] | None
+    drops: Mapping[DropReason, int]
+    errors: int
+
+
+_NO_DROPS: Mapping[DropReason, int] = {}
+_ALL = Matched(None, _NO_DROPS, 0)
+
+
+def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
+    """Decides on every event of a frame.
+
+    Raises:
+        Permanent: the frame is damaged inside.
+    """
+    if not arrival.repeated and not rules.needs_heads:
+        return _ALL
+    total = len(arrival)
+    drops: dict[DropReason, int] = {}
+    indexes: list[int] = list(range(total))
+    if arrival.repeated:
+        repeated = set(arrival.repeated)
+        indexes = [index for index in indexes if index not in repeated]
+        drops[DropReason.DUPLICATE] = total - len(indexes)
+    errors = 0
+    undecided: set[int] = set()
+    if rules.predicate is not None and indexes:
+        indexes, undecided = _ask_heads(rules, rules.predicate, arrival.heads, indexes, drops)
+    if rules.sample < 1 and indexes:
+        heads = arrival.heads
+        kept = [index for index in indexes if is_kept(heads[index], rules.sample)]
+        _count(drops, DropReason.SAMPLED, len(indexes) - len(kept))
+        indexes = kept
+    if indexes and (undecided or rules.needs_bodies):
+        indexes, errors = _ask_bodies(rules, arrival, indexes, undecided, drops)
+    return Matched(None if len(indexes) == total else indexes, drops, errors)
+
+
+def _ask_heads(
+    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: list[int], drops: dict[DropReason, int]
+) -> tuple[list[int], set[int]]:
+    """Returns those that may pass, and of these the ones that only their body can decide."""
+    on_head = predicate.on_head
+    if predicate.head_fields <= _BY_NAME:
+        # events have few names: one verdict for each saves asking five hundred times
+        known = rules.known
+        if len(known) > _MAX_KNOWN:
+            known.clear()
+        verdicts: list[bool | None] = []
+        for index in indexes:
+            head = heads[index]
+            key = (head.type, head.event)
+            if key not in known:
+                known[key] = on_head(head)
+            verdicts.append(known[key])
+    else:
+        verdicts = [on_head(heads[index]) for index in indexes]
+    passing = [index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is not False]
+    _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
+    if not predicate.needs_body:
+        return passing, set()
+    return passing, {index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is None}
+
+
+def _ask_bodies(
+    rules: ConnectionRules, arrival: Arrival, indexes: list[int], undecided: set[int], drops: dict[DropReason, int]
+) -> tuple[list[int], int]:
+    """Returns those that pass, and how many failed to be judged."""
+    passing: list[int] = []
+    errors = 0
+    heads, bodies, facts = arrival.heads, arrival.bodies, arrival.facts
+    for index in indexes:
+        head = heads[index]
+        reason: DropReason | None = None
+        try:
+            if rules.needs_bodies and _may_exclude(rules, bodies[index], facts[head.request]):
+                reason = _exclusion(rules, arrival.event(index))
+            if (
+                reason is None
+                and index in undecided
+                and rules.predicate is not None
+                and not rules.predicate.on_event(head, arrival.event(index))
+            ):
+                reason = DropReason.FILTERED
+        except (msgspec.DecodeError, RecursionError):
+            reason = DropReason.FILTERED
+            errors += 1
+        if reason is None:
+            passing.append(index)
+        else:
+            _count(drops, reason, 1)
+    return passing, errors
+
+
+def _may_exclude(rules: ConnectionRules, body: bytes, facts: RequestFacts) -> bool:
+    """Says whether it is worth reading the JSON; most bodies do not hold the words, and none need be parsed to see that."""
+    if b"\\u" in body:  # a key may be written in escapes
+        return True
+    if rules.consent and (b'"categoryPreferences"' in body or "consent" in facts.fallback_context):
+        return True
+    if not rules.integrations:
+        return False
+    place = body.find(b'"integrations"')
+    return facts.integrations is not None or (place >= 0 and body.find(b"false", place) >= 0)
+
+
+def _exclusion(rules: ConnectionRules, event: JSON) -> DropReason | None:
+    if rules.consent:
+        context = event.get("context")
+        consent = context.get("consent") if type(context) is dict else None
+        granted = consent.get("categoryPreferences") if type(consent) is dict else None
+        if type(granted) is dict and any(granted.get(category) is not True for category in rules.consent):
+            return DropReason.CONSENT
+    if rules.integrations:
+        wanted = event.get("integrations")
+        if type(wanted) is dict:
+            warehouses = wanted.get("Warehouses")
+            if any(wanted.get(name) is False for name in rules.integrations) or (
+                type(warehouses) is dict and warehouses.get("all") is False
+            ):
+                return DropReason.INTEGRATIONS
+    return None
+
+
+def _count(drops: dict[DropReason, int], reason: DropReason, amount: int) -> None:
+    if amount:
+        drops[reason] = drops.get(reason, 0) + amount

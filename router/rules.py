@@ -1,0 +1,102 @@
+"""The rules of a project, compiled for routing: what each connection of each site lets pass.
+
+`check_routing` is for whoever applies a project; `compile_project` is for the router. Both refuse the same things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.where import Predicate, compile_where
+from shared.config_snapshot import ConfigSnapshot
+from shared.errors import ConfigError, Problem
+from shared.project import Connection, Project
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRules:
+    """What one enabled connection lets pass, in the order in which it is asked: `where` as far as heads tell, sampling, consent,
+    the integrations object, then the rest of `where`."""
+
+    name: str
+    revision: int
+    """Revision of the project; part of the id of every frame published under it."""
+    predicate: Predicate | None = None
+    sample: float = 1.0
+    consent: tuple[str, ...] = ()
+    integrations: frozenset[str] = frozenset()
+    """Names under which an event can exclude the connection; empty: it cannot."""
+    known: dict[tuple[str, str | None], bool | None] = field(default_factory=dict, compare=False, repr=False)
+    """Verdicts by type and event name, where the predicate asks the head for nothing else."""
+
+    @property
+    def needs_heads(self) -> bool:
+        """False: the connection takes whole frames, whatever is in them."""
+        return self.predicate is not None or self.sample < 1 or self.needs_bodies
+
+    @property
+    def needs_bodies(self) -> bool:
+        """True: consent or the integrations object of each event is asked for."""
+        return bool(self.consent or self.integrations)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRules:
+    """The connections of one site. `disabled` ones get nothing, but are not forgotten either."""
+
+    site: str
+    dedupe_seconds: float
+    connections: Mapping[str, ConnectionRules]
+    disabled: frozenset[str] = frozenset()
+
+
+def compile_project(snapshot: ConfigSnapshot) -> dict[str, SiteRules]:
+    """Returns the rules of every site.
+
+    Raises:
+        ConfigError: with every problem of every `where`.
+    """
+    project = snapshot.project
+    problems: list[Problem] = []
+    connections: dict[str, dict[str, ConnectionRules]] = {site: {} for site in project.sites}
+    for name, connection in project.connections.items():
+        try:
+            rules = _compile(name, connection, snapshot)
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+            continue
+        if connection.enabled:
+            connections[connection.site][name] = rules
+    if problems:
+        raise ConfigError(problems)
+    return {
+        name: SiteRules(
+            name,
+            float(site.dedupe_window),
+            connections[name],
+            frozenset(key for key, value in project.connections.items() if value.site == name and not value.enabled),
+        )
+        for name, site in project.sites.items()
+    }
+
+
+def check_routing(project: Project) -> list[Problem]:
+    """Returns what is wrong with the routing of a project, each with its path; empty: nothing."""
+    try:
+        compile_project(ConfigSnapshot(0, project))
+    except ConfigError as exc:
+        return list(exc.problems)
+    return []
+
+
+def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> ConnectionRules:
+    destination_type = str(snapshot.project.destinations.get(connection.destination, {}).get("type", ""))
+    return ConnectionRules(
+        name=name,
+        revision=snapshot.revision,
+        predicate=compile_where(connection.where, f"connections.{name}.where"),
+        sample=connection.sample,
+        consent=tuple(connection.consent),
+        integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),
+    )
