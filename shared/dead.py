@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 from shared import topology
 from shared.frame import RequestContext
-from shared.jetstream.publisher import Publisher
 
 BATCH = 200
 """Dead letters a message: bounded, because one is as large as an event may be."""
 
 BATCH_BYTES = 512 * 1024
+
+
+class Publishes(Protocol):
+    """What `bury` needs of a publisher: `shared.jetstream.publisher.Publisher`, or what a stage puts before it."""
+
+    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> object:
+        """Returns when the message is durable."""
+        ...
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,7 +74,7 @@ def decode_dead(payload: bytes) -> list[DeadLetter]:
     return _decode(payload).letters
 
 
-async def bury(publisher: Publisher, stage: str, name: str, letters: Sequence[DeadLetter], msg_id: str) -> None:
+async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[DeadLetter], msg_id: str) -> None:
     """Stores dead letters durably.
 
     Args:
