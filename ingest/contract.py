@@ -1,0 +1,166 @@
+"""What a wire protocol is: the contract between the HTTP server and the files in `ingest/protocols/`.
+
+A protocol is a pure parser. The server reads a request, decodes its content encoding within a bound, and hands bytes over; the
+protocol gives events with heads and the client's own bytes, or a refusal. It touches no socket, clock or file: what it needs of
+the process it takes from `Desk`. The server owns everything that is the same for all of them: routing, bodies, limits of size
+and rate, CORS, the client's address and user agent, publishing, dead letters, and answering only after the events are durable.
+
+Every protocol is one file that defines:
+
+    NAME: str                                             equals the file name; goes into `RequestContext.protocol`
+    ROUTES: tuple[Route, ...]                             `Route("POST", "/v1/pixel/{type}")`; a parameter is one path segment
+    def credentials(request) -> list[Credential]          keys found without reading the body, strongest carrier first
+    def parse(request, desk) -> Parsed | Reply | Refusal  never raises, whatever the bytes
+    def reply(request, result) -> Reply                   what the client of this protocol wants to hear
+
+`parse` collects every key it finds, asks `desk.admit` once, and judges the events by the limits of the site it is given.
+A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics). `ingest/registry.py` finds the
+files, `tests/contract/protocols/` holds each of them to this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
+
+from shared.frame import Head
+from shared.outcome import DeadReason, DropReason
+from shared.project import SiteLimits
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+Carrier = Literal["basic", "bearer", "header", "body", "event", "path", "query", "host"]
+"""Where a key was found. The order here is the order of precedence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path pattern; `{name}` stands for one path segment."""
+
+    method: Literal["GET", "POST"]
+    path: str
+
+
+class HttpRequest(NamedTuple):
+    """A request as protocols see it. `headers` is looked up with lower-case names only."""
+
+    method: str
+    route: str
+    """The pattern that matched, as it stands in ROUTES."""
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    """Decoded from its content encoding."""
+    host: str = ""
+    """Host name without port, lower case."""
+    base_url: str = ""
+    """Scheme and authority as the client sees them, for documents that name this server."""
+
+
+class Credential(NamedTuple):
+    """A key as a client presented it: `id` or `id:secret`."""
+
+    carrier: Carrier
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The site and key a request was admitted with, and what the site demands of its events."""
+
+    site: str
+    key: str
+    """The key's id, masked where it is secret by itself."""
+    kind: Literal["browser", "server"]
+    limits: SiteLimits
+    require_id: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The whole request is refused. `code` is stable and for programs, `message` is for people."""
+
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
+    """Seconds; set on 429 and 503."""
+    site: str | None = None
+    """Known where the key was: the refusal is counted for it."""
+    dead: Reject | None = None
+    """What to keep of the request in the dead letters, for protocols whose clients never learn of errors."""
+
+
+class Reject(NamedTuple):
+    """One event of a request that goes to the dead letters. `position` is its index in the request."""
+
+    position: int
+    reason: DeadReason
+    detail: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Parsed:
+    """The events of a request: `heads` and `bodies` run in parallel; heads have request index 0."""
+
+    admission: Admission
+    heads: list[Head] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    sent_at: str | None = None
+    correct_skew: bool = True
+    """False where times are the client's word, as for historic imports."""
+    defaults: bytes | None = None
+    """A JSON object merged under every event."""
+    repaired: int = 0
+    """Events whose bytes were not JSON and were mended."""
+    stripped: int = 0
+    """Events that carried keys only the server may set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The events of a request are durable: `accepted` in EVENTS, `rejected` in the dead letters, `dropped` nowhere."""
+
+    accepted: int
+    rejects: Sequence[Reject] = ()
+    dropped: DropReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, ready to send."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = NO_HEADERS
+
+
+class Desk(Protocol):
+    """What a parser may ask of its process."""
+
+    def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
+        """Returns the site the strongest of `credentials` opens, or 401. Pure lookup."""
+        ...
+
+    def new_id(self) -> str:
+        """Returns a new unique messageId, for events that came without one."""
+        ...
+
+
+class HttpProtocol(Protocol):
+    """A module of `ingest/protocols/`."""
+
+    NAME: str
+    ROUTES: tuple[Route, ...]
+
+    def credentials(self, request: HttpRequest) -> list[Credential]: ...
+
+    def parse(self, request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal: ...
+
+    def reply(self, request: HttpRequest, result: Accepted | Refusal) -> Reply: ...

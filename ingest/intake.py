@@ -1,0 +1,215 @@
+"""Takes judged events in: makes them durable, dead-letters the rejects, counts, and only then says so.
+
+Shared by HTTP and WebSocket. One `Intake` per process; it holds the current index of keys and swaps it whole when the project
+changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ingest.address import Network, client_address, treat_address
+from ingest.client import ReadAgent, ReadPlace
+from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
+from ingest.keys import KeyIndex
+from ingest.origins import Origins
+from ingest.outlet import Outlet
+from ingest.packer import Packer
+from ingest.rate import RateLimiter
+from shared.dead import DeadLetter, bury, now
+from shared.event import micros, parse_time
+from shared.frame import RequestContext
+from shared.outcome import DropReason
+from shared.project import Project, Site
+from shared.telemetry import Telemetry
+
+MAX_SKEW_MICROSECONDS = 366 * 86_400 * 1_000_000
+"""A clock further off is no clock; the time is left as sent."""
+
+CUT_BODY_BYTES = 1024 * 1024
+"""Of a larger rejected event only the beginning is kept."""
+
+
+class Sender(NamedTuple):
+    """What a transport knows of who sends."""
+
+    peer: str | None
+    headers: Mapping[str, str]
+
+
+class SiteDesk(NamedTuple):
+    """What the edge keeps ready of a site."""
+
+    site: Site
+    origins: Origins
+
+
+class Intake:
+    """See the module."""
+
+    def __init__(
+        self,
+        packer: Packer,
+        outlet: Outlet,
+        telemetry: Telemetry,
+        *,
+        instance: str,
+        read_agent: ReadAgent,
+        read_place: ReadPlace,
+        trusted: Sequence[Network] = (),
+        keep_headers: Sequence[str] = (),
+        largest_event: int | None = None,
+        share: float = 1.0,
+    ) -> None:
+        self._packer = packer
+        self._outlet = outlet
+        self.telemetry = telemetry
+        self._read_agent = read_agent
+        self._read_place = read_place
+        self.trusted = trusted
+        self._keep_headers = [name.lower() for name in keep_headers]
+        self._largest_event = largest_event
+        self._rates = RateLimiter(share)
+        self._numbers = itertools.count(1)
+        # a process id can come again; the start time tells this life from an earlier one
+        self._life = f"{instance}-{time.time_ns():x}"
+        self.use_project(Project())
+
+    def use_project(self, project: Project) -> None:
+        """Makes a revision of the project the one in force."""
+        self.keys = KeyIndex(project, self._largest_event)
+        self.sites = {name: SiteDesk(site, Origins(site.origins)) for name, site in project.sites.items()}
+        every = [origin for site in project.sites.values() for origin in site.origins]
+        self.all_origins = Origins(every, any_origin=any(not site.origins for site in project.sites.values()))
+
+    def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
+        """Part of `contract.Desk`."""
+        found = self.keys.admit(credentials)
+        if isinstance(found, Refusal):
+            return found
+        admission, disagree = found
+        if disagree:
+            self.telemetry.count("ingest_key_disagreements_total", site=admission.site)
+        return admission
+
+    def new_id(self) -> str:
+        """Part of `contract.Desk`: 48 bits of milliseconds and 80 of chance, so that ids sort by time."""
+        return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+    def frame_id(self) -> str:
+        """Returns the message id of a new frame."""
+        return f"{self._life}-{next(self._numbers)}"
+
+    async def accept(self, parsed: Parsed, sender: Sender, protocol: str) -> Accepted | Refusal:
+        """Makes the events of a request durable.
+
+        Raises:
+            Transient: nothing may be acknowledged; the client should send the whole request again.
+        """
+        admission = parsed.admission
+        site = admission.site
+        refusal = self._check_sender(parsed, sender)
+        if refusal is not None:
+            return refusal
+        context = self._context(parsed, sender, protocol)
+        if context is None:
+            return Accepted(0, dropped=DropReason.BOT)
+        future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+        try:
+            if parsed.rejects:
+                await self._bury(parsed, context)
+        finally:
+            # also when the dead letters fail: a failed future nobody asks is a warning
+            await future
+        count = self.telemetry.count
+        if parsed.heads:
+            count("ingest_events_accepted_total", len(parsed.heads), site=site, protocol=protocol)
+        for reject in parsed.rejects:
+            count("ingest_events_rejected_total", site=site, protocol=protocol, reason=reject.reason)
+        if parsed.repaired:
+            count("ingest_events_repaired_total", parsed.repaired, site=site)
+        return Accepted(len(parsed.heads), parsed.rejects)
+
+    def _check_sender(self, parsed: Parsed, sender: Sender) -> Refusal | None:
+        admission = parsed.admission
+        desk = self.sites.get(admission.site)
+        if desk is None:  # the project changed since the key was looked up
+            return None
+        origin = sender.headers.get("origin")
+        if origin and admission.kind == "browser" and not desk.origins.allows(origin):
+            return Refusal(403, "origin_not_allowed", f"pages of {origin[:200]!r} may not send to this site", site=admission.site)
+        rate = admission.limits.rate
+        if rate:
+            events = len(parsed.heads) + len(parsed.rejects)
+            wait = self._rates.take(f"{admission.site}/{admission.key}", events, rate, time.monotonic())
+            if wait:
+                message = f"more than {rate} events a second with this key; try again in {wait} s"
+                return Refusal(429, "rate_limited", message, retry_after=wait, site=admission.site)
+        return None
+
+    def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:
+        """Returns what is known of the request; None where the site drops it."""
+        admission = parsed.admission
+        received_at = time.time_ns() // 1000
+        ip = user_agent = agent = place = None
+        bot = False
+        headers = sender.headers
+        if admission.kind == "browser":
+            desk = self.sites.get(admission.site)
+            address = client_address(sender.peer, headers, self.trusted)
+            user_agent = headers.get("user-agent")
+            if user_agent:
+                agent, bot = self._read_agent(user_agent)
+            if address:
+                place = self._read_place(address)
+            if desk is not None:
+                ip = treat_address(address, desk.site.ip)
+                if bot and desk.site.bots == "drop":
+                    return None
+        kept = {name: value for name in self._keep_headers if (value := headers.get(name))} if self._keep_headers else None
+        return RequestContext(
+            received_at,
+            protocol,
+            admission.key,
+            admission.kind,
+            ip,
+            user_agent,
+            parsed.sent_at,
+            self._skew(parsed, received_at) if parsed.sent_at and parsed.correct_skew else None,
+            parsed.defaults,
+            kept or None,
+            agent,
+            place,
+            bot,
+        )
+
+    def _skew(self, parsed: Parsed, received_at: int) -> int | None:
+        sent_at = parse_time(parsed.sent_at)
+        skew = None if sent_at is None else received_at - micros(sent_at)
+        if skew is None or abs(skew) > MAX_SKEW_MICROSECONDS:
+            self.telemetry.count("ingest_skew_ignored_total", site=parsed.admission.site)
+            return None
+        return skew
+
+    async def _bury(self, parsed: Parsed, context: RequestContext) -> None:
+        site = parsed.admission.site
+        origin = self.frame_id()
+        at = now()
+        letters = [
+            DeadLetter(
+                stage="ingest",
+                site=site,
+                reason=reject.reason,
+                detail=reject.detail,
+                body=reject.body[:CUT_BODY_BYTES],
+                at=at,
+                origin=f"{origin}:{reject.position}",
+                request=context,
+            )
+            for reject in parsed.rejects
+        ]
+        await bury(self._outlet, "ingest", site, letters, f"dead-{origin}")

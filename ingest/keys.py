@@ -1,0 +1,149 @@
+"""Which site a request belongs to: an index of keys and domains, built once per revision of the project.
+
+Pure but for the counters. An index is replaced whole when the project changes, so a request sees one revision. A key with a
+secret opens its site only as `id:secret`; secrets are kept as SHA-256 and compared in constant time.
+
+Where a request carries several keys the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that
+is no key is an OAuth token and steps aside, and a host name counts only when there is no key at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ingest.contract import Admission, Credential, Refusal
+from shared.project import Key, Project, Site
+from shared.units import ByteSize
+
+HASH_PREFIX = "sha256:"
+
+_NO_KEY = Refusal(401, "missing_key", "no write key: send it as Basic user, X-Write-Key, `writeKey` in the body or the query")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    site_name: str
+    site: Site
+    key: Key | None
+    digest: bytes | None
+    admission: Admission
+
+
+class KeyIndex:
+    """Keys and domains of one revision of the project."""
+
+    def __init__(self, project: Project, largest_event: int | None = None) -> None:
+        """`largest_event`: what one message of the broker can hold, whatever the sites allow."""
+        self._by_id: dict[str, _Entry] = {}
+        self._by_host: dict[str, _Entry] = {}
+        self.sites = project.sites
+        for name, site in project.sites.items():
+            for key in site.keys:
+                self._by_id[key.id] = _entry(name, site, key, largest_event)
+            if site.domains:
+                browser = next((key for key in site.keys if key.kind == "browser" and not key.secret), None)
+                for domain in site.domains:
+                    self._by_host[domain.lower()] = _entry(name, site, browser, largest_event)
+        self.largest_request = max((int(site.limits.request_bytes) for site in project.sites.values()), default=8 * 2**20)
+
+    def admit(self, credentials: Sequence[Credential]) -> tuple[Admission, bool] | Refusal:
+        """Returns (admission, whether carriers disagree), or why nothing opens.
+
+        Args:
+            credentials: in any order; their carriers decide.
+        """
+        chosen: _Entry | None = None
+        refusal: Refusal | None = None
+        disagree = False
+        for credential in sorted(credentials, key=_strength) if len(credentials) > 1 else credentials:
+            if credential.carrier == "host":
+                if chosen is None and refusal is None:
+                    chosen = self._by_host.get(credential.value)
+                continue
+            found = self._look_up(credential.value)
+            if chosen is None and refusal is None:
+                if isinstance(found, _Entry):
+                    chosen = found
+                elif credential.carrier != "bearer" or len(credentials) == 1:
+                    refusal = found
+            elif (
+                chosen is not None
+                and found is not chosen
+                and (not isinstance(found, _Entry) or found.site_name != chosen.site_name)
+            ):
+                disagree = True
+        if refusal is not None:
+            return refusal
+        if chosen is None:
+            return _NO_KEY
+        if not chosen.site.enabled:
+            return Refusal(401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name)
+        return chosen.admission, disagree
+
+    def site_of_host(self, host: str) -> Site | None:
+        """Returns the site one of whose domains is `host`."""
+        entry = self._by_host.get(host)
+        return entry.site if entry else None
+
+    def _look_up(self, presented: str) -> _Entry | Refusal:
+        entry = self._by_id.get(presented)
+        if entry is not None and entry.digest is None:
+            return entry
+        id_, colon, secret = presented.partition(":")
+        entry = self._by_id.get(id_)
+        if entry is None:
+            return Refusal(401, "unknown_key", "the write key is unknown; it may belong to another installation, or be deleted")
+        if entry.digest is None:
+            # `key:anything`: clients that put a password beside a key without secret
+            return entry
+        if not colon or not secret:
+            return Refusal(401, "missing_secret", "this key has a secret: send `id:secret`", site=entry.site_name)
+        given = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        if hmac.compare_digest(given, entry.digest):
+            return entry
+        return Refusal(401, "wrong_secret", "the secret of the key is wrong", site=entry.site_name)
+
+
+def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) -> _Entry:
+    digest = _digest(key.secret) if key is not None and key.secret else None
+    limits = site.limits
+    if largest_event is not None and limits.event_bytes > largest_event:
+        limits = msgspec.structs.replace(limits, event_bytes=ByteSize(largest_event))
+    admission = Admission(
+        site=name,
+        key=_masked(key),
+        kind=key.kind if key is not None else "browser",
+        limits=limits,
+        require_id=site.require_id,
+    )
+    return _Entry(name, site, key, digest, admission)
+
+
+def _digest(secret: str) -> bytes:
+    if secret.startswith(HASH_PREFIX):
+        try:
+            return bytes.fromhex(secret.removeprefix(HASH_PREFIX))
+        except ValueError:
+            return b""  # nothing matches
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _masked(key: Key | None) -> str:
+    """A browser's key is public and so is the id beside a secret; a server key without secret is all there is to know."""
+    if key is None:
+        return ""
+    if key.kind == "browser" or key.secret:
+        return key.id
+    return key.id[:4] + "…" if len(key.id) > 8 else "…"
+
+
+def _strength(credential: Credential) -> int:
+    return _STRENGTH[credential.carrier]
+
+
+_STRENGTH = {"basic": 0, "bearer": 1, "header": 2, "body": 3, "event": 4, "path": 5, "query": 6, "host": 7}

@@ -1,0 +1,86 @@
+"""Where frames and dead letters leave: to JetStream, or to the local journal while the broker is away.
+
+`publish` returns when the message is durable in one of the two. Without a journal a broker that does not answer within the
+deadline means an exception, and 503 for the requests that wait. With one, the deadline is short, and once something is in the
+journal everything goes behind it until it is empty (`ingest/spool.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ingest.journal import Record
+from ingest.spool import Spool
+from shared.errors import Transient
+from shared.telemetry import Telemetry
+
+
+class Publisher(Protocol):
+    """`shared.jetstream.publisher.Publisher`, as far as it is used here."""
+
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str | None = None, deadline_seconds: float = 10.0
+    ) -> object: ...
+
+
+class Outlet:
+    """Publishes durably; any number of tasks may use it at once."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        spool: Spool | None,
+        telemetry: Telemetry,
+        *,
+        deadline_seconds: float,
+        spool_after_seconds: float,
+    ) -> None:
+        self._publisher = publisher
+        self._spool = spool
+        self._telemetry = telemetry
+        self._deadline_seconds = deadline_seconds
+        self._spool_after_seconds = spool_after_seconds
+
+    async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int) -> None:
+        """Publishes a frame of `events` events.
+
+        Raises:
+            NotConnected, Transient, QueueFull: not known to be stored.
+            Permanent: the broker can never take it.
+        """
+        self._telemetry.record("ingest_frame_events", events)
+        await self._send(Record(subject, msg_id, events, payload))
+
+    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> None:
+        """Publishes anything else; raises as `send_frame` does."""
+        await self._send(Record(subject, msg_id or "", 0, payload))
+
+    async def publish_stored(self, record: Record) -> None:
+        """Publishes a record of the journal; for `Spool.empty`."""
+        await self._publisher.publish(
+            record.subject, record.payload, msg_id=record.msg_id or None, deadline_seconds=self._deadline_seconds
+        )
+
+    async def _send(self, record: Record) -> None:
+        spool = self._spool
+        if spool is None:
+            await self.publish_stored(record)
+            return
+        if not spool.backlog or not await self._store(spool, record):
+            try:
+                await self._publisher.publish(
+                    record.subject,
+                    record.payload,
+                    msg_id=record.msg_id or None,
+                    deadline_seconds=self._spool_after_seconds,
+                )
+            except Transient:
+                await self._store(spool, record, always=True)
+
+    async def _store(self, spool: Spool, record: Record, *, always: bool = False) -> bool:
+        stored = await spool.store(record)
+        if stored:
+            self._telemetry.count("ingest_events_spooled_total", record.events, site=record.subject.split(".")[1])
+        elif always:
+            await self.publish_stored(record)
+        return stored

@@ -1,0 +1,297 @@
+"""Packs events of concurrent requests into frames: the reason why a synced write per acknowledgement is affordable.
+
+Each (site, partition) has one open frame. It is sent when it is full, or when `linger_seconds` have passed since the previous
+frame of its lane was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while their
+size grows. While `window` frames of a lane await their acknowledgement the next ones fill and queue.
+
+Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is
+durable, and fails when one of them is not; neighbours in other frames do not notice. Cancelling a future changes nothing for the
+frame. Frames of a lane are sent in the order of submission. Bytes that wait are bounded: beyond, `submit` raises at once.
+
+When nothing waits, no timer runs. What "durable" means is the caller's `send` (`ingest/outlet.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from shared.errors import Transient
+from shared.frame import Head, RequestContext, encode_frame, pack
+from shared.topology import events_subject
+
+HEAD_BYTES = 200
+"""What an event holds in memory beside its body, about."""
+
+Send = Callable[[str, bytes, str, int], Awaitable[None]]
+"""(subject, payload, msg_id, events): returns when the payload is durable."""
+
+log = logging.getLogger(__name__)
+
+
+class Overloaded(Transient):
+    """Too much waits for acknowledgement; nothing of the submission was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackerSettings:
+    """Bounds of frames."""
+
+    max_events: int = 500
+    max_bytes: int = 512 * 1024
+    linger_seconds: float = 0.005
+    window: int = 3
+    """Frames of one lane under way at once."""
+    max_held_bytes: int = 64 * 1024 * 1024
+    partitions: int = 1
+
+
+class _Ticket:
+    """A submission: how many frames still hold events of it."""
+
+    __slots__ = ("frames", "future")
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+        self.frames = 0
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A frame that is being filled."""
+
+    requests: list[RequestContext] = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    tickets: list[_Ticket] = field(default_factory=list)
+    size: int = 0
+
+
+class Packer:
+    """See the module. Opened with `open_packer`."""
+
+    def __init__(self, send: Send, frame_id: Callable[[], str], settings: PackerSettings, group: asyncio.TaskGroup) -> None:
+        self._send = send
+        self._frame_id = frame_id
+        self.settings = settings
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self.held_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, site: str, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes]) -> asyncio.Future[None]:
+        """Takes the events of one request; `heads` have request index 0.
+
+        Returns:
+            A future that resolves when all of them are durable. It raises what `send` raised for one of their frames.
+
+        Raises:
+            Overloaded: too much waits already; nothing was taken.
+        """
+        future = self._loop.create_future()
+        if not heads:
+            future.set_result(None)
+            return future
+        size = sum(map(len, bodies)) + HEAD_BYTES * len(heads)
+        if self.held_bytes and self.held_bytes + size > self.settings.max_held_bytes:
+            raise Overloaded(
+                f"{self.held_bytes} bytes of events wait for the broker, the limit is {self.settings.max_held_bytes}"
+            )
+        self.held_bytes += size
+        self._idle.clear()
+        ticket = _Ticket(future)
+        if self.settings.partitions == 1:
+            self._lane(site, 0).add(ticket, request, heads, bodies, size)
+            return future
+        parts: dict[int, tuple[list[Head], list[bytes]]] = {}
+        for head, body in zip(heads, bodies, strict=True):
+            part = parts.setdefault(partition_of(head, self.settings.partitions), ([], []))
+            part[0].append(head)
+            part[1].append(body)
+        for partition, (some_heads, some_bodies) in parts.items():
+            some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)
+            self._lane(site, partition).add(ticket, request, some_heads, some_bodies, some_size)
+        return future
+
+    async def drain(self) -> None:
+        """Sends what is held and waits until none of it is under way."""
+        for lane in self._lanes.values():
+            lane.hurry()
+        await self._idle.wait()
+
+    def _lane(self, site: str, partition: int) -> _Lane:
+        lane = self._lanes.get((site, partition))
+        if lane is None:
+            lane = self._lanes[site, partition] = _Lane(self, self._loop, site, events_subject(site, partition))
+        return lane
+
+    def start_sending(self, lane: _Lane, filling: _Filling) -> None:
+        """Called by lanes: sends a frame in a task of its own."""
+        self._group.create_task(self._send_frame(lane, filling), name="ingest-frame")
+
+    def abandon(self) -> None:
+        """Fails everything that has not been sent; for the end of a process that cannot wait."""
+        for lane in self._lanes.values():
+            for filling in lane.take_unsent():
+                self._settle(filling, Transient("the service is stopping"))
+
+    async def _send_frame(self, lane: _Lane, filling: _Filling) -> None:
+        failure: Exception | None = None
+        try:
+            payload = encode_frame(pack(lane.site, filling.requests, filling.heads, filling.bodies))
+            await self._send(lane.subject, payload, self._frame_id(), len(filling.heads))
+        except asyncio.CancelledError:
+            self._settle(filling, Transient("the service is stopping"))
+            raise
+        except Exception as exc:  # whatever it is, the requests must hear of it, and the lane go on
+            failure = exc
+            if not isinstance(exc, Transient):
+                log.exception("frame could not be sent", extra={"subject": lane.subject, "events": len(filling.heads)})
+        self._settle(filling, failure)
+        lane.sent()
+
+    def _settle(self, filling: _Filling, failure: Exception | None) -> None:
+        self.held_bytes -= filling.size
+        if self.held_bytes <= 0:
+            self._idle.set()
+        for ticket in filling.tickets:
+            ticket.frames -= 1
+            if ticket.future.done():  # failed by another frame, or its request is gone
+                continue
+            if failure is not None:
+                ticket.future.set_exception(failure)
+            elif not ticket.frames:
+                ticket.future.set_result(None)
+
+
+class _Lane:
+    """The frames of one site and partition."""
+
+    def __init__(self, packer: Packer, loop: asyncio.AbstractEventLoop, site: str, subject: str) -> None:
+        self.site = site
+        self.subject = subject
+        self._packer = packer
+        self._loop = loop
+        self._settings = packer.settings
+        self._filling = _Filling()
+        self._full: deque[_Filling] = deque()
+        self._under_way = 0
+        self._last_sent = float("-inf")
+        self._timer: asyncio.Handle | None = None
+
+    def add(self, ticket: _Ticket, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], size: int) -> None:
+        """Appends events to the open frame, and to further ones when it is full."""
+        position, count = 0, len(heads)
+        while position < count:
+            filling = self._filling
+            if not position and count + len(filling.heads) <= self._settings.max_events and size <= self._room():
+                end, taken = count, size
+            else:
+                end, taken = self._what_fits(bodies, position)
+            if end > position:
+                _put(filling, ticket, request, heads[position:end], bodies[position:end], taken)
+                position = end
+            if position < count or len(filling.heads) >= self._settings.max_events:
+                self._full.append(filling)
+                self._filling = _Filling()
+        self._send_full()
+        self._schedule()
+
+    def hurry(self) -> None:
+        """Sends the open frame as soon as the window allows, without lingering."""
+        if self._filling.heads:
+            self._full.append(self._filling)
+            self._filling = _Filling()
+        self._send_full()
+
+    def sent(self) -> None:
+        """A frame of this lane is durable, or has failed."""
+        self._under_way -= 1
+        self._send_full()
+        self._schedule()
+
+    def take_unsent(self) -> list[_Filling]:
+        """Empties the lane; returns what waited in it."""
+        unsent = [*self._full, self._filling] if self._filling.heads else list(self._full)
+        self._full.clear()
+        self._filling = _Filling()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return unsent
+
+    def _room(self) -> int:
+        return self._settings.max_bytes - self._filling.size
+
+    def _what_fits(self, bodies: Sequence[bytes], position: int) -> tuple[int, int]:
+        """Returns where the events from `position` on must stop to fit the open frame, and their size; one fits an empty frame."""
+        last = min(len(bodies), position + self._settings.max_events - len(self._filling.heads))
+        room = self._room()
+        size, end = 0, position
+        while end < last:
+            more = len(bodies[end]) + HEAD_BYTES
+            if size + more > room and (end > position or self._filling.heads):
+                break
+            size += more
+            end += 1
+        return end, size
+
+    def _send_full(self) -> None:
+        while self._full and self._under_way < self._settings.window:
+            self._start(self._full.popleft())
+
+    def _schedule(self) -> None:
+        if self._timer is not None or not self._filling.heads or self._full or self._under_way >= self._settings.window:
+            return
+        wait = self._last_sent + self._settings.linger_seconds - self._loop.time()
+        # call_soon: what else arrives in this turn of the loop shares the frame
+        self._timer = self._loop.call_later(wait, self._due) if wait > 0 else self._loop.call_soon(self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._filling.heads and not self._full and self._under_way < self._settings.window:
+            filling, self._filling = self._filling, _Filling()
+            self._start(filling)
+
+    def _start(self, filling: _Filling) -> None:
+        self._under_way += 1
+        self._last_sent = self._loop.time()
+        self._packer.start_sending(self, filling)
+
+
+def _put(
+    filling: _Filling, ticket: _Ticket, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], size: int
+) -> None:
+    number = len(filling.requests)
+    filling.requests.append(request)
+    filling.tickets.append(ticket)
+    ticket.frames += 1
+    if number:
+        heads = [Head(each.message_id, each.type, each.event, each.user_id, each.anonymous_id, number) for each in heads]
+    filling.heads.extend(heads)
+    filling.bodies.extend(bodies)
+    filling.size += size
+
+
+def partition_of(head: Head, partitions: int) -> int:
+    """Returns the partition of a user: the same on every host and in every release."""
+    return crc32(head.user_key.encode("utf-8", "surrogatepass")) % partitions
+
+
+@contextlib.asynccontextmanager
+async def open_packer(send: Send, frame_id: Callable[[], str], settings: PackerSettings) -> AsyncIterator[Packer]:
+    """Opens a packer; at the end of the context everything held is sent, or has failed."""
+    async with asyncio.TaskGroup() as group:
+        packer = Packer(send, frame_id, settings, group)
+        try:
+            yield packer
+            await packer.drain()
+        finally:
+            packer.abandon()

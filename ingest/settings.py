@@ -1,0 +1,79 @@
+"""What an operator sets of the edge: environment variables `PENSTOCK_INGEST_*`, read once at start."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from ingest.packer import PackerSettings
+from shared.units import ByteSize, Duration
+
+PREFIX = "PENSTOCK_INGEST_"
+
+
+class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one ingest process."""
+
+    host: Annotated[str, Meta(description="interface to listen on")] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 chooses a free one")] = 8080
+    processes: Annotated[int, Meta(ge=1, le=64, description="processes that share the port; one uses about one core")] = 1
+    process: Annotated[int, Meta(ge=0, description="which of the processes this is; set by the parent")] = 0
+    trusted_proxies: Annotated[
+        list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")
+    ] = []
+    keep_headers: Annotated[
+        list[str], Meta(description="request headers to keep with the events, comma-separated; they appear in the frame only")
+    ] = []
+    geo_file: Annotated[str | None, Meta(description="MaxMind database (.mmdb) for places of addresses; needs penstock[geo]")] = (
+        None
+    )
+    deadline: Annotated[Duration, Meta(description="how long a request waits for the broker before 503")] = field(
+        default_factory=lambda: Duration(8)
+    )
+    spool_dir: Annotated[
+        str | None, Meta(description="folder of the local journal that takes events while the broker is away; none: 503 then")
+    ] = None
+    spool_max_bytes: Annotated[ByteSize, Meta(description="room of the journal, per process; when it is full: 503")] = field(
+        default_factory=lambda: ByteSize(1024**3)
+    )
+    spool_after: Annotated[
+        Duration, Meta(description="with a journal: how long a frame waits for the broker before it goes there")
+    ] = field(default_factory=lambda: Duration(1))
+    linger: Annotated[Duration, Meta(description="shortest time between two frames of a site, unless the frame is full")] = field(
+        default_factory=lambda: Duration(0.005)
+    )
+    frame_events: Annotated[int, Meta(ge=1, le=10_000, description="most events in a frame")] = 500
+    frame_bytes: Annotated[ByteSize, Meta(description="most bytes of event bodies in a frame")] = field(
+        default_factory=lambda: ByteSize(512 * 1024)
+    )
+    window: Annotated[int, Meta(ge=1, le=64, description="frames of one site and partition under way at once")] = 3
+    partitions: Annotated[
+        int, Meta(ge=1, le=256, description="subjects a site's users are spread over; drain before changing it")
+    ] = 1
+    inflight_bytes: Annotated[ByteSize, Meta(description="event bytes that may wait for the broker; beyond it 503")] = field(
+        default_factory=lambda: ByteSize(128 * 1024 * 1024)
+    )
+    max_requests: Annotated[int, Meta(ge=1, description="requests in the works at once; beyond it 503")] = 10_000
+    read_timeout: Annotated[Duration, Meta(description="how long a client may take to send headers, and a body; then 408")] = (
+        field(default_factory=lambda: Duration(20))
+    )
+    keepalive: Annotated[Duration, Meta(description="how long an idle connection is kept")] = field(
+        default_factory=lambda: Duration(75)
+    )
+    websocket_credit: Annotated[int, Meta(ge=1, description="messages a WebSocket client may have unacknowledged")] = 64
+    websocket_ping: Annotated[Duration, Meta(description="pause between pings on a WebSocket")] = field(
+        default_factory=lambda: Duration(20)
+    )
+
+    def packer(self) -> PackerSettings:
+        """The part that concerns frames."""
+        return PackerSettings(
+            max_events=self.frame_events,
+            max_bytes=int(self.frame_bytes),
+            linger_seconds=float(self.linger),
+            window=self.window,
+            max_held_bytes=int(self.inflight_bytes),
+            partitions=self.partitions,
+        )
