@@ -195,6 +195,14 @@ class Session(Protocol):
         """
         ...
 
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying which.
+
+        Raises:
+            As `load`; destinations that refuse no rows return at once.
+        """
+        ...
+
     async def close(self) -> None:
         """Gives back what the session holds. Never raises."""
         ...
