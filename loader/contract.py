@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from shared.locks import KeyedLocks
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -235,3 +237,5 @@ class Environment:
 
     gate: ThreadGate
     """For blocking drivers."""
+    locks: KeyedLocks = field(default_factory=KeyedLocks)
+    """For what two destinations of one process may both name, such as a file."""

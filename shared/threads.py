@@ -30,6 +30,21 @@ class ThreadGate:
             await asyncio.wait([future])
             raise
 
+    async def run_interruptible(
+        self, interrupt: Callable[[], object], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, but a cancellation first calls `interrupt`, which makes the running call end soon, and then waits for it."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.done():
+                interrupt()
+                await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # the cancellation goes on, whatever the call made of it
+            raise
+
     def close(self) -> None:
         """Waits for running calls and ends the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -159,30 +159,11 @@ class PostgresSession:
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """See `Session.load`."""
-        for load in loads:
-            refuse_null_keys(load)
-        phases = {"copy": 0.0, "commit": 0.0}
-        rows: dict[str, int] = {}
-        sent = 0
-        under_way: copy.Prepared | None = None
-        try:
-            async with self._call("loading into") as watch:
-                started = perf_counter()
-                live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
-                for number, load in enumerate(loads):
-                    under_way = copy.prepare(load, live[load.table])
-                    sent += await copy.send(self._link, self._schema, under_way, number, watch)
-                    rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
-                under_way = None
-                copied = perf_counter()
-                await ledger.write_marks(self._link, self._schema, self._epoch, plan, rows)
-                await self._commit()
-                phases = {"copy": copied - started, "commit": perf_counter() - copied}
-        except Permanent as error:
-            if under_way is None or error.__cause__ is None:
-                raise
-            raise copy.refusal(error.__cause__, under_way) or error from error.__cause__
-        return LoadReport(rows, sent, phases)
+        return await self._bring(loads, plan)
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """See `Session.probe`."""
+        await self._bring(loads, None)
 
     async def close(self) -> None:
         """See `Session.close`."""
@@ -191,6 +172,34 @@ class PostgresSession:
                 await self._link.close()
         except Exception:  # noqa: BLE001 - whatever is wrong with it, it is given up
             self._link.terminate()
+
+    async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
+        """Brings rows and the plan's marks in and commits; without a plan, takes everything back."""
+        for load in loads:
+            refuse_null_keys(load)
+        rows: dict[str, int] = {}
+        sent = 0
+        under_way: copy.Prepared | None = None
+        started = perf_counter()
+        try:
+            async with self._call("loading into") as watch:
+                live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
+                for number, load in enumerate(loads):
+                    under_way = copy.prepare(load, live[load.table])
+                    sent += await copy.send(self._link, self._schema, under_way, number, watch)
+                    rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+                under_way = None
+                copied = perf_counter()
+                if plan is None:
+                    await self._link.execute("ROLLBACK")
+                else:
+                    await ledger.write_marks(self._link, self._schema, self._epoch, plan, rows)
+                    await self._commit()
+        except Permanent as error:
+            if under_way is None or error.__cause__ is None:
+                raise
+            raise copy.refusal(error.__cause__, under_way) or error from error.__cause__
+        return LoadReport(rows, sent, {"copy": copied - started, "commit": perf_counter() - copied})
 
     @asynccontextmanager
     async def _call(self, doing: str) -> AsyncIterator[Watch]:

@@ -1,0 +1,61 @@
+"""Translates what DuckDB raises into our tree; the only place that knows its errors.
+
+They are told apart by the name of their class, and one class, `IOException`, by its text: DuckDB has no codes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient
+
+_HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
+
+_ROWS = frozenset({"ConversionException", "ConstraintException", "OutOfRangeException", "DataError", "TypeMismatchException"})
+_GONE = re.compile(r"(Table|Column|Schema|Referenced column).*(does not exist|not found)|does not have a column", re.DOTALL)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether another process has the file open."""
+    return type(error).__name__ == "IOException" and "Could not set lock" in str(error)
+
+
+def translate(error: BaseException, what: str, table: str | None = None) -> PenstockError:
+    """Returns the error of our tree for one of DuckDB's.
+
+    Args:
+        error: what was raised.
+        what: what failed, for the message.
+        table: the table whose rows were on their way; data errors become `RowsRejected` of it.
+    """
+    if isinstance(error, PenstockError):
+        return error
+    name, words = type(error).__name__, describe(error)
+    if is_locked(error):
+        match = _HOLDER.search(str(error))
+        holder = f" by {match['program']} (process {match['pid']})" if match else ""
+        return Transient(f"{what}: the file is held{holder}; it goes on when that closes the file")
+    if isinstance(error, PermissionError) or "Permission denied" in words:
+        return SetupError(f"{what}: {words}; let this user write the file and its directory")
+    if "not a valid DuckDB database" in words or "created with" in words:
+        return SetupError(f"{what}: {words}; check `path`, or open it with the DuckDB version that wrote it")
+    if "No space left" in words:
+        return SetupError(f"{what}: {words}; free space on its disk")
+    if name == "OutOfMemoryException":
+        return SetupError(f"{what}: {words}; raise memory_limit, or lower batch.max_rows")
+    if name in ("FatalException", "InternalException", "ConnectionException"):
+        return NotConnected(f"{what}: {words}")
+    if name == "IOException" or isinstance(error, OSError):
+        return SetupError(f"{what}: {words}; check `path`")
+    if name in _ROWS:
+        return Permanent(f"{what}: {words}") if table is None else RowsRejected(table, words)
+    if name in ("CatalogException", "BinderException") and _GONE.search(words):
+        return TableChanged(f"{what}: {words}")
+    if name in ("CatalogException", "BinderException", "ParserException", "NotImplementedException", "DependencyException"):
+        return Permanent(f"{what}: {words}")
+    return Transient(f"{what}: {words}")
+
+
+def describe(error: BaseException) -> str:
+    """Returns DuckDB's words without the echo of the statement."""
+    return str(error).split("\n\nLINE ")[0].replace("\n", " ").strip() or type(error).__name__

@@ -1,0 +1,195 @@
+"""The database file: opened for a piece of work, closed soon after, so that other programs can read it.
+
+DuckDB lets one process write, or many read, never both. Opening costs 15 ms, closing 10 ms and more (it moves the log into the
+file); a stream of small loads would do nothing else. So the file stays open for `linger` after each piece of work, and, where work
+never pauses, is closed every `share_every` for at least `SHARE_SECONDS`, in which a reader that keeps trying gets in.
+
+All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file counts,
+and is waited for. Commit means durable: DuckDB syncs its log before it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from loader.contract import Environment
+from loader.duckdb.errors import is_locked, translate
+from loader.duckdb.statements import SETTINGS
+from loader.sql import literal
+from shared.errors import RowsRejected, Transient
+
+if TYPE_CHECKING:
+    import duckdb
+
+T = TypeVar("T")
+
+SHARE_SECONDS = 0.1
+RETRY_SECONDS = 0.02
+MAX_RETRY_SECONDS = 0.25
+
+
+class Stop:
+    """Tells a piece of work on its thread that nobody wants it any more; it must not commit then."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Asks for the end."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raises if the end was asked for; called before every COMMIT.
+
+        Raises:
+            Transient: it was.
+        """
+        if self._event.is_set():
+            raise Transient("cancelled")
+
+
+Work = Callable[["duckdb.DuckDBPyConnection", Stop], T]
+
+
+class DatabaseFile:
+    """One file, as one destination uses it.
+
+    Args:
+        path: resolved.
+        environment: its gate and locks are used.
+        memory_limit: in DuckDB's words, None for its default.
+        threads: of DuckDB's own.
+        linger_seconds, share_every_seconds: see above.
+        lock_seconds: how long to wait for another process to close the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environment: Environment,
+        *,
+        memory_limit: str | None,
+        threads: int,
+        linger_seconds: float,
+        share_every_seconds: float,
+        lock_seconds: float,
+    ) -> None:
+        self._path = path
+        self._gate = environment.gate
+        self._lock = environment.locks.of(f"duckdb:{path}")
+        self._settings = f"{SETTINGS}; SET threads = {threads}"
+        if memory_limit is not None:
+            self._settings += f"; SET memory_limit = {literal(memory_limit)}"
+        self._linger_seconds = linger_seconds
+        self._share_every_seconds = share_every_seconds
+        self._lock_seconds = lock_seconds
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._opened_at = 0.0
+        self._used_at = 0.0
+        self._shared_at = float("-inf")
+        self._closer: asyncio.Task[None] | None = None
+
+    async def run(self, what: str, work: Work[T]) -> T:
+        """Runs blocking work with the file open, and translates what it raises.
+
+        Raises:
+            the errors of our tree; `Transient` where another process holds the file for longer than the wait.
+        """
+        async with self._lock:
+            try:
+                connection = self._connection or await self._open(what)
+                stop = Stop()
+
+                def interrupt() -> None:
+                    stop.set()
+                    connection.interrupt()
+
+                result = await self._gate.run_interruptible(interrupt, work, connection, stop)
+            except RowsRejected:
+                self._used_at = asyncio.get_running_loop().time()
+                await self._after()
+                raise
+            except BaseException as error:
+                # an open transaction, or a database that declared itself broken, ends with its connection
+                await self._shut()
+                if isinstance(error, Exception):
+                    raise translate(error, what) from error
+                raise
+            await self._after()
+            return result
+
+    async def close(self) -> None:
+        """Closes the file."""
+        closer, self._closer = self._closer, None
+        if closer is not None:
+            closer.cancel()
+            await asyncio.wait([closer])
+        async with self._lock:
+            await self._shut()
+
+    async def _open(self, what: str) -> duckdb.DuckDBPyConnection:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._shared_at + SHARE_SECONDS - loop.time()))
+        deadline = loop.time() + self._lock_seconds
+        delay = RETRY_SECONDS
+        while True:
+            try:
+                self._connection = await self._gate.run(self._connect)
+            except Exception as error:
+                if not is_locked(error) or loop.time() > deadline:
+                    raise translate(error, what) from error
+            else:
+                self._opened_at = loop.time()
+                return self._connection
+            # a lock on a file cannot be waited for: DuckDB asks for it without waiting
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_RETRY_SECONDS)
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = duckdb.connect(str(self._path))
+        try:
+            connection.execute(self._settings)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _after(self) -> None:
+        """Closes now, or leaves it to the closer."""
+        now = self._used_at = asyncio.get_running_loop().time()
+        if self._linger_seconds <= 0 or now - self._opened_at >= self._share_every_seconds:
+            await self._shut()
+            if self._linger_seconds > 0:
+                self._shared_at = asyncio.get_running_loop().time()
+        elif self._closer is None or self._closer.done():
+            self._closer = asyncio.create_task(self._close_when_idle())
+
+    async def _close_when_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._connection is not None:
+            idle = loop.time() - self._used_at
+            if idle < self._linger_seconds:
+                await asyncio.sleep(self._linger_seconds - idle)
+                continue
+            async with self._lock:
+                if loop.time() - self._used_at >= self._linger_seconds:
+                    await self._shut()
+
+    async def _shut(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._gate.run(_close, connection)
+
+
+def _close(connection: duckdb.DuckDBPyConnection) -> None:
+    # closing moves the log into the file; where that fails the log stays beside it and the next opening reads it
+    with suppress(Exception):
+        connection.close()

@@ -1,0 +1,159 @@
+"""Changes a DuckDB table so that a batch fits: creates, adds, widens, keeps the key. Blocking; `file.py` calls it.
+
+The key is a unique index and not a PRIMARY KEY, because a constraint can never be dropped here, and then a changed key would need
+a copied table. DuckDB refuses to change a column's type while any index exists on its table, so ours are dropped and made again in
+the same transaction; somebody else's stay, and the change is refused with DuckDB's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loader.contract import Column, TablePatch, TableSchema
+from loader.duckdb import statements
+from loader.duckdb.errors import describe
+from loader.duckdb.file import Stop
+from loader.duckdb.types import kind_of, native_of, widening
+from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
+from shared.errors import Permanent
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A unique index or constraint."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether we made it, so that we may replace it."""
+        return self.name.startswith(OWN_INDEX)
+
+
+def describe_table(
+    connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, table: str, wanted: Sequence[str] = ()
+) -> TableSchema | None:
+    """Returns a table as it is, names in lower case as DuckDB compares them; the key is `wanted` where there is one such."""
+    rows = connection.execute(statements.COLUMNS, [schema, table]).fetchall()
+    if not rows:
+        return None
+    columns = {name.lower(): Column(name.lower(), kind_of(native), native) for name, native, _ in rows}
+    keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
+    key = keys[0].columns if keys else ()
+    if wanted and any(_same(found.columns, wanted) for found in keys):
+        key = tuple(wanted)
+    return TableSchema(columns, key)
+
+
+def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch) -> TableSchema:
+    """Makes a table fit, in one transaction.
+
+    Raises:
+        Permanent: the table cannot be changed so; says what to do.
+        the driver's errors; translated by the caller.
+    """
+    connection.execute("BEGIN")
+    live = describe_table(connection, stop, schema, patch.table)
+    if live is None:
+        columns = {column.name: column for column in (*patch.add, *patch.widen)}
+        definitions = ", ".join(_definition(column) for column in columns.values())
+        connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
+    else:
+        _alter(connection, schema, patch, live)
+    if patch.primary_key:
+        _keep_key(connection, schema, patch.table, patch.primary_key)
+    after = describe_table(connection, stop, schema, patch.table, patch.primary_key or ())
+    if after is None:
+        raise Permanent(f'table "{patch.table}" was made and is not there')
+    stop.check()
+    connection.execute("COMMIT")
+    return after
+
+
+def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> None:
+    table = qualified(schema, patch.table)
+    for column in (*patch.add, *patch.widen):
+        if column.name.lower() not in live.columns:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(column)}")
+    changes: list[str] = []
+    for column in patch.widen:
+        now = live.columns.get(column.name.lower())
+        if now is None or now.kind is column.kind:
+            continue
+        name = identifier(column.name)
+        expression = widening(name, now.kind, column.kind)
+        if expression is not None:
+            changes.append(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")
+    if not changes:
+        return
+    own = [
+        (name, sql)
+        for name, sql in connection.execute(statements.INDEXES, [schema, patch.table]).fetchall()
+        if name.startswith(OWN_INDEX)
+    ]
+    for name, _ in own:
+        connection.execute(f"DROP INDEX {qualified(schema, name)}")
+    for change in changes:
+        connection.execute(change)
+    for _, sql in own:
+        connection.execute(sql)
+
+
+def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
+    names = {name.lower() for name, _, _ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
+    _require(table, key, names)
+    keys = _keys(connection, schema, table)
+    for stale in keys:
+        if stale.own and not _same(stale.columns, key):
+            connection.execute(f"DROP INDEX {qualified(schema, stale.name)}")
+    if any(_same(usable.columns, key) for usable in keys):
+        return
+    taken = [name for (name,) in connection.execute(statements.OWN_INDEXES, [schema, OWN_INDEX]).fetchall()]
+    name = identifier(own_index(schema, table, taken))
+    try:
+        connection.execute(f"CREATE UNIQUE INDEX {name} ON {qualified(schema, table)} ({identifiers(key)})")
+    except Exception as error:
+        if type(error).__name__ != "ConstraintException":
+            raise
+        raise Permanent(
+            f'table "{table}": ({", ".join(key)}) cannot become the key because several rows share one value of it '
+            f"({describe(error)}); remove those rows, choose another primary_key, or set deduplicate: false"
+        ) from error
+
+
+def _keys(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[LiveKey]:
+    rows = connection.execute(statements.KEYS, [schema, table]).fetchall()
+    return [
+        LiveKey(name or "", tuple(column if plain else _unquoted(column) for column in columns), primary)
+        for name, columns, plain, primary in rows
+    ]
+
+
+def _unquoted(expression: str) -> str:
+    """Returns the name in an index's expression; DuckDB quotes those that need it."""
+    if len(expression) > 1 and expression[0] == expression[-1] == '"':
+        return expression[1:-1].replace('""', '"')
+    return expression
+
+
+def _same(one: Sequence[str], other: Sequence[str]) -> bool:
+    return {name.lower() for name in one} == {name.lower() for name in other}
+
+
+def _definition(column: Column) -> str:
+    return f"{identifier(column.name)} {native_of(column)}"
+
+
+def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
+    missing = [name for name in key if name.lower() not in columns]
+    if missing:
+        raise Permanent(
+            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
+        )

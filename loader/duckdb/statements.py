@@ -1,0 +1,103 @@
+"""SQL text for DuckDB: the ledger, the catalogue, the merge. Pure; names arrive raw and leave quoted."""
+
+# ruff: noqa: S608 - names are quoted by loader/sql.py, values are bound
+
+from __future__ import annotations
+
+from loader.contract import TableLoad
+from loader.sql import LEDGER, identifier, identifiers, qualified
+
+ROWS = "_penstock_rows"
+"""The name under which a load's Arrow table is scanned."""
+
+SETTINGS = "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false"
+
+COLUMNS = """
+SELECT column_name, data_type, is_nullable FROM duckdb_columns()
+WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?) ORDER BY column_index"""
+
+INDEXES = """
+SELECT index_name, sql FROM duckdb_indexes()
+WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)"""
+
+KEYS = """
+SELECT index_name AS name, expressions::VARCHAR[] AS columns, false AS quoted, false AS primary FROM duckdb_indexes()
+WHERE is_unique AND NOT is_primary AND database_name = current_database() AND schema_name = $1 AND lower(table_name) = lower($2)
+UNION ALL
+SELECT constraint_name, constraint_column_names, true, constraint_type = 'PRIMARY KEY' FROM duckdb_constraints()
+WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND database_name = current_database()
+  AND schema_name = $1 AND lower(table_name) = lower($2)"""
+"""What ON CONFLICT can use. Expressions of an index are SQL text (`quoted` false), names of a constraint are names."""
+
+OWN_INDEXES = """
+SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() AND schema_name = ? AND starts_with(index_name, ?)"""
+
+
+def create_ledger(schema: str) -> str:
+    """Returns the DDL of the ledger and its schema."""
+    return f"""
+    CREATE SCHEMA IF NOT EXISTS {identifier(schema)};
+    CREATE TABLE IF NOT EXISTS {qualified(schema, LEDGER)} (
+        connection VARCHAR NOT NULL,
+        table_name VARCHAR NOT NULL,
+        lane VARCHAR NOT NULL,
+        epoch BIGINT NOT NULL,
+        last_sequence BIGINT NOT NULL,
+        rows BIGINT NOT NULL,
+        loaded_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        PRIMARY KEY (connection, table_name, lane)
+    )"""
+
+
+def read_epoch(schema: str) -> str:
+    """Returns the query of a connection's epoch: $1 connection."""
+    return f"SELECT epoch FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
+
+
+def write_epoch(schema: str) -> str:
+    """Returns the statement that sets a connection's epoch: $1 connection, $2 epoch."""
+    return f"""
+    INSERT INTO {qualified(schema, LEDGER)} VALUES ($1, '', '', $2, 0, 0, now())
+    ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = EXCLUDED.loaded_at"""
+
+
+def read_marks(schema: str) -> str:
+    """Returns the query of a connection's marks: $1 connection."""
+    return f"SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"
+
+
+def write_marks(schema: str) -> str:
+    """Returns the statement that writes the marks of a load: $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows."""
+    return f"""
+    INSERT INTO {qualified(schema, LEDGER)} AS l
+    SELECT $1, unnest($5::VARCHAR[]), $3, $2, $4, unnest($6::BIGINT[]), now()
+    ON CONFLICT (connection, table_name, lane) DO UPDATE SET
+        epoch = EXCLUDED.epoch, last_sequence = greatest(l.last_sequence, EXCLUDED.last_sequence),
+        rows = l.rows + EXCLUDED.rows, loaded_at = EXCLUDED.loaded_at"""
+
+
+def insert(schema: str, load: TableLoad) -> str:
+    """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges."""
+    columns = identifiers(load.rows.column_names)
+    statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {columns} FROM {ROWS}"
+    return statement if load.write == "append" else f"{statement} {_on_conflict(load)}"
+
+
+def uncastable(column: str, native: str, *, nullable: bool) -> str:
+    """Returns the query of the rows (by their `_index`) whose value a column's type cannot hold."""
+    name = identifier(column)
+    empty = "" if nullable else f"{name} IS NULL OR "
+    return f"SELECT _index FROM {ROWS} WHERE {empty}({name} IS NOT NULL AND TRY_CAST({name} AS {native}) IS NULL)"
+
+
+def _on_conflict(load: TableLoad) -> str:
+    target = f"ON CONFLICT ({identifiers(load.key)})"
+    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
+    if not changed:
+        return f"{target} DO NOTHING"
+    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
+    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
+    if load.cursor is None:
+        return f"{target} DO UPDATE SET {sets}"
+    cursor = identifier(load.cursor)
+    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

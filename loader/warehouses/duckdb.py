@@ -1,0 +1,197 @@
+"""DuckDB: one file, written by this process and readable by others between loads; the default warehouse.
+
+Rows are scanned from Arrow in place, merged through a unique index, and commit together with the ledger. Everything runs on the
+thread gate, one piece of work at a time for a file (`loader/duckdb/file.py` says when the file is open).
+
+What to know: a loader that is frozen with the file open keeps it from everybody, its successor included, until it wakes or ends;
+so it cannot be overtaken, and needs no other fence. The key's index lives in memory while the file is open, about 100 bytes a row
+of a 36-character key. Columns that the user put an index on cannot be changed by a merge; DuckDB refuses them.
+
+https://duckdb.org/docs/stable/connect/concurrency, https://duckdb.org/docs/stable/sql/statements/insert#on-conflict-clause
+"""
+
+# ruff: noqa: S608 - names are quoted by loader/sql.py, values are bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, field
+
+from loader.check import check_destination
+from loader.contract import (
+    Capabilities,
+    CheckResult,
+    Destination,
+    Environment,
+    LoadPlan,
+    LoadReport,
+    Session,
+    TableLoad,
+    TablePatch,
+    TableSchema,
+)
+from loader.duckdb import patch as patches
+from loader.duckdb import write
+from loader.duckdb.file import DatabaseFile, Stop
+from loader.duckdb.types import WIDEN
+from loader.reject import refuse_null_keys
+from loader.sql import LEDGER, qualified
+from shared.errors import NotConnected, SetupError
+from shared.units import ByteSize, Duration
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from loader.duckdb.file import Work
+
+T = TypeVar("T")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for a DuckDB destination."""
+
+    path: Annotated[str, Meta(min_length=1, description="the database file; made when missing, with its directory")]
+    schema: Annotated[str, Meta(min_length=1, description="schema of the tables; made when missing")] = "main"
+    memory_limit: Annotated[
+        ByteSize | None, Meta(description="memory DuckDB may use; default: its own, four fifths of the machine's")
+    ] = None
+    threads: Annotated[
+        int, Meta(ge=1, le=64, description="DuckDB's own threads; loading gains nothing from more than one or two")
+    ] = 1
+    linger: Annotated[
+        Duration,
+        Meta(description="how long the file stays open for a next load; 0 closes it after each, for the sake of readers"),
+    ] = field(default_factory=lambda: Duration(0.2))
+    share_every: Annotated[
+        Duration, Meta(description="where loads never pause: how often the file is closed for a moment, so that readers get in")
+    ] = field(default_factory=lambda: Duration(5))
+    lock_timeout: Annotated[Duration, Meta(description="how long a load waits for other processes to close the file")] = field(
+        default_factory=lambda: Duration(10)
+    )
+
+
+OPTIONS = Options
+CAPABILITIES = Capabilities(
+    name_limit=255,  # DuckDB sets none; this is what other tools bear
+    name_unit="characters",
+    transactional=True,
+    merge=True,
+    stream=True,
+    evolve=True,
+    widen=WIDEN,
+    case="lower",
+)
+
+
+async def open_destination(name: str, options: Options, environment: Environment) -> Destination:
+    """Returns the destination; the file is opened when there is work.
+
+    Raises:
+        SetupError: the path cannot be a file that lasts.
+    """
+    if options.path.startswith(":memory:") or "://" in options.path:
+        raise SetupError(f'duckdb destination "{name}": path {options.path!r} is not a file; rows would be lost when it closes')
+    # resolved: two destinations that name one file by different ways must meet at one lock
+    path = await environment.gate.run(lambda: Path(options.path).expanduser().resolve())
+    return DuckDBDestination(name, options, path, environment)
+
+
+class DuckDBDestination:
+    """One schema of one file."""
+
+    def __init__(self, name: str, options: Options, path: Path, environment: Environment) -> None:
+        self._name = name
+        self._schema = options.schema
+        self._file = DatabaseFile(
+            path,
+            environment,
+            memory_limit=None if options.memory_limit is None else f"{options.memory_limit}B",
+            threads=options.threads,
+            linger_seconds=options.linger,
+            share_every_seconds=options.share_every,
+            lock_seconds=options.lock_timeout,
+        )
+
+    async def check(self) -> Sequence[CheckResult]:
+        """See `Destination.check`."""
+        return await check_destination(self, self._count, self._drop)
+
+    async def open_session(self, connection: str, epoch: int) -> Session:
+        """See `Destination.open_session`."""
+        work = partial(write.claim, schema=self._schema, name=connection, epoch=epoch)
+        await self._file.run(f'opening duckdb destination "{self._name}"', work)
+        return DuckDBSession(self._name, self._schema, self._file, connection, epoch)
+
+    async def close(self) -> None:
+        """See `Destination.close`."""
+        await self._file.close()
+
+    async def _count(self, table: str) -> int:
+        def work(link: duckdb.DuckDBPyConnection, _: Stop) -> int:
+            row = link.execute(f"SELECT count(*) FROM {qualified(self._schema, table)}").fetchone()
+            return int(row[0]) if row else 0
+
+        return await self._file.run(f'checking duckdb destination "{self._name}"', work)
+
+    async def _drop(self, table: str, connection: str) -> None:
+        def work(link: duckdb.DuckDBPyConnection, _: Stop) -> None:
+            link.execute(f"DROP TABLE IF EXISTS {qualified(self._schema, table)}")
+            link.execute(f"DELETE FROM {qualified(self._schema, LEDGER)} WHERE connection = ?", [connection])
+
+        await self._file.run(f'checking duckdb destination "{self._name}"', work)
+
+
+class DuckDBSession:
+    """A connection's right to write; it holds nothing open of its own."""
+
+    def __init__(self, name: str, schema: str, file: DatabaseFile, connection: str, epoch: int) -> None:
+        self._name = name
+        self._schema = schema
+        self._file = file
+        self._connection = connection
+        self._epoch = epoch
+        self._closed = False
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """See `Session.marks`."""
+        return await self._run("reading the ledger of", partial(write.read_marks, schema=self._schema, name=self._connection))
+
+    async def describe(self, table: str) -> TableSchema | None:
+        """See `Session.describe`."""
+        return await self._run(
+            f'describing table "{table}" of', partial(patches.describe_table, schema=self._schema, table=table)
+        )
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """See `Session.patch`."""
+        return await self._run(f'changing table "{patch.table}" of', partial(patches.apply, schema=self._schema, patch=patch))
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """See `Session.load`."""
+        return await self._bring(loads, plan)
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """See `Session.probe`."""
+        await self._bring(loads, None)
+
+    async def close(self) -> None:
+        """See `Session.close`."""
+        self._closed = True
+
+    async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
+        for load in loads:
+            refuse_null_keys(load)
+        holder = (self._connection, self._epoch)
+        work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads)
+        return await self._run("loading into", work)
+
+    async def _run(self, doing: str, work: Work[T]) -> T:
+        what = f'{doing} duckdb destination "{self._name}"'
+        if self._closed:
+            raise NotConnected(f"{what}: the session is closed")
+        return await self._file.run(what, work)
