@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -44,7 +45,7 @@ def read_text(text: str, type_: Any, path: str) -> Any:
         ConfigError: naming `path` and the expected type.
     """
     value: object = text
-    if "list" in str(type_):
+    if _is_list(type_):
         value = [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.convert(value, type_, strict=False, dec_hook=_dec_hook)
@@ -64,6 +65,12 @@ def field_names(type_: Any) -> Iterable[str]:
         if isinstance(type_, type) and issubclass(type_, msgspec.Struct)
         else ()
     )
+
+
+def _is_list(type_: Any) -> bool:
+    if get_origin(type_) is Annotated:
+        return _is_list(get_args(type_)[0])
+    return get_origin(type_) is list or any(_is_list(part) for part in get_args(type_) if isinstance(type_, UnionType))
 
 
 def _problem(text: str, path: str, type_: Any) -> Problem:
