@@ -27,6 +27,7 @@ class DeadReason(StrEnum):
     TABLE_TEMPLATE_FAILED = "table_template_failed"
     TYPE_CONFLICT = "type_conflict"
     SCHEMA_STRICT = "schema_strict"
+    MISSING_KEY = "missing_key"
     REJECTED_BY_DESTINATION = "rejected_by_destination"
     FRAME_UNREADABLE = "frame_unreadable"
 
@@ -98,7 +99,8 @@ _DEAD_MEANING = {
     DeadReason.TOO_MANY_KEYS: "the event has more keys than the site's limit",
     DeadReason.TABLE_TEMPLATE_FAILED: "the connection's table template raised an error for this event",
     DeadReason.TYPE_CONFLICT: "a value does not fit its column and the connection's on_conflict is dead_letter",
-    DeadReason.SCHEMA_STRICT: "the event needs a new table or column and the connection's schema_policy is strict",
+    DeadReason.SCHEMA_STRICT: "the event needs a new table or column and the connection's schema_policy does not allow it",
+    DeadReason.MISSING_KEY: "the row has no value in a column of its primary key, so that it could not be told from others",
     DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row; the detail has its words",
     DeadReason.FRAME_UNREADABLE: "the frame that held the events cannot be decoded by this version",
 }
