@@ -15,7 +15,7 @@ from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
 from loader.duckdb.file import Stop
-from loader.duckdb.types import kind_of, native_of, widening
+from loader.duckdb.types import fold, kind_of, native_of, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
 from shared.errors import Permanent
 
@@ -44,9 +44,9 @@ def describe_table(
     rows = connection.execute(statements.COLUMNS, [schema, table]).fetchall()
     if not rows:
         return None
-    columns = {name.lower(): Column(name.lower(), kind_of(native), native) for name, native, _ in rows}
+    columns = {fold(name): Column(fold(name), kind_of(native), native) for name, native, _ in rows}
     keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
-    key = keys[0].columns if keys else ()
+    key = tuple(fold(name) for name in keys[0].columns) if keys else ()
     if wanted and any(_same(found.columns, wanted) for found in keys):
         key = tuple(wanted)
     return TableSchema(columns, key)
@@ -80,11 +80,11 @@ def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch:
 def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> None:
     table = qualified(schema, patch.table)
     for column in (*patch.add, *patch.widen):
-        if column.name.lower() not in live.columns:
+        if fold(column.name) not in live.columns:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(column)}")
     changes: list[str] = []
     for column in patch.widen:
-        now = live.columns.get(column.name.lower())
+        now = live.columns.get(fold(column.name))
         if now is None or now.kind is column.kind:
             continue
         name = identifier(column.name)
@@ -107,7 +107,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
-    names = {name.lower() for name, _, _ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
+    names = {fold(name) for name, _, _ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
     _require(table, key, names)
     keys = _keys(connection, schema, table)
     for stale in keys:
@@ -144,7 +144,7 @@ def _unquoted(expression: str) -> str:
 
 
 def _same(one: Sequence[str], other: Sequence[str]) -> bool:
-    return {name.lower() for name in one} == {name.lower() for name in other}
+    return {fold(name) for name in one} == {fold(name) for name in other}
 
 
 def _definition(column: Column) -> str:
@@ -152,7 +152,7 @@ def _definition(column: Column) -> str:
 
 
 def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
-    missing = [name for name in key if name.lower() not in columns]
+    missing = [name for name in key if fold(name) not in columns]
     if missing:
         raise Permanent(
             f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'

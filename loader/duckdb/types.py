@@ -77,6 +77,11 @@ WIDEN = frozenset(_WIDEN)
 """Pairs (from, to) an existing column can change between."""
 
 
+def fold(name: str) -> str:
+    """Returns a name as DuckDB compares names: without regard to case, of ASCII letters only."""
+    return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
 def kind_of(native: str) -> Kind:
     """Returns the kind of a type as `duckdb_columns()` writes it."""
     if _WHOLE_DECIMAL.fullmatch(native):

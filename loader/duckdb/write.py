@@ -16,6 +16,7 @@ from loader.contract import LoadPlan, LoadReport, TableLoad
 from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
 from loader.duckdb.file import Stop
+from loader.duckdb.types import fold
 from loader.sql import identifier
 from shared.errors import Fenced, RowsRejected, TableChanged
 
@@ -106,11 +107,11 @@ def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
     found = connection.execute(statements.COLUMNS, [schema, load.table]).fetchall()
     if not found:
         raise TableChanged(f'table "{load.table}" is gone')
-    live = {name.lower(): (native, nullable) for name, native, nullable in found}
-    missing = [name for name in load.rows.column_names if name.lower() not in live]
+    live = {fold(name): (native, nullable) for name, native, nullable in found}
+    missing = [name for name in load.rows.column_names if fold(name) not in live]
     if missing:
         raise TableChanged(f'table "{load.table}": column "{missing[0]}" is gone')
-    return {name: live[name.lower()] for name in load.rows.column_names}
+    return {name: live[fold(name)] for name in load.rows.column_names}
 
 
 def _refused(connection: duckdb.DuckDBPyConnection, load: TableLoad, live: Mapping[str, tuple[str, bool]]) -> dict[int, str]:
