@@ -1,0 +1,63 @@
+"""Repeats inside a batch: one row per key, the newest, so that a merge meets every key once.
+
+The newest is the row with the largest discriminator, nulls oldest, and among equal ones the last by order of acceptance. With
+`coalesce`, each column is the newest value that is not null, as a stored row would have become had the rows come one by one.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Indexes = NDArray[np.int64]
+
+
+def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: bool) -> tuple[pa.Table, Indexes | None]:
+    """Returns the table with one row per key, in the order of the rows that won, and their indexes (None: nothing repeats).
+
+    Key columns have no nulls; `newest` names the discriminator.
+    """
+    codes = _codes(rows, key)
+    count = len(codes)
+    if len(np.unique(codes)) == count:
+        return rows, None
+    ages = np.arange(count)
+    if newest is not None:
+        # stable: among equal values the order of acceptance stays
+        ranked = pc.array_sort_indices(rows[newest].combine_chunks(), null_placement="at_start").to_numpy()
+        ages[ranked] = np.arange(count)
+    order = np.lexsort((ages, codes))
+    ends = np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True))
+    winners = order[ends]
+    arrangement = np.argsort(winners)
+    if not coalesce:
+        kept = winners[arrangement]
+        return rows.take(pa.array(kept)), kept
+    starts = np.append(0, ends[:-1] + 1)
+    columns = [_latest(column, order, starts, ends)[arrangement] for column in rows.columns]
+    taken = [column.take(pa.array(indexes, mask=indexes < 0)) for column, indexes in zip(rows.columns, columns, strict=True)]
+    return pa.table(taken, schema=rows.schema), winners[arrangement]
+
+
+def _codes(rows: pa.Table, key: Sequence[str]) -> Indexes:
+    codes = np.zeros(rows.num_rows, dtype=np.int64)
+    for name in key:
+        column = rows[name].combine_chunks()
+        encoded = pc.dictionary_encode(column).indices.to_numpy().astype(np.int64)
+        # renumbered after each column, so that the product of two cardinalities cannot overflow
+        codes = np.unique(codes * (encoded.max() + 1) + encoded, return_inverse=True)[1].astype(np.int64)
+    return codes
+
+
+def _latest(column: pa.ChunkedArray, order: Indexes, starts: Indexes, ends: Indexes) -> Indexes:
+    """Returns for every key the index of its newest value, -1 where all are null."""
+    valid = column.is_valid().to_numpy()[order]
+    last = np.maximum.accumulate(np.where(valid, np.arange(len(order)), -1))[ends]
+    indexes: Indexes = np.where(last >= starts, order[last], -1)
+    return indexes

@@ -1,0 +1,301 @@
+"""From frames to shaped batches: the entry point of the loader's pure half.
+
+    shaper = Shaper("shop-wh", connection, destination.CAPABILITIES, "shop")      # once per connection, long-lived
+    shaper.add(frame, seq, loaded)                                               # per frame, in order
+    if shaper.full or ...: batch = shaper.take()                                 # ends the batch
+    fitted = fit_batch(batch, live, shaper.rules, stamp)                         # loader/fit.py
+
+An event is decoded, completed with what the server knows (`shared/event.py`), split by the layout (`loader/layouts`) and
+flattened (`loader/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events a
+template skips are counted in `dropped`.
+
+Pure: no clock, no I/O. Not thread-safe: one connection's frames are in order anyhow.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from loader.batch import SEQUENCE_FACTOR, DeadEvent, RawTable, ShapedBatch, spread
+from loader.columns import NOT_FINITE, Tree, Whole
+from loader.contract import Capabilities, Kind
+from loader.hints import may_hold_hints, take_hints, type_of_hint
+from loader.layouts import LAYOUTS
+from loader.layouts.contract import Event, Root, TableSpec
+from loader.names import Path
+from loader.rules import OWN_COLUMNS, Rules
+from loader.template import TableTemplate
+from shared.errors import Permanent
+from shared.event import RequestFacts, facts_of, materialise
+from shared.frame import Frame, Head
+from shared.outcome import Dead, DeadReason, Drop, DropReason
+from shared.project import Connection
+
+MOST_PATHS = 50_000
+"""Paths known before a batch should end, and beyond which they are forgotten between batches."""
+MOST_TABLES = 2_000
+HINTS_IGNORED = "type_hints_ignored"
+
+
+class _Table:
+    """A table of the batch under way; outlives it for the sake of its trees' caches."""
+
+    __slots__ = ("hints", "name", "reserved", "rows", "spec", "trees")
+
+    def __init__(self, name: str, spec: TableSpec, rules: Rules) -> None:
+        self.name = name
+        self.spec = spec
+        names = (*spec.reserved, *OWN_COLUMNS, *([spec.load_time] if spec.load_time else []))
+        self.reserved = frozenset(rules.namer.key(name) for name in names)
+        self.rows = array("i")
+        self.trees: dict[Root, Tree] = {}
+        self.hints: dict[Path, tuple[Kind, str]] = {}
+
+
+class Shaper:
+    """See the module.
+
+    Raises:
+        ConfigError: the connection's table template cannot be compiled.
+    """
+
+    def __init__(self, connection_name: str, connection: Connection, capabilities: Capabilities, site_name: str) -> None:
+        self.rules = Rules(connection, capabilities)
+        self._site = site_name
+        self._layout = LAYOUTS[connection.layout](self.rules.namer)
+        self._template = (
+            None if connection.table is None else TableTemplate(connection.table, f"connections.{connection_name}.table")
+        )
+        self._forget()
+        self._begin()
+
+    @property
+    def events(self) -> int:
+        """Events added since the last `take`, whatever became of them."""
+        return self._seen
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables so far."""
+        return sum(len(table.rows) for table in self._active.values())
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the bodies added since the last `take`, decompressed."""
+        return self._bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether the events have so many different keys or tables that the batch should end here."""
+        return len(self._active) > MOST_TABLES or self._paths() > MOST_PATHS
+
+    def add(self, frame: Frame, seq: int, loaded: Callable[[str], int] | None = None) -> None:
+        """Takes the events of a frame.
+
+        Args:
+            frame: its events belong to the batch, in their order.
+            seq: the frame's sequence in its lane.
+            loaded: the last sequence of the lane that a table has already; rows of frames up to it are left out there.
+
+        Raises:
+            Permanent: the frame's block cannot be opened. Nothing was added; the payload is a dead letter whole.
+        """
+        bodies = frame.bodies()
+        try:
+            facts = [facts_of(request) for request in frame.requests]
+        except (msgspec.MsgspecError, OverflowError, RecursionError) as exc:
+            raise Permanent(f"a request of the frame cannot be read: {exc}") from exc
+        number = len(self._frames)
+        self._frames.append((seq, frame))
+        self._seen += len(bodies)
+        self._bytes += sum(frame.sizes)
+        skipped: dict[str, bool] = {}
+        for index, (head, body) in enumerate(zip(frame.heads, bodies, strict=True)):
+            try:
+                event = self._decode(body, head, facts[head.request])
+                chosen = self._choose(event, body, frame.trusted_hints)
+            except _BadEvent as bad:
+                self._dead.append(DeadEvent(seq, index, head, body, bad.reason, bad.detail))
+                continue
+            if isinstance(chosen, Drop):
+                self._dropped[chosen.reason] += 1
+            else:
+                self._place(event, chosen, number, index, seq, skipped, loaded)
+
+    def take(self) -> ShapedBatch:
+        """Ends the batch and returns it; the shaper is then empty."""
+        frames, indexes = np.array(self._event_frames, dtype=np.int32), np.array(self._event_indexes, dtype=np.int32)
+        sequences = np.array([seq for seq, _ in self._frames], dtype=np.int64)
+        events = sequences[frames] * SEQUENCE_FACTOR + indexes if len(frames) else np.array([], dtype=np.int64)
+        active = list(self._active.values())
+        rows = {table.name: np.array(table.rows, dtype=np.int32) for table in active}
+        sharing = [table for table in active if table.spec.shared]
+        spreads = spread(self._shared.take(), [rows[table.name] for table in sharing], len(frames))
+        shared = {table.name: columns for table, columns in zip(sharing, spreads, strict=True)}
+        tables: dict[str, RawTable] = {}
+        for table in active:
+            own = [column for tree in table.trees.values() for column in tree.take()]
+            ordinals = rows[table.name]
+            tables[table.name] = RawTable(
+                table.name,
+                table.spec,
+                ordinals,
+                events[ordinals],
+                [*shared.get(table.name, []), *own],
+                table.reserved,
+                dict(table.hints),
+            )
+            table.rows = array("i")
+            table.hints.clear()
+        batch = ShapedBatch(tables, self._dead, self._dropped, Counter(self._notes), self._seen, self._frames, frames, indexes)
+        if self._paths() > MOST_PATHS or len(self._tables) > MOST_TABLES:
+            self._forget()
+        self._begin()
+        return batch
+
+    def _begin(self) -> None:
+        self._active: dict[str, _Table] = {}
+        self._frames: list[tuple[int, Frame]] = []
+        self._event_frames = array("i")
+        self._event_indexes = array("i")
+        self._dead: list[DeadEvent] = []
+        self._dropped: Counter[DropReason] = Counter()
+        self._notes.clear()
+        self._hints: dict[Path, tuple[Kind, str]] = {}
+        self._seen = 0
+        self._bytes = 0
+
+    def _forget(self) -> None:
+        """Drops what is remembered between batches."""
+        self._notes: Counter[str] = Counter()
+        self._tables: dict[str, _Table] = {}
+        self._by_key: dict[str, str] = {}
+        self._shared = Tree(self._layout.shared_root, self.rules.namer, self._notes)
+
+    def _paths(self) -> int:
+        return self._shared.size + sum(tree.size for table in self._tables.values() for tree in table.trees.values())
+
+    def _decode(self, body: bytes, head: Head, facts: RequestFacts) -> Event:
+        try:
+            return materialise(body, head, facts)
+        except RecursionError:
+            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than the decoder can follow") from None
+        except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError) as exc:
+            return self._decode_odd(body, head, facts, exc)
+
+    def _decode_odd(self, body: bytes, head: Head, facts: RequestFacts, first: Exception) -> Event:
+        """Reads what Python's own decoder understands and msgspec does not: numbers out of range, NaN, half surrogates."""
+        odd: Counter[str] = Counter()
+
+        def number(text: str) -> float | None:
+            value = float(text)
+            if value - value == 0:  # neither infinite nor NaN
+                return value
+            odd[NOT_FINITE] += 1
+            return None
+
+        def integer(text: str) -> int | str:
+            return int(text) if len(text) <= 400 else text
+
+        try:
+            value = json.loads(body, parse_float=number, parse_int=integer, parse_constant=number)
+            if not isinstance(value, dict):
+                raise _BadEvent(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, found {type(value).__name__}")
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            event = materialise(text, head, facts)
+        except RecursionError:
+            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than the decoder can follow") from None
+        except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError):
+            raise _BadEvent(DeadReason.MALFORMED_JSON, f"the body is not a JSON object: {first}") from None
+        self._notes.update(odd)
+        return event
+
+    def _choose(self, event: Event, body: bytes, trusted: bool) -> str | Drop | None:
+        """Returns the table that a function or the template chose, None for the layout's choice, or why the event is left out."""
+        if self._hints:
+            self._hints = {}
+        if trusted and may_hold_hints(body):  # of anybody else the builder leaves such keys out wherever they are
+            table = self._take_hints(event)
+            if table is not None:
+                return table
+        if self._template is None:
+            return None
+        outcome = self._template.table(event, self._site)
+        if isinstance(outcome, Dead):
+            raise _BadEvent(outcome.reason, outcome.detail)
+        return self.rules.namer.table(outcome) if isinstance(outcome, str) else outcome
+
+    def _take_hints(self, event: Event) -> str | None:
+        """Takes a function's hints out of an event; returns the table it chose."""
+        try:
+            hints, table = take_hints(event, Whole)
+        except RecursionError:
+            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than hints are looked for") from None
+        for path, hint in hints.items():
+            forced = type_of_hint(hint)
+            if forced is None:
+                self._notes[HINTS_IGNORED] += 1
+            else:
+                self._hints[path] = forced
+        return self.rules.namer.table(table) if type(table) is str and table else None
+
+    def _place(
+        self,
+        event: Event,
+        chosen: str | None,
+        number: int,
+        index: int,
+        seq: int,
+        skipped: dict[str, bool],
+        loaded: Callable[[str], int] | None,
+    ) -> None:
+        shared, rows = self._layout.place(event, chosen)
+        ordinal = len(self._event_frames)
+        placed = False
+        for name, root, own in rows:
+            table = self._active.get(name) or self._activate(name)
+            if loaded is not None:
+                skip = skipped.get(name)
+                if skip is None:
+                    skip = skipped[name] = seq <= loaded(table.name)
+                if skip:
+                    continue
+            if own:
+                tree = table.trees.get(root)
+                if tree is None:
+                    tree = table.trees[root] = Tree(root, self.rules.namer, self._notes)
+                tree.add(own, len(table.rows))
+            table.rows.append(ordinal)
+            if self._hints:
+                table.hints.update(self._hints)
+            placed = True
+        if placed:
+            self._event_frames.append(number)
+            self._event_indexes.append(index)
+            if shared is not None:
+                self._shared.add(shared, ordinal)
+
+    def _activate(self, name: str) -> _Table:
+        """Returns the table of a name, starting it where the batch has none yet; names the destination takes for one are one."""
+        key = self.rules.namer.key(name)
+        name = self._by_key.setdefault(key, name)
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = _Table(name, self._layout.spec(name), self.rules)
+        self._active[name] = table
+        return table
+
+
+class _BadEvent(Exception):
+    """One event cannot be used; caught where its origin is known."""
+
+    def __init__(self, reason: DeadReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
