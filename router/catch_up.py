@@ -1,0 +1,108 @@
+"""Catching up: a lane that is behind reads EVENTS for itself until it is level with the front of its site.
+
+It decides as the site's reading did: by the front's remembered verdicts where they reach back far enough, else by a window of its
+own, filled from EVENTS (`router/history.py`). It sends in order and waits while the queue is full; nobody waits for it.
+
+Near the front it joins (see `router/lane.py`). It never sends a frame beyond the front: those the site's reading will offer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
+
+from router.arrival import Arrival
+from router.dedupe import Window
+from router.history import judge, open_reader, remember
+from router.lane import Cursor, Lane
+from router.match import match
+from shared import topology
+from shared.errors import Permanent
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import Message
+
+QUIET_SECONDS = 1.0
+"""When EVENTS gives nothing for so long, it is asked whether there is anything left at all."""
+
+log = logging.getLogger(__name__)
+
+
+async def run_lane(lane: Lane, broker: Broker, new_window: Callable[[], Window] | None) -> None:
+    """Does the work of a lane for ever: live while it can, catching up when it must.
+
+    Args:
+        new_window: makes an empty window like the site's own; None: the site does not look for repeats.
+    """
+    while True:
+        await lane.send_pending()
+        while lane.cursor is not None:
+            await _catch_up(lane, lane.cursor, broker, new_window)
+
+
+async def _catch_up(lane: Lane, cursor: Cursor, broker: Broker, new_window: Callable[[], Window] | None) -> None:
+    """Reads from the cursor on, until the lane is level or the verdicts it relies on are forgotten."""
+    window = None if new_window is None or lane.front.knows(cursor.seq) else new_window()
+    log.info("connection catches up", extra={"connection": lane.name, "seq": cursor.seq, "window": window is not None})
+    async with open_reader(broker, lane.sender.site, cursor.seq, cursor.at_seconds, window) as reader:
+        while True:
+            message = await reader.next(QUIET_SECONDS)
+            if message is None:
+                if await _is_level(lane, cursor, broker):
+                    return lane.go_live()
+                continue
+            if message.seq < cursor.seq:
+                remember(window, message)
+                continue
+            if message.seq > (lane.join_after if lane.accepting else lane.front.seq):
+                return lane.go_live()
+            if window is None and new_window is not None and not lane.front.knows(message.seq):
+                return None
+            await _forward(lane, cursor, message, window)
+            _join_when_near(lane, cursor, message)
+            if cursor.seq > (lane.join_after if lane.accepting else lane.front.seq):
+                return lane.go_live()
+
+
+async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window | None) -> None:
+    total = 0
+    try:
+        arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=lane.rules.needs_heads)
+        total = len(arrival)
+        if window is None:
+            arrival.repeated = lane.front.repeated(message.seq)
+        else:
+            judge(window, arrival)
+        if not cursor.in_gap(message.seq):
+            matched = match(lane.rules, arrival)
+            parcel = lane.parcel(arrival, matched)
+            lane.count_drops(matched)
+            if parcel is not None:
+                await lane.send(parcel)
+    except Permanent as exc:
+        # the site's reading dead-lettered it under the same id, unless it never came so far
+        await lane.sender.bury_frame(message.seq, message.at_seconds, message.payload, str(exc))
+    cursor.seq = message.seq + 1
+    cursor.at_seconds = message.at_seconds
+    cursor.events_before += total
+    lane.note_moved()
+
+
+def _join_when_near(lane: Lane, cursor: Cursor, message: Message) -> None:
+    if not lane.accepting and message.waiting <= lane.max_frames // 2 and cursor.seq <= lane.front.seq:
+        lane.collect()
+
+
+async def _is_level(lane: Lane, cursor: Cursor, broker: Broker) -> bool:
+    """Asks EVENTS whether it holds any frame from the cursor on, up to where the lane has to come."""
+    front = lane.front.seq
+    try:
+        last = (await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(lane.sender.site))).seq or 0
+    except NotFoundError:
+        last = 0
+    except (APIError, NatsError, OSError, TimeoutError):
+        return False
+    # a frame that came while we asked would be offered to nobody: ask again
+    return last < cursor.seq and (lane.accepting or lane.front.seq == front)

@@ -1,0 +1,49 @@
+"""The front of a site: how far its own reading has come, and what it decided of the last frames.
+
+Connections that are behind measure themselves against it. The verdicts on repeats are kept for as many frames as fit, so that a
+connection which was stopped for a short while need not build a window of its own to decide alike.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+MAX_VERDICTS = 200_000
+"""Indexes of repeated events that are remembered, over all frames; some megabytes."""
+
+
+class Front:
+    """`seq`: the last frame that was offered to the connections; `events`: how many events were offered since the start."""
+
+    def __init__(self, seq: int, at_seconds: float, max_verdicts: int = MAX_VERDICTS) -> None:
+        self.seq = seq
+        self.at_seconds = at_seconds
+        self.events = 0
+        self._max = max_verdicts
+        self._known_after = seq
+        self._order: deque[int] = deque()
+        self._repeated: dict[int, Sequence[int]] = {}
+        self._size = 0
+
+    def advance(self, seq: int, at_seconds: float, events: int, repeated: Sequence[int]) -> None:
+        """Notes that a frame is offered now."""
+        self.seq = seq
+        self.at_seconds = at_seconds
+        self.events += events
+        if repeated:
+            self._order.append(seq)
+            self._repeated[seq] = repeated
+            self._size += len(repeated)
+            while self._size > self._max:
+                oldest = self._order.popleft()
+                self._size -= len(self._repeated.pop(oldest))
+                self._known_after = oldest
+
+    def knows(self, seq: int) -> bool:
+        """Says whether the verdict on a frame is remembered."""
+        return self._known_after < seq <= self.seq
+
+    def repeated(self, seq: int) -> Sequence[int]:
+        """The indexes of repeated events of a frame that is known."""
+        return self._repeated.get(seq, ())

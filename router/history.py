@@ -1,0 +1,45 @@
+"""Reading the frames of a site again from EVENTS, with a window of their own for repeats.
+
+A window is a function of the ids seen since `Window.history_start` (see `router/dedupe.py`). So one that reads the frames from
+there on decides of each later frame what the site's first reading decided, whenever and wherever that was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from router.arrival import Arrival
+from router.dedupe import Window
+from shared import topology
+from shared.errors import Permanent
+from shared.frame import decode_ids
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import Message, StreamReader
+
+
+def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: Window | None) -> StreamReader:
+    """Returns a reader that begins at `seq`, or, where a window must be filled, at the beginning of that frame's window.
+
+    Args:
+        at_seconds: a time not later than the frame's; 0 if unknown, which reads from the beginning.
+    """
+    subject = topology.events_filter(site)
+    if window is None:
+        return StreamReader(broker, topology.EVENTS, subject, start_seq=max(1, seq))
+    start = window.history_start(at_seconds)
+    if start <= 0:
+        return StreamReader(broker, topology.EVENTS, subject)
+    return StreamReader(broker, topology.EVENTS, subject, start_seconds=start)
+
+
+def remember(window: Window | None, message: Message) -> None:
+    """Fills the window with a frame that is not routed again; one that is unreadable holds nothing to remember."""
+    if window is not None:
+        with contextlib.suppress(Permanent):
+            window.seen(decode_ids(message.payload), message.at_seconds)
+
+
+def judge(window: Window | None, arrival: Arrival) -> None:
+    """Notes on the arrival which of its events the site has seen, and remembers them."""
+    if window is not None:
+        arrival.repeated = window.seen(arrival.ids, arrival.at_seconds)

@@ -1,0 +1,267 @@
+"""A lane: what one connection gets of its site, strictly in order, however slow it is.
+
+The promise is this. *Whoever puts frame S into a connection's queue knows that every frame before S that the connection wants is
+in the queue already.* A lane keeps it by sending one frame at a time, the next only after the broker has the one before; a router
+that takes over keeps it by starting at a stored position up to which it was kept; and so any two routers, also one that woke up
+after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader knows them.
+
+A lane is either *live*: the site's reading offers it each frame and it holds a few of them in memory. Or it is *behind*: it has a
+cursor, and reads EVENTS for itself (`router/catch_up.py`). It falls behind when its memory is full and its queue takes no more, so
+that the site's reading never waits for it; then nothing of it is in memory, and its cursor is stored with the site's position.
+
+`accepting` and `behind` together mean joining: the cursor is close to the front, new frames are collected meanwhile, and when the
+cursor reaches the frame after which collecting began, the lane is live. No frame can be lost or taken twice between: `accepting`
+changes only between two frames of the front, and nothing is awaited in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from router.arrival import Arrival
+from router.front import Front
+from router.match import Matched, match
+from router.rules import ConnectionRules
+from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from shared.errors import Permanent, QueueFull, Transient
+from shared.outcome import DropReason
+from shared.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What a lane sends of one frame: `events` of the `total` it holds. `events_before`: `Front.events` before the frame."""
+
+    seq: int
+    at_seconds: float
+    events_before: int
+    payload: bytes
+    events: int
+    total: int
+    revision: int
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for what was owed
+    at the start."""
+
+    seq: int
+    at_seconds: float
+    events_before: int
+    gaps: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def in_gap(self, seq: int) -> bool:
+        """Says whether the connection was disabled when a frame came."""
+        return any(first <= seq and (last is None or seq <= last) for first, last in self.gaps)
+
+
+class Lane:
+    """The way of one connection. Its task is `router.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
+
+    def __init__(
+        self,
+        rules: ConnectionRules,
+        front: Front,
+        sender: Sender,
+        telemetry: Telemetry,
+        *,
+        max_frames: int,
+        max_bytes: int,
+        cursor: Cursor | None = None,
+        on_moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.rules = rules
+        self.front = front
+        self.sender = sender
+        self.telemetry = telemetry
+        self.cursor = cursor
+        """Where the lane is while it is behind; None: it is live."""
+        self.accepting = cursor is None
+        self.join_after = 0
+        """While joining: the last frame that the cursor has to bring; later ones are collected."""
+        self._join_events = 0
+        self.blocked = False
+        """The queue took no more when it was asked last."""
+        self._pending: deque[Parcel] = deque()
+        self._pending_bytes = 0
+        self.max_frames = max_frames
+        """How many frames it holds in memory."""
+        self._max_bytes = max_bytes
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._on_moved = on_moved
+        telemetry.gauge("router_connection_stopped", int(self.behind), connection=self.name)
+
+    @property
+    def name(self) -> str:
+        """Name of the connection."""
+        return self.rules.name
+
+    @property
+    def behind(self) -> bool:
+        """Says whether the lane reads EVENTS for itself."""
+        return self.cursor is not None
+
+    @property
+    def idle(self) -> bool:
+        """Says whether everything that was offered is in the queue."""
+        return self.cursor is None and not self._pending
+
+    @property
+    def is_full(self) -> bool:
+        """Says whether a further frame would exceed the memory."""
+        return len(self._pending) >= self.max_frames or self._pending_bytes >= self._max_bytes
+
+    def place(self) -> Cursor:
+        """Returns the first frame that is not known to be in the queue."""
+        if self.cursor is not None:
+            return self.cursor
+        if self._pending:
+            first = self._pending[0]
+            return Cursor(first.seq, first.at_seconds, first.events_before)
+        return Cursor(self.front.seq + 1, self.front.at_seconds, self.front.events)
+
+    # -- called by the site's reading
+
+    def prepare(self, arrival: Arrival) -> Parcel | None:
+        """Decides what the connection gets of a frame that is about to become the front; None: nothing.
+
+        Raises:
+            Permanent: the frame is damaged inside.
+        """
+        matched = match(self.rules, arrival)
+        self.count_drops(matched)
+        return self.parcel(arrival, matched)
+
+    def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
+        """Wraps what passed."""
+        if matched.indexes is not None and not matched.indexes:
+            return None
+        events = len(arrival) if matched.indexes is None else len(matched.indexes)
+        if not events:
+            return None
+        payload = arrival.payload_of(matched.indexes)
+        return Parcel(arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision)
+
+    def take(self, parcel: Parcel) -> None:
+        """Collects a parcel; the caller looked at `accepting` and `is_full`."""
+        self._pending.append(parcel)
+        self._pending_bytes += len(parcel.payload)
+        self._wake.set()
+
+    def fall_behind(self) -> None:
+        """Forgets what is collected; it will be read from EVENTS again."""
+        place = self.place()
+        self._forget()
+        self.accepting = False
+        if self.cursor is None:
+            self.cursor = place
+            self.telemetry.gauge("router_connection_stopped", 1, connection=self.name)
+            log.warning("connection is stopped, its queue is full", extra={"connection": self.name, "seq": place.seq})
+        self._wake.set()
+
+    async def wait_moved(self, timeout_seconds: float) -> bool:
+        """Waits until a frame is in the queue that was not before; False: none was within the time."""
+        self._moved.clear()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def wait_idle(self) -> None:
+        """Waits until a live lane has sent all it holds; one that is behind or whose queue is full is not waited for."""
+        while self.cursor is None and self._pending and not self.blocked:
+            await self.wait_moved(1.0)
+
+    # -- called by the lane's task
+
+    def collect(self) -> None:
+        """Begins to join: from the next frame on, what is offered is collected."""
+        self.accepting = True
+        self.join_after = self.front.seq
+        self._join_events = self.front.events
+
+    def go_live(self) -> None:
+        """Ends being behind. Frames the cursor never met although it passed them are gone from EVENTS: they are counted."""
+        cursor = self.cursor
+        if cursor is None:
+            return
+        missing = (self._join_events if self.accepting else self.front.events) - cursor.events_before
+        if missing > 0:
+            self.telemetry.count("router_events_dropped_total", missing, connection=self.name, reason=DropReason.EXPIRED)
+            log.error(
+                "events are lost: EVENTS did not keep them for long enough", extra={"connection": self.name, "events": missing}
+            )
+        self.cursor = None
+        self.accepting = True
+        self.telemetry.gauge("router_connection_stopped", 0, connection=self.name)
+        log.info("connection has caught up", extra={"connection": self.name, "seq": cursor.seq})
+
+    async def send_pending(self) -> None:
+        """Sends what is collected, until the lane falls behind. Ends only then."""
+        while self.cursor is None:
+            if not self._pending:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            parcel = self._pending[0]
+            sent = await self.send(parcel)
+            # falling behind while the frame was under way put the cursor on it
+            cursor: Cursor | None = self.cursor
+            if cursor is None:
+                self._pending.popleft()
+                self._pending_bytes -= len(parcel.payload)
+            elif sent and cursor.seq == parcel.seq:
+                cursor.seq += 1
+                cursor.events_before += parcel.total
+            self.note_moved()
+
+    def note_moved(self) -> None:
+        """Tells whoever waits that the lane has come further."""
+        self._moved.set()
+        self._on_moved()
+
+    async def send(self, parcel: Parcel) -> bool:
+        """Puts a parcel into the queue, however long it takes. False: the lane fell behind meanwhile and it is not known to be in."""
+        was_behind = self.behind
+        full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
+        while True:
+            try:
+                await self.sender.try_send(self.name, parcel.revision, parcel.seq, parcel.payload, parcel.events)
+            except QueueFull:
+                self.blocked = True
+                pause = full.next()
+            except Permanent as exc:
+                await self.sender.bury_frame(parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
+                return True
+            except Transient as exc:
+                log.warning("frame cannot be queued yet", extra={"connection": self.name, "seq": parcel.seq, "error": str(exc)})
+                pause = fault.next()
+            else:
+                self.blocked = False
+                self.telemetry.count("router_events_forwarded_total", parcel.events, connection=self.name)
+                return True
+            if self.behind and not was_behind:
+                return False
+            await asyncio.sleep(pause)
+
+    def count_drops(self, matched: Matched) -> None:
+        """Counts what is left out of a frame."""
+        drops: Mapping[DropReason, int] = matched.drops
+        for reason, amount in drops.items():
+            self.telemetry.count("router_events_dropped_total", amount, connection=self.name, reason=reason)
+        if matched.errors:
+            self.telemetry.count("router_filter_errors_total", matched.errors, connection=self.name)
+
+    def _forget(self) -> None:
+        self._pending.clear()
+        self._pending_bytes = 0

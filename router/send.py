@@ -1,0 +1,95 @@
+"""Putting one frame into a connection's queue, and an unreadable one into the dead letters, for as long as it takes.
+
+The id of a message is made of where the frame came from, for whom and under which revision of the project, so that a frame sent
+again by a router that died is stored once. Within a lane the sequence tells the loader the same for longer than the broker's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from shared import topology
+from shared.dead import DeadLetter, bury
+from shared.errors import Permanent, Transient
+from shared.headers import Place, write_place
+from shared.jetstream.publisher import Publisher
+from shared.outcome import DeadReason
+from shared.telemetry import Telemetry
+
+STAGE = "router"
+FULL_SECONDS = (0.05, 1.0)
+"""First and longest pause while a queue is full: short, because it is the loader that would wait for us next."""
+FAULT_SECONDS = (0.25, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Sends the frames of one lane of one site.
+
+    Args:
+        lane: `Penstock-Lane` of everything it sends.
+        source: makes message ids unique: the incarnation of EVENTS, or the id of a replay.
+    """
+
+    def __init__(self, publisher: Publisher, telemetry: Telemetry, site: str, lane: str, source: str) -> None:
+        self._publisher = publisher
+        self._telemetry = telemetry
+        self.site = site
+        self.lane = lane
+        self._source = source
+
+    async def try_send(self, connection: str, revision: int, seq: int, payload: bytes, events: int) -> None:
+        """Publishes once, and returns when the frame is durable.
+
+        Raises:
+            QueueFull, NotConnected, Transient: not known to be stored; send the same again.
+            Permanent: the broker can never take it.
+        """
+        await self._publisher.publish(
+            topology.deliver_subject(connection),
+            payload,
+            msg_id=f"{self._source}.{seq}.{connection}.{revision}",
+            headers=write_place(Place(self.lane, seq, events)),
+        )
+
+    async def bury_frame(self, seq: int, at_seconds: float, payload: bytes, why: str, connection: str | None = None) -> None:
+        """Puts a frame into the dead letters whole; returns when it is durable, however long that takes."""
+        letter = DeadLetter(
+            stage=STAGE,
+            site=self.site,
+            reason=DeadReason.FRAME_UNREADABLE,
+            detail=why,
+            body=payload,
+            at=at_seconds,
+            origin=f"{self.lane}:{seq}",
+            connection=connection,
+        )
+        name = connection or self.site
+        pause = Pause(FAULT_SECONDS)
+        while True:
+            try:
+                await bury(self._publisher, STAGE, name, [letter], f"{self._source}.{seq}.{STAGE}.{name}")
+                break
+            except Permanent as exc:
+                log.error("unreadable frame is too large for a dead letter", extra={"seq": seq, "error": str(exc)})
+                break
+            except Transient as exc:
+                log.warning("dead letter cannot be stored yet", extra={"seq": seq, "error": str(exc)})
+                await asyncio.sleep(pause.next())
+        self._telemetry.count("router_events_dead_total", site=self.site, reason=DeadReason.FRAME_UNREADABLE)
+        log.error("frame is in the dead letters", extra={"site": self.site, "seq": seq, "error": why, "connection": connection})
+
+
+class Pause:
+    """Back-off: each pause is twice the one before, up to a limit."""
+
+    def __init__(self, bounds: tuple[float, float]) -> None:
+        self._first, self._longest = bounds
+        self._next = self._first
+
+    def next(self) -> float:
+        """Returns how long to wait now, in seconds."""
+        now, self._next = self._next, min(self._next * 2, self._longest)
+        return now

@@ -1,0 +1,103 @@
+"""What a site's router must not forget: one value of the bucket `state` per site, written by compare-and-set.
+
+The position and the marks of the connections that are behind stand in the same value, so that no write can move the position past
+a frame that somebody still has to get. Whoever takes over a site writes at once; from then on every write of the router before it
+fails, and it stops.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared import topology
+from shared.errors import Conflict, Fenced, Transient
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a connection is that did not get everything up to the position.
+
+    Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from there
+    to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was disabled.
+    """
+
+    seq: int
+    at_seconds: float
+    owed: int = 0
+    gaps: list[tuple[int, int | None]] = []
+
+
+class SiteState(msgspec.Struct, frozen=True, kw_only=True):
+    """Every frame of `incarnation` of EVENTS up to `position` is in the queue of every connection that wants it, but for `behind`.
+
+    `at_seconds` is not later than the time of the next frame. `epoch` says whose lease wrote it, for people.
+    """
+
+    version: int = 1
+    epoch: int = 0
+    incarnation: str = ""
+    position: int = 0
+    at_seconds: float = 0.0
+    behind: dict[str, Mark] = {}
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(SiteState).decode
+
+
+def state_key(site: str) -> str:
+    """The key of a site in the bucket `state`."""
+    return f"router.{site}"
+
+
+class StateKeeper:
+    """Reads and writes the state of one site; knows the revision it expects to replace."""
+
+    def __init__(self, broker: Broker, site: str) -> None:
+        self._bucket = Bucket(broker, topology.STATE_BUCKET)
+        self._key = state_key(site)
+        self._revision = 0
+        self._unsure: bytes | None = None
+        """What was written last without an answer: it may have come through."""
+
+    async def load(self) -> SiteState | None:
+        """Returns the state, None if the site was never routed.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        entry = await self._bucket.get(self._key)
+        if entry is None or entry.value is None:
+            return None
+        self._revision = entry.revision
+        return _decode(entry.value)
+
+    async def save(self, state: SiteState) -> None:
+        """Replaces what `load` or `save` saw last.
+
+        Raises:
+            Fenced: somebody else wrote in between.
+            NotConnected, Transient: not known to be written; save again.
+        """
+        value = _encode(state)
+        try:
+            self._revision = await self._put(value)
+        except Conflict as exc:
+            raise Fenced(f"another router has written the state {self._key}; leaving the site to it") from exc
+        except Transient:
+            self._unsure = value
+            raise
+        self._unsure = None
+
+    async def _put(self, value: bytes) -> int:
+        try:
+            return await self._bucket.put(self._key, value, revision=self._revision)
+        except Conflict:
+            if self._unsure is None:
+                raise
+            entry = await self._bucket.get(self._key)
+            # the epoch in the value is of one holder only: equal bytes are our own write, whose answer was lost
+            if entry is None or entry.value != self._unsure:
+                raise
+            return await self._bucket.put(self._key, value, revision=entry.revision)
