@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from shared.errors import Transient
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Stop:
+    """Tells a piece of work on its thread that nobody wants it any more; it must not make anything visible then."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Asks for the end."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raises if the end was asked for; called between steps, and last before what cannot be taken back.
+
+        Raises:
+            Transient: it was.
+        """
+        if self._event.is_set():
+            raise Transient("cancelled")
 
 
 class ThreadGate:

@@ -315,6 +315,18 @@ class QueueReader(StreamReader):
         self._replies: dict[int, str] = {}
         self._last_ack = ""
 
+    async def count(self) -> int:
+        """Returns how many messages the queue holds, handed out or not.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        try:
+            info = await self._broker.js.stream_info(self._stream, subjects_filter=self._subject)
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot count {self._subject}: {exc or type(exc).__name__}") from exc
+        return sum((info.state.subjects or {}).values())
+
     async def ack(self, seqs: list[int]) -> None:
         """Tells the broker that the work of these messages is done. A lost acknowledgement means that they come again.
 

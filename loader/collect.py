@@ -1,0 +1,114 @@
+"""Which frames make up the next load of a connection, and when: the policy of batch and stream mode, without doing anything.
+
+Batch mode holds frames, still packed as they came, until the period of the oldest is over or a bound is reached. Stream mode takes
+what is there. Either way a load is cut into chunks, so that memory is bounded by chunks and not by the backlog, and a chunk holds
+frames of one lane only, because a load plan is a range of one lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shared.headers import Place
+from shared.jetstream.reader import Message
+
+CHUNK_EVENTS = 20_000
+"""Events shaped and loaded at once: beyond, COPY gains nothing and memory grows (bench/RESULTS.md)."""
+
+CHUNK_BYTES = 8 * 1024 * 1024
+"""Packed bytes of frames in a chunk; bodies are about five times that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A frame of the queue, packed, and its place."""
+
+    message: Message
+    place: Place
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory."""
+        return len(self.message.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """When held frames are due."""
+
+    period_seconds: float
+    """0 in stream mode."""
+    max_events: int
+    max_bytes: int
+
+
+class Holding:
+    """Frames that wait for their load, in the order of the queue."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._frames: list[Held] = []
+        self.events = 0
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, held: Held) -> None:
+        """Takes a frame in."""
+        self._frames.append(held)
+        self.events += held.place.events
+        self.bytes += held.size
+
+    def due_in(self, now_seconds: float) -> float | None:
+        """Returns the seconds until the load is due, 0 if it is, None while nothing is held."""
+        if not self._frames:
+            return None
+        if self.full:
+            return 0.0
+        return max(0.0, self._frames[0].message.at_seconds + self._bounds.period_seconds - now_seconds)
+
+    @property
+    def full(self) -> bool:
+        """Whether a bound of size is reached; take no more then."""
+        return self.events >= self._bounds.max_events or self.bytes >= self._bounds.max_bytes
+
+    def oldest_seconds(self, now_seconds: float) -> float:
+        """Returns the age of the oldest frame held."""
+        return now_seconds - self._frames[0].message.at_seconds if self._frames else 0.0
+
+    def take(self) -> list[Held]:
+        """Returns all frames and holds none."""
+        taken, self._frames = self._frames, []
+        self.events = self.bytes = 0
+        return taken
+
+
+def chunks(
+    frames: Sequence[Held], ends: dict[str, int], max_events: int = CHUNK_EVENTS, max_bytes: int = CHUNK_BYTES
+) -> Iterator[list[Held]]:
+    """Cuts frames into loads: one lane each, bounded, order kept within a lane.
+
+    Args:
+        ends: by lane, the last sequence of a plan that was made before a crash: its range is a load of its own, again.
+    """
+    lanes: dict[str, list[Held]] = {}
+    for held in frames:
+        lanes.setdefault(held.place.lane, []).append(held)
+    for lane, mine in lanes.items():
+        chunk: list[Held] = []
+        events = size = 0
+        end = ends.get(lane, 0)
+        for held in mine:
+            planned = held.place.seq <= end
+            crosses = chunk and chunk[-1].place.seq <= end < held.place.seq
+            full = chunk and not planned and (events + held.place.events > max_events or size + held.size > max_bytes)
+            if crosses or full:
+                yield chunk
+                chunk, events, size = [], 0, 0
+            chunk.append(held)
+            events += held.place.events
+            size += held.size
+        if chunk:
+            yield chunk

@@ -1,0 +1,65 @@
+"""The loader as a service: one `ConnectionLoader` for every enabled connection of the applied project.
+
+Every replica of this service tries for every connection; the lease decides which one loads it. A connection whose definition
+changes, or whose site's or destination's does, is stopped where it is and started anew; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from loader.connection import ConnectionLoader, Definition
+from loader.contract import Environment
+from loader.destinations import Destinations
+from shared.project import Project
+from shared.service import ServiceContext
+from shared.threads import ThreadGate
+
+THREADS = 8
+
+log = logging.getLogger(__name__)
+
+
+async def main(context: ServiceContext) -> None:
+    """Loads every connection of the project until the service drains."""
+    gate = ThreadGate(THREADS, "loader")
+    destinations = Destinations(Environment(gate))
+    running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
+    try:
+        async with asyncio.TaskGroup() as group:
+            while not context.draining.is_set():
+                snapshot = context.config.current
+                wanted = definitions(snapshot.project)
+                for name, (definition, task) in list(running.items()):
+                    if wanted.get(name) != definition:
+                        await _stop(task)
+                        del running[name]
+                        context.health.good(f"connection {name}")
+                for name, definition in wanted.items():
+                    if name not in running:
+                        loader = ConnectionLoader(context, name, definition, destinations, gate)
+                        running[name] = (definition, group.create_task(loader.run(), name=f"load-{name}"))
+                changed = asyncio.ensure_future(context.config.changed(snapshot))
+                draining = asyncio.ensure_future(context.draining.wait())
+                await asyncio.wait({changed, draining}, return_when=asyncio.FIRST_COMPLETED)
+                for waiter in (changed, draining):
+                    waiter.cancel()
+    finally:
+        gate.close()
+
+
+def definitions(project: Project) -> dict[str, Definition]:
+    """Returns what is to be loaded, by connection."""
+    return {
+        name: Definition(connection, project.sites[connection.site], project.destinations[connection.destination])
+        for name, connection in project.connections.items()
+        if connection.enabled
+    }
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
