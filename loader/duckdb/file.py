@@ -11,7 +11,6 @@ and is waited for. Commit means durable: DuckDB syncs its log before it returns.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,8 @@ from loader.contract import Environment
 from loader.duckdb.errors import is_locked, translate
 from loader.duckdb.statements import SETTINGS
 from loader.sql import literal
-from shared.errors import RowsRejected, Transient
+from shared.errors import RowsRejected
+from shared.threads import Stop
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,26 +31,6 @@ T = TypeVar("T")
 SHARE_SECONDS = 0.1
 RETRY_SECONDS = 0.02
 MAX_RETRY_SECONDS = 0.25
-
-
-class Stop:
-    """Tells a piece of work on its thread that nobody wants it any more; it must not commit then."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Asks for the end."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raises if the end was asked for; called before every COMMIT.
-
-        Raises:
-            Transient: it was.
-        """
-        if self._event.is_set():
-            raise Transient("cancelled")
 
 
 Work = Callable[["duckdb.DuckDBPyConnection", Stop], T]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
-from loader.duckdb.file import Stop
 from loader.duckdb.types import fold, kind_of, native_of, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
 from shared.errors import Permanent
+from shared.threads import Stop
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from loader.contract import LoadPlan, LoadReport, TableLoad
 from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
-from loader.duckdb.file import Stop
 from loader.duckdb.types import fold
 from loader.sql import identifier
 from shared.errors import Fenced, RowsRejected, TableChanged
+from shared.threads import Stop
 
 if TYPE_CHECKING:
     import duckdb

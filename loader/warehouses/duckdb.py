@@ -37,11 +37,12 @@ from loader.contract import (
 )
 from loader.duckdb import patch as patches
 from loader.duckdb import write
-from loader.duckdb.file import DatabaseFile, Stop
+from loader.duckdb.file import DatabaseFile
 from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, qualified
 from shared.errors import NotConnected, SetupError
+from shared.threads import Stop
 from shared.units import ByteSize, Duration
 
 if TYPE_CHECKING:

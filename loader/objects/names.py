@@ -1,0 +1,106 @@
+"""Names of objects: the plan is the name, so that a repeat of a load overwrites itself instead of adding rows.
+
+    {table}/dt={date}/hr={hour}/<connection>-<lane>-<first>-<last>-<part>.parquet
+
+Pure. Rows are divided by their own time, never by the clock: a repeat an hour later must find the same names. The time of a row is
+its `received_at`, else its `timestamp`; rows without one go to `unknown`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from loader.contract import LoadPlan, TableLoad
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DEFAULT_PREFIX = "{table}/dt={date}/hr={hour}/"
+FIELDS = frozenset({"table", "date", "hour"})
+TIME_COLUMNS = ("received_at", "timestamp")
+UNKNOWN = "unknown"
+SEGMENT_BYTES = 200
+"""File systems allow 255 bytes for one segment; the rest is room for what the template puts around it."""
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_-.")
+
+
+def check_prefix(prefix: str) -> None:
+    """Checks a template of prefixes.
+
+    Raises:
+        ValueError: says what is wrong and what is allowed.
+    """
+    try:
+        fields = {
+            field for _, field, spec, conversion in string.Formatter().parse(prefix) if field is not None or spec or conversion
+        }
+    except ValueError as error:
+        raise ValueError(f"prefix {prefix!r} is not readable: {error}") from error
+    unknown = fields - FIELDS
+    if unknown:
+        raise ValueError(f"prefix {prefix!r}: {{{min(map(str, unknown))}}} is not known; known: {{table}}, {{date}}, {{hour}}")
+    if "table" not in fields:
+        raise ValueError(f"prefix {prefix!r} must hold {{table}}, or tables would overwrite each other")
+    if prefix.startswith("/") or ".." in prefix.split("/") or "\0" in prefix:
+        raise ValueError(f"prefix {prefix!r} must stay below the destination's own directory")
+
+
+def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iterator[tuple[str, pa.Table]]:
+    """Yields the objects of one table's rows: path below the destination, and rows in their order.
+
+    Args:
+        load: the rows.
+        plan: what they are of.
+        prefix: template that passed `check_prefix`.
+        extension: such as `parquet` or `ndjson.gz`.
+    """
+    name = f"{segment(plan.connection)}-{segment(plan.lane)}-{plan.first:020d}-{plan.last:020d}-{plan.part}.{extension}"
+    for date, hour, rows in _by_time(load.rows, day="{date}" in prefix, hour="{hour}" in prefix):
+        yield f"{folder(prefix, load.table, date, hour)}/{name}", rows
+
+
+def folder(prefix: str, table: str, date: str = UNKNOWN, hour: str = UNKNOWN) -> str:
+    """Returns where the objects of a table's rows of one hour are, below the destination."""
+    return prefix.strip("/").format(table=segment(table), date=date, hour=hour)
+
+
+def segment(text: str) -> str:
+    """Returns text as one segment of a path: letters and digits of any script stay, others are percent-encoded; never too long."""
+    encoded = "".join(character if character in _PLAIN or character.isalnum() else _percent(character) for character in text)
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]  # neither hidden nor the directory above
+    if encoded.startswith("_"):
+        encoded = "%5F" + encoded[1:]  # readers take names with an underscore for private ones, and `_penstock` is ours
+    if 0 < len(encoded.encode()) <= SEGMENT_BYTES:
+        return encoded
+    tail = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return encoded.encode()[: SEGMENT_BYTES - 17].decode(errors="ignore") + "_" + tail
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _by_time(rows: pa.Table, *, day: bool, hour: bool) -> Iterator[tuple[str, str, pa.Table]]:
+    if not day and not hour:
+        yield "", "", rows
+        return
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    name = next(
+        (name for name in TIME_COLUMNS if name in rows.column_names and pa.types.is_timestamp(rows.schema.field(name).type)), None
+    )
+    if name is None:
+        yield UNKNOWN, UNKNOWN, rows
+        return
+    hours = pc.floor_temporal(rows.column(name), unit="hour" if hour else "day")
+    keys = pc.strftime(hours, format="%Y-%m-%d %H")
+    for key in sorted(pc.unique(keys).to_pylist(), key=lambda key: key or ""):
+        mask = pc.is_null(keys) if key is None else pc.equal(keys, key)
+        date, of_day = key.split(" ") if key is not None else (UNKNOWN, UNKNOWN)
+        yield date, of_day, rows.filter(mask)
