@@ -1,0 +1,64 @@
+# Two commands matter: `make up` and `make test`. Both need Python 3.11 and make, and set up what is missing.
+# PYTHON=python3.12 make setup chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .penstock
+PROJECT ?= examples/shop/penstock.yaml
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup up down test test-servers lint format types unit contract e2e faults bench clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## create the virtual environment and install everything; quick when nothing changed
+
+$(VENV)/.ready: pyproject.toml .ci/setup
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" .ci/setup
+	@touch $@
+
+up: setup ## start the local stack with the sample shop, send events, show what arrived, stay up until Ctrl-C
+	@$(BIN)/penstock up --home "$(HOME_DIR)" --project "$(PROJECT)" --demo
+
+down: setup ## stop the local stack, if it runs in another terminal
+	@$(BIN)/penstock down --home "$(HOME_DIR)"
+
+test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests
+	$(BIN)/pytest
+
+test-servers: setup ## install the servers and clients the tests use: Postgres, Node and its packages
+	@VENV="$(VENV)" .ci/test-servers
+
+lint: setup ## check format and lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: setup ## format, and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: setup ## check types, strictly
+	$(BIN)/mypy
+
+unit: setup ## run the tests without servers
+	$(BIN)/pytest tests/unit tests/meta
+
+contract: setup test-servers ## run the contract suites of the plug-ins
+	$(BIN)/pytest tests/contract
+
+e2e: setup test-servers ## run the tests from outside, with real servers and clients
+	$(BIN)/pytest tests/e2e
+
+faults: setup test-servers ## run the tests that kill, freeze and fill things
+	$(BIN)/pytest tests/faults
+
+bench: setup ## run all benchmarks; BENCH=edge for one
+	@if [ -n "$(BENCH)" ]; then $(BIN)/penstock bench "$(BENCH)"; else for each in $$($(BIN)/penstock bench --json | $(BIN)/python -c 'import json,sys; print(*json.load(sys.stdin))'); do $(BIN)/penstock bench "$$each"; done; fi
+
+clean: ## remove the environment, caches and the local stack's home
+	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down --home "$(HOME_DIR)" >/dev/null || true; fi
+	rm -rf $(VENV) $(HOME_DIR) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""`penstock bench`: the benchmarks of the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+import penstock
+from penstock.options import Setting, at_home
+from shared.errors import SetupError
+
+FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@at_home
+def bench(setting: Setting, name: str | None, arguments: tuple[str, ...]) -> int:
+    """Runs benchmark NAME with its ARGUMENTS; without a name, lists them. They live in a checkout, not in the package.
+
+    \b
+    Example:
+      penstock bench edge
+    """
+    known = benchmarks()
+    if not known:
+        raise SetupError(f"no benchmarks in {FOLDER}; they come with a checkout: git clone, make setup, penstock bench")
+    if name is None:
+        setting.screen.result(known)
+        setting.screen.table(("benchmark", "what"), list(known.items()))
+        return 0
+    if name not in known:
+        raise click.UsageError(f"no benchmark is named {name!r}; known: {', '.join(known)}")
+    extra = ["--json"] if setting.screen.json else []
+    command = [sys.executable, "-m", f"bench.{name}", *arguments, *extra]
+    return subprocess.run(command, cwd=FOLDER.parent, check=False).returncode  # noqa: S603  # a module of ours
+
+
+def benchmarks() -> dict[str, str]:
+    """Returns the benchmarks that can be run and the first line of what they say of themselves; imports none."""
+    found: dict[str, str] = {}
+    for file in sorted(FOLDER.glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if not file.name.startswith("_") and '__name__ == "__main__"' in text:
+            found[file.stem] = text.strip().strip('"').splitlines()[0].strip().strip('"')
+    return found

@@ -1,0 +1,278 @@
+"""`penstock dead list | show | replay | purge`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+from rich.syntax import Syntax
+
+from penstock import exits
+from penstock.letters import Filter, Group, Stored, fetch, find, group, parse_ids, remove
+from penstock.moments import Moment, shown
+from penstock.options import Setting, at_broker
+from penstock.projects import prepare_broker
+from penstock.reach import open_broker
+from penstock.redeliver import Outcome, Redelivery, current_project
+from shared.dead import DeadLetter
+from shared.errors import SetupError
+from shared.jetstream.broker import Broker
+from shared.outcome import DeadReason
+
+SHOWN = 20
+STAGES = ("ingest", "router", "loader")
+
+
+def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the filter options; the command gets a `Filter` as `wanted`."""
+
+    @click.option("--connection", help="Only letters of this connection.")
+    @click.option("--site", help="Only letters of this site.")
+    @click.option("--stage", type=click.Choice(STAGES), help="Only letters of this stage.")
+    @click.option("--reason", type=click.Choice([str(reason) for reason in DeadReason]), help="Only letters with this reason.")
+    @click.option("--since", type=Moment(), help="Only letters since then: 2026-03-01T12:00:00Z, or 15m for how long ago.")
+    @functools.wraps(function)
+    def wrapper(
+        setting: Setting,
+        connection: str | None,
+        site: str | None,
+        stage: str | None,
+        reason: str | None,
+        since: float | None,
+        ids: tuple[str, ...] = (),
+        **rest: Any,
+    ) -> Any:
+        wanted = Filter(parse_ids(ids), connection, site, stage, reason, since)
+        return function(setting, wanted=wanted, **rest)
+
+    return wrapper
+
+
+@click.group()
+def dead() -> None:
+    """Events that could not be processed: kept whole with the reason, until they are replayed, purged or a month old."""
+
+
+@dead.command("list")
+@click.option("--limit", type=click.IntRange(0, 100_000), default=SHOWN, show_default=True, help="Letters to show, newest.")
+@at_broker
+@_filtered
+def list_(setting: Setting, wanted: Filter, limit: int) -> int:
+    """Counts dead letters by stage, connection or site, and reason, and shows the newest.
+
+    \b
+    Example:
+      penstock dead list --connection shop-wh --since 1h
+    """
+    found = asyncio.run(_find(setting, wanted))
+    groups = group(found)
+    letters = [
+        (letter_id, stored.letters[index])
+        for stored in found
+        for letter_id, index in zip(stored.ids(), stored.matching, strict=True)
+    ]
+    newest = letters[-limit:] if limit else []
+    setting.screen.result(
+        {"total": len(letters), "groups": groups, "letters": [_as_json(letter_id, letter) for letter_id, letter in newest]}
+    )
+    if not letters:
+        setting.screen.say("no dead letters")
+        return exits.OK
+    _show_groups(setting, groups)
+    rows = [
+        (
+            letter_id,
+            shown(each.at),
+            each.stage,
+            each.connection or each.site,
+            str(each.reason),
+            each.event or each.type,
+            each.detail[:100],
+        )
+        for letter_id, each in newest
+    ]
+    if rows:
+        columns = ("id", "at (UTC)", "stage", "connection/site", "reason", "event", "detail")
+        setting.screen.table(columns, rows, title=f"The newest {len(rows)} of {len(letters)}")
+    return exits.OK
+
+
+@dead.command()
+@click.argument("letter", metavar="ID")
+@at_broker
+def show(setting: Setting, letter: str) -> int:
+    """Shows one dead letter: the reason, where it came from, and the original bytes.
+
+    \b
+    Example:
+      penstock dead show 17.0
+    """
+    (checked,) = parse_ids([letter])
+    seq, _, index = checked.partition(".")
+    letters = asyncio.run(_fetch(setting, int(seq)))
+    if letters is None or int(index or 0) >= len(letters):
+        raise SetupError(f"no dead letter {letter}; it was replayed, purged or has expired. See: penstock dead list")
+    each = letters[int(index or 0)]
+    setting.screen.result({**_as_json(letter, each), **_body(each)})
+    reason = str(each.reason)
+    meaning = DeadReason(reason).meaning if reason in list(DeadReason) else ""
+    for name, value in (
+        ("reason", f"{reason}: {meaning}" if meaning else reason), ("detail", each.detail), ("stage", each.stage),
+        ("site", each.site), ("connection", each.connection), ("table", each.table), ("at", f"{shown(each.at)} UTC"),
+        ("origin", each.origin), ("messageId", each.message_id), ("key", each.request.key if each.request else None),
+    ):  # fmt: skip
+        if value:
+            setting.screen.say(f"{name:<11} {value}")
+    if not setting.screen.json:
+        setting.screen.say("\noriginal bytes:")
+        text = _body(each).get("body")
+        if text is None:
+            setting.screen.say(repr(each.body))
+        elif setting.screen.out.is_terminal:
+            setting.screen.out.print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
+        else:
+            setting.screen.say(text)
+    return exits.OK
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
+@click.option(
+    "--into", type=click.Choice(["stage", "start"]), default="stage", show_default=True,
+    help="stage: where they failed. start: through routing again, to all connections of the site.",
+)  # fmt: skip
+@click.option("--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for what comes of it.")
+@at_broker
+@_filtered
+def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
+    """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
+
+    Letters of the edge are judged again by its present rules; those that are still bad stay. Exit code 1 if some stayed or failed
+    again.
+
+    \b
+    Examples:
+      penstock dead replay 17.0 17.3
+      penstock dead replay --connection shop-wh --reason type_conflict
+    """
+    _demand_filter(wanted, everything=everything)
+    outcome = asyncio.run(_replay(setting, wanted, into, wait))
+    setting.screen.result(outcome)
+    say = setting.screen.say
+    if outcome.finished:
+        say(f"{outcome.finished} letters of an earlier replay that was interrupted are done")
+    say(f"{outcome.replayed} replayed")
+    for count, text in (
+        (outcome.dead_again, "failed again; they are new dead letters"),
+        (outcome.waiting, "are stored and wait for their loader"),
+        (outcome.still_bad, "stay: the edge would refuse them again"),
+        (
+            outcome.held_back,
+            "stay: the router would drop them as repeats within the site's dedupe_window; try --into stage, or later",
+        ),
+        (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
+    ):
+        if count:
+            say(f"{count} {text}", "yellow")
+    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.unreadable
+    return exits.NO if stayed else exits.OK
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@at_broker
+@_filtered
+def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
+    """Deletes dead letters for good.
+
+    \b
+    Example:
+      penstock dead purge --stage ingest --reason missing_id --yes
+    """
+    _demand_filter(wanted, everything=everything)
+    found = asyncio.run(_find(setting, wanted))
+    count = sum(len(stored.matching) for stored in found)
+    if count and not yes:
+        if not setting.screen.is_terminal:
+            raise click.UsageError(f"{count} dead letters would be deleted for good; say --yes")
+        _show_groups(setting, group(found))
+        click.confirm(f"delete {count} dead letters for good?", abort=True)
+    asyncio.run(_purge(setting, found))
+    setting.screen.result({"purged": count})
+    setting.screen.say(f"{count} purged")
+    return exits.OK
+
+
+def _demand_filter(wanted: Filter, *, everything: bool) -> None:
+    named = wanted.ids or any((wanted.connection, wanted.site, wanted.stage, wanted.reason, wanted.since))
+    if not named and not everything:
+        raise click.UsageError("say which: ids, a filter such as --connection, or --all")
+
+
+async def _find(setting: Setting, wanted: Filter) -> list[Stored]:
+    async with open_broker(setting.reach()) as broker:
+        await prepare_broker(broker)
+        return [stored async for stored in find(broker, wanted)]
+
+
+async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
+    async with open_broker(setting.reach()) as broker:
+        await prepare_broker(broker)
+        return await fetch(broker, seq)
+
+
+async def _purge(setting: Setting, found: list[Stored]) -> None:
+    async with open_broker(setting.reach()) as broker:
+        with setting.screen.progress("purging", total=len(found)) as advance:
+            for done, stored in enumerate(found, 1):
+                await remove(broker, stored)
+                advance(done)
+
+
+async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:
+    async with open_broker(setting.reach()) as broker:
+        await prepare_broker(broker)
+        total = await _count(broker, wanted)
+        redelivery = Redelivery(broker, await current_project(broker), "start" if into == "start" else "stage", time.time)
+        with setting.screen.progress("replaying", total=total) as advance:
+            await redelivery.run(wanted, advance)
+        with setting.screen.progress("waiting for loaders"):
+            return await redelivery.wait(wait)
+
+
+async def _count(broker: Broker, wanted: Filter) -> int:
+    return sum([len(stored.matching) async for stored in find(broker, wanted)])
+
+
+def _show_groups(setting: Setting, groups: list[Group]) -> None:
+    rows = [(each.stage, each.name, each.reason, each.count, shown(each.oldest_at), shown(each.newest_at)) for each in groups]
+    setting.screen.table(("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)"), rows)
+
+
+def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
+    fields = msgspec.to_builtins(letter, builtin_types=(bytes,))
+    # the request may name people's addresses and is of no use here
+    return {"id": letter_id, **{name: value for name, value in fields.items() if name not in ("body", "request")}}
+
+
+def _body(letter: DeadLetter) -> dict[str, str]:
+    try:
+        return {"body": letter.body.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(letter.body).decode()}
+
+
+def _pretty(text: str) -> str:
+    try:
+        return msgspec.json.format(text)
+    except msgspec.MsgspecError:
+        return text

@@ -1,0 +1,159 @@
+"""`penstock send` and `tail`: events in, events seen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from penstock import exits
+from penstock.options import Setting, at_broker, at_home
+from penstock.projects import prepare_broker
+from penstock.reach import open_broker
+from penstock.screen import Screen
+from penstock.send import BATCH_EVENTS, Batch, Sent, batches
+from penstock.send import send as send_batches
+from penstock.tail import tail as tail_events
+from shared.config_snapshot import stored_project
+from shared.errors import ConfigError, Problem, SetupError
+from shared.event import encode_event
+from shared.project import Project, decode_project
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--key", envvar="PENSTOCK_KEY", help="Write key, `id` or `id:secret`; default: the open key of the only site.")
+@click.option(
+    "--url", "edge", envvar="PENSTOCK_EDGE_URL", metavar="EDGE", help="Address of the edge; default: the stack in --home."
+)
+@click.option("--batch", type=click.IntRange(1, 5000), default=BATCH_EVENTS, show_default=True, help="Events a request.")
+@click.option("--patience", type=float, default=600.0, show_default=True, help="Seconds to keep trying while the edge is busy.")
+@at_home
+def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float) -> int:
+    """Sends FILE (one JSON event a line; `-`: standard input) through the edge, in order.
+
+    Events without a messageId get one. While the edge answers 503 or 429 the command waits as long as it is told to. Exit code 1
+    if events were rejected or refused.
+
+    \b
+    Examples:
+      penstock send events.ndjson --key shop-web
+      zcat events.ndjson.gz | penstock send - --key shop-api:secret --url https://in.example.com
+    """
+    if edge is None or key is None:
+        reach = setting.reach()
+        edge = edge or (reach.state.ingest_url if reach.state else None)
+        if edge is None:
+            raise SetupError("the broker is named but the edge is not; say where events go with --url")
+        key = key or asyncio.run(_only_key(setting))
+    source, size = _open(file)
+    with source, setting.screen.progress("sending (KiB)", total=size and max(1, size // 1024)) as advance:
+        read = _Counted(source)
+
+        def progress(sent: Sent, note: str) -> None:
+            advance(read.bytes // 1024, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
+
+        sent = asyncio.run(send_batches(edge, key, _batches(read, batch), progress, patience))
+    setting.screen.result(sent)
+    _show(setting.screen, sent)
+    return exits.OK if sent.accepted == sent.events else exits.NO
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[SITE|CONNECTION]")
+@click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
+@click.option("--full", is_flag=True, help="Print whole events, not one line of each.")
+@at_broker
+def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool) -> int:
+    """Prints accepted events of a site, of a connection's site, or of all: what the client sent and what the server knows.
+
+    With --json every event is one line of JSON.
+
+    \b
+    Example:
+      penstock tail shop --follow
+    """
+    asyncio.run(_tail(setting, name, last, follow=follow, full=full))
+    return exits.OK
+
+
+async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, full: bool) -> None:
+    reach = setting.reach()
+    async with open_broker(reach) as broker:
+        await prepare_broker(broker)
+        stored = await stored_project(broker)
+        project = decode_project(stored[1].resolved) if stored else Project()
+        site = _site_of(project, name) if name else None
+        async for found in tail_events(broker, site, last, follow=follow):
+            event = found.event
+            if setting.screen.json or full:
+                sys.stdout.write(encode_event({"site": found.site, "seq": found.seq, "event": event}).decode() + "\n")
+                sys.stdout.flush()
+                continue
+            who = event.get("userId") or event.get("anonymousId") or "-"
+            what = event.get("event") or event.get("name") or ""
+            at = event["receivedAt"].strftime("%H:%M:%S.%f")[:-3]
+            setting.screen.say(f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}")
+
+
+def _site_of(project: Project, name: str) -> str:
+    if name in project.sites:
+        return name
+    if name in project.connections:
+        return project.connections[name].site
+    known = ", ".join([*project.sites, *project.connections]) or "none"
+    raise ConfigError([Problem("SITE", f"no site or connection is named {name!r}; known: {known}")])
+
+
+async def _only_key(setting: Setting) -> str:
+    async with open_broker(setting.reach()) as broker:
+        await prepare_broker(broker)
+        stored = await stored_project(broker)
+    project = decode_project(stored[1].resolved) if stored else Project()
+    keys = [key.id for site in project.sites.values() for key in site.keys if key.secret is None]
+    if len(project.sites) != 1 or not keys:
+        known = (
+            ", ".join(f"{key} ({name})" for name, site in project.sites.items() for key in (k.id for k in site.keys)) or "none"
+        )
+        raise SetupError(f"say which key to send with: --key ID or --key ID:SECRET; keys of the project: {known}")
+    return keys[0]
+
+
+def _open(file: Path) -> tuple[BinaryIO, int | None]:
+    if str(file) == "-":
+        return sys.stdin.buffer, None
+    try:
+        return file.open("rb"), os.stat(file).st_size
+    except OSError as exc:
+        raise SetupError(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+class _Counted:
+    """Lines of a file, and how many bytes they were."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._source:
+            self.bytes += len(line)
+            yield line
+
+
+def _batches(lines: _Counted, size: int) -> Iterator[Batch]:
+    return batches(lines, size)
+
+
+def _show(screen: Screen, sent: Sent) -> None:
+    screen.say(f"{sent.events} events: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused")
+    if sent.rejects:
+        rows = [(reject["line"], reject["reason"], reject["detail"]) for reject in sent.rejects]
+        screen.table(("line", "reason", "detail"), rows, title="The first that were not accepted")
+        screen.say("all rejected events are kept: penstock dead list --stage ingest")

@@ -1,0 +1,1 @@
+"""`penstock replay`: accepted events of a time range, once more."""

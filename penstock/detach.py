@@ -1,0 +1,122 @@
+"""A stack in a session of its own: started and waited for, or stopped, from another process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from penstock.foreground import Wishes, show_addresses
+from penstock.home import Home, StackState, is_alive, start_time
+from penstock.leftovers import clean_up
+from penstock.options import Setting
+from penstock.stack import DRAIN_SECONDS, SERVICES, START_SECONDS, stack_environment
+from shared.errors import SetupError
+
+POLL_SECONDS = 0.1
+STOP_SECONDS = (len(SERVICES) + 1) * (DRAIN_SECONDS + 5) + 10.0
+
+
+def start_detached(setting: Setting, wishes: Wishes) -> None:
+    """Starts a stack that outlives this command; returns when it is ready.
+
+    Raises:
+        SetupError: it cannot start; says why.
+    """
+    home, screen = setting.home, setting.screen
+    home.prepare()
+    with home.lock():  # fails here, with words, when a stack runs already
+        pass
+    log = home.logs / "supervisor.log"
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(  # noqa: S603  # ourselves
+            _command(home, wishes),
+            env={**os.environ, **stack_environment(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    state = _wait_until_ready(setting, supervisor)
+    screen.result(state)
+    show_addresses(screen, state, wishes.project is not None)
+    if wishes.demo:
+        from penstock.demo import show_demo  # pulls in duckdb, which a plain `up` does not need
+
+        asyncio.run(show_demo(setting, state))
+        if wishes.exit_after_demo:
+            stop_running(setting)
+            return
+    screen.say(f"\nruns on; stop it with: penstock down --home {os.path.relpath(home.folder)}", "bold")
+
+
+def stop_running(setting: Setting) -> bool:
+    """Stops the stack of a home and waits until it is gone; False if none ran.
+
+    Raises:
+        SetupError: it does not stop in time.
+    """
+    home, screen = setting.home, setting.screen
+    state = home.read()
+    if not home.is_running():
+        left = clean_up(home) if state else []
+        for process in left:
+            screen.say(f"ended {process.name} (process {process.pid}), left behind by a stack that was killed")
+        if not left:
+            screen.say(f"no stack runs in {home.folder}")
+        return bool(left)
+    if state is None or not is_alive(state.supervisor):
+        raise SetupError(f"a stack starts or stops in {home.folder} right now; try again in a moment")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.supervisor.pid, signal.SIGTERM)
+    ends_at = time.monotonic() + STOP_SECONDS
+    with screen.progress("stopping", total=len(state.processes)) as advance:
+        while home.is_running():
+            if time.monotonic() > ends_at:
+                raise SetupError(
+                    f"the stack in {home.folder} did not stop within {STOP_SECONDS:g} s; see {home.logs}, or end process {state.supervisor.pid}"
+                )
+            advance(sum(not is_alive(process) for process in state.processes))
+            time.sleep(POLL_SECONDS)
+        advance(len(state.processes))
+    screen.say(f"stopped the stack in {home.folder}")
+    return True
+
+
+def _command(home: Home, wishes: Wishes) -> list[str]:
+    command = [sys.executable, "-P", "-m", "penstock", "up", "--home", str(home.folder)]
+    if wishes.port_base is not None:
+        command += ["--port-base", str(wishes.port_base)]
+    if wishes.project is not None:
+        command += ["--project", str(wishes.project.absolute())]
+    return command
+
+
+def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> StackState:
+    home = setting.home
+    ends_at = time.monotonic() + 2 * START_SECONDS
+    with setting.screen.progress("starting", total=1 + len(SERVICES)) as advance:
+        while time.monotonic() < ends_at:
+            if supervisor.poll() is not None:
+                raise SetupError(_why(home, supervisor.returncode))
+            state = home.read()
+            if state is not None and state.supervisor.pid == supervisor.pid:
+                advance(sum(process.state == "ready" for process in state.processes), note=state.problem)
+                if state.phase == "ready":
+                    advance(len(state.processes))
+                    return state
+            time.sleep(POLL_SECONDS)
+    if start_time(supervisor.pid):
+        supervisor.terminate()
+    raise SetupError(f"the stack was not ready within {2 * START_SECONDS:g} s; see {home.logs}")
+
+
+def _why(home: Home, code: int) -> str:
+    log = home.logs / "supervisor.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return "; ".join(errors) or f"the supervisor ended with exit code {code}; see {log}"

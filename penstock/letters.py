@@ -1,0 +1,152 @@
+"""Dead letters as people handle them: found by filter, counted, shown, removed.
+
+A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>`. Removing some letters of a
+message stores the others anew first, so nothing is lost between the two; they get a new id by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from nats.js.errors import NotFoundError
+
+from shared import topology
+from shared.dead import DeadLetter, bury, decode_dead
+from shared.errors import ConfigError, Problem
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import StreamReader
+
+SILENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters are meant; what is None or empty matches all. `since` is epoch seconds."""
+
+    ids: Collection[str] = ()
+    connection: str | None = None
+    site: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    since: float | None = None
+
+    def matches(self, letter: DeadLetter, letter_id: str) -> bool:
+        """True if all conditions hold."""
+        return (
+            (not self.ids or letter_id in self.ids or letter_id.partition(".")[0] in self.ids)
+            and self.connection in (None, letter.connection)
+            and self.site in (None, letter.site)
+            and self.stage in (None, letter.stage)
+            and self.reason in (None, str(letter.reason))
+            and (self.since is None or letter.at >= self.since)
+        )
+
+    @property
+    def subject(self) -> str:
+        """The narrowest subject that holds all matches."""
+        # letters of ingest stand under their site, all others under their connection
+        name = self.connection or (self.site if self.stage == "ingest" else None)
+        return topology.dead_subject(self.stage or "*", name or "*")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message of DEAD and the indexes of its letters that match."""
+
+    seq: int
+    subject: str
+    letters: Sequence[DeadLetter]
+    matching: Sequence[int]
+    payload_bytes: int
+
+    def ids(self) -> list[str]:
+        """Ids of the matching letters."""
+        return [f"{self.seq}.{index}" for index in self.matching]
+
+
+class Group(msgspec.Struct, kw_only=True):
+    """Letters that failed alike."""
+
+    stage: str
+    name: str
+    """Connection, or site for ingest."""
+    reason: str
+    count: int = 0
+    oldest_at: float = 0.0
+    newest_at: float = 0.0
+
+
+async def find(broker: Broker, wanted: Filter) -> AsyncIterator[Stored]:
+    """Yields every message with a matching letter, oldest first, as the stream stands now."""
+    info = await broker.js.stream_info(topology.DEAD, subjects_filter=wanted.subject)
+    waiting = sum((info.state.subjects or {}).values())
+    last_seq = info.state.last_seq
+    reader = StreamReader(broker, topology.DEAD, wanted.subject, start_seconds=wanted.since)
+    async with contextlib.AsyncExitStack() as stack:
+        if not waiting:
+            return
+        await stack.enter_async_context(reader)
+        while (message := await reader.next(SILENCE_SECONDS)) is not None and message.seq <= last_seq:
+            with contextlib.suppress(msgspec.MsgspecError):  # of a newer version; an upgrade shows it
+                letters = decode_dead(message.payload)
+                matching = [index for index, each in enumerate(letters) if wanted.matches(each, f"{message.seq}.{index}")]
+                if matching:
+                    yield Stored(message.seq, message.subject, letters, matching, len(message.payload))
+            if message.waiting == 0:
+                return
+
+
+async def fetch(broker: Broker, seq: int) -> list[DeadLetter] | None:
+    """Returns the letters of one message; None if it is gone."""
+    try:
+        message = await broker.js.get_msg(topology.DEAD, seq)
+    except NotFoundError:
+        return None
+    return decode_dead(message.data or b"")
+
+
+async def remove(broker: Broker, stored: Stored) -> None:
+    """Removes the matching letters of a message; the others stay.
+
+    Raises:
+        NotConnected, Transient: not known to be removed; doing it again is harmless.
+    """
+    rest = [letter for index, letter in enumerate(stored.letters) if index not in set(stored.matching)]
+    if rest:
+        _, stage, name = stored.subject.split(".", 2)
+        digest = hashlib.sha256(repr(stored.matching).encode()).hexdigest()[:16]
+        await bury(broker.publisher, stage, name, rest, f"rest.{stored.seq}.{digest}")
+    with contextlib.suppress(NotFoundError):
+        await broker.js.delete_msg(topology.DEAD, stored.seq)
+
+
+def group(found: Iterable[Stored]) -> list[Group]:
+    """Counts letters by stage, connection or site, and reason; the largest group first."""
+    groups: dict[tuple[str, str, str], Group] = {}
+    for stored in found:
+        for index in stored.matching:
+            letter = stored.letters[index]
+            name = letter.connection or letter.site
+            key = (letter.stage, name, str(letter.reason))
+            entry = groups.setdefault(key, Group(stage=key[0], name=name, reason=key[2], oldest_at=letter.at))
+            entry.count += 1
+            entry.oldest_at = min(entry.oldest_at, letter.at)
+            entry.newest_at = max(entry.newest_at, letter.at)
+    return sorted(groups.values(), key=lambda entry: -entry.count)
+
+
+def parse_ids(ids: Iterable[str]) -> list[str]:
+    """Checks ids as people write them: `17.0` for one letter, `17` for all of a message.
+
+    Raises:
+        ConfigError: not such an id.
+    """
+    checked = list(ids)
+    for each in checked:
+        if not all(part.isdigit() for part in each.split(".", 1)):
+            raise ConfigError([Problem("ID", f"expected an id as `penstock dead list` shows it, such as 17.0, got {each!r}")])
+    return checked

@@ -1,0 +1,37 @@
+"""Points in time as people write them for options: ISO 8601, or how long ago (`15m`, `2d`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from shared.units import Duration
+
+
+class Moment(click.ParamType[float]):
+    """Epoch seconds out of `2026-03-01T12:00:00Z`, `2026-03-01` or `15m` (ago); a time without a zone is UTC."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads the option."""
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value)
+        try:
+            moment = datetime.fromisoformat(text)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except ValueError:
+            pass
+        try:
+            return datetime.now(UTC).timestamp() - Duration.parse(text)
+        except ValueError:
+            self.fail(
+                f"expected a time such as 2026-03-01T12:00:00Z, or how long ago such as 15m or 2d, got {text!r}", param, ctx
+            )
+
+
+def shown(seconds: float | None) -> str | None:
+    """Returns epoch seconds as people read them."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

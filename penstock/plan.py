@@ -1,0 +1,122 @@
+"""The difference between two project documents, by path. Pure.
+
+Documents are compared as their authors wrote them, with `${NAME}` in place of what is secret, so a plan can be shown to anybody.
+Where a document is the same and yet means something else, because a variable has another value, the change says so and shows no
+value. A secret that somebody wrote into the file itself is masked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+ChangeKind = Literal["add", "remove", "change", "variable"]
+
+MASK = "***"
+
+_SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api_?key|dsn$", re.IGNORECASE)
+_VARIABLES_ONLY = re.compile(r"(\$\{[^}]*\}\s*)+")
+_USER_INFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?P<password>[^@\s]+)(?P<tail>@)", re.IGNORECASE)
+_KEYWORD_PASSWORD = re.compile(r"(?P<head>\bpassword\s*=\s*)(?P<password>'[^']*'|\S+)", re.IGNORECASE)
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One difference at `path`. For `variable`, a variable's value is another than when the project was applied."""
+
+    path: str
+    kind: ChangeKind
+    before: Any = None
+    after: Any = None
+
+
+def compare(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    before_resolved: Mapping[str, Any] | None = None,
+    after_resolved: Mapping[str, Any] | None = None,
+) -> list[Change]:
+    """Returns what must change to get from `before` to `after`, in the order of the file, secrets masked.
+
+    Args:
+        before, after: documents as written.
+        before_resolved, after_resolved: the same with variables put in; without them changed variables are not found.
+    """
+    changes = list(_walk("", plain(before), plain(after)))
+    if before_resolved is not None and after_resolved is not None:
+        seen = {change.path for change in changes}
+        changes.extend(
+            Change(path=change.path, kind="variable")
+            for change in _walk("", plain(before_resolved), plain(after_resolved))
+            if not any(change.path == path or change.path.startswith((f"{path}.", f"{path}[")) for path in seen)
+        )
+    return changes
+
+
+def plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document as JSON holds it (dates as text, keys as text), empty sections left out."""
+    decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return {key: value for key, value in decoded.items() if value not in (None, {})}
+
+
+def mask(value: Any, key: str = "") -> Any:
+    """Returns a value with everything that looks like a secret replaced; `${NAME}` stays.
+
+    Args:
+        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked.
+    """
+    if isinstance(value, dict):
+        return {name: mask(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [mask(item, key) for item in value]
+    if not isinstance(value, str) or _VARIABLES_ONLY.fullmatch(value):
+        return value
+    masked = _USER_INFO.sub(_hide, _KEYWORD_PASSWORD.sub(_hide, value))
+    if masked == value and _SECRET_KEY.search(key) and "://" not in value and "=" not in value:
+        return MASK
+    return masked
+
+
+def inline_secrets(document: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of secrets that are written into a document as they are."""
+    written, masked = plain(document), mask(plain(document))
+    return [change.path for change in _walk("", written, masked, hide=False)]
+
+
+def _hide(match: re.Match[str]) -> str:
+    password = match["password"]
+    hidden = password if _VARIABLES_ONLY.fullmatch(password) else MASK
+    return match["head"] + hidden + match.groupdict().get("tail", "")
+
+
+def _walk(path: str, before: Any, after: Any, *, hide: bool = True) -> Iterator[Change]:
+    if before == after and type(before) is type(after):
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            yield from _member(f"{path}.{key}".lstrip("."), before, after, key, hide)
+    elif isinstance(before, list) and isinstance(after, list) and _of_mappings(before) and _of_mappings(after):
+        for index in range(max(len(before), len(after))):
+            olds, news = dict(enumerate(before)), dict(enumerate(after))
+            yield from _member(f"{path}[{index}]", olds, news, index, hide)
+    else:
+        yield Change(path=path, kind="change", before=_shown(before, path, hide), after=_shown(after, path, hide))
+
+
+def _member(path: str, before: Mapping[Any, Any], after: Mapping[Any, Any], key: Any, hide: bool) -> Iterator[Change]:
+    if key not in after:
+        yield Change(path=path, kind="remove", before=_shown(before[key], path, hide))
+    elif key not in before:
+        yield Change(path=path, kind="add", after=_shown(after[key], path, hide))
+    else:
+        yield from _walk(path, before[key], after[key], hide=hide)
+
+
+def _of_mappings(items: list[Any]) -> bool:
+    return all(isinstance(item, dict) for item in items)
+
+
+def _shown(value: Any, path: str, hide: bool) -> Any:
+    return mask(value, re.sub(r"\[\d+\]$", "", path).rpartition(".")[2]) if hide else None

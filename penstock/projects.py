@@ -1,0 +1,152 @@
+"""Reading, checking, planning and applying a project file.
+
+`read_document` gives what the author wrote; `check_document` finds everything that is wrong with it: shape and references, the
+options of each destination by its plug-in, conditions and table templates by compiling them. Only then does anything change, and
+only if the project that runs is still the one the plan was made against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loader import registry
+from loader.template import TableTemplate
+from penstock.plan import Change, compare, plain
+from router.where import compile_where
+from shared import topology
+from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
+from shared.errors import ConfigError, Problem, SetupError
+from shared.jetstream.broker import Broker
+from shared.project import interpolate, parse_document
+from shared.settings import ServiceSettings, read_settings
+
+DEFAULT_FILE = Path("penstock.yaml")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What applying a document would change. `revision` is the one it was compared with; 0: nothing was applied yet."""
+
+    revision: int
+    changes: list[Change]
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Reads a project file.
+
+    Raises:
+        SetupError: it cannot be read.
+        ConfigError: it is not YAML or JSON; names line and column.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise SetupError(
+            f"project file {file} cannot be read: {reason}; name another one: penstock COMMAND FILE, or write {DEFAULT_FILE}"
+        ) from exc
+    return parse_document(text, str(file))
+
+
+def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the document with variables put in.
+
+    Raises:
+        ConfigError: with every problem found, each named by its path.
+    """
+    problems: list[Problem] = []
+    missing = _problems_of(lambda: interpolate(dict(document), environment))
+    problems.extend(missing)
+    # go on with something in the place of variables that are not set, to find what else is wrong
+    known: Mapping[str, str] = _Filled(environment) if missing else environment
+    problems.extend(_problems_of(lambda: resolve(document, known)))
+    filled: dict[str, Any] = interpolate(dict(document), known)
+    problems.extend(_check_plugins(filled))
+    if problems:
+        blamed = {problem.path for problem in missing}
+        unique = dict.fromkeys(problem for problem in problems if problem in missing or problem.path not in blamed)
+        raise ConfigError(list(unique))
+    return resolve(document, environment)
+
+
+async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any]) -> Plan:
+    """Compares a document with the project that is applied.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    found = await stored_project(broker)
+    revision, stored = found or (0, StoredProject({}, {}))
+    return Plan(revision=revision, changes=compare(stored.document, keepable(document), stored.resolved, resolved))
+
+
+async def apply_document(broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any], expected_revision: int) -> int:
+    """Writes a checked document as the project that runs; returns its revision.
+
+    Raises:
+        Conflict: another project was applied since `expected_revision`.
+        NotConnected, Transient: not known to be applied.
+    """
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    stored = StoredProject(document=keepable(document), resolved=plain(resolved), applied_at=at)
+    return await apply_project(broker, stored, expected_revision=expected_revision)
+
+
+async def prepare_broker(broker: Broker) -> None:
+    """Creates the streams and buckets on a broker no service has talked to yet."""
+    await topology.ensure(broker, read_settings(ServiceSettings).topology())
+
+
+def keepable(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document as it is stored: as written, but a key's secret that stands in it literally becomes its hash."""
+    kept = plain(document)
+    for site in _mappings(kept.get("sites")):
+        for key in site.get("keys") or []:
+            if isinstance(key, dict) and isinstance(key.get("secret"), str) and "${" not in key["secret"]:
+                key["secret"] = hash_secret(key["secret"])
+    return kept
+
+
+def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, options in _entries(document, "destinations"):
+        if isinstance(options.get("type"), str):
+            problems.extend(_problems_of(partial(registry.parse_options, name, options)))
+    for name, connection in _entries(document, "connections"):
+        problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
+        if isinstance(connection.get("table"), str):
+            problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
+    return problems
+
+
+def _problems_of(call: Callable[[], object]) -> list[Problem]:
+    try:
+        call()
+    except ConfigError as exc:
+        return list(exc.problems)
+    return []
+
+
+def _entries(document: Mapping[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    entries = document.get(kind)
+    if isinstance(entries, dict):
+        yield from ((str(name), entry) for name, entry in entries.items() if isinstance(entry, dict))
+
+
+def _mappings(section: object) -> list[dict[str, Any]]:
+    return [entry for entry in section.values() if isinstance(entry, dict)] if isinstance(section, dict) else []
+
+
+class _Filled(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return "x"

@@ -1,0 +1,142 @@
+"""What a command prints: tables and sentences for people, one JSON document for programs.
+
+Results go to standard output; progress, warnings and errors to standard error, so that results can be piped. Colours and moving bars
+only appear on a terminal. With `--json`, standard output holds JSON and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from shared.errors import ConfigError, PenstockError
+
+PIPED_WIDTH = 200
+"""Columns when nobody looks: nothing is cut for a width that is not there."""
+
+
+class Advance(Protocol):
+    """Moves a progress bar: `done` so far, `note` beside it, `total` when it became known."""
+
+    def __call__(self, done: int, *, note: str = "", total: int | None = None) -> None: ...
+
+
+class Screen:
+    """Standard output and error of one command."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if a person watches and may answer."""
+        return self.out.is_terminal and sys.stdin.isatty()
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Prints a sentence for people."""
+        if not self.json:
+            self.out.print(Text(text, style=style or ""), soft_wrap=True)
+
+    def note(self, text: str, style: str | None = None) -> None:
+        """Prints a sentence beside the result, on standard error, also with --json."""
+        self.err.print(Text(text, style=style or "dim"), soft_wrap=True)
+
+    def result(self, value: Any) -> None:
+        """Prints the result for programs, when they ask for it."""
+        if self.json:
+            self.line(value, indent=2)
+
+    def line(self, value: Any, indent: int = 0) -> None:
+        """Prints one JSON value; by default on one line."""
+        text = msgspec.json.encode(value, enc_hook=str)
+        sys.stdout.write((msgspec.json.format(text, indent=indent) if indent else text).decode() + "\n")
+        sys.stdout.flush()
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+        """Prints a table for people; numbers stand right."""
+        if self.json:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+        cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in rows]
+        kinds = [list(row) for row in rows] if isinstance(rows, Sequence) else []
+        for index, column in enumerate(columns):
+            numeric = bool(kinds) and all(isinstance(row[index], int | float | None) for row in kinds)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*row)
+        self.out.print(table)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator[Advance]:
+        """Shows a bar while the context is open; where nobody looks, one line at the end."""
+        moving = self.err.is_terminal
+        began, last = time.monotonic(), {"done": 0, "note": ""}
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.err,
+            disable=not moving,
+        ) as bar:
+            task = bar.add_task(what, total=total, note="")
+
+            def advance(done: int, *, note: str = "", total: int | None = None) -> None:
+                last.update(done=done, note=note)
+                bar.update(task, completed=done, note=note, **({} if total is None else {"total": total}))  # type: ignore[arg-type]
+
+            yield advance
+        if not moving and not self.json:
+            self.err.print(f"{what}: {last['done']} in {time.monotonic() - began:.1f} s {last['note']}".rstrip(), highlight=False)
+
+    def fail(self, error: BaseException, code: int) -> None:
+        """Prints an error: what, where, what to do; as JSON on standard error with --json."""
+        problems = list(error.problems) if isinstance(error, ConfigError) else []
+        if self.json:
+            kind = type(error).__name__
+            body = {"error": {"kind": kind, "message": str(error), "exit_code": code}}
+            if problems:
+                body["error"]["problems"] = [{"path": problem.path, "message": problem.message} for problem in problems]
+            sys.stderr.write(msgspec.json.encode(body).decode() + "\n")
+            return
+        for text in [str(problem) for problem in problems] or [str(error) or type(error).__name__]:
+            self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+
+
+def warn_about(screen: Screen, errors: Iterable[PenstockError]) -> None:
+    """Prints what went wrong without ending the command."""
+    for error in errors:
+        screen.note(f"warning: {error}", "yellow")
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
+
+
+def _shown(cell: object) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}".replace(",", " ")
+    if isinstance(cell, float):
+        return f"{cell:.1f}"
+    return str(cell)

@@ -1,0 +1,204 @@
+"""Sends a file of events to the edge, as any client does: over HTTP, in batches, until each has its answer.
+
+A line is one event. What the edge cannot take right now (503, 429, no connection) is sent again when it says so; every event has
+a messageId, given here where the file has none, so that a batch whose answer was lost is not delivered twice. A line that is not
+JSON travels alone, so that it costs no neighbour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import aiohttp
+import msgspec
+
+from shared.errors import NotConnected, SetupError
+
+BATCH_EVENTS = 200
+BATCH_BYTES = 1024 * 1024
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 10.0
+REQUEST_SECONDS = 60.0
+SHOWN_REJECTS = 10
+
+
+class _Ids(msgspec.Struct):
+    messageId: object = None  # noqa: N815  # the clients' spelling
+
+
+_decode_ids = msgspec.json.Decoder(_Ids).decode
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of the events. `refused` are events of requests that were refused whole."""
+
+    events: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    refused: int = 0
+    retries: int = 0
+    rejects: list[dict[str, object]] = field(default_factory=list)
+    """The first few rejects, with their line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Lines that travel together; `first_line` counts from 1."""
+
+    lines: tuple[bytes, ...]
+    numbers: tuple[int, ...]
+
+
+def batches(lines: Iterable[bytes], batch_events: int = BATCH_EVENTS) -> Iterator[Batch]:
+    """Packs lines into batches, in their order; empty lines are left out."""
+    held: list[tuple[int, bytes]] = []
+    size = 0
+
+    def take() -> Batch:
+        batch = Batch(tuple(line for _, line in held), tuple(number for number, _ in held))
+        held.clear()
+        return batch
+
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip()
+        if not line:
+            continue
+        known = _with_id(line)
+        alone = known is None
+        line = known or line
+        if held and (alone or len(held) >= batch_events or size + len(line) > BATCH_BYTES):
+            yield take()
+            size = 0
+        held.append((number, line))
+        size += len(line)
+        if alone:
+            yield take()
+            size = 0
+    if held:
+        yield take()
+
+
+async def send(
+    edge_url: str,
+    key: str,
+    source: AsyncIterator[Batch] | Iterable[Batch],
+    on_progress: Callable[[Sent, str], None] = lambda _sent, _note: None,
+    patience_seconds: float = 600.0,
+) -> Sent:
+    """Sends batches one after the other, which keeps the order of the file.
+
+    Args:
+        key: `id` or `id:secret`.
+        on_progress: gets the numbers so far and a note (why it waits).
+        patience_seconds: how long one batch is tried while the edge cannot take it.
+
+    Raises:
+        SetupError: the edge does not know the key.
+        NotConnected: the edge did not take a batch within `patience_seconds`; `sent` so far stands in the message.
+    """
+    sent = Sent()
+    identity, _, secret = key.partition(":")
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(identity, secret), timeout=timeout) as session:
+        if isinstance(source, AsyncIterator):
+            async for batch in source:
+                await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
+        else:
+            for batch in source:
+                await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
+    return sent
+
+
+async def _deliver(
+    session: aiohttp.ClientSession,
+    url: str,
+    batch: Batch,
+    sent: Sent,
+    on_progress: Callable[[Sent, str], None],
+    patience_seconds: float,
+) -> None:
+    body = b'{"batch":[' + b",".join(batch.lines) + b"]}"
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + patience_seconds
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        status, text, retry_after = await _post(session, url, body)
+        if status == 200:
+            _count(batch, text, sent)
+            return on_progress(sent, "")
+        if status == 401:
+            raise SetupError(f"{url} does not know the key: {_message(text)}; name a key of the project's site with --key")
+        if status not in (0, 408, 429) and status < 500:
+            sent.events += len(batch.lines)
+            sent.refused += len(batch.lines)
+            _remember(sent, {"line": batch.numbers[0], "reason": f"http_{status}", "detail": _message(text)})
+            return on_progress(sent, "")
+        why = f"{status}: {_message(text)}" if status else text
+        if loop.time() >= ends_at:
+            raise NotConnected(
+                f"{url} did not take the batch from line {batch.numbers[0]} within {patience_seconds:g} s ({why}); "
+                f"{sent.accepted} events were accepted before it"
+            )
+        wait = retry_after or pause
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        sent.retries += 1
+        on_progress(sent, f"waits {wait:g} s: {why}")
+        await asyncio.sleep(wait)
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, str, float]:
+    """Returns status, text and Retry-After; status 0 where no answer came."""
+    try:
+        async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+            after = answer.headers.get("Retry-After", "")
+            return answer.status, await answer.text(), float(after) if after.isdigit() else 0.0
+    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+        return 0, str(exc) or type(exc).__name__, 0.0
+
+
+def _count(batch: Batch, text: str, sent: Sent) -> None:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    rejected = int(answer.get("rejected", 0)) if isinstance(answer, dict) else 0
+    sent.events += len(batch.lines)
+    sent.rejected += rejected
+    sent.accepted += len(batch.lines) - rejected
+    for reject in answer.get("rejects", []) if rejected else []:
+        index = int(reject.get("index", 0))
+        line = batch.numbers[index] if index < len(batch.numbers) else batch.numbers[-1]
+        _remember(sent, {"line": line, "reason": reject.get("reason"), "detail": reject.get("detail")})
+
+
+def _remember(sent: Sent, reject: dict[str, object]) -> None:
+    if len(sent.rejects) < SHOWN_REJECTS:
+        sent.rejects.append(reject)
+
+
+def _with_id(line: bytes) -> bytes | None:
+    """Returns the line with a messageId; None if it is not JSON."""
+    try:
+        if line[:1] != b"{":
+            msgspec.json.decode(line, type=msgspec.Raw)
+            return line
+        given = _decode_ids(line).messageId
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    if given:
+        return line
+    rest = line[1:].lstrip()
+    return b'{"messageId":"' + uuid.uuid4().hex.encode() + (b'"' if rest.startswith(b"}") else b'",') + rest
+
+
+def _message(text: str) -> str:
+    try:
+        answer = json.loads(text)
+        return str(answer.get("message") or answer.get("code") or text)[:300]
+    except (ValueError, AttributeError):
+        return text.strip()[:300]

@@ -1,0 +1,101 @@
+"""Follows events as they are accepted, as whole events: what the client sent and what the server knows of it.
+
+Reads EVENTS, beginning a given number of events before its end. Acknowledges nothing and disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import msgspec
+import nats.errors
+from nats.js.errors import APIError, NotFoundError
+
+from shared import topology
+from shared.errors import NotConnected, Permanent
+from shared.event import JSON, facts_of, materialise
+from shared.frame import decode_frame
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import Message, StreamReader
+
+FIRST_WINDOW = 64
+SILENCE_SECONDS = 5.0
+
+
+class Tailed(NamedTuple):
+    """An event and where it stands."""
+
+    site: str
+    seq: int
+    event: JSON
+
+
+async def tail(broker: Broker, site: str | None, last: int, *, follow: bool) -> AsyncIterator[Tailed]:
+    """Yields the last events, oldest first, then, with `follow`, every new one for ever.
+
+    Args:
+        site: None: all sites.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.events_filter(site) if site else "events.>"
+    try:
+        state = (await broker.js.stream_info(topology.EVENTS)).state
+        end = await _last_seq(broker, subject)
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot read EVENTS: {exc or type(exc).__name__}") from exc
+    window = FIRST_WINDOW
+    held: deque[Tailed] = deque(maxlen=last)
+    # there is no reading backwards: look at ever longer ends of the stream until enough is found
+    while last:
+        held.clear()
+        start = max(state.first_seq, end - window + 1)
+        async for found in _until(broker, subject, start, end):
+            held.append(found)
+        if len(held) >= last or start <= state.first_seq:
+            break
+        window *= 8
+    for found in held:
+        yield found
+    if follow:
+        async with StreamReader(broker, topology.EVENTS, subject, start_seq=state.last_seq + 1) as reader:
+            async for message in reader:
+                for found in events_of(message):
+                    yield found
+
+
+def events_of(message: Message) -> list[Tailed]:
+    """Returns the whole events of a frame; what cannot be read is left out."""
+    try:
+        frame = decode_frame(message.payload)
+        bodies = frame.bodies()
+    except Permanent:
+        return []
+    facts = [facts_of(request) for request in frame.requests]
+    found: list[Tailed] = []
+    for head, body in zip(frame.heads, bodies, strict=True):
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            found.append(Tailed(frame.site, message.seq, materialise(body, head, facts[head.request])))
+    return found
+
+
+async def _last_seq(broker: Broker, subject: str) -> int:
+    try:
+        return (await broker.js.get_last_msg(topology.EVENTS, subject, direct=True)).seq or 0
+    except NotFoundError:
+        return 0
+
+
+async def _until(broker: Broker, subject: str, start: int, end: int) -> AsyncIterator[Tailed]:
+    if start > end:
+        return
+    async with StreamReader(broker, topology.EVENTS, subject, start_seq=start) as reader:
+        while (message := await reader.next(SILENCE_SECONDS)) is not None and message.seq <= end:
+            for found in events_of(message):
+                yield found
+            if message.seq == end or message.waiting == 0:
+                return
