@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -80,11 +80,22 @@ def run_service(name: str, main: Main) -> None:
         sys.stderr.write(f"{name}: {exc}\n")
         raise SystemExit(EXIT_CONFIG) from exc
     logs.configure(name, settings.log_level, settings.log_format)
+    wrong: list[ConfigError] = []
     try:
         uvloop.run(_live(name, settings, main))
-    except ConfigError as exc:
-        log.error("cannot start", extra={"error": str(exc)})
-        raise SystemExit(EXIT_CONFIG) from exc
+    except* ConfigError as failures:  # a group, because `main` runs beside other tasks
+        wrong.extend(_leaves(failures))
+    if wrong:
+        log.error("cannot start", extra={"error": "; ".join(str(each) for each in wrong)})
+        raise SystemExit(EXIT_CONFIG)
+
+
+def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 async def _live(name: str, settings: ServiceSettings, main: Main) -> None:
