@@ -131,8 +131,7 @@ class Accepted:
     dropped: DropReason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer, ready to send."""
 
     status: int

@@ -85,10 +85,10 @@ class KeyIndex:
             return Refusal(401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name)
         return chosen.admission, disagree
 
-    def site_of_host(self, host: str) -> Site | None:
-        """Returns the site one of whose domains is `host`."""
+    def site_of_host(self, host: str) -> str | None:
+        """Returns the name of the site one of whose domains is `host`."""
         entry = self._by_host.get(host)
-        return entry.site if entry else None
+        return entry.site_name if entry else None
 
     def _look_up(self, presented: str) -> _Entry | Refusal:
         entry = self._by_id.get(presented)

@@ -288,10 +288,14 @@ def partition_of(head: Head, partitions: int) -> int:
 @contextlib.asynccontextmanager
 async def open_packer(send: Send, frame_id: Callable[[], str], settings: PackerSettings) -> AsyncIterator[Packer]:
     """Opens a packer; at the end of the context everything held is sent, or has failed."""
-    async with asyncio.TaskGroup() as group:
-        packer = Packer(send, frame_id, settings, group)
-        try:
-            yield packer
-            await packer.drain()
-        finally:
-            packer.abandon()
+    try:
+        async with asyncio.TaskGroup() as group:
+            packer = Packer(send, frame_id, settings, group)
+            try:
+                yield packer
+                await packer.drain()
+            finally:
+                packer.abandon()
+    except BaseExceptionGroup as failures:
+        # the tasks report to their requests and raise nothing: it is the error of the context's body
+        raise failures.exceptions[0] from None

@@ -1,0 +1,66 @@
+"""Finds the protocol a request is for: fixed paths by one dictionary look-up, paths with parameters by pattern. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ingest.contract import HttpProtocol
+
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+class Match(NamedTuple):
+    """The protocol and pattern of a request. `params` are decoded."""
+
+    protocol: HttpProtocol
+    route: str
+    params: Mapping[str, str] = NO_PARAMS
+
+
+class Routes:
+    """All routes of all protocols."""
+
+    def __init__(self, protocols: Iterable[HttpProtocol]) -> None:
+        """
+        Raises:
+            ValueError: two protocols claim one route.
+        """
+        self._fixed: dict[tuple[str, str], Match] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], HttpProtocol, str]] = []
+        claimed: dict[tuple[str, str], str] = {}
+        for protocol in protocols:
+            for route in protocol.ROUTES:
+                shape = (route.method, _PARAMETER.sub("{}", route.path))
+                if shape in claimed:
+                    raise ValueError(f"{route.method} {route.path} is claimed by {claimed[shape]} and {protocol.NAME}")
+                claimed[shape] = protocol.NAME
+                if "{" in route.path:
+                    pattern = re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", route.path))
+                    self._patterns.append((route.method, pattern, protocol, route.path))
+                else:
+                    self._fixed[route.method, route.path] = Match(protocol, route.path)
+
+    def find(self, method: str, path: str) -> Match | None:
+        """Returns the match of a raw path without its query; one trailing slash is tolerated."""
+        match = self._fixed.get((method, path))
+        if match is not None:
+            return match
+        path = unquote(path) if "%" in path and path.count("/") < 3 else path
+        path = path.rstrip("/") or "/"
+        match = self._fixed.get((method, path))
+        if match is not None:
+            return match
+        for wanted, pattern, protocol, route in self._patterns:
+            if wanted == method and (found := pattern.fullmatch(path)):
+                return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})
+        return None
+
+    def methods(self, path: str) -> list[str]:
+        """Returns the methods a path knows, for 405."""
+        return [method for method in ("GET", "POST") if self.find(method, path) is not None]

@@ -1,0 +1,337 @@
+"""The HTTP server: sockets in, protocols behind, and an answer only after the events are durable.
+
+aiohttp's low-level server with one handler: no router, no middleware, no access log, because a request that carries one event costs
+mostly its HTTP. The server owns what is the same for all protocols: reading a body within the limit and the time, decoding it,
+CORS, limits of requests at once, errors as JSON with `code` and `message`. A protocol never sees a socket.
+
+A client that goes away does not cancel its request: its events share frames with others. Draining: the listener closes first,
+requests under way get their answers, idle connections close, then the packer sends what it holds (`ingest/service.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+from ingest.address import forwarded_scheme
+from ingest.contract import HttpRequest, Refusal, Reply
+from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
+from ingest.intake import Intake, Sender
+from ingest.origins import Origins, preflight_headers
+from ingest.routes import Match, Routes
+from shared.errors import Permanent, Transient
+
+MAX_QUERY_FIELDS = 500
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
+
+TIMED_REQUESTS = 16
+"""One request in so many is timed: a histogram costs more than the rest of the counting together."""
+
+RETRY_AFTER_SECONDS = 2
+
+_ENCODE = msgspec.json.Encoder().encode
+_TIMEOUT_ANSWER = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 71\r\n\r\n"
+    b'{"code":"read_timeout","message":"no complete request came in time    "}'
+)
+
+UpgradeHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger(__name__)
+
+
+class EdgeServer:
+    """Handles requests; `connections` is what `loop.create_server` takes."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        routes: Routes,
+        upgrades: Mapping[str, UpgradeHandler],
+        *,
+        read_timeout_seconds: float,
+        keepalive_seconds: float,
+        max_requests: int,
+        max_body_bytes: int,
+    ) -> None:
+        self._intake = intake
+        self._routes = routes
+        self._upgrades = upgrades
+        self._read_timeout_seconds = read_timeout_seconds
+        self._max_requests = max_requests
+        self._max_body_bytes = max_body_bytes
+        self._active = 0
+        self._body_bytes = 0
+        self._handled = 0
+        self._draining = False
+        self.connections = _Connections(
+            self.handle,
+            read_timeout_seconds,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=keepalive_seconds,
+            lingering_time=LINGER_SECONDS,
+            max_line_size=16 * 1024,
+            max_field_size=16 * 1024,
+        )
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Waits for requests under way; closes every connection. The listener must be closed before."""
+        self._draining = True
+        self.connections.pre_shutdown()
+        await self.connections.shutdown(timeout_seconds)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request. Raises nothing but cancellation."""
+        path, _, query = request.raw_path.partition("?")
+        method = request.method
+        headers = request.headers
+        if method == "OPTIONS":
+            return self._preflight(request)
+        upgrade = self._upgrades.get(path)
+        if upgrade is not None and headers.get("upgrade", "").lower() == "websocket":
+            return await upgrade(request)
+        match = self._routes.find(method, path)
+        if match is None:
+            return self._respond(request, _as_reply(self._unknown(method, path, upgrade is not None)), "none", None)
+        if self._active >= self._max_requests:
+            refusal = Refusal(503, "overloaded", "too many requests at once; try again", retry_after=RETRY_AFTER_SECONDS)
+            return self._respond(request, _as_reply(refusal), match.protocol.NAME, None)
+        self._active += 1
+        self._handled += 1
+        started = time.perf_counter() if self._handled % TIMED_REQUESTS == 0 else None
+        try:
+            reply, site = await self._process(request, match, query)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("request failed", extra={"path": path, "protocol": match.protocol.NAME})
+            reply, site = _as_reply(Refusal(500, "internal", "the request failed; its events were not accepted")), None
+        finally:
+            self._active -= 1
+        if started is not None:
+            self._intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)
+        return self._respond(request, reply, match.protocol.NAME, site)
+
+    async def _process(self, request: web.BaseRequest, match: Match, query: str) -> tuple[Reply, str | None]:
+        headers: Mapping[str, str] = request.headers
+        authority = headers.get("host", "")
+        asked = HttpRequest(
+            request.method,
+            match.route,
+            match.params,
+            _parse_query(query) if query else _NO_QUERY,
+            headers,
+            b"",
+            _host_name(authority),
+            self._base_url(request, authority) if request.method == "GET" else "",
+        )
+        if request.method == "POST":
+            limit = self._request_limit(asked, match)
+            body = await self._read(request, limit)
+            if isinstance(body, Refusal):
+                return self._refuse(asked, match, body)
+            self._body_bytes += len(body)
+            try:
+                return await self._judge(asked._replace(body=body), request, match)
+            finally:
+                self._body_bytes -= len(body)
+        return await self._judge(asked, request, match)
+
+    async def _judge(self, asked: HttpRequest, request: web.BaseRequest, match: Match) -> tuple[Reply, str | None]:
+        protocol = match.protocol
+        parsed = protocol.parse(asked, self._intake)
+        if isinstance(parsed, Reply):
+            return parsed, None
+        if isinstance(parsed, Refusal):
+            return self._refuse(asked, match, parsed)
+        site = parsed.admission.site
+        try:
+            result = await self._intake.accept(parsed, Sender(_peer(request), asked.headers), protocol.NAME)
+        except Transient as exc:
+            log.debug("request not accepted", extra={"site": site, "error": str(exc)})
+            result = Refusal(
+                503,
+                "unavailable",
+                f"the events could not be stored yet; send them again: {exc}",
+                retry_after=RETRY_AFTER_SECONDS,
+                site=site,
+            )
+        except Permanent as exc:
+            result = Refusal(413, "too_large", f"the events cannot be stored: {exc}", site=site)
+        if isinstance(result, Refusal):
+            return self._refuse(asked, match, result)
+        return protocol.reply(asked, result), site
+
+    def _refuse(self, asked: HttpRequest, match: Match, refusal: Refusal) -> tuple[Reply, str | None]:
+        self._intake.telemetry.count("ingest_requests_refused_total", code=refusal.code)
+        return match.protocol.reply(asked, refusal), refusal.site
+
+    def _request_limit(self, asked: HttpRequest, match: Match) -> int:
+        """The site's limit where its key stands outside the body, else the largest of any site."""
+        found = match.protocol.credentials(asked)
+        admission = self._intake.keys.admit(found) if found else None
+        if isinstance(admission, tuple):
+            return int(admission[0].limits.request_bytes)
+        return self._intake.keys.largest_request
+
+    async def _read(self, request: web.BaseRequest, limit: int) -> bytes | Refusal:
+        """Reads and decodes the body; a declared length beyond the limit is refused unread."""
+        length = request.content_length
+        if length is not None and length > limit:
+            return _too_large(f"the body has {length} bytes", limit)
+        if self._body_bytes and self._body_bytes + (length or 0) > self._max_body_bytes:
+            return Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
+        content = request.content
+        if content.is_eof():
+            body = content.read_nowait()
+        else:
+            if request.headers.get("expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
+            try:
+                async with asyncio.timeout(self._read_timeout_seconds):
+                    body = await _read_stream(content, limit)
+            except TimeoutError:
+                return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
+            except (web.RequestPayloadError, HttpProcessingError) as exc:
+                return Refusal(400, "broken_body", f"the body could not be read: {exc}")
+        if len(body) > limit:
+            return _too_large("the body is larger", limit)
+        encoding = request.headers.get("content-encoding")
+        if encoding is None and body[:2] != GZIP_MAGIC:
+            return body
+        try:
+            return decode_body(body, encoding, limit)
+        except TooLarge:
+            return _too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
+        except BadEncoding as exc:
+            return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
+
+    def _respond(self, request: web.BaseRequest, reply: Reply, protocol: str, site: str | None) -> web.Response:
+        self._intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
+        headers = {"Content-Type": reply.content_type, **reply.headers}
+        origin = request.headers.get("origin")
+        if origin:
+            headers.update(self._origins(site).headers(origin))
+        response = web.Response(body=reply.body, status=reply.status, headers=headers)
+        if self._draining or reply.status in (408, 413):
+            response.force_close()
+        return response
+
+    def _origins(self, site: str | None) -> Origins:
+        desk = self._intake.sites.get(site) if site is not None else None
+        return self._intake.all_origins if desk is None else desk.origins
+
+    def _preflight(self, request: web.BaseRequest) -> web.Response:
+        by_host = self._intake.keys.site_of_host(_host_name(request.headers.get("host", "")))
+        headers = preflight_headers(self._origins(by_host), request.headers)
+        headers["Allow"] = "GET, POST, OPTIONS"
+        return web.Response(status=204, headers=headers)
+
+    def _unknown(self, method: str, path: str, is_upgrade: bool) -> Refusal:
+        if is_upgrade:
+            return Refusal(426, "upgrade_required", f"{path} speaks WebSocket only")
+        known = self._routes.methods(path)
+        if known:
+            return Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}")
+        return Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}")
+
+    def _base_url(self, request: web.BaseRequest, authority: str) -> str:
+        scheme = forwarded_scheme(_peer(request), request.headers, self._intake.trusted) or request.scheme
+        return f"{scheme}://{authority}"
+
+
+class _Connections(web.Server):
+    """Makes connections that do not wait for ever for their first request, and answer broken HTTP in JSON."""
+
+    def __init__(self, handler: Any, read_timeout_seconds: float, **options: Any) -> None:
+        super().__init__(handler, handler_cancellation=False, **options)
+        self._options = options
+        self._read_timeout_seconds = read_timeout_seconds
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, self._read_timeout_seconds, loop=self._loop, **self._options)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ("_read_timeout_seconds",)
+
+    def __init__(self, manager: web.Server, read_timeout_seconds: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._read_timeout_seconds = read_timeout_seconds
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # between requests the keep-alive timer of aiohttp does this; before the first nobody does
+        self._loop.call_later(self._read_timeout_seconds, self._end_silence)
+
+    def handle_error(
+        self, _: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status >= 500:
+            self.log_exception("error handling request", exc_info=exc)
+        code = "bad_request" if status < 500 else "internal"
+        text = (message or "the request could not be handled").replace("\n", " ")
+        response = web.Response(
+            status=status, body=_ENCODE({"code": code, "message": text[:500]}), content_type="application/json"
+        )
+        response.force_close()
+        return response
+
+    def _end_silence(self) -> None:
+        if self._request_count == 0 and self.transport is not None:
+            self.transport.write(_TIMEOUT_ANSWER)
+            self.force_close()
+
+
+_NO_QUERY: Mapping[str, str] = {}
+
+
+async def _read_stream(content: Any, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while not content.at_eof():
+        part = await content.readany()
+        size += len(part)
+        parts.append(part)
+        if size > limit:
+            break
+    return b"".join(parts)
+
+
+def _parse_query(query: str) -> Mapping[str, str]:
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError:
+        return _NO_QUERY
+
+
+def _host_name(authority: str) -> str:
+    if authority.startswith("["):
+        return authority.partition("]")[0][1:].lower()
+    return authority.partition(":")[0].lower()
+
+
+def _peer(request: web.BaseRequest) -> str | None:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return peer[0] if isinstance(peer, (tuple, list)) else None
+
+
+def _too_large(what: str, limit: int) -> Refusal:
+    return Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
+
+
+def _as_reply(refusal: Refusal) -> Reply:
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)

@@ -1,0 +1,147 @@
+"""The ingest service: puts the parts together, listens, and drains in the order that loses nothing.
+
+Order at the end: not ready, listener closed, requests under way answered, connections closed, frames sent, journal closed. What
+is in the journal then is sent by the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ingest.address import parse_networks
+from ingest.client import agent_reader, place_reader
+from ingest.intake import Intake
+from ingest.outlet import Outlet
+from ingest.packer import Packer, open_packer
+from ingest.registry import http_protocols
+from ingest.routes import Routes
+from ingest.server import EdgeServer
+from ingest.settings import PREFIX, IngestSettings
+from ingest.spool import Spool, open_spool
+from shared.errors import ConfigError, Problem
+from shared.service import ServiceContext
+from shared.settings import read_settings
+
+BACKLOG = 2048
+HEADROOM_BYTES = 256 * 1024
+"""What a frame holds beside the body of its one largest event."""
+
+GRACE = 0.6
+"""Part of the drain period that requests under way have; the rest is for frames and the journal."""
+
+log = logging.getLogger(__name__)
+
+
+async def run(context: ServiceContext) -> None:
+    """Serves until the context drains.
+
+    Raises:
+        ConfigError: a setting is wrong, or the port is taken.
+    """
+    settings = read_settings(IngestSettings, PREFIX)
+    trusted = parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES")
+    async with contextlib.AsyncExitStack() as stack:
+        read_place = stack.enter_context(place_reader(settings.geo_file))
+        spool = await stack.enter_async_context(_spool(settings))
+        outlet = Outlet(
+            context.broker.publisher,
+            spool,
+            context.telemetry,
+            deadline_seconds=float(settings.deadline),
+            spool_after_seconds=float(settings.spool_after),
+        )
+        group = await stack.enter_async_context(_background())
+        if spool is not None:
+            group.append(asyncio.create_task(spool.empty(outlet.publish_stored), name="ingest-spool"))
+        holder: list[Intake] = []
+        packer = await stack.enter_async_context(open_packer(outlet.send_frame, lambda: holder[0].frame_id(), settings.packer()))
+        intake = Intake(
+            packer,
+            outlet,
+            context.telemetry,
+            instance=context.instance,
+            read_agent=agent_reader(),
+            read_place=read_place,
+            trusted=trusted,
+            keep_headers=settings.keep_headers,
+            largest_event=context.broker.nc.max_payload - HEADROOM_BYTES,
+            share=1 / settings.processes,
+        )
+        holder.append(intake)
+        group.append(asyncio.create_task(_follow_project(context, intake), name="ingest-project"))
+        group.append(asyncio.create_task(_measure(context, packer, spool), name="ingest-gauges"))
+        await _serve(context, settings, intake)
+
+
+async def _serve(context: ServiceContext, settings: IngestSettings, intake: Intake) -> None:
+    server = EdgeServer(
+        intake,
+        Routes(http_protocols()),
+        {},
+        read_timeout_seconds=float(settings.read_timeout),
+        keepalive_seconds=float(settings.keepalive),
+        max_requests=settings.max_requests,
+        max_body_bytes=2 * int(settings.inflight_bytes),
+    )
+    loop = asyncio.get_running_loop()
+    try:
+        listener = await loop.create_server(
+            server.connections, settings.host, settings.port, reuse_port=settings.processes > 1, backlog=BACKLOG
+        )
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError([Problem(f"{PREFIX}PORT", f"cannot listen on {where}: {exc.strerror or exc}")]) from exc
+    port = listener.sockets[0].getsockname()[1]
+    log.info("listening", extra={"host": settings.host, "port": port, "number": settings.process})
+    context.health.good("ingest")
+    try:
+        await context.draining.wait()
+    finally:
+        context.health.bad("ingest", "draining")
+        listener.close()
+        await server.drain(float(context.settings.drain_period) * GRACE)
+    log.info("requests answered, sending what is left")
+
+
+async def _follow_project(context: ServiceContext, intake: Intake) -> None:
+    current = context.config.current
+    intake.use_project(current.project)
+    while True:
+        current = await context.config.changed(current)
+        intake.use_project(current.project)
+
+
+async def _measure(context: ServiceContext, packer: Packer, spool: Spool | None) -> None:
+    while True:
+        context.telemetry.gauge("ingest_inflight_bytes", packer.held_bytes)
+        if spool is not None:
+            context.telemetry.gauge("ingest_spool_bytes", spool.stored_bytes)
+        await asyncio.sleep(2)
+
+
+@contextlib.asynccontextmanager
+async def _spool(settings: IngestSettings) -> AsyncIterator[Spool | None]:
+    if not settings.spool_dir:
+        yield None
+        return
+    async with open_spool(Path(settings.spool_dir) / f"{settings.process}", int(settings.spool_max_bytes)) as spool:
+        yield spool
+
+
+@contextlib.asynccontextmanager
+async def _background() -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Tasks that live as long as the service; one that fails is logged at the end of the context and raised."""
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
