@@ -36,6 +36,7 @@ from shared.headers import live_lane
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 from shared.outcome import DropReason
+from shared.tasks import first_of
 from shared.telemetry import Telemetry
 
 SAVE_SECONDS = 0.2
@@ -146,6 +147,8 @@ class SiteRouter:
                     task.cancel()
                 await asyncio.wait([*others, *self._tasks.values()])
             await self._save(self._state())
+        except BaseExceptionGroup as exc:
+            raise first_of(exc) from exc
         finally:
             self._running = False
             self._forget_gauges()
