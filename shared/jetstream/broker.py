@@ -68,7 +68,7 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None)
     broker: Broker | None = None
 
     async def disconnected() -> None:
-        if broker is not None:
+        if broker is not None and not nc.is_closed:
             broker._note_disconnect()
             log.warning("broker connection lost")
 
