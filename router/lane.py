@@ -168,7 +168,7 @@ class Lane:
         self._wake.set()
 
     async def wait_moved(self, timeout_seconds: float) -> bool:
-        """Waits until a frame is in the queue that was not before; False: none was within the time."""
+        """Waits until a frame more is in the queue, or the queue is known to take no more; False: neither was within the time."""
         self._moved.clear()
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -239,6 +239,7 @@ class Lane:
                 await self.sender.try_send(self.name, parcel.revision, parcel.seq, parcel.payload, parcel.events)
             except QueueFull:
                 self.blocked = True
+                self._moved.set()
                 pause = full.next()
             except Permanent as exc:
                 await self.sender.bury_frame(parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)

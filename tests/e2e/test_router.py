@@ -190,8 +190,7 @@ async def test_handing_over_under_load_loses_and_repeats_nothing(broker: Broker,
             await until(lambda: telemetry.value("router_connection_stopped", connection="slow") == 1)
             async with reading(broker, slow):
                 await until(lambda: telemetry.value("router_connection_stopped", connection="slow") == 0)
-                mark = len(accepted)
-                await until(lambda: len(slow.ids) > mark)
+                await until(lambda mark=len(accepted): len(slow.ids) > mark)  # type: ignore[misc]
         stop.set()
         await loading
         async with reading(broker, slow):
