@@ -20,7 +20,7 @@ Every plug-in is one file that names itself by its module name and defines:
     async def open_destination(name: str, options: OPTIONS, environment: Environment) -> Destination
 
 and imports its driver inside `open_destination` or below, never at import. `loader/registry.py` finds it,
-`tests/contract/test_destinations.py` holds it to this page.
+`tests/contract/destinations/` holds it to this page.
 """
 
 from __future__ import annotations

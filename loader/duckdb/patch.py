@@ -63,7 +63,7 @@ def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch:
     live = describe_table(connection, stop, schema, patch.table)
     if live is None:
         columns = {column.name: column for column in (*patch.add, *patch.widen)}
-        definitions = ", ".join(_definition(column) for column in columns.values())
+        definitions = ", ".join(_definition(connection, column) for column in columns.values())
         connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
     else:
         _alter(connection, schema, patch, live)
@@ -81,7 +81,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
     table = qualified(schema, patch.table)
     for column in (*patch.add, *patch.widen):
         if fold(column.name) not in live.columns:
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(column)}")
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(connection, column)}")
     changes: list[str] = []
     for column in patch.widen:
         now = live.columns.get(fold(column.name))
@@ -147,8 +147,17 @@ def _same(one: Sequence[str], other: Sequence[str]) -> bool:
     return {fold(name) for name in one} == {fold(name) for name in other}
 
 
-def _definition(column: Column) -> str:
-    return f"{identifier(column.name)} {native_of(column)}"
+def _definition(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
+    native = native_of(column)
+    if column.native is not None:
+        try:
+            # the type came from a person or a function: only what DuckDB reads as a type goes into DDL
+            connection.execute(f"SELECT CAST(NULL AS {native})")
+        except Exception as error:
+            if type(error).__name__ not in ("ParserException", "CatalogException", "BinderException", "InvalidInputException"):
+                raise
+            raise Permanent(f'column "{column.name}": {native!r} is not a type DuckDB knows ({describe(error)})') from error
+    return f"{identifier(column.name)} {native}"
 
 
 def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from loader.contract import LoadPlan, LoadReport, TableLoad
 from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
-from loader.duckdb.types import fold
+from loader.duckdb.types import fold, kind_of
 from loader.sql import identifier
 from shared.errors import Fenced, RowsRejected, TableChanged
 from shared.threads import Stop
@@ -104,13 +104,19 @@ def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
 
 def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> dict[str, tuple[str, bool]]:
     """Returns type and nullability of the columns the rows have."""
+    from loader.lattice import ARROW
+
     found = connection.execute(statements.COLUMNS, [schema, load.table]).fetchall()
     if not found:
         raise TableChanged(f'table "{load.table}" is gone')
     live = {fold(name): (native, nullable) for name, native, nullable in found}
-    missing = [name for name in load.rows.column_names if fold(name) not in live]
-    if missing:
-        raise TableChanged(f'table "{load.table}": column "{missing[0]}" is gone')
+    for field in load.rows.schema:
+        native, _ = live.get(fold(field.name), (None, True))
+        if native is None:
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
+        if field.type != ARROW[kind_of(native)]:
+            # DuckDB would cast what it can, each value in its own way
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is {native} now, the rows have {field.type}')
     return {name: live[fold(name)] for name in load.rows.column_names}
 
 

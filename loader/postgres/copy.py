@@ -81,15 +81,16 @@ def prepare(load: TableLoad, live: Mapping[str, LiveColumn]) -> Prepared:
     """
     import pyarrow as pa
 
+    from loader.lattice import ARROW
+
     narrower = {"integer": pa.int32(), "smallint": pa.int16(), "real": pa.float32()}
-    expected = arrow_types()
     rows = load.rows
     staged: set[str] = set()
     for position, field in enumerate(rows.schema):
         column = live.get(field.name)
         if column is None:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
-        if field.type != expected[column.kind]:
+        if field.type != ARROW[column.kind]:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {column.native} now, the rows have {field.type}')
         if column.native in narrower:
             smaller = narrower[column.native]
@@ -147,23 +148,6 @@ def refusal(error: BaseException, prepared: Prepared) -> RowsRejected | None:
     if not isinstance(translated, RowsRejected):
         return None
     return RowsRejected(load.table, translated.message, {**rows, **translated.rows})
-
-
-def arrow_types() -> dict[Kind, pa.DataType]:
-    """Returns the Arrow type that rows have for each kind, as `TableLoad` says."""
-    import pyarrow as pa
-
-    return {
-        Kind.BOOLEAN: pa.bool_(),
-        Kind.BIGINT: pa.int64(),
-        Kind.DOUBLE: pa.float64(),
-        Kind.DECIMAL: pa.decimal128(38, 0),
-        Kind.TIMESTAMP: pa.timestamp("us", "UTC"),
-        Kind.DATE: pa.date32(),
-        Kind.TEXT: pa.string(),
-        Kind.JSON: pa.string(),
-        Kind.OTHER: pa.string(),
-    }
 
 
 async def _copy(connection: asyncpg.Connection, prepared: Prepared, table: str, schema: str, watch: Watch) -> int:

@@ -1,0 +1,54 @@
+"""Every scenario runs against every plug-in that has the capabilities it needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from loader import registry
+from tests.support.destinations import DuckDBSubject, LocalSubject, Open, PostgresSubject, Subject, opened
+from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
+
+__all__ = ["postgres_dsn", "postgres_server"]
+
+SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
+    "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
+    "postgres": ("postgres", lambda request, _: PostgresSubject(request.getfixturevalue("postgres_dsn"))),
+    "local-parquet": ("local", lambda _, folder: LocalSubject(folder, "parquet")),
+    "local-ndjson": ("local", lambda _, folder: LocalSubject(folder, "ndjson")),
+    "local-csv": ("local", lambda _, folder: LocalSubject(folder, "csv")),
+}
+"""Label to type and maker. A new plug-in gets its row here; `tests/meta/test_plugins.py` misses it otherwise."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Chooses the subjects of a scenario by the capabilities it names."""
+    if "subject_label" not in metafunc.fixturenames:
+        return
+    needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
+    only = [mark.args[0] for mark in metafunc.definition.iter_markers("only")]
+    labels = [
+        label
+        for label, (type_name, _) in SUBJECTS.items()
+        if all(getattr(registry.plugin(type_name).CAPABILITIES, need) for need in needs) and (not only or type_name in only)
+    ]
+    metafunc.parametrize("subject_label", labels)
+
+
+@pytest.fixture
+async def wh(subject_label: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+    """The destination under test, open, in a place of its own."""
+    subject = SUBJECTS[subject_label][1](request, tmp_path)
+    async with opened(subject) as one:
+        yield one
+    if isinstance(subject, PostgresSubject):
+        await subject.drop()
+
+
+@pytest.fixture(scope="module")
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """A durable server that tests may kill; they start it again."""
+    with PostgresServer(durable=True) as server:
+        yield server

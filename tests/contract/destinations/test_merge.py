@@ -1,0 +1,125 @@
+"""Merging: one row a key, the newest wins, nothing older ever overwrites it, with or without coalescing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from loader.contract import Kind, TableLoad, TablePatch
+from shared.errors import RowsRejected
+from tests.support.destinations import Open, arrow, columns, make, merge, plan
+
+pytestmark = pytest.mark.needs("merge")
+
+SHAPE = {"id": Kind.TEXT, "at": Kind.TIMESTAMP, "v": Kind.TEXT}
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+T1, T2 = T0 + timedelta(microseconds=1), T0 + timedelta(microseconds=2)
+
+
+async def test_repeats_across_batches_collapse_and_the_last_wins(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE, ["id"])
+    await merge(session, 1, "t", SHAPE, {"id": "a", "v": "one"}, {"id": "b", "v": "one"})
+    await merge(session, 2, "t", SHAPE, {"id": "b", "v": "two"}, {"id": "c", "v": "two"})
+    found = await wh.rows("t", {"id": Kind.TEXT, "v": Kind.TEXT})
+    assert found == [{"id": "a", "v": "one"}, {"id": "b", "v": "two"}, {"id": "c", "v": "two"}]
+
+
+@pytest.mark.parametrize(
+    ("stored", "incoming", "winner"),
+    [
+        (T0, T1, "new"),
+        (T1, T1, "new"),
+        (T2, T1, "old"),
+        (None, T1, "new"),
+        (T1, None, "old"),
+        (None, None, "new"),
+    ],
+)
+async def test_a_stored_row_is_replaced_only_by_one_that_is_not_older(
+    wh: Open, stored: datetime | None, incoming: datetime | None, winner: str
+) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE, ["id"])
+    await merge(session, 1, "t", SHAPE, {"id": "a", "at": stored, "v": "old"}, cursor="at")
+    await merge(
+        session, 2, "t", SHAPE, {"id": "a", "at": incoming, "v": "new"}, {"id": "b", "at": incoming, "v": "new"}, cursor="at"
+    )
+    found = await wh.rows("t", {"id": Kind.TEXT, "v": Kind.TEXT})
+    # a null of the incoming cursor is older than any time, and as old as a stored null
+    assert found == [{"id": "a", "v": winner}, {"id": "b", "v": "new"}]
+
+
+async def test_coalescing_keeps_what_the_newer_row_does_not_say(wh: Open) -> None:
+    shape = {**SHAPE, "email": Kind.TEXT, "n": Kind.BIGINT, "doc": Kind.JSON}
+    session = await wh.session()
+    await make(session, "users", shape, ["id"])
+    await merge(session, 1, "users", shape, {"id": "u", "at": T0, "v": "a", "email": "x@y", "n": 1}, cursor="at", coalesce=True)
+    newer = {"id": "u", "at": T2, "v": None, "n": 2, "doc": "{}"}
+    await merge(session, 2, "users", shape, newer, cursor="at", coalesce=True)
+    await merge(session, 3, "users", shape, {"id": "u", "at": T1, "v": "late", "email": "late"}, cursor="at", coalesce=True)
+    assert await wh.rows("users", shape) == [{"id": "u", "at": T2, "v": "a", "email": "x@y", "n": 2, "doc": "{}"}]
+
+
+async def test_without_coalescing_a_null_replaces_and_a_missing_column_does_not(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.TEXT, "a": Kind.TEXT, "b": Kind.TEXT}
+    await make(session, "t", shape, ["id"])
+    await merge(session, 1, "t", shape, {"id": "x", "a": "1", "b": "1"})
+    await merge(session, 2, "t", {"id": Kind.TEXT, "a": Kind.TEXT}, {"id": "x", "a": None})
+    assert await wh.rows("t", shape) == [{"id": "x", "a": None, "b": "1"}]
+
+
+async def test_compound_and_reordered_keys(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.TEXT, "day": Kind.DATE, "n": Kind.BIGINT, "v": Kind.TEXT}
+    await session.patch(TablePatch("t", add=columns(shape), primary_key=("id", "day", "n")))
+    day = T0.date()
+    one, two = {"id": "a", "day": day, "n": 1, "v": "one"}, {"id": "a", "day": day, "n": 2, "v": "two"}
+    await merge(session, 1, "t", shape, one, two, key=["id", "day", "n"])
+    reordered = await session.patch(TablePatch("t", primary_key=("n", "id", "day")))
+    assert reordered.primary_key == ("n", "id", "day")
+    await merge(session, 2, "t", shape, {**two, "v": "changed"}, key=["n", "id", "day"])
+    assert await wh.rows("t", shape, order="n") == [one, {**two, "v": "changed"}]
+
+
+async def test_a_table_that_is_all_key_takes_repeats(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.TEXT, "n": Kind.BIGINT}
+    await make(session, "t", shape, ["id", "n"])
+    for sequence in (1, 2):
+        await merge(session, sequence, "t", shape, {"id": "a", "n": 1}, key=["id", "n"])
+    assert await wh.rows("t", shape) == [{"id": "a", "n": 1}]
+
+
+async def test_rows_without_a_key_are_refused_by_index(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE, ["id"])
+    with pytest.raises(RowsRejected) as refused:
+        await merge(session, 1, "t", SHAPE, {"id": "a"}, {"id": None}, {"id": "c"}, {"id": None})
+    assert set(refused.value.rows) == {1, 3}
+    assert await wh.rows("t", SHAPE) == []
+
+
+@pytest.mark.parametrize("rows", [1, 99, 101, 3000])
+async def test_batches_of_every_size_merge_alike(wh: Open, rows: int) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.BIGINT, "at": Kind.TIMESTAMP, "doc": Kind.JSON, "big": Kind.DECIMAL, "day": Kind.DATE, "x": Kind.DOUBLE}
+    await make(session, "t", shape, ["id"])
+    for sequence, offset in ((1, 0), (2, rows // 2)):
+        sent = [
+            {
+                "id": n + offset,
+                "at": T0 + timedelta(seconds=sequence),
+                "doc": f'{{"s": {sequence}}}',
+                "big": n,
+                "day": T0.date(),
+                "x": n / 3,
+            }
+            for n in range(rows)
+        ]
+        await session.load(plan(sequence), [TableLoad("t", arrow(shape, sent), "merge", ("id",), "at")])
+    found = await wh.rows("t", shape)
+    assert [row["id"] for row in found] == list(range(rows + rows // 2))
+    assert [row["at"] for row in found] == [T0 + timedelta(seconds=1 if n < rows // 2 else 2) for n in range(rows + rows // 2)]

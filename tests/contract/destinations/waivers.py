@@ -1,0 +1,13 @@
+"""What a plug-in need not do, with the reason; a test holds that this list says neither more nor less than the capabilities.
+
+A scenario that needs a capability is marked `@pytest.mark.needs("merge")`.
+"""
+
+from __future__ import annotations
+
+WAIVERS = {
+    ("local", "transactional"): "objects of a load appear one after the other; their names make a repeat harmless",
+    ("local", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
+    ("local", "stream"): "a micro-batch would make a file of a few rows",
+    ("local", "evolve"): "each object has the columns of its rows",
+}

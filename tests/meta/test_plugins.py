@@ -1,0 +1,99 @@
+"""Plug-ins are light to list, complete, and each of them stands in the contract suite."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, get_origin, get_type_hints
+
+import msgspec
+import pytest
+
+from loader import registry
+from loader.contract import Capabilities
+from shared.decode import json_schema
+from shared.errors import ConfigError
+from tests.contract.destinations.conftest import SUBJECTS
+from tests.contract.destinations.waivers import WAIVERS
+
+ROOT = Path(__file__).parents[2]
+DRIVERS = ("asyncpg", "duckdb", "pyarrow", "pgpq", "zstandard.backend_cffi")
+CAPABILITIES = ("transactional", "merge", "stream", "evolve")
+
+
+def test_importing_every_plug_in_loads_no_driver() -> None:
+    script = (
+        "import sys\nfrom loader import registry\n"
+        "for name in registry.destination_types(): registry.plugin(name)\n"
+        f"print([name for name in {DRIVERS!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_listing_the_types_imports_no_plug_in() -> None:
+    script = (
+        "import sys\nfrom loader import registry\nnames = registry.destination_types()\n"
+        "print([name for name in sys.modules if name.split('.')[-1] in names and name.startswith('loader.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['loader.duckdb']")
+
+
+def test_every_plug_in_stands_in_the_contract_suite() -> None:
+    assert {type_name for type_name, _ in SUBJECTS.values()} == set(registry.destination_types())
+
+
+def test_a_waiver_stands_for_each_capability_a_plug_in_lacks_and_for_no_other() -> None:
+    lacking = {
+        (type_name, capability)
+        for type_name in registry.destination_types()
+        for capability in CAPABILITIES
+        if not getattr(registry.plugin(type_name).CAPABILITIES, capability)
+    }
+    assert set(WAIVERS) == lacking
+    assert all(WAIVERS.values())
+
+
+@pytest.mark.parametrize("type_name", registry.destination_types())
+def test_a_plug_in_defines_what_the_contract_asks_for(type_name: str) -> None:
+    plugin = registry.plugin(type_name)
+    assert isinstance(plugin.CAPABILITIES, Capabilities)
+    assert issubclass(plugin.OPTIONS, msgspec.Struct)
+    assert plugin.OPTIONS.__struct_config__.forbid_unknown_fields
+    for name, hint in get_type_hints(plugin.OPTIONS, include_extras=True).items():
+        assert get_origin(hint) is Annotated, f"{name} has no description"
+        assert any(isinstance(meta, msgspec.Meta) and meta.description for meta in hint.__metadata__), (
+            f"{name} has no description"
+        )
+    assert json_schema(plugin.OPTIONS)
+
+
+def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as refused:
+        registry.parse_options("wh", {"type": "oracel"})
+    (problem,) = refused.value.problems
+    assert problem.path == "destinations.wh.type"
+    for name in registry.destination_types():
+        assert name in problem.message
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "words"),
+    [
+        ({"type": "postgres", "hots": "x"}, "destinations.wh", "hots"),
+        ({"type": "postgres", "port": "x"}, "destinations.wh.port", "int"),
+        ({"type": "duckdb"}, "destinations.wh", "path"),
+        ({"type": "local", "path": "x", "format": "xml"}, "destinations.wh.format", "xml"),
+        ({"type": "local", "path": "x", "prefix": "{date}/"}, "destinations.wh", "{table}"),
+        ({"type": "local", "path": "x", "prefix": "../{table}"}, "destinations.wh", "below"),
+        ({"type": "local", "path": "x", "prefix": "{table}/{minute}"}, "destinations.wh", "minute"),
+    ],
+)
+def test_wrong_options_name_their_path(document: dict[str, object], path: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        registry.parse_options("wh", document)
+    (problem,) = refused.value.problems
+    assert problem.path == path
+    assert words in problem.message

@@ -1,0 +1,265 @@
+"""Destinations under test: each plug-in with the options of a fresh place, and a way to look at that place without the plug-in.
+
+A subject reads rows back with a driver or reader of its own, so that no plug-in vouches for itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from loader import registry
+from loader.contract import Capabilities, Column, Destination, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
+from loader.lattice import ARROW
+from shared.threads import ThreadGate
+
+Row = dict[str, Any]
+Shape = Mapping[str, Kind]
+
+
+class Subject(Protocol):
+    """A plug-in under test."""
+
+    label: str
+    document: dict[str, Any]
+
+    async def rows(self, table: str, shape: Shape) -> list[Row]:
+        """Returns all rows of a table, in any order, values as Python's own types; [] where there is no table."""
+        ...
+
+    async def run(self, statement: str) -> None:
+        """Runs SQL behind the plug-in's back; `{}` stands for the schema."""
+        ...
+
+
+class Open:
+    """A subject with its destination open."""
+
+    def __init__(self, subject: Subject, destination: Destination, capabilities: Capabilities, environment: Environment) -> None:
+        self.subject = subject
+        self.destination = destination
+        self.capabilities = capabilities
+        self.environment = environment
+        self._stack = AsyncExitStack()
+
+    async def session(self, connection: str = "shop-wh", epoch: int = 1, destination: Destination | None = None) -> Session:
+        """Opens a session that is closed at the end of the test."""
+        session = await (destination or self.destination).open_session(connection, epoch)
+        self._stack.push_async_callback(session.close)
+        return session
+
+    async def another(self, **options: Any) -> Destination:
+        """Opens the same place a second time, as another loader would."""
+        document = {**self.subject.document, **options}
+        destination = await registry.open_destination("other", document, self.environment)
+        self._stack.push_async_callback(destination.close)
+        return destination
+
+    async def rows(self, table: str, shape: Shape, order: str = "id") -> list[Row]:
+        """Returns the rows of a table, sorted by one column, with the columns of `shape` only."""
+        found = await self.subject.rows(table, shape)
+        return sorted(({name: row.get(name) for name in shape} for row in found), key=lambda row: str(row[order]).rjust(20))
+
+    async def close(self) -> None:
+        """Closes the sessions and destinations opened here."""
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def opened(subject: Subject) -> AsyncIterator[Open]:
+    """Opens a subject's destination."""
+    gate = ThreadGate(4, "test")
+    environment = Environment(gate)
+    try:
+        destination = await registry.open_destination("wh", subject.document, environment)
+        capabilities = registry.plugin(subject.document["type"]).CAPABILITIES
+        one = Open(subject, destination, capabilities, environment)
+        try:
+            yield one
+        finally:
+            await one.close()
+            await destination.close()
+    finally:
+        gate.close()
+
+
+def columns(shape: Shape) -> tuple[Column, ...]:
+    """Returns the columns of a patch that makes a table of this shape."""
+    return tuple(Column(name, kind) for name, kind in shape.items())
+
+
+def arrow(shape: Shape, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Returns rows as the core would hand them over."""
+    listed = list(rows)
+    return pa.table({name: pa.array([row.get(name) for row in listed], ARROW[kind]) for name, kind in shape.items()})
+
+
+def plan(sequence: int, last: int | None = None, connection: str = "shop-wh", lane: str = "live-1") -> LoadPlan:
+    """Returns a plan of one or more sequences."""
+    return LoadPlan(connection, lane, sequence, sequence if last is None else last)
+
+
+async def make(session: Session, table: str, shape: Shape, key: Sequence[str] | None = None) -> None:
+    """Makes a table of a shape."""
+    await session.patch(TablePatch(table, add=columns(shape), primary_key=None if key is None else tuple(key)))
+
+
+async def append(session: Session, sequence: int, table: str, shape: Shape, *rows: Row) -> None:
+    """Loads rows by appending."""
+    await session.load(plan(sequence), [TableLoad(table, arrow(shape, rows))])
+
+
+async def merge(
+    session: Session, sequence: int, table: str, shape: Shape, *rows: Row, key: Sequence[str] = ("id",), cursor: str | None = None,
+    coalesce: bool = False,
+) -> None:  # fmt: skip
+    """Loads rows by merging."""
+    load = TableLoad(table, arrow(shape, rows), "merge", tuple(key), cursor, coalesce)
+    await session.load(plan(sequence), [load])
+
+
+class PostgresSubject:
+    """A schema of its own in a real server."""
+
+    label = "postgres"
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.schema = f"t_{secrets.token_hex(6)}"
+        self.document: dict[str, Any] = {"type": "postgres", "dsn": dsn, "schema": self.schema}
+
+    async def rows(self, table: str, shape: Shape) -> list[Row]:
+        """See `Subject.rows`."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.dsn)
+        try:
+            # a name as the tests wrote it: quoted here, by other code than the plug-in's
+            quoted = await link.fetchval("SELECT format('%I.%I', $1::text, $2::text)", self.schema, table)
+            if await link.fetchval("SELECT to_regclass($1)", quoted) is None:
+                return []
+            return [dict(row) for row in await link.fetch(f"SELECT * FROM {quoted}")]
+        finally:
+            await link.close()
+
+    async def run(self, statement: str) -> None:
+        """See `Subject.run`."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.dsn)
+        try:
+            await link.execute(statement.replace("{}", self.schema))
+        finally:
+            await link.close()
+
+    async def fetch(self, query: str) -> list[Row]:
+        """Returns what a query finds; `{}` stands for the schema."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.dsn)
+        try:
+            return [dict(row) for row in await link.fetch(query.replace("{}", self.schema))]
+        finally:
+            await link.close()
+
+    async def drop(self) -> None:
+        """Drops the schema."""
+        await self.run('DROP SCHEMA IF EXISTS "{}" CASCADE')
+
+
+class DuckDBSubject:
+    """A database file of its own."""
+
+    label = "duckdb"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "warehouse.duckdb"
+        # closed after every load, so that the tests can look into it
+        self.document: dict[str, Any] = {"type": "duckdb", "path": str(self.path), "linger": 0}
+
+    async def rows(self, table: str, shape: Shape) -> list[Row]:
+        """See `Subject.rows`."""
+        import duckdb
+
+        with duckdb.connect(str(self.path)) as link:
+            found = link.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [table]).fetchone()
+            if not found or not found[0]:
+                return []
+            link.execute("SET TimeZone = 'UTC'")
+            quoted = table.replace('"', '""')
+            rows: list[Row] = link.sql(f'SELECT * FROM main."{quoted}"').to_arrow_table().to_pylist()
+            return rows
+
+    async def run(self, statement: str) -> None:
+        """See `Subject.run`."""
+        import duckdb
+
+        with duckdb.connect(str(self.path)) as link:
+            link.execute(statement.replace("{}", "main"))
+
+
+class LocalSubject:
+    """A directory of its own, in one format."""
+
+    def __init__(self, folder: Path, format_: str) -> None:
+        self.label = f"local-{format_}"
+        self.root = folder / "lake"
+        self.document: dict[str, Any] = {"type": "local", "path": str(self.root), "format": format_}
+        self._format = format_
+
+    async def rows(self, table: str, shape: Shape) -> list[Row]:
+        """See `Subject.rows`."""
+        from loader.objects.names import segment
+
+        rows: list[Row] = []
+        for file in sorted((self.root / segment(table)).rglob("*.*")):
+            rows += self._read(file, shape)
+        return rows
+
+    async def run(self, statement: str) -> None:
+        """See `Subject.run`."""
+        raise AssertionError(f"files know no SQL: {statement}")
+
+    def files(self) -> list[str]:
+        """Returns the objects, as paths below the directory."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return sorted(str(path) for path in found if path.parts[0] != "_penstock")
+
+    def _read(self, file: Path, shape: Shape) -> list[Row]:
+        if self._format == "parquet":
+            from pyarrow import parquet
+
+            rows: list[Row] = parquet.ParquetFile(file).read().to_pylist()
+            return rows
+        if self._format == "ndjson":
+            return [_from_json(line, shape) for line in gzip.decompress(file.read_bytes()).splitlines()]
+        from pyarrow import csv
+
+        convert = csv.ConvertOptions(
+            column_types={name: ARROW[kind] for name, kind in shape.items()},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        )
+        with pa.input_stream(str(file), compression="gzip") as stream:
+            table = csv.read_csv(stream, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+        listed: list[Row] = table.to_pylist()
+        return listed
+
+
+def _from_json(line: bytes, shape: Shape) -> Row:
+    reading: dict[Kind, Callable[[Any], Any]] = {
+        Kind.TIMESTAMP: datetime.fromisoformat,
+        Kind.DATE: date.fromisoformat,
+        Kind.DECIMAL: Decimal,
+    }
+    return {name: reading.get(shape[name], lambda value: value)(value) for name, value in json.loads(line).items()}
