@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loader.columns import Part, Rows, Source
+from loader.columns import Part, Source
 from loader.contract import Kind
 from loader.layouts.contract import TableSpec
 from loader.names import Path
+from loader.runs import Rows
 from shared.frame import Frame, Head
 from shared.outcome import DeadReason, DropReason
 
@@ -76,7 +77,7 @@ class ShapedBatch:
     """What a run of frames became.
 
     `events` counts what was added, whatever became of it. `notes` counts values that were changed on the way
-    (`columns.NUL_REPLACED`, `columns.NOT_FINITE`).
+    (`runs.NUL_REPLACED`, `runs.NOT_FINITE`).
     """
 
     tables: Mapping[str, RawTable]

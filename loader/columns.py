@@ -9,35 +9,30 @@ C, and cut into columns when the window is full; objects with rarer keys go the 
 values still in the cache are turned into Arrow and freed, and no dict outlives its event, which keeps the garbage collector
 out (measured: docs/performance.md).
 
-Left out: nulls, empty objects, keys that are hints (`loader/hints.py`), NaN and infinity (counted), NUL characters in text
-(replaced by U+FFFD and counted: Postgres cannot store them). Arrays, and objects deeper than `MAX_DEPTH`, are JSON text.
+Left out: nulls, empty objects, keys that are hints (`loader/hints.py`). Arrays, and objects deeper than `MAX_DEPTH`, are JSON
+text. How values become Arrow arrays, and what is changed on the way: `loader/runs.py`.
 
 Pure. The caller keeps a chunk's bytes bounded and drops a tree that grew past what it likes (`Tree.size`).
 """
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from loader.contract import Kind
 from loader.hints import is_hint
-from loader.lattice import ARROW, TIMESTAMP
 from loader.layouts.contract import Event, Fixed, Root
 from loader.names import Namer, Path
+from loader.runs import Rows, runs_of, text_run
 
-WINDOW_ROWS = 1024
+WINDOW_ROWS = 512
 WINDOW_KEYS = 20_000
 """A window ends early when so many new keys came up: objects made to be unlike each other must not fill the memory."""
 MAX_SHAPES = 64
@@ -46,17 +41,6 @@ FEW_ROWS = 24
 """Making an Arrow array costs as much as this many values going the long way."""
 MAX_DEPTH = 256
 """Below Python's recursion limit with room for the caller, above every site's limit."""
-
-NUL_REPLACED = "nul_characters_replaced"
-NOT_FINITE = "numbers_not_finite"
-
-Rows = NDArray[np.int32]
-
-
-class Whole(msgspec.Struct, frozen=True):
-    """An object a hint keeps in one piece."""
-
-    value: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +75,40 @@ class _Leaf:
         self.source = source
         self.parts: dict[Kind, tuple[list[Rows], list[pa.Array]]] = {}
 
+    def push(self, kind: Kind, rows: Rows, run: pa.Array) -> None:
+        kept = self.parts.get(kind)
+        if kept is None:
+            self.parts[kind] = ([rows], [run])
+        else:
+            kept[0].append(rows)
+            kept[1].append(run)
+
 
 class _Shape:
-    __slots__ = ("flat", "keys", "nested", "rows")
+    __slots__ = ("flat", "keys", "nested", "rows", "texts")
 
     def __init__(self, keys: tuple[Any, ...], nested: tuple[tuple[Any, _Node], ...]) -> None:
         self.keys = keys
         self.nested = nested
         self.rows = array("i")
         self.flat: list[Any] = []
+        self.texts: list[_Leaf | None] = [None] * len(keys)
+        """The leaves of the keys that held text only, so far."""
+
+
+_NO_SHAPE = _Shape((object(),), ())
+"""Equal to no object's keys."""
 
 
 class _Node:
-    __slots__ = ("children", "depth", "fixed", "leaves", "lifted", "loose", "names", "path", "shapes")
+    __slots__ = ("children", "depth", "fixed", "last", "leaves", "lifted", "loose", "names", "path", "shapes")
 
     def __init__(self, path: Path, names: tuple[str, ...], depth: int) -> None:
         self.path = path
         self.names = names
         self.depth = depth
         self.shapes: dict[tuple[Any, ...], _Shape] = {}
+        self.last = _NO_SHAPE
         self.loose: dict[Any, tuple[list[Any], array[int]]] = {}
         self.children: dict[Any, _Node] = {}
         self.leaves: dict[Any, _Leaf] = {}
@@ -155,21 +154,30 @@ class Tree:
 
     def _add(self, node: _Node, mapping: Event, row: int) -> None:
         keys = tuple(mapping)
-        shape = node.shapes.get(keys)
-        if shape is None:
-            if len(node.shapes) >= MAX_SHAPES or len(keys) > MAX_SHAPE_KEYS:
+        shape = node.last
+        if shape.keys != keys:
+            known = node.shapes.get(keys) or self._shape(node, mapping, keys)
+            if known is None:
                 self._add_loose(node, mapping, row)
                 return
-            nested = [(key, self._child(node, key)) for key, value in mapping.items() if type(value) is dict]
-            self.size += len(keys)
-            shape = node.shapes[keys] = _Shape(keys, tuple((key, child) for key, child in nested if child is not None))
+            shape = node.last = known
         for key, child in shape.nested:
             value = mapping[key]
             if type(value) is dict:
                 self._add(child, value, row)
                 mapping[key] = None
         shape.rows.append(row)
-        shape.flat.extend(mapping.values())
+        flat = shape.flat
+        flat += mapping.values()
+
+    def _shape(self, node: _Node, mapping: Event, keys: tuple[Any, ...]) -> _Shape | None:
+        """Returns a new shape, None where there are too many or it is too wide."""
+        if len(node.shapes) >= MAX_SHAPES or len(keys) > MAX_SHAPE_KEYS:
+            return None
+        self.size += len(keys)
+        nested = [(key, self._child(node, key)) for key, value in mapping.items() if type(value) is dict]
+        shape = node.shapes[keys] = _Shape(keys, tuple((key, child) for key, child in nested if child is not None))
+        return shape
 
     def _add_loose(self, node: _Node, mapping: Event, row: int) -> None:
         loose = node.loose
@@ -220,6 +228,7 @@ class Tree:
             # a newcomer may be what most objects look like from now on
             self.size -= sum(len(keys) for keys in node.shapes)
             node.shapes.clear()
+            node.last = _NO_SHAPE
         if node.loose:
             loose, node.loose = node.loose, {}
             self.size -= len(loose)
@@ -233,35 +242,45 @@ class Tree:
         rows = np.frombuffer(numbers, dtype=np.int32)
         for position, key in enumerate(shape.keys):
             values = flat[position::width]
-            if not pour:
-                self._seal_column(node, key, rows, values, shape)
+            if pour:
+                column = node.loose.get(key)
+                if column is None:
+                    column = node.loose[key] = ([], array("i"))
+                    self.size += 1
+                column[0].extend(values)
+                column[1].extend(numbers)
                 continue
-            column = node.loose.get(key)
-            if column is None:
-                column = node.loose[key] = ([], array("i"))
-                self.size += 1
-            column[0].extend(values)
-            column[1].extend(numbers)
+            leaf = shape.texts[position]
+            if leaf is not None:
+                run = text_run(values)
+                if run is not None:
+                    leaf.push(Kind.TEXT, rows, run)
+                    continue
+            only = self._seal_column(node, key, rows, values, shape)
+            shape.texts[position] = node.leaves[key] if only is str else None
 
-    def _seal_column(self, node: _Node, key: Any, rows: Rows, values: list[Any], shape: _Shape | None) -> None:
+    def _seal_column(self, node: _Node, key: Any, rows: Rows, values: list[Any], shape: _Shape | None) -> type | None:
+        """Sorts the values of a column by their types; returns the type if all had the same."""
+        if is_hint(key):
+            return None
         types = set(map(type, values))
-        if dict in types and not is_hint(key):
+        if dict in types:
             child = self._child(node, key)
             if child is not None:
                 self._late_objects(child, rows, values)
                 types = set(map(type, values))
                 if shape is not None:
                     shape.nested = (*shape.nested, (key, child))
-        nulls = _NONE in types
-        types.discard(_NONE)
-        if not types or is_hint(key):
-            return
-        if not nulls and len(types) == 1:
-            self._push(node, key, types.pop(), rows, values)
-            return
+        if len(types) == 1:
+            (only,) = types
+            if only is not _NONE:
+                self._push(node, key, only, rows, values)
+            return only
         for each in types:
-            chosen = [index for index, value in enumerate(values) if type(value) is each]
-            self._push(node, key, each, rows[chosen], [values[index] for index in chosen])
+            if each is not _NONE:
+                chosen = [index for index, value in enumerate(values) if type(value) is each]
+                self._push(node, key, each, rows[chosen], [values[index] for index in chosen])
+        return None
 
     def _late_objects(self, child: _Node, rows: Rows, values: list[Any]) -> None:
         """Walks objects at a place where none was expected."""
@@ -276,14 +295,8 @@ class Tree:
             leaf = node.leaves[key] = _Leaf(self._source(node, key))
             self._leaves.append(leaf)
             self.size += 1
-        for kind, where, run in _RUNS[type_](rows, values, self._notes):
-            if len(run):
-                kept = leaf.parts.get(kind)
-                if kept is None:
-                    leaf.parts[kind] = ([where], [run])
-                else:
-                    kept[0].append(where)
-                    kept[1].append(run)
+        for kind, where, run in runs_of(type_, rows, values, self._notes):
+            leaf.push(kind, where, run)
 
     def _source(self, node: _Node, key: Any) -> Source:
         fixed = node.fixed.get(key)
@@ -294,90 +307,7 @@ class Tree:
 
 
 _NONE = type(None)
-_Runs = Iterator[tuple[Kind, Rows, pa.Array]]
-_encode = msgspec.json.Encoder().encode
 
 
 def _joined(rows: Sequence[Rows]) -> Rows:
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
-
-
-def _texts(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
-    run = pa.array(values, type=pa.string())
-    characters = run.buffers()[2]
-    if characters is not None and characters.size and not np.frombuffer(characters, dtype=np.uint8).all():
-        notes[NUL_REPLACED] += sum(text.count("\0") for text in values)
-        run = pc.replace_substring(run, "\0", "\ufffd")
-    yield Kind.TEXT, rows, run
-
-
-def _booleans(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
-    yield Kind.BOOLEAN, rows, pa.array(values, type=pa.bool_())
-
-
-def _moments(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
-    yield Kind.TIMESTAMP, rows, pa.array(values, type=TIMESTAMP)
-
-
-def _doubles(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
-    numbers = np.array(values, dtype=np.float64)
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        notes[NOT_FINITE] += int(len(numbers) - finite.sum())
-        rows, numbers = rows[finite], numbers[finite]
-    yield Kind.DOUBLE, rows, pa.array(numbers)
-
-
-def _integers(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
-    try:
-        yield Kind.BIGINT, rows, pa.array(values, type=pa.int64())
-        return
-    except (OverflowError, pa.ArrowInvalid):
-        pass
-    chosen: dict[Kind, list[int]] = {Kind.BIGINT: [], Kind.DECIMAL: [], Kind.TEXT: []}
-    for index, value in enumerate(values):
-        small, fitting = -(2**63) <= value < 2**63, abs(value) < 10**38
-        chosen[Kind.BIGINT if small else Kind.DECIMAL if fitting else Kind.TEXT].append(index)
-    for kind, indexes in chosen.items():
-        if indexes:
-            numbers = [values[index] for index in indexes]
-            run = pa.array([str(number) for number in numbers] if kind is Kind.TEXT else numbers, type=ARROW[kind])
-            yield kind, rows[indexes], run
-
-
-def _documents(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
-    yield Kind.JSON, rows, pa.array([_document(value, notes) for value in values], type=pa.string())
-
-
-def _document(value: Any, notes: Counter[str]) -> str:
-    """Returns an array or object as compact JSON without hints and NUL characters."""
-    try:
-        text = _encode(value.value if type(value) is Whole else value).decode()
-    except OverflowError:  # msgspec writes no integer beyond 64 bits
-        text = json.dumps(value.value if type(value) is Whole else value, ensure_ascii=False, separators=(",", ":"))
-    if "\\u0000" in text or "__sql_type" in text or "JITSU_TABLE_NAME" in text:
-        return json.dumps(_cleaned(json.loads(text), notes), ensure_ascii=False, separators=(",", ":"))
-    return text
-
-
-def _cleaned(value: Any, notes: Counter[str]) -> Any:
-    if isinstance(value, dict):
-        return {_cleaned(key, notes): _cleaned(item, notes) for key, item in value.items() if not is_hint(key)}
-    if isinstance(value, list):
-        return [_cleaned(item, notes) for item in value]
-    if isinstance(value, str) and "\0" in value:
-        notes[NUL_REPLACED] += value.count("\0")
-        return value.replace("\0", "\ufffd")
-    return value
-
-
-_RUNS: dict[type, Callable[[Rows, list[Any], Counter[str]], _Runs]] = {
-    str: _texts,
-    bool: _booleans,
-    int: _integers,
-    float: _doubles,
-    datetime: _moments,
-    list: _documents,
-    dict: _documents,
-    Whole: _documents,
-}

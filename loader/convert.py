@@ -15,7 +15,7 @@ with the marks of those; what then happens to them is the connection's `on_confl
 To `other`, a type of the warehouse we do not know, everything goes as its text. "Canonical" integer text is what the integer
 would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost.
 
-Arrays given here have no nulls and hold no NaN or infinity (`loader/columns.py` takes them out). Pure.
+Arrays given here have no nulls and hold no NaN or infinity (`loader/runs.py` takes them out). Pure.
 """
 
 from __future__ import annotations

@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from loader.batch import RawTable
 from loader.claims import Claim, claim_names
-from loader.columns import Part, Rows
+from loader.columns import Part
 from loader.contract import Column, Kind, TableSchema
 from loader.convert import convert, json_text
 from loader.lattice import ARROW, TIMESTAMP, inexact_as_double, join_all
 from loader.moments import all_moments
 from loader.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
+from loader.runs import Rows
 from shared.outcome import DeadReason
 
 Refusals = Mapping[int, tuple[DeadReason, str]]

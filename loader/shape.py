@@ -14,7 +14,6 @@ Pure: no clock, no I/O. Not thread-safe: one connection's frames are in order an
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Callable
@@ -23,17 +22,19 @@ import msgspec
 import numpy as np
 
 from loader.batch import SEQUENCE_FACTOR, DeadEvent, RawTable, ShapedBatch, spread
-from loader.columns import NOT_FINITE, Tree, Whole
+from loader.columns import Tree
 from loader.contract import Capabilities, Kind
 from loader.hints import may_hold_hints, take_hints, type_of_hint
 from loader.layouts import LAYOUTS
 from loader.layouts.contract import Event, Root, TableSpec
 from loader.names import Path
+from loader.rescue import UNREADABLE, rescue
 from loader.rules import OWN_COLUMNS, Rules
+from loader.runs import Whole
 from loader.template import TableTemplate
 from shared.errors import Permanent
 from shared.event import RequestFacts, facts_of, materialise
-from shared.frame import Frame, Head
+from shared.frame import Frame
 from shared.outcome import Dead, DeadReason, Drop, DropReason
 from shared.project import Connection
 
@@ -46,7 +47,7 @@ HINTS_IGNORED = "type_hints_ignored"
 class _Table:
     """A table of the batch under way; outlives it for the sake of its trees' caches."""
 
-    __slots__ = ("hints", "name", "reserved", "rows", "spec", "trees")
+    __slots__ = ("hints", "name", "reserved", "root", "rows", "spec", "tree", "trees")
 
     def __init__(self, name: str, spec: TableSpec, rules: Rules) -> None:
         self.name = name
@@ -55,6 +56,8 @@ class _Table:
         self.reserved = frozenset(rules.namer.key(name) for name in names)
         self.rows = array("i")
         self.trees: dict[Root, Tree] = {}
+        self.root: Root | None = None
+        self.tree: Tree
         self.hints: dict[Path, tuple[Kind, str]] = {}
 
 
@@ -111,28 +114,66 @@ class Shaper:
             facts = [facts_of(request) for request in frame.requests]
         except (msgspec.MsgspecError, OverflowError, RecursionError) as exc:
             raise Permanent(f"a request of the frame cannot be read: {exc}") from exc
-        number = len(self._frames)
         self._frames.append((seq, frame))
+        self._starts.append(len(self._indexes))
         self._seen += len(bodies)
         self._bytes += sum(frame.sizes)
-        skipped: dict[str, bool] = {}
-        for index, (head, body) in enumerate(zip(frame.heads, bodies, strict=True)):
+        self._add_events(frame, seq, bodies, facts, loaded)
+
+    def _add_events(
+        self, frame: Frame, seq: int, bodies: list[bytes], facts: list[RequestFacts], loaded: Callable[[str], int] | None
+    ) -> None:
+        """The hot loop: every call in it costs a percent."""
+        place, indexes, add_shared = self._layout.place, self._indexes, self._shared.add
+        chooses = self._template is not None or frame.trusted_hints
+        tables: dict[str, _Table | None] = {}
+        ordinal = len(indexes)
+        for index, head in enumerate(frame.heads):
+            body = bodies[index]
             try:
-                event = self._decode(body, head, facts[head.request])
-                chosen = self._choose(event, body, frame.trusted_hints)
-            except _BadEvent as bad:
-                self._dead.append(DeadEvent(seq, index, head, body, bad.reason, bad.detail))
-                continue
-            if isinstance(chosen, Drop):
-                self._dropped[chosen.reason] += 1
-            else:
-                self._place(event, chosen, number, index, seq, skipped, loaded)
+                event = materialise(body, head, facts[head.request])
+            except UNREADABLE as exc:
+                rescued = rescue(body, head, facts[head.request], exc, self._notes)
+                if isinstance(rescued, Dead):
+                    self._dead.append(DeadEvent(seq, index, head, body, rescued.reason, rescued.detail))
+                    continue
+                event = rescued
+            chosen = None
+            if chooses:
+                choice = self._choose(event, body, frame.trusted_hints)
+                if isinstance(choice, Dead):
+                    self._dead.append(DeadEvent(seq, index, head, body, choice.reason, choice.detail))
+                    continue
+                if isinstance(choice, Drop):
+                    self._dropped[choice.reason] += 1
+                    continue
+                chosen = choice
+            shared, rows = place(event, chosen)
+            placed = False
+            for name, root, own in rows:
+                table = tables[name] if name in tables else self._open(name, seq, tables, loaded)
+                if table is None:
+                    continue
+                if own:
+                    tree = table.tree if table.root is root else self._tree(table, root)
+                    tree.add(own, len(table.rows))
+                table.rows.append(ordinal)
+                if chooses and self._hints:
+                    table.hints.update(self._hints)
+                placed = True
+            if placed:
+                if shared is not None:
+                    add_shared(shared, ordinal)
+                indexes.append(index)
+                ordinal += 1
 
     def take(self) -> ShapedBatch:
         """Ends the batch and returns it; the shaper is then empty."""
-        frames, indexes = np.array(self._event_frames, dtype=np.int32), np.array(self._event_indexes, dtype=np.int32)
+        indexes = np.array(self._indexes, dtype=np.int32)
+        counts = np.diff([*self._starts, len(indexes)])
+        frames = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         sequences = np.array([seq for seq, _ in self._frames], dtype=np.int64)
-        events = sequences[frames] * SEQUENCE_FACTOR + indexes if len(frames) else np.array([], dtype=np.int64)
+        events = sequences[frames] * SEQUENCE_FACTOR + indexes
         active = list(self._active.values())
         rows = {table.name: np.array(table.rows, dtype=np.int32) for table in active}
         sharing = [table for table in active if table.spec.shared]
@@ -162,8 +203,8 @@ class Shaper:
     def _begin(self) -> None:
         self._active: dict[str, _Table] = {}
         self._frames: list[tuple[int, Frame]] = []
-        self._event_frames = array("i")
-        self._event_indexes = array("i")
+        self._starts: list[int] = []
+        self._indexes = array("i")
         self._dead: list[DeadEvent] = []
         self._dropped: Counter[DropReason] = Counter()
         self._notes.clear()
@@ -181,43 +222,8 @@ class Shaper:
     def _paths(self) -> int:
         return self._shared.size + sum(tree.size for table in self._tables.values() for tree in table.trees.values())
 
-    def _decode(self, body: bytes, head: Head, facts: RequestFacts) -> Event:
-        try:
-            return materialise(body, head, facts)
-        except RecursionError:
-            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than the decoder can follow") from None
-        except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError) as exc:
-            return self._decode_odd(body, head, facts, exc)
-
-    def _decode_odd(self, body: bytes, head: Head, facts: RequestFacts, first: Exception) -> Event:
-        """Reads what Python's own decoder understands and msgspec does not: numbers out of range, NaN, half surrogates."""
-        odd: Counter[str] = Counter()
-
-        def number(text: str) -> float | None:
-            value = float(text)
-            if value - value == 0:  # neither infinite nor NaN
-                return value
-            odd[NOT_FINITE] += 1
-            return None
-
-        def integer(text: str) -> int | str:
-            return int(text) if len(text) <= 400 else text
-
-        try:
-            value = json.loads(body, parse_float=number, parse_int=integer, parse_constant=number)
-            if not isinstance(value, dict):
-                raise _BadEvent(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, found {type(value).__name__}")
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-            event = materialise(text, head, facts)
-        except RecursionError:
-            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than the decoder can follow") from None
-        except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError):
-            raise _BadEvent(DeadReason.MALFORMED_JSON, f"the body is not a JSON object: {first}") from None
-        self._notes.update(odd)
-        return event
-
-    def _choose(self, event: Event, body: bytes, trusted: bool) -> str | Drop | None:
-        """Returns the table that a function or the template chose, None for the layout's choice, or why the event is left out."""
+    def _choose(self, event: Event, body: bytes, trusted: bool) -> str | Drop | Dead | None:
+        """Returns the table that a function or the template chose, None for the layout's choice, or why there is no row."""
         if self._hints:
             self._hints = {}
         if trusted and may_hold_hints(body):  # of anybody else the builder leaves such keys out wherever they are
@@ -227,16 +233,14 @@ class Shaper:
         if self._template is None:
             return None
         outcome = self._template.table(event, self._site)
-        if isinstance(outcome, Dead):
-            raise _BadEvent(outcome.reason, outcome.detail)
         return self.rules.namer.table(outcome) if isinstance(outcome, str) else outcome
 
-    def _take_hints(self, event: Event) -> str | None:
+    def _take_hints(self, event: Event) -> str | Dead | None:
         """Takes a function's hints out of an event; returns the table it chose."""
         try:
             hints, table = take_hints(event, Whole)
         except RecursionError:
-            raise _BadEvent(DeadReason.TOO_DEEP, "the event nests deeper than hints are looked for") from None
+            return Dead(DeadReason.TOO_DEEP, "the event nests deeper than hints are looked for")
         for path, hint in hints.items():
             forced = type_of_hint(hint)
             if forced is None:
@@ -245,57 +249,22 @@ class Shaper:
                 self._hints[path] = forced
         return self.rules.namer.table(table) if type(table) is str and table else None
 
-    def _place(
-        self,
-        event: Event,
-        chosen: str | None,
-        number: int,
-        index: int,
-        seq: int,
-        skipped: dict[str, bool],
-        loaded: Callable[[str], int] | None,
-    ) -> None:
-        shared, rows = self._layout.place(event, chosen)
-        ordinal = len(self._event_frames)
-        placed = False
-        for name, root, own in rows:
-            table = self._active.get(name) or self._activate(name)
-            if loaded is not None:
-                skip = skipped.get(name)
-                if skip is None:
-                    skip = skipped[name] = seq <= loaded(table.name)
-                if skip:
-                    continue
-            if own:
-                tree = table.trees.get(root)
-                if tree is None:
-                    tree = table.trees[root] = Tree(root, self.rules.namer, self._notes)
-                tree.add(own, len(table.rows))
-            table.rows.append(ordinal)
-            if self._hints:
-                table.hints.update(self._hints)
-            placed = True
-        if placed:
-            self._event_frames.append(number)
-            self._event_indexes.append(index)
-            if shared is not None:
-                self._shared.add(shared, ordinal)
-
-    def _activate(self, name: str) -> _Table:
-        """Returns the table of a name, starting it where the batch has none yet; names the destination takes for one are one."""
-        key = self.rules.namer.key(name)
-        name = self._by_key.setdefault(key, name)
-        table = self._tables.get(name)
-        if table is None:
-            table = self._tables[name] = _Table(name, self._layout.spec(name), self.rules)
-        self._active[name] = table
+    def _open(self, name: str, seq: int, tables: dict[str, _Table | None], loaded: Callable[[str], int] | None) -> _Table | None:
+        """Returns the table for rows of the frame `seq`, None if it has them already; names the destination takes for one are one."""
+        name_there = self._by_key.setdefault(self.rules.namer.key(name), name)
+        table: _Table | None = None
+        if loaded is None or seq > loaded(name_there):
+            table = self._tables.get(name_there)
+            if table is None:
+                table = self._tables[name_there] = _Table(name_there, self._layout.spec(name_there), self.rules)
+            self._active[name_there] = table
+        tables[name] = table
         return table
 
-
-class _BadEvent(Exception):
-    """One event cannot be used; caught where its origin is known."""
-
-    def __init__(self, reason: DeadReason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    def _tree(self, table: _Table, root: Root) -> Tree:
+        """Returns the tree for own objects of `root`, and lets the table have it at hand."""
+        tree = table.trees.get(root)
+        if tree is None:
+            tree = table.trees[root] = Tree(root, self.rules.namer, self._notes)
+        table.root, table.tree = root, tree
+        return tree

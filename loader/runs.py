@@ -1,0 +1,161 @@
+"""Runs: Python values of one type as Arrow arrays of one kind, with what cannot be stored taken out and counted.
+
+Left out or changed, and counted in `notes`: NaN and infinity, which no SQL type of ours holds alike; NUL characters, which
+Postgres refuses in text and in jsonb, become U+FFFD. Integers beyond 64 bits are a run of decimals, and text beyond 38 digits.
+Arrays, and objects kept whole, are compact JSON without hints (`loader/hints.py`).
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from loader.contract import Kind
+from loader.hints import is_hint
+from loader.lattice import ARROW, TIMESTAMP
+from loader.layouts.contract import Event
+
+NUL_REPLACED = "nul_characters_replaced"
+NOT_FINITE = "numbers_not_finite"
+
+Rows = NDArray[np.int32]
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """An object a hint keeps in one piece."""
+
+    value: Event
+
+
+def runs_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> Iterator[tuple[Kind, Rows, pa.Array]]:
+    """Returns values of one type, in `rows`, as one run or a few, none of them empty."""
+    return (run for run in _RUNS[type_](rows, values, notes) if len(run[1]))
+
+
+def text_run(values: list[Any]) -> pa.StringArray | None:
+    """Returns values as text if all of them are, without a NUL character; else None. Cheaper than looking at their types first."""
+    try:
+        run = pa.array(values, type=_TEXT)
+    except pa.ArrowTypeError:
+        return None
+    return None if run.null_count or _has_nul(run) else run
+
+
+_TEXT = pa.string()
+_since_epoch = datetime(1970, 1, 1, tzinfo=UTC).__rsub__  # type: ignore[attr-defined]  # the stubs know only __sub__
+_Runs = Iterator[tuple[Kind, Rows, pa.Array]]
+_encode = msgspec.json.Encoder().encode
+_UNCLEAN = (b"\\u0000", b"__sql_type", b"JITSU_TABLE_NAME")
+
+
+def _has_nul(run: pa.StringArray) -> bool:
+    characters = run.buffers()[2]
+    return characters is not None and b"\0" in characters.to_pybytes()
+
+
+def _texts(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
+    run = pa.array(values, type=_TEXT)
+    if _has_nul(run):
+        notes[NUL_REPLACED] += sum(text.count("\0") for text in values)
+        run = pc.replace_substring(run, "\0", "\ufffd")
+    yield Kind.TEXT, rows, run
+
+
+def _booleans(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
+    yield Kind.BOOLEAN, rows, pa.array(values, type=pa.bool_())
+
+
+def _moments(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
+    # a third of what pa.array takes for aware datetimes
+    since = pa.array(list(map(_since_epoch, values)), type=pa.duration("us"))
+    yield Kind.TIMESTAMP, rows, since.cast(pa.int64()).cast(TIMESTAMP)
+
+
+def _doubles(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
+    numbers = np.array(values, dtype=np.float64)
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        notes[NOT_FINITE] += int(len(numbers) - finite.sum())
+        rows, numbers = rows[finite], numbers[finite]
+    yield Kind.DOUBLE, rows, pa.array(numbers)
+
+
+def _integers(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
+    try:
+        yield Kind.BIGINT, rows, pa.array(values, type=pa.int64())
+        return
+    except (OverflowError, pa.ArrowInvalid):
+        pass
+    chosen: dict[Kind, list[int]] = {Kind.BIGINT: [], Kind.DECIMAL: [], Kind.TEXT: []}
+    for index, value in enumerate(values):
+        small, fitting = -(2**63) <= value < 2**63, abs(value) < 10**38
+        chosen[Kind.BIGINT if small else Kind.DECIMAL if fitting else Kind.TEXT].append(index)
+    for kind, indexes in chosen.items():
+        if indexes:
+            numbers = [values[index] for index in indexes]
+            run = pa.array([str(number) for number in numbers] if kind is Kind.TEXT else numbers, type=ARROW[kind])
+            yield kind, rows[indexes], run
+
+
+def _documents(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
+    texts = list(map(_document, values))
+    run = pa.array(texts, type=pa.string())
+    written = run.buffers()[2].to_pybytes()
+    if any(mark in written for mark in _UNCLEAN):
+        run = pa.array([_clean(text, notes) for text in texts], type=pa.string())
+    yield Kind.JSON, rows, run
+
+
+def _document(value: Any) -> bytes:
+    """Returns an array or object as compact JSON."""
+    if type(value) is Whole:
+        value = value.value
+    try:
+        return _encode(value)
+    except OverflowError:  # msgspec writes no integer beyond 64 bits
+        return _dump(value)
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _clean(text: bytes, notes: Counter[str]) -> bytes:
+    """Returns JSON text without hints and NUL characters."""
+    if any(mark in text for mark in _UNCLEAN):
+        return _dump(_cleaned(json.loads(text), notes))
+    return text
+
+
+def _cleaned(value: Any, notes: Counter[str]) -> Any:
+    if isinstance(value, dict):
+        return {_cleaned(key, notes): _cleaned(item, notes) for key, item in value.items() if not is_hint(key)}
+    if isinstance(value, list):
+        return [_cleaned(item, notes) for item in value]
+    if isinstance(value, str) and "\0" in value:
+        notes[NUL_REPLACED] += value.count("\0")
+        return value.replace("\0", "\ufffd")
+    return value
+
+
+_RUNS: dict[type, Callable[[Rows, list[Any], Counter[str]], _Runs]] = {
+    str: _texts,
+    bool: _booleans,
+    int: _integers,
+    float: _doubles,
+    datetime: _moments,
+    list: _documents,
+    dict: _documents,
+    Whole: _documents,
+}
