@@ -55,7 +55,8 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         if error.errno == socket.EAI_AGAIN:
             return NotConnected(words)
         return SetupError(f"{what}: the host name is unknown; check `host` (or the dsn): {error.strerror}")
-    if isinstance(error, ssl.SSLError):
+    # asyncpg tells of a server without TLS by a plain ConnectionError
+    if isinstance(error, ssl.SSLError) or (isinstance(error, OSError) and "SSL upgrade" in str(error)):
         return SetupError(f"{words}; check `ssl` and the certificates")
     if isinstance(error, OSError):
         return NotConnected(words)
