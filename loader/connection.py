@@ -93,7 +93,9 @@ class ConnectionLoader:
         while not self._context.draining.is_set():
             async with leases.hold(self._context.broker, f"loader.{self._name}", self._context.instance) as lease:
                 log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
+                self._context.health.bad(f"connection {self._name}", "its destination is being opened")
                 await self._while_held(lease)
+            self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
 
     async def _while_held(self, lease: leases.Lease) -> None:
         work = asyncio.create_task(self._persist(lease.epoch))

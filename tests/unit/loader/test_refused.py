@@ -1,0 +1,57 @@
+"""Finding the rows a destination refuses without saying which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.contract import Session, TableLoad
+from loader.fit import Ready
+from loader.refused import MOST_PROBES, refused_rows
+from shared.errors import RowsRejected
+
+
+class Silent:
+    """Refuses loads that hold a bad row; names it only when told to, as real destinations do by phase."""
+
+    def __init__(self, bad: set[int], naming: bool) -> None:
+        self._bad = bad
+        self._naming = naming
+        self.probes = 0
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        self.probes += 1
+        values = loads[0].rows.column("n").to_pylist()
+        found = [row for row, value in enumerate(values) if value in self._bad]
+        if found:
+            raise RowsRejected("t", "out of range", {found[0]: "out of range"} if self._naming else {})
+
+
+def ready(rows: int) -> Ready:
+    return Ready(TableLoad("t", pa.table({"n": list(range(rows))})), np.arange(rows, dtype=np.int32))
+
+
+@given(rows=st.integers(1, 300), bad=st.sets(st.integers(0, 299), max_size=6), naming=st.booleans())
+async def test_exactly_the_refused_rows_are_found(rows: int, bad: set[int], naming: bool) -> None:
+    session = Silent(bad, naming)
+    found = await refused_rows(cast("Session", session), ready(rows))
+    assert set(found) == {row for row in bad if row < rows}
+
+
+async def test_one_bad_row_among_many_costs_few_probes() -> None:
+    session = Silent({1234}, naming=False)
+    assert set(await refused_rows(cast("Session", session), ready(4096))) == {1234}
+    assert session.probes <= 2 * 12 + 1
+
+
+@pytest.mark.parametrize("rows", [5000])
+async def test_the_search_is_bounded_when_every_row_is_bad(rows: int) -> None:
+    session = Silent(set(range(rows)), naming=False)
+    assert len(await refused_rows(cast("Session", session), ready(rows))) == rows
+    assert session.probes <= 2 * MOST_PROBES
