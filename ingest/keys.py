@@ -49,7 +49,8 @@ class KeyIndex:
                 browser = next((key for key in site.keys if key.kind == "browser" and not key.secret), None)
                 for domain in site.domains:
                     self._by_host[domain.lower()] = _entry(name, site, browser, largest_event)
-        self.largest_request = max((int(site.limits.request_bytes) for site in project.sites.values()), default=8 * 2**20)
+        limits = [int(site.limits.request_bytes) for site in project.sites.values()] or [8 * 2**20]
+        self.smallest_request, self.largest_request = min(limits), max(limits)
 
     def admit(self, credentials: Sequence[Credential]) -> tuple[Admission, bool] | Refusal:
         """Returns (admission, whether carriers disagree), or why nothing opens.

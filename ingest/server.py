@@ -179,11 +179,14 @@ class EdgeServer:
 
     def _request_limit(self, asked: HttpRequest, match: Match) -> int:
         """The site's limit where its key stands outside the body, else the largest of any site."""
+        keys = self._intake.keys
+        if keys.smallest_request == keys.largest_request:
+            return keys.largest_request
         found = match.protocol.credentials(asked)
-        admission = self._intake.keys.admit(found) if found else None
+        admission = keys.admit(found) if found else None
         if isinstance(admission, tuple):
             return int(admission[0].limits.request_bytes)
-        return self._intake.keys.largest_request
+        return keys.largest_request
 
     async def _read(self, request: web.BaseRequest, limit: int) -> bytes | Refusal:
         """Reads and decodes the body; a declared length beyond the limit is refused unread."""
