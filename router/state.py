@@ -7,6 +7,8 @@ fails, and it stops.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from shared import topology
@@ -85,7 +87,7 @@ class StateKeeper:
             self._revision = await self._put(value)
         except Conflict as exc:
             raise Fenced(f"another router has written the state {self._key}; leaving the site to it") from exc
-        except Transient:
+        except (Transient, asyncio.CancelledError):
             self._unsure = value
             raise
         self._unsure = None

@@ -88,6 +88,9 @@ class Queue:
         content = decode_frame(payload)
         assert place.events == len(content)
         if place.seq <= self.last.get(place.lane, 0):
+            assert place.seq in self.seqs, (
+                f"frame {place.seq} comes after {self.last[place.lane]}; a loader would take it for a repeat"
+            )
             self.repeats += 1
             return
         self.last[place.lane] = place.seq
@@ -144,6 +147,13 @@ async def limit_queues(broker: Broker, frames: int) -> None:
     """Lets every connection's queue hold so many frames only."""
     config = (await broker.js.stream_info(topology.DELIVER)).config
     config.max_msgs_per_subject = frames
+    await broker.js.update_stream(config)
+
+
+async def forget_message_ids(broker: Broker) -> None:
+    """Lets the broker forget message ids after a tenth of a second, so that repeats reach the queues."""
+    config = (await broker.js.stream_info(topology.DELIVER)).config
+    config.duplicate_window = 0.1
     await broker.js.update_stream(config)
 
 
