@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +24,10 @@ from shared.errors import ConfigError, PenstockError
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for a width that is not there."""
+
+
+SPEAK_EVERY_SECONDS = 5.0
+"""How often a long step says where it is when there is no bar to look at."""
 
 
 class Advance(Protocol):
@@ -68,7 +73,7 @@ class Screen:
         """Prints a table for people; numbers stand right."""
         if self.json:
             return
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in rows]
         kinds = [list(row) for row in rows] if isinstance(rows, Sequence) else []
         for index, column in enumerate(columns):
@@ -76,13 +81,16 @@ class Screen:
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in cells:
             table.add_row(*row)
+        if title:
+            self.out.print(Text(f"\n{title}", "bold"))
         self.out.print(table)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Advance]:
-        """Shows a bar while the context is open; where nobody looks, one line at the end."""
+        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end."""
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
+        spoke = began
         with Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -96,7 +104,11 @@ class Screen:
             task = bar.add_task(what, total=total, note="")
 
             def advance(done: int, *, note: str = "", total: int | None = None) -> None:
+                nonlocal spoke
                 last.update(done=done, note=note)
+                if not moving and time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
+                    spoke = time.monotonic()
+                    self.note(f"{what}: {done} so far {note}".rstrip())
                 bar.update(task, completed=done, note=note, **({} if total is None else {"total": total}))  # type: ignore[arg-type]
 
             yield advance

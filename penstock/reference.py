@@ -1,0 +1,380 @@
+"""Writes the generated pages of the documentation: `python -m penstock.reference` (or `make docs`), `--check` only compares.
+
+A generated page says what the code says, because it is made from it: the project file and the settings from their Structs, metrics
+from `shared/telemetry.py`, reasons from `shared/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
+page is stale. What cannot be generated (why, and what to do) stands in the pages people write; they link here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec import NODEFAULT, inspect
+
+from ingest.settings import PREFIX as INGEST_PREFIX
+from ingest.settings import IngestSettings
+from loader import registry
+from penstock import exits
+from penstock.cli import cli
+from penstock.schema import schema_text
+from router.settings import RouterSettings
+from shared.outcome import DeadReason, DropReason
+from shared.project import Connection, Project
+from shared.settings import ServiceSettings
+from shared.telemetry import METRICS, Metric
+from shared.units import ByteSize, Duration
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+WIDTH = 100
+NOTE = "<!-- made by `python -m penstock.reference`; edit the code it is made from, not this page -->"
+
+SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
+    ("Every service", "PENSTOCK_", ServiceSettings),
+    ("ingest", INGEST_PREFIX, IngestSettings),
+    ("router", "PENSTOCK_ROUTER_", RouterSettings),
+)
+"""Title, prefix and Struct of everything that is read from the environment."""
+
+_SPECIAL = {
+    (Project, "destinations"): "name to a [destination](#destinations)",
+    (Connection, "where"): "[conditions](routing.md#conditions)",
+}
+"""What the Structs hold as plain JSON because somebody else checks it."""
+
+_AREAS = {"ingest": "ingest", "router": "router", "loader": "loader"}
+
+
+def pages() -> dict[str, str]:
+    """Returns every generated file: its path below docs/, and its text."""
+    return {
+        "configuration.md": "\n".join(_configuration()) + "\n",
+        "metrics.md": "\n".join(_metrics()) + "\n",
+        "reasons.md": "\n".join(_reasons()) + "\n",
+        "command.md": "\n".join(_command()) + "\n",
+        "project.schema.json": schema_text(),
+    }
+
+
+def stale(folder: Path = DOCS) -> list[str]:
+    """Returns the names of pages in `folder` that are missing or say something else than the code."""
+    return [
+        name
+        for name, text in pages().items()
+        if not (folder / name).exists() or (folder / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def write(folder: Path = DOCS) -> list[str]:
+    """Writes the pages that are stale; returns their names."""
+    names = stale(folder)
+    texts = pages()
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(texts[name], encoding="utf-8")
+    return names
+
+
+# -- configuration
+
+
+def _configuration() -> Iterator[str]:
+    yield from (
+        "# Configuration",
+        "",
+        NOTE,
+        "",
+        "Two kinds of configuration exist. The [project file](#project-file) says what happens to events; it is applied with",
+        "`penstock apply` while everything runs. [Settings](#settings) say how a process runs; they are environment variables, read",
+        "once at its start.",
+        "",
+        "## Project file",
+        "",
+        "One YAML (or JSON) file. Unknown keys are refused, and every error names its path and what was expected. A file with any",
+        "error changes nothing. [project.schema.json](project.schema.json) is its JSON Schema; an editor with the YAML language",
+        "server completes the file when it begins with:",
+        "",
+        "```yaml",
+        "# yaml-language-server: $schema=docs/project.schema.json",
+        "```",
+        "",
+        "Values:",
+        "",
+        "- `${NAME}` in a text is the environment variable `NAME` of whoever applies the file, `${NAME:-text}` has a default, and `$$`",
+        "  is a dollar sign. A variable that is not set is an error.",
+        "- A *duration* is a number of seconds or a text such as `250ms`, `30s`, `5m`, `1h30m`, `7d`.",
+        "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
+        "- Names of sites, destinations and connections are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "",
+    )
+    structs: dict[type, inspect.StructType] = {}
+    _collect(inspect.type_info(Project), structs)
+    for struct in structs.values():
+        yield from _struct(struct, 3)
+    yield from (
+        "## Destinations",
+        "",
+        "A destination has a `type`, and the options of that type beside it.",
+        "",
+    )
+    for name in registry.destination_types():
+        info = inspect.type_info(registry.plugin(name).OPTIONS)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker; tests/meta/test_plugins.py holds it
+        yield from (f"### {name}", "", f"How it works: [destinations/{name}.md](destinations/{name}.md).", "")
+        yield from _fields(info)
+    yield from (
+        "## Settings",
+        "",
+        "Environment variables; an empty one counts as absent. Lists are separated by commas. A wrong value ends the process with exit",
+        "code 78 and a line that names the variable.",
+        "",
+    )
+    for title, prefix, settings in SETTINGS:
+        info = inspect.type_info(settings)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+        yield from (f"### {title}", "")
+        yield from _fields(info, prefix)
+    yield from (
+        "### The command",
+        "",
+        "These stand in for an option of `penstock` that is not given; see [command.md](command.md).",
+        "",
+        *_table(("variable", "option", "commands"), _command_variables()),
+        "",
+    )
+
+
+def _collect(info: inspect.Type, structs: dict[type, inspect.StructType]) -> None:
+    """Finds Structs, outer ones first."""
+    if isinstance(info, inspect.StructType):
+        if info.cls in structs:
+            return
+        structs[info.cls] = info
+        for field in info.fields:
+            _collect(field.type, structs)
+    for name in ("type", "item_type", "value_type"):
+        inner = getattr(info, name, None)
+        if isinstance(inner, inspect.Type):
+            _collect(inner, structs)
+    for inner in getattr(info, "types", ()):
+        _collect(inner, structs)
+
+
+def _struct(info: inspect.StructType, level: int) -> Iterator[str]:
+    yield from (f"{'#' * level} {info.cls.__name__}", "", (info.cls.__doc__ or "").strip(), "")
+    yield from _fields(info)
+
+
+def _fields(info: inspect.StructType, prefix: str | None = None) -> Iterator[str]:
+    rows: list[Sequence[str]] = []
+    for field in info.fields:
+        name = field.encode_name if prefix is None else prefix + field.encode_name.upper()
+        type_text = _SPECIAL.get((info.cls, field.name)) or _type_text(field.type)
+        rows.append((f"`{name}`", type_text, _default_text(field), _description(field.type)))
+    yield from _table(("variable" if prefix else "key", "type", "default", "meaning"), rows)
+    yield ""
+
+
+def _description(info: inspect.Type) -> str:
+    return str((info.extra_json_schema or {}).get("description", "")) if isinstance(info, inspect.Metadata) else ""
+
+
+def _type_text(info: inspect.Type) -> str:
+    """Returns a type in words, with its bounds."""
+    match info:
+        case inspect.Metadata():
+            return _type_text(info.type)
+        case inspect.StructType():
+            return f"[{info.cls.__name__}](#{info.cls.__name__.lower()})"
+        case inspect.CustomType():
+            return {Duration: "duration", ByteSize: "size"}[info.cls]
+        case inspect.LiteralType():
+            return " or ".join(f"`{value}`" for value in info.values)
+        case inspect.ListType():
+            return f"list of {_type_text(info.item_type)}"
+        case inspect.DictType():
+            return f"name to {_type_text(info.value_type)}"
+        case inspect.UnionType():
+            return " or ".join(_type_text(each) for each in info.types if not isinstance(each, inspect.NoneType))
+        case inspect.IntType() | inspect.FloatType():
+            return ("integer" if isinstance(info, inspect.IntType) else "number") + _bounds(info)
+        case inspect.StrType():
+            return "text"
+        case inspect.BoolType():
+            return "`true` or `false`"
+        case inspect.AnyType():
+            return "any"
+    raise TypeError(f"no words for {info}")
+
+
+def _bounds(info: Any) -> str:
+    match info.ge, info.gt, info.le:
+        case None, None, None:
+            return ""
+        case None, None, most:
+            return f" up to {most:g}"
+        case None, above, None:
+            return f" above {above:g}"
+        case None, above, most:
+            return f" above {above:g}, up to {most:g}"
+        case least, _, None:
+            return f" from {least:g}"
+        case least, _, most:
+            return f" from {least:g} to {most}"
+    raise TypeError(f"no words for the bounds of {info}")
+
+
+def _default_text(field: inspect.Field) -> str:
+    if field.required:
+        return "**required**"
+    value = field.default if field.default is not NODEFAULT else field.default_factory()
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case Duration():
+            return f"`{_duration_text(value)}`"
+        case ByteSize():
+            return f"`{_size_text(value)}`"
+        case [] | {}:
+            return "empty"
+        case msgspec.Struct():
+            return "its defaults"
+        case _:
+            return f"`{value}`"
+
+
+def _duration_text(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0s"
+
+
+def _size_text(size: int) -> str:
+    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= length and size % length == 0:
+            return f"{size // length}{unit}"
+    return f"{size}"
+
+
+# -- metrics and reasons
+
+
+def _metrics() -> Iterator[str]:
+    yield from (
+        "# Metrics",
+        "",
+        NOTE,
+        "",
+        "Every service serves these at `/metrics` of its admin address in Prometheus' text form, and sends them by OTLP when",
+        "`PENSTOCK_OTLP_ENDPOINT` is set. Counters count from the start of the process. Histograms have the usual `_bucket`, `_sum` and",
+        "`_count`. Every label has a bounded set of values: names out of the project file, and the [reasons](reasons.md).",
+        "",
+    )
+    groups: dict[str, list[Metric]] = {}
+    for metric in METRICS:
+        groups.setdefault(_AREAS.get(metric.name.split("_")[0], "every service"), []).append(metric)
+    for area, metrics in groups.items():
+        rows = [
+            (f"`{each.name}`", each.kind, each.unit, ", ".join(f"`{label}`" for label in each.labels), each.meaning)
+            for each in metrics
+        ]
+        yield from (f"## {area}", "", *_table(("name", "kind", "unit", "labels", "meaning"), rows), "")
+
+
+def _reasons() -> Iterator[str]:
+    yield from (
+        "# Reasons",
+        "",
+        NOTE,
+        "",
+        "An event that does not reach a table has one of these reasons. Nothing leaves the path without one.",
+        "",
+        "## Dead letters",
+        "",
+        "The event could not be processed. It is kept whole, with its original bytes, the reason and a detail, and can be replayed:",
+        "[operations.md](operations.md#dead-letters). The reason is a label of `ingest_events_rejected_total`,",
+        "`router_events_dead_total` and `loader_events_dead_total`.",
+        "",
+        *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DeadReason]),
+        "",
+        "## Drops",
+        "",
+        "The event was left out on purpose. It is counted and not stored. The reason is a label of `router_events_dropped_total` and",
+        "`loader_events_dropped_total`.",
+        "",
+        *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DropReason]),
+        "",
+    )
+
+
+# -- the command
+
+
+def _command() -> Iterator[str]:
+    yield from (
+        "# The command",
+        "",
+        NOTE,
+        "",
+        "`penstock` runs the local stack, applies projects, shows what happens and replays what failed. Every command prints for people,",
+        "and with `--json` for programs.",
+        "",
+        "## Exit codes",
+        "",
+        *_table(("code", "meaning"), [(f"{code}", meaning) for code, meaning in exits.MEANINGS.items()]),
+        "",
+    )
+    for path, command in commands():
+        context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, color=False)
+        yield from (f"{'#' * (1 + len(path.split()))} {path}", "", "```text", command.get_help(context).rstrip(), "```", "")
+
+
+def commands(group: click.Group = cli, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
+    """Yields every command below `group` with its whole name, groups before their members."""
+    for name, command in group.commands.items():
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+def _command_variables() -> list[tuple[str, str, str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for path, command in commands():
+        for parameter in command.params:
+            if isinstance(parameter.envvar, str):
+                found.setdefault((parameter.envvar, parameter.opts[0]), []).append(path.removeprefix("penstock "))
+    most = max(map(len, found.values()), default=0)
+    return [
+        (f"`{variable}`", f"`{option}`", "all but a few" if len(names) > most - 3 and len(names) > 5 else ", ".join(names))
+        for (variable, option), names in sorted(found.items())
+    ]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes, or with `--check` compares; returns the exit code."""
+    if list(arguments) not in ([], ["--check"]):
+        sys.stderr.write("usage: python -m penstock.reference [--check]\n")
+        return exits.WRONG_INPUT
+    checking = bool(arguments)
+    names = stale() if checking else write()
+    for name in names:
+        sys.stdout.write(f"docs/{name} {'is stale' if checking else 'written'}\n")
+    return exits.NO if checking and names else exits.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""The JSON Schema of the project file, by which editors complete and check it while somebody types.
+
+It is made from the Structs of `shared/project.py`, the options of every destination and the operators of `where`, so it cannot
+say anything else than the code. It is weaker than `penstock plan` in one respect: references between sites, destinations and
+connections, and what a plug-in checks beyond types, are not in it. `penstock/reference.py` writes it to docs/project.schema.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from loader import registry
+from router.operators import KINDS, OPERATORS
+from shared.decode import json_schema
+from shared.project import Project
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
+"""A text may hold a variable wherever the Structs want a text; `interpolate` puts its value in before they are checked."""
+
+_SCALAR = {"type": ["string", "number", "boolean"]}
+_OPERANDS: dict[str, dict[str, Any]] = {
+    "in": {"type": "array", "items": _SCALAR, "minItems": 1},
+    "not_in": {"type": "array", "items": _SCALAR, "minItems": 1},
+    "exists": {"type": "boolean"},
+    "type": {"anyOf": [{"enum": list(KINDS)}, {"type": "array", "items": {"enum": list(KINDS)}, "minItems": 1}]},
+    **{name: {"type": ["string", "number"]} for name in ("gt", "gte", "lt", "lte")},
+    "eq": _SCALAR,
+    "ne": _SCALAR,
+    "contains": _SCALAR,
+}
+
+
+def project_schema() -> dict[str, Any]:
+    """Returns the schema, ready to be written as JSON."""
+    schema = json_schema(Project)
+    definitions = schema["$defs"]
+    definitions["Destination"] = {"oneOf": [_destination(name, definitions) for name in registry.destination_types()]}
+    definitions["Project"]["properties"]["destinations"]["additionalProperties"] = {"$ref": "#/$defs/Destination"}
+    definitions["Where"] = _where()
+    definitions["Connection"]["properties"]["where"]["$ref"] = "#/$defs/Where"
+    return {"$schema": DIALECT, "title": "Penstock project file", **_with_variables(schema)}
+
+
+def _destination(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of one type: its options, and `type` itself."""
+    options = json_schema(registry.plugin(name).OPTIONS)
+    inner = options["$defs"]
+    own = inner.pop(options["$ref"].rsplit("/", 1)[-1])
+    definitions.update(inner)
+    own["title"] = name
+    own["properties"] = {"type": {"const": name, "description": "the type of the destination"}, **own["properties"]}
+    own["required"] = ["type", *own.get("required", [])]
+    return dict(own)
+
+
+def _where() -> dict[str, Any]:
+    node = {"$ref": "#/$defs/Where"}
+    conditions = {"type": "array", "items": node, "minItems": 1}
+    field = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    condition = {
+        "type": "object",
+        "properties": {"field": field, **{name: _OPERANDS.get(name, {"type": "string"}) for name in OPERATORS}},
+        "required": ["field"],
+        "minProperties": 2,
+        "additionalProperties": False,
+    }
+    combinations = [
+        {"type": "object", "properties": {word: inner}, "required": [word], "additionalProperties": False}
+        for word, inner in (("all", conditions), ("any", conditions), ("not", node))
+    ]
+    return {
+        "description": "conditions an event must meet; docs/routing.md says what each operator means",
+        "anyOf": [{"type": "array", "items": node}, *combinations, condition, {"type": "null"}],
+    }
+
+
+def _with_variables(node: Any) -> Any:
+    """Returns `node` with choices of texts that may also be a variable; numbers and booleans stay: a variable's value is a text."""
+    if isinstance(node, list):
+        return [_with_variables(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    changed = {key: inner if key in ("enum", "default", "examples") else _with_variables(inner) for key, inner in node.items()}
+    if "enum" in changed:
+        changed["anyOf"] = [{"enum": changed.pop("enum")}, {"type": "string", "pattern": f"^{VARIABLE}$"}]
+    return changed
+
+
+def schema_text() -> str:
+    """Returns the schema as the file holds it."""
+    return msgspec.json.format(msgspec.json.encode(project_schema()), indent=2).decode() + "\n"
