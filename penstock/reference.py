@@ -332,8 +332,15 @@ def _command() -> Iterator[str]:
         "",
     )
     for path, command in commands():
-        context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, color=False)
-        yield from (f"{'#' * (1 + len(path.split()))} {path}", "", "```text", command.get_help(context).rstrip(), "```", "")
+        context = click.Context(
+            command,
+            info_name=path,
+            terminal_width=WIDTH,
+            max_content_width=WIDTH,
+            color=False,
+            help_option_names=cli.context_settings["help_option_names"],
+        )
+        yield from (f"{'#' * len(path.split())} {path}", "", "```text", command.get_help(context).rstrip(), "```", "")
 
 
 def commands(group: click.Group = cli, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
@@ -346,13 +353,13 @@ def commands(group: click.Group = cli, path: str = "penstock") -> Iterator[tuple
 
 def _command_variables() -> list[tuple[str, str, str]]:
     found: dict[tuple[str, str], list[str]] = {}
-    for path, command in commands():
+    every = [(path, command) for path, command in commands() if not isinstance(command, click.Group)]
+    for path, command in every:
         for parameter in command.params:
             if isinstance(parameter.envvar, str):
                 found.setdefault((parameter.envvar, parameter.opts[0]), []).append(path.removeprefix("penstock "))
-    most = max(map(len, found.values()), default=0)
     return [
-        (f"`{variable}`", f"`{option}`", "all but a few" if len(names) > most - 3 and len(names) > 5 else ", ".join(names))
+        (f"`{variable}`", f"`{option}`", "every command" if len(names) == len(every) else ", ".join(names))
         for (variable, option), names in sorted(found.items())
     ]
 
