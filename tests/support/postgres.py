@@ -55,6 +55,11 @@ class PostgresServer:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Says whether it was started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts the server and waits until it answers; recovery after a kill is part of the wait.
 

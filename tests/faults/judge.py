@@ -1,0 +1,45 @@
+"""The end of every fault test: everything settled, everything read, nothing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tests.faults.places import Place
+from tests.support.exactly_once import dead_letters, problems, settled
+from tests.support.sender import Books, Fate
+from tests.support.stack import Stack
+
+
+async def verify(
+    running: Stack,
+    books: Books,
+    places: Mapping[str, Place],
+    *,
+    seconds: float = 60.0,
+    gone: Iterable[str] = (),
+    fates: Mapping[str, Mapping[str, Fate]] | None = None,
+    but: Iterable[str] = (),
+) -> None:
+    """Waits until all is settled, and holds every connection's place against the books.
+
+    Args:
+        places: by connection; each is the place of that connection alone.
+        gone: ids whose rows somebody else took away.
+        fates: by connection, where it is not what the books say.
+        but: connections that need not be settled and are not looked at.
+
+    Raises:
+        AssertionError: says for each connection what is wrong.
+    """
+    await settled(running, seconds, but=but)
+    dead = await dead_letters(running.nats.url)
+    wrong: list[str] = []
+    for connection, place in places.items():
+        if connection not in but:
+            fate = (fates or {}).get(connection)
+            found = problems(books, await place.rows(), dead, connection=connection, gone=gone, fate=fate)
+            wrong += [f"{connection}: {each}" for each in found]
+    assert not wrong, "\n".join([*wrong, f"answers: {dict(books.statuses)}", *books.refused[:3]])
+    assert books.acknowledged, "nothing was acknowledged, so nothing was tested"
+    assert not books.refused, books.refused[:3]
+    assert not books.retry_after_missing

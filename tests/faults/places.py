@@ -1,0 +1,78 @@
+"""Where the fault tests load to: looked at, and changed, behind the loader's back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_postgres
+from tests.support.postgres import PostgresServer
+
+
+class Place(Protocol):
+    """A destination of one connection's own."""
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """The entry under `destinations`."""
+        ...
+
+    async def rows(self) -> Rows:
+        """Returns the message ids of every table."""
+        ...
+
+
+class Schema:
+    """A schema in Postgres."""
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        self.server = server
+        self.name = name
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return {"type": "postgres", "dsn": self.server.dsn(), "schema": self.name}
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await rows_in_postgres(self.server.dsn(), self.name)
+
+    async def run(self, *statements: str) -> None:
+        """Runs SQL, all in one transaction; `{}` stands for the schema."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            async with link.transaction():
+                for statement in statements:
+                    await link.execute(statement.replace("{}", self.name))
+        finally:
+            await link.close()
+
+    async def fetch(self, query: str) -> list[Any]:
+        """Returns the first column of what a query finds; `{}` stands for the schema."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            return [row[0] for row in await link.fetch(query.replace("{}", self.name))]
+        finally:
+            await link.close()
+
+
+class DuckSchema:
+    """A schema in a DuckDB file."""
+
+    def __init__(self, path: Path, name: str = "main") -> None:
+        self.path = path
+        self.name = name
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return {"type": "duckdb", "path": str(self.path), "schema": self.name}
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await rows_in_duckdb(self.path, self.name)
