@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import Meter
-from bench.stack import KEY, Stack, finish, stack
+from bench.stack import KEY, Stack, finish, pump, stack
 from tests.support.postgres import PostgresServer
 
 
@@ -112,9 +112,9 @@ def run(arguments: argparse.Namespace) -> None:
             "rate": arguments.rate,
         }
         with Meter(pids) as meter:
-            pump = running.pump(events=arguments.events, **options)
-            pids["pump"] = pump.pid
-            sent = finish(pump)
+            sender = pump(running, events=arguments.events, **options)
+            pids["pump"] = sender.pid
+            sent = finish(sender)
             if not arguments.backlog:
                 wait_committed(running, arguments.events, 600)
         seconds = time.monotonic() - began
