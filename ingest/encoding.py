@@ -108,6 +108,9 @@ def _zstd(body: bytes, max_bytes: int) -> bytes:
         decoded = reader.read(max_bytes + 1)
     if len(decoded) > max_bytes:
         raise TooLarge
+    # the reader ends silently where the body is cut off; without a declared size the JSON will tell
+    if len(decoded) < zstandard.frame_content_size(body):
+        raise zstandard.ZstdError("the stream is cut off")
     return decoded
 
 

@@ -1,0 +1,178 @@
+"""What surrounds the events of a request: addresses, origins, rates, routes, user agents, places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ingest.address import client_address, forwarded_scheme, parse_networks, treat_address
+from ingest.client import agent_reader, place_reader
+from ingest.contract import Route
+from ingest.origins import Origins, preflight_headers
+from ingest.protocols import segment
+from ingest.rate import RateLimiter
+from ingest.routes import Routes
+from shared.errors import ConfigError
+
+TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "client"),
+    [
+        ("1.2.3.4", {}, "1.2.3.4"),
+        ("1.2.3.4", {"x-forwarded-for": "6.6.6.6"}, "1.2.3.4"),
+        ("10.0.0.1", {"x-forwarded-for": "6.6.6.6"}, "6.6.6.6"),
+        ("10.0.0.1", {"x-forwarded-for": "9.9.9.9, 6.6.6.6, 10.0.0.2"}, "6.6.6.6"),
+        ("10.0.0.1", {"x-forwarded-for": "6.6.6.6:1234"}, "6.6.6.6"),
+        ("10.0.0.1", {"x-forwarded-for": "nonsense, 10.0.0.7"}, "10.0.0.7"),
+        ("10.0.0.1", {"x-forwarded-for": ""}, "10.0.0.1"),
+        ("10.0.0.1", {"x-forwarded-for": ",".join(["10.0.0.3"] * 500)}, "10.0.0.3"),
+        ("10.0.0.1", {"forwarded": 'for="[2001:DB8::1]:4711";proto=https'}, "2001:db8::1"),
+        ("10.0.0.1", {"forwarded": "for=9.9.9.9, for=6.6.6.6;by=10.0.0.9"}, "6.6.6.6"),
+        ("10.0.0.1", {"forwarded": "for=unknown"}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": "For=6.6.6.6", "x-forwarded-for": "7.7.7.7"}, "6.6.6.6"),
+        ("::1", {"x-forwarded-for": "2001:db8::5"}, "2001:db8::5"),
+        ("::ffff:10.0.0.1", {"x-forwarded-for": "6.6.6.6"}, "6.6.6.6"),
+        ("::ffff:1.2.3.4", {}, "1.2.3.4"),
+        ("fe80::1%eth0", {}, "fe80::1"),
+        (None, {}, None),
+    ],
+)
+def test_the_clients_address_is_believed_from_trusted_proxies_only(
+    peer: str | None, headers: dict[str, str], client: str | None
+) -> None:
+    assert client_address(peer, headers, TRUSTED) == client
+
+
+def test_the_scheme_is_believed_from_trusted_proxies_only() -> None:
+    assert forwarded_scheme("10.0.0.1", {"x-forwarded-proto": "https"}, TRUSTED) == "https"
+    assert forwarded_scheme("10.0.0.1", {"forwarded": "for=1.1.1.1;proto=https"}, TRUSTED) == "https"
+    assert forwarded_scheme("10.0.0.1", {"x-forwarded-proto": "javascript"}, TRUSTED) is None
+    assert forwarded_scheme("1.2.3.4", {"x-forwarded-proto": "https"}, TRUSTED) is None
+
+
+def test_a_wrong_network_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"X: .*'10\.0\.0/8'"):
+        parse_networks(["10.0.0/8"], "X")
+
+
+@pytest.mark.parametrize(
+    ("address", "treatment", "kept"),
+    [
+        ("1.2.3.4", "keep", "1.2.3.4"),
+        ("1.2.3.4", "truncate", "1.2.3.0"),
+        ("2001:db8:1:2::3", "truncate", "2001:db8:1::"),
+        ("1.2.3.4", "drop", None),
+        (None, "truncate", None),
+    ],
+)
+def test_an_address_is_kept_truncated_or_dropped(address: str | None, treatment: Any, kept: str | None) -> None:
+    assert treat_address(address, treatment) == kept
+
+
+def test_a_site_without_origins_takes_any_page_without_credentials() -> None:
+    headers = Origins([]).headers("https://any.example")
+    assert headers["Access-Control-Allow-Origin"] == "https://any.example"
+    assert headers["Vary"] == "Origin"
+    assert "Access-Control-Allow-Credentials" not in headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://shop.example.com", True),
+        ("https://SHOP.example.com", True),
+        ("https://a.b.example.org", True),
+        ("https://example.org", False),
+        ("https://evil.example", False),
+        ("http://shop.example.com", False),
+        ("https://shop.example.com.evil.example", False),
+        ("https://evil.example/.example.org", False),
+        ("null", False),
+    ],
+)
+def test_only_listed_origins_are_echoed_and_may_send_credentials(origin: str, allowed: bool) -> None:
+    origins = Origins(["https://shop.example.com/", "https://*.example.org"])
+    headers = origins.headers(origin)
+    assert origins.allows(origin) is allowed
+    assert headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+    assert headers.get("Access-Control-Allow-Credentials") == ("true" if allowed else None)
+    assert headers["Vary"] == "Origin"
+
+
+def test_a_preflight_allows_what_sdks_send_and_what_this_one_asks_for() -> None:
+    asked = {"origin": "https://a.example", "access-control-request-headers": "Authorization, X-Own, bad header,"}
+    headers = preflight_headers(Origins([]), asked)
+    allowed = headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"authorization", "content-type", "anonymousid", "x-retry-count", "rsa-retry-reason", "x-own"} <= set(allowed)
+    assert "bad header" not in allowed
+    assert int(headers["Access-Control-Max-Age"]) >= 7200
+    assert "POST" in headers["Access-Control-Allow-Methods"]
+    assert "Access-Control-Allow-Headers" not in preflight_headers(Origins(["https://b.example"]), asked)
+
+
+def test_a_key_is_held_to_its_rate_and_told_when_to_come_back() -> None:
+    limiter = RateLimiter()
+    assert limiter.take("k", 150, 100, now=0.0) == 0
+    assert limiter.take("k", 150, 100, now=0.0) == 0  # the bucket holds two seconds and may run into debt once
+    assert limiter.take("k", 1, 100, now=0.0) == 1
+    assert limiter.take("other", 1, 100, now=0.0) == 0
+    assert limiter.take("k", 1, 100, now=0.9) == 1
+    assert limiter.take("k", 1, 100, now=1.1) == 0
+
+
+def test_a_batch_larger_than_the_bucket_passes_and_its_debt_is_paid_before_the_next() -> None:
+    limiter = RateLimiter(share=0.5)
+    assert limiter.take("k", 1000, 100, now=0.0) == 0
+    assert limiter.take("k", 1, 100, now=1.0) == 17
+    assert limiter.take("k", 1, 100, now=18.1) == 0
+
+
+def test_routes_are_found_by_method_and_path_with_their_parameters() -> None:
+    routes = Routes([segment])
+    match = routes.find("GET", "/v1/projects/a%20b/settings")
+    assert match is not None
+    assert match.params == {"key": "a b"}
+    assert routes.find("POST", "/v1/pixel/track") is None
+    assert routes.find("GET", "/v1/projects/a/b/settings") is None
+    assert routes.methods("/v1/batch/") == ["POST"]
+    assert routes.methods("/v1/pixel/track") == ["GET"]
+
+
+def test_two_protocols_cannot_claim_one_route() -> None:
+    class Rival:
+        NAME = "rival"
+        ROUTES: tuple[Route, ...] = (Route("GET", "/v1/pixel/{kind}"),)
+        credentials = staticmethod(segment.credentials)
+        parse = staticmethod(segment.parse)
+        reply = staticmethod(segment.reply)
+
+    with pytest.raises(ValueError, match=r"GET /v1/pixel/\{kind\} is claimed by segment and rival"):
+        Routes([segment, Rival()])
+
+
+def test_a_browser_is_described_and_a_bot_is_known() -> None:
+    read = agent_reader()
+    facts, bot = read(
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
+    )
+    assert facts == {
+        "browser": "Mobile Safari", "browserVersion": "17.5", "os": "iOS", "osVersion": "17.5",
+        "device": "iPhone", "deviceBrand": "Apple", "deviceModel": "iPhone",
+    }  # fmt: skip
+    assert not bot
+    assert read("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)").bot
+    assert read("nobody knows me") == (None, False)
+    assert read("x" * 100_000) == (None, False)
+
+
+def test_a_geo_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/nowhere/geo\.mmdb"), place_reader("/nowhere/geo.mmdb"):
+        pass
+
+
+def test_without_a_geo_file_nobody_has_a_place() -> None:
+    with place_reader(None) as read:
+        assert read("1.2.3.4") is None
