@@ -41,7 +41,7 @@ from loader.duckdb.file import DatabaseFile
 from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, qualified
-from shared.errors import NotConnected, SetupError
+from shared.errors import NotConnected
 from shared.threads import Stop
 from shared.units import ByteSize, Duration
 
@@ -75,6 +75,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         default_factory=lambda: Duration(10)
     )
 
+    def __post_init__(self) -> None:
+        if self.path.startswith((":memory:", "md:", "motherduck:")) or "://" in self.path:
+            raise ValueError(f"path {self.path!r} is not a local file, which is what this destination writes")
+
 
 OPTIONS = Options
 CAPABILITIES = Capabilities(
@@ -90,13 +94,7 @@ CAPABILITIES = Capabilities(
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> Destination:
-    """Returns the destination; the file is opened when there is work.
-
-    Raises:
-        SetupError: the path cannot be a file that lasts.
-    """
-    if options.path.startswith(":memory:") or "://" in options.path:
-        raise SetupError(f'duckdb destination "{name}": path {options.path!r} is not a file; rows would be lost when it closes')
+    """Returns the destination; the file is opened when there is work."""
     # resolved: two destinations that name one file by different ways must meet at one lock
     path = await environment.gate.run(lambda: Path(options.path).expanduser().resolve())
     return DuckDBDestination(name, options, path, environment)

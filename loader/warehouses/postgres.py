@@ -40,7 +40,7 @@ from loader.postgres.types import WIDEN
 from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, qualified
-from shared.errors import NotConnected, PenstockError, Permanent
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected
 
 if TYPE_CHECKING:
     import asyncpg
@@ -174,9 +174,18 @@ class PostgresSession:
             self._link.terminate()
 
     async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
-        """Brings rows and the plan's marks in and commits; without a plan, takes everything back."""
         for load in loads:
             refuse_null_keys(load)
+        try:
+            return await self._try(loads, plan, small=True)
+        except RowsRejected as error:
+            if error.rows or all(load.rows.num_rows > copy.SMALL_ROWS for load in loads):
+                raise
+        # the short way names no row; the long way, which fails again, may
+        return await self._try(loads, plan, small=False)
+
+    async def _try(self, loads: Sequence[TableLoad], plan: LoadPlan | None, *, small: bool) -> LoadReport:
+        """Brings rows and the plan's marks in and commits; without a plan, takes everything back."""
         rows: dict[str, int] = {}
         sent = 0
         under_way: copy.Prepared | None = None
@@ -186,7 +195,7 @@ class PostgresSession:
                 live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
                 for number, load in enumerate(loads):
                     under_way = copy.prepare(load, live[load.table])
-                    sent += await copy.send(self._link, self._schema, under_way, number, watch)
+                    sent += await copy.send(self._link, self._schema, under_way, number, watch, small=small)
                     rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
                 under_way = None
                 copied = perf_counter()

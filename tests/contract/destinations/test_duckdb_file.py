@@ -1,0 +1,217 @@
+"""What a DuckDB file shared with other processes means: readers between loads, holders, kills, broken files."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from loader import registry
+from loader.contract import Kind, TableLoad
+from shared.errors import ConfigError, Fenced, SetupError, Transient
+from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
+
+ROOT = Path(__file__).parents[3]
+SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
+
+
+@pytest.fixture
+async def wh(tmp_path: Path) -> AsyncIterator[Open]:
+    """A database file of its own."""
+    async with opened(DuckDBSubject(tmp_path)) as one:
+        yield one
+
+
+def other_process(script: str, path: Path) -> subprocess.Popen[str]:
+    """Starts Python with `path` as its argument, in the project."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+
+
+def path_of(wh: Open) -> Path:
+    assert isinstance(wh.subject, DuckDBSubject)
+    return wh.subject.path
+
+
+HOLD = """
+import duckdb, sys
+link = duckdb.connect(sys.argv[1], read_only=len(sys.argv) > 2)
+print("held", flush=True)
+sys.stdin.readline()
+link.close()
+print("closed", flush=True)
+"""
+
+
+async def test_other_processes_read_the_file_between_loads(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    for sequence in (1, 2):
+        await append(session, sequence, "t", SHAPE, {"id": sequence})
+        script = "import duckdb, sys\nprint(duckdb.connect(sys.argv[1], read_only=True).sql('SELECT count(*) FROM t').fetchall()[0][0])"
+        with other_process(script, path_of(wh)) as reader:
+            out, _ = await asyncio.to_thread(reader.communicate)
+        assert out.strip() == str(sequence)
+
+
+async def test_a_load_waits_for_another_process_to_close_the_file(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    with other_process(HOLD, path_of(wh)) as holder:
+        assert holder.stdout is not None
+        assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
+        load = asyncio.ensure_future(append(session, 1, "t", SHAPE, {"id": 1}))
+        await asyncio.sleep(0.3)
+        assert not load.done()
+        await asyncio.to_thread(holder.communicate, "\n")
+        await load
+    assert len(await wh.rows("t", SHAPE)) == 1
+
+
+async def test_a_file_held_for_too_long_names_its_holder_and_is_tried_again(wh: Open) -> None:
+    session = await wh.session(destination=await wh.another(lock_timeout="100ms"))
+    await make(session, "t", SHAPE)
+    with other_process(HOLD, path_of(wh)) as holder:
+        assert holder.stdout is not None
+        await asyncio.to_thread(holder.stdout.readline)
+        with pytest.raises(Transient, match=rf"process {holder.pid}\)"):
+            await append(session, 1, "t", SHAPE, {"id": 1})
+        await asyncio.to_thread(holder.communicate, "\n")
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    assert len(await wh.rows("t", SHAPE)) == 1
+
+
+async def test_a_lingering_file_is_closed_when_loads_pause(wh: Open) -> None:
+    session = await wh.session(destination=await wh.another(linger="100ms"))
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    script = (
+        "import duckdb, sys, time\n"
+        "deadline = time.monotonic() + 10\n"
+        "while time.monotonic() < deadline:\n"
+        "    try: print(duckdb.connect(sys.argv[1], read_only=True).sql('SELECT count(*) FROM t').fetchall()[0][0]); break\n"
+        "    except duckdb.IOException: time.sleep(0.02)\n"
+    )
+    with other_process(script, path_of(wh)) as reader:
+        out, _ = await asyncio.to_thread(reader.communicate)
+    assert out.strip() == "1"
+
+
+async def test_a_reader_gets_in_where_loads_never_pause(wh: Open) -> None:
+    session = await wh.session(destination=await wh.another(linger="10s", share_every="500ms"))
+    await make(session, "t", SHAPE)
+    script = (
+        "import duckdb, sys, time\n"
+        "while True:\n"
+        "    try: print(duckdb.connect(sys.argv[1], read_only=True).sql('SELECT count(*) > 0 FROM t').fetchall()[0][0]); break\n"
+        "    except duckdb.IOException: time.sleep(0.005)\n"
+    )
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    with other_process(script, path_of(wh)) as reader:
+        sequence = 1
+        while reader.poll() is None:
+            sequence += 1
+            await append(session, sequence, "t", SHAPE, {"id": sequence})
+        out, _ = reader.communicate()
+    assert out.strip() == "True"
+    assert sequence > 2
+
+
+async def test_two_destinations_that_name_one_file_take_turns(wh: Open) -> None:
+    link = path_of(wh).with_name("alias.duckdb")
+    one = await wh.session("one")
+    await make(one, "t", SHAPE)
+    link.symlink_to(path_of(wh))
+    two = await wh.session("two", destination=await wh.another(path=str(link), linger="100ms", threads=2, memory_limit="1GB"))
+    rows = arrow(SHAPE, [{"id": n} for n in range(2000)])
+    async with asyncio.TaskGroup() as group:
+        for sequence in range(1, 6):
+            group.create_task(one.load(plan(sequence, connection="one"), [TableLoad("t", rows)]))
+            group.create_task(two.load(plan(sequence, connection="two"), [TableLoad("t", rows)]))
+    await asyncio.sleep(0.3)
+    assert len(await wh.rows("t", SHAPE)) == 20_000
+
+
+KILLED = """
+import asyncio, sys
+from loader.contract import Environment, LoadPlan, TableLoad, TablePatch
+from loader import registry
+from shared.threads import ThreadGate
+from tests.support.destinations import arrow
+from loader.contract import Kind
+
+shape = {"id": Kind.BIGINT, "text": Kind.TEXT}
+
+async def main():
+    destination = await registry.open_destination("wh", {"type": "duckdb", "path": sys.argv[1], "linger": 0.05}, Environment(ThreadGate(1)))
+    session = await destination.open_session("shop-wh", int(sys.stdin.readline()))
+    done = (await session.marks()).get(("t", "live-1"), 0)
+    while True:
+        done += 1
+        rows = arrow(shape, [{"id": done * 10_000 + n, "text": "x" * 50} for n in range(5000)])
+        await session.load(LoadPlan("shop-wh", "live-1", done, done), [TableLoad("t", rows, "merge", ("id",))])
+        print(done, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.timeout(90)
+async def test_a_loader_killed_again_and_again_loses_and_repeats_nothing(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE, ["id"])
+    reported = 0
+    for epoch, seconds in enumerate([0.1, 0.17, 0.23, 0.31, 0.44], 2):
+        with other_process(KILLED, path_of(wh)) as loader:
+            assert loader.stdout is not None
+            assert loader.stdin is not None
+            loader.stdin.write(f"{epoch}\n")
+            loader.stdin.flush()
+            first = await asyncio.to_thread(loader.stdout.readline)
+            await asyncio.sleep(seconds)
+            loader.send_signal(signal.SIGKILL)
+            lines = [first, *(await asyncio.to_thread(loader.stdout.readlines))]
+        reported = max([reported, *[int(line) for line in lines if line.endswith("\n")]])
+        marks = await (await wh.session(epoch=epoch)).marks()
+        done = marks[("t", "live-1")]
+        # one more than was reported may have been committed, never less
+        assert reported <= done <= reported + 1
+        ids = {row["id"] for row in await wh.rows("t", SHAPE)}
+        assert ids == {part * 10_000 + n for part in range(1, done + 1) for n in range(5000)}
+        reported = done
+    with pytest.raises(Fenced):
+        await wh.session(epoch=1)
+
+
+@pytest.mark.parametrize("path", [":memory:", ":memory:x", "md:shop", "https://example.com/x.duckdb", "s3://bucket/x"])
+def test_a_path_that_is_no_lasting_file_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="not a local file"):
+        registry.parse_options("wh", {"type": "duckdb", "path": path})
+
+
+async def test_a_file_that_is_no_database_is_named(wh: Open, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.duckdb"
+    broken.write_text("this is no database\n" * 1000)
+    for path, words in ((broken, "not a valid DuckDB database"), (tmp_path, "path"), (broken / "below", "path")):
+        destination = await wh.another(path=str(path))
+        with pytest.raises(SetupError, match=words):
+            await destination.open_session("c", 1)
+        assert [(result.step, result.ok) for result in await destination.check()] == [("reach", False)]
+
+
+async def test_names_that_differ_in_case_only_are_one_column(wh: Open) -> None:
+    session = await wh.session()
+    await wh.subject.run('CREATE TABLE "{}"."T" ("ID" BIGINT, "Text" VARCHAR)')
+    described = await session.describe("t")
+    assert described is not None
+    assert set(described.columns) == {"id", "text"}
+    await append(session, 1, "t", SHAPE, {"id": 1, "text": "a"})
+    with duckdb.connect(str(path_of(wh))) as link:
+        assert link.execute("SELECT * FROM t").fetchall() == [(1, "a")]
