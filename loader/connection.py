@@ -80,21 +80,40 @@ class ConnectionLoader:
         definition: Definition,
         destinations: Destinations,
         gate: ThreadGate,
+        lease_seconds: float,
     ) -> None:
         self._context = context
         self._name = name
         self._definition = definition
         self._destinations = destinations
         self._gate = gate
+        self._lease_seconds = lease_seconds
         self._failures = 0
+        self._free = asyncio.Event()
+        self._free.set()
 
     async def run(self) -> None:
         """Takes the lease and loads, again and again, until the service drains."""
+        with contextlib.suppress(_DrainedError):
+            await together(self._load_while_held(), self._end_the_wait())
+
+    async def _end_the_wait(self) -> None:
+        await self._context.draining.wait()
+        # only waiting for the lease is cut short; what is being loaded ends in order
+        await self._free.wait()
+        raise _DrainedError
+
+    async def _load_while_held(self) -> None:
+        name, owner = f"loader.{self._name}", self._context.instance
         while not self._context.draining.is_set():
-            async with leases.hold(self._context.broker, f"loader.{self._name}", self._context.instance) as lease:
-                log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
-                self._context.health.bad(f"connection {self._name}", "its destination is being opened")
-                await self._while_held(lease)
+            try:
+                async with leases.hold(self._context.broker, name, owner, self._lease_seconds) as lease:
+                    self._free.clear()
+                    log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
+                    self._context.health.bad(f"connection {self._name}", "its destination is being opened")
+                    await self._while_held(lease)
+            finally:
+                self._free.set()
             self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
 
     async def _while_held(self, lease: leases.Lease) -> None:
@@ -306,6 +325,10 @@ class _Run:
         await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.frame.{message.seq}")
         self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
         log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
+
+
+class _DrainedError(Exception):
+    """The service drains, and nothing is held."""
 
 
 def _bounds(connection: Connection, site: Site) -> Bounds:

@@ -13,8 +13,11 @@ import logging
 from loader.connection import ConnectionLoader, Definition
 from loader.contract import Environment
 from loader.destinations import Destinations
+from loader.settings import PREFIX, LoaderSettings
+from shared.errors import ConfigError, Problem
 from shared.project import Project
 from shared.service import ServiceContext
+from shared.settings import read_settings
 from shared.threads import ThreadGate
 
 THREADS = 8
@@ -23,7 +26,14 @@ log = logging.getLogger(__name__)
 
 
 async def main(context: ServiceContext) -> None:
-    """Loads every connection of the project until the service drains."""
+    """Loads every connection of the project until the service drains.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    lease_seconds = float(read_settings(LoaderSettings, PREFIX).lease)
+    if lease_seconds < 2:
+        raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {lease_seconds:g}s")])
     gate = ThreadGate(THREADS, "loader")
     destinations = Destinations(Environment(gate))
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
@@ -39,7 +49,7 @@ async def main(context: ServiceContext) -> None:
                         context.health.good(f"connection {name}")
                 for name, definition in wanted.items():
                     if name not in running:
-                        loader = ConnectionLoader(context, name, definition, destinations, gate)
+                        loader = ConnectionLoader(context, name, definition, destinations, gate, lease_seconds)
                         running[name] = (definition, group.create_task(loader.run(), name=f"load-{name}"))
                 changed = asyncio.ensure_future(context.config.changed(snapshot))
                 draining = asyncio.ensure_future(context.draining.wait())

@@ -1,0 +1,21 @@
+"""What an operator sets of the loader, prefix `PENSTOCK_LOADER_`. What a user sets of loading stands in the project file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from shared.jetstream.lease import TTL_SECONDS
+from shared.units import Duration
+
+PREFIX = "PENSTOCK_LOADER_"
+
+
+class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the loader."""
+
+    lease: Annotated[Duration, Meta(description="how long a dead loader keeps its connections; at least 2s")] = field(
+        default_factory=lambda: Duration(TTL_SECONDS)
+    )
