@@ -1,4 +1,4 @@
-"""The project of the fault tests: one site, and connections as each test wants them."""
+"""The project of the fault tests: one site, and connections as each test wants them; and the environment of the services."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 from tests.support.sender import KEY
 
 SITE = "shop"
+
+QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_ROUTER_LEASE": "3s", "PENSTOCK_LOADER_LEASE": "3s"}
+"""Environment of stacks whose processes die often: what takes over waits for less."""
 
 
 def project(connections: dict[str, dict[str, Any]], destinations: dict[str, dict[str, Any]], **site: Any) -> dict[str, Any]:

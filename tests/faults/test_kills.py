@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import batch, merging, project, stream
+from tests.faults.project import QUICK, batch, merging, project, stream
 from tests.support.sender import Sender
 from tests.support.stack import SERVICES, Stack, stack
 
@@ -58,11 +58,11 @@ async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
     victim: str, tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
 ) -> None:
     places, document = every_kind(new_schema, tmp_path)
-    with stack(tmp_path, {"PENSTOCK_INGEST_DEADLINE": "4s"}) as running:
+    with stack(tmp_path, QUICK) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(4)):
+            for _ in range(rounds(3)):
                 # from "still starting" to "long at work"
                 await asyncio.sleep(chance.choice([0.3, 1.5, 3.0]) * chance.uniform(0.5, 1.5))
                 await kill_and_start(running, victim, chance)
@@ -75,11 +75,11 @@ async def test_all_processes_killed_in_any_order_lose_and_double_nothing(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
 ) -> None:
     places, document = every_kind(new_schema, tmp_path)
-    with stack(tmp_path, {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool")}) as running:
+    with stack(tmp_path, {**QUICK, "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool")}) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(8)):
+            for _ in range(rounds(6)):
                 await asyncio.sleep(chance.uniform(0.1, 2.5))
                 victims = chance.sample([*SERVICES, "nats"], chance.choice([1, 1, 2, 4]))
                 await asyncio.gather(*(kill_and_start(running, victim, chance) for victim in victims))
