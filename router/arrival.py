@@ -101,7 +101,7 @@ class Arrival:
         key = tuple(indexes)
         payload = self._selections.get(key)
         if payload is None:
-            payload = self._selections[key] = encode_frame(select(self._opened(), key))
+            payload = self._selections[key] = encode_frame(select(self._opened(), key, self.bodies))
         return payload
 
     def _opened(self) -> Frame:

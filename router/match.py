@@ -14,7 +14,7 @@ Filters fail closed: an event whose body cannot be read where a rule needs it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -54,13 +54,13 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         return _ALL
     total = len(arrival)
     drops: dict[DropReason, int] = {}
-    indexes: list[int] = list(range(total))
+    indexes: Sequence[int] = range(total)
     if arrival.repeated:
         repeated = set(arrival.repeated)
         indexes = [index for index in indexes if index not in repeated]
         drops[DropReason.DUPLICATE] = total - len(indexes)
     errors = 0
-    undecided: set[int] = set()
+    undecided: Container[int] = ()
     if rules.predicate is not None and indexes:
         indexes, undecided = _ask_heads(rules, rules.predicate, arrival.heads, indexes, drops)
     if rules.sample < 1 and indexes:
@@ -70,37 +70,49 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         indexes = kept
     if indexes and (undecided or rules.needs_bodies):
         indexes, errors = _ask_bodies(rules, arrival, indexes, undecided, drops)
-    return Matched(None if len(indexes) == total else indexes, drops, errors)
+    return Matched(None if len(indexes) == total else list(indexes), drops, errors)
 
 
 def _ask_heads(
-    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: list[int], drops: dict[DropReason, int]
-) -> tuple[list[int], set[int]]:
+    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int], drops: dict[DropReason, int]
+) -> tuple[Sequence[int], Container[int]]:
     """Returns those that may pass, and of these the ones that only their body can decide."""
-    on_head = predicate.on_head
     if predicate.head_fields <= _BY_NAME:
-        # events have few names: one verdict for each saves asking five hundred times
-        known = rules.known
-        if len(known) > _MAX_KNOWN:
-            known.clear()
-        verdicts: list[bool | None] = []
-        for index in indexes:
-            head = heads[index]
-            key = (head.type, head.event)
-            if key not in known:
-                known[key] = on_head(head)
-            verdicts.append(known[key])
+        verdicts = _verdicts_by_name(rules, predicate, heads, indexes)
     else:
+        on_head = predicate.on_head
         verdicts = [on_head(heads[index]) for index in indexes]
+    given = set(verdicts)
+    if given == {True}:
+        return indexes, ()
+    if given == {None}:
+        return indexes, indexes
     passing = [index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is not False]
     _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
-    if not predicate.needs_body:
-        return passing, set()
+    if None not in given:
+        return passing, ()
     return passing, {index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is None}
 
 
+def _verdicts_by_name(
+    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int]
+) -> list[bool | None]:
+    """Events have few names: one verdict for each saves asking five hundred times."""
+    known = rules.known
+    names = [(heads[index].type, heads[index].event) for index in indexes]
+    try:
+        return [known[name] for name in names]
+    except KeyError:
+        if len(known) > _MAX_KNOWN:
+            known.clear()
+        for index, name in zip(indexes, names, strict=True):
+            if name not in known:
+                known[name] = predicate.on_head(heads[index])
+        return [known[name] for name in names]
+
+
 def _ask_bodies(
-    rules: ConnectionRules, arrival: Arrival, indexes: list[int], undecided: set[int], drops: dict[DropReason, int]
+    rules: ConnectionRules, arrival: Arrival, indexes: Sequence[int], undecided: Container[int], drops: dict[DropReason, int]
 ) -> tuple[list[int], int]:
     """Returns those that pass, and how many failed to be judged."""
     passing: list[int] = []

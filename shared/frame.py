@@ -141,9 +141,14 @@ def pack(site: str, requests: Sequence[RequestContext], heads: Sequence[Head], b
     return Frame(VERSION, site, list(requests), list(heads), [len(body) for body in bodies], codec, block)
 
 
-def select(frame: Frame, indexes: Iterable[int]) -> Frame:
-    """Returns a frame with only the events at `indexes` (ascending), keeping only the requests they refer to."""
-    bodies = frame.bodies()
+def select(frame: Frame, indexes: Iterable[int], bodies: Sequence[bytes] | None = None) -> Frame:
+    """Returns a frame with only the events at `indexes` (ascending), keeping only the requests they refer to.
+
+    Args:
+        bodies: what `frame.bodies()` gave, for a caller that has opened the block already.
+    """
+    if bodies is None:
+        bodies = frame.bodies()
     requests: list[RequestContext] = []
     renumbered: dict[int, int] = {}
     heads: list[Head] = []
