@@ -92,7 +92,7 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def _walk(path: str, before: Any, after: Any, *, hide: bool = True) -> Iterator[Change]:
-    if before == after and type(before) is type(after):
+    if _text(before) == _text(after):
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
@@ -112,6 +112,11 @@ def _member(path: str, before: Mapping[Any, Any], after: Mapping[Any, Any], key:
         yield Change(path=path, kind="add", after=_shown(after[key], path, hide))
     else:
         yield from _walk(path, before[key], after[key], hide=hide)
+
+
+def _text(value: Any) -> bytes:
+    # Python takes 1 and True for equal
+    return msgspec.json.encode(value, order="sorted")
 
 
 def _of_mappings(items: list[Any]) -> bool:

@@ -50,8 +50,9 @@ class Ending:
     words: str
 
     def __str__(self) -> str:
-        how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with exit code {self.code}"
-        return f"{how}: {self.words}" if self.words else how
+        if self.code < 0:
+            return f"was ended by {signal.Signals(-self.code).name}"
+        return f"ended with exit code {self.code}" + (f": {self.words}" if self.words else "")
 
 
 def next_delay(previous: float, lived_seconds: float, code: int) -> float:

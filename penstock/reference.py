@@ -19,6 +19,8 @@ from msgspec import NODEFAULT, inspect
 from ingest.settings import PREFIX as INGEST_PREFIX
 from ingest.settings import IngestSettings
 from loader import registry
+from loader.settings import PREFIX as LOADER_PREFIX
+from loader.settings import LoaderSettings
 from penstock import exits
 from penstock.cli import cli
 from penstock.schema import schema_text
@@ -37,6 +39,7 @@ SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Every service", "PENSTOCK_", ServiceSettings),
     ("ingest", INGEST_PREFIX, IngestSettings),
     ("router", "PENSTOCK_ROUTER_", RouterSettings),
+    ("loader", LOADER_PREFIX, LoaderSettings),
 )
 """Title, prefix and Struct of everything that is read from the environment."""
 

@@ -101,6 +101,7 @@ class _Story:
         self.step = SPAN / max(1, count)
         self.number = 0
         self.orders = 0
+        self.mistakes = 0
         self.users = 0
         self.visitors = [self._new_visitor(index) for index in range(max(5, count // 40))]
 
@@ -231,8 +232,8 @@ def _order(story: _Story, visitor: _Visitor) -> dict[str, Any]:
 def _mistake(story: _Story, visitor: _Visitor) -> dict[str, Any] | bytes:
     """Returns one of the things that go wrong; they take turns."""
     nobody = {"anonymousId": None, "userId": None}
-    kind = story.number % 8
-    story.number += 1
+    story.mistakes += 1
+    kind = story.mistakes % 8
     match kind:
         case 0:
             return {**story.track(visitor, "Checkout Started", {"step": 1}), **nobody}

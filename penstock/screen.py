@@ -112,8 +112,9 @@ class Screen:
                 bar.update(task, completed=done, note=note, **({} if total is None else {"total": total}))  # type: ignore[arg-type]
 
             yield advance
-        if not moving and not self.json:
-            self.err.print(f"{what}: {last['done']} in {time.monotonic() - began:.1f} s {last['note']}".rstrip(), highlight=False)
+        seconds = time.monotonic() - began
+        if not moving and not self.json and seconds >= 1:
+            self.note(f"{what}: {last['done']} in {seconds:.1f} s {last['note']}".rstrip())
 
     def fail(self, error: BaseException, code: int) -> None:
         """Prints an error: what, where, what to do; as JSON on standard error with --json."""

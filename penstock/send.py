@@ -8,9 +8,10 @@ JSON travels alone, so that it costs no neighbour.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -86,7 +87,7 @@ def batches(lines: Iterable[bytes], batch_events: int = BATCH_EVENTS) -> Iterato
 async def send(
     edge_url: str,
     key: str,
-    source: AsyncIterator[Batch] | Iterable[Batch],
+    source: Iterable[Batch],
     on_progress: Callable[[Sent, str], None] = lambda _sent, _note: None,
     patience_seconds: float = 600.0,
 ) -> Sent:
@@ -102,15 +103,12 @@ async def send(
         NotConnected: the edge did not take a batch within `patience_seconds`; `sent` so far stands in the message.
     """
     sent = Sent()
-    identity, _, secret = key.partition(":")
+    credentials = base64.b64encode((key if ":" in key else f"{key}:").encode()).decode()
+    headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(identity, secret), timeout=timeout) as session:
-        if isinstance(source, AsyncIterator):
-            async for batch in source:
-                await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
-        else:
-            for batch in source:
-                await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        for batch in source:
+            await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
     return sent
 
 
@@ -154,7 +152,7 @@ async def _deliver(
 async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, str, float]:
     """Returns status, text and Retry-After; status 0 where no answer came."""
     try:
-        async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+        async with session.post(url, data=body) as answer:
             after = answer.headers.get("Retry-After", "")
             return answer.status, await answer.text(), float(after) if after.isdigit() else 0.0
     except (aiohttp.ClientError, OSError, TimeoutError) as exc:

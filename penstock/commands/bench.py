@@ -15,7 +15,7 @@ from shared.errors import SetupError
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(short_help="Run the benchmarks of a checkout.", context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @at_home

@@ -54,7 +54,7 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-@click.group()
+@click.group(short_help="List, show, replay and purge dead letters.")
 def dead() -> None:
     """Events that could not be processed: kept whole with the reason, until they are replayed, purged or a month old."""
 

@@ -25,7 +25,7 @@ from shared.event import encode_event
 from shared.project import Project, decode_project
 
 
-@click.command()
+@click.command(short_help="Send a file of events through the edge.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--key", envvar="PENSTOCK_KEY", help="Write key, `id` or `id:secret`; default: the open key of the only site.")
 @click.option(
@@ -64,7 +64,7 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
     return exits.OK if sent.accepted == sent.events else exits.NO
 
 
-@click.command()
+@click.command(short_help="Print accepted events, also as they come.")
 @click.argument("name", required=False, metavar="[SITE|CONNECTION]")
 @click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")

@@ -25,7 +25,7 @@ from shared.errors import SetupError
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
 
 
-@click.command()
+@click.command(short_help="Show what applying a project file would change.")
 @_file
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to change.")
 @at_broker
@@ -45,7 +45,7 @@ def plan(setting: Setting, file: Path, exit_code: bool) -> int:
     return exits.NO if exit_code and made.changes else exits.OK
 
 
-@click.command()
+@click.command(short_help="Make a project file the one that runs.")
 @_file
 @click.option("--dry-run", is_flag=True, help="Only check and show, as `penstock plan` does.")
 @at_broker
@@ -67,7 +67,7 @@ def apply(setting: Setting, file: Path, dry_run: bool) -> int:
     return exits.OK
 
 
-@click.command()
+@click.command(short_help="Print the project that runs.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @at_broker
 def export(setting: Setting, output: Path | None) -> int:
@@ -90,7 +90,7 @@ def export(setting: Setting, output: Path | None) -> int:
     return exits.OK
 
 
-@click.command()
+@click.command(short_help="Try destinations: reach, create, write, read, drop.")
 @click.argument("destination", required=False)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Check a project file instead of what runs.")
 @at_broker

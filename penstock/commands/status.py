@@ -22,7 +22,7 @@ from shared.project import Project, decode_project
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
-@click.command()
+@click.command(short_help="Show every connection in one line.")
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
 def status(setting: Setting, metrics: tuple[str, ...]) -> int:

@@ -16,7 +16,7 @@ from penstock.projects import check_document, read_document
 from penstock.stack import stack_environment
 
 
-@click.command()
+@click.command(short_help="Start the local stack.")
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
     "--port-base", type=click.IntRange(1, 65_000), metavar="N",
@@ -47,7 +47,7 @@ def up(setting: Setting, detach: bool, port_base: int | None, project: Path | No
     return exits.OK
 
 
-@click.command()
+@click.command(short_help="Stop the local stack.")
 @at_home
 def down(setting: Setting) -> int:
     """Stops the stack that runs in --home, in order: nothing that was accepted is lost.

@@ -1,0 +1,153 @@
+"""How a file becomes requests, and what is done about the answers; the edge here is a real HTTP server that is told what to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from penstock.send import Batch, batches, send
+from shared.errors import NotConnected, SetupError
+
+Answer = Callable[[int, bytes], web.Response]
+
+
+@asynccontextmanager
+async def edge(answer: Answer) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serves `/v1/batch` with what `answer` makes of the number of the request and its body."""
+    seen: list[bytes] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        return answer(len(seen) - 1, seen[-1])
+
+    app = web.Application()
+    app.router.add_post("/v1/batch", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
+    finally:
+        await runner.cleanup()
+
+
+def ok(_number: int, _body: bytes) -> web.Response:
+    return web.json_response({"success": True})
+
+
+def lines(count: int) -> list[bytes]:
+    return [json.dumps({"messageId": f"m{number}", "type": "track"}).encode() for number in range(count)]
+
+
+def test_lines_keep_their_order_and_their_numbers_over_empty_lines() -> None:
+    packed = list(batches([b'{"messageId":"a"}', b"", b' {"messageId":"b"}\n', b'{"messageId":"c"}'], 2))
+    assert packed == [Batch((b'{"messageId":"a"}', b'{"messageId":"b"}'), (1, 3)), Batch((b'{"messageId":"c"}',), (4,))]
+
+
+def test_an_event_without_an_id_gets_one_and_is_otherwise_as_it_was() -> None:
+    (batch,) = batches([b'{"type":"page"}', b"{}", b'{"messageId":"","type":"x"}', b'{ "messageId": "kept" }'])
+    first, empty, blank, kept = (json.loads(line) for line in batch.lines)
+    assert first["type"] == "page"
+    assert len(first["messageId"]) == 32
+    assert list(empty) == ["messageId"]
+    assert kept["messageId"] == "kept"
+    assert blank["type"] == "x"
+
+
+def test_a_line_that_is_not_json_travels_alone() -> None:
+    packed = list(batches([b'{"messageId":"a"}', b'{"broken": ', b'{"messageId":"b","v":NaN}', b'{"messageId":"c"}']))
+    assert [batch.numbers for batch in packed] == [(1,), (2,), (3,), (4,)]
+
+
+def test_json_that_is_no_object_travels_with_the_others() -> None:
+    (batch,) = batches([b'"text"', b"[1]", b"7"])
+    assert batch.lines == (b'"text"', b"[1]", b"7")
+
+
+def test_a_batch_is_bounded_in_bytes() -> None:
+    line = b'{"messageId":"a","v":"' + b"x" * 400_000 + b'"}'
+    assert [len(batch.lines) for batch in batches([line] * 5)] == [2, 2, 1]
+
+
+async def test_everything_is_sent_once_and_in_order() -> None:
+    async with edge(ok) as (url, seen):
+        sent = await send(url, "key", batches(lines(10), 4))
+    assert sent.accepted == sent.events == 10
+    ids = [event["messageId"] for body in seen for event in json.loads(body)["batch"]]
+    assert ids == [f"m{number}" for number in range(10)]
+
+
+async def test_a_busy_edge_is_asked_again_with_the_same_bytes() -> None:
+    def busy_twice(number: int, body: bytes) -> web.Response:
+        if number < 2:
+            return web.json_response(
+                {"code": "busy", "message": "later"}, status=503 if number else 429, headers={"Retry-After": "0"}
+            )
+        return ok(number, body)
+
+    notes: list[str] = []
+    async with edge(busy_twice) as (url, seen):
+        sent = await send(url, "key", batches(lines(3)), lambda _sent, note: notes.append(note))
+    assert (sent.accepted, sent.retries) == (3, 2)
+    assert seen[0] == seen[1] == seen[2]
+    assert "429: later" in notes[0]
+
+
+async def test_rejects_are_counted_and_named_by_their_line() -> None:
+    def rejects_second(_number: int, _body: bytes) -> web.Response:
+        rejects = [{"index": 1, "reason": "missing_id", "detail": "no id"}]
+        return web.json_response({"success": True, "accepted": 2, "rejected": 1, "rejects": rejects})
+
+    async with edge(rejects_second) as (url, _):
+        sent = await send(url, "key", batches([b"", *lines(3)]))
+    assert (sent.accepted, sent.rejected) == (2, 1)
+    assert sent.rejects == [{"line": 3, "reason": "missing_id", "detail": "no id"}]
+
+
+async def test_a_refused_request_does_not_stop_the_others() -> None:
+    def refuses_first(number: int, body: bytes) -> web.Response:
+        return ok(number, body) if number else web.json_response({"code": "malformed", "message": "not JSON"}, status=400)
+
+    async with edge(refuses_first) as (url, _):
+        sent = await send(url, "key", batches([b'{"broken', *lines(2)]))
+    assert (sent.events, sent.accepted, sent.refused) == (3, 2, 1)
+    assert sent.rejects[0] == {"line": 1, "reason": "http_400", "detail": "not JSON"}
+
+
+async def test_a_wrong_key_is_an_error_that_says_so() -> None:
+    def unknown(_number: int, _body: bytes) -> web.Response:
+        return web.json_response({"code": "unknown_key", "message": "no such key"}, status=401)
+
+    async with edge(unknown) as (url, _):
+        with pytest.raises(SetupError, match=r"no such key.*--key"):
+            await send(url, "key", batches(lines(1)))
+
+
+async def test_an_edge_that_is_away_is_given_up_on_after_some_patience() -> None:
+    with pytest.raises(NotConnected, match="line 1"):
+        await send("http://127.0.0.1:1", "key", batches(lines(1)), patience_seconds=0)
+
+
+async def test_the_key_travels_as_basic_credentials() -> None:
+    headers: list[Any] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        headers.append(request.headers["Authorization"])
+        return web.json_response({"success": True})
+
+    app = web.Application()
+    app.router.add_post("/v1/batch", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        await send(f"http://127.0.0.1:{runner.addresses[0][1]}/", "id:secret", batches(lines(1)))
+    finally:
+        await runner.cleanup()
+    assert headers == ["Basic aWQ6c2VjcmV0"]
