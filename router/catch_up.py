@@ -83,7 +83,7 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
                 await lane.send(parcel)
     except Permanent as exc:
         # the site's reading dead-lettered it under the same id, unless it never came so far
-        await lane.sender.bury_frame(message.seq, message.at_seconds, message.payload, str(exc))
+        await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))
     cursor.seq = message.seq + 1
     cursor.at_seconds = message.at_seconds
     cursor.events_before += total

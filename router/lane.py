@@ -242,7 +242,7 @@ class Lane:
                 self._moved.set()
                 pause = full.next()
             except Permanent as exc:
-                await self.sender.bury_frame(parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
+                await self.sender.bury_frame(self.telemetry, parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
                 return True
             except Transient as exc:
                 log.warning("frame cannot be queued yet", extra={"connection": self.name, "seq": parcel.seq, "error": str(exc)})

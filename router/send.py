@@ -33,9 +33,8 @@ class Sender:
         source: makes message ids unique: the incarnation of EVENTS, or the id of a replay.
     """
 
-    def __init__(self, publisher: Publisher, telemetry: Telemetry, site: str, lane: str, source: str) -> None:
+    def __init__(self, publisher: Publisher, site: str, lane: str, source: str) -> None:
         self._publisher = publisher
-        self._telemetry = telemetry
         self.site = site
         self.lane = lane
         self._source = source
@@ -54,8 +53,10 @@ class Sender:
             headers=write_place(Place(self.lane, seq, events)),
         )
 
-    async def bury_frame(self, seq: int, at_seconds: float, payload: bytes, why: str, connection: str | None = None) -> None:
-        """Puts a frame into the dead letters whole; returns when it is durable, however long that takes."""
+    async def bury_frame(
+        self, telemetry: Telemetry, seq: int, at_seconds: float, payload: bytes, why: str, connection: str | None = None
+    ) -> None:
+        """Puts a frame into the dead letters whole and counts it; returns when it is durable, however long that takes."""
         letter = DeadLetter(
             stage=STAGE,
             site=self.site,
@@ -78,7 +79,7 @@ class Sender:
             except Transient as exc:
                 log.warning("dead letter cannot be stored yet", extra={"seq": seq, "error": str(exc)})
                 await asyncio.sleep(pause.next())
-        self._telemetry.count("router_events_dead_total", site=self.site, reason=DeadReason.FRAME_UNREADABLE)
+        telemetry.count("router_events_dead_total", site=self.site, reason=DeadReason.FRAME_UNREADABLE)
         log.error("frame is in the dead letters", extra={"site": self.site, "seq": seq, "error": why, "connection": connection})
 
 

@@ -201,7 +201,7 @@ class SiteRouter:
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds)
-        self._sender = Sender(self._broker.publisher, self._telemetry, self.site, live_lane(incarnation), incarnation)
+        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation), incarnation)
         for name, mark in state.behind.items():
             cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps))
             if name in self._rules.connections or name in self._rules.disabled:
@@ -318,7 +318,7 @@ class SiteRouter:
             # from here to the end of `_offer` nothing is awaited
             parcels = [(lane, lane.prepare(arrival)) for lane in lanes if lane.accepting]
         except Permanent as exc:
-            await self._sender.bury_frame(message.seq, message.at_seconds, message.payload, str(exc))
+            await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
             parcels = []
         self._offer(message, arrival, parcels)
         self._report(message)

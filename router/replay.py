@@ -1,0 +1,236 @@
+"""Replay: frames of EVENTS again into the queues of connections, by time or by sequence.
+
+A replay reads a range of one site's frames and applies the rules of each connection as they are now. It has a lane of its own, so
+the loader takes its frames for new ones: rows are loaded again, and where a destination merges on the message id they collapse
+with those that are there. Ids that repeat within the replay are sent once; the window of the live router is not asked, and not
+changed. Live frames keep flowing beside it, and it waits while a queue is full.
+
+What it does not do: read what EVENTS keeps no more, or order its frames among the live ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
+
+from router.arrival import Arrival
+from router.dedupe import Window
+from router.match import match
+from router.rules import ConnectionRules, compile_project
+from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.where import compile_where
+from shared import topology
+from shared.config_snapshot import ConfigSnapshot
+from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
+from shared.headers import replay_lane
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import Message, StreamReader
+from shared.outcome import DropReason
+
+WHOLE_REPLAY_SECONDS = 10 * 365 * 86_400.0
+"""A window that outlasts any range; the stream's times move it as they do the live one's."""
+MAX_IDS = 64_000_000
+"""Beyond, the oldest ids are forgotten, and the report says so."""
+QUIET_SECONDS = 2.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = logging.getLogger(__name__)
+
+Bound = datetime | int | None
+"""A time, a sequence of EVENTS, or no bound."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of the events for one connection."""
+
+    frames: int = 0
+    events: int = 0
+    dropped: dict[DropReason, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """How a replay went, or how far it has come. `first_seq` and `last_seq` are of the frames read, 0 if none."""
+
+    replay: str
+    dry_run: bool
+    frames: int = 0
+    events: int = 0
+    unreadable: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    left: int = 0
+    """Frames of the site that are still ahead, also beyond the end of the range."""
+    window_shortened: bool = False
+    connections: dict[str, Sent] = field(default_factory=dict)
+
+
+async def replay(
+    broker: Broker,
+    config: ConfigSnapshot,
+    site: str,
+    start: Bound = None,
+    end: Bound = None,
+    *,
+    replay_id: str,
+    connection: str | None = None,
+    where: object = None,
+    dry_run: bool = False,
+    progress: Callable[[ReplayReport], None] = lambda _: None,
+) -> ReplayReport:
+    """Sends a range of a site's frames again, in order; returns when every one is in every queue.
+
+    Frames that come while it runs are not read, unless `end` lies in the future: even then it ends with what there was at its start.
+
+    Args:
+        start: time of acceptance or sequence of the first frame; None: the oldest kept.
+        end: of the last frame, included; None: the newest.
+        replay_id: names the lane. The same replay under the same id, begun again after a failure, repeats nothing.
+        connection: only this one; None: all enabled ones of the site.
+        where: further conditions beside those of the connections.
+        dry_run: read and count, send nothing.
+        progress: called after every frame with the report so far.
+
+    Raises:
+        ConfigError: no such site or connection, or wrong conditions; says which there are.
+        NotConnected: the broker did not answer at the start. Once it runs, it waits as long as it takes.
+    """
+    rules = _rules(config, site, connection, where)
+    report = ReplayReport(replay_id, dry_run, connections={each.name: Sent() for each in rules})
+    last, last_at = await _newest(broker, site)
+    if not last or _begins_after(start, last, last_at):
+        return report
+    sender = Sender(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
+    window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
+    with_heads = any(each.needs_heads for each in rules)
+    async with _open(broker, site, start) as reader:
+        while reader.last_seq < last:
+            message = await reader.next(QUIET_SECONDS)
+            if message is None:
+                # what was ahead may have expired meanwhile
+                if (await _newest(broker, site))[0] in (0, reader.last_seq):
+                    break
+                continue
+            if message.seq > last or _is_after(message, end):
+                break
+            arrival = _arrive(message, window, report, with_heads=with_heads)
+            if arrival is not None:
+                # connections go side by side: a full queue of one holds up the replay, but not the others' current frame
+                async with asyncio.TaskGroup() as group:
+                    for each in rules:
+                        group.create_task(_forward(sender, each, arrival, report, dry_run=dry_run))
+            report.window_shortened = window.shortened > 0
+            progress(report)
+    return report
+
+
+def _rules(config: ConfigSnapshot, site: str, connection: str | None, where: object) -> list[ConnectionRules]:
+    rules = compile_project(config).get(site)
+    if rules is None:
+        known = ", ".join(sorted(config.project.sites)) or "none"
+        raise ConfigError([Problem("site", f"no site is named {site!r}; known: {known}")])
+    if connection is not None and connection not in rules.connections:
+        known = ", ".join(sorted(rules.connections)) or "none"
+        raise ConfigError([Problem("connection", f"site {site!r} has no enabled connection {connection!r}; known: {known}")])
+    compile_where(where, "where")
+    chosen = [rules.connections[connection]] if connection is not None else list(rules.connections.values())
+    if where is None:
+        return chosen
+    return [
+        replace(
+            each,
+            predicate=compile_where(_both(config.project.connections[each.name].where, where), "where"),
+            known={},
+        )
+        for each in chosen
+    ]
+
+
+def _both(own: object, further: object) -> list[object]:
+    parts = [*(own if isinstance(own, list) else [own]), *(further if isinstance(further, list) else [further])]
+    return [part for part in parts if part is not None]
+
+
+def _open(broker: Broker, site: str, start: Bound) -> StreamReader:
+    subject = topology.events_filter(site)
+    if isinstance(start, datetime):
+        return StreamReader(broker, topology.EVENTS, subject, start_seconds=start.timestamp())
+    return StreamReader(broker, topology.EVENTS, subject, start_seq=max(1, start) if start is not None else None)
+
+
+async def _newest(broker: Broker, site: str) -> tuple[int, datetime]:
+    """Returns sequence and time of the newest frame of the site; 0 if EVENTS keeps none."""
+    try:
+        message = await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(site))
+    except NotFoundError:
+        return 0, _EPOCH
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    return message.seq or 0, message.time or _EPOCH
+
+
+def _begins_after(start: Bound, last: int, last_at: datetime) -> bool:
+    return last_at < start if isinstance(start, datetime) else start is not None and last < start
+
+
+def _is_after(message: Message, end: Bound) -> bool:
+    if isinstance(end, datetime):
+        return message.at_seconds > end.timestamp()
+    return end is not None and message.seq > end
+
+
+def _arrive(message: Message, window: Window, report: ReplayReport, *, with_heads: bool) -> Arrival | None:
+    report.frames += 1
+    report.first_seq = report.first_seq or message.seq
+    report.last_seq = message.seq
+    report.left = message.waiting
+    try:
+        arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
+    except Permanent as exc:
+        # it is in the dead letters already, since it was routed first
+        log.warning("frame cannot be replayed", extra={"seq": message.seq, "error": str(exc)})
+        report.unreadable += 1
+        return None
+    report.events += len(arrival)
+    arrival.repeated = window.seen(arrival.ids, message.at_seconds)
+    return arrival
+
+
+async def _forward(sender: Sender, rules: ConnectionRules, arrival: Arrival, report: ReplayReport, *, dry_run: bool) -> None:
+    sent = report.connections[rules.name]
+    try:
+        matched = match(rules, arrival)
+        payload = None if matched.indexes == [] or not len(arrival) else arrival.payload_of(matched.indexes)
+    except Permanent as exc:
+        log.warning("frame cannot be replayed", extra={"seq": arrival.seq, "error": str(exc)})
+        report.unreadable += 1
+        return
+    drops: Mapping[DropReason, int] = matched.drops
+    for reason, amount in drops.items():
+        sent.dropped[reason] = sent.dropped.get(reason, 0) + amount
+    if payload is None:
+        return
+    events = len(arrival) if matched.indexes is None else len(matched.indexes)
+    if not dry_run:
+        await _send(sender, rules, arrival.seq, payload, events)
+    sent.frames += 1
+    sent.events += events
+
+
+async def _send(sender: Sender, rules: ConnectionRules, seq: int, payload: bytes, events: int) -> None:
+    full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
+    while True:
+        try:
+            return await sender.try_send(rules.name, rules.revision, seq, payload, events)
+        except QueueFull:
+            await asyncio.sleep(full.next())
+        except Transient as exc:
+            log.warning("frame cannot be queued yet", extra={"connection": rules.name, "seq": seq, "error": str(exc)})
+            await asyncio.sleep(fault.next())
