@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +52,31 @@ class Schema:
                     await link.execute(statement.replace("{}", self.name))
         finally:
             await link.close()
+
+    @contextlib.asynccontextmanager
+    async def locked(self, table: str) -> AsyncIterator[None]:
+        """Keeps everybody from writing to a table while the context is open."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            async with link.transaction():
+                await link.execute(f'LOCK TABLE "{self.name}"."{table}" IN SHARE MODE')
+                yield
+        finally:
+            await link.close()
+
+    async def wait_for_lock(self, seconds: float = 10.0) -> None:
+        """Waits until a loader waits for a lock."""
+        await self.wait_until(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'penstock/%' AND wait_event_type = 'Lock'", seconds
+        )
+
+    async def wait_until(self, query: str, seconds: float = 10.0) -> None:
+        """Waits until a query finds something; `{}` stands for the schema."""
+        async with asyncio.timeout(seconds):
+            while not await self.fetch(query):
+                await asyncio.sleep(0.02)
 
     async def fetch(self, query: str) -> list[Any]:
         """Returns the first column of what a query finds; `{}` stands for the schema."""
