@@ -1,0 +1,240 @@
+"""The destinations alone: Arrow tables into Postgres and DuckDB through the plug-ins: `python -m bench.destinations [--rows N]`.
+
+Rows have 30 columns and about 800 bytes. For each size of load and way of writing it prints rows/s, CPU microseconds a row of this
+process and of the server, and the ratio of its rate to a ceiling measured just before with the same rows: for Postgres a bare COPY of
+bytes encoded beforehand, into a table without an index; for DuckDB a bare INSERT from Arrow on a connection that stays open. Durable
+servers: fsync is on. At the end, loads of 30 rows, as a stream makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from loader import registry
+from loader.contract import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
+from loader.lattice import ARROW
+from shared.threads import ThreadGate
+from tests.support.postgres import PostgresServer
+
+SHAPE = {
+    "message_id": Kind.TEXT,
+    **{f"text_{number}": Kind.TEXT for number in range(17)},
+    **{f"int_{number}": Kind.BIGINT for number in range(4)},
+    **{f"double_{number}": Kind.DOUBLE for number in range(3)},
+    "context": Kind.JSON,
+    "received_at": Kind.TIMESTAMP,
+    "sent_at": Kind.TIMESTAMP,
+    "timestamp": Kind.TIMESTAMP,
+    "is_new": Kind.BOOLEAN,
+}
+CHUNKS = (10_000, 50_000, 100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some work took: wall seconds, CPU seconds of this process and of the server."""
+
+    seconds: float
+    client: float
+    server: float
+
+
+def make_rows(count: int, first: int = 0) -> pa.Table:
+    """Returns rows with ids of their own."""
+    chance = random.Random(first)
+    times = pa.array([1_767_225_600_000_000 + (first + number) * 1000 for number in range(count)], pa.timestamp("us", "UTC"))
+    columns: dict[str, Any] = {}
+    for name, kind in SHAPE.items():
+        if name == "message_id":
+            columns[name] = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(count)]
+        elif kind is Kind.TEXT:
+            columns[name] = [f"{name} of visitor {number % 997} {'x' * 8}" for number in range(count)]
+        elif kind is Kind.BIGINT:
+            columns[name] = [number * 31 for number in range(count)]
+        elif kind is Kind.DOUBLE:
+            columns[name] = [number * 0.37 for number in range(count)]
+        elif kind is Kind.JSON:
+            columns[name] = [f'{{"page":{{"path":"/item/{number}"}},"tags":[1,2,3]}}' for number in range(count)]
+        elif kind is Kind.TIMESTAMP:
+            columns[name] = times
+        else:
+            columns[name] = [number % 2 == 0 for number in range(count)]
+    return pa.table({name: pa.array(values, ARROW[SHAPE[name]]) for name, values in columns.items()})
+
+
+async def measure(work: Callable[[], Awaitable[object]], server: PostgresServer | None) -> Cost:
+    """Runs work and returns what it took."""
+    server_before, client_before, started = _server_cpu(server), time.process_time(), time.perf_counter()
+    await work()
+    seconds = time.perf_counter() - started
+    return Cost(seconds, time.process_time() - client_before, _server_cpu(server) - server_before)
+
+
+def print_line(title: str, rows: int, cost: Cost, ceiling: Cost | None) -> None:
+    """Prints one result."""
+    ratio = "" if ceiling is None else f"  ratio {ceiling.seconds / cost.seconds:4.2f}"
+    server = f"  server {cost.server / rows * 1e6:5.1f}" if cost.server else ""
+    print(
+        f"  {title:34} {rows / cost.seconds:9,.0f} rows/s  client {cost.client / rows * 1e6:5.1f}{server} µs/row{ratio}",
+        flush=True,
+    )
+
+
+async def run(
+    document: dict[str, Any], server: PostgresServer | None, rows: int, bare: Callable[[Sequence[pa.Table]], Awaitable[Cost]]
+) -> None:
+    """Measures one destination at every size of load."""
+    gate = ThreadGate(2)
+    destination = await registry.open_destination("wh", document, Environment(gate))
+    session = await destination.open_session("bench", 1)
+    columns = tuple(Column(name, kind) for name, kind in SHAPE.items())
+    sequence = 0
+    for chunk in CHUNKS:
+        count = max(1, rows // chunk)
+        batches = [make_rows(chunk, number * chunk) for number in range(count)]
+        print(f"{document['type']}, {count} loads of {chunk:,} rows, {batches[0].nbytes / chunk:.0f} bytes a row")
+        ceiling = await bare(batches)
+        print_line("bare", count * chunk, ceiling, None)
+        for title, write, key in (
+            ("append", "append", None),
+            ("merge, all new", "merge", ("message_id",)),
+            ("merge, all repeats", "merge", ("message_id",)),
+        ):
+            table = f"{write}_{chunk}"
+            await session.patch(TablePatch(table, columns, primary_key=key))
+
+            async def load(table: str = table, write: Any = write, batches: Sequence[pa.Table] = batches) -> None:
+                nonlocal sequence
+                for batch in batches:
+                    sequence += 1
+                    await _load(session, sequence, table, batch, write)
+
+            print_line(title, count * chunk, await measure(load, server), ceiling)
+    print(f"{document['type']}, loads of 30 rows one after the other")
+    for write in ("append", "merge"):
+        batches = [make_rows(30, 10_000_000 + number) for number in range(100)]
+        took: list[float] = []
+        cpu = time.process_time()
+        for batch in batches:
+            sequence += 1
+            started = time.perf_counter()
+            await _load(session, sequence, f"{write}_{CHUNKS[0]}", batch, write)
+            took.append(time.perf_counter() - started)
+        took.sort()
+        busy = (time.process_time() - cpu) / len(batches)
+        print(
+            f"  {write:34} p50 {took[50] * 1e3:5.1f} ms  p99 {took[98] * 1e3:5.1f} ms  client {busy * 1e3:4.1f} ms CPU a load",
+            flush=True,
+        )
+    await session.close()
+    await destination.close()
+    gate.close()
+
+
+@asynccontextmanager
+async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
+    """Yields the ceiling: COPY of bytes that are ready."""
+    import asyncpg
+
+    from loader.postgres.copy import encode, prepare
+    from loader.postgres.types import LiveColumn, native_of
+
+    live = {name: LiveColumn(name, native_of(Column(name, kind))) for name, kind in SHAPE.items()}
+    link = await asyncpg.connect(server.dsn())
+    ddl = ", ".join(f'"{column.name}" {column.native}' for column in live.values())
+
+    async def bare(batches: Sequence[pa.Table]) -> Cost:
+        ready = [list(encode(prepare(TableLoad("bare", batch), live))) for batch in batches]
+        await link.execute(f"DROP TABLE IF EXISTS bare; CREATE TABLE bare ({ddl})")
+
+        async def copy() -> None:
+            for chunks in ready:
+                await link.copy_to_table("bare", source=_each(chunks), format="binary", columns=list(SHAPE))
+
+        return await measure(copy, server)
+
+    yield bare
+    await link.close()
+
+
+@asynccontextmanager
+async def bare_duckdb(folder: Path) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
+    """Yields the ceiling: INSERT from Arrow on a connection that stays open."""
+    import duckdb
+
+    from loader.duckdb.types import native_of
+
+    ddl = ", ".join(f'"{name}" {native_of(Column(name, kind))}' for name, kind in SHAPE.items())
+    with duckdb.connect(str(folder / "bare.duckdb")) as link:
+        link.execute("SET threads = 1")
+
+        async def bare(batches: Sequence[pa.Table]) -> Cost:
+            link.execute(f"DROP TABLE IF EXISTS bare; CREATE TABLE bare ({ddl})")
+
+            async def insert() -> None:
+                for batch in batches:
+                    link.register("batch", batch)
+                    link.execute("INSERT INTO bare SELECT * FROM batch")
+                    link.unregister("batch")
+
+            return await measure(insert, None)
+
+        yield bare
+
+
+async def main(rows: int, types: Sequence[str]) -> None:
+    """Measures the destinations named."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
+        folder = Path(name)
+        if "postgres" in types:
+            with PostgresServer(durable=True) as server:
+                async with bare_postgres(server) as bare:
+                    await run({"type": "postgres", "dsn": server.dsn()}, server, rows, bare)
+        if "duckdb" in types:
+            async with bare_duckdb(folder) as bare:
+                for linger in (0.2, 0):
+                    print(f"linger {linger}")
+                    path = folder / f"linger-{linger}.duckdb"
+                    await run({"type": "duckdb", "path": str(path), "linger": linger}, None, rows, bare)
+
+
+async def _load(session: Session, sequence: int, table: str, batch: pa.Table, write: Any) -> None:
+    key, cursor = (("message_id",), "received_at") if write == "merge" else ((), None)
+    await session.load(LoadPlan("bench", "live", sequence, sequence), [TableLoad(table, batch, write, key, cursor)])
+
+
+async def _each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _server_cpu(server: PostgresServer | None) -> float:
+    used = 0.0
+    for process in server.processes() if server is not None else ():
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        used += times.user + times.system
+    return used
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=300_000, help="rows for each size and way of writing")
+    parser.add_argument("--type", action="append", choices=("postgres", "duckdb"), help="only this destination")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.rows, arguments.type or ("postgres", "duckdb")))
