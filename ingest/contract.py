@@ -14,8 +14,18 @@ Every protocol is one file that defines:
     def reply(request, result) -> Reply                   what the client of this protocol wants to hear
 
 `parse` collects every key it finds, asks `desk.admit` once, and judges the events by the limits of the site it is given.
-A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics). `ingest/registry.py` finds the
-files, `tests/contract/protocols/` holds each of them to this page.
+A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
+
+A protocol that keeps a connection open is a file with `PATH` instead of ROUTES, and reads and writes messages:
+
+    NAME: str
+    PATH: str
+    def credentials(request) -> list[Credential]
+    def read(data, desk, credentials) -> SocketMessage | SocketProblem     never raises, whatever the bytes
+    def write_hello / write_ack / write_problem / write_pong
+
+`ingest/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of them to
+this page.
 """
 
 from __future__ import annotations
@@ -23,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from shared.frame import Head
 from shared.outcome import DeadReason, DropReason
@@ -140,6 +150,27 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = NO_HEADERS
 
 
+class SocketProblem(NamedTuple):
+    """Something went wrong with one message, or with the connection when `fatal`."""
+
+    code: str
+    message: str
+    id: Any = None
+    """The id of the message, as the client sent it."""
+    retry_after: int | None = None
+    fatal: bool = False
+
+
+class SocketMessage(NamedTuple):
+    """A message of a client: an id and events, or a ping, or only a key."""
+
+    id: Any
+    parsed: Parsed | None
+    ping: Any = None
+    credentials: tuple[Credential, ...] = ()
+    """What opened the site; kept for the messages that follow."""
+
+
 class Desk(Protocol):
     """What a parser may ask of its process."""
 
@@ -163,3 +194,23 @@ class HttpProtocol(Protocol):
     def parse(self, request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal: ...
 
     def reply(self, request: HttpRequest, result: Accepted | Refusal) -> Reply: ...
+
+
+class SocketProtocol(Protocol):
+    """A module of `ingest/protocols/` for connections that stay open. Text messages are `str`, binary ones `bytes`."""
+
+    NAME: str
+    PATH: str
+    SUBPROTOCOLS: tuple[str, ...]
+
+    def credentials(self, request: HttpRequest) -> list[Credential]: ...
+
+    def read(self, data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMessage | SocketProblem: ...
+
+    def write_hello(self, binary: bool, credit: int) -> str | bytes: ...
+
+    def write_ack(self, binary: bool, id_: Any, result: Accepted, credit: int) -> str | bytes: ...
+
+    def write_problem(self, binary: bool, problem: SocketProblem) -> str | bytes: ...
+
+    def write_pong(self, binary: bool, value: Any) -> str | bytes: ...

@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from types import ModuleType
 from typing import cast
 
 from ingest import protocols
-from ingest.contract import HttpProtocol
+from ingest.contract import HttpProtocol, SocketProtocol
+
+HTTP_PARTS = ("NAME", "ROUTES", "credentials", "parse", "reply")
+SOCKET_PARTS = ("NAME", "PATH", "SUBPROTOCOLS", "credentials", "read", "write_hello", "write_ack", "write_problem", "write_pong")
 
 
 def http_protocols() -> Sequence[HttpProtocol]:
@@ -17,13 +21,28 @@ def http_protocols() -> Sequence[HttpProtocol]:
     Raises:
         TypeError: a module lacks what the contract asks for, or calls itself otherwise than its file.
     """
-    found: list[HttpProtocol] = []
-    for info in sorted(pkgutil.iter_modules(protocols.__path__), key=lambda each: each.name):
-        module = importlib.import_module(f"{protocols.__name__}.{info.name}")
-        missing = [part for part in ("NAME", "ROUTES", "credentials", "parse", "reply") if not hasattr(module, part)]
-        if missing:
-            raise TypeError(f"protocol {info.name} lacks {', '.join(missing)}; see ingest/contract.py")
-        if info.name != module.NAME:
-            raise TypeError(f"protocol {info.name} calls itself {module.NAME!r}; NAME equals the file name")
-        found.append(cast("HttpProtocol", module))
-    return found
+    return [cast("HttpProtocol", module) for module in _modules() if _is_complete(module, HTTP_PARTS, "ROUTES")]
+
+
+def socket_protocols() -> Sequence[SocketProtocol]:
+    """Returns every protocol of open connections, ordered by name; raises as `http_protocols` does."""
+    return [cast("SocketProtocol", module) for module in _modules() if _is_complete(module, SOCKET_PARTS, "PATH")]
+
+
+def _modules() -> list[ModuleType]:
+    names = sorted(info.name for info in pkgutil.iter_modules(protocols.__path__))
+    return [importlib.import_module(f"{protocols.__name__}.{name}") for name in names]
+
+
+def _is_complete(module: ModuleType, parts: Sequence[str], mark: str) -> bool:
+    name = module.__name__.rsplit(".", 1)[1]
+    if not hasattr(module, "ROUTES") and not hasattr(module, "PATH"):
+        raise TypeError(f"protocol {name} has neither ROUTES nor PATH; see ingest/contract.py")
+    if not hasattr(module, mark):
+        return False
+    missing = [part for part in parts if not hasattr(module, part)]
+    if missing:
+        raise TypeError(f"protocol {name} lacks {', '.join(missing)}; see ingest/contract.py")
+    if name != module.NAME:
+        raise TypeError(f"protocol {name} calls itself {module.NAME!r}; NAME equals the file name")
+    return True

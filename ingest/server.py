@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,7 +27,8 @@ from ingest.contract import HttpRequest, Refusal, Reply
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
 from ingest.origins import Origins, preflight_headers
-from ingest.routes import Match, Routes
+from ingest.routes import NO_PARAMS, Match, Routes
+from ingest.sockets import Sockets
 from shared.errors import Permanent, Transient
 
 MAX_QUERY_FIELDS = 500
@@ -45,7 +46,6 @@ _TIMEOUT_ANSWER = (
     b'{"code":"read_timeout","message":"no complete request came in time    "}'
 )
 
-UpgradeHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class EdgeServer:
         self,
         intake: Intake,
         routes: Routes,
-        upgrades: Mapping[str, UpgradeHandler],
+        sockets: Mapping[str, Sockets],
         *,
         read_timeout_seconds: float,
         keepalive_seconds: float,
@@ -66,7 +66,7 @@ class EdgeServer:
     ) -> None:
         self._intake = intake
         self._routes = routes
-        self._upgrades = upgrades
+        self._sockets = sockets
         self._read_timeout_seconds = read_timeout_seconds
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
@@ -88,6 +88,8 @@ class EdgeServer:
     async def drain(self, timeout_seconds: float) -> None:
         """Waits for requests under way; closes every connection. The listener must be closed before."""
         self._draining = True
+        for sockets in self._sockets.values():
+            await sockets.drain()
         self.connections.pre_shutdown()
         await self.connections.shutdown(timeout_seconds)
 
@@ -98,12 +100,12 @@ class EdgeServer:
         headers = request.headers
         if method == "OPTIONS":
             return self._preflight(request)
-        upgrade = self._upgrades.get(path)
-        if upgrade is not None and headers.get("upgrade", "").lower() == "websocket":
-            return await upgrade(request)
+        sockets = self._sockets.get(path)
+        if sockets is not None and headers.get("upgrade", "").lower() == "websocket":
+            return await self._upgrade(request, path, query, sockets)
         match = self._routes.find(method, path)
         if match is None:
-            return self._respond(request, _as_reply(self._unknown(method, path, upgrade is not None)), "none", None)
+            return self._respond(request, _as_reply(self._unknown(method, path, sockets is not None)), "none", None)
         if self._active >= self._max_requests:
             refusal = Refusal(503, "overloaded", "too many requests at once; try again", retry_after=RETRY_AFTER_SECONDS)
             return self._respond(request, _as_reply(refusal), match.protocol.NAME, None)
@@ -147,6 +149,14 @@ class EdgeServer:
             finally:
                 self._body_bytes -= len(body)
         return await self._judge(asked, request, match)
+
+    async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
+        headers = request.headers
+        asked = HttpRequest("GET", path, NO_PARAMS, _parse_query(query), headers, b"", _host_name(headers.get("host", "")), "")
+        try:
+            return await sockets.serve(request, asked, Sender(_peer(request), headers))
+        except web.HTTPException as exc:  # no valid handshake
+            return self._respond(request, _as_reply(Refusal(exc.status, "bad_handshake", exc.text or exc.reason)), "none", None)
 
     async def _judge(self, asked: HttpRequest, request: web.BaseRequest, match: Match) -> tuple[Reply, str | None]:
         protocol = match.protocol

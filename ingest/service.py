@@ -17,10 +17,11 @@ from ingest.client import agent_reader, place_reader
 from ingest.intake import Intake
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
-from ingest.registry import http_protocols
+from ingest.registry import http_protocols, socket_protocols
 from ingest.routes import Routes
 from ingest.server import EdgeServer
 from ingest.settings import PREFIX, IngestSettings
+from ingest.sockets import Sockets
 from ingest.spool import Spool, open_spool
 from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
@@ -81,7 +82,16 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
     server = EdgeServer(
         intake,
         Routes(http_protocols()),
-        {},
+        {
+            protocol.PATH: Sockets(
+                intake,
+                protocol,
+                credit=settings.websocket_credit,
+                ping_seconds=float(settings.websocket_ping),
+                key_seconds=float(settings.read_timeout),
+            )
+            for protocol in socket_protocols()
+        },
         read_timeout_seconds=float(settings.read_timeout),
         keepalive_seconds=float(settings.keepalive),
         max_requests=settings.max_requests,

@@ -24,10 +24,10 @@ from urllib.parse import unquote
 import msgspec
 
 from ingest import carriers
-from ingest.contract import Accepted, Admission, Credential, Desk, HttpRequest, Parsed, Refusal, Reject, Reply, Route
+from ingest.contract import Accepted, Credential, Desk, HttpRequest, Parsed, Refusal, Reject, Reply, Route
+from ingest.envelope import defaults_of, open_leniently, short_text
 from ingest.judge import Scan, judge
-from ingest.mend import Fault, mend, read_leniently
-from ingest.split import split_batch
+from ingest.mend import Fault, json_type, read_leniently
 from shared.outcome import DeadReason
 
 NAME = "segment"
@@ -124,10 +124,12 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
     try:
         envelope = _decode_single(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        lenient = _read_object(body)
-        if isinstance(lenient, Refusal):
-            return lenient
+        lenient = read_leniently(body)
+        if isinstance(lenient, Fault):
+            return _unreadable(body, lenient)
         value, body = lenient
+        if not isinstance(value, dict):
+            return Refusal(400, "invalid_json", f"the body is {json_type(value)}, expected an object")
         repaired = True
         envelope = _Single(value.get("writeKey"), value.get("sentAt"))
     admission = desk.admit(_with_body_key(request, envelope.writeKey))
@@ -136,7 +138,7 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
     limit = admission.limits.event_bytes
     if len(body) > limit:
         return Refusal(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}", site=admission.site)
-    parsed = Parsed(admission, sent_at=_text(envelope.sentAt), repaired=int(repaired))
+    parsed = Parsed(admission, sent_at=short_text(envelope.sentAt), repaired=int(repaired))
     judge(parsed, (body,), scan, desk.new_id, kind)
     return parsed
 
@@ -159,9 +161,9 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
         return Refusal(413, "too_many_events", message, site=admission.site)
     parsed = Parsed(
         admission,
-        sent_at=_text(envelope.sentAt),
+        sent_at=short_text(envelope.sentAt),
         correct_skew=request.route != "/v1/import",
-        defaults=_defaults(envelope, admission),
+        defaults=defaults_of(envelope.context, envelope.integrations, admission.limits),
     )
     judge(parsed, envelope.batch, scan, desk.new_id)
     return parsed
@@ -178,33 +180,23 @@ def _read_batch(body: bytes) -> _Batch | Refusal:
         problem = ""
     if problem:
         return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {problem[:1].lower()}{problem[1:]}')
-    pieces = split_batch(body)
-    if pieces is not None:
-        events = [msgspec.Raw(event) for event in pieces.events]
-        if not pieces.envelope:
-            return _Batch(events)
-        envelope = read_leniently(pieces.envelope)
-        if not isinstance(envelope, Fault) and isinstance(envelope[0], dict):
-            read = _decode_batch(envelope[1])
-            read.batch = events
-            return read
-    outcome = _read_object(body)
-    if isinstance(outcome, Refusal):
-        return outcome
-    return Refusal(400, "invalid_batch", 'expected {"batch": [events]}')
+    opened = open_leniently(body)
+    if isinstance(opened, Fault):
+        return _unreadable(body, opened)
+    if opened.events is None:
+        return Refusal(400, "invalid_batch", 'expected {"batch": [events]}')
+    try:
+        read = _decode_batch(opened.envelope) if opened.envelope != b"{}" else _Batch([])
+    except msgspec.MsgspecError as exc:  # `batch` appears twice, and the second is no list
+        return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {exc}')
+    read.batch = [msgspec.Raw(event) for event in opened.events]
+    return read
 
 
-def _read_object(body: bytes) -> tuple[dict[str, Any], bytes] | Refusal:
-    """Reads a body that is not strictly JSON, or says where it breaks."""
+def _unreadable(body: bytes, fault: Fault) -> Refusal:
     if not body.strip():
         return Refusal(400, "empty_body", "the body is empty, expected a JSON object")
-    lenient = read_leniently(body)
-    if isinstance(lenient, Fault):
-        return Refusal(400, "invalid_json", f"the body is not JSON: {lenient.detail}")
-    value, clean = lenient
-    if not isinstance(value, dict):
-        return Refusal(400, "invalid_json", "the body is JSON but no object")
-    return value, clean
+    return Refusal(400, "invalid_json", f"the body is not JSON: {fault.detail}")
 
 
 def _with_body_key(request: HttpRequest, key: object) -> list[Credential]:
@@ -224,23 +216,6 @@ def _with_event_key(found: list[Credential], event: msgspec.Raw) -> list[Credent
         return found
     bearer = [each for each in found if each.carrier == "bearer"]
     return [*bearer, Credential("event", key), *(each for each in found if each.carrier != "bearer")]
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= 64 else None
-
-
-def _defaults(envelope: _Batch, admission: Admission) -> bytes | None:
-    """Returns the batch-level objects that are merged under every event; what is no acceptable object is left out."""
-    members: dict[str, msgspec.Raw] = {}
-    for name, raw in (("context", envelope.context), ("integrations", envelope.integrations)):
-        text = bytes(raw).strip()
-        if not text.startswith(b"{") or text == b"{}" or len(text) > admission.limits.event_bytes:
-            continue
-        mended = mend(text, admission.limits)
-        if not isinstance(mended, Fault):
-            members[name] = msgspec.Raw(mended.body)
-    return _encode(members) if members else None
 
 
 def _parse_pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:

@@ -1,0 +1,60 @@
+"""What stands around the events of a body: opened leniently where it is not strictly JSON, and read for what all events share. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from ingest.mend import Fault, json_type, mend, read_leniently
+from ingest.split import split_batch
+from shared.outcome import DeadReason
+from shared.project import SiteLimits
+
+LONGEST_TEXT = 64
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Opened(NamedTuple):
+    """`envelope` is strict JSON of an object; `events` are the items of its batch as they stand, None where they are inside it."""
+
+    envelope: bytes
+    events: list[bytes] | None
+
+
+def open_leniently(body: bytes) -> Opened | Fault:
+    """Reads `{"batch": […]}`, `[…]` or any other object; the fault says where the body breaks."""
+    if not body.strip():
+        return Fault(DeadReason.MALFORMED_JSON, "it is empty")
+    pieces = split_batch(body)
+    if pieces is not None:
+        if not pieces.envelope:
+            return Opened(b"{}", pieces.events)
+        envelope = read_leniently(pieces.envelope)
+        if not isinstance(envelope, Fault) and isinstance(envelope[0], dict):
+            return Opened(envelope[1], pieces.events)
+    whole = read_leniently(body)
+    if isinstance(whole, Fault):
+        return whole
+    if not isinstance(whole[0], dict):
+        return Fault(DeadReason.NOT_AN_OBJECT, f"it is {json_type(whole[0])}, expected an object")
+    return Opened(whole[1], None)
+
+
+def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits) -> bytes | None:
+    """Returns the objects that are merged under every event, as one JSON object; what is no acceptable object is left out."""
+    members: dict[str, msgspec.Raw] = {}
+    for name, raw in (("context", context), ("integrations", integrations)):
+        text = bytes(raw).strip()
+        if not text.startswith(b"{") or text == b"{}" or len(text) > limits.event_bytes:
+            continue
+        mended = mend(text, limits)
+        if not isinstance(mended, Fault):
+            members[name] = msgspec.Raw(mended.body)
+    return _encode(members) if members else None
+
+
+def short_text(value: object) -> str | None:
+    """Returns a `sentAt` as sent, if it can be a time at all."""
+    return value if isinstance(value, str) and len(value) <= LONGEST_TEXT else None

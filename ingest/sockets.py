@@ -1,0 +1,190 @@
+"""Keeps WebSocket connections: reads messages, lets them wait for durability side by side, and acknowledges each when its turn comes.
+
+A connection has at most `credit` messages under way; the events of its messages reach the packer in the order they were sent.
+A client that goes away leaves its messages to finish: they are durable, and collapse when it sends them again. Draining: what was
+taken is acknowledged, then the connection closes with 1001.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from ingest.contract import Credential, HttpRequest, Parsed, Refusal, SocketProblem, SocketProtocol
+from ingest.intake import Intake, Sender
+from shared.errors import Permanent, Transient
+
+MOST_EXCEEDED = 8
+"""Messages beyond the credit, in a row, before the connection is closed."""
+
+RETRY_AFTER_SECONDS = 2
+
+log = logging.getLogger(__name__)
+
+
+class Sockets:
+    """All open connections of one socket protocol."""
+
+    def __init__(self, intake: Intake, protocol: SocketProtocol, *, credit: int, ping_seconds: float, key_seconds: float) -> None:
+        self._intake = intake
+        self._protocol = protocol
+        self._credit = credit
+        self._ping_seconds = ping_seconds
+        self._key_seconds = key_seconds
+        self._open: set[_Session] = set()
+
+    async def serve(self, request: web.BaseRequest, asked: HttpRequest, sender: Sender) -> web.StreamResponse:
+        """Takes a connection over until it closes.
+
+        Raises:
+            web.HTTPException: the handshake is not valid, or its key opens nothing.
+        """
+        found = self._protocol.credentials(asked)
+        refusal = self._intake.keys.admit(found)
+        if isinstance(refusal, Refusal) and any(each.carrier != "host" for each in found):
+            raise web.HTTPUnauthorized(text=refusal.message)
+        socket = web.WebSocketResponse(
+            heartbeat=self._ping_seconds,
+            max_msg_size=self._intake.keys.largest_request,
+            protocols=self._subprotocols(request),
+            timeout=2.0,
+        )
+        await socket.prepare(request)
+        session = _Session(self._intake, self._protocol, socket, sender, found, self._credit)
+        self._open.add(session)
+        self._gauge()
+        try:
+            await session.run(self._key_seconds)
+        finally:
+            self._open.discard(session)
+            self._gauge()
+        return socket
+
+    async def drain(self) -> None:
+        """Acknowledges what was taken and closes every connection."""
+        async with asyncio.TaskGroup() as group:
+            for session in list(self._open):
+                group.create_task(session.drain())
+
+    def _subprotocols(self, request: web.BaseRequest) -> tuple[str, ...]:
+        """Ours if it is offered; else the first of the client's, because browsers insist on one of theirs."""
+        offered = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
+        ours = tuple(name for name in self._protocol.SUBPROTOCOLS if name in offered)
+        return ours or tuple(offered[:1])
+
+    def _gauge(self) -> None:
+        self._intake.telemetry.gauge("ingest_websockets", len(self._open))
+
+
+class _Session:
+    """One connection."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        protocol: SocketProtocol,
+        socket: web.WebSocketResponse,
+        sender: Sender,
+        known: list[Credential],
+        credit: int,
+    ) -> None:
+        self._intake = intake
+        self._protocol = protocol
+        self._socket = socket
+        self._sender = sender
+        self._known = tuple(known)
+        self._credit = credit
+        self._under_way = 0
+        self._exceeded = 0
+        self._draining = False
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    async def run(self, key_seconds: float) -> None:
+        await self._send(self._protocol.write_hello(False, self._credit))
+        async with asyncio.TaskGroup() as group:
+            while True:
+                stranger = isinstance(self._intake.keys.admit(self._known), Refusal)
+                try:
+                    message = await self._socket.receive(key_seconds if stranger else None)
+                except TimeoutError:
+                    await self._tell(False, SocketProblem("missing_key", "no key came in time", fatal=True))
+                    break
+                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    break
+                if not await self._take(message.data, group):
+                    break
+
+    async def drain(self) -> None:
+        self._draining = True
+        await self._settled.wait()
+        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server restarts; connect again")
+
+    async def _take(self, data: str | bytes, group: asyncio.TaskGroup) -> bool:
+        """Handles one message; False when the connection has been closed."""
+        binary = isinstance(data, bytes)
+        message = self._protocol.read(data, self._intake, self._known)
+        if isinstance(message, SocketProblem):
+            return await self._tell(binary, message)
+        if message.credentials:
+            self._known = message.credentials
+        if message.ping is not None:
+            await self._send(self._protocol.write_pong(binary, message.ping))
+        if message.parsed is None:
+            return True
+        if self._draining:
+            return await self._tell(binary, SocketProblem("closing", "the server restarts; send it again", message.id, 1))
+        if self._under_way >= self._credit:
+            self._exceeded += 1
+            text = f"{self._under_way} messages are unacknowledged, the credit is {self._credit}"
+            fatal = self._exceeded > MOST_EXCEEDED
+            return await self._tell(binary, SocketProblem("credit_exceeded", text, message.id, 1, fatal))
+        self._exceeded = 0
+        self._under_way += 1
+        self._settled.clear()
+        group.create_task(self._settle(binary, message.id, message.parsed))
+        return True
+
+    async def _settle(self, binary: bool, id_: Any, parsed: Parsed) -> None:
+        try:
+            await self._send(await self._accept(binary, id_, parsed))
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._settled.set()
+
+    async def _accept(self, binary: bool, id_: Any, parsed: Parsed) -> str | bytes:
+        try:
+            result = await self._intake.accept(parsed, self._sender, self._protocol.NAME)
+        except Transient as exc:
+            problem = SocketProblem("unavailable", f"not stored yet, send it again: {exc}", id_, RETRY_AFTER_SECONDS)
+        except Permanent as exc:
+            problem = SocketProblem("too_large", f"cannot be stored: {exc}", id_)
+        except Exception:
+            log.exception("message failed", extra={"site": parsed.admission.site})
+            problem = SocketProblem("internal", "the message failed; its events were not accepted", id_)
+        else:
+            if not isinstance(result, Refusal):
+                return self._protocol.write_ack(binary, id_, result, self._credit)
+            self._intake.telemetry.count("ingest_requests_refused_total", code=result.code)
+            problem = SocketProblem(result.code, result.message, id_, result.retry_after)
+        return self._protocol.write_problem(binary, problem)
+
+    async def _tell(self, binary: bool, problem: SocketProblem) -> bool:
+        self._intake.telemetry.count("ingest_requests_refused_total", code=problem.code)
+        await self._send(self._protocol.write_problem(binary, problem))
+        if problem.fatal:
+            await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=problem.code.encode())
+        return not problem.fatal
+
+    async def _send(self, data: str | bytes) -> None:
+        try:
+            if isinstance(data, bytes):
+                await self._socket.send_bytes(data)
+            else:
+                await self._socket.send_str(data)
+        except (ConnectionError, RuntimeError):  # the client is gone; what it sent is taken care of all the same
+            log.debug("websocket client is gone")
