@@ -13,7 +13,7 @@ import sys
 import click
 
 from penstock import exits
-from penstock.commands import bench, dead, events, project, status, up
+from penstock.commands import bench, dead, events, project, replay, status, up
 from penstock.screen import Screen
 from shared.errors import PenstockError
 from shared.tasks import first_of
@@ -41,7 +41,7 @@ def cli() -> None:
 
 for command in (
     up.up, up.down, project.plan, project.apply, project.export, project.check, status.status,
-    events.send, events.tail, dead.dead, bench.bench,
+    events.send, events.tail, dead.dead, replay.replay, bench.bench,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -1,1 +1,131 @@
-"""`penstock replay`: accepted events of a time range, once more."""
+"""`penstock replay`: accepted events of a range, once more."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import yaml
+
+from penstock import exits
+from penstock.moments import Moment
+from penstock.options import Setting, at_broker
+from penstock.projects import prepare_broker
+from penstock.reach import open_broker
+from penstock.screen import Screen
+from router.replay import ReplayReport
+from router.replay import replay as replay_range
+from shared.config_snapshot import ConfigSnapshot, stored_project
+from shared.errors import ConfigError, Problem, SetupError
+from shared.project import decode_project
+
+Bound = datetime | int | None
+
+
+@click.command(short_help="Send accepted events of a range to their connections again.")
+@click.option("--site", required=True, help="Whose events.")
+@click.option("--from", "start", type=Moment(), help="First time of acceptance: 2026-03-01T12:00:00Z, or 2h for how long ago.")
+@click.option("--to", "end", type=Moment(), help="Last time of acceptance; default: now.")
+@click.option("--from-seq", type=click.IntRange(1), help="Or the first sequence of EVENTS.")
+@click.option("--to-seq", type=click.IntRange(1), help="And the last one.")
+@click.option("--connection", help="Only to this connection; default: all of the site.")
+@click.option("--where", help="Further conditions, as in the project file: '{field: type, eq: track}'.")
+@click.option("--dry-run", is_flag=True, help="Count what would be sent, send nothing.")
+@click.option("--id", "replay_id", help="Name of the replay. One that was interrupted goes on under its id without repeats.")
+@at_broker
+def replay(
+    setting: Setting,
+    site: str,
+    start: float | None,
+    end: float | None,
+    from_seq: int | None,
+    to_seq: int | None,
+    connection: str | None,
+    where: str | None,
+    dry_run: bool,
+    replay_id: str | None,
+) -> int:
+    """Reads what EVENTS keeps of a site and sends it to the site's connections again, by their rules as they are now.
+
+    Rows are loaded again; where a connection merges on the message id they meet those that are there.
+
+    \b
+    Example:
+      penstock replay --site shop --from 2h --connection shop-wh --dry-run
+    """
+    if (start is not None and from_seq is not None) or (end is not None and to_seq is not None):
+        raise click.UsageError("a range begins at a time or at a sequence, and ends likewise: not both")
+    if start is None and from_seq is None:
+        raise click.UsageError("say where the range begins: --from or --from-seq")
+    replay_id = replay_id or uuid.uuid4().hex[:12]
+    bounds = (_bound(start, from_seq), _bound(end, to_seq))
+    try:
+        report = asyncio.run(_replay(setting, site, bounds, replay_id, connection, _conditions(where), dry_run=dry_run))
+    except (KeyboardInterrupt, click.Abort):
+        setting.screen.note(f"interrupted; the same command with --id {replay_id} goes on without repeats")
+        return exits.INTERRUPTED
+    setting.screen.result(report)
+    _show(setting.screen, report)
+    return exits.NO if report.unreadable else exits.OK
+
+
+async def _replay(
+    setting: Setting,
+    site: str,
+    bounds: tuple[Bound, Bound],
+    replay_id: str,
+    connection: str | None,
+    where: object,
+    *,
+    dry_run: bool,
+) -> ReplayReport:
+    async with open_broker(setting.reach()) as broker:
+        await prepare_broker(broker)
+        stored = await stored_project(broker)
+        if stored is None:
+            raise SetupError("no project was applied yet; apply one with `penstock apply FILE`")
+        config = ConfigSnapshot(stored[0], decode_project(stored[1].resolved))
+        with setting.screen.progress("reading frames" if dry_run else "replaying frames") as advance:
+
+            def progress(report: ReplayReport) -> None:
+                advance(report.frames, note=f"{report.events} events", total=report.frames + report.left)
+
+            return await replay_range(
+                broker, config, site, *bounds,
+                replay_id=replay_id, connection=connection, where=where, dry_run=dry_run, progress=progress,
+            )  # fmt: skip
+
+
+def _bound(moment: float | None, seq: int | None) -> Bound:
+    return seq if moment is None else datetime.fromtimestamp(moment, UTC)
+
+
+def _conditions(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise ConfigError([Problem("--where", f"expected conditions such as '{{field: type, eq: track}}': {exc}")]) from exc
+
+
+def _show(screen: Screen, report: ReplayReport) -> None:
+    if not report.frames:
+        screen.say("EVENTS keeps no frame of the site in this range")
+        return
+    verb = "would be sent" if report.dry_run else "sent"
+    screen.say(f"{report.events} events in {report.frames} frames read, sequences {report.first_seq} to {report.last_seq}")
+    rows = [
+        (name, sent.events, sent.frames, ", ".join(f"{count} {reason}" for reason, count in sent.dropped.items()) or "-")
+        for name, sent in report.connections.items()
+    ]
+    screen.table(("connection", f"events {verb}", "frames", "left out"), rows)
+    if report.unreadable:
+        screen.say(f"{report.unreadable} frames could not be read; they are in the dead letters", "yellow")
+    if report.window_shortened:
+        screen.say("the range holds more ids than are remembered: repeats far apart may have been sent twice", "yellow")
+    if not report.dry_run:
+        screen.say(f"replay {report.replay}: loaders take it from here; see penstock status")
