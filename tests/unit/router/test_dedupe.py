@@ -130,14 +130,14 @@ def test_one_generation_larger_than_the_limit_begins_anew() -> None:
 def test_memory_stays_within_sixteen_bytes_an_id_at_the_limit() -> None:
     tracemalloc.start()
     try:
-        window = Window(WINDOW, 500_000)
-        for frame in range(2000):
-            window.seen([f"{frame}-{index}" for index in range(500)], frame * 0.1)
+        window = Window(WINDOW, 100_000)
+        for frame in range(400):
+            window.seen([f"{frame}-{index}" for index in range(500)], frame * 0.5)
         del frame
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert used < 16 * 500_000
+    assert used < 16 * 100_000
 
 
 def test_a_window_needs_a_length() -> None:
