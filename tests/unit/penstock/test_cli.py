@@ -1,0 +1,118 @@
+"""The command as a whole: help, exit codes and errors, in this process and without a stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from penstock import exits
+from penstock.cli import cli, run
+from penstock.exits import exit_code
+from shared.errors import ConfigError, Conflict, NotConnected, PenstockError, Permanent, QueueFull, SetupError, Transient
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PENSTOCK_NATS_URL", "PENSTOCK_HOME", "PENSTOCK_EDGE_URL", "PENSTOCK_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*names, name))
+        else:
+            yield (*names, name), command
+
+
+EVERY = list(commands(cli))
+
+
+@pytest.mark.parametrize(("names", "command"), EVERY, ids=[" ".join(names) for names, _ in EVERY])
+def test_every_command_has_help_with_an_example_and_speaks_json(
+    names: tuple[str, ...], command: click.Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*names, "--help"]) == exits.OK
+    text = capsys.readouterr().out
+    assert "Example" in text
+    assert f"penstock {' '.join(names)}" in text
+    assert "--json" in text
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_the_help_tells_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    text = capsys.readouterr().out
+    for code, meaning in exits.MEANINGS.items():
+        assert f"{code:>3}  {meaning}" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError([]), 2), (NotConnected(""), 3), (QueueFull(""), 3), (Transient(""), 3), (SetupError(""), 4), (Conflict(""), 5),
+        (Permanent(""), 1), (PenstockError(""), 1),
+    ],
+)  # fmt: skip
+def test_every_error_has_its_exit_code(error: PenstockError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["tail"], ["export"], ["dead", "list"], ["check"], ["send", "-"], ["replay", "--site", "s", "--from", "1h"]],
+)
+def test_without_a_stack_a_command_says_how_to_get_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == exits.SETUP
+    assert "penstock up" in capsys.readouterr().err
+
+
+def test_a_broker_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--url", "nats://user:hunter2@127.0.0.1:1"]) == exits.UNREACHABLE
+    error = capsys.readouterr().err
+    assert "127.0.0.1:1" in error
+    assert "hunter2" not in error
+
+
+def test_errors_are_json_when_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--json"]) == exits.SETUP
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err)["error"]["exit_code"] == exits.SETUP
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["status", "--nope"],
+        ["dead", "purge"],
+        ["dead", "replay"],
+        ["dead", "show", "x"],
+        ["replay", "--site", "s"],
+        ["replay", "--site", "s", "--from", "1h", "--from-seq", "3"],
+        ["dead", "list", "--since", "yesterday"],
+        ["dead", "list", "--reason", "bad_luck"],
+    ],
+)
+def test_wrong_usage_is_told_apart(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == exits.WRONG_INPUT
+    assert capsys.readouterr().err
+
+
+def test_stopping_where_nothing_runs_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["down"]) == exits.OK
+    assert "no stack runs" in capsys.readouterr().out
+
+
+def test_a_wrong_project_file_is_found_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("connections: {a: {site: nowhere, destination: nothing}}")
+    assert run(["up", "--project", str(file)]) == exits.WRONG_INPUT
+    assert "connections.a.site" in capsys.readouterr().err
+    assert not (tmp_path / ".penstock").exists()

@@ -1,0 +1,68 @@
+"""Filters and ids of dead letters."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.letters import Filter, Stored, group, parse_ids
+from shared.dead import DeadLetter
+from shared.errors import ConfigError
+from shared.outcome import DeadReason
+
+
+def letter(
+    *,
+    stage: str = "loader",
+    site: str = "shop",
+    connection: str | None = "shop-wh",
+    reason: str = "type_conflict",
+    at: float = 100,
+) -> DeadLetter:
+    return DeadLetter(stage=stage, site=site, connection=connection, reason=reason, detail="", body=b"{}", at=at, origin="x:1:0")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        (Filter(), True),
+        (Filter(connection="shop-wh"), True),
+        (Filter(connection="other"), False),
+        (Filter(site="shop", stage="loader", reason=DeadReason.TYPE_CONFLICT), True),
+        (Filter(reason=DeadReason.TOO_LARGE), False),
+        (Filter(since=100), True),
+        (Filter(since=101), False),
+        (Filter(ids=["7.2"]), True),
+        (Filter(ids=["7"]), True),
+        (Filter(ids=["7.1", "72"]), False),
+        (Filter(ids=["7.2"], stage="ingest"), False),
+    ],
+)
+def test_a_filter_takes_what_meets_all_of_it(wanted: Filter, *, matches: bool) -> None:
+    assert wanted.matches(letter(), "7.2") is matches
+
+
+def test_a_filter_reads_no_more_of_the_stream_than_it_must() -> None:
+    assert Filter().subject == "dead.*.*"
+    assert Filter(connection="c", stage="loader").subject == "dead.loader.c"
+    assert Filter(site="s", stage="ingest").subject == "dead.ingest.s"
+    assert Filter(site="s").subject == "dead.*.*"
+    assert Filter(site="s", stage="loader").subject == "dead.loader.*"
+
+
+def test_letters_are_counted_by_what_they_have_in_common() -> None:
+    first = [letter(at=5), letter(reason="too_large"), letter(at=3)]
+    second = [letter(stage="ingest", connection=None)]
+    groups = group([Stored(1, "dead.loader.shop-wh", first, [0, 1, 2], 0), Stored(2, "dead.ingest.shop", second, [0], 0)])
+    assert [(each.stage, each.name, each.reason, each.count) for each in groups] == [
+        ("loader", "shop-wh", "type_conflict", 2),
+        ("loader", "shop-wh", "too_large", 1),
+        ("ingest", "shop", "type_conflict", 1),
+    ]
+    assert (groups[0].oldest_at, groups[0].newest_at) == (3, 5)
+
+
+def test_an_id_that_is_none_is_refused() -> None:
+    assert parse_ids(["17.0", "17"]) == ["17.0", "17"]
+    for wrong in ("x", "1.", "1.2.3", "", "-1"):
+        with pytest.raises(ConfigError, match="dead list"):
+            parse_ids([wrong])
