@@ -41,11 +41,11 @@ TIMED_REQUESTS = 16
 RETRY_AFTER_SECONDS = 2
 
 _ENCODE = msgspec.json.Encoder().encode
+_TIMEOUT_BODY = b'{"code":"read_timeout","message":"no complete request came in time"}'
 _TIMEOUT_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 71\r\n\r\n"
-    b'{"code":"read_timeout","message":"no complete request came in time    "}'
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
 )
-
 
 log = logging.getLogger(__name__)
 

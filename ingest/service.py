@@ -37,13 +37,16 @@ GRACE = 0.6
 log = logging.getLogger(__name__)
 
 
-async def run(context: ServiceContext) -> None:
+async def run(context: ServiceContext, settings: IngestSettings | None = None) -> None:
     """Serves until the context drains.
+
+    Args:
+        settings: those of the environment if None.
 
     Raises:
         ConfigError: a setting is wrong, or the port is taken.
     """
-    settings = read_settings(IngestSettings, PREFIX)
+    settings = settings or read_settings(IngestSettings, PREFIX)
     trusted = parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES")
     async with contextlib.AsyncExitStack() as stack:
         read_place = stack.enter_context(place_reader(settings.geo_file))
