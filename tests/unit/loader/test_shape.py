@@ -1,0 +1,169 @@
+"""The shaper: frames, sequences, what tables have already, and the way back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from loader.shape import Shaper
+from shared.errors import ConfigError, Permanent
+from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
+from shared.outcome import DeadReason
+from shared.project import Connection
+from tests.unit.loader.shaping import Desk, capabilities, frame_of
+
+
+def track(number: int) -> dict[str, Any]:
+    return {"type": "track", "event": f"E{number % 2}", "properties": {"n": number}}
+
+
+def test_frames_are_counted_and_their_order_is_the_order_of_rows() -> None:
+    desk = Desk()
+    for seq in (5, 6, 9):
+        desk.shaper.add(frame_of([{"n": seq * 10 + each} for each in range(30)]), seq)
+    assert (desk.shaper.events, desk.shaper.rows) == (90, 90)
+    assert desk.shaper.body_bytes == sum(len(json.dumps({"n": seq * 10 + each})) for seq in (5, 6, 9) for each in range(30))
+    batch = desk.shaper.take()
+    assert (desk.shaper.events, desk.shaper.rows, desk.shaper.body_bytes) == (0, 0, 0)
+    assert batch.tables["events"].sequences.tolist() == [seq * 65_536 + each for seq in (5, 6, 9) for each in range(30)]
+
+
+def test_a_frame_is_shaped_alike_before_and_after_the_wire() -> None:
+    frame = frame_of([track(number) for number in range(50)])
+    one, two = Desk({"layout": "segment"}), Desk({"layout": "segment"})
+    one.shaper.add(frame, 1)
+    two.shaper.add(decode_frame(encode_frame(frame)), 1)
+    first, second = (desk.fit(desk.shaper.take()) for desk in (one, two))
+    assert first.patches == second.patches
+
+
+def test_rows_a_table_has_already_are_left_out_of_that_table_only() -> None:
+    desk = Desk({"layout": "segment"})
+    marks = {"tracks": 10, "e0": 11}
+    asked: list[str] = []
+
+    def loaded(table: str) -> int:
+        asked.append(table)
+        return marks.get(table, -1)
+
+    for seq in (10, 11, 12):
+        desk.shaper.add(frame_of([track(seq * 10 + each) for each in range(4)]), seq, loaded)
+    batch = desk.shaper.take()
+    sequences = {name: sorted({int(value) >> 16 for value in table.sequences}) for name, table in batch.tables.items()}
+    assert sequences == {"tracks": [11, 12], "e0": [12], "e1": [10, 11, 12]}
+    assert sorted(asked) == sorted(["tracks", "e0", "e1"] * 3)
+
+
+def test_columns_shared_by_the_rows_of_an_event_stand_in_the_right_rows() -> None:
+    desk = Desk({"layout": "segment"})
+    events: list[dict[str, Any]] = []
+    for number in range(700):
+        event = [track(number), {"type": "page"}, {"type": "identify", "userId": f"u{number}", "traits": {"n": number}}][
+            number % 3
+        ]
+        context: dict[str, Any] = {"n": number} if number % 5 else {"n": str(number)}
+        if number % 101 == 0:
+            context["rare"] = number
+        events.append({**event, "context": context})
+    loaded = desk.load(*events)
+    seen = 0
+    for table, rows in loaded.tables.items():
+        if table == "users":
+            continue
+        for row in rows:
+            number = int(row["id"][1:])
+            assert str(row["context_n"]) == str(number)
+            assert row.get("context_rare") == (number if number % 101 == 0 else None)
+            assert row.get("n") in (None, number)
+            seen += 1
+    assert seen == 700 + 234
+    types = {table: type(rows[0]["context_n"]) for table, rows in loaded.tables.items() if table != "users"}
+    assert types == {"tracks": str, "e0": str, "e1": str, "pages": str, "identifies": str}
+
+
+def test_a_shared_column_is_typed_by_the_rows_of_each_table() -> None:
+    desk = Desk({"layout": "segment"})
+    loaded = desk.load(
+        {"type": "page", "context": {"v": 1, "t": "2026-09-01T00:00:00Z"}}, {"type": "screen", "context": {"v": "x", "t": "soon"}}
+    )
+    assert loaded.column("context_v", "pages") == [1]
+    assert loaded.column("context_v", "screens") == ["x"]
+    assert loaded.column("context_t", "screens") == ["soon"]
+    assert loaded.column("context_t", "pages")[0].year == 2026
+
+
+def test_every_row_leads_back_to_the_bytes_of_its_event() -> None:
+    desk = Desk({"layout": "segment"})
+    frames = {seq: frame_of([track(seq * 100 + each) for each in range(25)]) for seq in (1, 2, 3)}
+    for seq, frame in frames.items():
+        desk.shaper.add(frame, seq)
+    batch = desk.shaper.take()
+    table = batch.tables["e1"]
+    refused = {int(table.events[row]): (DeadReason.REJECTED_BY_DESTINATION, "their words") for row in (0, 20, 35)}
+    letters = batch.dead_letters(refused)
+    for letter, row in zip(letters, (0, 20, 35), strict=True):
+        assert letter.seq * 65_536 + letter.index == int(table.sequences[row])
+        assert letter.body == frames[letter.seq].bodies()[letter.index]
+        assert letter.head == frames[letter.seq].heads[letter.index]
+        assert letter.detail == "their words"
+
+
+def test_a_frame_that_cannot_be_opened_adds_nothing() -> None:
+    desk = Desk()
+    good = frame_of([{"n": 1}])
+    desk.shaper.add(good, 1)
+    damaged = msgspec.structs.replace(good, sizes=[9999])
+    with pytest.raises(Permanent):
+        desk.shaper.add(damaged, 2)
+    request = RequestContext(received_at=1, protocol="segment", key="k", defaults=b"{broken")
+    with pytest.raises(Permanent):
+        desk.shaper.add(pack("shop", [request], [Head("m", "track")], [b"{}"]), 3)
+    assert desk.shaper.events == 1
+    assert desk.shaper.take().rows == 1
+
+
+def test_an_empty_batch_is_empty() -> None:
+    desk = Desk({"layout": "segment"})
+    batch = desk.shaper.take()
+    assert (batch.rows, batch.events, dict(batch.tables), list(batch.dead)) == (0, 0, {}, [])
+    fitted = desk.fit(batch)
+    assert not fitted.patches
+    assert not fitted.finish({}).ready
+
+
+def test_a_frame_of_broken_events_only_is_all_dead_letters() -> None:
+    loaded = Desk().load(b"x", b"y")
+    assert [dead.index for dead in loaded.dead] == [0, 1]
+    assert not loaded.tables
+
+
+def test_a_template_that_does_not_compile_names_its_connection() -> None:
+    connection = Connection(site="s", destination="d", table="{% if %}")
+    with pytest.raises(ConfigError) as caught:
+        Shaper("shop-wh", connection, capabilities(), "shop")
+    assert caught.value.problems[0].path == "connections.shop-wh.table"
+
+
+def test_what_the_server_knows_is_in_the_rows() -> None:
+    desk = Desk()
+    request = RequestContext(
+        received_at=1_788_000_000_000_000, protocol="segment", key="k", ip="203.0.113.7", user_agent="UA", geo={"country": {"code": "DE"}}
+    )  # fmt: skip
+    desk.shaper.add(pack("shop", [request], [Head("m", "track")], [b'{"context":{"ip":"fake","locale":"de"}}']), 1)
+    (patch,) = desk.fit(desk.shaper.take()).patches
+    assert {"context_ip", "context_user_agent", "context_geo_country_code", "context_locale"} <= {
+        column.name for column in patch.add
+    }
+
+
+def test_thousands_of_tables_are_forgotten_after_their_batch() -> None:
+    desk = Desk({"layout": "segment"})
+    desk.shaper.add(frame_of([{"type": "track", "event": f"E {number}", "properties": {"n": 1}} for number in range(2_500)]), 1)
+    full_before = desk.shaper.full
+    batch = desk.shaper.take()
+    assert len(batch.tables) == 2_501
+    assert (full_before, desk.shaper.full) == (True, False)
+    assert not desk.shaper._tables
