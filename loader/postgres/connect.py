@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -102,7 +103,7 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         **{key: str(max(1, int(seconds * 1000))) for key, seconds in milliseconds.items()},
     }
     try:
-        return await asyncpg.connect(
+        link = await asyncpg.connect(
             options.dsn,
             host=options.host,
             port=options.port,
@@ -119,6 +120,8 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         raise translate(asyncpg.ClientConfigurationError("unreadable"), what) from None
     except Exception as error:
         raise translate(error, what) from error
+    _keep_alive(link, options.stall_timeout)
+    return link
 
 
 async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> None:
@@ -149,6 +152,18 @@ async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoc
         # the server tells nobody when a backend is gone
         await asyncio.sleep(delay)
         delay = min(2 * delay, 0.2)
+
+
+def _keep_alive(link: asyncpg.Connection, seconds: float) -> None:
+    """Lets the kernel find out that the server's machine is gone while we wait for a long statement; asyncpg sets nothing."""
+    plug = link._transport.get_extra_info("socket")  # no public way leads to it
+    if plug is None or plug.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    quarter = max(1, int(seconds / 4))
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", quarter), ("TCP_KEEPINTVL", quarter), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):  # Linux has them all, macOS some
+            plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _ssl(options: Options) -> Any:

@@ -163,6 +163,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(90)
 async def test_a_loader_killed_again_and_again_loses_and_repeats_nothing(wh: Open) -> None:
     session = await wh.session()

@@ -74,6 +74,17 @@ async def test_a_newer_session_ends_the_older_one(wh: Open) -> None:
     assert [row["id"] for row in await wh.rows("t", SHAPE)] == [1, 3]
 
 
+@pytest.mark.needs("transactional")
+async def test_the_ledger_alone_fences_a_session_that_nobody_ended(wh: Open) -> None:
+    session = await wh.session(epoch=1)
+    await make(session, "t", SHAPE)
+    await wh.subject.run("UPDATE \"{}\"._penstock_loads SET epoch = 2 WHERE connection = 'shop-wh' AND table_name = ''")
+    with pytest.raises(Fenced):
+        await append(session, 1, "t", SHAPE, {"id": 1})
+    assert await wh.rows("t", SHAPE) == []
+    assert await (await wh.session(epoch=2)).marks() == {}
+
+
 async def test_a_session_overtaken_in_the_middle_of_a_load_commits_before_its_successor_or_not_at_all(wh: Open) -> None:
     older = await wh.session(epoch=1)
     await make(older, "t", SHAPE)

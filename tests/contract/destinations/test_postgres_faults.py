@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,6 +50,7 @@ async def proxied(server: PostgresServer, pg: Open, **options: Any) -> AsyncIter
         yield proxy, destination
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("write", ["append", "merge"])
 async def test_a_connection_lost_at_any_byte_of_a_load_is_recovered_without_loss_or_repeat(
@@ -148,6 +152,19 @@ async def _until_locked(pg: Open) -> None:
     raise AssertionError("the load never took its lock")
 
 
+async def test_the_epoch_can_be_raised_while_rows_travel_and_the_load_that_was_under_way_is_fenced(pg: Open) -> None:
+    session = await pg.session()
+    await make(session, "t", SHAPE)
+    big = arrow(SHAPE, [{"id": n, "text": "x" * 500} for n in range(100_000)])
+    load = asyncio.ensure_future(session.load(plan(1), [TableLoad("t", big)]))
+    await _until_locked(pg)
+    # a ledger locked for as long as the COPY takes would hold this up until the load is done, and then the load would win
+    await pg.subject.run("SET lock_timeout = 100; UPDATE \"{}\"._penstock_loads SET epoch = 2 WHERE table_name = ''")
+    with pytest.raises(Fenced):
+        await load
+    assert await pg.rows("t", SHAPE) == []
+
+
 @pytest.mark.parametrize("when", ["idle", "loading"])
 async def test_a_backend_that_an_administrator_ends_is_a_lost_connection(pg: Open, when: str) -> None:
     session = await pg.session()
@@ -169,6 +186,7 @@ async def test_a_backend_that_an_administrator_ends_is_a_lost_connection(pg: Ope
     assert len(await pg.rows("t", SHAPE)) == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_server_killed_in_the_middle_of_loads_loses_and_repeats_nothing(mortal_postgres: PostgresServer) -> None:
     subject = PostgresSubject(mortal_postgres.dsn())
@@ -195,6 +213,43 @@ async def test_a_server_killed_in_the_middle_of_loads_loses_and_repeats_nothing(
                 await session.load(plan(part + 1), [TableLoad("t", rows[part])])
         (found,) = await subject.fetch('SELECT count(*), count(DISTINCT id) AS ids FROM "{}".t')
         assert found == {"count": 8 * size, "ids": 8 * size}
+
+
+async def test_a_backend_killed_with_signal_nine_takes_all_connections_and_leaves_nothing_half(
+    mortal_postgres: PostgresServer,
+) -> None:
+    subject = PostgresSubject(mortal_postgres.dsn())
+    async with opened(subject) as pg:
+        session, neighbour = await pg.session(), await pg.session("neighbour")
+        await make(session, "t", SHAPE)
+        assert isinstance(session, PostgresSession)
+        pid = session._link.get_server_pid()
+        big = arrow(SHAPE, [{"id": n, "text": "x" * 500} for n in range(100_000)])
+        load = asyncio.ensure_future(session.load(plan(1), [TableLoad("t", big)]))
+        await _until_locked(pg)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(NotConnected):
+            await load
+        # the server ends everybody and recovers; until then it says so
+        again = None
+        for _ in range(200):
+            try:
+                again = await pg.session(epoch=2)
+                break
+            except NotConnected:
+                await asyncio.sleep(0.05)
+        assert again is not None
+        with pytest.raises(NotConnected):
+            await neighbour.marks()
+        assert await again.marks() == {}
+        assert await pg.rows("t", SHAPE) == []
+
+
+async def test_the_kernel_watches_over_an_idle_connection(pg: Open) -> None:
+    session = await pg.session()
+    assert isinstance(session, PostgresSession)
+    plug = session._link._transport.get_extra_info("socket")
+    assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 @pytest.mark.parametrize(
