@@ -208,7 +208,10 @@ class StreamReader:
                 )
                 self._heard_at = loop.time()
                 await self._request()
-                return True
+                # a reconnection while the consumer was made has broken it: what it delivers would be thrown away
+                if not self._broken:
+                    return True
+                continue
             except NotFoundError as exc:
                 failure: Exception = exc
             except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:

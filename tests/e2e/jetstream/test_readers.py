@@ -112,6 +112,17 @@ async def test_a_queue_reader_hands_out_once_and_a_successor_gets_only_what_was_
     assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
 
 
+async def test_a_reader_opened_while_the_connection_comes_back_reads_at_once(broker: Broker, nats: NatsServer) -> None:
+    for _ in range(5):
+        await broker.publisher.publish(topology.deliver_subject("shop-wh"), b"frame")
+    await asyncio.to_thread(nats.kill)
+    await asyncio.to_thread(nats.start)
+    async with QueueReader(broker, topology.DELIVER, topology.deliver_subject("shop-wh"), "test") as reader:
+        # well below the time after which a reader that hears nothing starts anew
+        message = await reader.next(5)
+    assert message is not None
+
+
 async def test_a_queue_reader_works_through_a_long_backlog(broker: Broker) -> None:
     subject = topology.deliver_subject("c")
     await publish(broker, range(1000), subject)
