@@ -87,7 +87,7 @@ class _Leaf:
 class _Shape:
     __slots__ = ("flat", "keys", "nested", "rows", "texts")
 
-    def __init__(self, keys: tuple[Any, ...], nested: tuple[tuple[Any, _Node], ...]) -> None:
+    def __init__(self, keys: tuple[Any, ...], nested: tuple[tuple[int, _Node], ...]) -> None:
         self.keys = keys
         self.nested = nested
         self.rows = array("i")
@@ -132,7 +132,7 @@ class Tree:
         self._seal_at = WINDOW_KEYS
 
     def add(self, mapping: Event, row: int) -> None:
-        """Takes the values of an object. `mapping` may be taken apart."""
+        """Takes the values of an object, which stays as it is."""
         self._add(self._root, mapping, row)
         self._open += 1
         if self._open >= WINDOW_ROWS or self.size >= self._seal_at:
@@ -161,22 +161,24 @@ class Tree:
                 self._add_loose(node, mapping, row)
                 return
             shape = node.last = known
-        for key, child in shape.nested:
-            value = mapping[key]
-            if type(value) is dict:
-                self._add(child, value, row)
-                mapping[key] = None
         shape.rows.append(row)
         flat = shape.flat
+        start = len(flat)
         flat += mapping.values()
+        for position, child in shape.nested:
+            value = flat[start + position]
+            if type(value) is dict:
+                flat[start + position] = None
+                self._add(child, value, row)
 
     def _shape(self, node: _Node, mapping: Event, keys: tuple[Any, ...]) -> _Shape | None:
         """Returns a new shape, None where there are too many or it is too wide."""
         if len(node.shapes) >= MAX_SHAPES or len(keys) > MAX_SHAPE_KEYS:
             return None
         self.size += len(keys)
-        nested = [(key, self._child(node, key)) for key, value in mapping.items() if type(value) is dict]
-        shape = node.shapes[keys] = _Shape(keys, tuple((key, child) for key, child in nested if child is not None))
+        objects = [(position, key) for position, (key, value) in enumerate(mapping.items()) if type(value) is dict]
+        nested = [(position, self._child(node, key)) for position, key in objects]
+        shape = node.shapes[keys] = _Shape(keys, tuple((position, child) for position, child in nested if child is not None))
         return shape
 
     def _add_loose(self, node: _Node, mapping: Event, row: int) -> None:
@@ -270,7 +272,7 @@ class Tree:
                 self._late_objects(child, rows, values)
                 types = set(map(type, values))
                 if shape is not None:
-                    shape.nested = (*shape.nested, (key, child))
+                    shape.nested = (*shape.nested, (shape.keys.index(key), child))
         if len(types) == 1:
             (only,) = types
             if only is not _NONE:

@@ -10,10 +10,12 @@ Pure.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loader.contract import Kind
-from loader.hints import is_hint
+from loader.hints import TABLE_KEY, TYPE_KEY, is_hint
 from loader.lattice import ARROW, TIMESTAMP
 from loader.layouts.contract import Event
 
@@ -56,7 +58,16 @@ _TEXT = pa.string()
 _since_epoch = datetime(1970, 1, 1, tzinfo=UTC).__rsub__  # type: ignore[attr-defined]  # the stubs know only __sub__
 _Runs = Iterator[tuple[Kind, Rows, pa.Array]]
 _encode = msgspec.json.Encoder().encode
-_UNCLEAN = (b"\\u0000", b"__sql_type", b"JITSU_TABLE_NAME")
+_TYPE_MARK, _TABLE_MARK = TYPE_KEY.encode(), TABLE_KEY.encode()
+_UNCLEAN = (b"\\u0000", _TYPE_MARK, _TABLE_MARK)
+_NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+class _Written(NamedTuple):
+    text: str
+
+
+_COMMA, _END_OF_LIST, _END_OF_OBJECT = _Written(","), _Written("]"), _Written("}")
 
 
 def _has_nul(run: pa.StringArray) -> bool:
@@ -123,29 +134,51 @@ def _document(value: Any) -> bytes:
         value = value.value
     try:
         return _encode(value)
-    except OverflowError:  # msgspec writes no integer beyond 64 bits
-        return _dump(value)
+    except (OverflowError, RecursionError):  # msgspec writes no integer beyond 64 bits
+        return _write(value)
 
 
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def _write(value: Any) -> bytes:
+    """Writes JSON without recursion: what could be decoded must not fail for its depth here, under a deeper stack."""
+    pieces: list[str] = []
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is _Written:
+            pieces.append(item.text)
+        elif type(item) is list:
+            pieces.append("[")
+            waiting.append(_END_OF_LIST)
+            for place in range(len(item) - 1, -1, -1):
+                waiting.append(item[place])
+                if place:
+                    waiting.append(_COMMA)
+        elif type(item) is dict:
+            pieces.append("{")
+            waiting.append(_END_OF_OBJECT)
+            for place, key in enumerate(reversed(item), 1 - len(item)):
+                waiting.append(item[key])
+                waiting.append(_Written(("," if place else "") + json.dumps(key, ensure_ascii=False) + ":"))
+        else:
+            pieces.append(json.dumps(item, ensure_ascii=False))
+    return "".join(pieces).encode()
 
 
 def _clean(text: bytes, notes: Counter[str]) -> bytes:
     """Returns JSON text without hints and NUL characters."""
-    if any(mark in text for mark in _UNCLEAN):
-        return _dump(_cleaned(json.loads(text), notes))
+    if _TYPE_MARK in text or _TABLE_MARK in text:
+        with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
+            text = _write(_without_hints(json.loads(text)))
+    text, count = _NUL_ESCAPE.subn(rb"\1\\ufffd", text)
+    notes[NUL_REPLACED] += count
     return text
 
 
-def _cleaned(value: Any, notes: Counter[str]) -> Any:
+def _without_hints(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_cleaned(key, notes): _cleaned(item, notes) for key, item in value.items() if not is_hint(key)}
+        return {key: _without_hints(item) for key, item in value.items() if not is_hint(key)}
     if isinstance(value, list):
-        return [_cleaned(item, notes) for item in value]
-    if isinstance(value, str) and "\0" in value:
-        notes[NUL_REPLACED] += value.count("\0")
-        return value.replace("\0", "\ufffd")
+        return [_without_hints(item) for item in value]
     return value
 
 

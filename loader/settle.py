@@ -87,7 +87,7 @@ class _Settling:
         self._add: list[Column] = []
         self._widen: list[Column] = []
         self._refused: dict[int, tuple[DeadReason, str]] = {}
-        self._unmapped: dict[int, list[str]] = {}
+        self._unmapped: dict[int, dict[str, str]] = {}
         self._counts: Counter[str] = Counter()
         self._claimed: set[str] = set()
         self._layouts: dict[int, pa.Array | None] = {}
@@ -287,18 +287,21 @@ class _Settling:
         return True
 
     def _unmap(self, name: str, parts: Sequence[Part]) -> None:
-        label = _encode(name).decode()
         for part in parts:
             self._counts[name] += len(part.rows)
             texts = json_text(part.values, part.kind).to_pylist()
             for row, text in zip(part.rows.tolist(), texts, strict=True):
-                self._unmapped.setdefault(row, []).append(f"{label}:{text}")
+                entries = self._unmapped.setdefault(row, {})
+                label = name
+                while label in entries:
+                    label += "_"
+                entries[label] = text
 
     def _settle_unmapped(self) -> None:
         if not self._unmapped:
             return
         rows = np.fromiter(self._unmapped, dtype=np.int32)
-        values = pa.array(["{" + ",".join(entries) + "}" for entries in self._unmapped.values()], type=pa.string())
+        values = pa.array([_object(entries) for entries in self._unmapped.values()], type=pa.string())
         part = Part(Kind.JSON, rows, values)
         key = self._rules.namer.key(UNMAPPED)
         column = self._live.get(key)
@@ -367,6 +370,10 @@ def _places(rows: Rows, count: int) -> pa.Array | None:
     indexes = np.full(count, -1, dtype=np.int32)
     indexes[rows] = np.arange(len(rows), dtype=np.int32)
     return pa.array(indexes) if len(rows) == count else pa.array(indexes, mask=indexes < 0)
+
+
+def _object(entries: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{_encode(name).decode()}:{text}" for name, text in entries.items()) + "}"
 
 
 def _as_moments(part: Part) -> Part | None:

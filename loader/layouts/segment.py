@@ -151,7 +151,7 @@ def _identify(event: Event) -> Rows:
         return (("identifies", _TRAITS, traits),)
     profile: Event = {_USER: user, _RECEIVED: event["receivedAt"]}
     if traits:
-        profile["traits"] = _copy(traits)
+        profile["traits"] = traits
     return ("identifies", _TRAITS, traits), ("users", _PROFILE, profile)
 
 
@@ -169,7 +169,3 @@ def _page(event: Event) -> Event | None:
     if properties:
         drop_repeats(event, properties)
     return properties
-
-
-def _copy(value: Event) -> Event:
-    return {key: _copy(item) if type(item) is dict else item for key, item in value.items()}

@@ -152,10 +152,36 @@ def test_numbers_no_double_holds_become_null_and_are_counted() -> None:
 def test_nul_characters_are_replaced_and_counted_wherever_they_stand() -> None:
     rows, loaded = flat({"a": "x\0y\0", "l": ["\0", {"k\0": "v"}], "key\0": "z"}, {"a": "clean", "l": ["\\u0000"]})
     assert rows == [
-        {"a": "x\ufffdy\ufffd", "l": '["\ufffd",{"k\ufffd":"v"}]', "key_": "z"},
+        {"a": "x\ufffdy\ufffd", "l": '["\\ufffd",{"k\\ufffd":"v"}]', "key_": "z"},
         {"a": "clean", "l": '["\\\\u0000"]'},
     ]
     assert loaded.batch.notes[NUL_REPLACED] == 4
+
+
+def test_arrays_as_deep_as_any_decoder_follows_are_kept() -> None:
+    for depth in (150, 700, 900):
+        body = b'{"l":' + b"[" * depth + b'"\\u0000"' + b"]" * depth + b',"m":[' + b'{"k":' * depth + b"1" + b"}" * depth + b"]}"
+        rows, loaded = flat(body, {"n": 1})
+        assert rows == (
+            [{"n": 1}]
+            if loaded.dead
+            else [{"l": "[" * depth + '"\\ufffd"' + "]" * depth, "m": "[" + '{"k":' * depth + "1" + "}" * depth + "]"}, {"n": 1}]
+        )
+        assert not loaded.dead or depth > 150
+
+
+def test_json_too_large_for_the_encoder_is_written_the_same() -> None:
+    value = [2**70, {"a": [], "b": {}, "c": {"d": [True, None, -1.5, 'x"\n', {"e": "é"}]}}, [[2**64], []]]
+    (row,), _ = flat({"l": value})
+    assert json.loads(row["l"]) == value
+    assert row["l"] == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_escaped_backslashes_before_u0000_are_not_a_nul_character() -> None:
+    value = ["\\u0000", "\\\\u0000", "\\\0", "\0\0"]
+    rows, loaded = flat({"l": value})
+    assert json.loads(rows[0]["l"]) == ["\\u0000", "\\\\u0000", "\\\ufffd", "\ufffd\ufffd"]
+    assert loaded.batch.notes[NUL_REPLACED] == 3
 
 
 def test_half_a_surrogate_does_not_stop_an_event() -> None:

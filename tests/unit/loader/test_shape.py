@@ -13,7 +13,7 @@ from shared.errors import ConfigError, Permanent
 from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.outcome import DeadReason
 from shared.project import Connection
-from tests.unit.loader.shaping import Desk, capabilities, frame_of
+from tests.unit.loader.shaping import Desk, capabilities, frame_of, patched
 
 
 def track(number: int) -> dict[str, Any]:
@@ -157,6 +157,31 @@ def test_what_the_server_knows_is_in_the_rows() -> None:
     assert {"context_ip", "context_user_agent", "context_geo_country_code", "context_locale"} <= {
         column.name for column in patch.add
     }
+
+
+def test_what_the_server_knows_of_a_request_is_in_the_rows_of_all_its_events() -> None:
+    geo = {"country": {"code": "DE", "more": {"eu": True}}, "city": {"name": "Ulm"}}
+    request = RequestContext(
+        received_at=1, protocol="segment", key="k", geo=geo, agent={"name": "Firefox"},
+        defaults=b'{"context":{"app":{"build":{"number":7}}},"integrations":{"All":{"x":1}}}',
+    )  # fmt: skip
+    for layout in ("passthrough", "segment"):
+        desk = Desk({"layout": layout})
+        desk.shaper.add(
+            pack("shop", [request], [Head(f"m{each}", "identify") for each in range(30)], [b'{"userId":"u"}'] * 30), 1
+        )
+        batch = desk.shaper.take()
+        fitted = desk.fit(batch)
+        finished = fitted.finish({patch.table: patched(None, patch) for patch in fitted.patches})
+        rows = finished.ready[0].load.rows
+        for column, value in (
+            ("context_geo_country_code", "DE"),
+            ("context_geo_country_more_eu", True),
+            ("context_geo_city_name", "Ulm"),
+            ("context_agent_name", "Firefox"),
+            ("context_app_build_number", 7),
+        ):
+            assert rows[column].to_pylist() == [value] * 30
 
 
 def test_thousands_of_tables_are_forgotten_after_their_batch() -> None:
