@@ -21,6 +21,7 @@ from shared.jetstream.broker import Broker
 from shared.outcome import DropReason
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
+from tests.support.nats import NatsServer
 from tests.support.router import Queue, frame, limit_queues, put, reading, routing, snapshot, until, waiting
 
 SMALL = RouterSettings(pending_frames=4)
@@ -307,10 +308,40 @@ async def test_events_created_anew_are_routed_from_their_first_frame_on_a_lane_o
     assert len(set(one.lanes)) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_broker_that_dies_and_comes_back_costs_time_only(broker: Broker, nats: NatsServer, telemetry: Telemetry) -> None:
+    await limit_queues(broker, 8)
+    accepted: list[str] = []
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            await put(broker, [f"m{len(accepted)}", f"m{len(accepted) // 2}"])
+            accepted.append(f"m{len(accepted)}")
+            await asyncio.sleep(0.005)
+
+    slow = Queue("slow")
+    async with routing(broker, telemetry, snapshot({"slow": {}, "quick": {}}), SMALL), reading(broker, "quick") as (quick,):
+        loading = asyncio.create_task(load())
+        for _ in range(3):
+            await until(lambda: telemetry.value("router_connection_stopped", connection="slow") == 1)
+            await asyncio.to_thread(nats.kill)
+            await asyncio.to_thread(nats.start)
+            async with reading(broker, slow):
+                await until(partial(has_more_than, slow, len(slow.ids) + 50))
+        stop.set()
+        await loading
+        async with reading(broker, slow):
+            await until(lambda: len(slow.ids) >= len(accepted) and len(quick.ids) >= len(accepted))
+    assert quick.ids == accepted
+    assert slow.ids == accepted
+
+
 async def test_a_router_that_was_overtaken_is_refused_and_stops(broker: Broker, telemetry: Telemetry) -> None:
     config = snapshot({"one": {}})
     async with reading(broker, "one") as (one,):
-        with pytest.raises(Fenced):  # noqa: PT012  # the second router is what makes the first one fail
+        with pytest.raises(Fenced):  # the second router is what makes the first one fail
             async with routing(broker, telemetry, config):
                 await put(broker, ["a"])
                 await until(lambda: one.ids == ["a"])
