@@ -9,7 +9,7 @@ PROJECT ?= examples/shop/penstock.yaml
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test test-servers lint format types unit contract e2e faults bench clean
+.PHONY: help setup up down test test-servers lint format types unit contract e2e faults bench docs clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ faults: setup test-servers ## run the tests that kill, freeze and fill things
 
 bench: setup ## run all benchmarks; BENCH=edge for one
 	@if [ -n "$(BENCH)" ]; then $(BIN)/penstock bench "$(BENCH)"; else for each in $$($(BIN)/penstock bench --json | $(BIN)/python -c 'import json,sys; print(*json.load(sys.stdin))'); do $(BIN)/penstock bench "$$each"; done; fi
+
+docs: setup ## write the pages of docs/ that are made from the code
+	@$(BIN)/python -m penstock.reference
 
 clean: ## remove the environment, caches and the local stack's home
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down --home "$(HOME_DIR)" >/dev/null || true; fi
