@@ -74,9 +74,27 @@ class Schema:
 
     async def wait_until(self, query: str, seconds: float = 10.0) -> None:
         """Waits until a query finds something; `{}` stands for the schema."""
-        async with asyncio.timeout(seconds):
-            while not await self.fetch(query):
-                await asyncio.sleep(0.02)
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            async with asyncio.timeout(seconds):
+                while not await link.fetch(query.replace("{}", self.name)):
+                    await asyncio.sleep(0.01)
+        finally:
+            await link.close()
+
+    async def slow_down(self, table: str) -> None:
+        """Makes every twentieth row of a table take two milliseconds to write, so that a load can be caught in the middle."""
+        await self.run(
+            "CREATE OR REPLACE FUNCTION {}.slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN IF random() < 0.05 THEN PERFORM pg_sleep(0.002); END IF; RETURN NEW; END $$",
+            f'CREATE TRIGGER slow BEFORE INSERT ON {{}}."{table}" FOR EACH ROW EXECUTE FUNCTION {{}}.slow()',
+        )
+
+    async def speed_up(self, table: str) -> None:
+        """Ends what `slow_down` began."""
+        await self.run(f'DROP TRIGGER slow ON {{}}."{table}"')
 
     async def fetch(self, query: str) -> list[Any]:
         """Returns the first column of what a query finds; `{}` stands for the schema."""

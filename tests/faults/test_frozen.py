@@ -20,8 +20,6 @@ from tests.support.stack import Stack, stack
 NewSchema = Callable[[], Schema]
 Rounds = Callable[[int], int]
 
-LEASE_SECONDS = 3.0
-
 
 async def taken_by(running: Stack, lease: str, seconds: float = 20.0) -> str:
     """Waits until somebody holds a lease; returns the name of that service of the stack."""
@@ -94,7 +92,7 @@ async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(
         await running.apply(project({"c": stream("duck")}, {"duck": places["c"].destination}))
         await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(2)):
+            for _ in range(rounds(1)):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 frozen = await taken_by(running, "loader.c")
                 running.freeze(frozen)
@@ -115,7 +113,7 @@ async def test_a_router_frozen_past_its_lease_repeats_and_skips_nothing_when_it_
         )
         await asyncio.to_thread(running.start_all, "ingest", "router", "router-2", "loader")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(3)):
+            for _ in range(rounds(2)):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 frozen = await taken_by(running, "router.shop")
                 running.freeze(frozen)
