@@ -152,11 +152,9 @@ async def edge_here(
 
 
 @contextlib.asynccontextmanager
-async def edge_process(
-    nats: NatsServer, broker: Broker, folder: Path, document: dict[str, Any] | None = None, **environment: str
-) -> AsyncIterator[Edge]:
+async def edge_process(nats: NatsServer, broker: Broker, folder: Path, **environment: str) -> AsyncIterator[Edge]:
     """Runs `python -m ingest` until the end of the context."""
-    await apply(broker, document or PROJECT)
+    await apply(broker, PROJECT)
     edge = Edge(free_port(), broker, log=folder / "ingest.log", admin_port=free_port())
     await start(edge, nats, environment)
     try:
