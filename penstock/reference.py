@@ -348,7 +348,11 @@ def _command() -> Iterator[str]:
 
 def commands(group: click.Group = cli, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
     """Yields every command below `group` with its whole name, groups before their members."""
-    for name, command in group.commands.items():
+    context = click.Context(group, info_name=path)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None:
+            continue
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")
