@@ -138,7 +138,8 @@ class SiteRouter:
                 await stop.wait()
                 reading.cancel()
                 await asyncio.wait([reading])
-                self._running = False
+                async with self._between_frames:  # rules that are coming into force do so first
+                    self._running = False
                 for lane in self._lanes.values():
                     await lane.wait_idle()
                     if not lane.idle and not lane.behind:
