@@ -9,7 +9,7 @@ import yaml
 
 from penstock.metrics import wait_for_revision
 from penstock.plan import Change, inline_secrets
-from penstock.projects import Plan, apply_document, make_plan, prepare_broker
+from penstock.projects import Plan, apply_document, make_plan
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from shared.errors import Conflict
@@ -22,7 +22,6 @@ async def apply_checked(
 ) -> tuple[Plan, int]:
     """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow."""
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         made = await make_plan(broker, document, resolved)
         show_changes(screen, made.changes)
         for path in inline_secrets(document):

@@ -7,13 +7,13 @@ fish_source).
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 
 import click
 
 from penstock import exits
-from penstock.commands import bench, dead, events, project, replay, status, up
 from penstock.screen import Screen
 from shared.errors import PenstockError
 from shared.tasks import first_of
@@ -33,17 +33,48 @@ Example, a stack with the sample shop and then its state:
 """
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+COMMANDS = {
+    "up": ("up", "Start the local stack."),
+    "down": ("up", "Stop the local stack."),
+    "plan": ("project", "Show what applying a project file would change."),
+    "apply": ("project", "Make a project file the one that runs."),
+    "export": ("project", "Print the project that runs."),
+    "check": ("project", "Try destinations: reach, create, write, read, drop."),
+    "status": ("status", "Show every connection in one line."),
+    "send": ("events", "Send a file of events through the edge."),
+    "tail": ("events", "Print accepted events, also as they come."),
+    "dead": ("dead", "List, show, replay and purge dead letters."),
+    "replay": ("replay", "Send accepted events of a range to their connections again."),
+    "bench": ("bench", "Run the benchmarks of a checkout."),
+}
+"""Each command, the module of `commands/` that defines it, and what the overview says of it."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for: importing all of them takes longer than most of them run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """The names, in the order of the overview."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"penstock.commands.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        """The overview, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="penstock")
 def cli() -> None:
     """Events in over HTTP and WebSocket, through JetStream, exactly once into warehouses and files."""
-
-
-for command in (
-    up.up, up.down, project.plan, project.apply, project.export, project.check, status.status,
-    events.send, events.tail, dead.dead, replay.replay, bench.bench,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main() -> None:

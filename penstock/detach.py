@@ -11,10 +11,10 @@ import sys
 import time
 
 from penstock.foreground import Wishes, show_addresses
-from penstock.home import Home, StackState, is_alive, start_time
+from penstock.home import Home, StackState, is_alive, stack_environment, start_time
 from penstock.leftovers import clean_up
 from penstock.options import Setting
-from penstock.stack import DRAIN_SECONDS, SERVICES, START_SECONDS, stack_environment
+from penstock.stack import DRAIN_SECONDS, SERVICES, START_SECONDS
 from shared.errors import SetupError
 
 POLL_SECONDS = 0.1

@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+import penstock
 from shared.errors import Problem, SetupError
 
 DEFAULT_HOME = ".penstock"
@@ -132,6 +133,14 @@ class Home:
             yield
         finally:
             os.close(descriptor)
+
+
+def stack_environment(home: Home) -> dict[str, str]:
+    """Returns the variables that say where the stack lives, for its processes and for `${PENSTOCK_HOME}` in project files."""
+    # the folder that holds the packages: the checkout, or site-packages
+    packages = str(Path(penstock.__file__).resolve().parents[1])
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != packages]
+    return {"PENSTOCK_HOME": str(home.folder), "PYTHONPATH": os.pathsep.join([packages, *others])}
 
 
 def start_time(pid: int) -> int:

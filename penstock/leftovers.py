@@ -13,7 +13,8 @@ import time
 
 from penstock.home import Home, ProcessState, is_alive
 
-PATIENCE_SECONDS = 25.0
+PATIENCE_SECONDS = 5.0
+"""Short: a process without a broker has nothing to hand on, and being killed loses nothing."""
 
 
 def clean_up(home: Home, patience_seconds: float = PATIENCE_SECONDS) -> list[ProcessState]:

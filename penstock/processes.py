@@ -22,7 +22,6 @@ from pathlib import Path
 from penstock import tether
 from penstock.home import ProcessState, start_time
 from penstock.logfile import last_words
-from shared.service import EXIT_CONFIG
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -57,7 +56,7 @@ class Ending:
 
 def next_delay(previous: float, lived_seconds: float, code: int) -> float:
     """Returns how long to wait before a process that died is started again."""
-    if code == EXIT_CONFIG:
+    if code == os.EX_CONFIG:
         return LONGEST_DELAY_SECONDS
     if previous == 0 or lived_seconds >= HEALTHY_SECONDS:
         return FIRST_DELAY_SECONDS
@@ -106,7 +105,7 @@ class Supervised:
             delay = next_delay(delay, loop.time() - began, code)
             self.ending = Ending(code, last_words(self.program.log))
             self.restarts += 1
-            self._change(f"{'wrong settings' if code == EXIT_CONFIG else 'died'}, starts again in {delay:g} s")
+            self._change(f"{'wrong settings' if code == os.EX_CONFIG else 'died'}, starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stop.wait()

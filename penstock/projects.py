@@ -19,12 +19,10 @@ from loader import registry
 from loader.template import TableTemplate
 from penstock.plan import Change, compare, plain
 from router.where import compile_where
-from shared import topology
 from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
 from shared.project import interpolate, parse_document
-from shared.settings import ServiceSettings, read_settings
 
 DEFAULT_FILE = Path("penstock.yaml")
 
@@ -95,11 +93,6 @@ async def apply_document(broker: Broker, document: Mapping[str, Any], resolved: 
     at = datetime.now(UTC).isoformat(timespec="seconds")
     stored = StoredProject(document=keepable(document), resolved=plain(resolved), applied_at=at)
     return await apply_project(broker, stored, expected_revision=expected_revision)
-
-
-async def prepare_broker(broker: Broker) -> None:
-    """Creates the streams and buckets on a broker no service has talked to yet."""
-    await topology.ensure(broker, read_settings(ServiceSettings).topology())
 
 
 def keepable(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,14 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from penstock.home import Home, StackState
-from penstock.stack import stack_environment
+import nats.errors
+from nats.js.errors import APIError
+
+from penstock.home import Home, StackState, stack_environment
+from shared import topology
 from shared.errors import NotConnected, SetupError
 from shared.jetstream.broker import Broker, connect
+from shared.settings import ServiceSettings, read_settings
 
 PATIENCE_SECONDS = 5.0
 
@@ -53,15 +57,25 @@ def find_reach(home: Home, url: str | None) -> Reach:
 
 @contextlib.asynccontextmanager
 async def open_broker(reach: Reach) -> AsyncIterator[Broker]:
-    """Connects to the broker.
+    """Connects to the broker; streams and buckets that are missing are created.
 
     Raises:
         NotConnected: it does not answer within five seconds.
+        SetupError: it has no JetStream, or refuses the streams.
     """
-    # no retry logs between a command's lines: what matters is raised
     try:
         async with connect(reach.broker_url, "penstock-command", patience_seconds=PATIENCE_SECONDS) as broker:
+            await _prepare(broker)
             yield broker
     except NotConnected as exc:
         hint = f"; the logs are in {reach.home.logs}" if reach.state else "; check --url and that the server runs"
         raise NotConnected(f"{exc}{hint}") from exc
+
+
+async def _prepare(broker: Broker) -> None:
+    try:
+        await topology.ensure(broker, read_settings(ServiceSettings).topology())
+    except (APIError, nats.errors.Error) as exc:
+        raise SetupError(
+            f"the broker has no place for our streams: {exc}; JetStream must be enabled, with room for them"
+        ) from exc

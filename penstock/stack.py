@@ -16,18 +16,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import aiohttp
 
-import penstock
-from penstock.home import Home, Phase, ProcessState, StackState, start_time
+from penstock.home import Home, Phase, ProcessState, StackState, stack_environment, start_time
 from penstock.logfile import rotate
 from penstock.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, PortPicker
 from penstock.processes import Program, Supervised
 from shared.errors import SetupError
 from shared.nats_server import config_text, find_nats_server
-from shared.service import EXIT_CONFIG
 from shared.tasks import first_of
 
 SERVICES = ("ingest", "router", "loader")
@@ -167,7 +164,7 @@ class Stack:
                         self._changed()
                         continue
                     ending = process.ending
-                    if ending is not None and (ending.code == EXIT_CONFIG or process.restarts >= TRIES_AT_START):
+                    if ending is not None and (ending.code == os.EX_CONFIG or process.restarts >= TRIES_AT_START):
                         raise SetupError(f"{name} {ending}; its log is {process.program.log}")
                     if asyncio.get_running_loop().time() >= ends_at:
                         raise SetupError(
@@ -232,14 +229,6 @@ class Stack:
             admin_url=admin,
             stop_seconds=DRAIN_SECONDS + 5,
         )
-
-
-def stack_environment(home: Home) -> dict[str, str]:
-    """Returns the variables that say where the stack lives, for its processes and for `${PENSTOCK_HOME}` in project files."""
-    # the folder that holds the packages: the checkout, or site-packages
-    packages = str(Path(penstock.__file__).resolve().parents[1])
-    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != packages]
-    return {"PENSTOCK_HOME": str(home.folder), "PYTHONPATH": os.pathsep.join([packages, *others])}
 
 
 async def _why_not_ready(session: aiohttp.ClientSession, url: str) -> str:

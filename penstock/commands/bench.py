@@ -18,7 +18,7 @@ BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape")
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 
 
-@click.command(short_help="Run the benchmarks of a checkout.", context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @at_home

@@ -17,7 +17,6 @@ from penstock import exits
 from penstock.letters import Filter, Group, Stored, fetch, find, group, parse_ids, remove
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
-from penstock.projects import prepare_broker
 from penstock.reach import open_broker
 from penstock.redeliver import Outcome, Redelivery, current_project
 from shared.dead import DeadLetter
@@ -54,7 +53,7 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-@click.group(short_help="List, show, replay and purge dead letters.")
+@click.group()
 def dead() -> None:
     """Events that could not be processed: kept whole with the reason, until they are replayed, purged or a month old."""
 
@@ -220,13 +219,11 @@ def _demand_filter(wanted: Filter, *, everything: bool) -> None:
 
 async def _find(setting: Setting, wanted: Filter) -> list[Stored]:
     async with open_broker(setting.reach()) as broker:
-        await prepare_broker(broker)
         return [stored async for stored in find(broker, wanted)]
 
 
 async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
     async with open_broker(setting.reach()) as broker:
-        await prepare_broker(broker)
         return await fetch(broker, seq)
 
 
@@ -240,7 +237,6 @@ async def _purge(setting: Setting, found: list[Stored]) -> None:
 
 async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:
     async with open_broker(setting.reach()) as broker:
-        await prepare_broker(broker)
         total = await _count(broker, wanted)
         redelivery = Redelivery(broker, await current_project(broker), "start" if into == "start" else "stage", time.time)
         with setting.screen.progress("replaying", total=total) as advance:

@@ -13,7 +13,6 @@ import click
 
 from penstock import exits
 from penstock.options import Setting, at_broker, at_home
-from penstock.projects import prepare_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen
 from penstock.send import BATCH_EVENTS, Batch, Sent, batches
@@ -25,7 +24,7 @@ from shared.event import encode_event
 from shared.project import Project, decode_project
 
 
-@click.command(short_help="Send a file of events through the edge.")
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--key", envvar="PENSTOCK_KEY", help="Write key, `id` or `id:secret`; default: the open key of the only site.")
 @click.option(
@@ -64,7 +63,7 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
     return exits.OK if sent.accepted == sent.events else exits.NO
 
 
-@click.command(short_help="Print accepted events, also as they come.")
+@click.command()
 @click.argument("name", required=False, metavar="[SITE|CONNECTION]")
 @click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
@@ -86,7 +85,6 @@ def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool
 async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, full: bool) -> None:
     reach = setting.reach()
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         stored = await stored_project(broker)
         project = decode_project(stored[1].resolved) if stored else Project()
         site = _site_of(project, name) if name else None
@@ -113,7 +111,6 @@ def _site_of(project: Project, name: str) -> str:
 
 async def _only_key(setting: Setting) -> str:
     async with open_broker(setting.reach()) as broker:
-        await prepare_broker(broker)
         stored = await stored_project(broker)
     project = decode_project(stored[1].resolved) if stored else Project()
     keys = [key.id for site in project.sites.values() for key in site.keys if key.secret is None]

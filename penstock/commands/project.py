@@ -16,7 +16,7 @@ from penstock import exits
 from penstock.apply import apply_checked, show_changes
 from penstock.check import DestinationCheck, check_destinations
 from penstock.options import Setting, at_broker
-from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, prepare_broker, read_document
+from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from shared.config_snapshot import stored_project
@@ -25,7 +25,7 @@ from shared.errors import SetupError
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
 
 
-@click.command(short_help="Show what applying a project file would change.")
+@click.command()
 @_file
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to change.")
 @at_broker
@@ -45,7 +45,7 @@ def plan(setting: Setting, file: Path, exit_code: bool) -> int:
     return exits.NO if exit_code and made.changes else exits.OK
 
 
-@click.command(short_help="Make a project file the one that runs.")
+@click.command()
 @_file
 @click.option("--dry-run", is_flag=True, help="Only check and show, as `penstock plan` does.")
 @at_broker
@@ -67,7 +67,7 @@ def apply(setting: Setting, file: Path, dry_run: bool) -> int:
     return exits.OK
 
 
-@click.command(short_help="Print the project that runs.")
+@click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @at_broker
 def export(setting: Setting, output: Path | None) -> int:
@@ -90,7 +90,7 @@ def export(setting: Setting, output: Path | None) -> int:
     return exits.OK
 
 
-@click.command(short_help="Try destinations: reach, create, write, read, drop.")
+@click.command()
 @click.argument("destination", required=False)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Check a project file instead of what runs.")
 @at_broker
@@ -116,13 +116,11 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
 
 async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any]) -> Plan:
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         return await make_plan(broker, document, resolved)
 
 
 async def _export(reach: Reach) -> dict[str, Any]:
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         found = await stored_project(broker)
     if found is None:
         raise SetupError(f"no project was applied to {reach.broker_url.split('@')[-1]} yet; apply one with `penstock apply FILE`")
@@ -131,7 +129,6 @@ async def _export(reach: Reach) -> dict[str, Any]:
 
 async def _destinations(reach: Reach) -> dict[str, Any]:
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         found = await stored_project(broker)
     if found is None:
         raise SetupError("no project was applied yet; apply one with `penstock apply FILE`, or name a file with --file")

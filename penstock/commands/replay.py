@@ -13,7 +13,6 @@ import yaml
 from penstock import exits
 from penstock.moments import Moment
 from penstock.options import Setting, at_broker
-from penstock.projects import prepare_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen
 from router.replay import ReplayReport
@@ -25,7 +24,7 @@ from shared.project import decode_project
 Bound = datetime | int | None
 
 
-@click.command(short_help="Send accepted events of a range to their connections again.")
+@click.command()
 @click.option("--site", required=True, help="Whose events.")
 @click.option("--from", "start", type=Moment(), help="First time of acceptance: 2026-03-01T12:00:00Z, or 2h for how long ago.")
 @click.option("--to", "end", type=Moment(), help="Last time of acceptance; default: now.")
@@ -83,7 +82,6 @@ async def _replay(
     dry_run: bool,
 ) -> ReplayReport:
     async with open_broker(setting.reach()) as broker:
-        await prepare_broker(broker)
         stored = await stored_project(broker)
         if stored is None:
             raise SetupError("no project was applied yet; apply one with `penstock apply FILE`")

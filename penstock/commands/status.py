@@ -12,7 +12,6 @@ from penstock import exits
 from penstock.metrics import scrape_all
 from penstock.moments import shown
 from penstock.options import Setting, at_broker
-from penstock.projects import prepare_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen
 from penstock.status import ConnectionStatus, Status, read_status
@@ -22,7 +21,7 @@ from shared.project import Project, decode_project
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
-@click.command(short_help="Show every connection in one line.")
+@click.command()
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
 def status(setting: Setting, metrics: tuple[str, ...]) -> int:
@@ -45,7 +44,6 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
     reach = setting.reach()
     local = [process.admin_url for process in reach.state.processes if process.admin_url] if reach.state else []
     async with open_broker(reach) as broker:
-        await prepare_broker(broker)
         stored = await stored_project(broker)
         project = decode_project(stored[1].resolved) if stored else Project()
         scrapes = await scrape_all(metrics or local)

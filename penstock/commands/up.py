@@ -11,12 +11,12 @@ import click
 from penstock import exits
 from penstock.detach import start_detached, stop_running
 from penstock.foreground import Wishes, run_foreground
+from penstock.home import stack_environment
 from penstock.options import Setting, at_home
 from penstock.projects import check_document, read_document
-from penstock.stack import stack_environment
 
 
-@click.command(short_help="Start the local stack.")
+@click.command()
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
     "--port-base", type=click.IntRange(1, 65_000), metavar="N",
@@ -47,7 +47,7 @@ def up(setting: Setting, detach: bool, port_base: int | None, project: Path | No
     return exits.OK
 
 
-@click.command(short_help="Stop the local stack.")
+@click.command()
 @at_home
 def down(setting: Setting) -> int:
     """Stops the stack that runs in --home, in order: nothing that was accepted is lost.

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.home import Home, start_time
+from penstock.home import Home, stack_environment, start_time
 from penstock.processes import Program, Supervised, next_delay
-from penstock.stack import stack_environment
 
 SLEEPS = "import time; time.sleep(60)"
 
