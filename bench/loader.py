@@ -29,6 +29,7 @@ async def fill(url: str, kind: str, events: int, per_frame: int) -> None:
     """Puts `events` events into the queue of the benchmark's connection, as the router would."""
     made = bodies(kind, min(events, 20_000), "RUNTOKEN")
     async with connect(url, "bench", patience_seconds=10) as broker:
+        await topology.ensure(broker, topology.TopologySettings())
         request = RequestContext(
             received_at=micros(datetime.datetime.now(datetime.UTC)), protocol="segment", key="bench", kind="server"
         )
