@@ -7,7 +7,7 @@ stand in, so that a sparse column costs what is present and a mixed one never ne
 Most objects of one place have the same keys in the same order. Such a *shape* is kept as one flat list of values, extended in
 C, and cut into columns when the window is full; objects with rarer keys go the long way, value by value. Windows are short:
 values still in the cache are turned into Arrow and freed, and no dict outlives its event, which keeps the garbage collector
-out (measured: docs/performance.md).
+out (measured: bench/shape.py).
 
 Left out: nulls, empty objects, keys that are hints (`loader/hints.py`). Arrays, and objects deeper than `MAX_DEPTH`, are JSON
 text. How values become Arrow arrays, and what is changed on the way: `loader/runs.py`.

@@ -8,8 +8,8 @@
     ... done.dead are the events refused by rules, for the dead letters
 
 An event refused in one table is gone from all of them: the batch without it is fitted anew, so that no column is added for it.
-If somebody else changed a table between `describe` and `patch`, `finish` fits again to what is there and cannot ask for more:
-values without a place go to `_unmapped_data`, and if that is missing too their event is refused.
+If somebody else changed a table between `describe` and `patch`, `finish` fits again to what is there; if that would take another
+patch it raises `TableChanged`, and the caller starts over with what `patch` returned. Nothing is refused because of a race.
 
 `RowsRejected` by the destination: `ready.events[i]` is the event of row `i` of its table; `batch.dead_letters` makes the dead
 letters and `batch.without` the batch to fit again, in which an older repeat of a refused row takes its place. To bisect, load
@@ -33,6 +33,7 @@ from loader.collapse import collapse
 from loader.contract import TableLoad, TablePatch, TableSchema
 from loader.rules import Rules, Stamp
 from loader.settle import Refusals, Settled, settle
+from shared.errors import TableChanged
 from shared.outcome import DeadReason
 
 
@@ -61,7 +62,7 @@ class Fitted:
 
     @property
     def refused(self) -> Refusals:
-        """Rows that must not be loaded, by index, with reason and detail. Refused rows are still in what `finish` returns."""
+        """Rows that must not be loaded, by index, with reason and detail; `ready` still has them."""
         return self.settled.refused
 
     @property
@@ -69,15 +70,25 @@ class Fitted:
         """How many values of which column went to `_unmapped_data`."""
         return self.settled.unmapped
 
-    def finish(self, live: TableSchema | None) -> tuple[Ready | None, Refusals]:
-        """Returns the rows for the table as it is after the patch, and the rows refused because the table is not as wanted."""
-        settled = self.settled
-        if self.rules.capabilities.evolve:
-            columns = self.rules.by_key(live)
-            if any(key not in columns or columns[key].kind is not column.kind for key, column in settled.columns.items()):
-                settled = settle(self.raw, live, self.rules, self.stamp, final=True)
-            settled = settled.renamed(columns)
-        return _ready(self.raw, settled, self.rules), settled.refused
+    def against(self, live: TableSchema | None) -> Fitted:
+        """Returns the same fitted to the table as it is after the patch.
+
+        Raises:
+            TableChanged: the table is so different that it would have to be patched again.
+        """
+        if not self.rules.capabilities.evolve:
+            return self
+        columns, wanted = self.rules.by_key(live), self.settled.columns
+        if live is not None and all(key in columns and columns[key].kind is column.kind for key, column in wanted.items()):
+            return replace(self, settled=replace(self.settled.renamed(columns), live=live), patch=None)
+        again = fit(self.raw, live, self.rules, self.stamp)
+        if live is None or again.patch is not None:
+            raise TableChanged(f'table "{self.raw.name}" is not what it was patched to be; describe it and fit again')
+        return again
+
+    def ready(self) -> Ready | None:
+        """Returns the rows, refused ones included; None if there are none to load."""
+        return _ready(self.raw, self.settled, self.rules)
 
 
 def fit(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Fitted:
@@ -110,26 +121,16 @@ class FittedBatch:
         return [fitted.patch for fitted in self.tables.values() if fitted.patch is not None]
 
     def finish(self, live: Mapping[str, TableSchema | None]) -> Finished:
-        """Returns the loads, given the tables as they are now; tables that needed no patch may be left out of `live`."""
-        batch, dead = self.batch, list(self.dead)
-        tables = dict(self.tables)
-        while True:
-            ready: list[Ready] = []
-            refused: dict[int, tuple[DeadReason, str]] = {}
-            for name, fitted in tables.items():
-                if name not in live and fitted.rules.capabilities.evolve:
-                    rows, refusals = _ready(fitted.raw, fitted.settled, fitted.rules), fitted.refused
-                else:
-                    rows, refusals = fitted.finish(live.get(name))
-                if rows is not None:
-                    ready.append(rows)
-                _collect(fitted.raw, refusals, refused)
-            if not refused:
-                unmapped = Counter({(name, column): n for name, each in tables.items() for column, n in each.unmapped.items()})
-                return Finished(ready, dead, batch, unmapped)
-            dead.extend(batch.dead_letters(refused))
-            batch = batch.without(refused)
-            tables = {name: _refit(tables[name], raw, live) for name, raw in batch.tables.items()}
+        """Returns the loads, given the tables as they are now; tables that needed no patch may be left out of `live`.
+
+        Raises:
+            TableChanged: a table was changed meanwhile and needs another patch. Nothing is refused yet; fit the batch again.
+        """
+        now = {name: fitted.against(live[name]) if name in live else fitted for name, fitted in self.tables.items()}
+        batch, tables, dead = _without_refused(self.batch, now)
+        ready = [rows for rows in (fitted.ready() for fitted in tables.values()) if rows is not None]
+        unmapped = Counter({(name, column): n for name, each in tables.items() for column, n in each.unmapped.items()})
+        return Finished(ready, [*self.dead, *dead], batch, unmapped)
 
 
 def fit_batch(batch: ShapedBatch, live: Mapping[str, TableSchema | None], rules: Rules, stamp: Stamp) -> FittedBatch:
@@ -137,31 +138,28 @@ def fit_batch(batch: ShapedBatch, live: Mapping[str, TableSchema | None], rules:
 
     `live`: every table of the batch as it is, None or missing if it does not exist.
     """
-    dead: list[DeadEvent] = []
     fitted = {name: fit(raw, live.get(name), rules, stamp) for name, raw in batch.tables.items()}
+    return FittedBatch(*_without_refused(batch, fitted))
+
+
+def _without_refused(
+    batch: ShapedBatch, tables: Mapping[str, Fitted]
+) -> tuple[ShapedBatch, Mapping[str, Fitted], Sequence[DeadEvent]]:
+    """Takes refused events out of all tables, and those that are refused then, until none is."""
+    dead: list[DeadEvent] = []
     while True:
         refused: dict[int, tuple[DeadReason, str]] = {}
-        for each in fitted.values():
-            _collect(each.raw, each.refused, refused)
+        for fitted in tables.values():
+            _collect(fitted.raw, fitted.refused, refused)
         if not refused:
-            return FittedBatch(batch, fitted, dead)
+            return batch, tables, dead
         dead.extend(batch.dead_letters(refused))
-        before, batch = batch, batch.without(refused)
-        fitted = {
-            name: fitted[name] if raw is before.tables[name] else fit(raw, live.get(name), rules, stamp)
-            for name, raw in batch.tables.items()
-        }
+        batch = batch.without(refused)
+        tables = {name: _refit(tables[name], raw) for name, raw in batch.tables.items()}
 
 
-def _refit(fitted: Fitted, raw: RawTable, live: Mapping[str, TableSchema | None]) -> Fitted:
-    if raw is fitted.raw:
-        return fitted
-    if raw.name not in live:
-        # the table needed no patch, and with fewer rows it needs none either
-        settled = settle(raw, fitted.settled.live, fitted.rules, fitted.stamp)
-    else:
-        settled = settle(raw, live[raw.name], fitted.rules, fitted.stamp, final=True)
-    return replace(fitted, raw=raw, settled=settled)
+def _refit(fitted: Fitted, raw: RawTable) -> Fitted:
+    return fitted if raw is fitted.raw else fit(raw, fitted.settled.live, fitted.rules, fitted.stamp)
 
 
 def _collect(raw: RawTable, refusals: Refusals, into: dict[int, tuple[DeadReason, str]]) -> None:

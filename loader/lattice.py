@@ -2,9 +2,7 @@
 
     boolean < bigint < decimal < double < text        date < timestamp < text        json < text        other < text
 
-A join is the narrowest kind that holds values of both. Two joins depend on the values too and are settled by the caller
-(`loader/fit.py`): integers join doubles only where every one of them is exactly a double, else the column is text; and an array
-alone makes a text column, because that is how arrays are stored (`new_kind`).
+A join is the narrowest kind that holds values of both. What depends on the values too is settled in `loader/kinds.py`.
 
 Pure. Conversion of values between kinds: `loader/convert.py`.
 """

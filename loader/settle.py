@@ -23,8 +23,8 @@ from loader.claims import Claim, claim_names
 from loader.columns import Part
 from loader.contract import Column, Kind, TableSchema
 from loader.convert import convert, json_text
-from loader.lattice import ARROW, TIMESTAMP, inexact_as_double, join_all
-from loader.moments import all_moments
+from loader.kinds import choose_kind
+from loader.lattice import ARROW, TIMESTAMP, join_all
 from loader.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
 from loader.runs import Rows
 from shared.outcome import DeadReason
@@ -66,21 +66,20 @@ class Settled:
         return replace(self, columns={key: replace(column, name=live[key].name) for key, column in self.columns.items()})
 
 
-def settle(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp, final: bool = False) -> Settled:
-    """Settles a table against `live`. `final`: nothing can be changed any more, whatever the rules allow."""
-    return _Settling(raw, live, rules, final).run(stamp)
+def settle(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Settled:
+    """Settles a table against `live`, None if it does not exist."""
+    return _Settling(raw, live, rules).run(stamp)
 
 
 class _Settling:
     """The work on one table; lives for one call."""
 
-    def __init__(self, raw: RawTable, live: TableSchema | None, rules: Rules, final: bool) -> None:
+    def __init__(self, raw: RawTable, live: TableSchema | None, rules: Rules) -> None:
         self._raw = raw
         self._schema = live
         self._live = rules.by_key(live)
         self._rules = rules
         self._evolve = rules.capabilities.evolve
-        self._final = final and self._evolve
         self._rows = len(raw)
         self._columns: dict[str, Column] = {}
         self._arrays: dict[str, pa.Array] = {}
@@ -94,12 +93,12 @@ class _Settling:
         self._kept: list[Any] = []
 
     def run(self, stamp: Stamp) -> Settled:
-        if self._schema is None and self._evolve and (self._final or not self._rules.new_tables):
-            self._refuse_all(
-                DeadReason.SCHEMA_STRICT,
+        if self._schema is None and self._evolve and not self._rules.new_tables:
+            detail = (
                 f'table "{self._raw.name}" does not exist and schema_policy {self._rules.policy} creates no tables; create it, or'
-                " choose evolve",
+                " choose evolve"
             )
+            self._refused = dict.fromkeys(range(self._rows), (DeadReason.SCHEMA_STRICT, detail))
             return self._settled((), None, keyless=False)
         claims = claim_names(self._raw, self._live, self._rules.namer)
         self._claimed = {claim.key for claim in claims}
@@ -202,8 +201,6 @@ class _Settling:
 
     def _may_add(self, own: bool) -> bool:
         """Whether a column may be added; `own` are those of the layout and the loader, which have room always."""
-        if self._final:
-            return False
         if self._schema is not None and not self._rules.new_columns:
             return False
         return own or len(self._live) < self._rules.max_columns
@@ -216,24 +213,14 @@ class _Settling:
         return forced
 
     def _choose_kind(self, claim: Claim) -> Kind:
-        """Returns the kind of a new column, and reads text as date-times where all of it is."""
+        """Returns the kind of a new column; the claim's values may come out read as date-times."""
         if claim.fixed is not None:
             return self._rules.supported(claim.fixed.kind)
-        kinds = {part.kind for part in claim.parts}
-        if kinds <= {Kind.TEXT, Kind.TIMESTAMP} and Kind.TEXT in kinds and Kind.TIMESTAMP in self._rules.capabilities.kinds:
-            parts = [_as_moments(part) for part in claim.parts]
-            if None not in parts:
-                claim.parts = [part for part in parts if part is not None]
-                return Kind.TIMESTAMP
-        kind = join_all(kinds)
-        if kind is Kind.JSON:
-            return Kind.TEXT
-        if kind is Kind.DOUBLE and len(kinds) > 1 and not all(_exact(part) for part in claim.parts):
-            return Kind.TEXT
-        return self._rules.supported(kind)
+        kind, claim.parts = choose_kind(claim.parts, self._rules.capabilities.kinds)
+        return kind
 
     def _no_column(self, claim: Claim) -> None:
-        if self._rules.policy == "strict" and not self._final:
+        if self._rules.policy == "strict":
             detail = (
                 f'table "{self._raw.name}" has no column "{claim.name}" and schema_policy strict adds none; add it, or choose another'
                 " schema_policy"
@@ -243,7 +230,7 @@ class _Settling:
             self._unmap(claim.name, claim.parts)
 
     def _wider(self, column: Column, failures: Sequence[Part]) -> Column | None:
-        if self._final or not self._rules.new_columns:
+        if not self._rules.new_columns:
             return None
         kind = join_all([column.kind, *(part.kind for part in failures)])
         if (column.kind, kind) not in self._rules.capabilities.widen:
@@ -305,12 +292,12 @@ class _Settling:
         part = Part(Kind.JSON, rows, values)
         key = self._rules.namer.key(UNMAPPED)
         column = self._live.get(key)
-        if column is None and not self._final:
+        if column is None:
             column = self._new(key, Column(UNMAPPED, self._rules.supported(Kind.JSON)))
-        converted, bad = convert(values, Kind.JSON, column.kind) if column else (values, True)
-        if column is None or bad is not None:
+        converted, bad = convert(values, Kind.JSON, column.kind)
+        if bad is not None:
             names = ", ".join(f'"{name}"' for name in sorted(self._counts)[:10])
-            detail = f'table "{self._raw.name}": values of {names} have no column they fit, and "{UNMAPPED}" is missing or holds no JSON'
+            detail = f'table "{self._raw.name}": values of {names} have no column they fit, and "{UNMAPPED}" is {column.kind}, not json'
             self._refuse([part], DeadReason.TYPE_CONFLICT, detail)
             return
         self._put(key, column, self._whole([(rows, converted)], column.kind))
@@ -356,9 +343,6 @@ class _Settling:
             for row in part.rows.tolist():
                 self._refused.setdefault(row, (reason, detail))
 
-    def _refuse_all(self, reason: DeadReason, detail: str) -> None:
-        self._refused = dict.fromkeys(range(self._rows), (reason, detail))
-
 
 _MISSING: Any = object()
 
@@ -374,22 +358,6 @@ def _places(rows: Rows, count: int) -> pa.Array | None:
 
 def _object(entries: Mapping[str, str]) -> str:
     return "{" + ",".join(f"{_encode(name).decode()}:{text}" for name, text in entries.items()) + "}"
-
-
-def _as_moments(part: Part) -> Part | None:
-    if part.kind is Kind.TIMESTAMP:
-        return part
-    values = all_moments(part.values)
-    return None if values is None else Part(Kind.TIMESTAMP, part.rows, values)
-
-
-def _exact(part: Part) -> bool:
-    """Whether every value of a part is exactly a double."""
-    if part.kind is Kind.BIGINT:
-        return not inexact_as_double(part.values.to_numpy()).any()
-    if part.kind is Kind.DECIMAL:
-        return convert(part.values, Kind.DECIMAL, Kind.DOUBLE)[1] is None
-    return True
 
 
 def _quoted(part: Part) -> str:

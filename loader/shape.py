@@ -195,7 +195,7 @@ class Shaper:
             table.rows = array("i")
             table.hints.clear()
         batch = ShapedBatch(tables, self._dead, self._dropped, Counter(self._notes), self._seen, self._frames, frames, indexes)
-        if self._paths() > MOST_PATHS or len(self._tables) > MOST_TABLES:
+        if self._paths() > MOST_PATHS or len(self._by_key) > MOST_TABLES:
             self._forget()
         self._begin()
         return batch

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from loader.contract import Column, Kind, TableSchema
-from loader.fit import fit, fit_batch
+from loader.fit import FittedBatch, fit, fit_batch
+from shared.errors import TableChanged
 from tests.unit.loader.shaping import RECEIVED, STAMP, Desk, capabilities, kinds_of, patched, table_of
 
 BASE = {"message_id": Kind.TEXT, "type": Kind.TEXT, "received_at": Kind.TIMESTAMP, "timestamp": Kind.TIMESTAMP}
@@ -239,28 +240,52 @@ def test_a_column_somebody_else_added_meanwhile_with_another_type_is_respected()
     assert rows[0]["_unmapped_data"] == '{"v":"x"}'
 
 
-def test_when_the_race_leaves_no_place_for_a_value_its_event_is_refused_everywhere() -> None:
-    desk = Desk({"layout": "segment"})
-    batch = desk.shape(
-        {"type": "track", "event": "E", "properties": {"v": "x"}}, {"type": "track", "event": "E", "properties": {"v": "42"}}
+def raced(desk: Desk) -> tuple[FittedBatch, dict[str, TableSchema | None]]:
+    """Two tracks, fitted; then somebody makes `v` a bigint before our patch comes."""
+    fitted = desk.fit(
+        desk.shape(
+            {"type": "track", "event": "E", "properties": {"v": "x"}}, {"type": "track", "event": "E", "properties": {"v": "42"}}
+        )
     )
-    fitted = desk.fit(batch)
     live: dict[str, TableSchema | None] = {patch.table: patched(None, patch) for patch in fitted.patches}
     table = live["e"]
     assert table is not None
     live["e"] = TableSchema({**table.columns, "v": Column("v", Kind.BIGINT)}, table.primary_key)
+    return fitted, live
+
+
+def test_a_race_that_needs_another_patch_refuses_nothing_and_starts_over() -> None:
+    desk = Desk({"layout": "segment"})
+    fitted, live = raced(desk)
+    with pytest.raises(TableChanged, match='"e"'):
+        fitted.finish(live)
+    again = fit_batch(fitted.batch, live, desk.shaper.rules, STAMP)
+    (patch,) = again.patches
+    assert [column.name for column in patch.add] == ["_unmapped_data"]
+    finished = again.finish({"e": patched(live["e"], patch)})
+    assert not finished.dead
+    assert [ready.load.rows.num_rows for ready in finished.ready] == [2, 2]
+
+
+def test_a_table_that_is_gone_after_its_patch_starts_over() -> None:
+    desk = Desk()
+    fitted = desk.fit(desk.shape({"v": 1}))
+    with pytest.raises(TableChanged):
+        fitted.finish({"events": None})
+
+
+def test_a_race_under_dead_letter_refuses_the_event_in_every_table() -> None:
+    desk = Desk({"layout": "segment", "on_conflict": "dead_letter"})
+    fitted, live = raced(desk)
     finished = fitted.finish(live)
     assert {ready.load.table: ready.load.rows.num_rows for ready in finished.ready} == {"tracks": 1, "e": 1}
     assert [(dead.index, dead.reason) for dead in finished.dead] == [(0, "type_conflict")]
     assert finished.batch.rows == 2
-
-
-def test_fitting_again_to_the_table_after_the_race_asks_for_what_is_missing() -> None:
-    desk = Desk()
-    batch = desk.shape({"v": "x"})
-    desk.live["events"] = table_of(**BASE, v=Kind.BIGINT)
-    (patch,) = desk.fit(batch).patches
-    assert [column.name for column in patch.add] == ["_unmapped_data"]
+    names = {ready.load.table: set(ready.load.rows.column_names) for ready in finished.ready}
+    for table, columns in names.items():
+        schema = live[table]
+        assert schema is not None
+        assert columns <= set(schema.columns)
 
 
 def test_a_column_the_destination_made_as_text_takes_the_values_as_text() -> None:
@@ -320,8 +345,8 @@ def test_one_table_can_be_fitted_by_itself() -> None:
     batch = desk.shape({"v": 1})
     fitted = fit(batch.tables["events"], None, desk.shaper.rules, STAMP)
     assert fitted.patch is not None
-    ready, refused = fitted.finish(patched(None, fitted.patch))
+    after = fitted.against(patched(None, fitted.patch))
+    ready = after.ready()
     assert ready is not None
     assert ready.load.rows["v"].to_pylist() == [1]
-    assert not refused
-    assert not fitted.unmapped
+    assert (after.patch, after.refused, after.unmapped) == (None, {}, {})
