@@ -10,7 +10,10 @@ import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
+
+import msgspec
 
 from ingest.address import Network, client_address, treat_address
 from ingest.client import ReadAgent, ReadPlace
@@ -32,6 +35,15 @@ MAX_SKEW_MICROSECONDS = 366 * 86_400 * 1_000_000
 
 CUT_BODY_BYTES = 1024 * 1024
 """Of a larger rejected event only the beginning is kept."""
+
+
+class _Identified(msgspec.Struct, rename="camel"):
+    """A rejected event, as far as it says which one it is."""
+
+    message_id: str | None = None
+
+
+_decode_identified = msgspec.json.Decoder(_Identified).decode
 
 
 class Sender(NamedTuple):
@@ -198,6 +210,7 @@ class Intake:
     async def _bury(self, parsed: Parsed, context: RequestContext) -> None:
         site = parsed.admission.site
         origin = self.frame_id()
+        identity = _identity(parsed)
         at = now()
         letters = [
             DeadLetter(
@@ -212,4 +225,26 @@ class Intake:
             )
             for reject in parsed.rejects
         ]
-        await bury(self._outlet, "ingest", site, letters, f"dead-{origin}")
+        await bury(self._outlet, "ingest", site, letters, f"dead-{identity or origin}")
+
+
+def _identity(parsed: Parsed) -> str | None:
+    """Returns what a repeat of the request has in common with it: a client that got no answer sends the same bytes again.
+
+    None where no event has a messageId of the client's: two requests that are alike are then two.
+    """
+    given = (head.message_id for head, body in zip(parsed.heads, parsed.bodies, strict=True) if head.message_id.encode() in body)
+    anchor = next(given, None) or next((found for reject in parsed.rejects if (found := _message_id(reject.body))), None)
+    if anchor is None:
+        return None
+    digest = blake2b(anchor.encode("utf-8", "surrogatepass"), digest_size=20)
+    for reject in parsed.rejects:
+        digest.update(b"\0%d\0%s" % (reject.position, reject.body))
+    return digest.hexdigest()
+
+
+def _message_id(body: bytes) -> str | None:
+    try:
+        return _decode_identified(body).message_id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None

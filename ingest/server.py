@@ -71,7 +71,7 @@ class EdgeServer:
         self._max_requests = max_requests
         self._max_body_bytes = max_body_bytes
         self._active = 0
-        self._body_bytes = 0
+        self.body_bytes = 0
         self._handled = 0
         self._draining = False
         self.connections = _Connections(
@@ -139,15 +139,14 @@ class EdgeServer:
             self._base_url(request, authority) if request.method == "GET" else "",
         )
         if request.method == "POST":
-            limit = self._request_limit(asked, match)
-            body = await self._read(request, limit)
-            if isinstance(body, Refusal):
-                return self._refuse(asked, match, body)
-            self._body_bytes += len(body)
+            held = _Held(self)
             try:
+                body = await self._read(request, self._request_limit(asked, match), held)
+                if isinstance(body, Refusal):
+                    return self._refuse(asked, match, body)
                 return await self._judge(asked._replace(body=body), request, match)
             finally:
-                self._body_bytes -= len(body)
+                self.body_bytes -= held.bytes
         return await self._judge(asked, request, match)
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
@@ -198,13 +197,14 @@ class EdgeServer:
             return int(admission[0].limits.request_bytes)
         return keys.largest_request
 
-    async def _read(self, request: web.BaseRequest, limit: int) -> bytes | Refusal:
+    async def _read(self, request: web.BaseRequest, limit: int, held: _Held) -> bytes | Refusal:
         """Reads and decodes the body; a declared length beyond the limit is refused unread."""
         length = request.content_length
         if length is not None and length > limit:
             return _too_large(f"the body has {length} bytes", limit)
-        if self._body_bytes and self._body_bytes + (length or 0) > self._max_body_bytes:
+        if self.body_bytes and self.body_bytes + (length or 0) > self._max_body_bytes:
             return Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
+        held.grow_to(length or 0)
         content = request.content
         if content.is_eof():
             body = content.read_nowait()
@@ -214,7 +214,7 @@ class EdgeServer:
                 request.writer.output_size = 0
             try:
                 async with asyncio.timeout(self._read_timeout_seconds):
-                    body = await _read_stream(content, limit)
+                    body = await _read_stream(content, limit, held)
             except TimeoutError:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
             except (web.RequestPayloadError, HttpProcessingError) as exc:
@@ -225,7 +225,9 @@ class EdgeServer:
         if encoding is None and body[:2] != GZIP_MAGIC:
             return body
         try:
-            return decode_body(body, encoding, limit)
+            decoded = decode_body(body, encoding, limit)
+            held.grow_to(len(decoded))
+            return decoded
         except TooLarge:
             return _too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
         except BadEncoding as exc:
@@ -311,13 +313,29 @@ class _Connection(RequestHandler):
 _NO_QUERY: Mapping[str, str] = {}
 
 
-async def _read_stream(content: Any, limit: int) -> bytes:
+class _Held:
+    """The bytes one request holds, within the sum over all requests."""
+
+    __slots__ = ("_server", "bytes")
+
+    def __init__(self, server: EdgeServer) -> None:
+        self._server = server
+        self.bytes = 0
+
+    def grow_to(self, size: int) -> None:
+        if size > self.bytes:
+            self._server.body_bytes += size - self.bytes
+            self.bytes = size
+
+
+async def _read_stream(content: Any, limit: int, held: _Held) -> bytes:
     parts: list[bytes] = []
     size = 0
     while not content.at_eof():
         part = await content.readany()
         size += len(part)
         parts.append(part)
+        held.grow_to(size)
         if size > limit:
             break
     return b"".join(parts)

@@ -61,6 +61,10 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         group = await stack.enter_async_context(_background())
         if spool is not None:
             group.append(asyncio.create_task(spool.empty(outlet.publish_stored), name="ingest-spool"))
+            group.extend(
+                asyncio.create_task(_empty_orphan(folder, outlet), name=f"ingest-spool-{folder.name}")
+                for folder in _orphans(settings)
+            )
         holder: list[Intake] = []
         packer = await stack.enter_async_context(open_packer(outlet.send_frame, lambda: holder[0].frame_id(), settings.packer()))
         intake = Intake(
@@ -143,6 +147,23 @@ async def _spool(settings: IngestSettings) -> AsyncIterator[Spool | None]:
         return
     async with open_spool(Path(settings.spool_dir) / f"{settings.process}", int(settings.spool_max_bytes)) as spool:
         yield spool
+
+
+def _orphans(settings: IngestSettings) -> list[Path]:
+    """Journals of processes that no longer exist because there are fewer now; the first process empties them."""
+    if settings.process or not settings.spool_dir:
+        return []
+    folders = [path for path in Path(settings.spool_dir).iterdir() if path.name.isdigit()]
+    return [path for path in folders if int(path.name) >= settings.processes and next(path.glob("*.journal"), None)]
+
+
+async def _empty_orphan(folder: Path, outlet: Outlet) -> None:
+    try:
+        async with open_spool(folder, 0) as spool:
+            log.info("emptying the journal of a process that is no more", extra={"folder": str(folder)})
+            await spool.empty(outlet.publish_stored, once=True)
+    except ConfigError as exc:  # its owner lives after all
+        log.warning("journal left alone", extra={"folder": str(folder), "error": str(exc)})
 
 
 @contextlib.asynccontextmanager

@@ -97,9 +97,9 @@ class Spool:
         stored.result()
         return True
 
-    async def empty(self, publish: Publish) -> None:
-        """Publishes what is stored, for ever; `publish` raises when a record could not be published."""
-        while True:
+    async def empty(self, publish: Publish, *, once: bool = False) -> None:
+        """Publishes what is stored, for ever, or until nothing is left; `publish` raises when a record could not be published."""
+        while not once or self.backlog:
             await self._something.wait()
             try:
                 await self._empty_oldest(publish)

@@ -18,6 +18,9 @@ import aiohttp
 import psutil
 import pytest
 
+from ingest.journal import Record
+from ingest.spool import open_spool
+from shared.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG
 from tests.e2e.ingest_support import ROOT, Edge, browser, edge_process, start, stop, track
@@ -220,6 +223,22 @@ async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
         await check(edge, state)
         assert stop(edge) == 0
         assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.timeout(60)
+async def test_the_journal_of_a_process_that_is_no_more_is_emptied_by_the_first(
+    nats: NatsServer, broker: Broker, tmp_path: Path
+) -> None:
+    heads, bodies = [Head("left-behind", "page", None, "u")], [b'{"type":"page","userId":"u"}']
+    payload = encode_frame(pack("shop", [RequestContext(1, "segment", "web")], heads, bodies))
+    async with open_spool(tmp_path / "spool" / "3", 2**20) as spool:
+        await spool.store(Record("events.shop.0", "frame-1", 1, payload))
+    async with edge_process(nats, broker, tmp_path, PENSTOCK_INGEST_SPOOL_DIR=str(tmp_path / "spool")) as edge:
+        async with asyncio.timeout(10):
+            while await edge.ids() != ["left-behind"]:
+                await asyncio.sleep(0.05)
+        while list((tmp_path / "spool" / "3").glob("*.journal")):
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.timeout(60)
