@@ -4,8 +4,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Node may live in the environment (.ci/test-servers)
+PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
 HOME_DIR ?= .penstock
 PROJECT ?= examples/shop/penstock.yaml
+# for uv, here and inside tests: trust what the system trusts
+export UV_NATIVE_TLS := 1
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -27,9 +31,9 @@ down: setup ## stop the local stack, if it runs in another terminal
 	@$(BIN)/penstock down --home "$(HOME_DIR)"
 
 test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests
-	$(BIN)/pytest
+	$(PYTEST)
 
-test-servers: setup ## install the servers and clients the tests use: Postgres, Node and its packages
+test-servers: setup ## install the servers the tests use, where they are missing: Postgres, Node
 	@VENV="$(VENV)" .ci/test-servers
 
 lint: setup ## check format and lint rules
@@ -44,16 +48,16 @@ types: setup ## check types, strictly
 	$(BIN)/mypy
 
 unit: setup ## run the tests without servers
-	$(BIN)/pytest tests/unit tests/meta
+	$(PYTEST) tests/unit tests/meta
 
 contract: setup test-servers ## run the contract suites of the plug-ins
-	$(BIN)/pytest tests/contract
+	$(PYTEST) tests/contract
 
 e2e: setup test-servers ## run the tests from outside, with real servers and clients
-	$(BIN)/pytest tests/e2e
+	$(PYTEST) tests/e2e
 
 faults: setup test-servers ## run the tests that kill, freeze and fill things
-	$(BIN)/pytest tests/faults
+	$(PYTEST) tests/faults
 
 bench: setup ## run all benchmarks; BENCH=edge for one
 	@if [ -n "$(BENCH)" ]; then $(BIN)/penstock bench "$(BENCH)"; else for each in $$($(BIN)/penstock bench --json | $(BIN)/python -c 'import json,sys; print(*json.load(sys.stdin))'); do $(BIN)/penstock bench "$$each"; done; fi
