@@ -208,8 +208,7 @@ class StreamReader:
                 )
                 self._heard_at = loop.time()
                 await self._request()
-                # a reconnection while the consumer was made has broken it: what it delivers would be thrown away
-                if not self._broken:
+                if not self._broken:  # else a reconnection broke it while it was made: what it delivers would be thrown away
                     return True
                 continue
             except NotFoundError as exc:

@@ -1,0 +1,184 @@
+"""The lanes of one site together: begun and ended as the rules say, and what of them must be stored.
+
+Besides the lanes that run, it keeps the cursors of those that are *parked*: their connection is disabled, but is still owed frames
+from before. When it is enabled again it catches up with these, and leaves out what came while it was disabled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from router.catch_up import run_lane
+from router.dedupe import Window
+from router.front import Front
+from router.lane import Cursor, Lane
+from router.rules import ConnectionRules, SiteRules
+from router.send import Sender
+from router.settings import RouterSettings
+from router.state import Mark
+from shared.jetstream.broker import Broker
+from shared.telemetry import Telemetry
+
+STUCK_SECONDS = 5.0
+"""A lane that is full and moves nothing for so long, while the broker is there, stops holding up its neighbours."""
+FINISH_SECONDS = 2.0
+"""What a lane gets to send the rest when its connection is disabled or removed."""
+
+log = logging.getLogger(__name__)
+
+
+class Lanes:
+    """All lanes of a site, by connection.
+
+    Args:
+        group: owns the lanes' tasks.
+        new_window: makes an empty window like the site's own; None: the site does not look for repeats.
+        on_moved: called when a lane has come further.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        front: Front,
+        sender: Sender,
+        telemetry: Telemetry,
+        settings: RouterSettings,
+        *,
+        group: asyncio.TaskGroup,
+        new_window: Callable[[], Window] | None,
+        on_moved: Callable[[], None],
+    ) -> None:
+        self._broker = broker
+        self._front = front
+        self._sender = sender
+        self._telemetry = telemetry
+        self._settings = settings
+        self._group = group
+        self._new_window = new_window
+        self._on_moved = on_moved
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._parked: dict[str, Cursor] = {}
+
+    def begin(self, rules: SiteRules, behind: Mapping[str, Mark]) -> None:
+        """Starts a lane for every connection; those that were behind begin where they were."""
+        for name, mark in behind.items():
+            cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps))
+            if name in rules.connections or name in rules.disabled:
+                self._parked[name] = cursor
+            else:
+                self._discard(name, cursor)
+        for connection in rules.connections.values():
+            self._start(connection)
+
+    async def apply(self, rules: SiteRules) -> None:
+        """Ends, changes and starts lanes; to be called between two frames."""
+        for name in [name for name in self._lanes if name not in rules.connections]:
+            await self._end(name, keep=name in rules.disabled)
+        for name in [name for name in self._parked if name not in rules.connections and name not in rules.disabled]:
+            self._discard(name, self._parked.pop(name))
+        for name, connection in rules.connections.items():
+            if name in self._lanes:
+                self._lanes[name].rules = connection
+            else:
+                self._start(connection)
+
+    def accepting(self) -> Iterator[Lane]:
+        """The lanes that the next frame is to be offered to."""
+        return (lane for lane in self._lanes.values() if lane.accepting)
+
+    async def make_room(self) -> None:
+        """Waits until every lane that accepts can take a frame; those that cannot in time accept no more."""
+        for lane in self._lanes.values():
+            while lane.accepting and lane.is_full:
+                refuses = lane.behind or lane.blocked
+                if refuses or (not await lane.wait_moved(STUCK_SECONDS) and self._broker.nc.is_connected):
+                    lane.fall_behind()
+
+    async def finish(self) -> None:
+        """Lets every lane send what it holds, but for those whose queue is full, and ends them all."""
+        for lane in self._lanes.values():
+            await lane.wait_idle()
+            if not lane.idle and not lane.behind:
+                lane.fall_behind()
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    def progress(self, stored: Cursor) -> tuple[Cursor, dict[str, Mark]]:
+        """Returns what is true now: up to where every frame is in every queue, and marks of the lanes that are short of it.
+
+        The position is a cursor whose `seq` is the last frame that is done. It is held back by lanes that are live, but never
+        goes back behind what is `stored`: a lane that has just gone live may be short of that, and has a mark until it is not.
+        """
+        position = Cursor(self._front.seq, self._front.at_seconds, self._front.events)
+        places = {name: lane.place() for name, lane in self._lanes.items()}
+        for name, place in places.items():
+            if not self._lanes[name].behind and place.seq <= position.seq:
+                position = Cursor(place.seq - 1, place.at_seconds, place.events_before)
+        if position.seq < stored.seq:
+            position = stored
+        behind = {name: _mark(place, position) for name, place in places.items() if place.seq <= position.seq}
+        behind.update({name: _mark(cursor, position) for name, cursor in self._parked.items()})
+        return position, behind
+
+    def _start(self, connection: ConnectionRules) -> None:
+        name = connection.name
+        lane = self._lanes[name] = Lane(
+            connection,
+            self._front,
+            self._sender,
+            self._telemetry,
+            max_frames=self._settings.pending_frames,
+            max_bytes=int(self._settings.pending_bytes),
+            cursor=self._unpark(name),
+            on_moved=self._on_moved,
+        )
+        self._tasks[name] = self._group.create_task(run_lane(lane, self._broker, self._new_window), name=f"lane-{name}")
+
+    async def _end(self, name: str, *, keep: bool) -> None:
+        """Lets a lane send what it holds, for a bounded time; what is left is kept for a connection that is only disabled."""
+        lane = self._lanes[name]
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await lane.wait_idle()
+        except TimeoutError:
+            log.warning("connection ends with frames left", extra={"connection": name})
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.wait([task])
+        del self._lanes[name]
+        self._telemetry.gauge("router_connection_stopped", 0, connection=name)
+        if lane.idle:
+            return
+        cursor = lane.place()
+        if keep:
+            cursor.gaps.append((self._front.seq + 1, None))
+            self._parked[name] = cursor
+        else:
+            self._discard(name, cursor)
+
+    def _unpark(self, name: str) -> Cursor | None:
+        """Returns where a connection left off that was disabled, or that was behind when the router stopped."""
+        cursor = self._parked.pop(name, None)
+        if cursor is not None:
+            cursor.gaps = [(first, self._front.seq if last is None else last) for first, last in cursor.gaps]
+        return cursor
+
+    def _discard(self, name: str, cursor: Cursor) -> None:
+        log.warning(
+            "connection was removed before it had caught up",
+            extra={"connection": name, "seq": cursor.seq, "events": self._front.events - cursor.events_before},
+        )
+
+
+def _mark(place: Cursor, position: Cursor) -> Mark:
+    return Mark(
+        seq=place.seq,
+        at_seconds=place.at_seconds,
+        owed=max(0, position.events_before - place.events_before),
+        gaps=list(place.gaps),
+    )
