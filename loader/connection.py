@@ -256,6 +256,7 @@ class _Run:
             self._context.telemetry.record(
                 "loader_latency_seconds", max(0.0, time.time() - chunk.oldest_at), connection=self._name
             )
+            self._context.telemetry.gauge("loader_last_load_seconds", time.time(), connection=self._name)
             loaded()
 
     async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:

@@ -18,12 +18,27 @@ SIGNS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow"
 
 
 async def apply_checked(
-    reach: Reach, document: dict[str, Any], resolved: dict[str, Any], screen: Screen, *, dry_run: bool = False
+    reach: Reach,
+    document: dict[str, Any],
+    resolved: dict[str, Any],
+    screen: Screen,
+    *,
+    dry_run: bool = False,
+    in_full: bool = True,
 ) -> tuple[Plan, int]:
-    """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow."""
+    """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow.
+
+    Args:
+        in_full: show every line of a project that is applied for the first time.
+
+    Raises:
+        Conflict: another project was applied meanwhile; nothing was changed.
+        NotConnected, SetupError: the broker does not answer or cannot hold it.
+    """
     async with open_broker(reach) as broker:
         made = await make_plan(broker, document, resolved)
-        show_changes(screen, made.changes)
+        if made.revision or dry_run or in_full:
+            show_changes(screen, made.changes)
         for path in inline_secrets(document):
             screen.note(f"warning: {path} holds a secret as plain text; write ${{NAME}} and set the variable", "yellow")
         if dry_run or (not made.changes and made.revision):

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from penstock.home import StackState
+from penstock.home import DEFAULT_HOME, StackState
 from penstock.letters import Filter, Group, Stored, find, group
 from penstock.metrics import Scrape, scrape_all, total
 from penstock.options import Setting
 from penstock.reach import Reach, open_broker
 from penstock.redeliver import current_project
 from penstock.sample import EVENTS, sample_events
-from penstock.screen import Screen
+from penstock.screen import Screen, typed_command
 from penstock.send import Sent, batches, send
 from penstock.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from shared.errors import SetupError
@@ -163,4 +165,8 @@ def _show_next_steps(screen: Screen, state: StackState, key: str) -> None:
         """-d '{"event": "Hello", "anonymousId": "me", "properties": {"n": 1}}'"""
     )
     for command in ("status", "tail --follow", "dead list", "dead show ID", "plan examples/shop/penstock.yaml"):
-        screen.say(f"  penstock {command} --home {state.home}")
+        screen.say(f"  {typed_command()} {command}{_home_option(state)}")
+
+
+def _home_option(state: StackState) -> str:
+    return "" if Path(state.home) == Path(DEFAULT_HOME).absolute() else f" --home {os.path.relpath(state.home)}"

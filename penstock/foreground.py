@@ -79,7 +79,7 @@ async def _apply(setting: Setting, state: StackState, file: Path) -> None:
     reach = Reach(setting.home, state.broker_url, state)
     document = read_document(file)
     resolved = check_document(document, reach.environment)
-    await apply_checked(reach, document, resolved, setting.screen)
+    await apply_checked(reach, document, resolved, setting.screen, in_full=False)
 
 
 async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:

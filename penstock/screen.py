@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from shared.errors import ConfigError, PenstockError
+from shared.errors import ConfigError
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for a width that is not there."""
@@ -130,10 +133,13 @@ class Screen:
             self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
-def warn_about(screen: Screen, errors: Iterable[PenstockError]) -> None:
-    """Prints what went wrong without ending the command."""
-    for error in errors:
-        screen.note(f"warning: {error}", "yellow")
+def typed_command() -> str:
+    """Returns what to type for `penstock` here: its path, where the environment it lives in is not active."""
+    beside = Path(sysconfig.get_path("scripts")) / "penstock"
+    found = shutil.which("penstock")
+    if (found and Path(found) == beside) or not beside.exists():
+        return "penstock"
+    return os.path.relpath(beside)
 
 
 def _console(*, stderr: bool) -> Console:

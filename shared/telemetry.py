@@ -100,6 +100,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("loader_waiting_frames", "gauge", "frames", "frames in a connection's queue", ("connection",)),
     Metric("loader_oldest_seconds", "gauge", "seconds", "age of the oldest event not loaded yet", ("connection",)),
+    Metric("loader_last_load_seconds", "gauge", "seconds", "when the last load was committed (epoch)", ("connection",)),
     Metric("loader_retry_rows_total", "counter", "rows", "rows put aside because their table fails", ("connection",)),
     Metric(
         "driver_errors_unknown_total",
