@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +39,9 @@ from shared.telemetry import Telemetry
 
 MOST_ROUNDS = 50
 """Rounds of one delivery before it starts over from the queue; each round buries, puts aside or learns something."""
+
+NAMED_ROUNDS = 2
+"""So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,8 @@ class Deliverer:
         self._live: dict[str, TableSchema | None] = {}
         self._proven: set[str] = set()
         """Tables that took rows in this session."""
+        self._refusals: Counter[str] = Counter()
+        """How often rows of which table were refused in the delivery under way."""
 
     async def deliver(self, work: Work) -> None:
         """Brings every event of the chunk to its end: into its tables, the dead letters, or aside.
@@ -77,6 +82,7 @@ class Deliverer:
             NotConnected, Transient, SetupError, Permanent: the destination as a whole does not work; nothing may be acknowledged.
         """
         batch = work.batch
+        self._refusals.clear()
         await self._bury(work, batch, batch.dead)
         for reason, count in batch.dropped.items():
             self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=reason)
@@ -124,7 +130,10 @@ class Deliverer:
 
     async def _leave_out(self, work: Work, batch: ShapedBatch, ready: Sequence[Ready], exc: RowsRejected) -> ShapedBatch:
         table = next(each for each in ready if each.load.table == exc.table)
-        words = dict(exc.rows) or await refused_rows(self._session, table)
+        words = dict(exc.rows)
+        self._refusals[exc.table] += 1
+        if not words or self._refusals[exc.table] > NAMED_ROUNDS:
+            words = await refused_rows(self._session, table, words)
         if not words:
             # the destination refused the whole and takes every part: nothing to name, so it is no matter of rows
             raise Transient(f"{exc} (no single row is refused)") from exc

@@ -1,40 +1,78 @@
-"""Finds the rows a destination refuses when it does not say which: by halves, tried and taken back.
+"""Finds the rows a destination refuses when it does not name them all: by trying parts and taking them back.
 
-With `n` rows and `k` bad ones this costs about `k · log2(n)` probes of shrinking size. It is bounded: beyond `MOST_PROBES` the rows of
-the parts that are still refused are named together, each with the destination's words for its part.
+A part that is refused without a name is halved; one that is refused by name is tried again on both sides of the named rows. With
+`n` rows and `k` bad ones this costs about `k · log2(n)` probes of shrinking size, `2 · k` where the destination names one at a
+time. No row is called bad because its neighbours are. The one bound is for a table that takes nothing at all: when the first
+`MOST_PROBES` probes all fail, and so does every row of a sample of the rest, the rest is named without trying each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
 
 from loader.contract import Session
 from loader.fit import Ready
 from shared.errors import RowsRejected
 
 MOST_PROBES = 400
+SAMPLE = 200
 
 
-async def refused_rows(session: Session, ready: Ready) -> dict[int, str]:
+async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] | None = None) -> dict[int, str]:
     """Returns the refused rows of a table by their index, with the destination's words; empty when every row passes alone.
+
+    Args:
+        known: rows the destination named already.
 
     Raises:
         NotConnected, Transient, SetupError: the search cannot go on.
     """
-    refused: dict[int, str] = {}
-    parts: list[list[int]] = [list(range(ready.load.rows.num_rows))]
-    probes = 0
+    refused = dict(known or {})
+    parts = _around(range(ready.load.rows.num_rows), refused)
+    probes, passed = 0, False
     while parts:
         part = parts.pop()
-        try:
-            await session.probe([ready.part(part).load])
-        except RowsRejected as exc:
-            if exc.rows:  # it names them after all: their indexes are within the part
-                refused.update({part[row]: why for row, why in exc.rows.items()})
-                rest = [index for place, index in enumerate(part) if place not in exc.rows]
-                parts.extend([rest] if rest else [])
-            elif len(part) == 1 or probes >= MOST_PROBES:
-                refused.update(dict.fromkeys(part, exc.message))
-            else:
-                middle = len(part) // 2
-                parts.extend([part[middle:], part[:middle]])
+        refusal = await _probe(session, ready, part)
         probes += 1
+        if refusal is None:
+            passed = True
+            continue
+        if refusal.rows:
+            named = {part[row]: why for row, why in refusal.rows.items()}
+            refused.update(named)
+            parts.extend(_around(part, named))
+        elif len(part) == 1:
+            refused[part[0]] = refusal.message
+        else:
+            middle = len(part) // 2
+            parts.extend([part[middle:], part[:middle]])
+        if probes == MOST_PROBES and not passed and not await _any_passes(session, ready, parts):
+            refused.update({row: refusal.message for rest in parts for row in rest})
+            break
     return refused
+
+
+async def _probe(session: Session, ready: Ready, part: Sequence[int]) -> RowsRejected | None:
+    try:
+        await session.probe([ready.part(part).load])
+    except RowsRejected as exc:
+        return exc
+    return None
+
+
+async def _any_passes(session: Session, ready: Ready, parts: Sequence[Sequence[int]]) -> bool:
+    rows = [row for part in parts for row in part]
+    for row in rows[:: max(1, len(rows) // SAMPLE)]:
+        if await _probe(session, ready, [row]) is None:
+            return True
+    return False
+
+
+def _around(part: Sequence[int], named: Collection[int]) -> list[Sequence[int]]:
+    """Returns the rows behind the last named one and those before it, the latter last; destinations stop at the first they refuse."""
+    left = [row for row in part if row not in named]
+    if not named:
+        return [left] if left else []
+    last = max(named)
+    sides = [[row for row in left if row > last], [row for row in left if row < last]]
+    return [side for side in sides if side]

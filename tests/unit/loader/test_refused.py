@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loader.contract import Session, TableLoad
 from loader.fit import Ready
-from loader.refused import MOST_PROBES, refused_rows
+from loader.refused import MOST_PROBES, SAMPLE, refused_rows
 from shared.errors import RowsRejected
 
 
@@ -54,4 +54,18 @@ async def test_one_bad_row_among_many_costs_few_probes() -> None:
 async def test_the_search_is_bounded_when_every_row_is_bad(rows: int) -> None:
     session = Silent(set(range(rows)), naming=False)
     assert len(await refused_rows(cast("Session", session), ready(rows))) == rows
-    assert session.probes <= 2 * MOST_PROBES
+    assert session.probes <= MOST_PROBES + 2 * SAMPLE
+
+
+@pytest.mark.parametrize("naming", [True, False])
+async def test_no_good_row_is_called_bad_however_many_are(naming: bool) -> None:
+    bad = set(range(700)) | set(range(701, 3000, 3))
+    session = Silent(bad, naming)
+    assert set(await refused_rows(cast("Session", session), ready(3000))) == bad
+
+
+async def test_rows_named_one_at_a_time_cost_two_probes_each() -> None:
+    bad = set(range(0, 4000, 100))
+    session = Silent(bad, naming=True)
+    assert set(await refused_rows(cast("Session", session), ready(4000), {0: "out of range"})) == bad
+    assert session.probes <= 2 * len(bad) + 1
