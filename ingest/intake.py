@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -49,7 +49,8 @@ _decode_identified = msgspec.json.Decoder(_Identified).decode
 class Sender(NamedTuple):
     """What a transport knows of who sends."""
 
-    peer: str | None
+    peer: Callable[[], str | None]
+    """Asks the socket; only requests with browser keys pay for it."""
     headers: Mapping[str, str]
 
 
@@ -172,7 +173,7 @@ class Intake:
         headers = sender.headers
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
-            address = client_address(sender.peer, headers, self.trusted)
+            address = client_address(sender.peer(), headers, self.trusted)
             user_agent = headers.get("user-agent")
             if user_agent:
                 agent, bot = self._read_agent(user_agent)
