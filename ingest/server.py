@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -126,34 +127,36 @@ class EdgeServer:
         return self._respond(request, reply, match.protocol.NAME, site)
 
     async def _process(self, request: web.BaseRequest, match: Match, query: str) -> tuple[Reply, str | None]:
+        if request.method != "POST":
+            return await self._judge(self._ask(request, match, query, b""), request, match)
+        held = _Held(self)
+        try:
+            body = await self._read(request, self._request_limit(request, match, query), held)
+            if isinstance(body, Refusal):
+                return self._refuse(self._ask(request, match, query, b""), match, body)
+            return await self._judge(self._ask(request, match, query, body), request, match)
+        finally:
+            self.body_bytes -= held.bytes
+
+    def _ask(self, request: web.BaseRequest, match: Match, query: str, body: bytes) -> HttpRequest:
         headers: Mapping[str, str] = request.headers
         authority = headers.get("host", "")
-        asked = HttpRequest(
+        return HttpRequest(
             request.method,
             match.route,
             match.params,
             _parse_query(query) if query else _NO_QUERY,
             headers,
-            b"",
+            body,
             _host_name(authority),
-            self._base_url(request, authority) if request.method == "GET" else "",
+            "" if body else self._base_url(request, authority),
         )
-        if request.method == "POST":
-            held = _Held(self)
-            try:
-                body = await self._read(request, self._request_limit(asked, match), held)
-                if isinstance(body, Refusal):
-                    return self._refuse(asked, match, body)
-                return await self._judge(asked._replace(body=body), request, match)
-            finally:
-                self.body_bytes -= held.bytes
-        return await self._judge(asked, request, match)
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
         headers = request.headers
         asked = HttpRequest("GET", path, NO_PARAMS, _parse_query(query), headers, b"", _host_name(headers.get("host", "")), "")
         try:
-            return await sockets.serve(request, asked, Sender(_peer(request), headers))
+            return await sockets.serve(request, asked, Sender(partial(_peer, request), headers))
         except web.HTTPException as exc:  # no valid handshake
             return self._respond(request, _as_reply(Refusal(exc.status, "bad_handshake", exc.text or exc.reason)), "none", None)
 
@@ -166,7 +169,7 @@ class EdgeServer:
             return self._refuse(asked, match, parsed)
         site = parsed.admission.site
         try:
-            result = await self._intake.accept(parsed, Sender(_peer(request), asked.headers), protocol.NAME)
+            result = await self._intake.accept(parsed, Sender(partial(_peer, request), asked.headers), protocol.NAME)
         except Transient as exc:
             log.debug("request not accepted", extra={"site": site, "error": str(exc)})
             result = Refusal(
@@ -186,12 +189,12 @@ class EdgeServer:
         self._intake.telemetry.count("ingest_requests_refused_total", code=refusal.code)
         return match.protocol.reply(asked, refusal), refusal.site
 
-    def _request_limit(self, asked: HttpRequest, match: Match) -> int:
+    def _request_limit(self, request: web.BaseRequest, match: Match, query: str) -> int:
         """The site's limit where its key stands outside the body, else the largest of any site."""
         keys = self._intake.keys
         if keys.smallest_request == keys.largest_request:
             return keys.largest_request
-        found = match.protocol.credentials(asked)
+        found = match.protocol.credentials(self._ask(request, match, query, b""))
         admission = keys.admit(found) if found else None
         if isinstance(admission, tuple):
             return int(admission[0].limits.request_bytes)
