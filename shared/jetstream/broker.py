@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from shared.errors import NotConnected
+from shared.jetstream.client import HearingClient
 from shared.jetstream.publisher import Publisher
 
 PENDING_BYTES = 16 * 1024 * 1024
@@ -80,7 +81,7 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None)
     async def failed(exc: Exception) -> None:
         log.debug("nats client error", extra={"error": str(exc)})
 
-    nc = Client()
+    nc = HearingClient()
     servers = [server.strip() for server in url.split(",")]
     try:
         async with asyncio.timeout(patience_seconds):

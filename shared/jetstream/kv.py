@@ -1,7 +1,7 @@
 """Key-value buckets: get, compare-and-set, delete, list and watch, on plain JetStream messages (layout: NATS ADR-8).
 
-Every write carries a message id of its own, so that a write whose acknowledgement was lost and which is sent again is not taken
-for somebody else's change. A revision is the sequence in the bucket's stream: it only ever grows, also over deletions, which is
+Every write carries a message id of its own. The server looks at the expected revision before it looks for repeats, so a write whose
+acknowledgement was lost and which is sent again is refused by its own first copy; the id then tells that it was ours. A revision is the sequence in the bucket's stream: it only ever grows, also over deletions, which is
 what makes it a fencing token.
 """
 
@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import nats.errors
+from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
-from shared.errors import NotConnected
+from shared.errors import Conflict, NotConnected
 from shared.jetstream.broker import Broker
-from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_TTL
+from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader
 
 _OPERATION = "KV-Operation"
@@ -46,13 +47,8 @@ class Bucket:
         Raises:
             NotConnected: the broker does not answer.
         """
-        try:
-            message = await self._broker.js.get_last_msg(self._stream, self._prefix + key)
-        except NotFoundError:
-            return None
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot read key {key} of {self._stream}: {exc or type(exc).__name__}") from exc
-        if (message.headers or {}).get(_OPERATION):
+        message = await self._last(key)
+        if message is None or (message.headers or {}).get(_OPERATION):
             return None
         return Entry(key, message.data or b"", message.seq or 0)
 
@@ -80,9 +76,16 @@ class Bucket:
             headers[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(revision)
         if ttl_seconds is not None:
             headers[MSG_TTL] = f"{max(1, round(ttl_seconds))}s"
-        ack = await self._broker.publisher.publish(
-            self._prefix + key, value, msg_id=uuid.uuid4().hex, headers=headers, deadline_seconds=deadline_seconds
-        )
+        write = uuid.uuid4().hex
+        try:
+            ack = await self._broker.publisher.publish(
+                self._prefix + key, value, msg_id=write, headers=headers, deadline_seconds=deadline_seconds
+            )
+        except Conflict:
+            stored = await self._last(key)
+            if stored is None or (stored.headers or {}).get(MSG_ID) != write:
+                raise
+            return stored.seq or 0
         return ack.seq
 
     async def delete(self, key: str) -> None:
@@ -108,6 +111,14 @@ class Bucket:
             raise NotConnected(f"cannot list {self._stream}: {exc or type(exc).__name__}") from exc
         found = [await self.get(subject.removeprefix(self._prefix)) for subject in sorted(subjects or {})]
         return [entry for entry in found if entry is not None]
+
+    async def _last(self, key: str) -> RawStreamMsg | None:
+        try:
+            return await self._broker.js.get_last_msg(self._stream, self._prefix + key)
+        except NotFoundError:
+            return None
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot read key {key} of {self._stream}: {exc or type(exc).__name__}") from exc
 
     async def watch(self, pattern: str = ">") -> AsyncIterator[Entry]:
         """Yields the newest value of each key, then every change, for ever; survives reconnections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from shared.errors import Conflict
 from shared.jetstream import lease
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.jetstream.publisher import PubAck, Publisher
 from tests.support.nats import NatsServer
 
 DOCUMENT = {"sites": {"shop": {"keys": [{"id": "api", "secret": "${SECRET}"}]}}}
@@ -29,6 +31,32 @@ async def test_compare_and_set_refuses_a_stale_revision(broker: Broker) -> None:
     assert (entry.value, entry.revision) == (b"2", second)
     await bucket.delete("k")
     assert await bucket.get("k") is None
+
+
+class Forgetful:
+    """A publisher that loses the first answer and, as a publisher does then, sends the same bytes under the same id again."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, *arguments: Any, **options: Any) -> PubAck:
+        await self._publisher.publish(*arguments, **options)
+        return await self._publisher.publish(*arguments, **options)
+
+
+async def test_a_write_sent_again_because_its_answer_was_lost_is_not_taken_for_somebody_elses(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket(broker, topology.STATE_BUCKET)
+    monkeypatch.setattr(broker, "publisher", Forgetful(broker.publisher))
+    first = await bucket.put("k", b"1", revision=0)
+    second = await bucket.put("k", b"2", revision=first)
+    assert second == first + 1
+    with pytest.raises(Conflict):
+        await bucket.put("k", b"2", revision=first)
+    async with lease.hold(broker, "site.shop", "one", ttl_seconds=2) as held:
+        await asyncio.sleep(2.5)
+        assert not held.lost.is_set()
 
 
 async def test_a_second_holder_waits_and_gets_a_larger_epoch(broker: Broker) -> None:

@@ -1,0 +1,59 @@
+"""The client of nats-py, with every cancellation heard.
+
+Up to Python 3.11 `asyncio.wait_for`, which the client uses for every answer, returns the answer when the task is cancelled in the
+moment it arrives, and the cancellation is gone: the task goes on and whoever waits for its end waits for ever. That moment is no
+rare one: after a reconnection answers, lost leases and reconnecting readers come together. Publishing into a full buffer swallows
+cancellations on any version. So a call during which its task was cancelled ends as cancelled, whatever it returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
+from nats.aio.msg import Msg
+
+T = TypeVar("T")
+
+
+class HearingClient(Client):
+    """See the module. The calls that wait for the server or for room."""
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """As `Client.request`."""
+        return await _hearing(super().request(subject, payload, timeout, old_style, headers))
+
+    async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """As `Client.publish`."""
+        await _hearing(super().publish(subject, payload, reply, headers))
+
+    async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
+        """As `Client.flush`."""
+        await _hearing(super().flush(timeout))
+
+
+async def _hearing(call: Awaitable[T]) -> T:
+    task = asyncio.current_task()
+    if task is None:
+        return await call
+    before = task.cancelling()
+    try:
+        result = await call
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
