@@ -19,6 +19,9 @@ CHUNK_EVENTS = 20_000
 CHUNK_BYTES = 8 * 1024 * 1024
 """Packed bytes of frames in a chunk; bodies are about five times that."""
 
+CHUNK_BODY_BYTES = 64 * 1024 * 1024
+"""Unpacked bytes of bodies in a chunk: what a few hundred kilobytes of one repeated letter must not get around."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

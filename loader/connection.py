@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from loader.aside import Aside, aside_lane, read_aside
 from loader.batch import ShapedBatch
-from loader.collect import CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
+from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
 from loader.contract import Capabilities, Destination, LoadPlan, Session
 from loader.deliver import Deliverer, Work
 from loader.destinations import Destinations
@@ -50,6 +50,14 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
 
 log = logging.getLogger(__name__)
+
+
+class Shaped(NamedTuple):
+    """The first `frames` frames of a chunk as a batch, and those among them that cannot be read, with the reason."""
+
+    batch: ShapedBatch
+    frames: int
+    unreadable: list[tuple[Held, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,26 +282,32 @@ class _Run:
 
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
         for chunk in chunks(frames, self._plans.unfinished()):
-            events = sum(held.place.events for held in chunk)
-            if events <= INLINE_EVENTS:
-                batch, unreadable = self._shape_chunk(chunk)
-            else:
-                batch, unreadable = await gate.run(self._shape_chunk, chunk)
-            for held, why in unreadable:
-                await self._bury_unreadable(held.message, why)
-            places = [held.place for held in chunk]
-            plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
-            acks = [held.message.seq for held in chunk]
-            await self._ready.put(Chunk(Work(plan, batch), reader, acks, chunk[0].message.at_seconds))
+            while chunk:
+                if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
+                    shaped = self._shape_chunk(chunk)
+                else:
+                    shaped = await gate.run(self._shape_chunk, chunk)
+                for held, why in shaped.unreadable:
+                    await self._bury_unreadable(held.message, why)
+                part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
+                places = [held.place for held in part]
+                plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
+                acks = [held.message.seq for held in part]
+                await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds))
 
-    def _shape_chunk(self, chunk: list[Held]) -> tuple[ShapedBatch, list[tuple[Held, str]]]:
+    def _shape_chunk(self, chunk: list[Held]) -> Shaped:
+        """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
         unreadable: list[tuple[Held, str]] = []
+        frames = 0
         for held in chunk:
+            frames += 1
             try:
                 self._shaper.add(decode_frame(held.message.payload), held.place.seq, partial(self._loaded, held.place))
             except Permanent as exc:
                 unreadable.append((held, str(exc)))
-        return self._shaper.take(), unreadable
+            if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
+                break
+        return Shaped(self._shaper.take(), frames, unreadable)
 
     def _loaded(self, place: Place, table: str) -> int:
         """Returns the last sequence of the place's lane that needs no loading into `table` any more."""

@@ -111,7 +111,10 @@ class Deliverer:
                 failed[patch.table] = exc
         if failed:
             return await self._set_aside(work, batch, failed)
-        done = fitted.finish(patched)
+        try:
+            done = fitted.finish(patched)
+        except TableChanged:  # somebody else patched it meanwhile: `_live` has what they made of it
+            return batch
         await self._bury(work, done.batch, done.dead)
         batch, ready = done.batch, list(done.ready)
         if not ready:

@@ -263,3 +263,21 @@ async def test_files_of_a_plan_are_written_once_over_a_kill(running: Stack, tmp_
             msgspec.json.decode(line)["message_id"] for file in lake.rglob("*.ndjson") for line in file.read_bytes().splitlines()
         ]
         assert sorted(found) == sorted(f"{seq:02}-{index}" for seq in range(1, 41) for index in range(5))
+
+
+async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_bounded_parts(
+    postgres: PostgresServer, running: Stack
+) -> None:
+    schema = "unpacked"
+    await start(running, project(postgres, schema))
+    running.kill("loader")
+    async with connect(running.nats.url, "test") as broker:
+        wanted: list[str] = []
+        for seq in range(1, 41):
+            fat = events(*(f"{seq:02}-{number:02}" for number in range(25)), text="a" * 200_000)
+            wanted += [each["messageId"] for each in fat]
+            await put(broker, seq, fat)
+        running.start("loader")
+        await drained(broker)
+        assert await ids(postgres, schema) == wanted
+        assert running.metric("loader", "loader_loads_total", result="committed") >= 3
