@@ -1,8 +1,9 @@
 """The whole path, from HTTP to committed rows: `python -m bench.path [--destination postgres|duckdb] [--events N] …`.
 
-Prints events/s from the first request to the last committed row, CPU seconds per million events by process, peak memory, and the
-ratio to a bare COPY of the same rows where the destination is Postgres. `--rate` measures latency in stream mode instead;
-`--backlog` fills the queue first and then measures the loader alone; `--idle` measures what nothing costs.
+Prints events/s from the first request to the last committed row, CPU seconds per million events by process and peak memory, and
+holds the rows in Postgres against what was sent. `--rate` measures latency in stream mode instead; `--backlog` fills the queue first
+and then measures the loader alone; `--idle` measures what nothing costs. The ceiling of the last step, a bare COPY of the same rows, is
+in `bench/destinations.py`; that of the first, a bare handler, in `bench/edge.py`.
 """
 
 from __future__ import annotations
@@ -132,6 +133,9 @@ def run(arguments: argparse.Namespace) -> None:
             seconds = time.monotonic() - began
             title += " backlog"
         report(title, arguments.events, seconds, meter, extra)
+        if server is not None and arguments.layout == "single_table":
+            rows, distinct = psql(server, "select count(*), count(distinct message_id) from events").split("|")
+            print(f"  in the table: {int(rows):,} rows, {int(distinct):,} distinct of {arguments.events:,} sent")
         if arguments.rate and server is not None:
             print_latency(server)
 
@@ -142,8 +146,12 @@ def print_latency(server: PostgresServer) -> None:
         "select percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from pg_xact_commit_timestamp(xmin) - received_at))"
         " from events where received_at > (select min(received_at) + interval '2 seconds' from events)"
     )
-    answer = subprocess.run(["psql", server.dsn(), "-Atc", query], capture_output=True, text=True, check=False)
-    print(f"  accepted → committed, p50 and p99 in seconds: {(answer.stdout or answer.stderr).strip()}")
+    print(f"  accepted → committed, p50 and p99 in seconds: {psql(server, query)}")
+
+
+def psql(server: PostgresServer, query: str) -> str:
+    """Returns what a query answers, as text."""
+    return subprocess.run(["psql", server.dsn(), "-Atc", query], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:

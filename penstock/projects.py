@@ -114,7 +114,18 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):
             problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
+        problems.extend(_check_mode(document, name, connection))
     return problems
+
+
+def _check_mode(document: Mapping[str, Any], name: str, connection: Mapping[str, Any]) -> list[Problem]:
+    destination = dict(_entries(document, "destinations")).get(str(connection.get("destination")))
+    type_name = destination.get("type") if destination else None
+    if connection.get("mode") != "stream" or type_name not in registry.destination_types():
+        return []
+    if registry.plugin(str(type_name)).CAPABILITIES.stream:
+        return []
+    return [Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")]
 
 
 def _problems_of(call: Callable[[], object]) -> list[Problem]:

@@ -96,10 +96,17 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         default_factory=lambda: Duration(300)
     )
     max_rows: Annotated[int, Meta(ge=1, le=10_000_000, description="events in a batch")] = 100_000
-    max_bytes: Annotated[ByteSize, Meta(description="bytes of event bodies in a batch")] = field(
-        default_factory=lambda: ByteSize(64 * 1024 * 1024)
-    )
-    threads: Annotated[int, Meta(ge=1, le=16, description="tables loaded in parallel where the destination can")] = 1
+    max_bytes: Annotated[
+        ByteSize, Meta(description="bytes that wait for a batch, packed as they travel (about a fifth of the events' JSON)")
+    ] = field(default_factory=lambda: ByteSize(64 * 1024 * 1024))
+    threads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=16,
+            description="tables loaded at once by destinations that load them one by one; DuckDB, Postgres and local load all tables of a batch together",
+        ),
+    ] = 1
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

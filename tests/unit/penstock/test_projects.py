@@ -82,3 +82,13 @@ def test_a_secret_written_into_the_file_is_stored_as_its_hash_only() -> None:
     assert kept["sites"]["shop"]["keys"][1]["secret"] == "${SECRET}"
     # and what is given back can be applied again
     assert check_document(kept, {"SECRET": "x"}) == check_document(document, {"SECRET": "x"})
+
+
+def test_a_stream_into_files_is_refused_with_what_to_write() -> None:
+    document: dict[str, Any] = {
+        "sites": {"shop": {"keys": [{"id": "k"}]}},
+        "destinations": {"lake": {"type": "local", "path": "/tmp/lake"}},
+        "connections": {"c": {"site": "shop", "destination": "lake", "mode": "stream"}},
+    }
+    with pytest.raises(ConfigError, match="takes batches only; write mode: batch"):
+        check_document(document, {})
