@@ -226,7 +226,7 @@ class Intake:
             )
             for reject in parsed.rejects
         ]
-        await bury(self._outlet, "ingest", site, letters, f"dead-{identity or origin}")
+        await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}")
 
 
 def _identity(parsed: Parsed) -> str | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ingest.journal import Record
 from ingest.spool import Spool
-from shared.errors import Transient
+from shared.errors import NotConnected, Transient
 from shared.telemetry import Telemetry
 
 
@@ -41,46 +41,49 @@ class Outlet:
         self._deadline_seconds = deadline_seconds
         self._spool_after_seconds = spool_after_seconds
 
-    async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int) -> None:
+    async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float = 0.0) -> None:
         """Publishes a frame of `events` events.
+
+        Args:
+            waited_seconds: how much of the deadline is gone. A frame that waited it out behind others is not tried at all, so
+                that what its requests are told, that nothing was stored, is certain.
 
         Raises:
             NotConnected, Transient, QueueFull: not known to be stored.
             Permanent: the broker can never take it.
         """
         self._telemetry.record("ingest_frame_events", events)
-        await self._send(Record(subject, msg_id, events, payload))
+        await self._send(Record(subject, msg_id, events, payload), waited_seconds)
 
     async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> None:
         """Publishes anything else; raises as `send_frame` does."""
-        await self._send(Record(subject, msg_id or "", 0, payload))
+        await self._send(Record(subject, msg_id or "", 0, payload), 0.0)
 
     async def publish_stored(self, record: Record) -> None:
         """Publishes a record of the journal; for `Spool.empty`."""
-        await self._publisher.publish(
-            record.subject, record.payload, msg_id=record.msg_id or None, deadline_seconds=self._deadline_seconds
-        )
+        await self._publish(record, self._deadline_seconds)
 
-    async def _send(self, record: Record) -> None:
+    async def _send(self, record: Record, waited_seconds: float) -> None:
         spool = self._spool
         if spool is None:
-            await self.publish_stored(record)
+            await self._publish(record, self._deadline_seconds - waited_seconds)
             return
         if not spool.backlog or not await self._store(spool, record):
             try:
-                await self._publisher.publish(
-                    record.subject,
-                    record.payload,
-                    msg_id=record.msg_id or None,
-                    deadline_seconds=self._spool_after_seconds,
-                )
+                await self._publish(record, self._spool_after_seconds - waited_seconds)
             except Transient:
-                await self._store(spool, record, always=True)
+                if not await self._store(spool, record):
+                    await self.publish_stored(record)
 
-    async def _store(self, spool: Spool, record: Record, *, always: bool = False) -> bool:
+    async def _publish(self, record: Record, deadline_seconds: float) -> None:
+        if deadline_seconds <= 0:
+            raise NotConnected(f"the broker took nothing on {record.subject} in time")
+        await self._publisher.publish(
+            record.subject, record.payload, msg_id=record.msg_id or None, deadline_seconds=deadline_seconds
+        )
+
+    async def _store(self, spool: Spool, record: Record) -> bool:
         stored = await spool.store(record)
         if stored:
             self._telemetry.count("ingest_events_spooled_total", record.events, site=record.subject.split(".")[1])
-        elif always:
-            await self.publish_stored(record)
         return stored

@@ -28,8 +28,8 @@ from shared.topology import events_subject
 HEAD_BYTES = 200
 """What an event holds in memory beside its body, about."""
 
-Send = Callable[[str, bytes, str, int], Awaitable[None]]
-"""(subject, payload, msg_id, events): returns when the payload is durable."""
+Send = Callable[[str, bytes, str, int, float], Awaitable[None]]
+"""(subject, payload, msg_id, events, seconds its first event has waited already): returns when the payload is durable."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class _Filling:
     bodies: list[bytes] = field(default_factory=list)
     tickets: list[_Ticket] = field(default_factory=list)
     size: int = 0
+    since: float = 0.0
+    """When its first event came, in the loop's time."""
 
 
 class Packer:
@@ -146,7 +148,8 @@ class Packer:
         failure: Exception | None = None
         try:
             payload = encode_frame(pack(lane.site, filling.requests, filling.heads, filling.bodies))
-            await self._send(lane.subject, payload, self._frame_id(), len(filling.heads))
+            waited = self._loop.time() - filling.since
+            await self._send(lane.subject, payload, self._frame_id(), len(filling.heads), waited)
         except asyncio.CancelledError:
             self._settle(filling, Transient("the service is stopping"))
             raise
@@ -191,6 +194,8 @@ class _Lane:
         position, count = 0, len(heads)
         while position < count:
             filling = self._filling
+            if not filling.heads:
+                filling.since = self._loop.time()
             if not position and count + len(filling.heads) <= self._settings.max_events and size <= self._room():
                 end, taken = count, size
             else:

@@ -36,7 +36,7 @@ def main() -> None:
         sys.stderr.write(f"ingest: {exc}\n")
         raise SystemExit(EXIT_CONFIG) from exc
     if settings.processes == 1 or os.environ.get(IS_CHILD):
-        run_service("ingest", service.run)
+        run_service("ingest", service.run, needs_broker=False)
         return
     if settings.port == 0:
         sys.stderr.write(f"ingest: {PREFIX}PORT: several processes need a port to share, not 0\n")

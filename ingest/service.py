@@ -76,7 +76,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             read_place=read_place,
             trusted=trusted,
             keep_headers=settings.keep_headers,
-            largest_event=context.broker.nc.max_payload - HEADROOM_BYTES,
+            largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
             share=1 / settings.processes,
         )
         holder.append(intake)

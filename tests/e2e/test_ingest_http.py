@@ -353,3 +353,31 @@ async def test_settings_are_readable_by_pages_of_any_origin(nats: NatsServer, br
             assert settings["apiHost"] == f"127.0.0.1:{edge.port}/v1"
         async with session.get(f"{edge.url}/v1/projects/nobody/settings", headers=headers) as answer:
             assert (answer.status, (await answer.json())["code"]) == (401, "unknown_key")
+
+
+async def test_more_bytes_than_may_wait_for_the_broker_are_refused_with_503(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, inflight_bytes=20_000, deadline=3.0) as edge, browser() as session:
+        nats.kill()
+        body = json.dumps({"batch": [track(f"m{n}", filler="x" * 500) for n in range(15)]})
+
+        async def send() -> str:
+            async with session.post(f"{edge.url}/v1/batch", data=body, headers=KEY) as answer:
+                assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
+                return str((await answer.json())["message"])
+
+        messages = await asyncio.gather(*(send() for _ in range(6)))
+        assert sum("the limit is 20000" in message for message in messages) == 5
+        nats.start()
+
+
+async def test_more_requests_than_the_limit_are_refused_with_503(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, max_requests=3, linger=0.3, window=1) as edge, browser() as session:
+        await post(edge, "/v1/track", track("first"))  # the next frame lingers
+
+        async def send(number: int) -> int:
+            async with session.post(f"{edge.url}/v1/track", json=track(f"m{number}"), headers=KEY) as answer:
+                assert answer.status == 200 or (await answer.json())["code"] == "overloaded"
+                return answer.status
+
+        statuses = await asyncio.gather(*(send(n) for n in range(10)))
+        assert sorted(statuses) == [200] * 3 + [503] * 7

@@ -21,6 +21,7 @@ class Broker:
         self.frames: list[Frame] = []
         self.subjects: list[str] = []
         self.ids: list[str] = []
+        self.waited: list[float] = []
         self.durable: set[str] = set()
         self.failing: set[int] = set()
         self.under_way = 0
@@ -28,13 +29,14 @@ class Broker:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def send(self, subject: str, payload: bytes, msg_id: str, events: int) -> None:
+    async def send(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float) -> None:
         frame = decode_frame(payload)
         assert len(frame) == events
         number = len(self.frames)
         self.frames.append(frame)
         self.subjects.append(subject)
         self.ids.append(msg_id)
+        self.waited.append(waited_seconds)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -279,3 +281,14 @@ async def test_under_random_load_failures_and_cancellations_every_promise_holds(
     check_frames(broker.frames)
     assert packer.held_bytes == 0
     assert broker.most_under_way <= 2 * limits.partitions
+
+
+async def test_a_frame_knows_how_long_it_waited_behind_others() -> None:
+    broker, numbers = Broker(), frame_ids()
+    async with open_packer(broker.send, lambda: f"f{next(numbers)}", settings(window=1, max_events=1)) as packer:
+        broker.gate.clear()
+        waiting = [packer.submit("shop", context(f"r{n}"), *events(f"r{n}", 1)) for n in range(3)]
+        await asyncio.sleep(0.05)
+        broker.gate.set()
+        await asyncio.gather(*waiting)
+    assert broker.waited[0] < 0.05 <= broker.waited[1] <= broker.waited[2]
