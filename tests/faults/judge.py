@@ -16,7 +16,6 @@ async def verify(
     places: Mapping[str, Place],
     *,
     seconds: float = 60.0,
-    gone: Iterable[str] = (),
     fates: Mapping[str, Mapping[str, Fate]] | None = None,
     but: Iterable[str] = (),
 ) -> None:
@@ -24,7 +23,6 @@ async def verify(
 
     Args:
         places: by connection; each is the place of that connection alone.
-        gone: ids whose rows somebody else took away.
         fates: by connection, where it is not what the books say.
         but: connections that need not be settled and are not looked at.
 
@@ -37,7 +35,7 @@ async def verify(
     for connection, place in places.items():
         if connection not in but:
             fate = (fates or {}).get(connection)
-            found = problems(books, await place.rows(), dead, connection=connection, gone=gone, fate=fate)
+            found = problems(books, await place.rows(), dead, connection=connection, fate=fate)
             wrong += [f"{connection}: {each}" for each in found]
     assert not wrong, "\n".join([*wrong, f"answers: {dict(books.statuses)}", *books.refused[:3]])
     assert books.acknowledged, "nothing was acknowledged, so nothing was tested"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_postgres
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import USER, PostgresServer
 
 
 class Place(Protocol):
@@ -26,16 +27,21 @@ class Place(Protocol):
 
 
 class Schema:
-    """A schema in Postgres."""
+    """A schema in Postgres.
 
-    def __init__(self, server: PostgresServer, name: str) -> None:
+    Args:
+        role: log in as this role, with the server's password; it must exist.
+    """
+
+    def __init__(self, server: PostgresServer, name: str, role: str = USER) -> None:
         self.server = server
         self.name = name
+        self._role = role
 
     @property
     def destination(self) -> dict[str, Any]:
         """See `Place`."""
-        return {"type": "postgres", "dsn": self.server.dsn(), "schema": self.name}
+        return {"type": "postgres", "dsn": self.server.dsn(user=self._role), "schema": self.name}
 
     async def rows(self) -> Rows:
         """See `Place`."""
@@ -96,6 +102,21 @@ class Schema:
         """Ends what `slow_down` began."""
         await self.run(f'DROP TRIGGER slow ON {{}}."{table}"')
 
+    async def drop(self, table: str, column: str) -> list[str]:
+        """Drops a table; returns one column of the rows it had at that moment."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            async with link.transaction():
+                name = f'"{self.name}"."{table}"'
+                await link.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+                rows = await link.fetch(f'SELECT "{column}" FROM {name}')
+                await link.execute(f"DROP TABLE {name}")
+                return [row[0] for row in rows]
+        finally:
+            await link.close()
+
     async def fetch(self, query: str) -> list[Any]:
         """Returns the first column of what a query finds; `{}` stands for the schema."""
         import asyncpg
@@ -122,3 +143,57 @@ class DuckSchema:
     async def rows(self) -> Rows:
         """See `Place`."""
         return await rows_in_duckdb(self.path, self.name)
+
+    async def run(self, *statements: str) -> None:
+        """Runs SQL, all in one transaction, as soon as nobody else has the file open."""
+        await self._write(statements)
+
+    async def drop(self, table: str, column: str) -> list[str]:
+        """Drops a table; returns one column of the rows it had."""
+        return await self._write([f'DROP TABLE "{self.name}"."{table}"'], f'SELECT "{column}" FROM "{self.name}"."{table}"')
+
+    async def has(self, table: str, seconds: float = 15.0) -> None:
+        """Waits until a table is there."""
+        async with asyncio.timeout(seconds):
+            while table not in await self.rows():
+                await asyncio.sleep(0.1)
+
+    async def _write(self, statements: Sequence[str], query: str = "SELECT 1", seconds: float = 15.0) -> list[str]:
+        import duckdb
+
+        def write() -> list[str]:
+            with duckdb.connect(str(self.path)) as link:
+                link.execute("BEGIN")
+                found = [row[0] for row in link.execute(query).fetchall()]
+                for statement in statements:
+                    link.execute(statement)
+                link.execute("COMMIT")
+                return found
+
+        ends_at = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                return await asyncio.to_thread(write)
+            except duckdb.IOException:
+                if asyncio.get_running_loop().time() > ends_at:
+                    raise
+                await asyncio.sleep(0.02)
+
+
+class Gathered:
+    """A place whose table `events` is taken apart behind the loader's back: what was renamed or taken away counts as well."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.taken: Counter[str] = Counter()
+        """Message ids of rows that were in a table when it was dropped."""
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return self._place.destination
+
+    async def rows(self) -> Rows:
+        """See `Place`; all tables whose name begins with `events` as one."""
+        found = await self._place.rows()
+        return {"events": sum((rows for table, rows in found.items() if table.startswith("events")), self.taken.copy())}

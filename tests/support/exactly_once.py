@@ -136,14 +136,12 @@ def problems(
     dead: Iterable[Dead],
     *,
     connection: str | None = None,
-    gone: Iterable[str] = (),
     fate: Mapping[str, Fate] | None = None,
 ) -> list[str]:
     """Compares what was promised with what is there; returns what is wrong, in words, nothing when all is right.
 
     Args:
         connection: leave out the dead letters of other connections; those of the edge always count.
-        gone: ids whose rows somebody else took away.
         fate: what becomes of events on this connection, where it is not what the books say.
     """
     letters: dict[str, list[Dead]] = defaultdict(list)
@@ -151,7 +149,6 @@ def problems(
         if connection is None or letter.connection in (None, connection):
             letters[letter.id].append(letter)
     fates = dict(books.fates) if fate is None else dict(fate)
-    away = set(gone)
     wrong: dict[str, list[str]] = defaultdict(list)
     for id_, promised in fates.items():
         times = {table: found[id_] for table, found in rows.items() if id_ in found}
@@ -163,9 +160,9 @@ def problems(
             if count > 1:
                 wrong[f"doubled in table {table}"].append(id_)
         for table in promised.tables:
-            if known and table not in times and not buried and id_ not in away:
+            if known and table not in times and not buried:
                 wrong[f"acknowledged and lost: not in table {table}, not in the dead letters"].append(id_)
-        if times and len(times) < len(promised.tables) and not known and id_ not in away:
+        if times and len(times) < len(promised.tables) and not known:
             wrong["in some of its tables only"].append(id_)
         if times and buried:
             wrong["in a table and in the dead letters"].append(id_)
