@@ -37,6 +37,9 @@ from shared.telemetry import Telemetry
 EXIT_CONFIG = 78
 """Exit code for wrong settings (sysexits.h EX_CONFIG): a supervisor need not try again at once."""
 
+PATIENCE_SECONDS = 3.0
+"""How long one that can do without the broker waits for it at the start."""
+
 _M_ARENA_MAX = -8
 """malloc.h of glibc."""
 
@@ -76,8 +79,13 @@ class ServiceContext:
 Main = Callable[[ServiceContext], Awaitable[None]]
 
 
-def run_service(name: str, main: Main) -> None:
-    """Runs a service until it is told to stop, and exits the process."""
+def run_service(name: str, main: Main, *, needs_broker: bool = True) -> None:
+    """Runs a service until it is told to stop, and exits the process.
+
+    Args:
+        needs_broker: False: where the broker is away at the start and the last good project is in the cache folder, `main` is called
+            all the same, and the connection is made when it can be.
+    """
     try:
         settings = read_settings(ServiceSettings)
     except ConfigError as exc:
@@ -86,7 +94,7 @@ def run_service(name: str, main: Main) -> None:
     logs.configure(name, settings.log_level, settings.log_format)
     wrong: list[ConfigError] = []
     try:
-        uvloop.run(_live(name, settings, main))
+        uvloop.run(_live(name, settings, main, needs_broker))
     except* ConfigError as failures:  # a group, because `main` runs beside other tasks
         wrong.extend(_leaves(failures))
     if wrong:
@@ -102,7 +110,7 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
             yield each
 
 
-async def _live(name: str, settings: ServiceSettings, main: Main) -> None:
+async def _live(name: str, settings: ServiceSettings, main: Main, needs_broker: bool) -> None:
     draining = asyncio.Event()
     task: asyncio.Task[None] | None = None
 
@@ -121,39 +129,61 @@ async def _live(name: str, settings: ServiceSettings, main: Main) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    task = asyncio.create_task(_serve(name, settings, main, draining), name=name)
+    task = asyncio.create_task(_serve(name, settings, main, draining, needs_broker), name=name)
     with contextlib.suppress(asyncio.CancelledError):
         await task
     log.info("stopped")
 
 
-async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asyncio.Event) -> None:
+async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asyncio.Event, needs_broker: bool) -> None:
     instance = f"{name}-{socket.gethostname()}-{os.getpid()}"
     health = Health()
     telemetry = Telemetry(name, settings)
     try:
         async with (
             admin_server(settings, health, telemetry) as port,
-            connect(settings.nats_url, instance) as broker,
+            connect(settings.nats_url, instance, wait=False) as broker,
             watch_config(broker, settings.cache_dir) as config,
         ):
-            await _ensure_topology(broker, settings, health)
+            health.bad("broker", _no_connection(settings))
+            late = await _wait_for_broker(broker, None if needs_broker or not config.loaded.is_set() else PATIENCE_SECONDS)
+            if not late:
+                await _ensure_topology(broker, settings, health)
             context = ServiceContext(name, instance, settings, broker, config, telemetry, health, draining)
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
             async with asyncio.TaskGroup() as group:
-                watch = group.create_task(_watch_broker(context))
+                tasks = [group.create_task(_watch_broker(context))]
+                if late:
+                    log.warning("the broker is away, going on with the last good project")
+                    tasks.append(group.create_task(_ensure_topology(broker, settings, health)))
                 _calm_memory()
                 try:
                     await main(context)
                 finally:
-                    watch.cancel()
+                    for task in tasks:
+                        task.cancel()
     finally:
         telemetry.shutdown()
 
 
+async def _wait_for_broker(broker: Broker, seconds: float | None) -> bool:
+    """Waits for the first connection; returns whether it is still missing after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await broker.connected.wait()
+    except TimeoutError:
+        return True
+    return False
+
+
+def _no_connection(settings: ServiceSettings) -> str:
+    return f"no connection to {settings.nats_url.split('@')[-1]}"
+
+
 async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: Health) -> None:
     while True:
+        await broker.connected.wait()
         try:
             return await topology.ensure(broker, settings.topology())
         except Exception as exc:  # noqa: BLE001  # whatever the broker says at start, it may pass: no leader yet, no room yet
@@ -168,7 +198,7 @@ async def _watch_broker(context: ServiceContext) -> None:
         if context.broker.nc.is_connected:
             context.health.good("broker")
         else:
-            context.health.bad("broker", f"no connection to {context.settings.nats_url.split('@')[-1]}")
+            context.health.bad("broker", _no_connection(context.settings))
         if context.config.current.revision != revision:
             revision = context.config.current.revision
             context.telemetry.gauge("config_revision", revision)

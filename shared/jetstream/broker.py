@@ -13,7 +13,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -37,7 +36,6 @@ class Broker:
         self.publisher = Publisher(nc)
         self._reconnected: set[Callable[[], None]] = set()
         self.connected = asyncio.Event()
-        self.connected.set()
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after each reconnection; returns a function that ends that."""
@@ -55,71 +53,81 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str, name: str, *, patience_seconds: float | None = None) -> AsyncIterator[Broker]:
+async def connect(url: str, name: str, *, patience_seconds: float | None = None, wait: bool = True) -> AsyncIterator[Broker]:
     """Opens the connection and closes it at the end.
 
     Args:
         url: one or more `nats://` addresses, separated by commas; user and password may stand in them.
         name: shown in the server's connection list.
         patience_seconds: how long to wait for the first connection; None: for ever.
+        wait: False: yield at once and connect meanwhile. Until `connected` is set only publishers, readers and watches may be
+            used; they wait.
 
     Raises:
         NotConnected: no server answered in time.
     """
-    broker: Broker | None = None
-
-    async def disconnected() -> None:
-        if broker is not None and not nc.is_closed:
-            broker._note_disconnect()
-            log.warning("broker connection lost")
-
-    async def reconnected() -> None:
-        if broker is not None:
-            log.info("broker connection restored")
-            broker._note_reconnect()
-
-    async def failed(exc: Exception) -> None:
-        log.debug("nats client error", extra={"error": str(exc)})
-
     nc = HearingClient()
-    servers = [server.strip() for server in url.split(",")]
-    try:
-        async with asyncio.timeout(patience_seconds):
-            while True:
-                try:
-                    await nc.connect(
-                        servers=servers,
-                        name=name,
-                        error_cb=failed,
-                        disconnected_cb=disconnected,
-                        reconnected_cb=reconnected,
-                        max_reconnect_attempts=-1,
-                        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # annotated int, used as seconds for sleep
-                        connect_timeout=2,
-                        ping_interval=2,
-                        max_outstanding_pings=3,
-                        pending_size=PENDING_BYTES,
-                        skip_subject_validation=True,
-                        allow_reconnect=True,
-                    )
-                    break
-                except (NatsError, OSError, nats.errors.NoServersError):
-                    await asyncio.sleep(0.25)
-    except TimeoutError as exc:
-        raise NotConnected(f"no NATS server answered at {_without_password(url)} within {patience_seconds:g} s") from exc
     broker = Broker(nc)
-    await broker.publisher.start()
-    watchdog = asyncio.create_task(_watch(broker), name="broker-watchdog")
+    tasks: list[asyncio.Task[None]] = []
     try:
+        if wait:
+            try:
+                async with asyncio.timeout(patience_seconds):
+                    await _establish(broker, url, name)
+            except TimeoutError as exc:
+                raise NotConnected(f"no NATS server answered at {_without_password(url)} within {patience_seconds:g} s") from exc
+        else:
+            tasks.append(asyncio.create_task(_establish(broker, url, name), name="broker-connect"))
+        tasks.append(asyncio.create_task(_watch(broker), name="broker-watchdog"))
         yield broker
     finally:
-        watchdog.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watchdog
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         broker.publisher.close()
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(2):
                 await nc.close()
+
+
+async def _establish(broker: Broker, url: str, name: str) -> None:
+    nc = broker.nc
+
+    async def disconnected() -> None:
+        if broker.connected.is_set() and not nc.is_closed:
+            broker._note_disconnect()
+            log.warning("broker connection lost")
+
+    async def reconnected() -> None:
+        log.info("broker connection restored")
+        broker._note_reconnect()
+
+    async def failed(exc: Exception) -> None:
+        log.debug("nats client error", extra={"error": str(exc)})
+
+    servers = [server.strip() for server in url.split(",")]
+    while True:
+        try:
+            await nc.connect(
+                servers=servers,
+                name=name,
+                error_cb=failed,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # annotated int, used as seconds for sleep
+                connect_timeout=2,
+                ping_interval=2,
+                max_outstanding_pings=3,
+                pending_size=PENDING_BYTES,
+                skip_subject_validation=True,
+                allow_reconnect=True,
+            )
+            break
+        except (NatsError, OSError):
+            await asyncio.sleep(0.25)
+    await broker.publisher.start()
+    broker._note_reconnect()
 
 
 async def _watch(broker: Broker) -> None:

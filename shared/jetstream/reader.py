@@ -195,6 +195,11 @@ class StreamReader:
     async def _rebuild(self, ends_at: float | None) -> bool:
         loop = asyncio.get_running_loop()
         while True:
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    await self._broker.connected.wait()
+            except TimeoutError:
+                return False
             await self._drop_consumer()
             self._broken = False
             try:
