@@ -26,6 +26,9 @@ from tests.support.router import Queue, frame, limit_queues, put, reading, routi
 
 SMALL = RouterSettings(pending_frames=4)
 
+# each frame is a synced write, and a busy disk takes its time
+pytestmark = pytest.mark.timeout(60)
+
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
@@ -309,7 +312,6 @@ async def test_events_created_anew_are_routed_from_their_first_frame_on_a_lane_o
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_a_broker_that_dies_and_comes_back_costs_time_only(broker: Broker, nats: NatsServer, telemetry: Telemetry) -> None:
     await limit_queues(broker, 8)
     accepted: list[str] = []

@@ -130,7 +130,7 @@ async def reading(broker: Broker, *names: str | Queue, pause_seconds: float = 0.
                 raise RuntimeError("reading a queue failed") from task.exception()
 
 
-async def until(condition: Callable[[], bool], timeout_seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
     """Waits until a condition holds."""
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
