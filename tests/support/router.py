@@ -133,7 +133,7 @@ async def reading(broker: Broker, *names: str | Queue, pause_seconds: float = 0.
 async def until(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
     """Waits until a condition holds."""
     async with asyncio.timeout(timeout_seconds):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
+        while not condition():  # what is waited for happens in another process
             await asyncio.sleep(0.01)
 
 
