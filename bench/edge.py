@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,78 @@ async def stored(nats: NatsServer) -> tuple[int, int]:
         return state.messages, events
 
 
-def measure(rounds: int, seconds: float, kinds: list[tuple[str, int, int]], settings: dict[str, str]) -> None:
-    """Prints a line per (kind, events a request)."""
+def measure(kind: str, per_request: int, connections: int, rounds: int, seconds: float, stand: Stand) -> dict[str, Any]:
+    """Runs one kind of request against the ceiling and the edge by turns; returns what it cost."""
+    options = {"kind": kind, "per_request": per_request, "connections": connections}
+    warm = volley(stand.port, requests=200, **options)
+    guess = volley(stand.bare_port, requests=2000 if per_request == 1 else 200, **options)
+    requests = max(connections, int(seconds * guess["requests"] / guess["seconds"]))
+    million = requests * per_request / 1e6
+    frames_before = asyncio.run(stored(stand.nats))[0]
+    turns: list[dict[str, float]] = []
+    acknowledged = (warm["requests"] - warm["refused"]) * per_request
+    for _ in range(rounds):
+        with Meter({"bare": stand.bare}) as bare_meter:
+            bare = volley(stand.bare_port, requests=requests, **options)
+        with Meter({"ingest": stand.ingest, "nats": stand.nats.pid}) as meter:
+            result = volley(stand.port, requests=requests, **options)
+        acknowledged += (result["requests"] - result["refused"]) * per_request
+        generator = result["cpu_seconds"] / meter.wall_seconds / (os.cpu_count() or 1)
+        turns.append(
+            {
+                "events_per_second": 1e6 * million / result["seconds"],
+                "bare_events_per_second": 1e6 * million / bare["seconds"],
+                "ratio": bare["seconds"] / result["seconds"],
+                "ingest_cpu_per_million": meter.costs["ingest"].cpu_seconds / million,
+                "nats_cpu_per_million": meter.costs["nats"].cpu_seconds / million,
+                "bare_cpu_per_million": bare_meter.costs["bare"].cpu_seconds / million,
+                "p50_ms": result["p50_ms"],
+                "p99_ms": result["p99_ms"],
+                "refused": result["refused"],
+                "peak_mb": meter.costs["ingest"].peak_mb,
+                "others_share": max(0.0, meter.others_share - generator),
+            }
+        )
+    found: dict[str, Any] = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    frames = asyncio.run(stored(stand.nats))[0] - frames_before
+    found |= {
+        "kind": kind,
+        "events_per_request": per_request,
+        "connections": connections,
+        "requests_per_round": requests,
+        "events_per_frame": rounds * requests * per_request / max(1, frames),
+        "cpu_ratio": found["bare_cpu_per_million"] / found["ingest_cpu_per_million"],
+        "acknowledged": int(acknowledged),
+    }
+    return found
+
+
+def words(found: dict[str, Any]) -> str:
+    """Returns a measurement for people."""
+    return (
+        "{kind}, {events_per_request} event(s) a request, {connections} connections, {requests_per_round:,} requests a round\n"
+        "  edge: {events_per_second:,.0f} events/s; CPU s per million events: ingest {ingest_cpu_per_million:.2f}, "
+        "broker {nats_cpu_per_million:.2f}; p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms; {events_per_frame:.0f} events a frame, "
+        "peak {peak_mb:.0f} MB, {refused:.0f} refused\n"
+        "  bare: {bare_events_per_second:,.0f} events/s; CPU s per million events: {bare_cpu_per_million:.2f}\n"
+        "  ratio of rates {ratio:.2f}, of CPU {cpu_ratio:.2f}; others used {others_share:.0%} of the machine"
+    ).format(**found)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What is measured: ports and process ids."""
+
+    nats: NatsServer
+    port: int
+    bare_port: int
+    ingest: int
+    bare: int
+
+
+@contextlib.contextmanager
+def stand(settings: dict[str, str]) -> Iterator[Stand]:
+    """Starts a broker, the edge and the ceiling."""
     with tempfile.TemporaryDirectory() as folder, nats_server(Path(folder)) as nats:
         asyncio.run(prepare(nats))
         port, bare_port = free_port(), free_port()
@@ -99,55 +170,7 @@ def measure(rounds: int, seconds: float, kinds: list[tuple[str, int, int]], sett
         with _process("ingest", **environment) as ingest, _process("bench.bare", str(bare_port)) as bare:
             _wait_for(port)
             _wait_for(bare_port)
-            acknowledged = 0
-            for kind, per_request, connections in kinds:
-                rates: list[float] = []
-                bare_rates: list[float] = []
-                cpu: list[float] = []
-                bare_cpu: list[float] = []
-                broker_cpu: list[float] = []
-                slowest: list[tuple[float, float]] = []
-                others: list[float] = []
-                peak = 0.0
-                options = {"kind": kind, "per_request": per_request, "connections": connections}
-                warm = volley(port, requests=200, **options)
-                acknowledged += int(warm["requests"] - warm["refused"]) * per_request
-                guess = volley(bare_port, requests=1000 if per_request == 1 else 100, **options)
-                requests = max(connections, int(seconds * guess["requests"] / guess["seconds"]))
-                frames_before = asyncio.run(stored(nats))[0]
-                for _ in range(rounds):
-                    with Meter({"bare": bare.pid}) as meter:
-                        result = volley(bare_port, requests=requests, **options)
-                    bare_rates.append(requests * per_request / result["seconds"])
-                    bare_cpu.append(1e6 * meter.costs["bare"].cpu_seconds / requests / per_request)
-                    with Meter({"ingest": ingest.pid, "nats": nats.pid}) as meter:
-                        result = volley(port, requests=requests, **options)
-                    if result["refused"]:
-                        print(f"  {result['refused']:.0f} requests were refused")
-                    acknowledged += int(result["requests"] - result["refused"]) * per_request
-                    rates.append(requests * per_request / result["seconds"])
-                    cpu.append(1e6 * meter.costs["ingest"].cpu_seconds / requests / per_request)
-                    broker_cpu.append(1e6 * meter.costs["nats"].cpu_seconds / requests / per_request)
-                    slowest.append((result["p50_ms"], result["p99_ms"]))
-                    others.append(meter.others_share - result["cpu_seconds"] / meter.wall_seconds / (os.cpu_count() or 1))
-                    peak = max(peak, meter.costs["ingest"].peak_mb)
-                frames = asyncio.run(stored(nats))[0] - frames_before
-                ratio = statistics.median(ours / theirs for ours, theirs in zip(rates, bare_rates, strict=True))
-                print(
-                    f"{kind}, {per_request} event(s) a request, {connections} connections, {requests} requests a round\n"
-                    f"  edge: {statistics.median(rates):,.0f} events/s, {statistics.median(cpu):.2f} CPU s per million events, "
-                    f"broker {statistics.median(broker_cpu):.2f}, "
-                    f"p50 {statistics.median(p50 for p50, _ in slowest):.1f} ms, p99 {statistics.median(p99 for _, p99 in slowest):.1f} ms, "
-                    f"{rounds * requests * per_request / max(1, frames):.0f} events a frame, peak {peak:.0f} MB\n"
-                    f"  bare: {statistics.median(bare_rates):,.0f} events/s, {statistics.median(bare_cpu):.2f} CPU s per million events\n"
-                    f"  ratio of rates {ratio:.2f}, of CPU {statistics.median(bare_cpu) / statistics.median(cpu):.2f}; "
-                    f"others used {100 * max(0.0, statistics.median(others)):.0f} % of the machine",
-                    flush=True,
-                )
-            frames, events = asyncio.run(stored(nats))
-            print(f"{events:,} events in {frames:,} frames are stored, {acknowledged:,} were acknowledged")
-            if events != acknowledged:
-                raise SystemExit("the stream does not hold what was acknowledged")
+            yield Stand(nats, port, bare_port, ingest.pid, bare.pid)
 
 
 def main() -> None:
@@ -160,13 +183,28 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the edge, PENSTOCK_INGEST_…"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     kinds = [("flat", 1, 256), ("flat", 100, 16)]
     if arguments.mixed:
         kinds.append(("mixed", 100, 16))
     if arguments.only:
         kinds = [each for each in kinds if each[1] == arguments.only]
-    measure(arguments.rounds, arguments.seconds, kinds, dict(each.split("=", 1) for each in arguments.set))
+    results = []
+    with stand(dict(each.split("=", 1) for each in arguments.set)) as running:
+        for kind, per_request, connections in kinds:
+            found = measure(kind, per_request, connections, arguments.rounds, arguments.seconds, running)
+            results.append(found)
+            if not arguments.json:
+                print(words(found), flush=True)
+        frames, events = asyncio.run(stored(running.nats))
+    acknowledged = sum(found["acknowledged"] for found in results)
+    if arguments.json:
+        print(msgspec.json.encode({"results": results, "stored": events, "acknowledged": acknowledged}).decode())
+    else:
+        print(f"{events:,} events in {frames:,} frames are stored, {acknowledged:,} were acknowledged")
+    if events != acknowledged:
+        raise SystemExit("the stream does not hold what was acknowledged")
 
 
 if __name__ == "__main__":

@@ -130,6 +130,8 @@ class Intake:
             return refusal
         context = self._context(parsed, sender, protocol)
         if context is None:
+            if self.sites[site].site.bots == "refuse":
+                return Refusal(403, "bot_refused", "this site takes no events of bots", site=site)
             return Accepted(0, dropped=DropReason.BOT)
         future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
         try:
@@ -165,7 +167,7 @@ class Intake:
         return None
 
     def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:
-        """Returns what is known of the request; None where the site drops it."""
+        """Returns what is known of the request; None where the site takes nothing of the bot that sent it."""
         admission = parsed.admission
         received_at = time.time_ns() // 1000
         ip = user_agent = agent = place = None
@@ -181,7 +183,7 @@ class Intake:
                 place = self._read_place(address)
             if desk is not None:
                 ip = treat_address(address, desk.site.ip)
-                if bot and desk.site.bots == "drop":
+                if bot and desk.site.bots != "keep":
                     return None
         kept = {name: value for name in self._keep_headers if (value := headers.get(name))} if self._keep_headers else None
         return RequestContext(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from ingest.address import parse_networks
 from ingest.client import agent_reader, place_reader
@@ -33,6 +34,8 @@ HEADROOM_BYTES = 256 * 1024
 
 GRACE = 0.6
 """Part of the drain period that requests under way have; the rest is for frames and the journal."""
+
+Start = Callable[[Coroutine[Any, Any, None], str], None]
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +61,11 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             deadline_seconds=float(settings.deadline),
             spool_after_seconds=float(settings.spool_after),
         )
-        group = await stack.enter_async_context(_background())
+        start = await stack.enter_async_context(_background())
         if spool is not None:
-            group.append(asyncio.create_task(spool.empty(outlet.publish_stored), name="ingest-spool"))
-            group.extend(
-                asyncio.create_task(_empty_orphan(folder, outlet), name=f"ingest-spool-{folder.name}")
-                for folder in _orphans(settings)
-            )
+            start(spool.empty(outlet.publish_stored), "ingest-spool")
+            for folder in _orphans(settings):
+                start(_empty_orphan(folder, outlet), f"ingest-spool-{folder.name}")
         holder: list[Intake] = []
         packer = await stack.enter_async_context(open_packer(outlet.send_frame, lambda: holder[0].frame_id(), settings.packer()))
         intake = Intake(
@@ -80,8 +81,8 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             share=1 / settings.processes,
         )
         holder.append(intake)
-        group.append(asyncio.create_task(_follow_project(context, intake), name="ingest-project"))
-        group.append(asyncio.create_task(_measure(context, packer, spool), name="ingest-gauges"))
+        start(_follow_project(context, intake), "ingest-project")
+        start(_measure(context, packer, spool), "ingest-gauges")
         await _serve(context, settings, intake)
 
 
@@ -167,15 +168,17 @@ async def _empty_orphan(folder: Path, outlet: Outlet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _background() -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Tasks that live as long as the service; one that fails is logged at the end of the context and raised."""
-    tasks: list[asyncio.Task[None]] = []
+async def _background() -> AsyncIterator[Start]:
+    """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started anew."""
     try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+            try:
+                yield lambda work, name: tasks.append(group.create_task(work, name=name))
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failures:
+        if len(failures.exceptions) > 1:
+            raise
+        raise failures.exceptions[0] from None
