@@ -132,6 +132,8 @@ class Intake:
         if context is None:
             if self.sites[site].site.bots == "refuse":
                 return Refusal(403, "bot_refused", "this site takes no events of bots", site=site)
+            dropped = len(parsed.heads) + len(parsed.rejects)
+            self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
         future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
         try:

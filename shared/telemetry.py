@@ -48,6 +48,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "ingest_events_rejected_total", "counter", "events", "events dead-lettered at the edge", ("site", "protocol", "reason")
     ),
+    Metric("ingest_events_dropped_total", "counter", "events", "events left out on purpose at the edge", ("site", "reason")),
     Metric(
         "ingest_events_repaired_total", "counter", "events", "events whose JSON was read leniently and written anew", ("site",)
     ),

@@ -326,6 +326,17 @@ async def test_bots_are_dropped_where_the_site_says_so_and_addresses_are_cut(nat
         assert stored.request.ip == "127.0.0.0"
 
 
+async def test_bots_are_refused_where_the_site_says_so(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        await apply(broker, {"sites": {"shop": {"keys": [{"id": "no-bots"}], "bots": "refuse"}}})
+        bot = {"X-Write-Key": "no-bots", "User-Agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}
+        async with asyncio.timeout(5):
+            while (answer := await post(edge, "/v1/page", {"userId": "bot"}, bot))[0] == 401:
+                await asyncio.sleep(0.02)
+        assert (answer[0], answer[1]["code"]) == (403, "bot_refused")
+        assert (await post(edge, "/v1/page", {"userId": "person"}, {"X-Write-Key": "no-bots"}))[0] == 200
+
+
 async def test_a_changed_project_is_in_force_without_a_restart(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker) as edge:
         assert (await post(edge, "/v1/page", {"userId": "u"}, {"X-Write-Key": "new"}))[0] == 401
