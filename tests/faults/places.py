@@ -72,6 +72,19 @@ class Schema:
         finally:
             await link.close()
 
+    @contextlib.asynccontextmanager
+    async def gate_shut(self, number: int) -> AsyncIterator[None]:
+        """Holds an advisory lock while the context is open, in a session named `gate`."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn(), server_settings={"application_name": "gate"})
+        try:
+            async with link.transaction():
+                await link.execute("SELECT pg_advisory_xact_lock($1)", number)
+                yield
+        finally:
+            await link.close()
+
     async def wait_for_lock(self, seconds: float = 10.0) -> None:
         """Waits until a loader waits for a lock."""
         await self.wait_until(
@@ -151,6 +164,23 @@ class DuckSchema:
     async def drop(self, table: str, column: str) -> list[str]:
         """Drops a table; returns one column of the rows it had."""
         return await self._write([f'DROP TABLE "{self.name}"."{table}"'], f'SELECT "{column}" FROM "{self.name}"."{table}"')
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Keeps the file open, and everybody else out, while the context is open."""
+        import duckdb
+
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    link = duckdb.connect(str(self.path))
+                    break
+                except duckdb.IOException:
+                    await asyncio.sleep(0.02)
+        try:
+            yield
+        finally:
+            link.close()
 
     async def has(self, table: str, seconds: float = 15.0) -> None:
         """Waits until a table is there."""
