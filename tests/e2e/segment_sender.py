@@ -1,12 +1,14 @@
 """Sends every kind of call with segment-analytics-python and prints what it sent and what went wrong, as one JSON object.
 
-A script of its own, because two versions of the package are tested: `python segment_sender.py BASE_URL KEY ROUNDS GZIP`.
+A script of its own, because two versions of the package are tested: `python segment_sender.py BASE_URL KEY
+ROUNDS PAUSE_MILLISECONDS GZIP`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 
 import segment.analytics as analytics
@@ -14,7 +16,7 @@ from segment.analytics.version import VERSION
 
 
 def main() -> None:
-    host, key, rounds, gzip = sys.argv[1:]
+    host, key, rounds, pause, gzip = sys.argv[1:]
     problems: list[str] = []
     analytics.write_key, analytics.host, analytics.gzip = key, host, gzip == "gzip"
     analytics.max_retries = 20
@@ -34,6 +36,7 @@ def main() -> None:
         note(analytics.screen(anonymous_id=f"anon-{number}", name="Cart"))
         note(analytics.group(user, "g1", {"size": 3}))
         note(analytics.alias(f"old-{number}", user))
+        time.sleep(int(pause) / 1000)
     analytics.flush()
     analytics.shutdown()
     print(json.dumps({"version": VERSION, "queued": all(queued), "delivered": sent, "problems": problems}))

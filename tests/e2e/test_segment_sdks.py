@@ -92,7 +92,7 @@ async def test_the_python_sdk_delivers_every_call(
 ) -> None:
     path = {"PYTHONPATH": str(old_python_sdk)} if version == OLD_VERSION else {}
     async with edge_here(nats, broker) as edge:
-        sent = await run([sys.executable, str(HERE / "segment_sender.py"), edge.url, "web", "40", encoding], **path)
+        sent = await run([sys.executable, str(HERE / "segment_sender.py"), edge.url, "web", "40", "0", encoding], **path)
         assert sent["version"] == version
         assert sent["queued"]
         await check(edge, sent, 40)
@@ -109,7 +109,7 @@ async def test_the_node_sdk_delivers_every_call(nats: NatsServer, broker: Broker
 async def test_a_wrong_key_is_reported_to_the_sdk_as_it_expects(nats: NatsServer, broker: Broker, old_python_sdk: Path) -> None:
     async with edge_here(nats, broker) as edge:
         for path in ({}, {"PYTHONPATH": str(old_python_sdk)}):
-            sent = await run([sys.executable, str(HERE / "segment_sender.py"), edge.url, "nobody", "2", "plain"], **path)
+            sent = await run([sys.executable, str(HERE / "segment_sender.py"), edge.url, "nobody", "2", "0", "plain"], **path)
             assert len(sent["problems"]) == 1
             assert "the write key is unknown" in sent["problems"][0]
         assert await edge.ids() == []
@@ -122,9 +122,9 @@ async def test_an_sdk_gets_through_a_restart_of_the_edge_and_of_the_broker(
 ) -> None:
     async with edge_process(nats, broker, tmp_path, PENSTOCK_INGEST_DEADLINE="1s") as edge:
         command = (
-            [sys.executable, str(HERE / "segment_sender.py"), edge.url, "web", "400", "gzip"]
+            [sys.executable, str(HERE / "segment_sender.py"), edge.url, "web", "400", "5", "gzip"]
             if sdk == "python"
-            else ["node", str(HERE / "node" / "send.cjs"), edge.url, "web", "400"]
+            else ["node", str(HERE / "node" / "send.cjs"), edge.url, "web", "400", "5"]
         )
         sender = asyncio.create_task(run(command, NODE_PATH=str(node_sdk)))
         while not await edge.ids():
