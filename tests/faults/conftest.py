@@ -50,13 +50,6 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture
-def rounds() -> Callable[[int], int]:
-    """How often to hurt: what the test asks for, times `PENSTOCK_FAULT_ROUNDS`."""
-    factor = int(os.environ.get("PENSTOCK_FAULT_ROUNDS", "1"))
-    return lambda usual: usual * factor
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     folder = tmp_path / "small"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tests.support.sender import KEY
 
 SITE = "shop"
+
+ROUNDS = int(os.environ.get("PENSTOCK_FAULT_ROUNDS", "1"))
+"""How many times longer the random schedules are."""
 
 QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_ROUTER_LEASE": "3s", "PENSTOCK_LOADER_LEASE": "3s"}
 """Environment of stacks whose processes die often: what takes over waits for less."""

@@ -12,13 +12,12 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Gathered, Schema
-from tests.faults.project import QUICK, batch, merging, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.sender import Event, Fate, Sender, track
 from tests.support.stack import stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 RENAME = "ALTER TABLE {}.events RENAME TO events_%d"
 ALTERATIONS = (
@@ -37,10 +36,10 @@ def growing(id_: str, chance: random.Random) -> tuple[Event, Fate]:
     return event, fate
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 @pytest.mark.parametrize("write", [batch, stream, lambda name: merging(stream(name))], ids=["batch", "stream", "merge"])
 async def test_a_postgres_table_altered_renamed_and_dropped_while_it_is_loaded_gets_every_event_once(
-    write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     schema = new_schema()
     place = Gathered(schema)
@@ -49,7 +48,7 @@ async def test_a_postgres_table_altered_renamed_and_dropped_while_it_is_loaded_g
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6), make=growing).running() as books:
             await schema.wait_until("SELECT 1 FROM pg_tables WHERE schemaname = '{}' AND tablename = 'events'")
-            plan = [*ALTERATIONS, RENAME, "DROP"] * rounds(1)
+            plan = [*ALTERATIONS, RENAME, "DROP"] * ROUNDS
             chance.shuffle(plan)
             for number, alteration in enumerate(plan):
                 await asyncio.sleep(chance.uniform(0.2, 1.0))
@@ -64,9 +63,9 @@ async def test_a_postgres_table_altered_renamed_and_dropped_while_it_is_loaded_g
         await verify(running, books, {"c": place})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_duckdb_table_altered_renamed_and_dropped_between_loads_gets_every_event_once(
-    tmp_path: Path, chance: random.Random, rounds: Rounds
+    tmp_path: Path, chance: random.Random
 ) -> None:
     duck = DuckSchema(tmp_path / "warehouse.duckdb")
     place = Gathered(duck)
@@ -81,7 +80,7 @@ async def test_a_duckdb_table_altered_renamed_and_dropped_between_loads_gets_eve
                 "ALTER TABLE events ALTER COLUMN total TYPE text",
                 "ALTER TABLE events RENAME TO events_%d",
                 "DROP",
-            ] * rounds(1)
+            ] * ROUNDS
             chance.shuffle(plan)
             for number, alteration in enumerate(plan):
                 await asyncio.sleep(chance.uniform(0.2, 1.0))
@@ -95,7 +94,7 @@ async def test_a_duckdb_table_altered_renamed_and_dropped_between_loads_gets_eve
         await verify(running, books, {"c": place})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_the_rows_of_a_table_that_may_not_be_written_wait_and_arrive_once_while_others_are_loaded_also_over_kills(
     tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random
 ) -> None:

@@ -11,12 +11,11 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Schema
-from tests.faults.project import QUICK, batch, merging, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.support.sender import EVENTS, Event, Fate, Sender, track
 from tests.support.stack import stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 TABLE = """CREATE TABLE {}.events (
     message_id text PRIMARY KEY, total {total}, sku varchar(8), grade integer CHECK (grade >= 0), count bigint, note text NOT NULL
@@ -66,10 +65,10 @@ def refusing(connection: dict[str, object]) -> dict[str, object]:
     return {**connection, "on_conflict": "dead_letter"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 @pytest.mark.parametrize("write", [batch, stream, lambda name: merging(batch(name))], ids=["append", "stream", "merge"])
 async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_loaded_also_over_kills_of_the_loader(
-    write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     schema = new_schema()
     key = "PRIMARY KEY" if write is not batch and write is not stream else ""
@@ -78,7 +77,7 @@ async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_load
         await running.apply(project({"c": refusing(write("pg"))}, {"pg": schema.destination}))
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6), make=picky(0.03), pause_seconds=0.1).running() as books:
-            for _ in range(rounds(2)):
+            for _ in range(2 * ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 3.0))
                 running.kill("loader")
                 running.start("loader")
@@ -86,8 +85,8 @@ async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_load
         await verify(running, books, {"c": schema})
 
 
-@pytest.mark.timeout(120)
-async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, chance: random.Random, rounds: Rounds) -> None:
+@pytest.mark.timeout(120 * ROUNDS)
+async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, chance: random.Random) -> None:
     import duckdb
 
     place = DuckSchema(tmp_path / "warehouse.duckdb")
@@ -103,7 +102,7 @@ async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, c
         await running.apply(project({"c": refusing(batch("duck"))}, {"duck": place.destination}))
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6), make=picky(0.03), pause_seconds=0.1).running() as books:
-            for _ in range(rounds(2)):
+            for _ in range(2 * ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 3.0))
                 running.kill("loader")
                 running.start("loader")
@@ -111,7 +110,7 @@ async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, c
         await verify(running, books, {"c": place})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_hundreds_of_refused_rows_in_one_load_are_all_found_and_nobody_else(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -126,9 +125,9 @@ async def test_hundreds_of_refused_rows_in_one_load_are_all_found_and_nobody_els
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_bad_event_whose_request_had_no_answer_and_was_sent_again_is_dead_once(
-    tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     schema = new_schema()
     with stack(tmp_path, QUICK) as running:
@@ -143,7 +142,7 @@ async def test_a_bad_event_whose_request_had_no_answer_and_was_sent_again_is_dea
             return event, fate
 
         async with Sender(running.port, chance.randrange(10**6), make=make, workers=8, pause_seconds=0.01).running() as books:
-            for _ in range(rounds(3)):
+            for _ in range(3 * ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 running.kill("ingest")
                 await asyncio.to_thread(running.start_all, "ingest")

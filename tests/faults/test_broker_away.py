@@ -18,7 +18,7 @@ from tests.support.stack import Stack, stack
 
 NewSchema = Callable[[], Schema]
 
-AWAY_SECONDS = float(os.environ.get("PENSTOCK_FAULT_AWAY", "12"))
+AWAY_SECONDS = float(os.environ.get("PENSTOCK_FAULT_AWAY", "8"))
 LIMIT_SECONDS = int(120 + 2 * AWAY_SECONDS)
 
 

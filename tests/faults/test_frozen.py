@@ -13,12 +13,11 @@ from shared.jetstream.broker import connect
 from shared.jetstream.lease import holder
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import QUICK, batch, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, project, stream
 from tests.support.sender import Sender
 from tests.support.stack import Stack, stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 
 async def taken_by(running: Stack, lease: str, seconds: float = 20.0) -> str:
@@ -37,17 +36,17 @@ async def succeeded(running: Stack, lease: str, frozen: str, seconds: float = 30
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 @pytest.mark.parametrize("mode", [batch, stream])
 async def test_a_loader_frozen_past_its_lease_repeats_nothing_when_it_wakes(
-    mode: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    mode: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places = {"c": new_schema()}
     with stack(tmp_path, QUICK) as running:
         await running.apply(project({"c": mode("pg")}, {"pg": places["c"].destination}))
         await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(2)):
+            for _ in range(ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 frozen = await taken_by(running, "loader.c")
                 running.freeze(frozen)
@@ -58,7 +57,7 @@ async def test_a_loader_frozen_past_its_lease_repeats_nothing_when_it_wakes(
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_loader_frozen_in_the_middle_of_a_load_is_refused_when_it_wakes(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -83,16 +82,14 @@ async def test_a_loader_frozen_in_the_middle_of_a_load_is_refused_when_it_wakes(
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120)
-async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(
-    tmp_path: Path, chance: random.Random, rounds: Rounds
-) -> None:
+@pytest.mark.timeout(120 * ROUNDS)
+async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(tmp_path: Path, chance: random.Random) -> None:
     places: dict[str, Place] = {"c": DuckSchema(tmp_path / "warehouse.duckdb")}
     with stack(tmp_path, QUICK) as running:
         await running.apply(project({"c": stream("duck")}, {"duck": places["c"].destination}))
         await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(1)):
+            for _ in range(ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 frozen = await taken_by(running, "loader.c")
                 running.freeze(frozen)
@@ -102,9 +99,9 @@ async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_router_frozen_past_its_lease_repeats_and_skips_nothing_when_it_wakes(
-    tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places: dict[str, Place] = {"a": new_schema(), "b": new_schema()}
     with stack(tmp_path, QUICK) as running:
@@ -113,7 +110,7 @@ async def test_a_router_frozen_past_its_lease_repeats_and_skips_nothing_when_it_
         )
         await asyncio.to_thread(running.start_all, "ingest", "router", "router-2", "loader")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(2)):
+            for _ in range(2 * ROUNDS):
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 frozen = await taken_by(running, "router.shop")
                 running.freeze(frozen)

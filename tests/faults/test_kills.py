@@ -11,12 +11,11 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import QUICK, batch, merging, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.support.sender import Sender
 from tests.support.stack import SERVICES, Stack, stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 
 def every_kind(new_schema: NewSchema, folder: Path) -> tuple[dict[str, Place], dict[str, object]]:
@@ -52,17 +51,17 @@ async def kill_and_start(running: Stack, victim: str, chance: random.Random) -> 
     running.start(victim)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 @pytest.mark.parametrize("victim", [*SERVICES, "nats"])
 async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
-    victim: str, tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    victim: str, tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places, document = every_kind(new_schema, tmp_path)
     with stack(tmp_path, QUICK) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(3)):
+            for _ in range(3 * ROUNDS):
                 # from "still starting" to "long at work"
                 await asyncio.sleep(chance.choice([0.3, 1.5, 3.0]) * chance.uniform(0.5, 1.5))
                 await kill_and_start(running, victim, chance)
@@ -70,16 +69,16 @@ async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 * ROUNDS)
 async def test_all_processes_killed_in_any_order_lose_and_double_nothing(
-    tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places, document = every_kind(new_schema, tmp_path)
     with stack(tmp_path, {**QUICK, "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool")}) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for _ in range(rounds(6)):
+            for _ in range(6 * ROUNDS):
                 await asyncio.sleep(chance.uniform(0.1, 2.5))
                 victims = chance.sample([*SERVICES, "nats"], chance.choice([1, 1, 2, 4]))
                 await asyncio.gather(*(kill_and_start(running, victim, chance) for victim in victims))

@@ -12,21 +12,20 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import QUICK, batch, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, project, stream
 from tests.support.exactly_once import dead_letters, problems, settled
 from tests.support.sender import Books, Sender
 from tests.support.stack import SERVICES, stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 DRAIN_SECONDS = 20
 """The default of PENSTOCK_DRAIN_PERIOD."""
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_nothing(
-    tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places: dict[str, Place] = {"pg": new_schema(), "duck": DuckSchema(tmp_path / "warehouse.duckdb")}
     document = project({"pg": batch("pg"), "duck": stream("duck")}, {name: each.destination for name, each in places.items()})
@@ -34,7 +33,7 @@ async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_
         await running.apply(document)
         await asyncio.to_thread(running.start_all, *SERVICES, "router-2", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            victims = [*SERVICES, "router-2", "loader-2"] * rounds(1)
+            victims = [*SERVICES, "router-2", "loader-2"] * ROUNDS
             chance.shuffle(victims)
             for victim in victims:
                 await asyncio.sleep(chance.uniform(0.2, 1.0))
@@ -48,9 +47,9 @@ async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_project_changed_under_load_leaves_unchanged_connections_alone_and_doubles_nothing_in_the_others(
-    tmp_path: Path, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places: dict[str, Place] = {
         "calm": new_schema(),
@@ -73,7 +72,7 @@ async def test_a_project_changed_under_load_leaves_unchanged_connections_alone_a
         await running.apply(revision(0))
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for number in range(1, 6 * rounds(1) + 1):
+            for number in range(1, 6 * ROUNDS + 1):
                 await asyncio.sleep(chance.uniform(0.1, 1.5))
                 await running.apply(revision(number))
             await asyncio.sleep(1)

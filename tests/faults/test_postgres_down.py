@@ -11,20 +11,19 @@ import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import QUICK, batch, merging, project, stream
+from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.support.postgres import PostgresServer
 from tests.support.sender import Sender
 from tests.support.stack import stack
 
 NewSchema = Callable[[], Schema]
-Rounds = Callable[[int], int]
 
 WRITING = """SELECT 1 FROM pg_stat_activity LEFT JOIN pg_stat_progress_copy USING (pid)
 WHERE application_name LIKE 'penstock/%' AND state = 'active' AND (tuples_processed > 1000 OR query LIKE 'INSERT INTO "f_%')"""
 """The load is on its way into the table itself: a COPY that is well under way, or the INSERT of a merge."""
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 @pytest.mark.parametrize("write", [batch, lambda name: merging(batch(name))], ids=["append", "merge"])
 async def test_postgres_killed_in_the_middle_of_a_copy_holds_no_half_of_it_and_gets_the_whole(
     write: Callable[[str], dict[str, object]],
@@ -32,7 +31,6 @@ async def test_postgres_killed_in_the_middle_of_a_copy_holds_no_half_of_it_and_g
     postgres: PostgresServer,
     new_schema: NewSchema,
     chance: random.Random,
-    rounds: Rounds,
 ) -> None:
     schema = new_schema()
     with stack(tmp_path, QUICK) as running:
@@ -42,7 +40,7 @@ async def test_postgres_killed_in_the_middle_of_a_copy_holds_no_half_of_it_and_g
         await sender.send(100)
         await verify(running, sender.books, {"c": schema})
         await schema.slow_down("events")
-        for _ in range(rounds(2)):
+        for _ in range(ROUNDS):
             assert running.stop("loader") == 0
             await sender.send(8000, requests_of=1000)
             running.start("loader")
@@ -55,9 +53,9 @@ async def test_postgres_killed_in_the_middle_of_a_copy_holds_no_half_of_it_and_g
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_postgres_stopped_and_started_again_and_again_gets_everything_once(
-    tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random, rounds: Rounds
+    tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random
 ) -> None:
     places: dict[str, Place] = {"a": new_schema(), "b": new_schema()}
     with stack(tmp_path, QUICK) as running:
@@ -66,7 +64,7 @@ async def test_postgres_stopped_and_started_again_and_again_gets_everything_once
         )
         await asyncio.to_thread(running.start_all)
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for end in [postgres.stop, postgres.kill] * rounds(1):
+            for end in [postgres.stop, postgres.kill] * ROUNDS:
                 await asyncio.sleep(chance.uniform(0.5, 2.0))
                 await asyncio.to_thread(end)
                 await asyncio.sleep(chance.uniform(0.5, 4.0))
@@ -76,7 +74,7 @@ async def test_postgres_stopped_and_started_again_and_again_gets_everything_once
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * ROUNDS)
 async def test_a_connection_with_a_full_queue_does_not_stop_its_neighbour_and_catches_up(
     tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random
 ) -> None:
