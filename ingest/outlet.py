@@ -7,7 +7,10 @@ journal everything goes behind it until it is empty (`ingest/spool.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+from opentelemetry.trace import SpanKind
 
 from ingest.journal import Record
 from ingest.spool import Spool
@@ -19,7 +22,13 @@ class Publisher(Protocol):
     """`shared.jetstream.publisher.Publisher`, as far as it is used here."""
 
     async def publish(
-        self, subject: str, payload: bytes, *, msg_id: str | None = None, deadline_seconds: float = 10.0
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        msg_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline_seconds: float = 10.0,
     ) -> object: ...
 
 
@@ -53,7 +62,8 @@ class Outlet:
             Permanent: the broker can never take it.
         """
         self._telemetry.record("ingest_frame_events", events)
-        await self._send(Record(subject, msg_id, events, payload), waited_seconds)
+        with self._telemetry.span("send events", SpanKind.PRODUCER):
+            await self._send(Record(subject, msg_id, events, payload), waited_seconds)
 
     async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> None:
         """Publishes anything else; raises as `send_frame` does."""
@@ -78,8 +88,14 @@ class Outlet:
     async def _publish(self, record: Record, deadline_seconds: float) -> None:
         if deadline_seconds <= 0:
             raise NotConnected(f"the broker took nothing on {record.subject} in time")
+        headers: dict[str, str] = {}
+        self._telemetry.inject(headers)
         await self._publisher.publish(
-            record.subject, record.payload, msg_id=record.msg_id or None, deadline_seconds=deadline_seconds
+            record.subject,
+            record.payload,
+            msg_id=record.msg_id or None,
+            headers=headers or None,
+            deadline_seconds=deadline_seconds,
         )
 
     async def _store(self, spool: Spool, record: Record) -> bool:

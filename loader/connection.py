@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from opentelemetry.trace import SpanKind
+
 from loader.aside import Aside, aside_lane, read_aside
 from loader.batch import ShapedBatch
 from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
@@ -32,7 +34,7 @@ from shared import topology
 from shared.dead import DeadLetter, bury, now
 from shared.errors import Fenced, NotConnected, PenstockError, Permanent, Transient
 from shared.frame import decode_frame
-from shared.headers import Place, read_place
+from shared.headers import Place, read_place, trace_of
 from shared.jetstream import lease as leases
 from shared.jetstream.reader import Message, QueueReader
 from shared.outcome import DeadReason
@@ -68,6 +70,7 @@ class Chunk:
     reader: QueueReader
     acks: list[int]
     oldest_at: float
+    traces: list[dict[str, str]]
 
 
 class Definition(NamedTuple):
@@ -256,7 +259,8 @@ class _Run:
             plan = chunk.work.plan
             if not self._transactional:
                 await self._plans.write(plan, done=False)
-            await self._deliverer.deliver(chunk.work)
+            with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
+                await self._deliverer.deliver(chunk.work)
             if not self._transactional:
                 await self._plans.write(plan, done=True)
             with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
@@ -293,7 +297,8 @@ class _Run:
                 places = [held.place for held in part]
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
                 acks = [held.message.seq for held in part]
-                await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds))
+                traces = [trace for held in part if (trace := trace_of(held.message.headers))]
+                await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds, traces))
 
     def _shape_chunk(self, chunk: list[Held]) -> Shaped:
         """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
@@ -324,7 +329,7 @@ class _Run:
         )
         plan = LoadPlan(self._name, lane, place.seq, place.seq)
         work = Work(plan, self._aside_shaper.take(), aside.attempt, place)
-        return Chunk(work, asides, [aside.message.seq], aside.message.at_seconds)
+        return Chunk(work, asides, [aside.message.seq], aside.message.at_seconds, [])
 
     async def _bury_unreadable(self, message: Message, why: str) -> None:
         letter = DeadLetter(

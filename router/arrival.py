@@ -6,7 +6,7 @@ these is paid once, and so is the encoding of a selection that several connectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.event import JSON, RequestFacts, facts_of, materialise
 from shared.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
@@ -37,6 +37,7 @@ class Arrival:
         "payload",
         "repeated",
         "seq",
+        "trace",
     )
 
     def __init__(self, seq: int, at_seconds: float, payload: bytes, *, with_heads: bool = False) -> None:
@@ -50,6 +51,8 @@ class Arrival:
             self.ids = [head.message_id for head in self._heads]
         else:
             self.ids = decode_ids(payload)
+        self.trace: Mapping[str, str] = {}
+        """Headers of the trace the frame belongs to."""
         self.repeated: Sequence[int] = ()
         """Indexes, ascending, of the events that the site has seen before."""
         self._frame: Frame | None = None

@@ -21,6 +21,7 @@ from router.lane import Cursor, Lane
 from router.match import match
 from shared import topology
 from shared.errors import Permanent
+from shared.headers import trace_of
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 
@@ -70,6 +71,7 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
     total = 0
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=lane.rules.needs_heads)
+        arrival.trace = trace_of(message.headers)
         total = len(arrival)
         if window is None:
             arrival.repeated = lane.front.repeated(message.seq)

@@ -45,6 +45,7 @@ class Parcel:
     events: int
     total: int
     revision: int
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -148,7 +149,9 @@ class Lane:
         if not events:
             return None
         payload = arrival.payload_of(matched.indexes)
-        return Parcel(arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision)
+        return Parcel(
+            arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision, arrival.trace
+        )
 
     def take(self, parcel: Parcel) -> None:
         """Collects a parcel; the caller looked at `accepting` and `is_full`."""
@@ -236,7 +239,7 @@ class Lane:
         full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
         while True:
             try:
-                await self.sender.try_send(self.name, parcel.revision, parcel.seq, parcel.payload, parcel.events)
+                await self.sender.try_send(self.name, parcel.revision, parcel.seq, parcel.payload, parcel.events, parcel.trace)
             except QueueFull:
                 self.blocked = True
                 self._moved.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from shared import topology
 from shared.dead import DeadLetter, bury
@@ -39,8 +40,10 @@ class Sender:
         self.lane = lane
         self._source = source
 
-    async def try_send(self, connection: str, revision: int, seq: int, payload: bytes, events: int) -> None:
-        """Publishes once, and returns when the frame is durable.
+    async def try_send(
+        self, connection: str, revision: int, seq: int, payload: bytes, events: int, trace: Mapping[str, str] | None = None
+    ) -> None:
+        """Publishes once, and returns when the frame is durable; the trace of the frame it came from goes with it.
 
         Raises:
             QueueFull, NotConnected, Transient: not known to be stored; send the same again.
@@ -50,7 +53,7 @@ class Sender:
             topology.deliver_subject(connection),
             payload,
             msg_id=f"{self._source}.{seq}.{connection}.{revision}",
-            headers=write_place(Place(self.lane, seq, events)),
+            headers={**write_place(Place(self.lane, seq, events)), **(trace or {})},
         )
 
     async def bury_frame(

@@ -32,7 +32,7 @@ from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
 from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
-from shared.headers import live_lane
+from shared.headers import live_lane, trace_of
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 from shared.outcome import DropReason
@@ -243,6 +243,7 @@ class SiteRouter:
         try:
             with_heads = any(lane.rules.needs_heads for lane in lanes.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
+            arrival.trace = trace_of(message.headers)
             judge(self._window, arrival)
             await lanes.make_room()
             # from here to the end of `_offer` nothing is awaited

@@ -17,6 +17,9 @@ DUE = "Penstock-Due"
 ATTEMPT = "Penstock-Attempt"
 
 
+_TRACE = ("traceparent", "tracestate")  # W3C Trace Context
+
+
 class Place(NamedTuple):
     """Where a frame of a connection's queue comes from, and how many events it holds."""
 
@@ -36,6 +39,11 @@ def read_place(headers: Mapping[str, str]) -> Place | None:
         return Place(headers[LANE], int(headers[SEQUENCE]), int(headers.get(EVENTS, "0")))
     except (KeyError, ValueError):
         return None
+
+
+def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns the headers that carry a trace; empty for a frame that is not traced."""
+    return {name: headers[name] for name in _TRACE if name in headers} if _TRACE[0] in headers else {}
 
 
 def live_lane(incarnation: str) -> str:

@@ -4,7 +4,8 @@ Metrics are OpenTelemetry instruments. An instrument costs some 11 µs a call, s
 integers that observable instruments read when somebody collects: `count` costs well under a microsecond. They are served at
 `/metrics` in Prometheus' form and sent by OTLP when an endpoint is set. Every label has a bounded set of values.
 
-Spans are made per request at the edge and per frame or batch behind it, never per event; nothing is traced without an endpoint.
+Spans are made per frame at the edge and per load at the end, never per event: the frame's trace travels in its message's headers
+through the router, and a load links to the frames it holds. Nothing is traced without an endpoint.
 Telemetry never blocks or fails the path.
 """
 

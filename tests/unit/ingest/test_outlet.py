@@ -23,7 +23,9 @@ class Publisher:
         self.tried: list[tuple[str, float]] = []
         self.taken: list[str] = []
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None, deadline_seconds: float = 10.0) -> None:
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str | None = None, deadline_seconds: float = 10.0, **_: object
+    ) -> None:
         self.tried.append((msg_id or "", deadline_seconds))
         await asyncio.sleep(0)
         if self.failure is not None:
