@@ -40,7 +40,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: Annotated[
         str | None, Meta(description="base address of an OpenTelemetry collector (OTLP over HTTP); none: no export")
     ] = None
-    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of requests that are traced")] = 0.01
+    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of frames that are traced")] = 0.01
     replicas: Annotated[int, Meta(ge=1, le=5, description="copies of every stream: 1 on one machine, 3 in a cluster")] = 1
     events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay")] = field(
         default_factory=lambda: Duration(7 * DAY)
