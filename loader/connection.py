@@ -36,7 +36,8 @@ from shared.errors import Fenced, NotConnected, PenstockError, Permanent, Transi
 from shared.frame import decode_frame
 from shared.headers import Place, read_place, trace_of
 from shared.jetstream import lease as leases
-from shared.jetstream.reader import Message, QueueReader
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
 from shared.outcome import DeadReason
 from shared.project import Connection, Site
 from shared.service import ServiceContext

@@ -1,10 +1,9 @@
 """Reading a stream in strict order, without gaps and without repeats, whatever happens to the connection or the server.
 
 `StreamReader` follows a stream (or a filter of it) from a sequence or a time; it acknowledges nothing, the caller remembers how
-far it got. `QueueReader` is the only consumer of a work queue subject: each message is acknowledged by sequence when its work is
-done, and what was not comes again, in order, to the next reader.
+far it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
 
-Both pull in bounded steps over one subscription. JetStream numbers what it delivers to a consumer; a hole in these numbers, a
+It pulls in bounded steps over one subscription. JetStream numbers what it delivers to a consumer; a hole in these numbers, a
 missed heartbeat, a reconnection or a vanished consumer all lead to the same remedy: make the consumer anew behind the last
 message handed out. So a message lost on the wire never lets a later one overtake it, which everything that keeps a high-water
 mark depends on.
@@ -32,7 +31,6 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
-from shared.errors import NotConnected
 from shared.jetstream.broker import Broker
 
 PULL_MESSAGES = 64
@@ -42,8 +40,6 @@ HEARTBEAT_SECONDS = 5.0
 STALLED_SECONDS = 2.5 * HEARTBEAT_SECONDS
 REBUILD_SECONDS = 0.25
 INACTIVE_SECONDS = 60.0
-ACK_WAIT_SECONDS = 6 * 3600.0
-"""A reader that dies is replaced by one that makes the consumer anew; waiting for this to pass never matters."""
 
 log = logging.getLogger(__name__)
 
@@ -306,89 +302,6 @@ class StreamReader:
     def _end_pull(self, headers: Mapping[str, str]) -> None:
         self._outstanding -= int(headers.get("Nats-Pending-Messages", "0") or 0)
         self._arrived.set()
-
-
-class QueueReader(StreamReader):
-    """The only consumer of a subject of a work queue. What is handed out stays in the stream until `ack`.
-
-    Making the consumer anew, at the start and after every fault, delivers all that is unacknowledged again; what this reader has
-    handed out already is left out, so the caller sees each message once. Two readers of one subject take the consumer from each
-    other: hold a lease.
-    """
-
-    def __init__(self, broker: Broker, stream: str, subject: str, consumer: str, *, pull_bytes: int = PULL_BYTES) -> None:
-        super().__init__(broker, stream, subject, pull_bytes=pull_bytes)
-        self._durable = consumer
-        self._replies: dict[int, str] = {}
-        self._last_ack = ""
-
-    async def count(self) -> int:
-        """Returns how many messages the queue holds, handed out or not.
-
-        Raises:
-            NotConnected: the broker does not answer.
-        """
-        try:
-            info = await self._broker.js.stream_info(self._stream, subjects_filter=self._subject)
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot count {self._subject}: {exc or type(exc).__name__}") from exc
-        return sum((info.state.subjects or {}).values())
-
-    async def ack(self, seqs: list[int]) -> None:
-        """Tells the broker that the work of these messages is done. A lost acknowledgement means that they come again.
-
-        Raises:
-            NotConnected: the connection is gone.
-        """
-        try:
-            for seq in seqs:
-                reply = self._replies.pop(seq, None)
-                if reply is not None:
-                    self._last_ack = reply
-                    await self._broker.nc.publish(reply, b"+ACK")
-        except (nats.errors.Error, OSError) as exc:
-            raise NotConnected("acknowledging failed: the connection to the broker is gone") from exc
-
-    async def __aexit__(self, *_: object) -> None:
-        # The server works acknowledgements off behind our back, and forgets them when a successor makes the consumer anew: the
-        # answer to the last one says that all are done. Without it the messages would only come again.
-        if self._last_ack and self._broker.nc.is_connected:
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                await self._broker.nc.request(self._last_ack, b"+ACK", timeout=2)
-        await super().__aexit__()
-
-    def _config(self, name: str) -> api.ConsumerConfig:
-        return api.ConsumerConfig(
-            name=name,
-            durable_name=name,
-            ack_policy=api.AckPolicy.EXPLICIT,
-            deliver_policy=api.DeliverPolicy.ALL,
-            replay_policy=api.ReplayPolicy.INSTANT,
-            filter_subject=self._subject,
-            ack_wait=ACK_WAIT_SECONDS,
-            max_ack_pending=100_000,
-            max_deliver=-1,
-            mem_storage=True,
-        )
-
-    async def _create(self) -> str:
-        with contextlib.suppress(NotFoundError):
-            await self._broker.js.delete_consumer(self._stream, self._durable)
-        await self._broker.js.add_consumer(self._stream, self._config(self._durable))
-        return self._durable
-
-    async def _delete(self, consumer: str) -> None:
-        """Left in place: another holder may have made it anew already."""
-
-    async def _accept(self, message: Message, reply: str) -> None:
-        if message.seq > self._last_seq:
-            self._replies[message.seq] = reply
-            self._buffer.append(message)
-        elif message.seq in self._replies:
-            self._replies[message.seq] = reply
-        else:  # its work is done and the acknowledgement was lost
-            self._last_ack = reply
-            await self._broker.nc.publish(reply, b"+ACK")
 
 
 _NO_HEADERS: Mapping[str, str] = {}

@@ -25,7 +25,7 @@ from shared.config_snapshot import ConfigSnapshot, StoredProject, apply_project,
 from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.headers import read_place
 from shared.jetstream.broker import Broker
-from shared.jetstream.reader import QueueReader
+from shared.jetstream.queue_reader import QueueReader
 from shared.project import decode_project
 from shared.telemetry import Telemetry
 

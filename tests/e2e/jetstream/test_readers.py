@@ -11,7 +11,8 @@ import pytest
 from shared import topology
 from shared.errors import NotConnected, QueueFull
 from shared.jetstream.broker import Broker, connect
-from shared.jetstream.reader import QueueReader, StreamReader
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import StreamReader
 from tests.support.nats import NatsServer
 
 SUBJECT = topology.events_subject("shop")
