@@ -299,7 +299,7 @@ class _Connection(RequestHandler):
     def handle_error(
         self, _: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):  # else the client is gone, which is no error of ours
             self.log_exception("error handling request", exc_info=exc)
         code = "bad_request" if status < 500 else "internal"
         text = (message or "the request could not be handled").replace("\n", " ")
