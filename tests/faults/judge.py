@@ -29,6 +29,8 @@ async def verify(
     Raises:
         AssertionError: says for each connection what is wrong.
     """
+    dead_services = [name for name in running.names if not running.running(name)]
+    assert not dead_services, f"{dead_services} ended by themselves"
     await settled(running, seconds, but=but)
     dead = await dead_letters(running.nats.url)
     wrong: list[str] = []

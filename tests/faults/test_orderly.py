@@ -37,6 +37,7 @@ async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_
             chance.shuffle(victims)
             for victim in victims:
                 await asyncio.sleep(chance.uniform(0.2, 1.0))
+                await asyncio.to_thread(running.wait_ready, victim)
                 assert await asyncio.to_thread(running.stop, victim, DRAIN_SECONDS * 0.7) == 0, (
                     f"{victim}:\n{running.log(victim)}"
                 )
