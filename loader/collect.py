@@ -44,6 +44,8 @@ class Bounds:
     """0 in stream mode."""
     max_events: int
     max_bytes: int
+    max_frames: int
+    """Frames that are held stay in the queue: well below what the queue takes, or nothing would follow before the period is over."""
 
 
 class Holding:
@@ -75,7 +77,8 @@ class Holding:
     @property
     def full(self) -> bool:
         """Whether a bound of size is reached; take no more then."""
-        return self.events >= self._bounds.max_events or self.bytes >= self._bounds.max_bytes
+        bounds = self._bounds
+        return self.events >= bounds.max_events or self.bytes >= bounds.max_bytes or len(self._frames) >= bounds.max_frames
 
     def oldest_seconds(self, now_seconds: float) -> float:
         """Returns the age of the oldest frame held."""

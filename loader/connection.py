@@ -196,7 +196,7 @@ class _Run:
         self._transactional = capabilities.transactional
         self._shaper = Shaper(name, connection, capabilities, connection.site)
         self._aside_shaper = Shaper(name, connection, capabilities, connection.site)
-        self._bounds = _bounds(connection, definition.site)
+        self._bounds = _bounds(connection, definition.site, context.settings.deliver_max_frames)
         self._marks: dict[tuple[str, str], int] = {}
         self._aside: set[tuple[str, str, int]] = set()
         self._through: dict[str, int] = {}
@@ -352,11 +352,12 @@ class _DrainedError(Exception):
     """The service drains, and nothing is held."""
 
 
-def _bounds(connection: Connection, site: Site) -> Bounds:
+def _bounds(connection: Connection, site: Site, queue_frames: int) -> Bounds:
+    frames = max(1, queue_frames // 2)
     if connection.mode == "stream":
-        return Bounds(0.0, CHUNK_EVENTS, CHUNK_BYTES)
+        return Bounds(0.0, CHUNK_EVENTS, CHUNK_BYTES, frames)
     period = connection.batch.period if site.batch_period is None else site.batch_period
-    return Bounds(float(period), connection.batch.max_rows, int(connection.batch.max_bytes))
+    return Bounds(float(period), connection.batch.max_rows, int(connection.batch.max_bytes), frames)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ import pytest
 
 from shared import topology
 from shared.dead import DeadLetter, decode_dead
+from shared.errors import QueueFull
 from shared.event import micros, parse_time
 from shared.frame import Head, RequestContext, encode_frame, pack
 from shared.headers import Place, write_place
@@ -281,3 +282,20 @@ async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_
         await drained(broker)
         assert await ids(postgres, schema) == wanted
         assert running.metric("loader", "loader_loads_total", result="committed") >= 3
+
+
+async def test_a_queue_smaller_than_a_batch_is_loaded_before_its_period_is_over(postgres: PostgresServer, tmp_path: Path) -> None:
+    document = project(postgres, "small_queue", mode="batch", batch={"period": "1h"})
+    with stack(tmp_path, {"PENSTOCK_DELIVER_MAX_FRAMES": "10"}) as running:
+        await start(running, document)
+        async with connect(running.nats.url, "test") as broker, asyncio.timeout(15):
+            for seq in range(1, 31):
+                while True:
+                    try:
+                        await put(broker, seq, events(f"{seq:02}"))
+                        break
+                    except QueueFull:
+                        await asyncio.sleep(0.05)
+        loaded = await ids(postgres, "small_queue")
+        assert len(loaded) >= 20
+        assert loaded == [f"{seq:02}" for seq in range(1, len(loaded) + 1)]

@@ -17,7 +17,7 @@ def held(seq: int, events: int = 10, size: int = 100, lane: str = "live", at: fl
 
 
 def test_a_load_is_due_when_the_oldest_frame_has_waited_its_period() -> None:
-    holding = Holding(Bounds(300.0, 1000, 10_000))
+    holding = Holding(Bounds(300.0, 1000, 10_000, 100))
     assert holding.due_in(0) is None
     holding.add(held(1, at=100.0))
     holding.add(held(2, at=350.0))
@@ -27,12 +27,14 @@ def test_a_load_is_due_when_the_oldest_frame_has_waited_its_period() -> None:
 
 
 def test_a_load_is_due_at_once_when_a_bound_is_reached() -> None:
-    by_events = Holding(Bounds(300.0, 20, 10_000))
-    by_bytes = Holding(Bounds(300.0, 1000, 150))
+    by_events = Holding(Bounds(300.0, 20, 10_000, 100))
+    by_bytes = Holding(Bounds(300.0, 1000, 150, 100))
+    by_frames = Holding(Bounds(300.0, 1000, 10_000, 2))
     for number in (1, 2):
         by_events.add(held(number, at=100.0))
         by_bytes.add(held(number, at=100.0))
-    assert (by_events.due_in(100.0), by_bytes.due_in(100.0)) == (0.0, 0.0)
+        by_frames.add(held(number, at=100.0))
+    assert (by_events.due_in(100.0), by_bytes.due_in(100.0), by_frames.due_in(100.0)) == (0.0, 0.0, 0.0)
     assert len(by_events.take()) == 2
     assert (len(by_events), by_events.events, by_events.bytes, by_events.due_in(100.0)) == (0, 0, 0, None)
 
