@@ -47,7 +47,7 @@ def node_sdk() -> Path:
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
             pytest.fail("npm is not installed, and CI must run this")
-        pytest.skip("npm is not installed: the SDK for Node is not tested")
+        pytest.fail("npm is not installed, so the SDK for Node cannot be tested; get it with: make test-servers")
     target = ROOT / "build" / "node"
     target.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
