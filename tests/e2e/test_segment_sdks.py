@@ -45,8 +45,6 @@ def old_python_sdk() -> Path:
 def node_sdk() -> Path:
     """The folder with the packages for Node."""
     if shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("npm is not installed, and CI must run this")
         pytest.fail("npm is not installed, so the SDK for Node cannot be tested; get it with: make test-servers")
     target = ROOT / "build" / "node"
     target.mkdir(parents=True, exist_ok=True)
