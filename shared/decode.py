@@ -18,6 +18,7 @@ from shared.units import ByteSize, Duration
 
 T = TypeVar("T")
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 
 
@@ -48,7 +49,7 @@ def read_text(text: str, type_: Any, path: str) -> Any:
     if _is_list(type_):
         value = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return msgspec.convert(value, type_, strict=False, dec_hook=_dec_hook)
+        return msgspec.convert(value, type_, strict=False, dec_hook=_text_hook)
     except (msgspec.ValidationError, ValueError) as exc:
         raise ConfigError([_problem(str(exc), path, type_)]) from exc
 
@@ -93,6 +94,13 @@ def _dec_hook(type_: type, value: object) -> object:
     if type_ is ByteSize:
         return ByteSize.parse(value)
     raise NotImplementedError(f"no way to read a {type_.__name__}")
+
+
+def _text_hook(type_: type, value: object) -> object:
+    # a variable has no numbers: `20` is the text of one
+    if type_ is Duration and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return Duration.parse(float(value))
+    return _dec_hook(type_, value)
 
 
 def _schema_hook(type_: type) -> dict[str, Any]:

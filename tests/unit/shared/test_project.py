@@ -117,5 +117,6 @@ def test_what_is_no_size_is_refused(text: object) -> None:
 def test_settings_come_from_the_environment_and_errors_name_the_variable() -> None:
     settings = read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "9000", "PENSTOCK_DRAIN_PERIOD": "1m"})
     assert (settings.admin_port, settings.drain_period) == (9000, Duration(60))
+    assert read_settings(ServiceSettings, environment={"PENSTOCK_DRAIN_PERIOD": "20"}).drain_period == Duration(20)
     with pytest.raises(ConfigError, match="PENSTOCK_ADMIN_PORT: expected `int`"):
         read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "many"})
