@@ -88,6 +88,7 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None,
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(2):
                 await nc.close()
+        await nc.end_tasks()
 
 
 async def _establish(broker: Broker, url: str, name: str) -> None:

@@ -9,13 +9,15 @@ cancellations on any version. So a call during which its task was cancelled ends
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
 from nats.aio.msg import Msg
 
 T = TypeVar("T")
+
+END_SECONDS = 2.0
 
 
 class HearingClient(Client):
@@ -36,9 +38,23 @@ class HearingClient(Client):
         """As `Client.publish`."""
         await _hearing(super().publish(subject, payload, reply, headers))
 
+    async def end_tasks(self) -> None:
+        """Ends what `close` leaves running: a reconnection that was under way may finish behind it and start its tasks anew."""
+        for names in (("_reconnection_task",), ("_reading_task", "_ping_interval_task", "_flusher_task")):
+            await _end([getattr(self, name) for name in names])
+        await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])
+
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """As `Client.flush`."""
         await _hearing(super().flush(timeout))
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    alive = [task for task in tasks if task is not None and not task.done()]
+    for task in alive:
+        task.cancel()
+    if alive:
+        await asyncio.wait(alive, timeout=END_SECONDS)
 
 
 async def _hearing(call: Awaitable[T]) -> T:

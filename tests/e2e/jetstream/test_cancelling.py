@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, connect
+from tests.support.nats import NatsServer
 
 
 async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker) -> None:
@@ -28,3 +29,15 @@ async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker)
         for task in alive:
             task.cancel()
         assert not alive, f"{len(alive)} tasks went on"
+
+
+async def test_closing_in_the_middle_of_a_reconnection_leaves_no_task_behind(nats: NatsServer) -> None:
+    for pause in (0.0, 0.1, 0.2, 0.26, 0.3, 0.35):
+        before = asyncio.all_tasks()
+        async with connect(nats.url, "test", patience_seconds=10):
+            nats.kill()
+            await asyncio.sleep(0.3)
+            nats.start()
+            await asyncio.sleep(pause)
+        await asyncio.sleep(0.05)
+        assert asyncio.all_tasks() - before == set()
