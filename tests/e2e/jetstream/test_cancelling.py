@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
+from nats.aio.msg import Msg
+
 from shared.jetstream.broker import Broker, connect
+from shared.jetstream.client import HearingClient
 from tests.support.nats import NatsServer
 
 
@@ -41,3 +44,17 @@ async def test_closing_in_the_middle_of_a_reconnection_leaves_no_task_behind(nat
             await asyncio.sleep(pause)
         await asyncio.sleep(0.05)
         assert asyncio.all_tasks() - before == set()
+
+
+async def test_every_task_of_a_client_can_be_ended_whatever_its_close_left(nats: NatsServer) -> None:
+    async def ignore(_: Msg) -> None:
+        """Takes nothing."""
+
+    before = asyncio.all_tasks()
+    client = HearingClient()
+    await client.connect(nats.url)
+    await client.subscribe("anything", cb=ignore)
+    assert len(asyncio.all_tasks() - before) >= 4
+    await client.end_tasks()
+    assert asyncio.all_tasks() - before == set()
+    await client.close()
