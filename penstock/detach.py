@@ -75,7 +75,8 @@ def stop_running(setting: Setting) -> bool:
         os.kill(state.supervisor.pid, signal.SIGTERM)
     ends_at = time.monotonic() + STOP_SECONDS
     with screen.progress("stopping", total=len(state.processes)) as advance:
-        while home.is_running():
+        # the lock is given back a moment before the process is gone, and "stopped" is said of the process
+        while home.is_running() or is_alive(state.supervisor):
             if time.monotonic() > ends_at:
                 raise SetupError(
                     f"the stack in {home.folder} did not stop within {STOP_SECONDS:g} s; see {home.logs}, or end process {state.supervisor.pid}"

@@ -1,0 +1,43 @@
+"""Stopping a stack from another process: `stop_running` returns when nothing of it is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from penstock.detach import stop_running
+from penstock.home import Home, ProcessState, StackState, is_alive, start_time
+from penstock.options import Setting
+from penstock.screen import Screen
+
+# gives the lock back when told to stop, and takes its time to end
+LINGERING = """
+import fcntl, os, signal, sys, time
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+def stop(*_):
+    os.close(lock)
+    time.sleep(0.7)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print("locked", flush=True)
+signal.pause()
+"""
+
+
+def test_down_waits_for_a_supervisor_that_has_given_its_lock_back_and_still_ends(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    with subprocess.Popen([sys.executable, "-c", LINGERING, str(home.lock_file)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        supervisor = ProcessState(name="supervisor", pid=process.pid, started=start_time(process.pid))
+        home.write(
+            StackState(
+                home=str(home.folder), supervisor=supervisor, started_at="2026-01-01T00:00:00+00:00",
+                broker_url="nats://127.0.0.1:1", ingest_url="http://127.0.0.1:2", monitor_url="http://127.0.0.1:3",
+            )
+        )  # fmt: skip
+        assert stop_running(Setting(Screen(json=True), home))
+        assert not is_alive(supervisor)
