@@ -32,6 +32,7 @@ from ingest.origins import Origins, preflight_headers
 from ingest.routes import NO_PARAMS, Match, Routes
 from ingest.sockets import Sockets
 from shared.errors import Permanent, Transient
+from shared.tasks import timeout
 
 MAX_QUERY_FIELDS = 500
 LINGER_SECONDS = 2.0
@@ -217,7 +218,7 @@ class EdgeServer:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
-                async with asyncio.timeout(self._read_timeout_seconds):
+                async with timeout(self._read_timeout_seconds):
                     body = await _read_stream(content, limit, held)
             except TimeoutError:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
