@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
-from loader.aside import Aside, aside_lane, read_aside
+from loader.aside import Aside, Failing, aside_lane
 from loader.batch import ShapedBatch
 from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
 from loader.contract import Capabilities, Destination, LoadPlan, Session
 from loader.deliver import Deliverer, Work
 from loader.destinations import Destinations
 from loader.plans import Plans
+from loader.retries import Retries
 from loader.shape import Shaper
 from shared import topology
 from shared.dead import DeadLetter, bury, now
@@ -48,7 +49,6 @@ INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
 
 WAKE_SECONDS = 1.0
-ASIDE_SECONDS = 10.0
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
 
@@ -65,13 +65,14 @@ class Shaped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream."""
+    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` hears whether it is."""
 
     work: Work
     reader: QueueReader
     acks: list[int]
     oldest_at: float
     traces: list[dict[str, str]]
+    done: asyncio.Future[bool] | None = None
 
 
 class Definition(NamedTuple):
@@ -101,6 +102,7 @@ class ConnectionLoader:
         self._gate = gate
         self._lease_seconds = lease_seconds
         self._failures = 0
+        self._failing = Failing()
         self._free = asyncio.Event()
         self._free.set()
 
@@ -169,12 +171,14 @@ class ConnectionLoader:
         ):
             broker = self._context.broker
             queue = QueueReader(broker, topology.DELIVER, topology.deliver_subject(self._name), f"loader-{self._name}")
-            retries = QueueReader(broker, topology.RETRY, topology.retry_subject("loader", self._name), f"loader-{self._name}")
-            run = _Run(self._context, self._name, self._definition, session, capabilities)
-            async with queue, retries:
-                waiting = await run.prepare(retries)
+            subject = topology.retry_subject("loader", self._name)
+            asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", most_held=-1)
+            run = _Run(self._context, self._name, self._definition, session, capabilities, self._failing)
+            retries = Retries(asides, self._failing, run.bury_unreadable)
+            async with queue, asides:
+                await run.prepare(retries)
                 self._context.health.good(f"connection {self._name}")
-                await together(run.shape_all(queue, self._gate), run.retry_all(retries, waiting), run.deliver_all(self._loaded))
+                await together(run.shape_all(queue, self._gate), run.retry_all(retries), run.deliver_all(self._loaded))
 
     def _loaded(self) -> None:
         self._failures = 0
@@ -185,7 +189,13 @@ class _Run:
     """One session: from the queue to the destination."""
 
     def __init__(
-        self, context: ServiceContext, name: str, definition: Definition, session: Session, capabilities: Capabilities
+        self,
+        context: ServiceContext,
+        name: str,
+        definition: Definition,
+        session: Session,
+        capabilities: Capabilities,
+        failing: Failing,
     ) -> None:
         connection = definition.connection
         self._context = context
@@ -202,25 +212,18 @@ class _Run:
         self._through: dict[str, int] = {}
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
-        self._deliverer = Deliverer(name, connection.site, self._shaper.rules, session, publisher, context.telemetry)
+        self._key = self._shaper.rules.namer.key
+        self._deliverer = Deliverer(name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing)
 
-    async def prepare(self, asides: QueueReader) -> list[Aside]:
-        """Reads what is loaded already and what was put aside; returns the latter."""
-        self._marks = dict(await self._session.marks())
+    async def prepare(self, retries: Retries) -> None:
+        """Reads what is loaded already and what was put aside."""
+        for (table, lane), seq in (await self._session.marks()).items():
+            place = (self._key(table), lane)  # a table may be in the ledger under several spellings of its name
+            self._marks[place] = max(seq, self._marks.get(place, 0))
         if not self._transactional:
             await self._plans.read()
             self._through = self._plans.loaded()
-        waiting: list[Aside] = []
-        more = await asides.count() > 0
-        while more:
-            message = await asides.next(ASIDE_SECONDS)
-            if message is None:
-                raise NotConnected("what was put aside cannot be read")
-            if (aside := read_aside(message)) is not None:
-                waiting.append(aside)
-                self._aside.add((aside.table, aside.place.lane, aside.place.seq))
-            more = message.waiting > 0
-        return waiting
+        self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in await retries.read_all()}
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
@@ -240,19 +243,25 @@ class _Run:
             self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(time.time()), connection=self._name)
         await self._ready.put(None)
 
-    async def retry_all(self, asides: QueueReader, waiting: list[Aside]) -> None:
+    async def retry_all(self, retries: Retries) -> None:
         """Tries what was put aside again when it is due, until the service drains."""
-        while not self._context.draining.is_set():
-            due = [aside for aside in waiting if aside.due <= time.time()]
-            for aside in due:
-                if self._context.draining.is_set():  # nobody takes from the queue any more
-                    return
-                waiting.remove(aside)
-                await self._ready.put(self._shape_aside(aside, asides))
-            message = await asides.next(WAKE_SECONDS)
-            found = read_aside(message) if message is not None else None
-            if found is not None:
-                waiting.append(found)
+        draining = self._context.draining.is_set
+
+        async def attempt(aside: Aside) -> bool:
+            payload = await retries.reader.payload(aside.seq)
+            try:
+                work = self._shape_aside(aside, payload)
+            except Permanent as exc:
+                await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
+                await retries.reader.ack([aside.seq])
+                return True
+            if draining():  # nobody takes from the queue any more
+                return False
+            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            await self._ready.put(Chunk(work, retries.reader, [aside.seq], aside.at_seconds, [], done))
+            return await done
+
+        await retries.run(attempt, draining)
 
     async def deliver_all(self, loaded: Callable[[], None]) -> None:
         """Delivers shaped chunks in order and acknowledges them."""
@@ -261,7 +270,13 @@ class _Run:
             if not self._transactional:
                 await self._plans.write(plan, done=False)
             with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
-                await self._deliverer.deliver(chunk.work)
+                done = await self._deliverer.deliver(chunk.work)
+            if chunk.done is not None and not chunk.done.done():
+                chunk.done.set_result(done)
+            if not done:
+                continue
+            if chunk.work.aside:
+                self._marks |= {(self._key(table), plan.lane): plan.last for table in chunk.work.batch.tables}
             if not self._transactional:
                 await self._plans.write(plan, done=True)
             with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
@@ -275,7 +290,7 @@ class _Run:
     async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
         place = read_place(message.headers)
         if place is None:
-            await self._bury_unreadable(message, "the message names no lane and sequence")
+            await self.bury_unreadable(topology.DELIVER, message.seq, message.payload, "the message names no lane and sequence")
             await reader.ack([message.seq])
             return
         if place.seq <= self._through.get(place.lane, 0):
@@ -293,7 +308,7 @@ class _Run:
                 else:
                     shaped = await gate.run(self._shape_chunk, chunk)
                 for held, why in shaped.unreadable:
-                    await self._bury_unreadable(held.message, why)
+                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
                 part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
                 places = [held.place for held in part]
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
@@ -317,33 +332,40 @@ class _Run:
 
     def _loaded(self, place: Place, table: str) -> int:
         """Returns the last sequence of the place's lane that needs no loading into `table` any more."""
-        mark = self._marks.get((table, place.lane), 0)
-        if (table, place.lane, place.seq) in self._aside or (table, aside_lane(place.lane, place.seq)) in self._marks:
+        key = self._key(table)
+        mark = self._marks.get((key, place.lane), 0)
+        if (key, place.lane, place.seq) in self._aside or (key, aside_lane(place.lane, place.seq)) in self._marks:
             return place.seq
         return mark
 
-    def _shape_aside(self, aside: Aside, asides: QueueReader) -> Chunk:
-        place, lane = aside.place, aside.lane
-        mark = self._marks.get((aside.table, lane), 0)
-        self._aside_shaper.add(
-            decode_frame(aside.message.payload), place.seq, lambda table: mark if table == aside.table else place.seq
-        )
-        plan = LoadPlan(self._name, lane, place.seq, place.seq)
-        work = Work(plan, self._aside_shaper.take(), aside.attempt, place)
-        return Chunk(work, asides, [aside.message.seq], aside.message.at_seconds, [])
+    def _shape_aside(self, aside: Aside, payload: bytes) -> Work:
+        place, lane, own = aside.place, aside.lane, self._key(aside.table)
+        frame = decode_frame(payload)
 
-    async def _bury_unreadable(self, message: Message, why: str) -> None:
+        def loaded(table: str) -> int:
+            return self._marks.get((self._key(table), lane), 0)
+
+        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq)
+        batch = self._aside_shaper.take()
+        if not batch.tables and loaded(own) < place.seq:
+            # the connection's layout has changed meanwhile and the events have no row in that table: they go where they go now
+            self._aside_shaper.add(frame, place.seq, loaded)
+            batch = self._aside_shaper.take()
+        return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
+
+    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str) -> None:
+        """Makes a dead letter of a message, whole."""
         letter = DeadLetter(
             stage="loader",
             site=self._site,
             connection=self._name,
             reason=DeadReason.FRAME_UNREADABLE,
             detail=why,
-            body=message.payload,
+            body=payload,
             at=now(),
-            origin=f"{topology.DELIVER}:{message.seq}",
+            origin=f"{stream}:{seq}",
         )
-        await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.frame.{message.seq}")
+        await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
         self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
         log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
 
