@@ -99,19 +99,17 @@ class Deliverer:
         batch = work.batch
         self._refusals.clear()
         await self._bury(work, batch, batch.dead)
-        for reason, count in batch.dropped.items():
-            self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=reason)
         stamp = Stamp(datetime.now(UTC), f"{work.plan.lane}-{work.plan.first}-{work.plan.last}")
+        left: ShapedBatch | None = batch
         for _ in range(MOST_ROUNDS):
-            if not batch.tables:
+            if left is None or not left.tables:
+                if not work.aside:
+                    self._count_changes(batch)
                 return True
             try:
-                done = await self._round(work, batch, stamp)
+                left = await self._round(work, left, stamp)
             except _StillFailsError:
                 return False
-            if done is None:
-                return True
-            batch = done
         raise Transient(f"connection {self._connection}: the tables of a load kept changing for {MOST_ROUNDS} rounds")
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
@@ -250,16 +248,18 @@ class Deliverer:
             request=request,
         )
 
+    def _count_changes(self, batch: ShapedBatch) -> None:
+        """Counts what shaping left out or changed, now that the rest is at its end and will not be shaped again."""
+        for dropped, count in batch.dropped.items():
+            self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=dropped)
+        for changed, count in batch.notes.items():
+            self._telemetry.count("loader_values_changed_total", count, connection=self._connection, reason=changed)
+
     def _count(self, batch: ShapedBatch, report: LoadReport, unmapped: int) -> None:
         telemetry, name = self._telemetry, self._connection
         for table in report.rows:
             self._failing.works(table)
-        loaded = (
-            {int(ordinal) for table in batch.tables.values() for ordinal in np.unique(table.events)}
-            if len(batch.tables) > 1
-            else ()
-        )
-        events = len(loaded) or len(next(iter(batch.tables.values())))
+        events = len(np.unique(np.concatenate([table.events for table in batch.tables.values()])))
         telemetry.count("loader_events_total", events, connection=name)
         telemetry.count("loader_rows_total", sum(report.rows.values()), connection=name)
         telemetry.count("loader_loads_total", connection=name, result="committed")

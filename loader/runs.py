@@ -170,7 +170,8 @@ def _clean(text: bytes, notes: Counter[str]) -> bytes:
         with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
             text = _write(_without_hints(json.loads(text)))
     text, count = _NUL_ESCAPE.subn(rb"\1\\ufffd", text)
-    notes[NUL_REPLACED] += count
+    if count:
+        notes[NUL_REPLACED] += count
     return text
 
 

@@ -68,8 +68,9 @@ class Places:
 class Bench:
     """A deliverer between a destination and RETRY, neither of them real."""
 
-    def __init__(self) -> None:
-        self.desk = Desk({"layout": "segment"})
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        self.desk = Desk(options or {"layout": "segment"})
+        self.telemetry = Telemetry("loader", ServiceSettings())
         self.places, self.published, self.now = Places(), Published(), 0.0
         self.failing = Failing(lambda: self.now)
         publisher = cast("Publisher", self.published)
@@ -79,7 +80,7 @@ class Bench:
             self.desk.shaper.rules,
             cast("Any", self.places),
             publisher,
-            Telemetry("loader", ServiceSettings()),
+            self.telemetry,
             self.failing,
         )
 
@@ -143,3 +144,31 @@ async def test_a_table_name_of_any_characters_comes_back_as_it_was() -> None:
     aside = read_aside(Message(subject, payload, headers, 3, 0.0, 0))
     assert aside is not None
     assert (aside.table, aside.place, aside.lane) == (table, Place("live", 7, 1), "aside.7.live")
+
+
+async def test_what_shaping_left_out_or_changed_is_counted_once_however_often_the_load_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[tuple[str, int, str]] = []
+    bench = Bench({"layout": "segment", "table": "{{ event.properties.table }}"})
+
+    def count(name: str, amount: int = 1, **labels: str) -> None:
+        if "reason" in labels:
+            counted.append((name, amount, labels["reason"]))
+
+    monkeypatch.setattr(bench.telemetry, "count", count)
+    batch = bench.desk.shape(
+        {"properties": {"table": "t", "x": "a\0b"}}, b'{"properties": {"table": "t", "y": NaN}}', {"properties": {"table": ""}}
+    )
+    bench.places.broken["t"] = SetupError("disk full")
+    for _ in range(3):
+        with pytest.raises(SetupError):
+            await bench.deliverer.deliver(Work(LoadPlan("shop-wh", "live", 1, 1), batch))
+    assert counted == []
+    bench.places.broken.clear()
+    assert await bench.deliverer.deliver(Work(LoadPlan("shop-wh", "live", 1, 1), batch))
+    assert sorted(counted) == [
+        ("loader_events_dropped_total", 1, "table_template_empty"),
+        ("loader_values_changed_total", 1, "nul_characters_replaced"),
+        ("loader_values_changed_total", 1, "numbers_not_finite"),
+    ]
