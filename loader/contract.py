@@ -68,6 +68,8 @@ class Capabilities:
     """Micro-batches of a few rows are sensible."""
     evolve: bool
     """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
+    parallel_tables: bool = False
+    """`load` brings several tables in at once, `batch.threads` of them. None of ours: one transaction has one connection."""
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
     """Pairs (from, to) that `patch` can change a column's type between."""
     kinds: frozenset[Kind] = frozenset(Kind)
