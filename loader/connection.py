@@ -143,7 +143,6 @@ class ConnectionLoader:
             await asyncio.gather(work, lost, return_exceptions=True)
 
     async def _persist(self, epoch: int) -> None:
-        part = f"connection {self._name}"
         while not self._context.draining.is_set():
             try:
                 await self._session(epoch)
@@ -151,17 +150,23 @@ class ConnectionLoader:
                 log.warning("fenced by a newer holder", extra={"connection": self._name, "error": str(exc)})
                 return
             except PenstockError as exc:
-                transient = isinstance(exc, Transient)
-                delays = RETRY_SECONDS if transient else SETUP_RETRY_SECONDS
-                delay = delays[min(self._failures, len(delays) - 1)]
-                self._failures += 1
-                self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
-                self._context.health.bad(part, str(exc))
-                level = logging.WARNING if transient else logging.ERROR
-                log.log(level, "load failed, events wait", extra={"connection": self._name, "error": str(exc), "again_in": delay})
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._context.draining.wait()
+                await self._wait_after(exc)
+            except Exception as exc:  # a defect of ours must not end the process, and with it every other connection
+                log.exception("unexpected error in a load", extra={"connection": self._name})
+                await self._wait_after(Transient(f"unexpected {type(exc).__name__}: {exc}"))
+
+    async def _wait_after(self, error: PenstockError) -> None:
+        transient = isinstance(error, Transient)
+        delays = RETRY_SECONDS if transient else SETUP_RETRY_SECONDS
+        delay = delays[min(self._failures, len(delays) - 1)]
+        self._failures += 1
+        self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
+        self._context.health.bad(f"connection {self._name}", str(error))
+        level = logging.WARNING if transient else logging.ERROR
+        log.log(level, "load failed, events wait", extra={"connection": self._name, "error": str(error), "again_in": delay})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._context.draining.wait()
 
     async def _session(self, epoch: int) -> None:
         connection, _, document = self._definition

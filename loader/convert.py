@@ -12,7 +12,8 @@ with the marks of those; what then happens to them is the connection's `on_confl
     timestamp    -             -               -            -               ISO, ms, Z        =           midnight   a string
     json         -             -               -            -               compact JSON      -           -          =
 
-To `other`, a type of the warehouse we do not know, everything goes as its text. "Canonical" integer text is what the integer
+To `other`, a type of the warehouse we do not know, everything goes as its text, except that a number with a scale, such as
+`numeric(12,2)`, is given numbers only, no larger than it holds. "Canonical" integer text is what the integer
 would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost. Integer text "parses" as a double only if
 that is exactly the same number. A time has microseconds in its text only where it would not be the same without them.
 
@@ -33,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loader.contract import Kind
+from loader.contract import Column, Kind
 from loader.lattice import ARROW, DECIMAL, TIMESTAMP, inexact_as_double
 from loader.moments import moments
 
@@ -48,6 +49,7 @@ _DIGITS = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _SOMETHING = re.compile(r"[^eE]*[1-9]", re.ASCII)
 _ALWAYS_EXACT_DIGITS = 15
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
+_NUMERIC = re.compile(r"(?:numeric|decimal|number)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?", re.IGNORECASE)
 _DAY_MICROSECONDS = 86_400_000_000
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +66,12 @@ def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
     if convert_cell is None:
         return pa.nulls(len(values), ARROW[target]), np.ones(len(values), dtype=np.bool_)
     return convert_cell(values)
+
+
+def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
+    """As `convert`, for a column whose own type may say more than its kind."""
+    numeric = _NUMERIC.fullmatch(column.native) if column.kind is Kind.OTHER and column.native else None
+    return convert(values, source, column.kind) if numeric is None else _as_numeric(values, source, *numeric.groups())
 
 
 def json_text(values: pa.Array, source: Kind) -> pa.Array:
@@ -174,6 +182,22 @@ def _double(text: str) -> float:
     if len(text) > _ALWAYS_EXACT_DIGITS and _DIGITS.fullmatch(text):
         return number if math.isfinite(number) and Decimal(number) == Decimal(text) else math.nan
     return number if number or not _SOMETHING.match(text) else math.nan
+
+
+def _as_numeric(values: pa.Array, source: Kind, precision: str | None, scale: str | None) -> Converted:
+    """Returns numbers as text, for a decimal with a scale: digits behind the point are rounded there, those before it must fit."""
+    if source in (Kind.TIMESTAMP, Kind.JSON):
+        return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
+    texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())
+    bad = pc.invert(pc.match_substring_regex(texts, _NUMBER_TEXT)).to_numpy(zero_copy_only=False)
+    if precision is not None:
+        digits = int(scale or 0)
+        limit = Decimal(10) ** (int(precision) - digits) - Decimal(5).scaleb(-digits - 1)
+        surely = float(limit) * 0.999
+        for index, text in enumerate(texts.to_pylist()):
+            if not bad[index] and not abs(float(text)) < surely and not abs(Decimal(text)) < limit:
+                bad[index] = True
+    return _masked(texts, bad)
 
 
 def _text_as_json(values: pa.Array) -> Converted:

@@ -30,6 +30,7 @@ from loader.layouts.contract import Event
 
 NUL_REPLACED = "nul_characters_replaced"
 NOT_FINITE = "numbers_not_finite"
+SURROGATE_REPLACED = "half_surrogates_replaced"
 
 Rows = NDArray[np.int32]
 

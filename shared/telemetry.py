@@ -95,8 +95,8 @@ METRICS: tuple[Metric, ...] = (
         "loader_values_changed_total",
         "counter",
         "values",
-        "values that no column can hold as they are: numbers_not_finite became null, nul_characters_replaced became U+FFFD, "
-        "type_hints_ignored were no types",
+        "values that no column can hold as they are: numbers_not_finite became null, nul_characters_replaced and "
+        "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types",
         ("connection", "reason"),
     ),
     Metric("loader_loads_total", "counter", "loads", "loads by result", ("connection", "result")),
