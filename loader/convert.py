@@ -13,7 +13,7 @@ with the marks of those; what then happens to them is the connection's `on_confl
     json         -             -               -            -               compact JSON      -           -          =
 
 To `other`, a type of the warehouse we do not know, everything goes as its text, except that a number with a scale, such as
-`numeric(12,2)`, is given numbers only, no larger than it holds. "Canonical" integer text is what the integer
+`numeric(12,2)`, is given numbers only. "Canonical" integer text is what the integer
 would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost. Integer text "parses" as a double only if
 that is exactly the same number. A time has microseconds in its text only where it would not be the same without them.
 
@@ -49,7 +49,7 @@ _DIGITS = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _SOMETHING = re.compile(r"[^eE]*[1-9]", re.ASCII)
 _ALWAYS_EXACT_DIGITS = 15
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
-_NUMERIC = re.compile(r"(?:numeric|decimal|number)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\))?", re.IGNORECASE)
+_NUMERIC = re.compile(r"(?:numeric|decimal|number)\b[\s\d(),]*", re.IGNORECASE)
 _DAY_MICROSECONDS = 86_400_000_000
 _encode = msgspec.json.Encoder().encode
 
@@ -70,8 +70,9 @@ def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
 
 def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
     """As `convert`, for a column whose own type may say more than its kind."""
-    numeric = _NUMERIC.fullmatch(column.native) if column.kind is Kind.OTHER and column.native else None
-    return convert(values, source, column.kind) if numeric is None else _as_numeric(values, source, *numeric.groups())
+    if column.kind is Kind.OTHER and column.native and _NUMERIC.fullmatch(column.native):
+        return _as_numeric(values, source)
+    return convert(values, source, column.kind)
 
 
 def json_text(values: pa.Array, source: Kind) -> pa.Array:
@@ -184,20 +185,12 @@ def _double(text: str) -> float:
     return number if number or not _SOMETHING.match(text) else math.nan
 
 
-def _as_numeric(values: pa.Array, source: Kind, precision: str | None, scale: str | None) -> Converted:
-    """Returns numbers as text, for a decimal with a scale: digits behind the point are rounded there, those before it must fit."""
+def _as_numeric(values: pa.Array, source: Kind) -> Converted:
+    """Returns numbers as text, for a decimal with a scale; whether it can hold them is the warehouse's to say."""
     if source in (Kind.TIMESTAMP, Kind.JSON):
         return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
     texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())
-    bad = pc.invert(pc.match_substring_regex(texts, _NUMBER_TEXT)).to_numpy(zero_copy_only=False)
-    if precision is not None:
-        digits = int(scale or 0)
-        limit = Decimal(10) ** (int(precision) - digits) - Decimal(5).scaleb(-digits - 1)
-        surely = float(limit) * 0.999
-        for index, text in enumerate(texts.to_pylist()):
-            if not bad[index] and not abs(float(text)) < surely and not abs(Decimal(text)) < limit:
-                bad[index] = True
-    return _masked(texts, bad)
+    return _masked(texts, pc.invert(pc.match_substring_regex(texts, _NUMBER_TEXT)))
 
 
 def _text_as_json(values: pa.Array) -> Converted:

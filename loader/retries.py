@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from loader.aside import Aside, Failing, read_aside
 from shared import topology
-from shared.errors import NotConnected
+from shared.errors import NotConnected, Transient
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 
@@ -65,6 +65,8 @@ class Retries:
                 waiting = self._waiting[table]
                 while waiting and self._failing.due(table) and not ended():
                     if not await attempt(waiting[0]):
+                        if self._failing.due(table):  # another table failed: rows go elsewhere since the layout was changed
+                            self._failing.fails(table, Transient("its rows go to another table now, which fails"))
                         break
                     waiting.popleft()
                 if not waiting:

@@ -17,6 +17,8 @@ from tests.e2e.loader_support import dead, drained, events, execute, ids, projec
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
+pytestmark = pytest.mark.timeout(90)
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
@@ -63,7 +65,6 @@ async def arrived(
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(60)
 async def test_the_rows_of_a_failing_table_wait_aside_and_arrive_once_it_is_mended(
     postgres: PostgresServer, running: Stack
 ) -> None:
@@ -82,7 +83,6 @@ async def test_the_rows_of_a_failing_table_wait_aside_and_arrive_once_it_is_mend
         assert await dead(broker) == []
 
 
-@pytest.mark.timeout(60)
 async def test_a_table_that_fails_before_any_other_was_loaded_holds_up_none_of_them(
     postgres: PostgresServer, running: Stack
 ) -> None:
@@ -101,7 +101,6 @@ async def test_a_table_that_fails_before_any_other_was_loaded_holds_up_none_of_t
         assert await dead(broker) == []
 
 
-@pytest.mark.timeout(60)
 async def test_a_table_somebody_else_has_locked_holds_up_no_other(postgres: PostgresServer, running: Stack) -> None:
     document = project(postgres, "locked", layout="segment")
     document["destinations"]["wh"]["lock_timeout"] = "1s"
@@ -125,7 +124,6 @@ async def test_a_table_somebody_else_has_locked_holds_up_no_other(postgres: Post
         assert await dead(broker) == []
 
 
-@pytest.mark.timeout(60)
 async def test_rows_put_aside_survive_a_kill_and_never_put_an_old_state_over_a_new_one(
     postgres: PostgresServer, running: Stack
 ) -> None:
@@ -146,7 +144,6 @@ async def test_rows_put_aside_survive_a_kill_and_never_put_an_old_state_over_a_n
         assert await dead(broker) == []
 
 
-@pytest.mark.timeout(60)
 async def test_rows_put_aside_follow_a_connection_to_its_new_layout(postgres: PostgresServer, running: Stack) -> None:
     await forbid(postgres, "moved", "pages")
     await start(running, project(postgres, "moved", layout="segment"))
@@ -159,7 +156,6 @@ async def test_rows_put_aside_follow_a_connection_to_its_new_layout(postgres: Po
         assert await dead(broker) == []
 
 
-@pytest.mark.timeout(60)
 async def test_what_cannot_be_read_of_the_rows_put_aside_is_a_dead_letter_and_holds_up_nothing(
     postgres: PostgresServer, running: Stack
 ) -> None:

@@ -19,6 +19,8 @@ from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, 
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
+pytestmark = pytest.mark.timeout(90)
+
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
@@ -101,7 +103,6 @@ async def test_a_row_the_database_refuses_is_a_dead_letter_with_its_words_and_th
         assert msgspec.json.decode(by_id["too-long"].body) == bad[1]
 
 
-@pytest.mark.timeout(60)
 async def test_a_destination_that_is_down_holds_its_events_and_says_why(postgres: PostgresServer, running: Stack) -> None:
     document = project(postgres, "down")
     document["destinations"]["wh"]["dsn"] = postgres.dsn(password="s3cret-but-wrong")
@@ -120,7 +121,6 @@ async def test_a_destination_that_is_down_holds_its_events_and_says_why(postgres
         assert await ids(postgres, "down") == ["a"]
 
 
-@pytest.mark.timeout(60)
 async def test_files_of_a_plan_are_written_once_over_a_kill(running: Stack, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     document: dict[str, Any] = {
@@ -153,7 +153,6 @@ async def test_files_of_a_plan_are_written_once_over_a_kill(running: Stack, tmp_
         assert sorted(found) == sorted(f"{seq:02}-{index}" for seq in range(1, 41) for index in range(5))
 
 
-@pytest.mark.timeout(60)
 async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_bounded_parts(
     postgres: PostgresServer, running: Stack
 ) -> None:

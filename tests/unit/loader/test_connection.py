@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from loader import connection as module
-from loader.connection import ConnectionLoader, Definition
+from loader.connection import ConnectionLoader
+from loader.flow import Definition
 from shared.errors import SetupError
 from shared.project import Connection, Site
 from shared.service import ServiceContext
