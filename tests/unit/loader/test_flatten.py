@@ -10,7 +10,7 @@ import pytest
 
 from loader.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
 from loader.contract import Kind
-from loader.runs import NOT_FINITE, NUL_REPLACED
+from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED
 from tests.unit.loader.shaping import Desk, Loaded, Row, frame_of, kinds_of
 
 
@@ -185,8 +185,9 @@ def test_escaped_backslashes_before_u0000_are_not_a_nul_character() -> None:
 
 
 def test_half_a_surrogate_does_not_stop_an_event() -> None:
-    rows, _ = flat(b'{"a":"x\\ud800y","b":1}')
-    assert rows == [{"a": "x?y", "b": 1}]
+    rows, loaded = flat(b'{"a":"x\\ud800y","b":1,"l":["\\ud83d\\ude42","\\ude42"]}')
+    assert rows == [{"a": "x\ufffdy", "b": 1, "l": '["🙂","\ufffd"]'}]
+    assert loaded.batch.notes[SURROGATE_REPLACED] == 2
 
 
 @pytest.mark.parametrize("key", ["__sql_type", "__sql_type_a", "__sql_types", "JITSU_TABLE_NAME"])
