@@ -180,7 +180,7 @@ class SiteRouter:
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds)
-        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation), incarnation)
+        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
         log.info(
             "site is routed from here",
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},

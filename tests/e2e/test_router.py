@@ -14,15 +14,17 @@ from router.rules import compile_project
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
 from shared import topology
+from shared.config_snapshot import ConfigSnapshot
 from shared.dead import decode_dead
 from shared.errors import Fenced
 from shared.frame import decode_frame, encode_frame
 from shared.jetstream.broker import Broker
 from shared.outcome import DropReason
+from shared.project import decode_project
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
 from tests.support.nats import NatsServer
-from tests.support.router import Queue, frame, limit_queues, put, reading, routing, snapshot, until, waiting
+from tests.support.router import Queue, frame, limit_queues, project, put, reading, routing, snapshot, until, waiting
 
 SMALL = RouterSettings(pending_frames=4)
 
@@ -309,6 +311,25 @@ async def test_events_created_anew_are_routed_from_their_first_frame_on_a_lane_o
     assert one.ids[5:] == ["new0", "new1"]
     assert one.seqs[5:] == [1, 2]
     assert len(set(one.lanes)) == 2
+
+
+async def test_a_connection_that_was_moved_to_another_site_gets_frames_with_lower_sequences_too(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    """Two routers do not keep to one order: the loader must not take the frames of one site for repeats of the other's."""
+    await put(broker, ["b1", "b2"], site="blog")
+    config = decode_project({**project({"one": {}}), "sites": {"shop": {}, "blog": {}}})
+    moved = decode_project(
+        {**project({"one": {}}), "sites": {"shop": {}, "blog": {}}, "connections": {"one": {"site": "blog", "destination": "wh"}}}
+    )
+    async with reading(broker, "one") as (one,):
+        async with routing(broker, telemetry, ConfigSnapshot(1, config)):
+            await put(broker, ["s1"])
+            await until(lambda: one.ids == ["s1"])
+        async with routing(broker, telemetry, ConfigSnapshot(2, moved), site="blog"):
+            await until(lambda: len(one.ids) == 3)
+    assert one.ids == ["s1", "b1", "b2"]
+    assert one.repeats == 0
 
 
 @pytest.mark.slow
