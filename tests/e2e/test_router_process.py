@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nats.errors as nats_errors
 import pytest
+from nats.js.errors import NotFoundError
 
+from shared import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import holder
 from tests.support.nats import NatsServer
@@ -153,3 +157,37 @@ async def test_a_drained_router_hands_its_site_over_at_once_and_a_new_project_ta
     start = accepted.accepted.index(late.ids[0])
     assert late.ids == accepted.accepted[start : start + len(late.ids)]
     assert everything.repeats == late.repeats == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_broker_that_lost_its_store_is_used_again_without_a_restart(
+    broker: Broker, nats: NatsServer, tmp_path: Path
+) -> None:
+    await apply(broker, project({"old": {}}))
+    with router_process(nats.url, tmp_path / "router.log"):
+        async with reading(broker, "old") as (old,):
+            for number in range(5):
+                await put(broker, [f"old{number}"])
+            await until(lambda: len(old.ids) == 5)
+        await asyncio.to_thread(nats.kill)
+        shutil.rmtree(nats.folder / "store")
+        await asyncio.to_thread(nats.start)
+        await streams_are_there(broker)
+        await apply(broker, project({"new": {}}))
+        for number in range(10):  # more than there were: nothing may be read behind the old position first
+            await put(broker, [f"new{number}"])
+        async with reading(broker, "new") as (new,):
+            await until(lambda: len(new.ids) >= 10)
+    assert new.ids == [f"new{number}" for number in range(10)]
+    assert len(set(new.lanes)) == 1
+
+
+async def streams_are_there(broker: Broker) -> None:
+    """Waits until services have made them."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(NotFoundError, OSError, TimeoutError, nats_errors.Error):
+                await broker.js.stream_info(topology.EVENTS)  # the last that is made
+                return
+            await asyncio.sleep(0.1)
