@@ -21,7 +21,7 @@ def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: 
     """Returns a reader that begins at `seq`, or, where a window must be filled, at the beginning of that frame's window.
 
     Args:
-        at_seconds: a time not later than the frame's; 0 if unknown, which reads from the beginning.
+        at_seconds: a time not later than the frame's, by the broker's clock; 0 if unknown, which reads from the beginning.
     """
     subject = topology.events_filter(site)
     if window is None:
@@ -29,7 +29,7 @@ def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: 
     start = window.history_start(at_seconds)
     if start <= 0:
         return StreamReader(broker, topology.EVENTS, subject)
-    return StreamReader(broker, topology.EVENTS, subject, start_seconds=start)
+    return StreamReader(broker, topology.EVENTS, subject, start_seconds=start, start_seq=max(1, seq))
 
 
 def remember(window: Window | None, message: Message) -> None:
