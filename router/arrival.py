@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from router.view import Path, View
 from shared.event import JSON, RequestFacts, facts_of, materialise
 from shared.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 
@@ -32,6 +33,7 @@ class Arrival:
         "_frame",
         "_heads",
         "_selections",
+        "_views",
         "at_seconds",
         "ids",
         "payload",
@@ -59,6 +61,7 @@ class Arrival:
         self._facts: list[RequestFacts] | None = None
         self._bodies: list[bytes] | None = None
         self._events: dict[int, JSON] = {}
+        self._views: dict[frozenset[Path], dict[int, JSON]] = {}
         self._selections: dict[tuple[int, ...], bytes] = {}
 
     def __len__(self) -> int:
@@ -89,12 +92,29 @@ class Arrival:
         """Returns the canonical event; not to be changed, as others look at it too.
 
         Raises:
-            msgspec.DecodeError: the body is not a JSON object.
+            msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
         """
         event = self._events.get(index)
         if event is None:
             head = self.heads[index]
             event = self._events[index] = materialise(self.bodies[index], head, self.facts[head.request])
+        return event
+
+    def view(self, index: int, view: View | None) -> JSON:
+        """Returns the canonical event as far as a view shows it; None: all of it.
+
+        Raises:
+            msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
+        """
+        if view is None or index in self._events:
+            return self.event(index)
+        views = self._views.get(view.paths)
+        if views is None:
+            views = self._views[view.paths] = {}
+        event = views.get(index)
+        if event is None:
+            head = self.heads[index]
+            event = views[index] = view.read(self.bodies[index], head, self.facts[head.request])
         return event
 
     def payload_of(self, indexes: Sequence[int] | None) -> bytes:

@@ -128,10 +128,10 @@ def _ask_bodies(
                 reason is None
                 and index in undecided
                 and rules.predicate is not None
-                and not rules.predicate.on_event(head, arrival.event(index))
+                and not rules.predicate.on_event(head, arrival.view(index, rules.predicate.view))
             ):
                 reason = DropReason.FILTERED
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             reason = DropReason.FILTERED
             errors += 1
         if reason is None:
