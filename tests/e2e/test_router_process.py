@@ -15,8 +15,10 @@ import nats.errors as nats_errors
 import pytest
 from nats.js.errors import NotFoundError
 
+from router.state import state_key
 from shared import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import holder
 from tests.support.nats import NatsServer
 from tests.support.router import (
@@ -181,6 +183,25 @@ async def test_a_broker_that_lost_its_store_is_used_again_without_a_restart(
             await until(lambda: len(new.ids) >= 10)
     assert new.ids == [f"new{number}" for number in range(10)]
     assert len(set(new.lanes)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_site_that_cannot_be_routed_leaves_the_other_sites_of_the_process_alone(
+    broker: Broker, nats: NatsServer, tmp_path: Path
+) -> None:
+    document = project({"good": {}, "bad": {"site": "blog"}})
+    document["sites"]["blog"] = {}
+    await Bucket(broker, topology.STATE_BUCKET).put(state_key("blog"), b'{"position":"of a later version"}')
+    await apply(broker, document)
+    with router_process(nats.url, tmp_path / "router.log") as router:
+        async with reading(broker, "good") as (good,):
+            for number in range(30):  # long enough for blog to fail more than once
+                await put(broker, [f"m{number}"])
+                await asyncio.sleep(0.1)
+            await until(lambda: len(good.ids) == 30)
+        assert router.running
+    assert "routing of a site failed" in router.log.read_text()
 
 
 async def streams_are_there(broker: Broker) -> None:
