@@ -30,6 +30,7 @@ from router.rules import SiteRules
 from router.send import FAULT_SECONDS, Pause, Sender
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
+from router.trace import traced
 from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
 from shared.headers import live_lane, trace_of
@@ -243,11 +244,11 @@ class SiteRouter:
         try:
             with_heads = any(lane.rules.needs_heads for lane in lanes.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
-            arrival.trace = trace_of(message.headers)
-            judge(self._window, arrival)
-            await lanes.make_room()
-            # from here to the end of `_offer` nothing is awaited
-            parcels = [(lane, lane.prepare(arrival)) for lane in lanes.accepting()]
+            with traced(self._telemetry, f"route {self.site}", trace_of(message.headers), arrival):
+                judge(self._window, arrival)
+                await lanes.make_room()
+                # from here to the end of `_offer` nothing is awaited
+                parcels = [(lane, lane.prepare(arrival)) for lane in lanes.accepting()]
         except Permanent as exc:
             await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
             parcels = []
