@@ -31,7 +31,9 @@ FACTS = {
     )
     for kind in ("browser", "server")
 }
-KEYS = st.sampled_from(["properties", "context", "page", "geo", "ip", "locale", "total", "url", "traits", "0", "a.b", "\u00e9"])
+KEYS = st.sampled_from(
+    ["properties", "context", "page", "geo", "ip", "locale", "total", "url", "traits", "0", "a.b", "\u00e9", 'a"b\\', "\0", ""]
+)
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 )
@@ -112,8 +114,9 @@ def test_a_body_that_is_no_object_is_refused_as_by_the_full_event(body: bytes) -
         view.read(body, HEAD, FACTS["browser"])
 
 
-def test_a_key_that_is_no_text_in_utf_8_is_looked_for_in_the_full_event() -> None:
-    predicate = compile_where({"field": ["properties", "\ud800"], "exists": True})
+@pytest.mark.parametrize("key", ["\ud800", "gr\u00f6\u00dfe"])
+def test_a_key_that_is_not_ascii_is_looked_for_in_the_full_event(key: str) -> None:
+    predicate = compile_where({"field": ["properties", key], "exists": True})
     assert predicate is not None
     assert predicate.view is None
     assert not predicate.on_event(HEAD, materialise(b'{"properties":{"a":1}}', HEAD, FACTS["browser"]))
