@@ -6,7 +6,7 @@ these is paid once, and so is the encoding of a selection that several connectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from router.view import Path, View
 from shared.event import JSON, RequestFacts, facts_of, materialise
@@ -100,22 +100,26 @@ class Arrival:
             event = self._events[index] = materialise(self.bodies[index], head, self.facts[head.request])
         return event
 
-    def view(self, index: int, view: View | None) -> JSON:
-        """Returns the canonical event as far as a view shows it; None: all of it.
+    def looking(self, view: View | None) -> Callable[[int], JSON]:
+        """Returns what gives the canonical event at an index as far as a view shows it, or all of it (None).
 
-        Raises:
-            msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
+        It raises as `event` does.
         """
-        if view is None or index in self._events:
-            return self.event(index)
-        views = self._views.get(view.paths)
-        if views is None:
-            views = self._views[view.paths] = {}
-        event = views.get(index)
-        if event is None:
-            head = self.heads[index]
-            event = views[index] = view.read(self.bodies[index], head, self.facts[head.request])
-        return event
+        if view is None:
+            return self.event
+        events, seen = self._events, self._views.setdefault(view.paths, {})
+        heads, bodies, facts, read = self.heads, self.bodies, self.facts, view.read
+
+        def look(index: int) -> JSON:
+            event = seen.get(index)
+            if event is None:
+                event = events.get(index)
+            if event is None:
+                head = heads[index]
+                event = seen[index] = read(bodies[index], head, facts[head.request])
+            return event
+
+        return look
 
     def payload_of(self, indexes: Sequence[int] | None) -> bytes:
         """Returns a frame with the events at `indexes`; None: with all of them, which is this frame's own bytes."""
