@@ -177,6 +177,7 @@ class SiteRouter:
             position=state.position,
             at_seconds=state.at_seconds,
             behind=state.behind,
+            connections=state.connections,
         )
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
@@ -196,7 +197,8 @@ class SiteRouter:
             new_window=self._new_window if self._window is not None else None,
             on_moved=self._changed.set,
         )
-        lanes.begin(self._rules, state.behind)
+        # a site that was never routed begins with its first frame: all of it is before every connection
+        await lanes.begin(self._rules, state.behind, state.connections if stored is not None else None)
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> None:
@@ -291,6 +293,7 @@ class SiteRouter:
             position=position.seq,
             at_seconds=position.at_seconds,
             behind=behind,
+            connections=lanes.begun,
         )
 
     async def _keep_saving(self, lanes: Lanes) -> None:
