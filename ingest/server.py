@@ -24,13 +24,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from ingest.address import forwarded_scheme
-from ingest.contract import HttpRequest, Refusal, Reply
+from ingest.answer import Answer
+from ingest.contract import NO_HEADERS, HttpRequest, Refusal, Reply
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
 from ingest.origins import Origins, preflight_headers
 from ingest.routes import NO_PARAMS, Match, Routes
 from ingest.sockets import Sockets
 from shared.errors import Permanent, Transient
+from shared.tasks import timeout
 
 MAX_QUERY_FIELDS = 500
 LINGER_SECONDS = 2.0
@@ -216,7 +218,7 @@ class EdgeServer:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
-                async with asyncio.timeout(self._read_timeout_seconds):
+                async with timeout(self._read_timeout_seconds):
                     body = await _read_stream(content, limit, held)
             except TimeoutError:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
@@ -236,18 +238,11 @@ class EdgeServer:
         except BadEncoding as exc:
             return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
 
-    def _respond(self, request: web.BaseRequest, reply: Reply, protocol: str, site: str | None) -> web.Response:
+    def _respond(self, request: web.BaseRequest, reply: Reply, protocol: str, site: str | None) -> Answer:
         self._intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
-        headers = {"Content-Type": reply.content_type}
-        if reply.headers:
-            headers.update(reply.headers)
         origin = request.headers.get("origin")
-        if origin:
-            headers.update(self._origins(site).headers(origin))
-        response = web.Response(body=reply.body, status=reply.status, headers=headers)
-        if self._draining or reply.status in (408, 413):
-            response.force_close()
-        return response
+        extra = self._origins(site).headers(origin) if origin else NO_HEADERS
+        return Answer(reply, extra, close=self._draining or reply.status in (408, 413))
 
     def _origins(self, site: str | None) -> Origins:
         desk = self._intake.sites.get(site) if site is not None else None
