@@ -6,8 +6,9 @@ these is paid once, and so is the encoding of a selection that several connectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from router.view import Path, View
 from shared.event import JSON, RequestFacts, facts_of, materialise
 from shared.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 
@@ -32,6 +33,7 @@ class Arrival:
         "_frame",
         "_heads",
         "_selections",
+        "_views",
         "at_seconds",
         "ids",
         "payload",
@@ -59,6 +61,7 @@ class Arrival:
         self._facts: list[RequestFacts] | None = None
         self._bodies: list[bytes] | None = None
         self._events: dict[int, JSON] = {}
+        self._views: dict[frozenset[Path], dict[int, JSON]] = {}
         self._selections: dict[tuple[int, ...], bytes] = {}
 
     def __len__(self) -> int:
@@ -89,13 +92,34 @@ class Arrival:
         """Returns the canonical event; not to be changed, as others look at it too.
 
         Raises:
-            msgspec.DecodeError: the body is not a JSON object.
+            msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
         """
         event = self._events.get(index)
         if event is None:
             head = self.heads[index]
             event = self._events[index] = materialise(self.bodies[index], head, self.facts[head.request])
         return event
+
+    def looking(self, view: View | None) -> Callable[[int], JSON]:
+        """Returns what gives the canonical event at an index as far as a view shows it, or all of it (None).
+
+        It raises as `event` does.
+        """
+        if view is None:
+            return self.event
+        events, seen = self._events, self._views.setdefault(view.paths, {})
+        heads, bodies, facts, read = self.heads, self.bodies, self.facts, view.read
+
+        def look(index: int) -> JSON:
+            event = seen.get(index)
+            if event is None:
+                event = events.get(index)
+            if event is None:
+                head = heads[index]
+                event = seen[index] = read(bodies[index], head, facts[head.request])
+            return event
+
+        return look
 
     def payload_of(self, indexes: Sequence[int] | None) -> bytes:
         """Returns a frame with the events at `indexes`; None: with all of them, which is this frame's own bytes."""

@@ -19,6 +19,7 @@ from router.dedupe import Window
 from router.history import judge, open_reader, remember
 from router.lane import Cursor, Lane
 from router.match import match
+from router.trace import traced
 from shared import topology
 from shared.errors import Permanent
 from shared.headers import trace_of
@@ -71,18 +72,18 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
     total = 0
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=lane.rules.needs_heads)
-        arrival.trace = trace_of(message.headers)
         total = len(arrival)
-        if window is None:
-            arrival.repeated = lane.front.repeated(message.seq)
-        else:
-            judge(window, arrival)
-        if not cursor.in_gap(message.seq):
-            matched = match(lane.rules, arrival)
-            parcel = lane.parcel(arrival, matched)
-            lane.count_drops(matched)
-            if parcel is not None:
-                await lane.send(parcel)
+        with traced(lane.telemetry, f"catch up {lane.name}", trace_of(message.headers), arrival):
+            if window is None:
+                arrival.repeated = lane.front.repeated(message.seq)
+            else:
+                judge(window, arrival)
+            if not cursor.in_gap(message.seq):
+                matched = match(lane.rules, arrival)
+                parcel = lane.parcel(arrival, matched)
+                lane.count_drops(matched)
+                if parcel is not None:
+                    await lane.send(parcel)
     except Permanent as exc:
         # the site's reading dead-lettered it under the same id, unless it never came so far
         await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import contextlib
 
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
+
 from router.arrival import Arrival
 from router.dedupe import Window
 from shared import topology
-from shared.errors import Permanent
+from shared.errors import NotConnected, Permanent
 from shared.frame import decode_ids
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
+
+LOOK_SECONDS = 10.0
 
 
 def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: Window | None) -> StreamReader:
     """Returns a reader that begins at `seq`, or, where a window must be filled, at the beginning of that frame's window.
 
     Args:
-        at_seconds: a time not later than the frame's; 0 if unknown, which reads from the beginning.
+        at_seconds: a time not later than the frame's, by the broker's clock; 0 if unknown, which reads from the beginning.
     """
     subject = topology.events_filter(site)
     if window is None:
@@ -29,7 +34,29 @@ def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: 
     start = window.history_start(at_seconds)
     if start <= 0:
         return StreamReader(broker, topology.EVENTS, subject)
-    return StreamReader(broker, topology.EVENTS, subject, start_seconds=start)
+    return StreamReader(broker, topology.EVENTS, subject, start_seconds=start, start_seq=max(1, seq))
+
+
+async def first_since(broker: Broker, site: str, at_seconds: float) -> tuple[int, float] | None:
+    """Returns sequence and time of the first frame of a site accepted at that time (epoch) or later; None if there is none.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.events_filter(site)
+    try:
+        newest = (await broker.js.get_last_msg(topology.EVENTS, subject)).time
+    except NotFoundError:
+        return None
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    if newest is None or newest.timestamp() < at_seconds:
+        return None
+    async with StreamReader(broker, topology.EVENTS, subject, start_seconds=max(0.0, at_seconds), pull_messages=1) as reader:
+        message = await reader.next(LOOK_SECONDS)
+    if message is None:
+        raise NotConnected(f"the stream {topology.EVENTS} gives nothing, although it holds frames of the site {site}")
+    return message.seq, message.at_seconds
 
 
 def remember(window: Window | None, message: Message) -> None:

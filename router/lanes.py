@@ -1,5 +1,8 @@
 """The lanes of one site together: begun and ended as the rules say, and what of them must be stored.
 
+A connection that is new to the site begins with the next frame, or, with `backfill`, at a frame of the past: it is behind from the
+start and catches up. Which connections have begun is stored, so that a router that takes over takes none of them for new.
+
 Besides the lanes that run, it keeps the cursors of those that are *parked*: their connection is disabled, but is still owed frames
 from before. When it is enabled again it catches up with these, and leaves out what came while it was disabled.
 """
@@ -8,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from router.catch_up import run_lane
 from router.dedupe import Window
 from router.front import Front
+from router.history import first_since
 from router.lane import Cursor, Lane
 from router.rules import ConnectionRules, SiteRules
 from router.send import Sender
@@ -62,9 +67,18 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
+        self._begun: set[str] = set()
 
-    def begin(self, rules: SiteRules, behind: Mapping[str, Mark]) -> None:
-        """Starts a lane for every connection; those that were behind begin where they were."""
+    async def begin(self, rules: SiteRules, behind: Mapping[str, Mark], begun: Collection[str] | None) -> None:
+        """Starts a lane for every connection; those that were behind begin where they were.
+
+        Args:
+            begun: connections that got frames before; None: all.
+
+        Raises:
+            NotConnected: the broker does not answer where a new connection asks for the past.
+        """
+        self._begun = set(rules.connections if begun is None else begun)
         for name, mark in behind.items():
             cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps))
             if name in rules.connections or name in rules.disabled:
@@ -72,10 +86,15 @@ class Lanes:
             else:
                 self._discard(name, cursor)
         for connection in rules.connections.values():
-            self._start(connection)
+            await self._start(connection)
+        self._note_begun(rules)
 
     async def apply(self, rules: SiteRules) -> None:
-        """Ends, changes and starts lanes; to be called between two frames."""
+        """Ends, changes and starts lanes; to be called between two frames.
+
+        Raises:
+            NotConnected: the broker does not answer where a new connection asks for the past.
+        """
         for name in [name for name in self._lanes if name not in rules.connections]:
             await self._end(name, keep=name in rules.disabled)
         for name in [name for name in self._parked if name not in rules.connections and name not in rules.disabled]:
@@ -84,7 +103,13 @@ class Lanes:
             if name in self._lanes:
                 self._lanes[name].rules = connection
             else:
-                self._start(connection)
+                await self._start(connection)
+        self._note_begun(rules)
+
+    @property
+    def begun(self) -> list[str]:
+        """Connections that have begun to get frames."""
+        return sorted(self._begun)
 
     def accepting(self) -> Iterator[Lane]:
         """The lanes that the next frame is to be offered to."""
@@ -126,8 +151,14 @@ class Lanes:
         behind.update({name: _mark(cursor, position) for name, cursor in self._parked.items()})
         return position, behind
 
-    def _start(self, connection: ConnectionRules) -> None:
+    def _note_begun(self, rules: SiteRules) -> None:
+        self._begun = set(rules.connections) | (self._begun & rules.disabled)
+
+    async def _start(self, connection: ConnectionRules) -> None:
         name = connection.name
+        cursor = self._unpark(name)
+        if cursor is None and name not in self._begun and connection.backfill_seconds:
+            cursor = await self._backfill(connection)
         lane = self._lanes[name] = Lane(
             connection,
             self._front,
@@ -135,7 +166,7 @@ class Lanes:
             self._telemetry,
             max_frames=self._settings.pending_frames,
             max_bytes=int(self._settings.pending_bytes),
-            cursor=self._unpark(name),
+            cursor=cursor,
             on_moved=self._on_moved,
         )
         self._tasks[name] = self._group.create_task(run_lane(lane, self._broker, self._new_window), name=f"lane-{name}")
@@ -161,6 +192,15 @@ class Lanes:
             self._parked[name] = cursor
         else:
             self._discard(name, cursor)
+
+    async def _backfill(self, connection: ConnectionRules) -> Cursor | None:
+        """Returns where a new connection begins in the past; None: there is nothing."""
+        first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds)
+        if first is None or first[0] > self._front.seq:
+            return None
+        log.info("connection begins in the past", extra={"connection": connection.name, "seq": first[0]})
+        # how many events that is nobody counted, so what expires before it is read is not missed
+        return Cursor(*first, self._front.events)
 
     def _unpark(self, name: str) -> Cursor | None:
         """Returns where a connection left off that was disabled, or that was behind when the router stopped."""

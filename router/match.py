@@ -27,6 +27,7 @@ from shared.event import JSON, RequestFacts
 from shared.frame import Head
 from shared.outcome import DropReason
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BY_NAME = frozenset({"type", "event"})
 _MAX_KNOWN = 4096
 
@@ -68,8 +69,11 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         kept = [index for index in indexes if is_kept(heads[index], rules.sample)]
         _count(drops, DropReason.SAMPLED, len(indexes) - len(kept))
         indexes = kept
-    if indexes and (undecided or rules.needs_bodies):
-        indexes, errors = _ask_bodies(rules, arrival, indexes, undecided, drops)
+    if rules.needs_bodies and indexes:
+        indexes, errors = _ask_permission(rules, arrival, indexes, drops)
+    if rules.predicate is not None and undecided and indexes:
+        indexes, unread = _ask_bodies(rules.predicate, arrival, indexes, undecided, drops)
+        errors += unread
     return Matched(None if len(indexes) == total else list(indexes), drops, errors)
 
 
@@ -86,7 +90,7 @@ def _ask_heads(
     if given == {True}:
         return indexes, ()
     if given == {None}:
-        return indexes, indexes
+        return indexes, set(indexes)
     passing = [index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is not False]
     _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
     if None not in given:
@@ -111,33 +115,42 @@ def _verdicts_by_name(
         return [known[name] for name in names]
 
 
-def _ask_bodies(
-    rules: ConnectionRules, arrival: Arrival, indexes: Sequence[int], undecided: Container[int], drops: dict[DropReason, int]
+def _ask_permission(
+    rules: ConnectionRules, arrival: Arrival, indexes: Sequence[int], drops: dict[DropReason, int]
 ) -> tuple[list[int], int]:
-    """Returns those that pass, and how many failed to be judged."""
+    """Returns those whose consent and integrations object allow the connection, and how many could not be read."""
     passing: list[int] = []
     errors = 0
     heads, bodies, facts = arrival.heads, arrival.bodies, arrival.facts
     for index in indexes:
-        head = heads[index]
         reason: DropReason | None = None
-        try:
-            if rules.needs_bodies and _may_exclude(rules, bodies[index], facts[head.request]):
+        if _may_exclude(rules, bodies[index], facts[heads[index].request]):
+            try:
                 reason = _exclusion(rules, arrival.event(index))
-            if (
-                reason is None
-                and index in undecided
-                and rules.predicate is not None
-                and not rules.predicate.on_event(head, arrival.event(index))
-            ):
+            except _UNREADABLE:
                 reason = DropReason.FILTERED
-        except (msgspec.DecodeError, RecursionError):
-            reason = DropReason.FILTERED
-            errors += 1
+                errors += 1
         if reason is None:
             passing.append(index)
         else:
             _count(drops, reason, 1)
+    return passing, errors
+
+
+def _ask_bodies(
+    predicate: Predicate, arrival: Arrival, indexes: Sequence[int], undecided: Container[int], drops: dict[DropReason, int]
+) -> tuple[list[int], int]:
+    """Returns those that pass `where`, and how many could not be read."""
+    passing: list[int] = []
+    errors = 0
+    heads, on_event, look = arrival.heads, predicate.on_event, arrival.looking(predicate.view)
+    for index in indexes:
+        try:
+            if index not in undecided or on_event(heads[index], look(index)):
+                passing.append(index)
+        except _UNREADABLE:
+            errors += 1
+    _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
     return passing, errors
 
 

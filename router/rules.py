@@ -23,6 +23,8 @@ class ConnectionRules:
     revision: int
     """Revision of the project; part of the id of every frame published under it."""
     predicate: Predicate | None = None
+    backfill_seconds: float = 0.0
+    """How far back the connection gets frames when it is new."""
     sample: float = 1.0
     consent: tuple[str, ...] = ()
     integrations: frozenset[str] = frozenset()
@@ -96,6 +98,7 @@ def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> Con
         name=name,
         revision=snapshot.revision,
         predicate=compile_where(connection.where, f"connections.{name}.where"),
+        backfill_seconds=float(connection.backfill),
         sample=connection.sample,
         consent=tuple(connection.consent),
         integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),

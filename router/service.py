@@ -112,6 +112,7 @@ class _Site:
         site = self._rules.site
         with contextlib.suppress(_StoppedError):
             await together(self._route_again_and_again(site), self._raise_when_stopped())
+        self._context.health.good(self._part)
 
     async def _raise_when_stopped(self) -> None:
         await self.stop.wait()
@@ -121,6 +122,7 @@ class _Site:
 
     async def _route_again_and_again(self, site: str) -> None:
         while not self.stop.is_set():
+            failure = ""
             await asyncio.sleep(STAGGER_SECONDS * len(self._held))
             try:
                 async with hold(
@@ -132,13 +134,21 @@ class _Site:
             except Fenced as exc:
                 log.warning("site is left to another router", extra={"site": site, "error": str(exc)})
             except PenstockError as exc:
-                log.error("routing of a site failed, beginning again", extra={"site": site, "error": str(exc)})
+                failure = str(exc)
+                log.error("routing of a site failed, beginning again", extra={"site": site, "error": failure})
+            except Exception as exc:  # a defect, or a state of a later version: the other sites of this process go on
+                failure = f"{type(exc).__name__}: {exc}"
+                log.exception("routing of a site failed, beginning again", extra={"site": site})
             finally:
                 self._held.discard(site)
                 self._context.health.good(self._part)
                 self._free.set()
+            if failure:
+                self._context.health.bad(self._part, f"begins again after a failure: {failure}")
             if not self.stop.is_set():
                 await asyncio.sleep(AGAIN_SECONDS)
+            # another router may have the site by now
+            self._context.health.good(self._part)
 
     async def _route(self, lease: Lease) -> None:
         """Routes while the lease lasts; ends in order when told to stop, and at once when the lease is lost."""

@@ -30,6 +30,7 @@ from router.rules import SiteRules
 from router.send import FAULT_SECONDS, Pause, Sender
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
+from router.trace import traced
 from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
 from shared.headers import live_lane, trace_of
@@ -176,11 +177,12 @@ class SiteRouter:
             position=state.position,
             at_seconds=state.at_seconds,
             behind=state.behind,
+            connections=state.connections,
         )
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds)
-        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation), incarnation)
+        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
         log.info(
             "site is routed from here",
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
@@ -195,7 +197,8 @@ class SiteRouter:
             new_window=self._new_window if self._window is not None else None,
             on_moved=self._changed.set,
         )
-        lanes.begin(self._rules, state.behind)
+        # a site that was never routed begins with its first frame: all of it is before every connection
+        await lanes.begin(self._rules, state.behind, state.connections if stored is not None else None)
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> None:
@@ -243,11 +246,11 @@ class SiteRouter:
         try:
             with_heads = any(lane.rules.needs_heads for lane in lanes.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
-            arrival.trace = trace_of(message.headers)
-            judge(self._window, arrival)
-            await lanes.make_room()
-            # from here to the end of `_offer` nothing is awaited
-            parcels = [(lane, lane.prepare(arrival)) for lane in lanes.accepting()]
+            with traced(self._telemetry, f"route {self.site}", trace_of(message.headers), arrival):
+                judge(self._window, arrival)
+                await lanes.make_room()
+                # from here to the end of `_offer` nothing is awaited
+                parcels = [(lane, lane.prepare(arrival)) for lane in lanes.accepting()]
         except Permanent as exc:
             await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
             parcels = []
@@ -290,6 +293,7 @@ class SiteRouter:
             position=position.seq,
             at_seconds=position.at_seconds,
             behind=behind,
+            connections=lanes.begun,
         )
 
     async def _keep_saving(self, lanes: Lanes) -> None:

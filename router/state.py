@@ -33,7 +33,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     """Every frame of `incarnation` of EVENTS up to `position` is in the queue of every connection that wants it, but for `behind`.
 
-    `at_seconds` is not later than the time of the next frame. `epoch` says whose lease wrote it, for people.
+    `at_seconds` is not later than the time of the next frame. `epoch` says whose lease wrote it, for people. `connections` are
+    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet.
     """
 
     version: int = 1
@@ -42,6 +43,7 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     at_seconds: float = 0.0
     behind: dict[str, Mark] = {}
+    connections: list[str] | None = None
 
 
 _encode = msgspec.json.Encoder().encode

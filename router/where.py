@@ -10,7 +10,7 @@ What holds, exactly:
 - A field is *missing* when its path leads nowhere or to null. A missing field fails every operator but `exists: false`, `ne`
   and `not_in`, which it meets.
 - `type`, `event`, `userId`, `anonymousId` and `messageId` are what the edge took into the head of the event. A predicate that uses
-  only these parses no body (`needs_body` is False). Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`,
+  only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/view.py`). Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`,
   `originalTimestamp`) are text in RFC 3339.
 - `eq`, `in` and their opposites: numbers equal by value (1 is 1.0), text by code points, true and false only themselves. Values of
   different kinds are never equal; objects and arrays equal nothing. Two texts that are both ISO 8601 date-times with a time of
@@ -35,6 +35,7 @@ from datetime import datetime
 from typing import Any
 
 from router.operators import OPERATORS, Test, WrongOperandError, kind_name
+from router.view import Path, View, compile_view
 from shared.errors import ConfigError, Problem
 from shared.event import JSON
 from shared.frame import Head
@@ -57,11 +58,13 @@ class Predicate:
     """Compiled conditions.
 
     `on_head` answers from the head alone, or None where only the body can tell (never, unless `needs_body`). `on_event` answers
-    from the head and the canonical event (`shared.event.materialise`). `head_fields` are the fields of the head it looks at.
+    from the head and the canonical event (`shared.event.materialise`), or what `view` shows of it; None: only all of it will do.
+    `head_fields` are the fields of the head it looks at.
     """
 
     needs_body: bool
     head_fields: frozenset[str]
+    view: View | None
     on_head: OnHead
     on_event: OnEvent
 
@@ -85,25 +88,37 @@ def compile_where(where: object, path: str = "where") -> Predicate | None:
     node = _compile(where, path, problems, 0)
     if problems:
         raise ConfigError(problems)
-    return Predicate(node.needs_body, node.fields, node.on_head, node.on_event)
+    view = compile_view(node.paths) if node.needs_body else None
+    return Predicate(node.needs_body, node.fields, view, node.on_head, node.on_event)
 
 
 class _Node:
-    """One condition or combination. `judges_head` is False where the head can never decide."""
+    """One condition or combination: `fields` of the head and `paths` into the body it looks at. `judges_head` is False where the head
+    can never decide."""
 
-    __slots__ = ("fields", "judges_head", "needs_body", "on_event", "on_head")
+    __slots__ = ("fields", "judges_head", "on_event", "on_head", "paths")
 
     def __init__(
-        self, on_head: OnHead, on_event: OnEvent, *, needs_body: bool, judges_head: bool, fields: frozenset[str] = frozenset()
+        self,
+        on_head: OnHead,
+        on_event: OnEvent,
+        *,
+        judges_head: bool,
+        fields: frozenset[str] = frozenset(),
+        paths: frozenset[Path] = frozenset(),
     ) -> None:
         self.on_head = on_head
         self.on_event = on_event
-        self.needs_body = needs_body
         self.judges_head = judges_head
         self.fields = fields
+        self.paths = paths
+
+    @property
+    def needs_body(self) -> bool:
+        return bool(self.paths)
 
 
-_NEVER = _Node(lambda _: False, lambda _, __: False, needs_body=False, judges_head=True)
+_NEVER = _Node(lambda _: False, lambda _, __: False, judges_head=True)
 """Stands where a problem was found, so that the rest is checked too."""
 
 
@@ -176,7 +191,8 @@ def _combine(nodes: list[_Node], *, decides: bool) -> _Node:
         return not decides
 
     fields = frozenset[str]().union(*(node.fields for node in nodes))
-    return _Node(on_head, on_event, needs_body=needs_body, judges_head=bool(heads), fields=fields)
+    paths = frozenset[Path]().union(*(node.paths for node in nodes))
+    return _Node(on_head, on_event, judges_head=bool(heads), fields=fields, paths=paths)
 
 
 def _negate(node: _Node) -> _Node:
@@ -189,7 +205,7 @@ def _negate(node: _Node) -> _Node:
     def on_event(head: Head, event: JSON) -> bool:
         return not inner_event(head, event)
 
-    return _Node(on_head, on_event, needs_body=node.needs_body, judges_head=node.judges_head, fields=node.fields)
+    return _Node(on_head, on_event, judges_head=node.judges_head, fields=node.fields, paths=node.paths)
 
 
 def _compile_condition(where: dict[Any, Any], path: str, problems: list[Problem]) -> _Node:
@@ -237,14 +253,14 @@ def _leaf(keys: tuple[str, ...], test: Test, missing: bool) -> _Node:
             value = read_head(head)
             return missing if value is None else test(value)
 
-        return _Node(on_head, lambda head, _: on_head(head) is True, needs_body=False, judges_head=True, fields=frozenset(keys))
+        return _Node(on_head, lambda head, _: on_head(head) is True, judges_head=True, fields=frozenset(keys))
     read = _reader(keys)
 
     def on_event(_: Head, event: JSON) -> bool:
         value = read(event)
         return missing if value is None else test(value)
 
-    return _Node(lambda _: None, on_event, needs_body=True, judges_head=False)
+    return _Node(lambda _: None, on_event, judges_head=False, paths=frozenset([keys]))
 
 
 def _reader(keys: tuple[str, ...]) -> Callable[[JSON], Any]:

@@ -26,6 +26,20 @@ JSON = dict[str, Any]
 NOT_FOR_WAREHOUSES = ("writeKey", "_metadata")
 """Keys of the SDKs' own bookkeeping, removed from every event."""
 
+SERVER_KEYS = frozenset(
+    {
+        "messageId",
+        "type",
+        "receivedAt",
+        "sentAt",
+        "timestamp",
+        "originalTimestamp",
+        "integrations",
+        *NOT_FOR_WAREHOUSES,
+    }
+)
+"""Keys at the top of an event that `materialise` sets, moves or removes; with `context`, into which it merges, all it touches."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -84,7 +98,7 @@ def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
     (segment.com/docs/connections/spec/common, "Timestamps"); else the time as sent; else `receivedAt`.
 
     Raises:
-        msgspec.DecodeError: the body is not a JSON object.
+        msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
     """
     event = _decode_object(body)
     event["messageId"] = head.message_id

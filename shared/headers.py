@@ -1,7 +1,7 @@
 """Headers of the messages that carry frames between services; their names stand only here.
 
-A frame's place is its lane and its sequence in it. A lane numbers one source of frames: the live stream of one incarnation of
-EVENTS, one replay, one retry. Within a connection's queue the sequences of a lane never go back, except for repeats.
+A frame's place is its lane and its sequence in it. A lane numbers one source of frames: the live stream of one site in one
+incarnation of EVENTS, one replay, one retry. Within a connection's queue the sequences of a lane never go back, except for repeats.
 """
 
 from __future__ import annotations
@@ -43,9 +43,12 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _TRACE if name in headers} if _TRACE[0] in headers else {}
 
 
-def live_lane(incarnation: str) -> str:
-    """The lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor."""
-    return f"live-{incarnation}"
+def live_lane(incarnation: str, site: str) -> str:
+    """The lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor.
+
+    Each site has its own: routers of two sites do not keep to one order, and a connection may be moved from one to the other.
+    """
+    return f"live-{incarnation}-{site}"
 
 
 def replay_lane(replay: str) -> str:

@@ -115,6 +115,10 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     site: Annotated[str, Meta(description="name of the site")]
     destination: Annotated[str, Meta(description="name of the destination")]
     enabled: Annotated[bool, Meta(description="false: no events are routed; what waits keeps waiting")] = True
+    backfill: Annotated[
+        Duration,
+        Meta(description="how far back a new connection gets events that were accepted before it, as far as EVENTS keeps"),
+    ] = field(default_factory=lambda: Duration(0))
     mode: Annotated[Mode, Meta(description="batch: every period. stream: as events come")] = "batch"
     batch: Annotated[Batch, Meta(description="bounds of a batch")] = field(default_factory=Batch)
     layout: Annotated[Layout, Meta(description="how an event becomes rows")] = "segment"

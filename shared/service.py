@@ -150,14 +150,14 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
             late = await _wait_for_broker(broker, None if needs_broker or not config.loaded.is_set() else PATIENCE_SECONDS)
             if not late:
                 await _ensure_topology(broker, settings, health)
+                health.good("streams")
             context = ServiceContext(name, instance, settings, broker, config, telemetry, health, draining)
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
             async with task_group() as group:
-                tasks = [group.create_task(_watch_broker(context))]
+                tasks = [group.create_task(_watch_broker(context)), group.create_task(_keep_topology(context, missing=late))]
                 if late:
                     log.warning("the broker is away, going on with the last good project")
-                    tasks.append(group.create_task(_ensure_topology(broker, settings, health)))
                 _calm_memory()
                 try:
                     await main(context)
@@ -188,9 +188,25 @@ async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: He
         try:
             return await topology.ensure(broker, settings.topology())
         except Exception as exc:  # noqa: BLE001  # whatever the broker says at start, it may pass: no leader yet, no room yet
-            health.bad("service", f"streams cannot be prepared: {exc}")
+            health.bad("streams", f"cannot be prepared: {exc}")
             log.warning("streams cannot be prepared yet", extra={"error": str(exc)})
             await asyncio.sleep(1)
+
+
+async def _keep_topology(context: ServiceContext, *, missing: bool) -> None:
+    """A broker that comes back may have lost its store, or be another one."""
+    again = asyncio.Event()
+    forget = context.broker.on_reconnect(again.set)
+    try:
+        while True:
+            if not missing:
+                await again.wait()
+            again.clear()
+            missing = False
+            await _ensure_topology(context.broker, context.settings, context.health)
+            context.health.good("streams")
+    finally:
+        forget()
 
 
 async def _watch_broker(context: ServiceContext) -> None:

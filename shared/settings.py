@@ -45,9 +45,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay")] = field(
         default_factory=lambda: Duration(7 * DAY)
     )
-    events_max_bytes: Annotated[ByteSize, Meta(description="room of EVENTS; when it is full the edge answers 503")] = field(
-        default_factory=lambda: ByteSize(20 * GIB)
-    )
+    events_max_bytes: Annotated[
+        ByteSize, Meta(description="room of EVENTS, or what the broker has; when it is full the edge answers 503")
+    ] = field(default_factory=lambda: ByteSize(20 * GIB))
     deliver_max_frames: Annotated[int, Meta(ge=1, description="frames waiting per connection before the router stops it")] = (
         20_000
     )

@@ -1,7 +1,8 @@
 """Streams and buckets of JetStream, declared once as data, and the one function that brings a broker in line with them.
 
-Any service calls `ensure` at start; it creates what is missing and widens what exists, and never shrinks a limit, so that two
-versions side by side cannot take room from each other. Subjects are only ever made by the functions below.
+Any service calls `ensure` at start and after each reconnection; it creates what is missing and widens what exists, and never shrinks
+a limit, so that two versions side by side cannot take room from each other. Where the broker has less room than a stream should get,
+the stream gets what there is. Subjects are only ever made by the functions below.
 
 | stream | holds | retention |
 | --- | --- | --- |
@@ -15,11 +16,13 @@ versions side by side cannot take room from each other. Subjects are only ever m
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nats.js import api
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from shared.jetstream.broker import Broker
@@ -39,11 +42,19 @@ LEASE_BUCKET = "leases"
 STATE_BUCKET = "state"
 STATS_BUCKET = "stats"
 
+SMALLEST_BYTES = 16 * MIB
+"""A stream that gets no more room than this is of no use: better to say that the broker has no room."""
+
+_NO_ROOM = 10047  # server/errors.json of nats-server: the broker's storage is reserved already
+
 DEDUPLICATION_SECONDS = 120.0
 """A frame resent under the same id within this time is stored once; longer than any publisher's deadline."""
 
 DEAD_DEDUPLICATION_SECONDS = 7_200.0
 """A loader that died between dead-lettering and acknowledging dead-letters again under the same id; it has this long to come back."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,8 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             duplicate_window=DEDUPLICATION_SECONDS,
             storage=api.StorageType.FILE,
             num_replicas=settings.replicas,
+            # Epochs of leases are kept in destinations, which outlive the broker's store: those of a new store must be higher.
+            first_seq=time.time_ns() // 1_000_000 if bucket == LEASE_BUCKET else None,
         )
         for bucket, history in ((CONFIG_BUCKET, 20), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
     ]
@@ -174,19 +187,54 @@ async def ensure(broker: Broker, settings: TopologySettings) -> None:
     Raises:
         nats.js.errors.APIError: the broker refuses a definition.
     """
-    for wanted in [*streams(settings), *buckets(settings)]:
+    # the smallest first, so that what is left goes to the one that needs it most
+    for wanted in sorted([*streams(settings), *buckets(settings)], key=lambda each: each.max_bytes or 0):
         name = str(wanted.name)
         try:
             current = (await broker.js.stream_info(name)).config
         except NotFoundError:
             try:
-                await broker.js.add_stream(wanted)
+                await _create(broker, wanted)
                 continue
             except BadRequestError:  # another service created it a moment ago
                 current = (await broker.js.stream_info(name)).config
         widened = _widened(current, wanted)
         if widened is not None:
-            await broker.js.update_stream(widened)
+            await _update(broker, current, widened)
+
+
+async def _create(broker: Broker, wanted: api.StreamConfig) -> None:
+    config = wanted
+    while True:
+        try:
+            await broker.js.add_stream(config)
+        except APIError as exc:
+            smaller = (config.max_bytes or 0) // 2
+            if exc.err_code != _NO_ROOM or smaller < SMALLEST_BYTES:
+                raise
+            config = dataclasses.replace(config, max_bytes=smaller)
+        else:
+            if config is not wanted:
+                log.warning(
+                    "the broker has less room than a stream should get",
+                    extra={"stream": wanted.name, "wanted_bytes": wanted.max_bytes, "bytes": config.max_bytes},
+                )
+            return
+
+
+async def _update(broker: Broker, current: api.StreamConfig, widened: api.StreamConfig) -> None:
+    try:
+        await broker.js.update_stream(widened)
+    except APIError as exc:
+        if exc.err_code != _NO_ROOM or widened.max_bytes == current.max_bytes:
+            raise
+        log.warning(
+            "the broker has no room to widen a stream",
+            extra={"stream": current.name, "wanted_bytes": widened.max_bytes, "bytes": current.max_bytes},
+        )
+        remaining = dataclasses.replace(widened, max_bytes=current.max_bytes)
+        if remaining != current:
+            await broker.js.update_stream(remaining)
 
 
 def _widened(current: api.StreamConfig, wanted: api.StreamConfig) -> api.StreamConfig | None:

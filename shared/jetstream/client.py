@@ -44,6 +44,12 @@ class HearingClient(Client):
             await _end([getattr(self, name) for name in names])
         await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])
 
+    async def _process_pong(self) -> None:
+        """As `Client._process_pong`, but the answer to a flush that nobody waits for any more does not end the connection."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """As `Client.flush`."""
         await _hearing(super().flush(timeout))

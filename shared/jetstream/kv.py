@@ -8,8 +8,9 @@ what makes it a fencing token.
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import nats.errors
@@ -19,9 +20,11 @@ from nats.js.errors import APIError, NotFoundError
 from shared.errors import Conflict, NotConnected
 from shared.jetstream.broker import Broker
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
-from shared.jetstream.reader import StreamReader
+from shared.jetstream.reader import StreamReader, StreamReplaced
 
 _OPERATION = "KV-Operation"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,16 @@ class Bucket:
         except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
             raise NotConnected(f"cannot read key {key} of {self._stream}: {exc or type(exc).__name__}") from exc
 
-    async def watch(self, pattern: str = ">") -> AsyncIterator[Entry]:
-        """Yields the newest value of each key, then every change, for ever; survives reconnections."""
-        async with StreamReader(self._broker, self._stream, self._prefix + pattern, last_per_subject=True) as reader:
-            async for message in reader:
-                deleted = bool(message.headers.get(_OPERATION))
-                yield Entry(message.subject.removeprefix(self._prefix), None if deleted else message.payload, message.seq)
+    async def watch(self, pattern: str = ">") -> AsyncGenerator[Entry, None]:
+        """Yields the newest value of each key, then every change, for ever; survives reconnections.
+
+        When the bucket was made anew it begins again with the newest values: revisions may then be lower than before.
+        """
+        while True:
+            async with StreamReader(self._broker, self._stream, self._prefix + pattern, last_per_subject=True) as reader:
+                try:
+                    async for message in reader:
+                        deleted = bool(message.headers.get(_OPERATION))
+                        yield Entry(message.subject.removeprefix(self._prefix), None if deleted else message.payload, message.seq)
+                except StreamReplaced as exc:
+                    log.warning("a bucket is watched from its beginning", extra={"bucket": self._stream, "error": str(exc)})

@@ -68,9 +68,9 @@ class Publisher:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._inbox = nc.new_inbox()
-        self._waiting: dict[str, asyncio.Future[_Reply]] = {}
+        self._waiting: dict[str, asyncio.Future[_Reply | None]] = {}
+        """What each message under way is answered with, None where it is time to send it again."""
         self._next = 0
-        self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -86,9 +86,8 @@ class Publisher:
 
     def resend_all(self) -> None:
         """Sends everything unacknowledged again, now."""
-        kick, self._kick = self._kick, asyncio.get_running_loop().create_future()
-        if not kick.done():
-            kick.set_result(None)
+        for answer in self._waiting.values():
+            _give_up(answer)
 
     async def publish(
         self,
@@ -123,16 +122,14 @@ class Publisher:
         try:
             while True:
                 answer = self._waiting[token] = loop.create_future()
-                kick = self._kick
                 if self._nc.is_connected:
                     await self._send(subject, payload, token, all_headers)
-                remaining = ends_at - loop.time()
-                if remaining > 0:
-                    await asyncio.wait(
-                        {answer, kick}, timeout=min(RESEND_SECONDS, remaining), return_when=asyncio.FIRST_COMPLETED
-                    )
-                if answer.done():
-                    reply = answer.result()
+                timer = loop.call_at(min(loop.time() + RESEND_SECONDS, ends_at), _give_up, answer)
+                try:
+                    reply = await answer
+                finally:
+                    timer.cancel()
+                if reply is not None:
                     if reply.error is None:
                         return PubAck(reply.stream, reply.seq, reply.duplicate)
                     refused = reply.error
@@ -167,6 +164,11 @@ class Publisher:
             future.set_result(_decode_reply(message.data))
         except msgspec.MsgspecError as exc:
             future.set_result(_Reply(error=_Failure(description=f"unreadable answer: {exc}")))
+
+
+def _give_up(answer: asyncio.Future[_Reply | None]) -> None:
+    if not answer.done():
+        answer.set_result(None)
 
 
 def _raise_final(subject: str, failure: _Failure) -> None:

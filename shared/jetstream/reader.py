@@ -8,6 +8,9 @@ missed heartbeat, a reconnection or a vanished consumer all lead to the same rem
 message handed out. So a message lost on the wire never lets a later one overtake it, which everything that keeps a high-water
 mark depends on.
 
+Sequences mean something within one stream only. When the stream was made anew under its name, or an older copy of it was put back,
+the reader ends with `StreamReplaced` instead of waiting for a sequence that comes much later.
+
 Only one task may read from a reader at a time.
 """
 
@@ -31,6 +34,7 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
+from shared.errors import Transient
 from shared.jetstream.broker import Broker
 from shared.tasks import timeout
 
@@ -57,6 +61,10 @@ class Message:
     waiting: int
 
 
+class StreamReplaced(Transient):
+    """What was read so far came from another stream: begin again, with nothing that was remembered of its sequences."""
+
+
 class StreamReader:
     """Follows a stream in order. Use as an async context manager; iterate, or call `next`.
 
@@ -64,7 +72,8 @@ class StreamReader:
         stream: name of the stream.
         subject: filter, may hold wildcards; None: all of the stream.
         start_seq: first sequence to read. Older ones may have expired: reading starts at the first that is kept.
-        start_seconds: or the time (epoch) to start from.
+        start_seconds: or the time (epoch) to start from. With `start_seq` beside it: at the time, but not behind that sequence; a
+            clock of the broker that went back makes the times of a stream jump, and then it is read from its beginning.
         last_per_subject: or begin with the newest message of every subject.
     """
 
@@ -88,6 +97,7 @@ class StreamReader:
         self._last_per_subject = last_per_subject
         self._pull_messages = pull_messages
         self._pull_bytes = pull_bytes
+        self._created: datetime | None = None
         self._consumer = ""
         self._inbox = ""
         self._subscription: Subscription | None = None
@@ -98,6 +108,7 @@ class StreamReader:
         self._last_seq = 0
         self._pull = 0
         self._outstanding = 0
+        self._next_is_large = False
         self._heard_at = 0.0
         self._forget_reconnect: Callable[[], None] = _nothing
 
@@ -121,7 +132,11 @@ class StreamReader:
                 yield message
 
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """Returns the next message; None when none came within `timeout_seconds` (None: wait for ever)."""
+        """Returns the next message; None when none came within `timeout_seconds` (None: wait for ever).
+
+        Raises:
+            StreamReplaced: the stream is not the one that was read before.
+        """
         loop = asyncio.get_running_loop()
         ends_at = None if timeout_seconds is None else loop.time() + timeout_seconds
         while True:
@@ -169,12 +184,15 @@ class StreamReader:
             num_replicas=1,
             max_deliver=1,
         )
-        if self._last_seq or self._start_seq is not None:
+        if self._last_seq:
             config.deliver_policy = api.DeliverPolicy.BY_START_SEQUENCE
-            config.opt_start_seq = max(self._last_seq + 1, self._start_seq or 1)
+            config.opt_start_seq = self._last_seq + 1
         elif self._start_seconds is not None:
             config.deliver_policy = api.DeliverPolicy.BY_START_TIME
             config.opt_start_time = datetime.fromtimestamp(self._start_seconds, UTC)
+        elif self._start_seq is not None:
+            config.deliver_policy = api.DeliverPolicy.BY_START_SEQUENCE
+            config.opt_start_seq = self._start_seq
         elif self._last_per_subject:
             config.deliver_policy = api.DeliverPolicy.LAST_PER_SUBJECT
         else:
@@ -183,7 +201,20 @@ class StreamReader:
 
     async def _create(self) -> str:
         info = await self._broker.js.add_consumer(self._stream, self._config(f"r{uuid.uuid4().hex}"))
+        if self._start_seconds is not None and self._start_seq is not None and not self._last_seq:
+            begins = (info.delivered.stream_seq if info.delivered else 0) + 1
+            if begins > self._start_seq:
+                await self._delete(info.name)
+                self._start_seconds, self._start_seq = None, 1
+                return await self._create()
         return info.name
+
+    async def _check_identity(self) -> None:
+        info = await self._broker.js.stream_info(self._stream)
+        if self._created is None:
+            self._created = info.created
+        if info.created != self._created or info.state.last_seq < self._last_seq:
+            raise StreamReplaced(f"the stream {self._stream} is not the one that was read before: it was made anew or went back")
 
     def _break(self) -> None:
         self._broken = True
@@ -204,6 +235,8 @@ class StreamReader:
                 self._inbox = self._broker.nc.new_inbox()
                 self._delivered = 0
                 self._outstanding = 0
+                self._next_is_large = False
+                await self._check_identity()
                 self._consumer = await self._create()
                 self._subscription = await self._broker.nc.subscribe(
                     f"{self._inbox}.*", cb=partial(self._on_message, self._inbox)
@@ -239,13 +272,16 @@ class StreamReader:
 
     async def _request(self) -> None:
         self._pull += 1
-        self._outstanding += self._pull_messages
         request = {
             "batch": self._pull_messages,
             "max_bytes": self._pull_bytes,
             "expires": int(PULL_EXPIRES_SECONDS * 1e9),
             "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
         }
+        if self._next_is_large:
+            self._next_is_large = False
+            request.update(batch=1, max_bytes=0)
+        self._outstanding += request["batch"]
         try:
             await self._broker.nc.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}",
@@ -301,7 +337,10 @@ class StreamReader:
             self._break()
 
     def _end_pull(self, headers: Mapping[str, str]) -> None:
-        self._outstanding -= int(headers.get("Nats-Pending-Messages", "0") or 0)
+        left = int(headers.get("Nats-Pending-Messages", "0") or 0)
+        self._outstanding -= left
+        # not one of the messages a pull had room for came: the next one alone is larger than all of it
+        self._next_is_large = left >= self._pull_messages and headers.get("Status") == "409"
         self._arrived.set()
 
 

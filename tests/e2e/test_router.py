@@ -14,15 +14,17 @@ from router.rules import compile_project
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
 from shared import topology
+from shared.config_snapshot import ConfigSnapshot
 from shared.dead import decode_dead
 from shared.errors import Fenced
 from shared.frame import decode_frame, encode_frame
 from shared.jetstream.broker import Broker
 from shared.outcome import DropReason
+from shared.project import decode_project
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
 from tests.support.nats import NatsServer
-from tests.support.router import Queue, frame, limit_queues, put, reading, routing, snapshot, until, waiting
+from tests.support.router import Queue, frame, limit_queues, project, put, reading, routing, snapshot, until, waiting
 
 SMALL = RouterSettings(pending_frames=4)
 
@@ -267,6 +269,47 @@ async def test_new_rules_come_into_force_between_frames_and_unchanged_connection
     assert kept.repeats == changed.repeats == added.repeats == 0
 
 
+async def test_a_new_connection_begins_in_the_past_if_it_asks_for_that_and_only_once(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    before = snapshot({"one": {}})
+    after = snapshot({"one": {"backfill": "1h"}, "late": {"backfill": "1h"}, "plain": {}, "off": {"enabled": False}}, 2)
+    enabled = snapshot({"one": {}, "late": {"backfill": "1h"}, "plain": {}, "off": {"backfill": "1h"}}, 3)
+    async with reading(broker, "one", "late", "plain", "off") as (one, late, plain, off):
+        async with routing(broker, telemetry, before) as router:
+            for index in range(20):
+                await put(broker, [f"m{index}", f"m{index // 2}"])
+            await until(lambda: len(one.ids) == 20)
+            await router.apply(compile_project(after)["shop"])
+            await put(broker, ["live"])
+            await until(lambda: "live" in late.ids and plain.ids == ["live"])
+        assert (await state_of(broker)).connections == ["late", "one", "plain"]
+        async with routing(broker, telemetry, enabled):
+            await until(lambda: len(off.ids) == 21)
+            await put(broker, ["again"])
+            await until(lambda: all(queue.ids[-1:] == ["again"] for queue in (one, late, plain, off)))
+    everything = [*(f"m{index}" for index in range(20)), "live", "again"]
+    assert one.ids == late.ids == off.ids == everything
+    assert plain.ids == ["live", "again"]
+    assert not one.repeats + late.repeats + plain.repeats + off.repeats
+
+
+async def test_a_backfill_reaches_as_far_back_as_it_says(broker: Broker, telemetry: Telemetry) -> None:
+    await put(broker, ["old"])
+    await asyncio.sleep(3)
+    await put(broker, ["young"])
+    async with reading(broker, "one", "late", "none") as (one, late, none):
+        async with routing(broker, telemetry, snapshot({"one": {}})):
+            await until(lambda: one.ids == ["old", "young"])
+        # added while no router ran, and once with nothing in reach
+        later = snapshot({"one": {}, "late": {"backfill": "2.5s"}, "none": {"backfill": "0.001s"}}, 2)
+        async with routing(broker, telemetry, later):
+            await put(broker, ["live"])
+            await until(lambda: late.ids[-1:] == none.ids == one.ids[-1:] == ["live"])
+    assert late.ids in (["young", "live"], ["live"])  # a busy machine takes its time
+    assert none.ids == ["live"]
+
+
 async def test_a_disabled_connection_gets_nothing_and_keeps_what_it_was_owed(broker: Broker, telemetry: Telemetry) -> None:
     await limit_queues(broker, 5)
     on: dict[str, dict[str, Any]] = {"full": {}, "free": {}}
@@ -309,6 +352,25 @@ async def test_events_created_anew_are_routed_from_their_first_frame_on_a_lane_o
     assert one.ids[5:] == ["new0", "new1"]
     assert one.seqs[5:] == [1, 2]
     assert len(set(one.lanes)) == 2
+
+
+async def test_a_connection_that_was_moved_to_another_site_gets_frames_with_lower_sequences_too(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    """Two routers do not keep to one order: the loader must not take the frames of one site for repeats of the other's."""
+    await put(broker, ["b1", "b2"], site="blog")
+    config = decode_project({**project({"one": {}}), "sites": {"shop": {}, "blog": {}}})
+    moved = decode_project(
+        {**project({"one": {}}), "sites": {"shop": {}, "blog": {}}, "connections": {"one": {"site": "blog", "destination": "wh"}}}
+    )
+    async with reading(broker, "one") as (one,):
+        async with routing(broker, telemetry, ConfigSnapshot(1, config)):
+            await put(broker, ["s1"])
+            await until(lambda: one.ids == ["s1"])
+        async with routing(broker, telemetry, ConfigSnapshot(2, moved), site="blog"):
+            await until(lambda: len(one.ids) == 3)
+    assert one.ids == ["s1", "b1", "b2"]
+    assert one.repeats == 0
 
 
 @pytest.mark.slow

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nats.errors as nats_errors
 import pytest
+from nats.js.errors import NotFoundError
 
+from router.state import state_key
+from shared import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import holder
 from tests.support.nats import NatsServer
 from tests.support.router import (
@@ -60,7 +66,7 @@ async def load(broker: Broker, pause_seconds: float = 0.005) -> AsyncIterator[Lo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_routers_killed_at_any_moment_lose_and_repeat_nothing(broker: Broker, nats: NatsServer, tmp_path: Path) -> None:
     await limit_queues(broker, 40)
     await apply(broker, project({"all": {}, "some": {"where": {"field": "event", "eq": "e1"}}, "slow": {}}))
@@ -71,14 +77,14 @@ async def test_routers_killed_at_any_moment_lose_and_repeat_nothing(broker: Brok
             for turn in range(4):
                 with router_process(nats.url, tmp_path / f"router{turn}.log", PENSTOCK_DELIVER_MAX_FRAMES="40") as router:
                     reached = accepted.frames + 20
-                    await until(lambda: bool(everything.seqs) and everything.seqs[-1] >= reached, 30)  # noqa: B023
+                    await until(lambda: bool(everything.seqs) and everything.seqs[-1] >= reached, 60)  # noqa: B023
                     # the router set the broker's memory for ids right at its start
                     await forget_message_ids(broker)
                     await asyncio.sleep(dice.random())
                     router.kill()
         with router_process(nats.url, tmp_path / "router.log") as router:
             ids = accepted.accepted
-            await until(lambda: len(everything.ids) >= len(ids) and len(slow.ids) >= len(ids), 40)
+            await until(lambda: len(everything.ids) >= len(ids) and len(slow.ids) >= len(ids), 120)
             await asyncio.sleep(0.3)
             router.signal(signal.SIGTERM)
             assert await asyncio.to_thread(router.wait) == 0
@@ -153,3 +159,56 @@ async def test_a_drained_router_hands_its_site_over_at_once_and_a_new_project_ta
     start = accepted.accepted.index(late.ids[0])
     assert late.ids == accepted.accepted[start : start + len(late.ids)]
     assert everything.repeats == late.repeats == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_broker_that_lost_its_store_is_used_again_without_a_restart(
+    broker: Broker, nats: NatsServer, tmp_path: Path
+) -> None:
+    await apply(broker, project({"old": {}}))
+    with router_process(nats.url, tmp_path / "router.log"):
+        async with reading(broker, "old") as (old,):
+            for number in range(5):
+                await put(broker, [f"old{number}"])
+            await until(lambda: len(old.ids) == 5)
+        await asyncio.to_thread(nats.kill)
+        shutil.rmtree(nats.folder / "store")
+        await asyncio.to_thread(nats.start)
+        await streams_are_there(broker)
+        await apply(broker, project({"new": {}}))
+        for number in range(10):  # more than there were: nothing may be read behind the old position first
+            await put(broker, [f"new{number}"])
+        async with reading(broker, "new") as (new,):
+            await until(lambda: len(new.ids) >= 10)
+    assert new.ids == [f"new{number}" for number in range(10)]
+    assert len(set(new.lanes)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_a_site_that_cannot_be_routed_leaves_the_other_sites_of_the_process_alone(
+    broker: Broker, nats: NatsServer, tmp_path: Path
+) -> None:
+    document = project({"good": {}, "bad": {"site": "blog"}})
+    document["sites"]["blog"] = {}
+    await Bucket(broker, topology.STATE_BUCKET).put(state_key("blog"), b'{"position":"of a later version"}')
+    await apply(broker, document)
+    with router_process(nats.url, tmp_path / "router.log") as router:
+        async with reading(broker, "good") as (good,):
+            for number in range(30):  # long enough for blog to fail more than once
+                await put(broker, [f"m{number}"])
+                await asyncio.sleep(0.1)
+            await until(lambda: len(good.ids) == 30)
+        assert router.running
+    assert "routing of a site failed" in router.log.read_text()
+
+
+async def streams_are_there(broker: Broker) -> None:
+    """Waits until services have made them."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(NotFoundError, OSError, TimeoutError, nats_errors.Error):
+                await broker.js.stream_info(topology.EVENTS)  # the last that is made
+                return
+            await asyncio.sleep(0.1)

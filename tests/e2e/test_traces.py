@@ -73,7 +73,9 @@ async def test_a_load_links_to_the_frames_it_holds(tmp_path: Path) -> None:
             await asyncio.to_thread(running.stop_all)
         sent = next(span for span in collector.spans if span.name == "send events")
         load = next(span for span in collector.spans if span.name == "load c" and span.links)
-        assert [link.trace_id for link in load.links] == [sent.trace_id]
+        routed = next(span for span in collector.spans if span.name == "route shop")
+        assert (routed.trace_id, routed.parent_span_id) == (sent.trace_id, sent.span_id)
+        assert [(link.trace_id, link.span_id) for link in load.links] == [(routed.trace_id, routed.span_id)]
         assert "loader_rows" in collector.metrics
     finally:
         await runner.cleanup()

@@ -63,10 +63,10 @@ def frame(events: Sequence[dict[str, Any]]) -> bytes:
     return encode_frame(pack("shop", [REQUEST], heads, [msgspec.json.encode(event) for event in events]))
 
 
-async def put(broker: Broker, ids: Sequence[str], **event: Any) -> int:
+async def put(broker: Broker, ids: Sequence[str], *, site: str = "shop", **event: Any) -> int:
     """Accepts events of these ids as the edge does; returns the sequence of their frame."""
     payload = frame([{"messageId": id_, **event} for id_ in ids])
-    return (await broker.publisher.publish(topology.events_subject("shop"), payload, msg_id=uuid.uuid4().hex)).seq
+    return (await broker.publisher.publish(topology.events_subject(site), payload, msg_id=uuid.uuid4().hex)).seq
 
 
 @dataclass
@@ -159,11 +159,11 @@ async def forget_message_ids(broker: Broker) -> None:
 
 @contextlib.asynccontextmanager
 async def routing(
-    broker: Broker, telemetry: Telemetry, config: ConfigSnapshot, settings: RouterSettings | None = None
+    broker: Broker, telemetry: Telemetry, config: ConfigSnapshot, settings: RouterSettings | None = None, *, site: str = "shop"
 ) -> AsyncIterator[SiteRouter]:
-    """Routes the site `shop` in this process while the context is open, and drains at its end."""
+    """Routes a site in this process while the context is open, and drains at its end."""
     ready, stop = asyncio.Event(), asyncio.Event()
-    router = SiteRouter(broker, compile_project(config)["shop"], telemetry, settings or RouterSettings(), on_ready=ready.set)
+    router = SiteRouter(broker, compile_project(config)[site], telemetry, settings or RouterSettings(), on_ready=ready.set)
     task = asyncio.create_task(router.run(stop))
     try:
         waiting_ready = asyncio.create_task(ready.wait())

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
+import time
 
 import pytest
 
 from shared import topology
 from shared.errors import NotConnected, QueueFull
 from shared.jetstream.broker import Broker, connect
+from shared.jetstream.kv import Bucket
+from shared.jetstream.lease import hold
 from shared.jetstream.queue_reader import QueueReader
-from shared.jetstream.reader import StreamReader
+from shared.jetstream.reader import PULL_BYTES, StreamReader, StreamReplaced
 from tests.support.nats import NatsServer
 
 SUBJECT = topology.events_subject("shop")
@@ -137,3 +141,86 @@ async def test_the_topology_is_widened_and_never_shrunk(nats: NatsServer) -> Non
         await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=20))
         await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=5))
         assert (await broker.js.stream_info(topology.DELIVER)).config.max_msgs_per_subject == 20
+
+
+async def test_a_broker_with_little_room_gives_what_it_has(nats: NatsServer) -> None:
+    nats.stop()
+    nats.max_file = 5 * 1024**3
+    nats.start()
+    async with connect(nats.url, "test", patience_seconds=5) as broker:
+        for _ in range(2):  # the second finds them narrower than they should be, and no room
+            await topology.ensure(broker, topology.TopologySettings())
+        events, dead = [(await broker.js.stream_info(name)).config.max_bytes or 0 for name in (topology.EVENTS, topology.DEAD)]
+        assert dead == topology.TopologySettings().dead_max_bytes
+        assert 1024**3 < events <= nats.max_file - dead
+
+
+async def test_a_message_larger_than_a_whole_pull_is_read_in_its_place(broker: Broker) -> None:
+    large = 2 * PULL_BYTES
+    for size in (1, large, 1, large, large, 1):
+        await broker.publisher.publish(SUBJECT, b"x" * size)
+    async with StreamReader(broker, topology.EVENTS, SUBJECT) as reader:
+        sizes = [len(message.payload) for _ in range(6) if (message := await reader.next(10)) is not None]
+    assert sizes == [1, large, 1, large, large, 1]
+
+
+async def made_anew(broker: Broker, stream: str) -> None:
+    config = (await broker.js.stream_info(stream)).config
+    await broker.js.delete_stream(stream)
+    await broker.js.add_stream(config)
+
+
+async def test_a_reader_of_a_stream_that_was_made_anew_says_so(broker: Broker) -> None:
+    await publish(broker, range(5))
+    async with StreamReader(broker, topology.EVENTS, SUBJECT) as reader:
+        await read(reader, 5)
+        await made_anew(broker, topology.EVENTS)
+        await publish(broker, range(10, 20))
+        with pytest.raises(StreamReplaced):
+            await read(reader, 1)
+
+
+async def test_a_queue_made_anew_is_not_taken_for_what_was_done_already(broker: Broker) -> None:
+    subject = topology.deliver_subject("c")
+    await publish(broker, range(5), subject)
+    async with QueueReader(broker, topology.DELIVER, subject, "loader-c") as reader:
+        assert await read(reader, 5) == list(range(5))
+        await reader.ack([1, 2, 3, 4, 5])
+        await made_anew(broker, topology.DELIVER)
+        await publish(broker, range(10, 13), subject)
+        with pytest.raises(StreamReplaced):
+            await read(reader, 1)
+    async with QueueReader(broker, topology.DELIVER, subject, "loader-c") as reader:
+        assert await read(reader, 3) == [10, 11, 12]
+
+
+async def test_a_watch_of_a_bucket_that_was_made_anew_begins_again(broker: Broker) -> None:
+    bucket = Bucket(broker, topology.CONFIG_BUCKET)
+    for number in range(5):
+        await bucket.put("project", b"old%d" % number)
+    watch = bucket.watch("project")
+    async with asyncio.timeout(15):
+        assert (await anext(watch)).value == b"old4"
+        await made_anew(broker, "KV_config")
+        await bucket.put("project", b"new")
+        assert (await anext(watch)).value == b"new"
+    await watch.aclose()
+
+
+async def test_a_start_by_time_never_begins_behind_the_wanted_sequence(broker: Broker) -> None:
+    """A broker whose clock went back holds times that are later than those of the frames behind them."""
+    await publish(broker, range(5))
+    async with StreamReader(broker, topology.EVENTS, SUBJECT, start_seq=3, start_seconds=time.time() + 3600) as reader:
+        assert await read(reader, 5) == list(range(5))
+
+
+async def test_epochs_go_on_rising_when_the_store_was_lost(broker: Broker, nats: NatsServer) -> None:
+    async with hold(broker, "loader.c", "first") as lease:
+        before = lease.epoch
+    nats.kill()
+    shutil.rmtree(nats.folder / "store")
+    nats.start()
+    await asyncio.wait_for(broker.connected.wait(), 10)
+    await topology.ensure(broker, topology.TopologySettings())
+    async with hold(broker, "loader.c", "second") as lease:
+        assert lease.epoch > before

@@ -89,12 +89,17 @@ def test_a_damaged_block_is_noticed_when_bodies_are_needed() -> None:
 
 
 def test_a_body_that_cannot_be_read_where_a_rule_needs_it_is_left_out_and_counted() -> None:
-    frame = pack("shop", REQUESTS, [Head("m0", "track"), Head("m1", "track")], [b'{"properties":{"x":1}}', b"[1]"])
-    for where in ({"field": "properties.x", "eq": 1}, {"not": {"field": "properties.x", "eq": 2}}):
+    bodies = [b'{"properties":{"x":1}}', b"[1]", b'{"properties":{"x":"\xff"}}', b'{"properties":{"x":1e999}}']
+    frame = pack("shop", REQUESTS, [Head(f"m{index}", "track") for index in range(4)], bodies)
+    for where in (
+        {"field": "properties.x", "eq": 1},
+        {"not": {"field": "properties.x", "eq": 2}},
+        {"field": "sentAt", "exists": False},
+    ):
         matched = match(rules_of(where=where), arrive(encode_frame(frame)))
         assert matched.indexes == [0]
-        assert matched.errors == 1
-        assert matched.drops == {DropReason.FILTERED: 1}
+        assert matched.errors == 3
+        assert matched.drops == {DropReason.FILTERED: 3}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Spans of the router: one for a frame whose trace was sampled at the edge, nothing at all for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from opentelemetry.trace import SpanKind
+
+from router.arrival import Arrival
+from shared import topology
+from shared.telemetry import Telemetry
+
+
+def traced(telemetry: Telemetry, name: str, parent: Mapping[str, str], arrival: Arrival) -> AbstractContextManager[None]:
+    """Opens the span of a frame, below the one that its message's headers carry, and lets what is sent of the frame carry it on."""
+    return _span(telemetry, name, parent, arrival) if parent else _NOTHING
+
+
+@contextmanager
+def _span(telemetry: Telemetry, name: str, parent: Mapping[str, str], arrival: Arrival) -> Iterator[None]:
+    arrival.trace = parent
+    with telemetry.span(name, SpanKind.CONSUMER, parent) as span:
+        if span is not None:
+            span.set_attribute("messaging.system", "nats")
+            span.set_attribute("messaging.operation.type", "process")
+            span.set_attribute("messaging.destination.name", topology.EVENTS)
+            span.set_attribute("messaging.nats.sequence", arrival.seq)
+            span.set_attribute("messaging.batch.message_count", len(arrival))
+            headers: dict[str, str] = {}
+            telemetry.inject(headers)
+            arrival.trace = headers or parent
+        yield
+
+
+_NOTHING = nullcontext()
