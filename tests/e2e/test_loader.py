@@ -14,9 +14,11 @@ import asyncpg
 import msgspec
 import pytest
 
+from loader.contract import LoadPlan
+from loader.plans import Plans
 from shared import topology
 from shared.dead import DeadLetter, decode_dead
-from shared.errors import QueueFull
+from shared.errors import Fenced, QueueFull
 from shared.event import micros, parse_time
 from shared.frame import Head, RequestContext, encode_frame, pack
 from shared.headers import Place, write_place
@@ -27,6 +29,8 @@ from tests.support.stack import Stack, stack
 
 RECEIVED = parse_time("2026-03-01T12:00:00Z")
 LIVE = "live-test"
+
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def events(*ids: str, **properties: Any) -> list[dict[str, Any]]:
 
 async def drained(broker: Broker, stream: str = topology.DELIVER) -> None:
     """Waits until the queue is empty: every frame is acknowledged."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             if (await broker.js.stream_info(stream)).state.messages == 0:
                 return
@@ -264,6 +268,22 @@ async def test_files_of_a_plan_are_written_once_over_a_kill(running: Stack, tmp_
             msgspec.json.decode(line)["message_id"] for file in lake.rglob("*.ndjson") for line in file.read_bytes().splitlines()
         ]
         assert sorted(found) == sorted(f"{seq:02}-{index}" for seq in range(1, 41) for index in range(5))
+
+
+async def test_a_former_holder_writes_no_plan_over_its_successors(running: Stack) -> None:
+    async with connect(running.nats.url, "test") as broker:
+        await topology.ensure(broker, topology.TopologySettings())
+        former, successor = Plans(broker, "c"), Plans(broker, "c")
+        await former.read()
+        await former.write(LoadPlan("c", LIVE, 1, 5), done=True)
+        await successor.read()
+        await successor.write(LoadPlan("c", LIVE, 6, 9), done=True)
+        with pytest.raises(Fenced):
+            await former.write(LoadPlan("c", LIVE, 6, 30), done=False)
+        await successor.write(LoadPlan("c", LIVE, 10, 12), done=False)
+        third = Plans(broker, "c")
+        await third.read()
+        assert (third.loaded(), third.unfinished()) == ({LIVE: 9}, {LIVE: 12})
 
 
 async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_bounded_parts(
