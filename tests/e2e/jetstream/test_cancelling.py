@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import FlushTimeoutError
 
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.client import HearingClient
@@ -35,6 +37,25 @@ async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker)
         for task in alive:
             task.cancel()
         assert not alive, f"{len(alive)} tasks went on"
+
+
+async def test_a_flush_that_is_given_up_does_not_cost_the_connection(broker: Broker, nats: NatsServer) -> None:
+    lost = 0
+
+    def note() -> None:
+        nonlocal lost
+        lost += 1
+
+    forget = broker.on_reconnect(note)
+    nats.signal(signal.SIGSTOP)
+    with pytest.raises(FlushTimeoutError):
+        await broker.nc.flush(timeout=1)
+    nats.signal(signal.SIGCONT)
+    await broker.nc.flush(timeout=5)
+    await broker.js.account_info()
+    await asyncio.sleep(0.5)
+    forget()
+    assert lost == 0
 
 
 async def test_closing_in_the_middle_of_a_reconnection_leaves_no_task_behind(nats: NatsServer) -> None:
