@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from typing import Any
 
 import pytest
+import uvloop
 from nats.aio.msg import Msg
 from nats.errors import FlushTimeoutError
 
@@ -82,3 +84,31 @@ async def test_every_task_of_a_client_can_be_ended_whatever_its_close_left(nats:
     await client.end_tasks()
     assert asyncio.all_tasks() - before == set()
     await client.close()
+
+
+def test_a_transport_that_is_closed_and_not_yet_noticed_to_be_is_a_lost_connection(nats: NatsServer) -> None:
+    """On the loop that services run on, which has words of its own for it."""
+
+    async def use() -> None:
+        async def ignore(_: Msg) -> None:
+            """Takes nothing."""
+
+        client = HearingClient()
+        await client.connect(nats.url)
+        subscription = await client.subscribe("anything", cb=ignore)
+        await client.flush()
+        for task in (client._flusher_task, client._reading_task, client._ping_interval_task):
+            assert task is not None
+            task.cancel()
+        transport: Any = client._transport
+        transport._io_writer.transport.abort()
+        await asyncio.sleep(0.1)
+        assert client.is_connected
+        with pytest.raises(OSError, match="lost"):
+            await client.publish("anything", b"x")
+        with pytest.raises(OSError, match="lost"):
+            await client.flush()
+        with pytest.raises(OSError, match="lost"):
+            await subscription.unsubscribe()
+
+    uvloop.run(use())
