@@ -181,7 +181,7 @@ async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | N
                 **(environment or {}),
             },
         )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(_is_ready, edge.admin_port):
             if edge.process.poll() is not None:
                 raise RuntimeError(f"ingest ended with {edge.process.returncode}:\n{edge.log.read_text()[-4000:]}")
