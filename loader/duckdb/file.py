@@ -119,19 +119,18 @@ class DatabaseFile:
         delay = RETRY_SECONDS
         while True:
             try:
-                connection = await self._gate.run(self._connect)
+                self._connection = await self._gate.run(self._connect)
             except Exception as error:
                 if not is_locked(error) or loop.time() > deadline:
                     raise translate(error, what) from error
             else:
                 self._opened_at = loop.time()
-                return connection
+                return self._connection
             # a lock on a file cannot be waited for: DuckDB asks for it without waiting
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        """Runs on a thread; keeps the connection itself, so that it is closed also when nobody waits for it any more."""
         import duckdb
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +140,6 @@ class DatabaseFile:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
         return connection
 
     async def _after(self) -> None:
