@@ -48,10 +48,10 @@ INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
 
 WAKE_SECONDS = 1.0
-FENCED_SECONDS = 1.0
 ASIDE_SECONDS = 10.0
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
+FENCED_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
