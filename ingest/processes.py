@@ -1,11 +1,13 @@
 """Several edge processes on one port: the kernel spreads connections over them (SO_REUSEPORT).
 
 The parent only starts, watches and stops its children; it takes no traffic. A child that dies is started again, with a growing
-pause; one that says its settings are wrong ends all. A signal to the parent goes to every child, which drain by themselves.
+pause; one that says its settings are wrong ends all. A signal to the parent goes to every child, which drain by themselves. A parent
+that is killed takes its children with it: left behind they would keep the port and the journals from the next one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -25,7 +27,10 @@ LONGEST_PAUSE_SECONDS = 15.0
 HEALTHY_SECONDS = 30.0
 """A child that lived this long starts over with the first pause."""
 
-IS_CHILD = f"{PREFIX}CHILD"
+PARENT = f"{PREFIX}PARENT"
+"""Tells a child that it is one, and of whom."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -35,13 +40,24 @@ def main() -> None:
     except ConfigError as exc:
         sys.stderr.write(f"ingest: {exc}\n")
         raise SystemExit(EXIT_CONFIG) from exc
-    if settings.processes == 1 or os.environ.get(IS_CHILD):
+    parent = os.environ.get(PARENT)
+    if settings.processes == 1 or parent:
+        if parent:
+            _end_with(int(parent))
         run_service("ingest", service.run, needs_broker=False)
         return
     if settings.port == 0:
         sys.stderr.write(f"ingest: {PREFIX}PORT: several processes need a port to share, not 0\n")
         raise SystemExit(EXIT_CONFIG)
     raise SystemExit(_Parent(settings, dict(os.environ)).run())
+
+
+def _end_with(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent ends; anything but Linux cannot."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the wish was made
+            raise SystemExit(1)
 
 
 class _Child:
@@ -73,7 +89,7 @@ class _Parent:
                 number,
                 {
                     **environment,
-                    IS_CHILD: "1",
+                    PARENT: str(os.getpid()),
                     f"{PREFIX}PROCESS": str(number),
                     "PENSTOCK_ADMIN_PORT": str(admin_port + number if admin_port else 0),
                 },
@@ -100,11 +116,17 @@ class _Parent:
                         self._forward(signal.SIGTERM, None)
                 if child.process is None and not self._stopping and time.monotonic() >= child.start_at:
                     child.start()
+                    self._pass_on(child)
             if self._stopping and all(child.process is None for child in self._children):
                 return code
             dead = any(child.process is None for child in self._children)
             if select.select([woken], [], [], 0.2 if dead or self._stopping else None)[0]:
                 os.read(woken, 4096)
+
+    def _pass_on(self, child: _Child) -> None:
+        """Ends a child that was being started when the signal came."""
+        if self._stopping and child.process is not None:
+            child.process.terminate()
 
     def _forward(self, number: int, _: object) -> None:
         self._stopping = True

@@ -32,6 +32,7 @@ from shared.threads import ThreadGate
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
+FENCED_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class ConnectionLoader:
             finally:
                 self._free.set()
             self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
+            if not self._context.draining.is_set():  # fenced, or the lease is lost: not at once again
+                await asyncio.sleep(FENCED_SECONDS)
 
     async def _while_held(self, lease: leases.Lease) -> None:
         work = asyncio.create_task(self._persist(lease.epoch))

@@ -51,6 +51,8 @@ class ThreadGate:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # the cancellation goes on, whatever the call made of it
             raise
 
     async def run_interruptible(

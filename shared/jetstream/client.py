@@ -50,6 +50,14 @@ class HearingClient(Client):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        """As `Client._flush_pending`, but a transport that is closed and not yet noticed to be is a lost connection, as on any
+        other loop: uvloop says RuntimeError, which would pass every handler and end the service."""
+        try:
+            return await super()._flush_pending(force_flush)
+        except RuntimeError as exc:
+            raise ConnectionResetError(f"the connection to the broker is lost: {exc}") from exc
+
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """As `Client.flush`."""
         await _hearing(super().flush(timeout))

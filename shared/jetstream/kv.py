@@ -29,11 +29,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value and its revision; `value` is None where the key was deleted (only watches show that)."""
+    """A value and its revision; `value` is None where the key was deleted (only watches show that).
+
+    `ttl_seconds`: after which it should vanish, None where it stays; only `get` tells.
+    """
 
     key: str
     value: bytes | None
     revision: int
+    ttl_seconds: float | None = None
 
 
 class Bucket:
@@ -51,9 +55,11 @@ class Bucket:
             NotConnected: the broker does not answer.
         """
         message = await self._last(key)
-        if message is None or (message.headers or {}).get(_OPERATION):
+        headers = message.headers or {} if message is not None else {}
+        if message is None or headers.get(_OPERATION):
             return None
-        return Entry(key, message.data or b"", message.seq or 0)
+        ttl = headers.get(MSG_TTL)
+        return Entry(key, message.data or b"", message.seq or 0, float(ttl.removesuffix("s")) if ttl else None)
 
     async def put(
         self,

@@ -22,6 +22,8 @@ from shared.tasks import timeout
 TTL_SECONDS = 10.0
 POLL_SECONDS = 0.5
 """How often one that waits looks again: an expired key makes no sound."""
+GRACE_SECONDS = 2.0
+"""What the broker gets to end a lease by itself."""
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +71,37 @@ async def holder(broker: Broker, name: str) -> str | None:
 
 
 async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> int:
+    free = 0
     while True:
         try:
-            return await bucket.put(name, owner.encode(), revision=0, ttl_seconds=ttl_seconds)
+            return await bucket.put(name, owner.encode(), revision=free, ttl_seconds=ttl_seconds)
         except Conflict:
             log.debug("lease is held by another", extra={"lease": name})
+            free = 0
             # The key is there: wait for it to go before trying again, reading is cheaper than a refused write.
             with contextlib.suppress(NotConnected):
-                while True:
-                    if await bucket.get(name) is None:
-                        break
-                    await asyncio.sleep(POLL_SECONDS)
+                free = await _wait_until_free(bucket, name, ttl_seconds)
         except Transient:
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _wait_until_free(bucket: Bucket, name: str, ttl_seconds: float) -> int:
+    """Returns the revision that a taker may replace: 0, or that of a lease that nobody renewed in its time and the broker kept.
+
+    A broker that is killed and started again may forget that a message was to vanish (seen with nats-server 2.15); whoever waited
+    for that would wait for ever. A holder that lives renews, so what stays the same for longer than its time is nobody's, and
+    compare-and-set decides against one that comes late.
+    """
+    loop = asyncio.get_running_loop()
+    revision, since = 0, 0.0
+    while (entry := await bucket.get(name)) is not None:
+        if entry.revision != revision:
+            revision, since = entry.revision, loop.time()
+        elif loop.time() - since > (entry.ttl_seconds or ttl_seconds) + GRACE_SECONDS:
+            log.warning("taking a lease that the broker forgot to end", extra={"lease": name, "revision": revision})
+            return revision
+        await asyncio.sleep(POLL_SECONDS)
+    return 0
 
 
 async def _renew(bucket: Bucket, lease: Lease, owner: str, ttl_seconds: float) -> None:

@@ -156,11 +156,12 @@ async def edge_process(nats: NatsServer, broker: Broker, folder: Path, **environ
     """Runs `python -m ingest` until the end of the context."""
     await apply(broker, PROJECT)
     edge = Edge(free_port(), broker, log=folder / "ingest.log", admin_port=free_port())
-    await start(edge, nats, environment)
     try:
+        await start(edge, nats, environment)
         yield edge
     finally:
-        stop(edge)
+        if edge.process is not None:
+            stop(edge)
 
 
 async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | None = None) -> None:
@@ -181,7 +182,7 @@ async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | N
                 **(environment or {}),
             },
         )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(_is_ready, edge.admin_port):
             if edge.process.poll() is not None:
                 raise RuntimeError(f"ingest ended with {edge.process.returncode}:\n{edge.log.read_text()[-4000:]}")

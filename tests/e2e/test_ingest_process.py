@@ -225,6 +225,27 @@ async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
         assert not any(child.is_running() for child in children)
 
 
+@pytest.mark.timeout(90)
+async def test_a_killed_parent_takes_its_processes_with_it_and_the_next_finds_port_and_journals_free(
+    nats: NatsServer, broker: Broker, tmp_path: Path
+) -> None:
+    environment = {"PENSTOCK_INGEST_PROCESSES": "2", "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool")}
+    async with edge_process(nats, broker, tmp_path, **environment) as edge:
+        assert edge.process is not None
+        async with load(edge) as state:
+            await state.until(300)
+            children = psutil.Process(edge.process.pid).children()
+            assert len(children) == 2
+            edge.process.kill()
+            edge.process.wait()
+            _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
+            assert not alive
+            await start(edge, nats, environment)
+            await state.until(300)
+        assert len(psutil.Process(edge.process.pid).children()) == 2
+        await check(edge, state)
+
+
 @pytest.mark.timeout(60)
 async def test_the_journal_of_a_process_that_is_no_more_is_emptied_by_the_first(
     nats: NatsServer, broker: Broker, tmp_path: Path

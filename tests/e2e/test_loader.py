@@ -11,15 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from loader.contract import LoadPlan
+from loader.plans import Plans
 from shared import topology
-from shared.errors import QueueFull
+from shared.errors import Fenced, QueueFull
 from shared.headers import Place, write_place
 from shared.jetstream.broker import connect
 from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, not_ready, project, put, start
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ async def test_a_destination_that_is_down_holds_its_events_and_says_why(postgres
     running.start("loader")
     async with connect(running.nats.url, "test") as broker:
         await put(broker, 1, events("a"))
-        ends_at = time.monotonic() + 30
+        ends_at = time.monotonic() + 60
         while "password" not in (why := await not_ready(running)):
             assert time.monotonic() < ends_at, why
             await asyncio.sleep(0.1)
@@ -153,6 +155,22 @@ async def test_files_of_a_plan_are_written_once_over_a_kill(running: Stack, tmp_
         assert sorted(found) == sorted(f"{seq:02}-{index}" for seq in range(1, 41) for index in range(5))
 
 
+async def test_a_former_holder_writes_no_plan_over_its_successors(running: Stack) -> None:
+    async with connect(running.nats.url, "test") as broker:
+        await topology.ensure(broker, topology.TopologySettings())
+        former, successor = Plans(broker, "c"), Plans(broker, "c")
+        await former.read()
+        await former.write(LoadPlan("c", LIVE, 1, 5), done=True)
+        await successor.read()
+        await successor.write(LoadPlan("c", LIVE, 6, 9), done=True)
+        with pytest.raises(Fenced):
+            await former.write(LoadPlan("c", LIVE, 6, 30), done=False)
+        await successor.write(LoadPlan("c", LIVE, 10, 12), done=False)
+        third = Plans(broker, "c")
+        await third.read()
+        assert (third.loaded(), third.unfinished()) == ({LIVE: 9}, {LIVE: 12})
+
+
 async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_bounded_parts(
     postgres: PostgresServer, running: Stack
 ) -> None:
@@ -175,7 +193,7 @@ async def test_a_queue_smaller_than_a_batch_is_loaded_before_its_period_is_over(
     document = project(postgres, "small_queue", mode="batch", batch={"period": "1h"})
     with stack(tmp_path, {"PENSTOCK_DELIVER_MAX_FRAMES": "10"}) as running:
         await start(running, document)
-        async with connect(running.nats.url, "test") as broker, asyncio.timeout(15):
+        async with connect(running.nats.url, "test") as broker, asyncio.timeout(60):
             for seq in range(1, 31):
                 while True:
                     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+import gzip
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_postgres
 from tests.support.postgres import USER, PostgresServer
@@ -208,6 +211,31 @@ class DuckSchema:
                 if asyncio.get_running_loop().time() > ends_at:
                     raise
                 await asyncio.sleep(0.02)
+
+
+class Files:
+    """A directory of files of the layouts with one table."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return {"type": "local", "path": str(self.path), "format": "ndjson", "prefix": "{table}/dt={date}/"}
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> Rows:
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for file in self.path.glob("[!_]*/**/*.ndjson.gz"):
+            table = file.relative_to(self.path).parts[0]
+            found[table].update(
+                msgspec.json.decode(line)["message_id"] for line in gzip.decompress(file.read_bytes()).splitlines()
+            )
+        return found
 
 
 class Gathered:

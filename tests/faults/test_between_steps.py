@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,24 @@ import pytest
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Schema
 from tests.faults.project import QUICK, batch, merging, project, stream
-from tests.support.sender import Sender
+from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.sender import Event, Fate, Sender, track
 from tests.support.stack import stack
 
 NewSchema = Callable[[], Schema]
 
 GATE = 7_305_129
 """The advisory lock that COMMIT waits for."""
+
+
+async def hang_gate(schema: Schema, table: str) -> None:
+    """From now on a COMMIT of rows in the table waits while the gate is shut; one that takes them back does not."""
+    await schema.run(
+        f"CREATE FUNCTION {{}}.gate() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN NULL; END $$",
+        f"CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {{}}.{table} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION {}.gate()",
+    )
 
 
 @pytest.mark.timeout(90)
@@ -80,12 +92,7 @@ async def test_a_loader_frozen_in_the_middle_of_commit_is_overtaken_and_its_comm
         sender = Sender(running.port, chance.randrange(10**6))
         await sender.send(100)
         await verify(running, sender.books, {"c": schema})
-        await schema.run(
-            f"CREATE FUNCTION {{}}.gate() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN NULL; END $$",
-            "CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {}.events DEFERRABLE INITIALLY DEFERRED"
-            " FOR EACH ROW EXECUTE FUNCTION {}.gate()",
-        )
+        await hang_gate(schema, "events")
         async with schema.gate_shut(GATE):
             await sender.send(1000, requests_of=100)
             await schema.wait_for_lock()
@@ -100,4 +107,34 @@ async def test_a_loader_frozen_in_the_middle_of_commit_is_overtaken_and_its_comm
             )
         running.thaw("loader")
         await sender.send(500, requests_of=100)
+        await verify(running, sender.books, {"c": schema})
+
+
+@pytest.mark.timeout(120)
+async def test_rows_put_aside_before_a_load_that_was_never_committed_are_not_loaded_on_both_ways(
+    tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random
+) -> None:
+    role = f"r_{secrets.token_hex(4)}"
+    schema = Schema(postgres, new_schema().name, role)
+    await schema.run(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'", f"CREATE SCHEMA {{}} AUTHORIZATION {role}")
+
+    def make(id_: str, dice: random.Random) -> tuple[Event, Fate]:
+        return track(id_, dice)[0], Fate(("tracks", "order_completed"))
+
+    with stack(tmp_path, QUICK) as running:
+        await running.apply(project({"c": {**batch("pg"), "layout": "segment"}}, {"pg": schema.destination}))
+        await asyncio.to_thread(running.start_all)
+        sender = Sender(running.port, chance.randrange(10**6), make=make)
+        await sender.send(100)
+        await verify(running, sender.books, {"c": schema})
+        await hang_gate(schema, "tracks")
+        await schema.run(f"REVOKE ALL ON {{}}.order_completed FROM {role}")
+        async with schema.gate_shut(GATE):
+            await sender.send(500, requests_of=100)
+            await schema.wait_for_lock(30)
+            running.kill("loader")
+            await schema.run(f"GRANT ALL ON {{}}.order_completed TO {role}")
+            running.start("loader")
+            # the successor ends the backend that waits before the gate opens
+            await schema.wait_until("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)", 30)
         await verify(running, sender.books, {"c": schema})

@@ -18,7 +18,10 @@ from tests.support.stack import Stack, stack
 
 NewSchema = Callable[[], Schema]
 
-AWAY_SECONDS = float(os.environ.get("PENSTOCK_FAULT_AWAY", "8"))
+AWAY_SECONDS = float(os.environ.get("PENSTOCK_FAULT_AWAY", "60"))
+"""A minute is what is promised, and what a broker that is moved to another machine takes."""
+SHORT_SECONDS = min(AWAY_SECONDS, 8.0)
+"""Without a journal nothing piles up, so longer is only more of the same."""
 LIMIT_SECONDS = int(120 + 2 * AWAY_SECONDS)
 
 
@@ -70,7 +73,7 @@ async def test_without_a_journal_clients_get_503_with_retry_after_and_nothing_th
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
             await asyncio.sleep(1)
             running.nats.kill()
-            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.sleep(SHORT_SECONDS)
             await asyncio.to_thread(running.nats.start)
             await asyncio.sleep(3)
         assert books.statuses["503"], books.statuses

@@ -12,7 +12,7 @@ import pytest
 from shared.jetstream.broker import connect
 from shared.jetstream.lease import holder
 from tests.faults.judge import verify
-from tests.faults.places import DuckSchema, Place, Schema
+from tests.faults.places import DuckSchema, Files, Place, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, project, stream
 from tests.support.sender import Sender
 from tests.support.stack import Stack, stack
@@ -37,13 +37,13 @@ async def succeeded(running: Stack, lease: str, frozen: str, seconds: float = 30
 
 
 @pytest.mark.timeout(120 * ROUNDS)
-@pytest.mark.parametrize("mode", [batch, stream])
+@pytest.mark.parametrize(("mode", "files"), [(batch, False), (stream, False), (batch, True)], ids=["batch", "stream", "files"])
 async def test_a_loader_frozen_past_its_lease_repeats_nothing_when_it_wakes(
-    mode: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
+    mode: Callable[[str], dict[str, object]], files: bool, tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
-    places = {"c": new_schema()}
+    places: dict[str, Place] = {"c": Files(tmp_path / "files") if files else new_schema()}
     with stack(tmp_path, QUICK) as running:
-        await running.apply(project({"c": mode("pg")}, {"pg": places["c"].destination}))
+        await running.apply(project({"c": mode("wh")}, {"wh": places["c"].destination}))
         await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
         async with Sender(running.port, chance.randrange(10**6)).running() as books:
             for _ in range(ROUNDS):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.judge import verify
-from tests.faults.places import DuckSchema, Place, Schema
+from tests.faults.places import DuckSchema, Files, Place, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.support.sender import Sender
 from tests.support.stack import SERVICES, Stack, stack
@@ -19,7 +19,7 @@ NewSchema = Callable[[], Schema]
 
 
 def every_kind(new_schema: NewSchema, folder: Path) -> tuple[dict[str, Place], dict[str, object]]:
-    """Every way of loading at once: append and merge, batch and stream, two warehouses; one DuckDB file for two connections."""
+    """Every way of loading at once: append and merge, batch and stream, two warehouses and files; one DuckDB file for two connections."""
     file = folder / "warehouse.duckdb"
     places: dict[str, Place] = {
         "pg-batch": new_schema(),
@@ -27,6 +27,7 @@ def every_kind(new_schema: NewSchema, folder: Path) -> tuple[dict[str, Place], d
         "pg-merge": new_schema(),
         "duck-batch": DuckSchema(file, "one"),
         "duck-stream": DuckSchema(file, "two"),
+        "files": Files(folder / "files"),
     }
     connections = {
         "pg-batch": batch("pg-batch"),
@@ -34,6 +35,7 @@ def every_kind(new_schema: NewSchema, folder: Path) -> tuple[dict[str, Place], d
         "pg-merge": merging(batch("pg-merge")),
         "duck-batch": batch("duck-batch"),
         "duck-stream": stream("duck-stream"),
+        "files": batch("files"),
     }
     return places, project(connections, {name: place.destination for name, place in places.items()})
 

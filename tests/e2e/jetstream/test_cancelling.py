@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from typing import Any
 
 import pytest
+import uvloop
 from nats.aio.msg import Msg
 from nats.errors import FlushTimeoutError
 
@@ -15,6 +17,7 @@ from shared.jetstream.client import HearingClient
 from tests.support.nats import NatsServer
 
 
+@pytest.mark.timeout(90)
 async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker) -> None:
     chance = random.Random(5)
 
@@ -25,6 +28,7 @@ async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker)
     async def flush_for_ever() -> None:
         while True:
             await broker.nc.flush(timeout=5)
+            await asyncio.sleep(0)  # a client whose tasks have ended answers without waiting
 
     for _ in range(40):
         tasks = [asyncio.create_task(call()) for call in (ask_for_ever, flush_for_ever) * 10]
@@ -80,3 +84,31 @@ async def test_every_task_of_a_client_can_be_ended_whatever_its_close_left(nats:
     await client.end_tasks()
     assert asyncio.all_tasks() - before == set()
     await client.close()
+
+
+def test_a_transport_that_is_closed_and_not_yet_noticed_to_be_is_a_lost_connection(nats: NatsServer) -> None:
+    """On the loop that services run on, which has words of its own for it."""
+
+    async def use() -> None:
+        async def ignore(_: Msg) -> None:
+            """Takes nothing."""
+
+        client = HearingClient()
+        await client.connect(nats.url)
+        subscription = await client.subscribe("anything", cb=ignore)
+        await client.flush()
+        for task in (client._flusher_task, client._reading_task, client._ping_interval_task):
+            assert task is not None
+            task.cancel()
+        transport: Any = client._transport
+        transport._io_writer.transport.abort()
+        await asyncio.sleep(0.1)
+        assert client.is_connected
+        with pytest.raises(OSError, match="lost"):
+            await client.publish("anything", b"x")
+        with pytest.raises(OSError, match="lost"):
+            await client.flush()
+        with pytest.raises(OSError, match="lost"):
+            await subscription.unsubscribe()
+
+    uvloop.run(use())

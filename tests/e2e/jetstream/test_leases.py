@@ -78,6 +78,21 @@ async def test_a_lease_of_a_dead_holder_is_taken_after_its_time(broker: Broker) 
         assert taken.epoch > dead
 
 
+async def test_a_lease_that_the_broker_forgot_to_end_is_taken_and_one_that_is_renewed_is_not(broker: Broker) -> None:
+    bucket = Bucket(broker, topology.LEASE_BUCKET)
+    dead = await bucket.put("forgotten", b"dead", revision=0)  # no time to live
+    async with lease.hold(broker, "renewed", "slow", ttl_seconds=9) as held:
+        impatient = asyncio.create_task(lease.hold(broker, "renewed", "quick", ttl_seconds=1).__aenter__())
+        async with asyncio.timeout(15), lease.hold(broker, "forgotten", "alive", ttl_seconds=2) as taken:
+            assert taken.epoch > dead
+            await asyncio.sleep(2.5)
+            assert not taken.lost.is_set()
+        assert not impatient.done()
+        assert not held.lost.is_set()
+        impatient.cancel()
+        await asyncio.wait([impatient])
+
+
 async def test_a_holder_notices_that_the_broker_forgot_it(broker: Broker, nats: NatsServer) -> None:
     async with lease.hold(broker, "x", "me", ttl_seconds=2) as held:
         nats.kill()
