@@ -4,6 +4,10 @@ DuckDB lets one process write, or many read, never both. Opening costs 15 ms, cl
 file); a stream of small loads would do nothing else. So the file stays open for `linger` after each piece of work, and, where work
 never pauses, is closed every `share_every` for at least `SHARE_SECONDS`, in which a reader that keeps trying gets in.
 
+It is attached to an empty database in memory, because only ATTACH takes the size of row groups: DuckDB compresses a row group as a
+whole, and its own 122,880 rows of 30 text columns are 500 MB on the way to the disk. A quarter of that needs half the memory and,
+written in loads of 20,000 rows, a third less CPU time; readers do not notice.
+
 All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file counts,
 and is waited for. Commit means durable: DuckDB syncs its log before it returns.
 """
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     import duckdb
 
 T = TypeVar("T")
+
+ROW_GROUP_ROWS = 30 * 1024
+CATALOG = "_penstock"
+"""What the file is called while it is open; its own name might be that of a schema in it, which DuckDB finds ambiguous."""
 
 SHARE_SECONDS = 0.1
 RETRY_SECONDS = 0.02
@@ -134,9 +142,14 @@ class DatabaseFile:
         import duckdb
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = duckdb.connect(str(self._path))
+        # named, so that two destinations of this process with one file share what is open, as a path alone would
+        connection = duckdb.connect(f":memory:{self._path}")
         try:
             connection.execute(self._settings)
+            connection.execute(
+                f"ATTACH IF NOT EXISTS {literal(str(self._path))} AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+            )
+            connection.execute(f"USE {CATALOG}")
         except BaseException:
             connection.close()
             raise
