@@ -127,13 +127,13 @@ class DatabaseFile:
         delay = RETRY_SECONDS
         while True:
             try:
-                self._connection = await self._gate.run(self._connect)
+                connection = await self._gate.run(self._connect)
             except Exception as error:
                 if not is_locked(error) or loop.time() > deadline:
                     raise translate(error, what) from error
             else:
                 self._opened_at = loop.time()
-                return self._connection
+                return connection
             # a lock on a file cannot be waited for: DuckDB asks for it without waiting
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
@@ -153,6 +153,7 @@ class DatabaseFile:
         except BaseException:
             connection.close()
             raise
+        self._connection = connection  # here, where no cancellation can come between: it must be closed
         return connection
 
     async def _after(self) -> None:
