@@ -75,6 +75,35 @@ class Capabilities:
     max_columns: int = 1000
     case: Literal["lower", "upper", "keep"] = "keep"
     """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+    system_columns: frozenset[str] = frozenset()
+    """Names every table has already, such as Postgres's `ctid`: no column can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a live column holds where that is not all of its kind: a smaller number, a shorter text.
+
+    The core hands over nothing outside of them (`loader/limits.py`); what is outside goes where `on_conflict` says. They are for
+    what the warehouse would round or cut without a word, and for what it would refuse row by row.
+    """
+
+    lowest: int | None = None
+    """Smallest integer or decimal; for timestamps in microseconds since 1970."""
+    highest: int | None = None
+    single: bool = False
+    """A double must be one that four bytes write the same: 0.1, but not 3.141592653589793."""
+    seconds_digits: int | None = None
+    """Digits of a second's fraction that a timestamp keeps."""
+    characters: int | None = None
+    """Longest text."""
+    digits: tuple[int, int] | None = None
+    """Precision and scale: text must be a decimal number with no more digits."""
+    one_of: frozenset[str] | None = None
+    """All there is of an enum."""
+    accepted: str | None = None
+    """A pattern (RE2) that the text must match."""
+    refused: str | None = None
+    """A pattern (RE2) that the text must not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +113,10 @@ class Column:
     name: str
     kind: Kind
     native: str | None = None
+    limits: Limits | None = None
+    """Set by `describe` and `patch` for a column that is narrower than its kind."""
+    writable: bool = True
+    """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +143,9 @@ class TableLoad:
     """Rows for one table.
 
     `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
-    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row.
+    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a
+    column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
+    whether or not other rows of the load have a value there.
     `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
     not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
     value as it is (the `users` table); otherwise the incoming row's columns replace the stored ones, and columns missing in

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
-from loader.duckdb.types import fold, kind_of, native_of, widening
+from loader.duckdb.types import fold, kind_of, limits_of, native_of, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
 from shared.errors import Permanent
 from shared.threads import Stop
@@ -44,7 +44,10 @@ def describe_table(
     rows = connection.execute(statements.COLUMNS, [schema, table]).fetchall()
     if not rows:
         return None
-    columns = {fold(name): Column(fold(name), kind_of(native), native) for name, native, _ in rows}
+    columns = {
+        fold(name): Column(fold(name), kind_of(native), native, limits_of(native), writable=not generated)
+        for name, native, _, _, generated in rows
+    }
     keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
     key = tuple(fold(name) for name in keys[0].columns) if keys else ()
     if wanted and any(_same(found.columns, wanted) for found in keys):
@@ -60,6 +63,8 @@ def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch:
         the driver's errors; translated by the caller.
     """
     connection.execute("BEGIN")
+    if connection.execute(statements.VIEWS, [schema, patch.table]).fetchone():
+        raise Permanent(f'"{patch.table}" is a view, and DuckDB\'s views take no rows; choose another name for the table')
     live = describe_table(connection, stop, schema, patch.table)
     if live is None:
         columns = {column.name: column for column in (*patch.add, *patch.widen)}
@@ -85,7 +90,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
     changes: list[str] = []
     for column in patch.widen:
         now = live.columns.get(fold(column.name))
-        if now is None or now.kind is column.kind:
+        if now is None or (now.kind is column.kind and now.limits is None):
             continue
         name = identifier(column.name)
         expression = widening(name, now.kind, column.kind)
@@ -107,7 +112,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
-    names = {fold(name) for name, _, _ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
+    names = {fold(name) for name, *_ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
     _require(table, key, names)
     keys = _keys(connection, schema, table)
     for stale in keys:

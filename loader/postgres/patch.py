@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Column, TablePatch, TableSchema
 from loader.postgres import statements
 from loader.postgres.errors import describe
-from loader.postgres.types import LiveColumn, native_of, widening
+from loader.postgres.types import LiveColumn, live_column, native_of, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, literal, own_index, qualified
 from shared.errors import Permanent
 
@@ -45,6 +45,7 @@ class LiveTable:
 
     columns: dict[str, LiveColumn]
     keys: tuple[LiveKey, ...]
+    view: bool = False
 
     def as_schema(self, wanted: Sequence[str] | None = None) -> TableSchema:
         """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
@@ -62,8 +63,9 @@ async def read_table(connection: asyncpg.Connection, schema: str, table: str) ->
         return None
     keys = await connection.fetch(statements.KEYS, rows[0]["oid"])
     return LiveTable(
-        {row["column"]: LiveColumn(row["column"], row["native"]) for row in rows if row["column"] is not None},
+        {row["column"]: live_column(row) for row in rows if row["column"] is not None},
         tuple(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]) for key in keys),
+        view=rows[0]["relkind"] == "v",
     )
 
 
@@ -78,8 +80,14 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
     live = await read_table(connection, schema, patch.table)
     if live is None:
         await make_schema(connection, schema)
+        await _refuse_other_things(connection, schema, patch.table)
         await _create(connection, schema, patch)
     else:
+        if live.view:
+            raise Permanent(
+                f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
+                "deduplicate: false, or another name for the table"
+            )
         await _alter(connection, schema, patch, live)
         if patch.primary_key:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
@@ -106,6 +114,14 @@ async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch
     await connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join(parts)})")
 
 
+async def _refuse_other_things(connection: asyncpg.Connection, schema: str, table: str) -> None:
+    thing = await connection.fetchval(statements.NOT_TABLES, schema, table)
+    if thing is not None:
+        raise Permanent(
+            f'"{table}" is the name of a {thing} in schema "{schema}"; rename it, or choose another name for the table'
+        )
+
+
 async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> None:
     changes = [
         f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
@@ -116,7 +132,7 @@ async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch,
         now = live.columns.get(column.name)
         if now is None:
             changes.append(f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}")
-        elif now.kind is not column.kind:
+        elif now.kind is not column.kind or now.as_column().limits is not None:
             name = identifier(column.name)
             expression = widening(name, now.kind, column.kind)
             if expression is not None:

@@ -9,14 +9,31 @@ from loader.contract import TableLoad
 from loader.sql import LEDGER, identifier, identifiers, qualified
 
 COLUMNS = """
-SELECT c.oid::int8 AS oid, c.relname::text AS name, a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS native
+SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, row_security_active(c.oid) AS guarded,
+       a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS native,
+       CASE WHEN t.typtype = 'd' THEN (
+           WITH RECURSIVE below AS (
+               SELECT t.typbasetype AS type, t.typtypmod AS mod
+               UNION ALL
+               SELECT u.typbasetype, u.typtypmod FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype = 'd'
+           )
+           SELECT format_type(below.type, below.mod) FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype <> 'd'
+       ) END AS base,
+       CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (
+           SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum
+       ) END AS default,
+       a.attidentity <> 'a' AND a.attgenerated = '' AS writable,
+       CASE WHEN a.attidentity = 'd' THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END AS sequence,
+       CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_type t ON t.oid = a.atttypid
 WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p', 'f', 'v')
 ORDER BY c.oid, a.attnum
 """
-"""Columns of tables by schema and names; a table without columns is one row with a null column."""
+"""Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a policy
+for us. `base`: the type below a domain."""
 
 KEYS = """
 SELECT ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
@@ -31,6 +48,13 @@ WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indisvalid AND i.indimm
 ORDER BY ic.relname
 """
 """Unique indexes of a table that ON CONFLICT can use."""
+
+NOT_TABLES = """
+SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'index' END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind NOT IN ('r', 'p', 'f', 'v')
+"""
+"""What else has the name of a table; they share their names."""
 
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7306))"
 """Held to the end of the transaction; the seed keeps clear of locks other programs take on the same text."""
@@ -91,6 +115,15 @@ def create_stage(stage: str, columns: Mapping[str, str]) -> str:
     """Returns the DDL of a temporary table that lives for one transaction. `columns`: name to SQL type."""
     inside = ", ".join(f"{identifier(name)} {native}" for name, native in columns.items())
     return f"CREATE TEMPORARY TABLE {identifier(stage)} ({inside}) ON COMMIT DROP"
+
+
+def in_turn(stage: str, key: Sequence[str]) -> str:
+    """Returns what stands after FROM for the rows of a stage with their `turn`: 1 for the first of each key, 2 for the second.
+
+    `key`: expressions over `r`, of the types that the table compares.
+    """
+    numbered = f"row_number() OVER (PARTITION BY {', '.join(key)} ORDER BY r.ctid) AS turn"
+    return f"(SELECT r.*, {numbered} FROM pg_temp.{identifier(stage)} AS r) AS r"
 
 
 def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]) -> str:
