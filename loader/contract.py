@@ -125,6 +125,9 @@ class TableSchema:
 
     columns: Mapping[str, Column]
     primary_key: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+    """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type as it
+    is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +216,11 @@ class Session(Protocol):
         """Makes the table fit, creating it if needed, under the destination's own lock; returns it as it is afterwards.
 
         The live table is read again under the lock: what another writer added meanwhile is accepted as it is, so the caller
-        compares the result with what it wanted.
+        compares the result with what it wanted. A single column that the destination refuses is left out and named in `refused`.
 
         Raises:
             NotConnected, Transient, SetupError
-            Permanent: the destination refuses the change; the message has its words.
+            Permanent: the destination refuses the table or its key; the message has its words.
         """
         ...
 

@@ -98,11 +98,16 @@ class Deliverer:
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
         """Tries once; returns what is still to be loaded, None when all is done."""
+        failed: dict[str, Exception] = {}
         for name in batch.tables:
             if name not in self._live and self._rules.capabilities.evolve:
-                self._live[name] = await self._session.describe(name)
+                try:
+                    self._live[name] = await self._session.describe(name)
+                except (SetupError, Permanent) as exc:
+                    failed[name] = exc
+        if failed:
+            return await self._set_aside(work, batch, failed)
         fitted = fit_batch(batch, self._live, self._rules, stamp)
-        failed: dict[str, Exception] = {}
         patched: dict[str, TableSchema | None] = {}
         for patch in fitted.patches:
             try:

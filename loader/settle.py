@@ -80,6 +80,7 @@ class _Settling:
         self._schema = live
         self._live = rules.by_key(live)
         self._rules = rules
+        self._stuck = {rules.namer.key(name) for name in live.refused} if live else set()
         self._evolve = rules.capabilities.evolve
         self._rows = len(raw)
         self._columns: dict[str, Column] = {}
@@ -145,7 +146,7 @@ class _Settling:
         column = self._live.get(claim.key)
         if column is None:
             forced = self._forced(claim)
-            if not self._may_add(own=claim.fixed is not None):
+            if claim.key in self._stuck or not self._may_add(own=claim.fixed is not None):
                 self._no_column(claim)
                 return
             column = self._new(claim.key, Column(claim.name, *forced) if forced else Column(claim.name, self._choose_kind(claim)))
@@ -239,7 +240,7 @@ class _Settling:
             self._unmap(claim.name, claim.parts)
 
     def _wider(self, column: Column, failures: Sequence[Part]) -> Column | None:
-        if not self._rules.new_columns or not column.writable:
+        if not self._rules.new_columns or not column.writable or self._rules.namer.key(column.name) in self._stuck:
             return None
         kind = join_all([column.kind, *(part.kind for part in failures)])
         if (column.kind, kind) not in self._rules.capabilities.widen:
@@ -273,7 +274,7 @@ class _Settling:
             return False
         column = self._live.get(key)
         if column is None:
-            if not self._may_add(own=False):
+            if key in self._stuck or not self._may_add(own=False):
                 return False
             column = self._new(key, Column(name, self._rules.supported(part.kind)))
         values, bad = fit_values(part.values, part.kind, column)

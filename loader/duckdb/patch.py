@@ -8,7 +8,7 @@ the same transaction; somebody else's stay, and the change is refused with DuckD
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract import Column, TablePatch, TableSchema
@@ -56,12 +56,27 @@ def describe_table(
 
 
 def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch) -> TableSchema:
-    """Makes a table fit, in one transaction.
+    """Makes a table fit, in one transaction; a type that DuckDB refuses to widen stays, and is named.
 
     Raises:
         Permanent: the table cannot be changed so; says what to do.
         the driver's errors; translated by the caller.
     """
+    refused: frozenset[str] = frozenset()
+    try:
+        return _apply(connection, stop, schema, patch, refused)
+    except Exception as error:
+        if not patch.widen or type(error).__name__ not in ("CatalogException", "DependencyException", "BinderException"):
+            raise
+        # DuckDB has no savepoints, and says of none of them what is in its way
+        connection.execute("ROLLBACK")
+        refused = frozenset(column.name for column in patch.widen)
+        return _apply(connection, stop, schema, replace(patch, widen=()), refused)
+
+
+def _apply(
+    connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch, refused: frozenset[str]
+) -> TableSchema:
     connection.execute("BEGIN")
     if connection.execute(statements.VIEWS, [schema, patch.table]).fetchone():
         raise Permanent(f'"{patch.table}" is a view, and DuckDB\'s views take no rows; choose another name for the table')
@@ -79,7 +94,7 @@ def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch:
         raise Permanent(f'table "{patch.table}" was made and is not there')
     stop.check()
     connection.execute("COMMIT")
-    return after
+    return replace(after, refused=refused)
 
 
 def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> None:

@@ -6,8 +6,8 @@ who is not Penstock can still get in between, and then the whole patch is tried 
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract import Column, TablePatch, TableSchema
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 LOST_RACE = frozenset({"42P07", "42701", "42710", "42P06", "23505", "40001", "40P01", "XX000"})
 """What the server says when somebody made the same thing between our look and our statement."""
+
+REFUSED = frozenset({"0A", "22", "2B", "42", "54"})
+"""Classes of errors by which the server refuses to add or widen one column; the others of the patch may be possible."""
+
+NOT_FOR_A_COLUMN = frozenset({"42501", "42P01", "42809"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +86,20 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
     if live is None:
         await make_schema(connection, schema)
         await _refuse_other_things(connection, schema, patch.table)
-        await _create(connection, schema, patch)
+        refused = await _create(connection, schema, patch)
     else:
         if live.view:
             raise Permanent(
                 f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
                 "deduplicate: false, or another name for the table"
             )
-        await _alter(connection, schema, patch, live)
+        refused = await _alter(connection, schema, patch, live)
         if patch.primary_key:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
     after = await read_table(connection, schema, patch.table)
     if after is None:
         raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')
-    return after.as_schema(patch.primary_key)
+    return replace(after.as_schema(patch.primary_key), refused=refused)
 
 
 async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
@@ -103,15 +108,21 @@ async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
 
 
-async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> None:
+async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> frozenset[str]:
     key = patch.primary_key or ()
     columns = {column.name: column for column in (*patch.add, *patch.widen)}
     _require(patch.table, key, columns)
-    parts = [await _definition(connection, column, not_null=column.name in key) for column in columns.values()]
+    parts = {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
+    constraint = []
     if key:
         name = own_index(schema, patch.table, await _taken(connection, schema))
-        parts.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
-    await connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join(parts)})")
+        constraint.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
+    create = f"CREATE TABLE {qualified(schema, patch.table)} "
+    if await _tried(connection, create + f"({', '.join([*parts.values(), *constraint])})"):
+        return frozenset()
+    await connection.execute(create + f"({', '.join([*(parts[name] for name in key), *constraint])})")
+    others = {name: f"ADD COLUMN {part}" for name, part in parts.items() if name not in key}
+    return await _change(connection, schema, patch.table, others)
 
 
 async def _refuse_other_things(connection: asyncpg.Connection, schema: str, table: str) -> None:
@@ -122,23 +133,44 @@ async def _refuse_other_things(connection: asyncpg.Connection, schema: str, tabl
         )
 
 
-async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> None:
-    changes = [
-        f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> frozenset[str]:
+    changes = {
+        column.name: f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         for column in patch.add
         if column.name not in live.columns
-    ]
+    }
     for column in patch.widen:
         now = live.columns.get(column.name)
         if now is None:
-            changes.append(f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}")
+            changes[column.name] = f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         elif now.kind is not column.kind or now.as_column().limits is not None:
             name = identifier(column.name)
             expression = widening(name, now.kind, column.kind)
             if expression is not None:
-                changes.append(f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")
-    if changes:
-        await connection.execute(f"ALTER TABLE {qualified(schema, patch.table)} {', '.join(changes)}")
+                changes[column.name] = f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}"
+    return await _change(connection, schema, patch.table, changes)
+
+
+async def _change(connection: asyncpg.Connection, schema: str, table: str, changes: Mapping[str, str]) -> frozenset[str]:
+    """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
+    alter = f"ALTER TABLE {qualified(schema, table)} "
+    if not changes or await _tried(connection, alter + ", ".join(changes.values())):
+        return frozenset()
+    return frozenset([name for name, change in changes.items() if not await _tried(connection, alter + change)])
+
+
+async def _tried(connection: asyncpg.Connection, statement: str) -> bool:
+    """Runs a statement; returns whether the server took it, False where it refuses it for a column's sake."""
+    await connection.execute("SAVEPOINT trial")
+    try:
+        await connection.execute(statement)
+    except Exception as error:
+        state = getattr(error, "sqlstate", None) or ""
+        if state[:2] not in REFUSED or state in LOST_RACE or state in NOT_FOR_A_COLUMN:
+            raise
+        await connection.execute("ROLLBACK TO SAVEPOINT trial")
+        return False
+    return True
 
 
 async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key: tuple[str, ...], live: LiveTable) -> None:

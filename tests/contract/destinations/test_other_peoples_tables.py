@@ -159,3 +159,12 @@ async def test_a_view_of_that_name_says_so(wh: Open) -> None:
     one = await delivery(wh, 'CREATE VIEW "{}".events AS SELECT 1 AS n')
     with pytest.raises(Permanent, match="is a view"):
         await one.send({"messageId": "1", "n": 1})
+
+
+async def test_a_type_that_cannot_be_widened_holds_up_nobody(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n bigint)', on_conflict="widen")
+    in_the_way = {"postgres": 'CREATE VIEW "{}".needs AS SELECT n FROM "{}".events', "duckdb": "CREATE INDEX needs ON events (n)"}
+    await wh.subject.run(in_the_way[wh.subject.label])
+    assert await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": "text", "new": True}) == {}
+    found = [(n, new, json.loads(data)["n"] if data else None) for n, new, data in await rows(wh, "n", "new", "_unmapped_data")]
+    assert found == [(1, None, None), (None, True, "text")]

@@ -103,3 +103,20 @@ async def test_a_thing_that_is_no_table_is_called_what_it_is(pg: Open, thing: st
     one = await delivery(pg, f"CREATE {thing}")
     with pytest.raises(Permanent, match=thing.split(" {")[0].lower()):
         await one.send(*THREE)
+
+
+async def test_text_and_names_that_the_encoding_of_the_database_lacks_hold_up_nobody(postgres_server: PostgresServer) -> None:
+    subject = PostgresSubject(postgres_server.dsn())
+    database = f"latin_{secrets.token_hex(4)}"
+    await subject.run(f"CREATE DATABASE {database} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    subject = PostgresSubject(postgres_server.dsn(database))
+    async with opened(subject) as wh:
+        one = Delivery(wh, await wh.session(), table="{{ event.event }}")
+        good = {"messageId": "1", "event": "events", "text": "héllo"}
+        assert list(await one.send(good, {"messageId": "2", "event": "events", "text": "名前"})) == ["2"]
+        # the name has no form as a column, and none in the unmapped data
+        assert list(await one.send({**good, "messageId": "3", "ключ": 1})) == ["3"]
+        assert await one.send({"messageId": "4", "event": "名前"}, {"messageId": "5", "event": "events"}) == {}
+        assert one.kept.aside == 1
+        found = await wh.rows("events", {"message_id": Kind.TEXT, "text": Kind.TEXT, "_unmapped_data": Kind.JSON}, "message_id")
+    assert [tuple(row.values()) for row in found] == [("1", "héllo", None), ("5", None, None)]
