@@ -227,13 +227,24 @@ class PostgresSession:
         if self._link.is_closed():
             raise NotConnected(f"{what}: the connection is closed")
         try:
-            async with Watch(self._link, self._options.stall_timeout, self._options.statement_timeout) as watch:
+            limits = (self._options.stall_timeout, self._options.statement_timeout)
+            async with Watch(self._link, *limits, self._answers) as watch:
                 yield watch
         except BaseException as error:
             await self._abandon(error)
             if isinstance(error, Exception):
                 raise translate(error, what) from error
             raise
+
+    async def _answers(self) -> bool:
+        try:
+            link = await connect(self._options, "penstock/alive", "asking whether the server answers")
+        except NotConnected:
+            return False
+        except PenstockError:
+            return True  # it answered: that there is no connection free, perhaps
+        link.terminate()
+        return True
 
     async def _abandon(self, error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, TimeoutError) or self._link.is_closed():

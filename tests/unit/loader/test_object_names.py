@@ -26,7 +26,7 @@ def test_a_prefix_that_leads_elsewhere_or_nowhere_is_refused(prefix: str) -> Non
         check_prefix(prefix)
 
 
-@given(st.text(max_size=400))
+@given(st.text(min_size=1, max_size=400))
 def test_any_name_is_one_segment_that_readers_see(text: str) -> None:
     made = segment(text)
     assert 0 < len(made.encode()) <= SEGMENT_BYTES
