@@ -9,7 +9,8 @@ whole, and its own 122,880 rows of 30 text columns are 500 MB on the way to the 
 written in loads of 20,000 rows, a third less CPU time; readers do not notice.
 
 All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file counts,
-and is waited for. Commit means durable: DuckDB syncs its log before it returns.
+and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while it was
+open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from loader.contract import Environment
 from loader.duckdb.errors import is_locked, translate
 from loader.duckdb.statements import SETTINGS
 from loader.sql import literal
-from shared.errors import RowsRejected
+from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class DatabaseFile:
         self._share_every_seconds = share_every_seconds
         self._lock_seconds = lock_seconds
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._identity: tuple[int, int] | None = None
         self._opened_at = 0.0
         self._used_at = 0.0
         self._shared_at = float("-inf")
@@ -97,7 +99,13 @@ class DatabaseFile:
                     stop.set()
                     connection.interrupt()
 
-                result = await self._gate.run_interruptible(interrupt, work, connection, stop)
+                def guarded() -> T:
+                    self._require_same_file(what)
+                    result = work(connection, stop)
+                    self._require_same_file(what)
+                    return result
+
+                result = await self._gate.run_interruptible(interrupt, guarded)
             except RowsRejected:
                 self._used_at = asyncio.get_running_loop().time()
                 await self._after()
@@ -153,8 +161,22 @@ class DatabaseFile:
         except BaseException:
             connection.close()
             raise
+        self._identity = self._identify()
         self._connection = connection  # here, where no cancellation can come between: it must be closed
         return connection
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _require_same_file(self, what: str) -> None:
+        if self._identify() != self._identity:
+            raise NotConnected(
+                f"{what}: {self._path} was removed or replaced while it was open; the load begins again in what is there"
+            )
 
     async def _after(self) -> None:
         """Closes now, or leaves it to the closer."""

@@ -17,7 +17,7 @@ from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
 from loader.duckdb.types import fold, kind_of
 from loader.sql import identifier
-from shared.errors import Fenced, RowsRejected, TableChanged
+from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged
 from shared.threads import Stop
 
 if TYPE_CHECKING:
@@ -69,7 +69,14 @@ def load_all(
     connection.execute("BEGIN")
     # nobody else can write between here and COMMIT, so looking once is enough
     name, epoch = holder
-    held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
+    try:
+        held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
+    except Exception as error:
+        if type(error).__name__ != "CatalogException":
+            raise
+        raise NotConnected(
+            f'connection "{name}": the ledger is gone, and the file with it perhaps; a new session makes it'
+        ) from error
     if held is None or held[0] != epoch:
         raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded')
     for load in loads:

@@ -16,7 +16,7 @@ import pytest
 from loader import registry
 from loader.contract import Kind, TableLoad
 from loader.duckdb.file import ROW_GROUP_ROWS
-from shared.errors import ConfigError, Fenced, SetupError, Transient
+from shared.errors import ConfigError, Fenced, NotConnected, SetupError, Transient
 from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
 
 ROOT = Path(__file__).parents[3]
@@ -239,3 +239,25 @@ async def test_row_groups_are_small_so_that_few_rows_are_in_memory_before_they_a
     with duckdb.connect(str(path_of(wh)), read_only=True) as link:
         ((largest,),) = link.sql("SELECT max(count) FROM pragma_storage_info('t')").fetchall()
     assert largest <= ROW_GROUP_ROWS
+
+
+@pytest.mark.parametrize("linger", ["0s", "30s"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_counts_as_loaded_into_a_file_that_was_removed_or_replaced(wh: Open, linger: str, replaced: bool) -> None:
+    destination = await wh.another(linger=linger)
+    session = await wh.session(destination=destination)
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    path = path_of(wh)
+    path.unlink()
+    if replaced:
+        with duckdb.connect(str(path.with_name("other.duckdb"))) as link:
+            link.execute("CREATE TABLE x (i int)")
+        path.with_name("other.duckdb").rename(path)
+    with pytest.raises(NotConnected):
+        await append(session, 2, "t", SHAPE, {"id": 2})
+    again = await wh.session(epoch=2, destination=destination)
+    await make(again, "t", SHAPE)
+    await append(again, 2, "t", SHAPE, {"id": 2})
+    await destination.close()
+    assert [row["id"] for row in await wh.rows("t", SHAPE)] == [2]
