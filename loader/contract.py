@@ -227,6 +227,11 @@ class Session(Protocol):
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """Commits all of `loads` and the ledger rows of `plan`, or nothing.
 
+        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan and
+        the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it has arrived, with
+        the same boundaries, so an insert whose token is known is left out, and one that failed for good takes the next number. What such
+        a destination refuses it must find before it sends anything, because events refused in one table are taken out of all.
+
         Raises:
             RowsRejected: rows of one table do not fit; nothing was committed.
             Fenced: a session with a newer epoch exists; nothing was committed.

@@ -7,7 +7,7 @@ the same transaction; somebody else's stay, and the change is refused with DuckD
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
 from loader.duckdb.types import fold, kind_of, limits_of, native_of, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
+from loader.sql import OWN_INDEX, identifier, identifiers, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 from shared.threads import Stop
 
@@ -128,7 +128,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
     names = {fold(name) for name, *_ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
-    _require(table, key, names)
+    require_key(table, key, names, fold)
     keys = _keys(connection, schema, table)
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
@@ -142,10 +142,7 @@ def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, ke
     except Exception as error:
         if type(error).__name__ != "ConstraintException":
             raise
-        raise Permanent(
-            f'table "{table}": ({", ".join(key)}) cannot become the key because several rows share one value of it '
-            f"({describe(error)}); remove those rows, choose another primary_key, or set deduplicate: false"
-        ) from error
+        raise no_key(table, key, f"several rows share one value of it ({describe(error)})") from error
 
 
 def _keys(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[LiveKey]:
@@ -178,11 +175,3 @@ def _definition(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
                 raise
             raise Permanent(f'column "{column.name}": {native!r} is not a type DuckDB knows ({describe(error)})') from error
     return f"{identifier(column.name)} {native}"
-
-
-def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
-    missing = [name for name in key if fold(name) not in columns]
-    if missing:
-        raise Permanent(
-            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
-        )

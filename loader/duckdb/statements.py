@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loader.contract import TableLoad
-from loader.sql import LEDGER, identifier, identifiers, qualified
+from loader.sql import LEDGER, identifier, identifiers, on_conflict, qualified
 
 ROWS = "_penstock_rows"
 """The name under which a load's Arrow table is scanned."""
@@ -98,7 +98,7 @@ def insert(schema: str, load: TableLoad, defaults: Mapping[str, str], source: st
     columns = identifiers(load.rows.column_names)
     values = ", ".join(_value(schema, load, name, defaults.get(name)) for name in load.rows.column_names)
     statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {values} FROM {source} AS r{where}"
-    return statement if load.write == "append" else f"{statement} {_on_conflict(load)}"
+    return statement if load.write == "append" else f"{statement} {on_conflict(load)}"
 
 
 def _value(schema: str, load: TableLoad, name: str, default: str | None) -> str:
@@ -118,16 +118,3 @@ def uncastable(column: str, native: str, *, nullable: bool) -> str:
     name = identifier(column)
     empty = "" if nullable else f"{name} IS NULL OR "
     return f"SELECT _index FROM {ROWS} WHERE {empty}({name} IS NOT NULL AND TRY_CAST({name} AS {native}) IS NULL)"
-
-
-def _on_conflict(load: TableLoad) -> str:
-    target = f"ON CONFLICT ({identifiers(load.key)})"
-    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
-    if not changed:
-        return f"{target} DO NOTHING"
-    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
-    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
-    if load.cursor is None:
-        return f"{target} DO UPDATE SET {sets}"
-    cursor = identifier(load.cursor)
-    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

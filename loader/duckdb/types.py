@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from loader.contract import Column, Kind, Limits
-from shared.errors import Permanent
+from loader.sql import forced_native
 
 _KINDS = {
     "BOOLEAN": Kind.BOOLEAN,
@@ -129,13 +129,9 @@ def native_of(column: Column) -> str:
     """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
 
     Raises:
-        Permanent: the forced type holds what no type's name does.
+        Permanent: as `forced_native`.
     """
-    if column.native is None:
-        return _NATIVES[column.kind]
-    if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
-        raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
-    return column.native.strip()
+    return forced_native(column) or _NATIVES[column.kind]
 
 
 def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:

@@ -6,7 +6,7 @@ who is not Penstock can still get in between, and then the whole patch is tried 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from loader.contract import Column, TablePatch, TableSchema
 from loader.postgres import statements
 from loader.postgres.errors import describe
 from loader.postgres.types import LiveColumn, live_column, native_of, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, literal, own_index, qualified
+from loader.sql import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
 async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> frozenset[str]:
     key = patch.primary_key or ()
     columns = {column.name: column for column in (*patch.add, *patch.widen)}
-    _require(patch.table, key, columns)
+    require_key(patch.table, key, columns)
     parts = {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
     constraint = []
     if key:
@@ -175,7 +175,7 @@ async def _tried(connection: asyncpg.Connection, statement: str) -> bool:
 
 async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key: tuple[str, ...], live: LiveTable) -> None:
     after = await read_table(connection, schema, table)
-    _require(table, key, after.columns if after else ())
+    require_key(table, key, after.columns if after else ())
     for stale in live.keys:
         if stale.own and set(stale.columns) != set(key):
             await _drop_key(connection, schema, table, stale, key)
@@ -195,10 +195,7 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
         if state not in ("23505", "23502"):
             raise
         trouble = "several rows share one value of it" if state == "23505" else "some rows have no value in it"
-        raise Permanent(
-            f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble} ({describe(error)}); '
-            "remove those rows, choose another primary_key, or set deduplicate: false"
-        ) from error
+        raise no_key(table, key, f"{trouble} ({describe(error)})") from error
 
 
 async def _drop_key(connection: asyncpg.Connection, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> None:
@@ -233,11 +230,3 @@ async def _taken(connection: asyncpg.Connection, schema: str) -> list[str]:
         OWN_INDEX,
     )
     return [row["relname"] for row in rows]
-
-
-def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
-    missing = [name for name in key if name not in columns]
-    if missing:
-        raise Permanent(
-            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
-        )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loader.contract import TableLoad
-from loader.sql import LEDGER, identifier, identifiers, qualified
+from loader.sql import LEDGER, identifier, identifiers, on_conflict, qualified
 
 COLUMNS = """
 SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, row_security_active(c.oid) AS guarded,
@@ -138,17 +138,3 @@ def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]
     columns = load.rows.column_names
     insert = f"INSERT INTO {qualified(schema, load.table)} AS t ({identifiers(columns)}) SELECT {', '.join(values)} FROM {source}"
     return insert if load.write == "append" else f"{insert} {on_conflict(load)}"
-
-
-def on_conflict(load: TableLoad) -> str:
-    """Returns the ON CONFLICT clause of a merge."""
-    target = f"ON CONFLICT ({identifiers(load.key)})"
-    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
-    if not changed:
-        return f"{target} DO NOTHING"
-    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
-    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
-    if load.cursor is None:
-        return f"{target} DO UPDATE SET {sets}"
-    cursor = identifier(load.cursor)
-    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.contract import Column, Kind, Limits
-from loader.sql import literal
-from shared.errors import Permanent
+from loader.sql import forced_native, literal
 
 _KINDS = {
     "boolean": Kind.BOOLEAN,
@@ -182,16 +181,10 @@ def length_of(native: str) -> int | None:
 def native_of(column: Column) -> str:
     """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
 
-    A forced type goes into DDL as it is; `patch.py` lets the server parse it as a type first.
-
     Raises:
-        Permanent: the forced type holds what no type's name does.
+        Permanent: as `forced_native`.
     """
-    if column.native is None:
-        return _NATIVES[column.kind]
-    if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
-        raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
-    return column.native.strip()
+    return forced_native(column) or _NATIVES[column.kind]
 
 
 def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
