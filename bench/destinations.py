@@ -149,7 +149,7 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
     """Yields the ceiling: COPY of bytes that are ready."""
     import asyncpg
 
-    from loader.postgres.copy import encode, prepare
+    from loader.postgres.copy import LiveRows, encode, prepare
     from loader.postgres.types import LiveColumn, native_of
 
     live = {name: LiveColumn(name, native_of(Column(name, kind))) for name, kind in SHAPE.items()}
@@ -157,7 +157,7 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
     ddl = ", ".join(f'"{column.name}" {column.native}' for column in live.values())
 
     async def bare(batches: Sequence[pa.Table]) -> Cost:
-        ready = [list(encode(prepare(TableLoad("bare", batch), live))) for batch in batches]
+        ready = [list(encode(prepare(TableLoad("bare", batch), LiveRows(live)))) for batch in batches]
         await link.execute(f"DROP TABLE IF EXISTS bare; CREATE TABLE bare ({ddl})")
 
         async def copy() -> None:

@@ -77,6 +77,35 @@ class Capabilities:
     max_columns: int = 1000
     case: Literal["lower", "upper", "keep"] = "keep"
     """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+    system_columns: frozenset[str] = frozenset()
+    """Names every table has already, such as Postgres's `ctid`: no column can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a live column holds where that is not all of its kind: a smaller number, a shorter text.
+
+    The core hands over nothing outside of them (`loader/limits.py`); what is outside goes where `on_conflict` says. They are for
+    what the warehouse would round or cut without a word, and for what it would refuse row by row.
+    """
+
+    lowest: int | None = None
+    """Smallest integer or decimal; for timestamps in microseconds since 1970."""
+    highest: int | None = None
+    single: bool = False
+    """A double must be one that four bytes write the same: 0.1, but not 3.141592653589793."""
+    seconds_digits: int | None = None
+    """Digits of a second's fraction that a timestamp keeps."""
+    characters: int | None = None
+    """Longest text."""
+    digits: tuple[int, int] | None = None
+    """Precision and scale: text must be a decimal number with no more digits."""
+    one_of: frozenset[str] | None = None
+    """All there is of an enum."""
+    accepted: str | None = None
+    """A pattern (RE2) that the text must match."""
+    refused: str | None = None
+    """A pattern (RE2) that the text must not match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +115,10 @@ class Column:
     name: str
     kind: Kind
     native: str | None = None
+    limits: Limits | None = None
+    """Set by `describe` and `patch` for a column that is narrower than its kind."""
+    writable: bool = True
+    """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +127,9 @@ class TableSchema:
 
     columns: Mapping[str, Column]
     primary_key: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+    """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type as it
+    is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +148,9 @@ class TableLoad:
     """Rows for one table.
 
     `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
-    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row.
+    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a
+    column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
+    whether or not other rows of the load have a value there.
     `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
     not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
     value as it is (the `users` table); otherwise the incoming row's columns replace the stored ones, and columns missing in
@@ -180,17 +218,22 @@ class Session(Protocol):
         """Makes the table fit, creating it if needed, under the destination's own lock; returns it as it is afterwards.
 
         The live table is read again under the lock: what another writer added meanwhile is accepted as it is, so the caller
-        compares the result with what it wanted.
+        compares the result with what it wanted. A single column that the destination refuses is left out and named in `refused`.
 
         Raises:
             NotConnected, Transient, SetupError: the destination as a whole does not work; everything waits.
-            Permanent: the destination refuses the change; the message has its words.
+            Permanent: the destination refuses the table or its key; the message has its words.
             TableBusy, TableSetupError: as Permanent, they concern this table only; its rows wait, the others go on.
         """
         ...
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """Commits all of `loads` and the ledger rows of `plan`, or nothing.
+
+        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan and
+        the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it has arrived, with
+        the same boundaries, so an insert whose token is known is left out, and one that failed for good takes the next number. What such
+        a destination refuses it must find before it sends anything, because events refused in one table are taken out of all.
 
         Raises:
             RowsRejected: rows of one table do not fit; nothing was committed.

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from loader.batch import DeadEvent, RawTable, ShapedBatch
 from loader.collapse import collapse
-from loader.contract import TableLoad, TablePatch, TableSchema
+from loader.contract import Column, TableLoad, TablePatch, TableSchema
 from loader.rules import Rules, Stamp
 from loader.settle import Refusals, Settled, settle
 from shared.errors import TableChanged
@@ -79,7 +79,7 @@ class Fitted:
         if not self.rules.capabilities.evolve:
             return self
         columns, wanted = self.rules.by_key(live), self.settled.columns
-        if live is not None and all(key in columns and columns[key].kind is column.kind for key, column in wanted.items()):
+        if live is not None and all(key in columns and _alike(columns[key], column) for key, column in wanted.items()):
             return replace(self, settled=replace(self.settled.renamed(columns), live=live), patch=None)
         again = fit(self.raw, live, self.rules, self.stamp)
         if live is None or again.patch is not None:
@@ -89,6 +89,11 @@ class Fitted:
     def ready(self) -> Ready | None:
         """Returns the rows, refused ones included; None if there are none to load."""
         return _ready(self.raw, self.settled, self.rules)
+
+
+def _alike(found: Column, wanted: Column) -> bool:
+    """Whether what was made to fit one column fits another."""
+    return (found.kind, found.limits, found.writable) == (wanted.kind, wanted.limits, wanted.writable)
 
 
 def fit(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Fitted:

@@ -67,6 +67,7 @@ class Namer:
         self._limit = capabilities.name_limit
         self._bytes = capabilities.name_unit == "bytes"
         self._case = capabilities.case
+        self._system_columns = capabilities.system_columns
         self._original = original
         self._parts: dict[str, str] = {}
         self._tables: dict[str, str] = {}
@@ -83,6 +84,8 @@ class Namer:
     def column(self, parts: Sequence[str]) -> str:
         """Returns the column name of folded parts, within the limit."""
         name = "_".join(parts)
+        if name in self._system_columns:
+            return self.cut(name, "_" + digest(name))
         return self.cut(name if self._original else _led(name))
 
     def table(self, text: str) -> str:

@@ -4,6 +4,9 @@ A part that is refused without a name is halved; one that is refused by name is 
 `n` rows and `k` bad ones this costs about `k · log2(n)` probes of shrinking size, `2 · k` where the destination names one at a
 time. No row is called bad because its neighbours are. The one bound is for a table that takes nothing at all: when the first
 `MOST_PROBES` probes all fail, and so does every row of a sample of the rest, the rest is named without trying each.
+
+Rows may also be good alone and refuse each other, as two of one value in a UNIQUE column do. So what is left is tried as a whole, and
+where that fails, each row that is too much beside those before it is found, by halving the shortest part from the start that fails.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ SAMPLE = 200
 
 
 async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] | None = None) -> dict[int, str]:
-    """Returns the refused rows of a table by their index, with the destination's words; empty when every row passes alone.
+    """Returns the refused rows of a table by their index, with the destination's words; the others pass together.
 
     Args:
         known: rows the destination named already.
@@ -48,7 +51,34 @@ async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] 
             parts.extend([part[middle:], part[:middle]])
         if probes == MOST_PROBES and not passed and not await _any_passes(session, ready, parts):
             refused.update({row: refusal.message for rest in parts for row in rest})
+            return refused
+    return refused | await _refused_beside_others(
+        session, ready, [row for row in range(ready.load.rows.num_rows) if row not in refused]
+    )
+
+
+async def _refused_beside_others(session: Session, ready: Ready, rows: list[int]) -> dict[int, str]:
+    """Returns the rows that do not pass beside those before them; not all of them where that takes too many probes."""
+    refused: dict[int, str] = {}
+    probes, good = 0, 0
+    while rows and probes < MOST_PROBES:
+        refusal, bad = await _probe(session, ready, rows), len(rows)
+        probes += 1
+        if refusal is None:
             break
+        # the first `good` rows pass, the first `bad` do not
+        while not refusal.rows and bad - good > 1:
+            middle = (good + bad) // 2
+            found = await _probe(session, ready, rows[:middle])
+            probes += 1
+            if found is None:
+                good = middle
+            else:
+                refusal, bad = found, middle
+        named = {rows[row]: why for row, why in refusal.rows.items()} or {rows[bad - 1]: refusal.message}
+        refused |= named
+        good = min(good, rows.index(min(named)))
+        rows = [row for row in rows if row not in named]
     return refused
 
 

@@ -22,9 +22,10 @@ from loader.batch import RawTable
 from loader.claims import Claim, claim_names
 from loader.columns import Part
 from loader.contract import Column, Kind, TableSchema
-from loader.convert import convert, convert_to, json_text
+from loader.convert import Converted, convert, json_text
 from loader.kinds import choose_kind
 from loader.lattice import ARROW, TIMESTAMP, join_all
+from loader.limits import fit_values
 from loader.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
 from loader.runs import Rows
 from shared.outcome import DeadReason
@@ -79,6 +80,7 @@ class _Settling:
         self._schema = live
         self._live = rules.by_key(live)
         self._rules = rules
+        self._stuck = {rules.namer.key(name) for name in live.refused} if live else set()
         self._evolve = rules.capabilities.evolve
         self._rows = len(raw)
         self._columns: dict[str, Column] = {}
@@ -132,7 +134,9 @@ class _Settling:
             if key not in self._live and not self._may_add(own=True):
                 continue  # these tell of the load, not of the event: where they have no column nothing is lost
             column = self._live.get(key) or self._new(key, Column(name, self._rules.supported(kind)))
-            values, bad = convert(value, kind, column.kind)
+            if not column.writable:
+                continue
+            values, bad = convert(value, kind, column.kind)  # what a column rounds of our own clock is no loss
             self._put(key, column, values if bad is None else pa.nulls(self._rows, ARROW[column.kind]))
 
     def _settle(self, claim: Claim) -> None:
@@ -142,7 +146,7 @@ class _Settling:
         column = self._live.get(claim.key)
         if column is None:
             forced = self._forced(claim)
-            if not self._may_add(own=claim.fixed is not None):
+            if claim.key in self._stuck or not self._may_add(own=claim.fixed is not None):
                 self._no_column(claim)
                 return
             column = self._new(claim.key, Column(claim.name, *forced) if forced else Column(claim.name, self._choose_kind(claim)))
@@ -152,7 +156,7 @@ class _Settling:
         runs: list[tuple[Rows, pa.Array]] = []
         failures: list[Part] = []
         for part in claim.parts:
-            values, bad = convert_to(part.values, part.kind, column)
+            values, bad = self._fit_values(claim, part, column)
             if bad is None:
                 runs.append((part.rows, values))
                 continue
@@ -167,7 +171,13 @@ class _Settling:
                 return
         if failures:
             self._conflict(claim, column, failures)
-        self._put(claim.key, column, self._whole(runs, column.kind))
+        if column.writable:
+            self._put(claim.key, column, self._whole(runs, column.kind))
+
+    def _fit_values(self, claim: Claim, part: Part, column: Column) -> Converted:
+        if claim.fixed is not None and claim.name == self._raw.spec.received and column.writable:
+            return convert(part.values, part.kind, column.kind)  # as the other times of our own clock
+        return fit_values(part.values, part.kind, column)
 
     def _whole(self, runs: list[tuple[Rows, pa.Array]], kind: Kind) -> pa.Array:
         """Puts runs of values where they stand, nulls elsewhere."""
@@ -230,7 +240,7 @@ class _Settling:
             self._unmap(claim.name, claim.parts)
 
     def _wider(self, column: Column, failures: Sequence[Part]) -> Column | None:
-        if not self._rules.new_columns:
+        if not self._rules.new_columns or not column.writable or self._rules.namer.key(column.name) in self._stuck:
             return None
         kind = join_all([column.kind, *(part.kind for part in failures)])
         if (column.kind, kind) not in self._rules.capabilities.widen:
@@ -264,10 +274,10 @@ class _Settling:
             return False
         column = self._live.get(key)
         if column is None:
-            if not self._may_add(own=False):
+            if key in self._stuck or not self._may_add(own=False):
                 return False
             column = self._new(key, Column(name, self._rules.supported(part.kind)))
-        values, bad = convert(part.values, part.kind, column.kind)
+        values, bad = fit_values(part.values, part.kind, column)
         if bad is not None:
             return False
         self._put(key, column, self._whole([(part.rows, values)], column.kind))
@@ -294,7 +304,7 @@ class _Settling:
         column = self._live.get(key)
         if column is None:
             column = self._new(key, Column(UNMAPPED, self._rules.supported(Kind.JSON)))
-        converted, bad = convert(values, Kind.JSON, column.kind)
+        converted, bad = fit_values(values, Kind.JSON, column)
         if bad is not None:
             names = ", ".join(f'"{name}"' for name in sorted(self._counts)[:10])
             detail = f'table "{self._raw.name}": values of {names} have no column they fit, and "{UNMAPPED}" is {column.kind}, not json'
@@ -333,7 +343,7 @@ class _Settling:
             key = self._rules.namer.key(name)
             if key in self._columns:
                 return key
-            if key in self._live:
+            if key in self._live and self._live[key].writable:
                 self._put(key, self._live[key], pa.nulls(self._rows, ARROW[self._live[key].kind]))
                 return key
         return None

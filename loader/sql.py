@@ -1,4 +1,4 @@
-"""SQL text that all SQL warehouses write alike: quoted names, quoted text, the ledger's name, the names of our own indexes.
+"""SQL that all SQL warehouses share: quoted names and text, the ledger's name, our own indexes, forced types, the merge.
 
 Pure. Names and values come from events, so nothing reaches a statement except through `identifier` and `literal`.
 """
@@ -6,8 +6,9 @@ Pure. Names and values come from events, so nothing reaches a statement except t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 
+from loader.contract import Column, TableLoad
 from shared.errors import Permanent
 
 LEDGER = "_penstock_loads"
@@ -53,3 +54,53 @@ def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
         number += 1
         name = f"{base}_{number}"
     return name
+
+
+def forced_native(column: Column) -> str | None:
+    """Returns the SQL type a person or a function forced on a new column, None where nobody did.
+
+    It goes into DDL as it is; `patch.py` of the warehouse lets the server parse it as a type first.
+
+    Raises:
+        Permanent: it holds what no type's name does.
+    """
+    if column.native is None:
+        return None
+    if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
+        raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
+    return column.native.strip()
+
+
+def require_key(table: str, key: Sequence[str], columns: Container[str], fold: Callable[[str], str] = str) -> None:
+    """Checks that a table has the columns of its key; `fold` is how the warehouse compares names.
+
+    Raises:
+        Permanent: it lacks one.
+    """
+    missing = [name for name in key if fold(name) not in columns]
+    if missing:
+        raise Permanent(
+            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
+        )
+
+
+def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
+    """Returns the error of rows that are there and cannot have this key."""
+    return Permanent(
+        f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble}; '
+        "remove those rows, choose another primary_key, or set deduplicate: false"
+    )
+
+
+def on_conflict(load: TableLoad) -> str:
+    """Returns the ON CONFLICT clause of a merge into a table that is called `t`, as Postgres and DuckDB write it."""
+    target = f"ON CONFLICT ({identifiers(load.key)})"
+    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
+    if not changed:
+        return f"{target} DO NOTHING"
+    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
+    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
+    if load.cursor is None:
+        return f"{target} DO UPDATE SET {sets}"
+    cursor = identifier(load.cursor)
+    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

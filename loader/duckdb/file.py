@@ -4,8 +4,13 @@ DuckDB lets one process write, or many read, never both. Opening costs 15 ms, cl
 file); a stream of small loads would do nothing else. So the file stays open for `linger` after each piece of work, and, where work
 never pauses, is closed every `share_every` for at least `SHARE_SECONDS`, in which a reader that keeps trying gets in.
 
+It is attached to an empty database in memory, because only ATTACH takes the size of row groups: DuckDB compresses a row group as a
+whole, and its own 122,880 rows of 30 text columns are 500 MB on the way to the disk. A quarter of that needs half the memory and,
+written in loads of 20,000 rows, a third less CPU time; readers do not notice.
+
 All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file counts,
-and is waited for. Commit means durable: DuckDB syncs its log before it returns.
+and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while it was
+open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
 """
 
 from __future__ import annotations
@@ -20,13 +25,17 @@ from loader.contract import Environment
 from loader.duckdb.errors import is_locked, translate
 from loader.duckdb.statements import SETTINGS
 from loader.sql import literal
-from shared.errors import RowsRejected
+from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 
 if TYPE_CHECKING:
     import duckdb
 
 T = TypeVar("T")
+
+ROW_GROUP_ROWS = 30 * 1024
+CATALOG = "_penstock"
+"""What the file is called while it is open; its own name might be that of a schema in it, which DuckDB finds ambiguous."""
 
 SHARE_SECONDS = 0.1
 RETRY_SECONDS = 0.02
@@ -69,6 +78,7 @@ class DatabaseFile:
         self._share_every_seconds = share_every_seconds
         self._lock_seconds = lock_seconds
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._identity: tuple[int, int] | None = None
         self._opened_at = 0.0
         self._used_at = 0.0
         self._shared_at = float("-inf")
@@ -89,7 +99,13 @@ class DatabaseFile:
                     stop.set()
                     connection.interrupt()
 
-                result = await self._gate.run_interruptible(interrupt, work, connection, stop)
+                def guarded() -> T:
+                    self._require_same_file(what)
+                    result = work(connection, stop)
+                    self._require_same_file(what)
+                    return result
+
+                result = await self._gate.run_interruptible(interrupt, guarded)
             except RowsRejected:
                 self._used_at = asyncio.get_running_loop().time()
                 await self._after()
@@ -119,13 +135,13 @@ class DatabaseFile:
         delay = RETRY_SECONDS
         while True:
             try:
-                self._connection = await self._gate.run(self._connect)
+                connection = await self._gate.run(self._connect)
             except Exception as error:
                 if not is_locked(error) or loop.time() > deadline:
                     raise translate(error, what) from error
             else:
                 self._opened_at = loop.time()
-                return self._connection
+                return connection
             # a lock on a file cannot be waited for: DuckDB asks for it without waiting
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
@@ -134,13 +150,33 @@ class DatabaseFile:
         import duckdb
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = duckdb.connect(str(self._path))
+        # named, so that two destinations of this process with one file share what is open, as a path alone would
+        connection = duckdb.connect(f":memory:{self._path}")
         try:
             connection.execute(self._settings)
+            connection.execute(
+                f"ATTACH IF NOT EXISTS {literal(str(self._path))} AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+            )
+            connection.execute(f"USE {CATALOG}")
         except BaseException:
             connection.close()
             raise
+        self._identity = self._identify()
+        self._connection = connection  # here, where no cancellation can come between: it must be closed
         return connection
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _require_same_file(self, what: str) -> None:
+        if self._identify() != self._identity:
+            raise NotConnected(
+                f"{what}: {self._path} was removed or replaced while it was open; the load begins again in what is there"
+            )
 
     async def _after(self) -> None:
         """Closes now, or leaves it to the closer."""

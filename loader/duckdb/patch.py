@@ -7,15 +7,15 @@ the same transaction; somebody else's stay, and the change is refused with DuckD
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
-from loader.duckdb.types import fold, kind_of, native_of, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, own_index, qualified
+from loader.duckdb.types import fold, kind_of, limits_of, native_of, widening
+from loader.sql import OWN_INDEX, identifier, identifiers, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 from shared.threads import Stop
 
@@ -44,7 +44,10 @@ def describe_table(
     rows = connection.execute(statements.COLUMNS, [schema, table]).fetchall()
     if not rows:
         return None
-    columns = {fold(name): Column(fold(name), kind_of(native), native) for name, native, _ in rows}
+    columns = {
+        fold(name): Column(fold(name), kind_of(native), native, limits_of(native), writable=not generated)
+        for name, native, _, _, generated in rows
+    }
     keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
     key = tuple(fold(name) for name in keys[0].columns) if keys else ()
     if wanted and any(_same(found.columns, wanted) for found in keys):
@@ -53,13 +56,30 @@ def describe_table(
 
 
 def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch) -> TableSchema:
-    """Makes a table fit, in one transaction.
+    """Makes a table fit, in one transaction; a type that DuckDB refuses to widen stays, and is named.
 
     Raises:
         Permanent: the table cannot be changed so; says what to do.
         the driver's errors; translated by the caller.
     """
+    refused: frozenset[str] = frozenset()
+    try:
+        return _apply(connection, stop, schema, patch, refused)
+    except Exception as error:
+        if not patch.widen or type(error).__name__ not in ("CatalogException", "DependencyException", "BinderException"):
+            raise
+        # DuckDB has no savepoints, and says of none of them what is in its way
+        connection.execute("ROLLBACK")
+        refused = frozenset(column.name for column in patch.widen)
+        return _apply(connection, stop, schema, replace(patch, widen=()), refused)
+
+
+def _apply(
+    connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch, refused: frozenset[str]
+) -> TableSchema:
     connection.execute("BEGIN")
+    if connection.execute(statements.VIEWS, [schema, patch.table]).fetchone():
+        raise Permanent(f'"{patch.table}" is a view, and DuckDB\'s views take no rows; choose another name for the table')
     live = describe_table(connection, stop, schema, patch.table)
     if live is None:
         columns = {column.name: column for column in (*patch.add, *patch.widen)}
@@ -74,7 +94,7 @@ def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch:
         raise Permanent(f'table "{patch.table}" was made and is not there')
     stop.check()
     connection.execute("COMMIT")
-    return after
+    return replace(after, refused=refused)
 
 
 def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> None:
@@ -85,7 +105,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
     changes: list[str] = []
     for column in patch.widen:
         now = live.columns.get(fold(column.name))
-        if now is None or now.kind is column.kind:
+        if now is None or (now.kind is column.kind and now.limits is None):
             continue
         name = identifier(column.name)
         expression = widening(name, now.kind, column.kind)
@@ -107,8 +127,8 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
-    names = {fold(name) for name, _, _ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
-    _require(table, key, names)
+    names = {fold(name) for name, *_ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
+    require_key(table, key, names, fold)
     keys = _keys(connection, schema, table)
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
@@ -122,10 +142,7 @@ def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, ke
     except Exception as error:
         if type(error).__name__ != "ConstraintException":
             raise
-        raise Permanent(
-            f'table "{table}": ({", ".join(key)}) cannot become the key because several rows share one value of it '
-            f"({describe(error)}); remove those rows, choose another primary_key, or set deduplicate: false"
-        ) from error
+        raise no_key(table, key, f"several rows share one value of it ({describe(error)})") from error
 
 
 def _keys(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[LiveKey]:
@@ -158,11 +175,3 @@ def _definition(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
                 raise
             raise Permanent(f'column "{column.name}": {native!r} is not a type DuckDB knows ({describe(error)})') from error
     return f"{identifier(column.name)} {native}"
-
-
-def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
-    missing = [name for name in key if fold(name) not in columns]
-    if missing:
-        raise Permanent(
-            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
-        )

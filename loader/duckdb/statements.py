@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from loader.contract import TableLoad
-from loader.sql import LEDGER, identifier, identifiers, qualified
+from loader.sql import LEDGER, identifier, identifiers, on_conflict, qualified
 
 ROWS = "_penstock_rows"
 """The name under which a load's Arrow table is scanned."""
@@ -13,8 +15,11 @@ ROWS = "_penstock_rows"
 SETTINGS = "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false"
 
 COLUMNS = """
-SELECT column_name, data_type, is_nullable FROM duckdb_columns()
+SELECT column_name, data_type, is_nullable, column_default, is_generated FROM duckdb_columns()
 WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?) ORDER BY column_index"""
+
+VIEWS = """
+SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ? AND lower(view_name) = lower(?)"""
 
 INDEXES = """
 SELECT index_name, sql FROM duckdb_indexes()
@@ -76,11 +81,36 @@ def write_marks(schema: str) -> str:
         rows = l.rows + EXCLUDED.rows, loaded_at = EXCLUDED.loaded_at"""
 
 
-def insert(schema: str, load: TableLoad) -> str:
-    """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges."""
+def in_turn(key: Mapping[str, str]) -> str:
+    """Returns what stands after FROM for the rows with their `turn`: 1 for the first of each key, 2 for the second.
+
+    `key`: the types that the table compares keys by. The rows have their place as `_index`.
+    """
+    casts = ", ".join(f"CAST({identifier(name)} AS {native})" for name, native in key.items())
+    return f"(SELECT *, row_number() OVER (PARTITION BY {casts} ORDER BY _index) AS _turn FROM {ROWS})"
+
+
+def insert(schema: str, load: TableLoad, defaults: Mapping[str, str], source: str = ROWS, where: str = "") -> str:
+    """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges.
+
+    `defaults`: the expressions of those columns that rows without a value get.
+    """
     columns = identifiers(load.rows.column_names)
-    statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {columns} FROM {ROWS}"
-    return statement if load.write == "append" else f"{statement} {_on_conflict(load)}"
+    values = ", ".join(_value(schema, load, name, defaults.get(name)) for name in load.rows.column_names)
+    statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {values} FROM {source} AS r{where}"
+    return statement if load.write == "append" else f"{statement} {on_conflict(load)}"
+
+
+def _value(schema: str, load: TableLoad, name: str, default: str | None) -> str:
+    value = f"r.{identifier(name)}"
+    if default is None:
+        return value
+    stored = ""
+    if load.coalesce and load.write == "merge":
+        # a stored value stays: the default is for rows that are new
+        same = " AND ".join(f"s.{identifier(key)} = r.{identifier(key)}" for key in load.key)
+        stored = f"(SELECT any_value(s.{identifier(name)}) FROM {qualified(schema, load.table)} s WHERE {same}), "
+    return f"coalesce({value}, {stored}{default})"
 
 
 def uncastable(column: str, native: str, *, nullable: bool) -> str:
@@ -88,16 +118,3 @@ def uncastable(column: str, native: str, *, nullable: bool) -> str:
     name = identifier(column)
     empty = "" if nullable else f"{name} IS NULL OR "
     return f"SELECT _index FROM {ROWS} WHERE {empty}({name} IS NOT NULL AND TRY_CAST({name} AS {native}) IS NULL)"
-
-
-def _on_conflict(load: TableLoad) -> str:
-    target = f"ON CONFLICT ({identifiers(load.key)})"
-    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
-    if not changed:
-        return f"{target} DO NOTHING"
-    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
-    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
-    if load.cursor is None:
-        return f"{target} DO UPDATE SET {sets}"
-    cursor = identifier(load.cursor)
-    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

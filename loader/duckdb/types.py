@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 
-from loader.contract import Column, Kind
-from shared.errors import Permanent
+from loader.contract import Column, Kind, Limits
+from loader.sql import forced_native
 
 _KINDS = {
     "BOOLEAN": Kind.BOOLEAN,
     "BIGINT": Kind.BIGINT, "INTEGER": Kind.BIGINT, "SMALLINT": Kind.BIGINT, "TINYINT": Kind.BIGINT,
-    "UBIGINT": Kind.BIGINT, "UINTEGER": Kind.BIGINT, "USMALLINT": Kind.BIGINT, "UTINYINT": Kind.BIGINT,
-    "HUGEINT": Kind.DECIMAL,
+    "UINTEGER": Kind.BIGINT, "USMALLINT": Kind.BIGINT, "UTINYINT": Kind.BIGINT,
+    "HUGEINT": Kind.DECIMAL, "UBIGINT": Kind.DECIMAL,
     "DOUBLE": Kind.DOUBLE, "FLOAT": Kind.DOUBLE,
     "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP, "TIMESTAMP": Kind.TIMESTAMP, "TIMESTAMP_NS": Kind.TIMESTAMP,
     "DATE": Kind.DATE,
@@ -34,7 +34,23 @@ _NATIVES = {
     Kind.OTHER: "VARCHAR",
 }
 
-_WHOLE_DECIMAL = re.compile(r"DECIMAL\(\d+,0\)")
+_DECIMAL = re.compile(r"DECIMAL\((?P<precision>\d+),(?P<scale>\d+)\)")
+_DECIMAL_DIGITS = 38
+_LABEL = re.compile(r"'((?:[^']|'')*)'")
+_INTEGERS = {
+    "INTEGER": (-(2**31), 2**31 - 1), "SMALLINT": (-(2**15), 2**15 - 1), "TINYINT": (-(2**7), 2**7 - 1),
+    "UBIGINT": (0, 2**64 - 1), "UINTEGER": (0, 2**32 - 1), "USMALLINT": (0, 2**16 - 1), "UTINYINT": (0, 2**8 - 1),
+}  # fmt: skip
+_OTHERS = {
+    "FLOAT": Limits(single=True),
+    "TIMESTAMP_NS": Limits(lowest=-(2**63) // 1000 + 1, highest=(2**63 - 1) // 1000),
+    # these cut the rest of a second without a word
+    "TIMESTAMP_S": Limits(refused=r"\.[0-9]*[1-9]"),
+    "TIMESTAMP_MS": Limits(refused=r"\.[0-9]{3}[0-9]*[1-9]"),
+    "TIME": Limits(refused=r"\.[0-9]{6}[0-9]*[1-9]"),
+    "TIME WITH TIME ZONE": Limits(refused=r"\.[0-9]{6}[0-9]*[1-9]"),
+    "UUID": Limits(accepted=r"^\{?(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}\}?$"),
+}
 
 # DuckDB writes doubles with an exponent from 1e16 up and 1e-4 down: the digits are moved behind or before the point by hand
 _DIGITS = "replace(regexp_extract(\"c\"::VARCHAR, '^-?([0-9.]+)e', 1), '.', '')"
@@ -73,7 +89,10 @@ _WIDEN = {
     (Kind.OTHER, Kind.TEXT): '"c"::VARCHAR',
 }
 
-WIDEN = frozenset(_WIDEN)
+_NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TIMESTAMP))
+"""What a column of a narrower type becomes when it is to hold all of its kind: an `INTEGER` becomes a `BIGINT`."""
+
+WIDEN = frozenset(_WIDEN) | _NARROW
 """Pairs (from, to) an existing column can change between."""
 
 
@@ -84,25 +103,40 @@ def fold(name: str) -> str:
 
 def kind_of(native: str) -> Kind:
     """Returns the kind of a type as `duckdb_columns()` writes it."""
-    if _WHOLE_DECIMAL.fullmatch(native):
+    decimal = _DECIMAL.fullmatch(native)
+    if decimal and decimal["scale"] == "0":
         return Kind.DECIMAL
     return _KINDS.get(native, Kind.OTHER)
+
+
+def limits_of(native: str) -> Limits | None:
+    """Returns what a type holds of its kind; None where that is all of it, or only DuckDB can tell."""
+    if native in _INTEGERS:
+        lowest, highest = _INTEGERS[native]
+        return Limits(lowest=lowest, highest=highest)
+    if native.startswith("ENUM("):
+        return Limits(one_of=frozenset(label.replace("''", "'") for label in _LABEL.findall(native)))
+    decimal = _DECIMAL.fullmatch(native)
+    if not decimal:
+        return _OTHERS.get(native)
+    precision, scale = int(decimal["precision"]), int(decimal["scale"])
+    if scale:
+        return Limits(digits=(precision, scale))
+    return Limits(lowest=1 - 10**precision, highest=10**precision - 1) if precision < _DECIMAL_DIGITS else None
 
 
 def native_of(column: Column) -> str:
     """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
 
     Raises:
-        Permanent: the forced type holds what no type's name does.
+        Permanent: as `forced_native`.
     """
-    if column.native is None:
-        return _NATIVES[column.kind]
-    if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
-        raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
-    return column.native.strip()
+    return forced_native(column) or _NATIVES[column.kind]
 
 
 def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
     """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
+    if (source, target) in _NARROW:
+        return quoted_column
     template = _WIDEN.get((source, target))
     return None if template is None else template.replace('"c"', quoted_column)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from loader.contract import LoadPlan, LoadReport, TableLoad
+from loader.contract import Kind, LoadPlan, LoadReport, TableLoad
 from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
 from loader.duckdb.types import fold, kind_of
 from loader.sql import identifier
-from shared.errors import Fenced, RowsRejected, TableChanged
+from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged
 from shared.threads import Stop
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 
 def claim(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, name: str, epoch: int) -> None:
@@ -68,7 +69,14 @@ def load_all(
     connection.execute("BEGIN")
     # nobody else can write between here and COMMIT, so looking once is enough
     name, epoch = holder
-    held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
+    try:
+        held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
+    except Exception as error:
+        if type(error).__name__ != "CatalogException":
+            raise
+        raise NotConnected(
+            f'connection "{name}": the ledger is gone, and the file with it perhaps; a new session makes it'
+        ) from error
     if held is None or held[0] != epoch:
         raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded')
     for load in loads:
@@ -89,9 +97,20 @@ def load_all(
 
 def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> None:
     live = _live(connection, schema, load)
-    connection.register(statements.ROWS, load.rows)
+    # keys that are different text can be one uuid; DuckDB would keep the first of them without a word
+    key = {name: live[name].native for name in load.key if kind_of(live[name].native) is Kind.OTHER and load.write == "merge"}
+    connection.register(statements.ROWS, _indexed(load) if key else load.rows)
+    defaults = {
+        name: column.default for name, column in live.items() if column.default is not None and load.rows.column(name).null_count
+    }
     try:
-        connection.execute(statements.insert(schema, load))
+        if not key:
+            connection.execute(statements.insert(schema, load, defaults))
+            return
+        source = statements.in_turn({name: live[name].native for name in load.key})
+        ((turns,),) = connection.execute(f"SELECT max(_turn) FROM {source}").fetchall()  # noqa: S608 - made of quoted names
+        for turn in range(1, turns + 1):
+            connection.execute(statements.insert(schema, load, defaults, source, f" WHERE r._turn = {turn}"))
     except Exception as error:
         refused = translate(error, "", load.table)
         if not isinstance(refused, RowsRejected):
@@ -102,32 +121,48 @@ def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
         connection.unregister(statements.ROWS)
 
 
-def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> dict[str, tuple[str, bool]]:
-    """Returns type and nullability of the columns the rows have."""
+class _Live(NamedTuple):
+    native: str
+    nullable: bool
+    default: str | None
+    generated: bool
+
+
+def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> dict[str, _Live]:
+    """Returns the columns the rows have, as they are in the table."""
     from loader.lattice import ARROW
 
     found = connection.execute(statements.COLUMNS, [schema, load.table]).fetchall()
     if not found:
         raise TableChanged(f'table "{load.table}" is gone')
-    live = {fold(name): (native, nullable) for name, native, nullable in found}
+    live = {fold(name): _Live(*column) for name, *column in found}
     for field in load.rows.schema:
-        native, _ = live.get(fold(field.name), (None, True))
-        if native is None:
+        column = live.get(fold(field.name))
+        if column is None:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
+        if column.generated:
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is computed by DuckDB now')
+        native = column.native
         if field.type != ARROW[kind_of(native)]:
             # DuckDB would cast what it can, each value in its own way
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {native} now, the rows have {field.type}')
     return {name: live[fold(name)] for name in load.rows.column_names}
 
 
-def _refused(connection: duckdb.DuckDBPyConnection, load: TableLoad, live: Mapping[str, tuple[str, bool]]) -> dict[int, str]:
-    """Returns the rows with a value that its column cannot hold; the error itself names none."""
+def _indexed(load: TableLoad) -> pa.Table:
     import pyarrow as pa
 
+    return load.rows.append_column("_index", pa.array(range(load.rows.num_rows), pa.int64()))
+
+
+def _refused(connection: duckdb.DuckDBPyConnection, load: TableLoad, live: Mapping[str, _Live]) -> dict[int, str]:
+    """Returns the rows with a value that its column cannot hold; the error itself names none."""
     refused: dict[int, str] = {}
-    indexed = load.rows.append_column("_index", pa.array(range(load.rows.num_rows), pa.int64()))
-    connection.register(statements.ROWS, indexed)
-    for name, (native, nullable) in live.items():
-        for (index,) in connection.execute(statements.uncastable(name, native, nullable=nullable)).fetchall():
-            refused.setdefault(index, f"column {identifier(name)}: {load.rows.column(name)[index].as_py()!r} is not {native}")
+    connection.register(statements.ROWS, _indexed(load))
+    for name, column in live.items():
+        nullable = column.nullable or column.default is not None
+        for (index,) in connection.execute(statements.uncastable(name, column.native, nullable=nullable)).fetchall():
+            value = load.rows.column(name)[index].as_py()
+            words = "has no value and must have one" if value is None else f"{value!r} is not {column.native}"
+            refused.setdefault(index, f"column {identifier(name)}: {words}")
     return refused

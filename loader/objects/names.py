@@ -25,6 +25,9 @@ UNKNOWN = "unknown"
 SEGMENT_BYTES = 200
 """File systems allow 255 bytes for one segment; the rest is room for what the template puts around it."""
 
+PART_BYTES = 50
+"""What a template may put around `{table}` in one segment."""
+
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_-.")
 
 
@@ -47,6 +50,15 @@ def check_prefix(prefix: str) -> None:
         raise ValueError(f"prefix {prefix!r} must hold {{table}}, or tables would overwrite each other")
     if prefix.startswith("/") or ".." in prefix.split("/") or "\0" in prefix:
         raise ValueError(f"prefix {prefix!r} must stay below the destination's own directory")
+    if any(field not in prefix for field in (f"{{{name}}}" for name in fields)):
+        raise ValueError(f"prefix {prefix!r}: only {{table}}, {{date}} and {{hour}} as they are, without a format")
+    for part in prefix.strip("/").split("/"):
+        if part.startswith(("_", ".")):
+            raise ValueError(f"prefix {prefix!r}: {part!r} starts as private names do; readers pass over them, and some are ours")
+        if len(part.encode()) > PART_BYTES:
+            raise ValueError(
+                f"prefix {prefix!r}: {part[:20]!r}… is longer than {PART_BYTES} bytes, and file systems allow 255 with the table"
+            )
 
 
 def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iterator[tuple[str, pa.Table]]:

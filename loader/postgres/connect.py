@@ -17,7 +17,9 @@ import msgspec
 from msgspec import Meta, field
 
 from loader.postgres.errors import translate
+from loader.sql import literal
 from shared.errors import Transient
+from shared.tasks import timeout
 from shared.units import Duration
 
 if TYPE_CHECKING:
@@ -91,10 +93,9 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         # the server's own guard against a frozen loader whose successor never comes
         "idle_in_transaction_session_timeout": 2 * options.stall_timeout,
     }
-    settings = {
-        "application_name": name,
-        "timezone": "UTC",
-        "datestyle": "ISO",
+    # a pooler refuses a client that brings others than these along
+    settings = {"application_name": name, "timezone": "UTC", "datestyle": "ISO", "standard_conforming_strings": "on"}
+    later = {
         "client_min_messages": "warning",
         "jit": "off",  # compiling pays for long scans, never for our statements
         "tcp_keepalives_idle": "30",
@@ -114,6 +115,12 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
             timeout=float(options.connect_timeout),
             server_settings=settings,
         )
+        try:
+            async with timeout(float(options.connect_timeout)):
+                await link.execute("; ".join(f"SET {key} = {literal(value)}" for key, value in later.items()))
+        except BaseException:
+            link.terminate()
+            raise
     except (ValueError, KeyError) as error:
         if isinstance(error, asyncpg.PostgresError):
             raise translate(error, what) from error

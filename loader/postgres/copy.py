@@ -9,6 +9,8 @@ rows 1.7 µs; so short that they are encoded on the event loop. COPY 72 to 100 k
 gained nothing. See `bench/destinations.py`.
 """
 
+# ruff: noqa: S608 - names are quoted by loader/sql.py
+
 from __future__ import annotations
 
 import asyncio
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Kind, TableLoad
 from loader.postgres import statements
 from loader.postgres.errors import translate
-from loader.postgres.types import LiveColumn, length_of
+from loader.postgres.types import LiveColumn, length_of, live_column
 from loader.postgres.watch import Watch
 from loader.reject import narrow, rows_longer_than, rows_with_text
 from loader.sql import identifier, identifiers, qualified
@@ -47,20 +49,32 @@ moment of the year 9999 for infinity."""
 JSON_NUL = r"(?:^|[^\\])(?:\\\\)*\\u0000"
 """An escaped NUL in JSON: an odd number of backslashes before it."""
 
-LiveTables = Mapping[str, Mapping[str, LiveColumn]]
+
+@dataclass(frozen=True, slots=True)
+class LiveRows:
+    """Where rows go: the columns, and whether COPY may write there (it may not into a view, nor under row-level security)."""
+
+    columns: Mapping[str, LiveColumn]
+    copied: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A load whose columns are as COPY sends them; `staged` names those the server must cast."""
+    """A load whose columns are as COPY sends them.
+
+    `staged` names those the server must cast, `filled` those with a default and rows that have no value for them; `copied` says
+    whether COPY may go into the table itself.
+    """
 
     load: TableLoad
     rows: pa.Table
     live: Mapping[str, LiveColumn]
     staged: frozenset[str]
+    filled: frozenset[str]
+    copied: bool
 
 
-async def lock_tables(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> LiveTables:
+async def lock_tables(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> Mapping[str, LiveRows]:
     """Begins a transaction, keeps others from altering the tables until its end, and returns their columns.
 
     Raises:
@@ -71,17 +85,19 @@ async def lock_tables(connection: asyncpg.Connection, schema: str, tables: Seque
     return await read_columns(connection, schema, tables)
 
 
-async def read_columns(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> LiveTables:
+async def read_columns(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> Mapping[str, LiveRows]:
     """Returns the live columns of those of `tables` that exist."""
     found: dict[str, dict[str, LiveColumn]] = {}
+    copied: dict[str, bool] = {}
     for row in await connection.fetch(statements.COLUMNS, schema, list(tables)):
         columns = found.setdefault(row["name"], {})
+        copied[row["name"]] = row["relkind"] != "v" and not row["guarded"]
         if row["column"] is not None:
-            columns[row["column"]] = LiveColumn(row["column"], row["native"])
-    return found
+            columns[row["column"]] = live_column(row)
+    return {name: LiveRows(columns, copied[name]) for name, columns in found.items()}
 
 
-def prepare(load: TableLoad, live: Mapping[str, LiveColumn]) -> Prepared:
+def prepare(load: TableLoad, live: LiveRows) -> Prepared:
     """Fits a load to the live columns' exact types.
 
     Raises:
@@ -95,22 +111,29 @@ def prepare(load: TableLoad, live: Mapping[str, LiveColumn]) -> Prepared:
     narrower = {"integer": pa.int32(), "smallint": pa.int16(), "real": pa.float32()}
     rows = load.rows
     staged: set[str] = set()
+    filled: set[str] = set()
     for position, field in enumerate(rows.schema):
-        column = live.get(field.name)
+        column = live.columns.get(field.name)
         if column is None:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
         if field.type != ARROW[column.kind]:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {column.native} now, the rows have {field.type}')
-        if column.native in narrower:
-            smaller = narrower[column.native]
-            changed = narrow(load, field.name, rows.column(position), smaller, column.native)
+        if not column.writable:
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is computed by the server now')
+        if column.default is not None and rows.column(position).null_count:
+            filled.add(field.name)
+        base = column.base or column.native
+        if base in narrower:
+            changed = narrow(load, field.name, rows.column(position), narrower[base], column.native)
             rows = rows.set_column(position, field.name, changed)
         elif column.kind is Kind.OTHER:
             staged.add(field.name)
-    return Prepared(load, rows, live, frozenset(staged))
+    return Prepared(load, rows, live.columns, frozenset(staged), frozenset(filled), live.copied)
 
 
-async def send(connection: asyncpg.Connection, schema: str, prepared: Prepared, number: int, watch: Watch, *, small: bool) -> int:
+async def send(
+    connection: asyncpg.Connection, schema: str, prepared: Prepared, number: int, watch: Watch, *, small: bool, in_turn: bool
+) -> int:
     """Brings the rows into the table within the open transaction; returns the bytes sent.
 
     Args:
@@ -120,31 +143,62 @@ async def send(connection: asyncpg.Connection, schema: str, prepared: Prepared, 
         number: distinguishes the staging tables of one transaction.
         watch: hears of everything that moves.
         small: whether a merge of few rows may take the short way, on which the server names no refused row.
+        in_turn: whether keys that differ here may be one key there; rows of one key are then merged one after the other.
 
     Raises:
         the driver's errors; translated by the caller.
     """
     load = prepared.load
-    if load.write == "append" and not prepared.staged:
+    if load.write == "append" and prepared.copied and not prepared.staged and not prepared.filled:
         return await _copy(connection, prepared, load.table, schema, watch)
     if small and load.write == "merge" and prepared.rows.num_rows <= SMALL_ROWS:
         return await _insert(connection, schema, prepared, watch)
     stage = f"{STAGE}_{number}"
-    columns = {name: "text" if name in prepared.staged else prepared.live[name].native for name in prepared.rows.column_names}
-    await connection.execute(statements.create_stage(stage, columns))
+    types = {name: "text" if name in prepared.staged else prepared.live[name].native for name in prepared.rows.column_names}
+    await connection.execute(statements.create_stage(stage, types))
     sent = await _copy(connection, prepared, stage, "pg_temp", watch)
-    values = [
-        f"{identifier(name)}::{prepared.live[name].native}" if name in prepared.staged else identifier(name) for name in columns
-    ]
+    casts = {name: f"r.{identifier(name)}" for name in types}
+    casts |= {name: f"{casts[name]}::{prepared.live[name].cast}" for name in prepared.staged}
+    values = _values(schema, prepared, casts)
     watch.server_works()
-    await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)}", values))
+    if in_turn and load.write == "merge":
+        turns = statements.in_turn(stage, [casts[name] for name in load.key])
+        for turn in range(1, await connection.fetchval(f"SELECT coalesce(max(turn), 0) FROM {turns}") + 1):
+            await connection.execute(statements.insert_from(schema, load, f"{turns} WHERE r.turn = {turn}", values))
+    else:
+        await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)} AS r", values))
     watch.moved()
     return sent
 
 
-def refusal(error: BaseException, prepared: Prepared) -> RowsRejected | None:
-    """Returns which rows a data error of the server means: the one it names, and all others with the same visible defect."""
+def _values(schema: str, prepared: Prepared, casts: Mapping[str, str]) -> list[str]:
+    """Returns what is inserted for every column: the value, or the column's default where the row has none."""
+    load = prepared.load
+    values: list[str] = []
+    for name, value in casts.items():
+        default = prepared.live[name].default
+        if name not in prepared.filled or default is None:
+            values.append(value)
+            continue
+        stored = ""
+        if load.coalesce and load.write == "merge":
+            # a stored value stays: the default is for rows that are new
+            same = " AND ".join(f"s.{identifier(key)} = {casts[key]}" for key in load.key)
+            stored = f"(SELECT s.{identifier(name)} FROM {qualified(schema, load.table)} s WHERE {same}), "
+        values.append(f"coalesce({value}, {stored}{default})")
+    return values
+
+
+def refusal(error: BaseException, sent: Sequence[Prepared]) -> RowsRejected | None:
+    """Returns which rows a data error of the server means: the one it names, and all others with the same visible defect.
+
+    Args:
+        error: the driver's.
+        sent: what was sent, the last of it perhaps in part. A deferred constraint names the table it is on.
+    """
     state = getattr(error, "sqlstate", "")
+    named = getattr(error, "table_name", None)
+    prepared = next((each for each in sent if each.load.table == named), sent[-1])
     load = prepared.load
     rows: dict[int, str] = {}
     if state == "22021":
@@ -154,7 +208,7 @@ def refusal(error: BaseException, prepared: Prepared) -> RowsRejected | None:
         rows = rows_with_text(load, documents, JSON_NUL, "the character \\u0000, which jsonb cannot hold,")
     elif state == "22001":
         for name in load.rows.column_names:
-            length = length_of(prepared.live[name].native)
+            length = length_of(prepared.live[name].base or prepared.live[name].native)
             rows |= {} if length is None else rows_longer_than(load, name, length)
     translated = translate(error, "", load.table)
     if not isinstance(translated, RowsRejected):
@@ -184,18 +238,17 @@ async def _copy(connection: asyncpg.Connection, prepared: Prepared, table: str, 
 
 async def _insert(connection: asyncpg.Connection, schema: str, prepared: Prepared, watch: Watch) -> int:
     """Sends rows as arrays, one parameter a column: one round trip, and a statement the server has prepared already."""
-    rows, values, types = prepared.rows, [], []
+    rows, types = prepared.rows, []
+    casts: dict[str, str] = {}
     for field in rows.schema:
         live = prepared.live[field.name]
         type_ = _ARRAYS.get(live.kind, "text")
         types.append(type_)
-        name = f"r.{identifier(field.name)}"
-        # text becomes another type by an explicit cast only; varchar(n) must not get one, it would cut what is too long
-        cast = "" if live.kind in _ARRAYS else {Kind.DECIMAL: "::numeric"}.get(live.kind, f"::{live.native}")
-        values.append(name + cast)
+        # text becomes another type by an explicit cast only
+        casts[field.name] = f"r.{identifier(field.name)}" + ("" if live.kind in _ARRAYS else f"::{live.cast}")
     arrays = ", ".join(f"${position}::{type_}[]" for position, type_ in enumerate(types, 1))
     source = f"unnest({arrays}) AS r({identifiers(rows.column_names)})"
-    statement = statements.insert_from(schema, prepared.load, source, values)
+    statement = statements.insert_from(schema, prepared.load, source, _values(schema, prepared, casts))
     parameters = [
         [None if value is None else str(value) for value in column.to_pylist()] if type_ == "text" else column.to_pylist()
         for column, type_ in zip(rows.columns, types, strict=True)

@@ -40,7 +40,7 @@ _OF_A_TABLE = frozenset({"42501", "XX001", "XX002"})
 _GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _CHANGED = frozenset({"42P01", "42703", "42804", "42P10", "22P03", "42P18"})
 _AGAIN = {
-    "55P03": "a lock was not free in time",
+    "55P03": "somebody holds a lock on it (pg_locks and pg_stat_activity say who); its rows wait until that transaction ends",
     "57014": "it took longer than statement_timeout",
     "53300": "the server has no connection free",
 }
@@ -98,6 +98,14 @@ def refused_row(error: BaseException) -> int | None:
 
 def _of_state(error: BaseException, state: str, what: str, table: str | None) -> PenstockError:
     words = f"{what}: {describe(error)}"
+    context = getattr(error, "context", None) or ""
+    if " at RAISE" in context or (state == "42501" and "row-level security" in words):
+        # a trigger of the user's that refuses the row, under whatever code it likes, or a policy
+        return _of_rows(error, what, table)
+    if " function " in context and state[:2] == "42":
+        return Permanent(f"{words} ({context.splitlines()[0]})")  # a trigger that does not work
+    if state == "42501" and "must be owner" in words:
+        return TableSetupError(f"{words}: only its owner may change it; give it to this user, or choose schema_policy: freeze")
     if state in _SETUP:
         return (TableSetupError if state in _OF_A_TABLE else SetupError)(f"{words}: {_SETUP[state]}")
     if state.startswith("08") or state in _GONE:
@@ -106,12 +114,16 @@ def _of_state(error: BaseException, state: str, what: str, table: str | None) ->
         return TableChanged(words)
     if state in _AGAIN:
         return (TableBusy if state == "55P03" else Transient)(f"{words}: {_AGAIN[state]}")
-    # 54000: a key too long for its index; P0001: a trigger of the user's that refuses the row
-    if state[:2] in ("22", "23") or state in ("54000", "P0001"):
-        if table is None:
-            return Permanent(words)
-        index = refused_row(error)
-        return RowsRejected(table, describe(error), {} if index is None else {index: describe(error)})
+    # 54000: a key too long for its index
+    if state[:2] in ("22", "23", "P0") or state == "54000":
+        return _of_rows(error, what, table)
     if state[:2] in ("42", "0A", "21", "54"):
         return Permanent(words)
     return Transient(words)
+
+
+def _of_rows(error: BaseException, what: str, table: str | None) -> PenstockError:
+    if table is None:
+        return Permanent(f"{what}: {describe(error)}")
+    index = refused_row(error)
+    return RowsRejected(table, describe(error), {} if index is None else {index: describe(error)})

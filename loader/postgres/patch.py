@@ -6,15 +6,15 @@ who is not Penstock can still get in between, and then the whole patch is tried 
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract import Column, TablePatch, TableSchema
 from loader.postgres import statements
 from loader.postgres.errors import describe
-from loader.postgres.types import LiveColumn, native_of, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, literal, own_index, qualified
+from loader.postgres.types import LiveColumn, live_column, native_of, widening
+from loader.sql import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 LOST_RACE = frozenset({"42P07", "42701", "42710", "42P06", "23505", "40001", "40P01", "XX000"})
 """What the server says when somebody made the same thing between our look and our statement."""
+
+REFUSED = frozenset({"0A", "22", "2B", "42", "54"})
+"""Classes of errors by which the server refuses to add or widen one column; the others of the patch may be possible."""
+
+NOT_FOR_A_COLUMN = frozenset({"42501", "42P01", "42809"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class LiveTable:
 
     columns: dict[str, LiveColumn]
     keys: tuple[LiveKey, ...]
+    view: bool = False
 
     def as_schema(self, wanted: Sequence[str] | None = None) -> TableSchema:
         """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
@@ -62,8 +68,9 @@ async def read_table(connection: asyncpg.Connection, schema: str, table: str) ->
         return None
     keys = await connection.fetch(statements.KEYS, rows[0]["oid"])
     return LiveTable(
-        {row["column"]: LiveColumn(row["column"], row["native"]) for row in rows if row["column"] is not None},
+        {row["column"]: live_column(row) for row in rows if row["column"] is not None},
         tuple(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]) for key in keys),
+        view=rows[0]["relkind"] == "v",
     )
 
 
@@ -78,15 +85,21 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
     live = await read_table(connection, schema, patch.table)
     if live is None:
         await make_schema(connection, schema)
-        await _create(connection, schema, patch)
+        await _refuse_other_things(connection, schema, patch.table)
+        refused = await _create(connection, schema, patch)
     else:
-        await _alter(connection, schema, patch, live)
+        if live.view:
+            raise Permanent(
+                f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
+                "deduplicate: false, or another name for the table"
+            )
+        refused = await _alter(connection, schema, patch, live)
         if patch.primary_key:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
     after = await read_table(connection, schema, patch.table)
     if after is None:
         raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')
-    return after.as_schema(patch.primary_key)
+    return replace(after.as_schema(patch.primary_key), refused=refused)
 
 
 async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
@@ -95,39 +108,74 @@ async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
 
 
-async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> None:
+async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> frozenset[str]:
     key = patch.primary_key or ()
     columns = {column.name: column for column in (*patch.add, *patch.widen)}
-    _require(patch.table, key, columns)
-    parts = [await _definition(connection, column, not_null=column.name in key) for column in columns.values()]
+    require_key(patch.table, key, columns)
+    parts = {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
+    constraint = []
     if key:
         name = own_index(schema, patch.table, await _taken(connection, schema))
-        parts.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
-    await connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join(parts)})")
+        constraint.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
+    create = f"CREATE TABLE {qualified(schema, patch.table)} "
+    if await _tried(connection, create + f"({', '.join([*parts.values(), *constraint])})"):
+        return frozenset()
+    await connection.execute(create + f"({', '.join([*(parts[name] for name in key), *constraint])})")
+    others = {name: f"ADD COLUMN {part}" for name, part in parts.items() if name not in key}
+    return await _change(connection, schema, patch.table, others)
 
 
-async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> None:
-    changes = [
-        f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+async def _refuse_other_things(connection: asyncpg.Connection, schema: str, table: str) -> None:
+    thing = await connection.fetchval(statements.NOT_TABLES, schema, table)
+    if thing is not None:
+        raise Permanent(
+            f'"{table}" is the name of a {thing} in schema "{schema}"; rename it, or choose another name for the table'
+        )
+
+
+async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> frozenset[str]:
+    changes = {
+        column.name: f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         for column in patch.add
         if column.name not in live.columns
-    ]
+    }
     for column in patch.widen:
         now = live.columns.get(column.name)
         if now is None:
-            changes.append(f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}")
-        elif now.kind is not column.kind:
+            changes[column.name] = f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+        elif now.kind is not column.kind or now.as_column().limits is not None:
             name = identifier(column.name)
             expression = widening(name, now.kind, column.kind)
             if expression is not None:
-                changes.append(f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")
-    if changes:
-        await connection.execute(f"ALTER TABLE {qualified(schema, patch.table)} {', '.join(changes)}")
+                changes[column.name] = f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}"
+    return await _change(connection, schema, patch.table, changes)
+
+
+async def _change(connection: asyncpg.Connection, schema: str, table: str, changes: Mapping[str, str]) -> frozenset[str]:
+    """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
+    alter = f"ALTER TABLE {qualified(schema, table)} "
+    if not changes or await _tried(connection, alter + ", ".join(changes.values())):
+        return frozenset()
+    return frozenset([name for name, change in changes.items() if not await _tried(connection, alter + change)])
+
+
+async def _tried(connection: asyncpg.Connection, statement: str) -> bool:
+    """Runs a statement; returns whether the server took it, False where it refuses it for a column's sake."""
+    await connection.execute("SAVEPOINT trial")
+    try:
+        await connection.execute(statement)
+    except Exception as error:
+        state = getattr(error, "sqlstate", None) or ""
+        if state[:2] not in REFUSED or state in LOST_RACE or state in NOT_FOR_A_COLUMN:
+            raise
+        await connection.execute("ROLLBACK TO SAVEPOINT trial")
+        return False
+    return True
 
 
 async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key: tuple[str, ...], live: LiveTable) -> None:
     after = await read_table(connection, schema, table)
-    _require(table, key, after.columns if after else ())
+    require_key(table, key, after.columns if after else ())
     for stale in live.keys:
         if stale.own and set(stale.columns) != set(key):
             await _drop_key(connection, schema, table, stale, key)
@@ -147,10 +195,7 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
         if state not in ("23505", "23502"):
             raise
         trouble = "several rows share one value of it" if state == "23505" else "some rows have no value in it"
-        raise Permanent(
-            f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble} ({describe(error)}); '
-            "remove those rows, choose another primary_key, or set deduplicate: false"
-        ) from error
+        raise no_key(table, key, f"{trouble} ({describe(error)})") from error
 
 
 async def _drop_key(connection: asyncpg.Connection, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> None:
@@ -185,11 +230,3 @@ async def _taken(connection: asyncpg.Connection, schema: str) -> list[str]:
         OWN_INDEX,
     )
     return [row["relname"] for row in rows]
-
-
-def _require(table: str, key: Sequence[str], columns: Container[str]) -> None:
-    missing = [name for name in key if name not in columns]
-    if missing:
-        raise Permanent(
-            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
-        )

@@ -6,17 +6,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loader.contract import TableLoad
-from loader.sql import LEDGER, identifier, identifiers, qualified
+from loader.sql import LEDGER, identifier, identifiers, on_conflict, qualified
 
 COLUMNS = """
-SELECT c.oid::int8 AS oid, c.relname::text AS name, a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS native
+SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, row_security_active(c.oid) AS guarded,
+       a.attname::text AS column, format_type(a.atttypid, a.atttypmod) AS native,
+       CASE WHEN t.typtype = 'd' THEN (
+           WITH RECURSIVE below AS (
+               SELECT t.typbasetype AS type, t.typtypmod AS mod
+               UNION ALL
+               SELECT u.typbasetype, u.typtypmod FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype = 'd'
+           )
+           SELECT format_type(below.type, below.mod) FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype <> 'd'
+       ) END AS base,
+       CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (
+           SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum
+       ) END AS default,
+       a.attidentity <> 'a' AND a.attgenerated = '' AS writable,
+       CASE WHEN a.attidentity = 'd' THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END AS sequence,
+       CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_type t ON t.oid = a.atttypid
 WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p', 'f', 'v')
 ORDER BY c.oid, a.attnum
 """
-"""Columns of tables by schema and names; a table without columns is one row with a null column."""
+"""Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a policy
+for us. `base`: the type below a domain."""
 
 KEYS = """
 SELECT ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
@@ -31,6 +48,13 @@ WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indisvalid AND i.indimm
 ORDER BY ic.relname
 """
 """Unique indexes of a table that ON CONFLICT can use."""
+
+NOT_TABLES = """
+SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'index' END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind NOT IN ('r', 'p', 'f', 'v')
+"""
+"""What else has the name of a table; they share their names."""
 
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7306))"
 """Held to the end of the transaction; the seed keeps clear of locks other programs take on the same text."""
@@ -93,6 +117,15 @@ def create_stage(stage: str, columns: Mapping[str, str]) -> str:
     return f"CREATE TEMPORARY TABLE {identifier(stage)} ({inside}) ON COMMIT DROP"
 
 
+def in_turn(stage: str, key: Sequence[str]) -> str:
+    """Returns what stands after FROM for the rows of a stage with their `turn`: 1 for the first of each key, 2 for the second.
+
+    `key`: expressions over `r`, of the types that the table compares.
+    """
+    numbered = f"row_number() OVER (PARTITION BY {', '.join(key)} ORDER BY r.ctid) AS turn"
+    return f"(SELECT r.*, {numbered} FROM pg_temp.{identifier(stage)} AS r) AS r"
+
+
 def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]) -> str:
     """Returns the statement that brings rows from `source` into the table: an INSERT, with the merge's rules where it merges.
 
@@ -105,17 +138,3 @@ def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]
     columns = load.rows.column_names
     insert = f"INSERT INTO {qualified(schema, load.table)} AS t ({identifiers(columns)}) SELECT {', '.join(values)} FROM {source}"
     return insert if load.write == "append" else f"{insert} {on_conflict(load)}"
-
-
-def on_conflict(load: TableLoad) -> str:
-    """Returns the ON CONFLICT clause of a merge."""
-    target = f"ON CONFLICT ({identifiers(load.key)})"
-    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
-    if not changed:
-        return f"{target} DO NOTHING"
-    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
-    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
-    if load.cursor is None:
-        return f"{target} DO UPDATE SET {sets}"
-    cursor = identifier(load.cursor)
-    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"

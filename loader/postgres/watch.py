@@ -1,5 +1,8 @@
 """The clock over a call to Postgres: cut what stands still, leave alone what moves.
 
+While the server works through a long statement nothing moves, and a server that hangs, its sockets alive, looks the same. So where a
+statement takes long, the server is asked now and then whether it still answers others.
+
 asyncpg has two ways to wait for ever: a server that answers nothing, and a connection lost while its socket's buffer was full
 (`writing_allowed` is then never set again). Both end here as a `TimeoutError`.
 """
@@ -7,6 +10,7 @@ asyncpg has two ways to wait for ever: a server that answers nothing, and a conn
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 LOST_SECONDS = 0.5
 """After the connection is gone, asyncpg's own error has this long to arrive; it says more than a timeout."""
 
+SILENCES = 2
+"""So often in a row the server answers nobody before it counts as lost."""
+
 
 class Watch:
     """A timeout that is set anew whenever something moved.
@@ -26,23 +33,36 @@ class Watch:
         link: the connection; its end ends the wait.
         stall_seconds: how long rows may stand still.
         statement_seconds: how long a statement may work on the server.
+        answers: asks the server, over another connection, whether it answers; asked every `stall_seconds` of a statement.
     """
 
-    def __init__(self, link: asyncpg.Connection, stall_seconds: float, statement_seconds: float) -> None:
+    def __init__(
+        self,
+        link: asyncpg.Connection,
+        stall_seconds: float,
+        statement_seconds: float,
+        answers: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._link = link
         self._stall_seconds = stall_seconds
         self._statement_seconds = statement_seconds
         self._limit = timeout(stall_seconds)
         self._timeout: asyncio.Timeout | None = None
+        self._answers = answers
+        self._asks: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def moved(self) -> None:
         """Says that rows moved, and that more will."""
+        self._stop_asking()
         self._allow(self._stall_seconds)
 
     def server_works(self) -> None:
         """Says that now the server works through a statement, which `statement_timeout` bounds there."""
         # the server's own timeout comes first: it answers with words
         self._allow(self._statement_seconds + self._stall_seconds)
+        self._stop_asking()
+        self._asks = asyncio.get_running_loop().call_later(self._stall_seconds, self._start_asking)
 
     async def __aenter__(self) -> Watch:
         self._link.add_termination_listener(self._lost)
@@ -51,8 +71,26 @@ class Watch:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._timeout = None
+        self._stop_asking()
         self._link.remove_termination_listener(self._lost)
         await self._limit.__aexit__(kind, error, trace)
+
+    def _start_asking(self) -> None:
+        self._asking = asyncio.create_task(self._ask())
+
+    def _stop_asking(self) -> None:
+        if self._asks is not None:
+            self._asks.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asks = self._asking = None
+
+    async def _ask(self) -> None:
+        silences = 0
+        while silences < SILENCES:
+            silences = 0 if await self._answers() else silences + 1
+            await asyncio.sleep(self._stall_seconds if silences < SILENCES else 0)
+        self._allow(0)
 
     def _lost(self, _: object) -> None:
         self._allow(LOST_SECONDS)

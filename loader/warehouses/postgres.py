@@ -56,7 +56,12 @@ CAPABILITIES = Capabilities(
     evolve=True,
     widen=WIDEN,
     max_columns=1500,  # the server's limit is 1600, and dropped columns count
+    system_columns=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
 )
+
+CARDINALITY = "21000"
+"""ON CONFLICT met one key twice: keys that are different text can be one uuid."""
+
 
 ROLLBACK_SECONDS = 5.0
 COMMIT_SECONDS = 60.0
@@ -177,28 +182,33 @@ class PostgresSession:
     async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
         for load in loads:
             refuse_null_keys(load)
-        try:
-            return await self._try(loads, plan, small=True)
-        except RowsRejected as error:
-            if error.rows or all(load.rows.num_rows > copy.SMALL_ROWS for load in loads):
-                raise
-        # the short way names no row; the long way, which fails again, may
-        return await self._try(loads, plan, small=False)
+        small, in_turn = True, False
+        while True:
+            try:
+                return await self._try(loads, plan, small=small, in_turn=in_turn)
+            except RowsRejected as error:
+                if not small or error.rows or all(load.rows.num_rows > copy.SMALL_ROWS for load in loads):
+                    raise
+                small = False  # the short way names no row; the long way, which fails again, may
+            except Permanent as error:
+                if in_turn or getattr(error.__cause__, "sqlstate", None) != CARDINALITY:
+                    raise
+                small, in_turn = False, True
 
-    async def _try(self, loads: Sequence[TableLoad], plan: LoadPlan | None, *, small: bool) -> LoadReport:
+    async def _try(self, loads: Sequence[TableLoad], plan: LoadPlan | None, *, small: bool, in_turn: bool) -> LoadReport:
         """Brings rows and the plan's marks in and commits; without a plan, takes everything back."""
         rows: dict[str, int] = {}
         sent = 0
-        under_way: copy.Prepared | None = None
+        sending: list[copy.Prepared] = []
         started = perf_counter()
         try:
             async with self._call("loading into") as watch:
                 live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
                 for number, load in enumerate(loads):
-                    under_way = copy.prepare(load, live[load.table])
-                    sent += await copy.send(self._link, self._schema, under_way, number, watch, small=small)
+                    sending.append(copy.prepare(load, live[load.table]))
+                    sent += await copy.send(self._link, self._schema, sending[-1], number, watch, small=small, in_turn=in_turn)
                     rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
-                under_way = None
+                await self._link.execute("SET CONSTRAINTS ALL IMMEDIATE")  # those deferred to COMMIT would name no table there
                 copied = perf_counter()
                 if plan is None:
                     await self._link.execute("ROLLBACK")
@@ -206,9 +216,9 @@ class PostgresSession:
                     await ledger.write_marks(self._link, self._schema, self._epoch, plan, rows)
                     await self._commit()
         except Permanent as error:
-            if under_way is None or error.__cause__ is None:
+            if not sending or error.__cause__ is None:
                 raise
-            raise copy.refusal(error.__cause__, under_way) or error from error.__cause__
+            raise copy.refusal(error.__cause__, sending) or error from error.__cause__
         return LoadReport(rows, sent, {"copy": copied - started, "commit": perf_counter() - copied})
 
     @asynccontextmanager
@@ -218,13 +228,24 @@ class PostgresSession:
         if self._link.is_closed():
             raise NotConnected(f"{what}: the connection is closed")
         try:
-            async with Watch(self._link, self._options.stall_timeout, self._options.statement_timeout) as watch:
+            limits = (self._options.stall_timeout, self._options.statement_timeout)
+            async with Watch(self._link, *limits, self._answers) as watch:
                 yield watch
         except BaseException as error:
             await self._abandon(error)
             if isinstance(error, Exception):
                 raise translate(error, what) from error
             raise
+
+    async def _answers(self) -> bool:
+        try:
+            link = await connect(self._options, "penstock/alive", "asking whether the server answers")
+        except NotConnected:
+            return False
+        except PenstockError:
+            return True  # it answered: that there is no connection free, perhaps
+        link.terminate()
+        return True
 
     async def _abandon(self, error: BaseException) -> None:
         if not isinstance(error, Exception) or isinstance(error, TimeoutError) or self._link.is_closed():

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from loader import registry
 from loader.contract import Kind, TableLoad
-from shared.errors import ConfigError, Fenced, SetupError, Transient
+from loader.duckdb.file import ROW_GROUP_ROWS
+from shared.errors import ConfigError, Fenced, NotConnected, SetupError, Transient
 from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
 
 ROOT = Path(__file__).parents[3]
@@ -216,3 +218,46 @@ async def test_names_that_differ_in_case_only_are_one_column(wh: Open) -> None:
     await append(session, 1, "t", SHAPE, {"id": 1, "text": "a"})
     with duckdb.connect(str(path_of(wh))) as link:
         assert link.execute("SELECT * FROM t").fetchall() == [(1, "a")]
+
+
+async def test_a_schema_may_be_called_as_the_file(tmp_path: Path) -> None:
+    subject = DuckDBSubject(tmp_path)
+    subject.document["schema"] = subject.path.stem
+    async with opened(subject) as wh:
+        session = await wh.session()
+        await make(session, "t", SHAPE)
+        await append(session, 1, "t", SHAPE, {"id": 1})
+        described = await session.describe("t")
+    assert described is not None
+
+
+async def test_row_groups_are_small_so_that_few_rows_are_in_memory_before_they_are_compressed(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", {"id": Kind.BIGINT})
+    rows = ROW_GROUP_ROWS * 2
+    await session.load(plan(1), [TableLoad("t", pa.table({"id": pa.array(range(rows), pa.int64())}))])
+    with duckdb.connect(str(path_of(wh)), read_only=True) as link:
+        ((largest,),) = link.sql("SELECT max(count) FROM pragma_storage_info('t')").fetchall()
+    assert largest <= ROW_GROUP_ROWS
+
+
+@pytest.mark.parametrize("linger", ["0s", "30s"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_counts_as_loaded_into_a_file_that_was_removed_or_replaced(wh: Open, linger: str, replaced: bool) -> None:
+    destination = await wh.another(linger=linger)
+    session = await wh.session(destination=destination)
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    path = path_of(wh)
+    path.unlink()
+    if replaced:
+        with duckdb.connect(str(path.with_name("other.duckdb"))) as link:
+            link.execute("CREATE TABLE x (i int)")
+        path.with_name("other.duckdb").rename(path)
+    with pytest.raises(NotConnected):
+        await append(session, 2, "t", SHAPE, {"id": 2})
+    again = await wh.session(epoch=2, destination=destination)
+    await make(again, "t", SHAPE)
+    await append(again, 2, "t", SHAPE, {"id": 2})
+    await destination.close()
+    assert [row["id"] for row in await wh.rows("t", SHAPE)] == [2]

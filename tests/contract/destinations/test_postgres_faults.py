@@ -17,7 +17,7 @@ import pytest
 from loader.contract import Kind, TableLoad, TablePatch
 from loader.postgres.connect import Options, application_name, epoch_of
 from loader.warehouses.postgres import PostgresDestination, PostgresSession
-from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, Transient
+from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, TableBusy, Transient
 from tests.support.destinations import Open, PostgresSubject, append, arrow, columns, make, merge, opened, plan
 from tests.support.postgres import PASSWORD, PostgresServer, free_port
 from tests.support.tcp_proxy import TcpProxy
@@ -121,6 +121,30 @@ async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_lo
             proxy.cut()
             session = await pg.session(epoch=2, destination=destination)
         assert await pg.rows("t", SHAPE) == []
+
+
+async def test_a_server_that_answers_nobody_during_a_long_statement_is_given_up_long_before_the_statement_timeout(
+    postgres_server: PostgresServer, pg: Open
+) -> None:
+    limits = {"stall_timeout": "500ms", "connect_timeout": "500ms", "statement_timeout": "10m"}
+    async with proxied(postgres_server, pg, **limits) as (proxy, destination):
+        session = await pg.session(destination=destination)
+        await make(session, "t", SHAPE)
+        proxy.after(100_000, proxy.vanish)
+        async with asyncio.timeout(15):
+            with pytest.raises(NotConnected):
+                await session.load(plan(1), [batch("append")])
+
+
+async def test_a_long_statement_of_a_server_that_answers_is_waited_for(pg: Open) -> None:
+    patient = await pg.another(stall_timeout="200ms", connect_timeout="5s")
+    session = await pg.session(destination=patient)
+    await make(session, "t", SHAPE)
+    slow = "CREATE FUNCTION {}.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$"
+    await pg.subject.run(slow)
+    await pg.subject.run("CREATE TRIGGER slow AFTER INSERT ON {}.t FOR EACH STATEMENT EXECUTE FUNCTION {}.slow()")
+    await session.load(plan(1), [batch("append")])
+    assert len(await pg.rows("t", SHAPE)) == ROWS
 
 
 async def test_a_loader_frozen_in_the_middle_of_a_copy_holds_nothing_from_its_successor(
@@ -328,7 +352,8 @@ async def test_a_table_locked_by_somebody_else_is_tried_again_later(pg: Open) ->
     link = await asyncpg.connect(pg.subject.dsn)
     try:
         await link.execute(f'BEGIN; LOCK TABLE "{pg.subject.schema}".t')
-        with pytest.raises(Transient, match="lock"):
+        # of this table only: its rows wait, and the others are loaded
+        with pytest.raises(TableBusy, match="somebody holds a lock"):
             await session.load(plan(1), [batch("append")])
     finally:
         await link.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +139,10 @@ def test_the_caches_of_a_namer_stay_bounded() -> None:
         namer.table(f"Table {number}")
     assert len(namer._parts) <= 50_000
     assert len(namer._tables) <= 50_000
+
+
+def test_a_system_column_of_the_warehouse_gets_a_name_of_its_own() -> None:
+    namer = Namer(replace(capabilities(), system_columns=frozenset({"ctid"})))
+    assert namer.column(["ctid"]).startswith("ctid_")
+    assert namer.column(["ctid"]) == namer.column(["ctid"])
+    assert namer.column(["ctid", "x"]) == "ctid_x"

@@ -1,0 +1,170 @@
+"""Tables that somebody made by hand: what fits is loaded, what does not goes by the rules, and nothing is rounded, cut or stuck.
+
+Events are delivered as the loader does it, so that a refused row is searched for and its neighbours arrive.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from loader.contract import Kind
+from tests.support.delivery import Delivery
+from tests.support.destinations import Open
+
+pytestmark = pytest.mark.needs("evolve")
+
+SAME = "00000000-0000-0000-0000-00000000000a"
+HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
+    "both": [
+        ("smallint", 32767, [32768, -32769]),
+        ("integer", -(2**31), [2**31]),
+        ("numeric(12,2)", "19.99", [19.999, "1e12", "abc", "NaN"]),
+        ("decimal(5,0)", 99999, [100000]),
+        ("real", 0.1, [3.141592653589793, "1e300"]),
+        ("uuid", SAME, ["nope"]),
+        ("time", "10:00:00.123456", ["10:00:00.1234567"]),
+    ],
+    "postgres": [
+        ("varchar(5)", "abcde", ["abcdef", "abc   "]),
+        ("char(5)", "abcde", ["abcdef"]),
+        ("varchar(3)[]", '{"abc"}', []),
+        ("money", "19.99", ["19.999"]),
+        ("timestamp(3)", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
+        ("timestamptz(0)", "2026-01-01T00:00:00Z", ["2026-01-01T00:00:00.5Z"]),
+        ("{}.short", "abcd", ["abcde"]),
+        ("{}.mood", "good", ["bad"]),
+        ("numeric", "1.123456789", ["many"]),
+    ],
+    "duckdb": [
+        ("utinyint", 255, [256, -1]),
+        ("ubigint", 2**63, [-1]),
+        ("timestamp_s", "2026-01-01T00:00:00Z", ["2026-01-01T00:00:00.5Z"]),
+        ("timestamp_ms", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
+        ("timestamp_ns", "2026-01-01T00:00:00Z", ["9999-01-01T00:00:00Z"]),
+        ("enum('good', 'it''s')", "it's", ["bad"]),
+    ],
+}
+
+
+async def delivery(wh: Open, ddl: str, **options: Any) -> Delivery:
+    """Runs DDL, and opens a connection to what it made."""
+    session = await wh.session()  # makes the schema
+    await wh.subject.run(ddl)
+    return Delivery(wh, session, **options)
+
+
+async def rows(wh: Open, *columns: str) -> list[tuple[Any, ...]]:
+    """Returns columns of the table `events`, in the order of the messages."""
+    found = await wh.rows("events", dict.fromkeys(("message_id", *columns), Kind.TEXT), "message_id")
+    return [tuple(row[name] for name in columns) for row in found]
+
+
+@pytest.mark.timeout(90)
+async def test_a_value_that_a_column_would_round_or_cut_or_refuse_goes_to_the_unmapped_data(wh: Open) -> None:
+    await wh.session()  # makes the schema
+    if wh.subject.label == "postgres":
+        await wh.subject.run("CREATE DOMAIN {}.short AS varchar(4)")
+        await wh.subject.run("CREATE TYPE {}.mood AS ENUM ('good', 'it''s')")
+    for number, (type_, good, bad) in enumerate([*HELD["both"], *HELD[wh.subject.label]]):
+        table = f"t{number}"
+        await wh.subject.run(f"CREATE TABLE {{}}.{table} (message_id varchar, v {type_})")
+        one = Delivery(wh, await wh.session(epoch=number + 2), table=table)
+        events = [{"messageId": str(index), "v": value} for index, value in enumerate([good, *bad])]
+        assert await one.send(*events) == {}, type_
+        found = await wh.rows(table, {"message_id": Kind.TEXT, "v": Kind.TEXT, "_unmapped_data": Kind.JSON}, "message_id")
+        assert found[0]["v"] is not None, type_
+        assert [(row["v"], json.loads(row["_unmapped_data"])["v"]) for row in found[1:]] == [(None, value) for value in bad], (
+            type_
+        )
+
+
+async def test_widen_makes_a_narrower_column_hold_all_of_its_kind(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n integer)', on_conflict="widen")
+    assert await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": 2**40}) == {}
+    assert await rows(wh, "n") == [(1,), (2**40,)]
+
+
+async def test_a_value_for_a_column_that_the_database_computes_goes_to_the_unmapped_data(wh: Open) -> None:
+    stored = "STORED" if wh.subject.label == "postgres" else ""
+    one = await delivery(
+        wh, f'CREATE TABLE "{{}}".events (message_id varchar, n bigint, twice bigint GENERATED ALWAYS AS (n * 2) {stored})'
+    )
+    assert await one.send({"messageId": "1", "n": 1, "twice": 5}, {"messageId": "2", "n": 2}) == {}
+    assert [
+        (twice, json.loads(data)["twice"] if data else None) for twice, data in await rows(wh, "twice", "_unmapped_data")
+    ] == [
+        (2, 5),
+        (4, None),
+    ]
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+async def test_a_row_without_a_value_gets_the_default_also_beside_one_with_a_value(wh: Open, deduplicate: bool) -> None:
+    ddl = """CREATE TABLE "{}".events (message_id varchar, state varchar NOT NULL DEFAULT 'new', n bigint DEFAULT 7)"""
+    one = await delivery(wh, ddl, deduplicate=deduplicate)
+    assert await one.send({"messageId": "1", "state": "paid", "n": 1}, {"messageId": "2"}) == {}
+    assert await rows(wh, "state", "n") == [("paid", 1), ("new", 7)]
+
+
+async def test_the_latest_traits_keep_what_is_stored_where_a_default_would_take_its_place(wh: Open) -> None:
+    ddl = """CREATE TABLE "{}".users (id varchar PRIMARY KEY, plan varchar NOT NULL DEFAULT 'free', received_at timestamptz)"""
+    one = await delivery(wh, ddl, layout="segment")
+    identify = {"type": "identify", "userId": "a"}
+    await one.send({**identify, "messageId": "1", "traits": {"plan": "gold"}})
+    others = {"messageId": "3", "type": "identify", "userId": "b", "traits": {"plan": "silver"}}
+    await one.send({**identify, "messageId": "2", "traits": {"x": 1}}, others, {**identify, "messageId": "4", "userId": "c"})
+    found = await wh.rows("users", {"id": Kind.TEXT, "plan": Kind.TEXT})
+    assert [(row["id"], row["plan"]) for row in found] == [("a", "gold"), ("b", "silver"), ("c", "free")]
+
+
+@pytest.mark.parametrize("count", [20, 150])
+@pytest.mark.parametrize("deduplicate", [False, True])
+async def test_rows_that_share_a_unique_value_leave_the_first_of_them(wh: Open, deduplicate: bool, count: int) -> None:
+    one = await delivery(
+        wh, 'CREATE TABLE "{}".events (message_id varchar PRIMARY KEY, email varchar UNIQUE)', deduplicate=deduplicate
+    )
+    dead = await one.send(*({"messageId": f"{n:03}", "email": f"e{n % (count - 3)}"} for n in range(count)))
+    assert sorted(dead) == [f"{n:03}" for n in range(count - 3, count)]
+    assert len(await rows(wh, "email")) == count - 3
+
+
+async def test_keys_that_differ_as_text_and_are_one_key_to_the_database_are_merged_in_order(wh: Open) -> None:
+    one = await delivery(
+        wh, 'CREATE TABLE "{}".events (message_id varchar, k uuid PRIMARY KEY, v bigint)', deduplicate=True, primary_key=["k"]
+    )
+    spelled = (SAME, SAME.upper(), SAME)
+    assert await one.send(*({"messageId": str(n), "k": key, "v": n} for n, key in enumerate(spelled))) == {}
+    assert await rows(wh, "v") == [(2,)]
+
+
+async def test_a_row_that_a_check_refuses_is_named_and_its_neighbours_arrive(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n bigint CHECK (n > 0))')
+    dead = await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": -1}, {"messageId": "3", "n": 3})
+    assert list(dead) == ["2"]
+    assert await rows(wh, "n") == [(1,), (3,)]
+
+
+async def test_names_of_system_columns_are_names_like_others(wh: Open) -> None:
+    one = Delivery(wh, await wh.session())
+    names = ("ctid", "xmin", "tableoid", "rowid", "oid")
+    assert await one.send({"messageId": "1", **dict.fromkeys(names, "x")}) == {}
+    assert one.kept.aside == 0
+
+
+async def test_a_view_of_that_name_says_so(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE VIEW "{}".events AS SELECT 1 AS n')
+    assert await one.send({"messageId": "1", "n": 1}) == {}
+    assert "is a view" in one.why()
+    assert one.kept.aside == 1
+
+
+async def test_a_type_that_cannot_be_widened_holds_up_nobody(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n bigint)', on_conflict="widen")
+    in_the_way = {"postgres": 'CREATE VIEW "{}".needs AS SELECT n FROM "{}".events', "duckdb": "CREATE INDEX needs ON events (n)"}
+    await wh.subject.run(in_the_way[wh.subject.label])
+    assert await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": "text", "new": True}) == {}
+    found = [(n, new, json.loads(data)["n"] if data else None) for n, new, data in await rows(wh, "n", "new", "_unmapped_data")]
+    assert found == [(1, None, None), (None, True, "text")]
