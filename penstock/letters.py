@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
 
 SILENCE_SECONDS = 10.0
+_ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,6 @@ def parse_ids(ids: Iterable[str]) -> list[str]:
     """
     checked = list(ids)
     for each in checked:
-        if not all(part.isdigit() for part in each.split(".", 1)):
+        if not _ID.fullmatch(each):
             raise ConfigError([Problem("ID", f"expected an id as `penstock dead list` shows it, such as 17.0, got {each!r}")])
     return checked
