@@ -174,7 +174,17 @@ class ConnectionLoader:
             async with queue, retries:
                 waiting = await run.prepare(retries)
                 self._context.health.good(f"connection {self._name}")
-                await together(run.shape_all(queue, self._gate), run.retry_all(retries, waiting), run.deliver_all(self._loaded))
+                await together(
+                    run.shape_all(queue, self._gate),
+                    run.retry_all(retries, waiting),
+                    run.deliver_all(self._loaded),
+                    self._wake_at_drain(queue, retries),
+                )
+
+    async def _wake_at_drain(self, *readers: QueueReader) -> None:
+        await self._context.draining.wait()
+        for reader in readers:
+            reader.wake()
 
     def _loaded(self) -> None:
         self._failures = 0

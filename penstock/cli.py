@@ -47,7 +47,7 @@ COMMANDS = {
     "status": ("status", "Show every connection in one line."),
     "send": ("events", "Send a file of events through the edge."),
     "tail": ("events", "Print accepted events, also as they come."),
-    "dead": ("dead", "List, show, replay and purge dead letters."),
+    "dead": ("dead", "List, show, replay, export and purge dead letters."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }

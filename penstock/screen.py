@@ -115,8 +115,12 @@ class Screen:
                     self.out.print(Text.assemble((f"{column:<{margin}}", "bold"), cell), soft_wrap=True)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator[Advance]:
-        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end."""
+    def progress(self, what: str, total: int | None = None, *, passing: bool = False) -> Iterator[Advance]:
+        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end.
+
+        Args:
+            passing: the bar goes at the end, because what follows says it all.
+        """
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
         spoke = began
@@ -129,6 +133,7 @@ class Screen:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.err,
             disable=not moving,
+            transient=passing,
         ) as bar:
             task = bar.add_task(what, total=total, note="")
 
@@ -142,7 +147,7 @@ class Screen:
 
             yield advance
         seconds = time.monotonic() - began
-        if not moving and not self.json and seconds >= 1:
+        if not moving and not self.json and not passing and seconds >= 1:
             self.note(f"{what}: {last['done']} in {seconds:.1f} s {last['note']}".rstrip())
 
     def fail(self, error: BaseException, code: int) -> None:

@@ -242,6 +242,13 @@ def test_dead_letters_are_listed_shown_and_purged(stack: LocalStack) -> None:
     assert "missing_id: " in text
     assert "unknown_type" in stack.run("dead", "list", "--since", "10m").out
 
+    ids = [each["id"] for each in shown]
+    exported = stack.run("dead", "export", *ids)
+    assert [json.loads(line) for line in exported.out.splitlines()] == shown
+    file = stack.folder / "events.ndjson"
+    assert stack.run("dead", "export", *ids, "--events", "-o", str(file), "--json").json["written"] == 2
+    assert file.read_text().splitlines() == [each["body"] for each in shown]
+
     assert stack.run("dead", "purge", shown[0]["id"]).code == 2, "nobody is there to be asked"
     assert stack.run("dead", "purge", shown[0]["id"], "--yes", "--json").json == {"purged": 1}
     after = stack.run("dead", "list", "--stage", "ingest", "--limit", "100", "--json").json
