@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock import cli
 from penstock.projects import apply_document, check_document, read_document
 from shared.config_snapshot import stored_project
 from shared.errors import Conflict
@@ -32,7 +33,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 def stack(running: LocalStack) -> Iterator[LocalStack]:
     """The stack with the sample project, whatever a test applies."""
     yield running
-    if running.run("plan", "--exit-code").code != 0:
+    # in this process: one more process for each test would be a quarter of the time all of them take
+    if cli.run(["plan", str(running.project), "--home", str(running.home.folder), "--exit-code"]) != 0:
         assert running.run("apply").code == 0
 
 
