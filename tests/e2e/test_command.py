@@ -19,7 +19,7 @@ from shared.jetstream.broker import connect
 from tests.support.command import Done, LocalStack, local_stack
 from tests.support.nats import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
