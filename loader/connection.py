@@ -139,7 +139,17 @@ class ConnectionLoader:
             async with queue, asides:
                 await flow.prepare(retries)
                 self._context.health.good(f"connection {self._name}")
-                await together(flow.shape_all(queue, self._gate), flow.retry_all(retries), flow.deliver_all(self._loaded))
+                await together(
+                    flow.shape_all(queue, self._gate),
+                    flow.retry_all(retries),
+                    flow.deliver_all(self._loaded),
+                    self._wake_at_drain(queue, asides),
+                )
+
+    async def _wake_at_drain(self, *readers: QueueReader) -> None:
+        await self._context.draining.wait()
+        for reader in readers:
+            reader.wake()
 
     def _loaded(self) -> None:
         self._failures = 0

@@ -7,15 +7,19 @@ fish_source).
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import errno
 import importlib
 import logging
+import os
 import sys
 
 import click
 
 from penstock import exits
 from penstock.screen import Screen
-from shared.errors import PenstockError
+from shared.errors import PenstockError, SetupError
 from shared.tasks import first_of
 
 EPILOG = f"""\b
@@ -43,7 +47,7 @@ COMMANDS = {
     "status": ("status", "Show every connection in one line."),
     "send": ("events", "Send a file of events through the edge."),
     "tail": ("events", "Print accepted events, also as they come."),
-    "dead": ("dead", "List, show, replay and purge dead letters."),
+    "dead": ("dead", "List, show, replay, export and purge dead letters."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
@@ -65,10 +69,24 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with what may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(COMMANDS)}."
+            raise click.UsageError(f"{exc.message} {hint}", ctx) from exc
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         """The overview, without importing anything."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+"""A full disk behind `> file`, a terminal that is gone."""
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -79,6 +97,10 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command and exits the process."""
+    # `penstock status >&-`: what has nowhere to go goes nowhere
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open as long as the process
     sys.exit(run(sys.argv[1:]))
 
 
@@ -89,16 +111,20 @@ def run(arguments: list[str]) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = cli.main(arguments, prog_name="penstock", standalone_mode=False)
+        sys.stdout.flush()  # here, where what goes wrong can be told
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         screen.note("interrupted")
         return exits.INTERRUPTED
     except click.ClickException as exc:
-        exc.show()
+        if screen.json:
+            screen.fail(exc, exc.exit_code)
+        else:
+            exc.show()
         return exc.exit_code
-    except BrokenPipeError:  # `penstock tail | head`
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit):  # `penstock tail | head`; click makes the latter of the former
+        _give_up_output()
         return exits.OK
     except PenstockError as exc:
         return _fail(screen, exc)
@@ -106,8 +132,22 @@ def run(arguments: list[str]) -> int:
         first = first_of(group)
         if isinstance(first, PenstockError):
             return _fail(screen, first)
+        if isinstance(first, BrokenPipeError):
+            _give_up_output()
+            return exits.OK
         raise
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_ERRORS:
+            raise
+        _give_up_output()
+        return _fail(screen, SetupError(f"the output cannot be written: {exc.strerror}"))
     return code if isinstance(code, int) else exits.OK
+
+
+def _give_up_output() -> None:
+    """Keeps the interpreter from flushing to where nothing can be written."""
+    with contextlib.suppress(OSError, ValueError):  # no real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(screen: Screen, error: PenstockError) -> int:

@@ -119,11 +119,11 @@ async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:
 def _stop_on_signals(stack: Stack, screen: Screen) -> None:
     def stop() -> None:
         if stack.stopping.is_set():
-            screen.note("stopping at once")
             stack.hurry.set()
+            screen.note("stopping at once")
             return
-        screen.note("stopping in order; once more to stop at once")
         stack.stopping.set()
+        screen.note("stopping in order; once more to stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
@@ -150,9 +150,10 @@ class _StartView:
 
     def close(self) -> None:
         """Takes the table away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                live.stop()
 
     def refresh(self, stack: Stack) -> None:
         """Shows the stack as it is now."""
@@ -163,7 +164,8 @@ class _StartView:
                 log = os.path.relpath(process.program.log)
                 self._screen.note(f"{name} {process.ending}; {process.state.partition(', ')[2]} (log: {log})", "yellow")
         if self._live is not None:
-            self._live.update(self._table(stack))
+            with contextlib.suppress(OSError):
+                self._live.update(self._table(stack))
         elif stack.phase != "ready" and not self._screen.err.is_terminal:
             for process in stack.processes:
                 name = process.program.name

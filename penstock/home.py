@@ -28,6 +28,12 @@ from shared.errors import Problem, SetupError
 
 DEFAULT_HOME = ".penstock"
 
+SERVICES = ("ingest", "router", "loader")
+"""What runs in a home beside the broker, in the order of the path."""
+
+DRAIN_SECONDS = 20
+"""How long each of them may take to hand on what it holds."""
+
 Phase = Literal["starting", "ready", "stopping"]
 
 

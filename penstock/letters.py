@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
 
 SILENCE_SECONDS = 10.0
+_ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,11 @@ class Group(msgspec.Struct, kw_only=True):
     newest_at: float = 0.0
 
 
-async def find(broker: Broker, wanted: Filter) -> AsyncIterator[Stored]:
-    """Yields every message with a matching letter, oldest first, as the stream stands now."""
+async def find(broker: Broker, wanted: Filter, *, through: int | None = None) -> AsyncIterator[Stored]:
+    """Yields every message with a matching letter, oldest first, as the stream stands now, or stood at sequence `through`."""
     info = await broker.js.stream_info(topology.DEAD, subjects_filter=wanted.subject)
     waiting = sum((info.state.subjects or {}).values())
-    last_seq = info.state.last_seq
+    last_seq = info.state.last_seq if through is None else through
     reader = StreamReader(broker, topology.DEAD, wanted.subject, start_seconds=wanted.since)
     async with contextlib.AsyncExitStack() as stack:
         if not waiting:
@@ -124,19 +126,38 @@ async def remove(broker: Broker, stored: Stored) -> None:
         await broker.js.delete_msg(topology.DEAD, stored.seq)
 
 
-def group(found: Iterable[Stored]) -> list[Group]:
-    """Counts letters by stage, connection or site, and reason; the largest group first."""
-    groups: dict[tuple[str, str, str], Group] = {}
-    for stored in found:
+class Groups:
+    """Counts letters by stage, connection or site, and reason, without keeping them."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.last_seq = 0
+        """Of the last message that was counted."""
+        self._groups: dict[tuple[str, str, str], Group] = {}
+
+    def add(self, stored: Stored) -> None:
+        """Counts the matching letters of a message."""
+        self.last_seq = stored.seq
+        self.total += len(stored.matching)
         for index in stored.matching:
             letter = stored.letters[index]
-            name = letter.connection or letter.site
-            key = (letter.stage, name, str(letter.reason))
-            entry = groups.setdefault(key, Group(stage=key[0], name=name, reason=key[2], oldest_at=letter.at))
+            key = (letter.stage, letter.connection or letter.site, str(letter.reason))
+            entry = self._groups.setdefault(key, Group(stage=key[0], name=key[1], reason=key[2], oldest_at=letter.at))
             entry.count += 1
             entry.oldest_at = min(entry.oldest_at, letter.at)
             entry.newest_at = max(entry.newest_at, letter.at)
-    return sorted(groups.values(), key=lambda entry: -entry.count)
+
+    def largest_first(self) -> list[Group]:
+        """Returns the groups."""
+        return sorted(self._groups.values(), key=lambda entry: -entry.count)
+
+
+def group(found: Iterable[Stored]) -> list[Group]:
+    """Counts letters by stage, connection or site, and reason; the largest group first."""
+    groups = Groups()
+    for stored in found:
+        groups.add(stored)
+    return groups.largest_first()
 
 
 def parse_ids(ids: Iterable[str]) -> list[str]:
@@ -147,6 +168,6 @@ def parse_ids(ids: Iterable[str]) -> list[str]:
     """
     checked = list(ids)
     for each in checked:
-        if not all(part.isdigit() for part in each.split(".", 1)):
+        if not _ID.fullmatch(each):
             raise ConfigError([Problem("ID", f"expected an id as `penstock dead list` shows it, such as 17.0, got {each!r}")])
     return checked

@@ -6,13 +6,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.home import DEFAULT_HOME, Home
-from penstock.reach import Reach, find_reach
 from penstock.screen import Screen
+
+if TYPE_CHECKING:
+    from penstock.reach import Reach
 
 Function = Callable[..., Any]
 
@@ -31,6 +33,8 @@ class Setting:
         Raises:
             SetupError: none can be found.
         """
+        from penstock.reach import find_reach  # brings the broker's client with it, which `down` and --help do not need
+
         return find_reach(self.home, self.url)
 
 

@@ -20,9 +20,10 @@ from loader.template import TableTemplate
 from penstock.plan import Change, compare, plain
 from router.where import compile_where
 from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
+from shared.document import parse_document
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
-from shared.project import interpolate, parse_document
+from shared.project import interpolate, required_variables
 
 DEFAULT_FILE = Path("penstock.yaml")
 
@@ -61,7 +62,7 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) 
     missing = _problems_of(lambda: interpolate(dict(document), environment))
     problems.extend(missing)
     # go on with something in the place of variables that are not set, to find what else is wrong
-    known: Mapping[str, str] = _Filled(environment) if missing else environment
+    known: Mapping[str, str] = _filled(document, environment) if missing else environment
     problems.extend(_problems_of(lambda: resolve(document, known)))
     filled: dict[str, Any] = interpolate(dict(document), known)
     problems.extend(_check_plugins(filled))
@@ -154,11 +155,6 @@ def _mappings(section: object) -> list[dict[str, Any]]:
     return [entry for entry in section.values() if isinstance(entry, dict)] if isinstance(section, dict) else []
 
 
-class _Filled(dict[str, str]):
-    """An environment in which every variable is set."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> str:
-        return "x"
+def _filled(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment in which every variable is set that has no default."""
+    return dict.fromkeys(required_variables(document), "x") | dict(environment)

@@ -16,8 +16,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -28,6 +30,9 @@ from shared.errors import ConfigError
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for a width that is not there."""
 
+
+FOLDED_COLUMNS = 30
+"""How narrow the last column of a table may become before the table is shown as records."""
 
 SPEAK_EVERY_SECONDS = 5.0
 """How often a long step says where it is when there is no bar to look at."""
@@ -58,8 +63,12 @@ class Screen:
             self.out.print(Text(text, style=style or ""), soft_wrap=True)
 
     def note(self, text: str, style: str | None = None) -> None:
-        """Prints a sentence beside the result, on standard error, also with --json."""
-        self.err.print(Text(text, style=style or "dim"), soft_wrap=True)
+        """Prints a sentence beside the result, on standard error, also with --json.
+
+        Where nobody can read it any more (the terminal is gone) it is left out: what is noted matters less than what goes on.
+        """
+        with contextlib.suppress(OSError):
+            self.err.print(Text(text, style=style or "dim"), soft_wrap=True)
 
     def result(self, value: Any) -> None:
         """Prints the result for programs, when they ask for it."""
@@ -73,24 +82,45 @@ class Screen:
         sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-        """Prints a table for people; numbers stand right."""
+        """Prints a table for people; numbers stand right. Where it does not fit, a line for each cell: `column  value`."""
         if self.json:
             return
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in rows]
-        kinds = [list(row) for row in rows] if isinstance(rows, Sequence) else []
-        for index, column in enumerate(columns):
-            numeric = bool(kinds) and all(isinstance(row[index], int | float | None) for row in kinds)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*row)
+        kinds = [list(row) for row in rows]
+        cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in kinds]
         if title:
             self.out.print(Text(f"\n{title}", "bold"))
+        widths = [
+            max(cell_len(column), *(cell_len(row[index].plain) for row in cells), 0) for index, column in enumerate(columns)
+        ]
+        # the last column is the one with sentences: it may break, the others may not
+        needed = sum(widths[:-1]) + min(widths[-1], FOLDED_COLUMNS) + 3 * len(columns)
+        if needed > self.out.width:
+            self._records(columns, cells)
+            return
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for index, column in enumerate(columns):
+            numeric = bool(kinds) and all(isinstance(row[index], int | float | None) for row in kinds)
+            last = index == len(columns) - 1
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
+        for row in cells:
+            table.add_row(*row)
         self.out.print(table)
 
+    def _records(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        margin = max(cell_len(column) for column in columns) + 2
+        for row in rows:
+            self.out.print()
+            for column, cell in zip(columns, row, strict=True):
+                if cell.plain:
+                    self.out.print(Text.assemble((f"{column:<{margin}}", "bold"), cell), soft_wrap=True)
+
     @contextlib.contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator[Advance]:
-        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end."""
+    def progress(self, what: str, total: int | None = None, *, passing: bool = False) -> Iterator[Advance]:
+        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end.
+
+        Args:
+            passing: the bar goes at the end, because what follows says it all.
+        """
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
         spoke = began
@@ -103,6 +133,7 @@ class Screen:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.err,
             disable=not moving,
+            transient=passing,
         ) as bar:
             task = bar.add_task(what, total=total, note="")
 
@@ -116,7 +147,7 @@ class Screen:
 
             yield advance
         seconds = time.monotonic() - began
-        if not moving and not self.json and seconds >= 1:
+        if not moving and not self.json and not passing and seconds >= 1:
             self.note(f"{what}: {last['done']} in {seconds:.1f} s {last['note']}".rstrip())
 
     def fail(self, error: BaseException, code: int) -> None:
@@ -124,13 +155,16 @@ class Screen:
         problems = list(error.problems) if isinstance(error, ConfigError) else []
         if self.json:
             kind = type(error).__name__
-            body = {"error": {"kind": kind, "message": str(error), "exit_code": code}}
+            message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            body = {"error": {"kind": kind, "message": message, "exit_code": code}}
             if problems:
                 body["error"]["problems"] = [{"path": problem.path, "message": problem.message} for problem in problems]
-            sys.stderr.write(msgspec.json.encode(body).decode() + "\n")
+            with contextlib.suppress(OSError):
+                sys.stderr.write(msgspec.json.encode(body).decode() + "\n")
             return
         for text in [str(problem) for problem in problems] or [str(error) or type(error).__name__]:
-            self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+            with contextlib.suppress(OSError):
+                self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
 def typed_command() -> str:
@@ -142,8 +176,14 @@ def typed_command() -> str:
     return os.path.relpath(beside)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich ends the process with code 1, in whatever task prints; `cli.py` knows better
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console

@@ -190,8 +190,9 @@ def _with_id(line: bytes) -> bytes | None:
         return None
     if given:
         return line
-    rest = line[1:].lstrip()
-    return b'{"messageId":"' + uuid.uuid4().hex.encode() + (b'"' if rest.startswith(b"}") else b'",') + rest
+    # at the end: of two equal keys the last counts, and the file may hold `"messageId": null`
+    rest = line[:-1].rstrip()
+    return rest + (b"" if rest == b"{" else b",") + b'"messageId":"' + uuid.uuid4().hex.encode() + b'"}'
 
 
 def _message(text: str) -> str:

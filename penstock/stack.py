@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from penstock.home import Home, Phase, ProcessState, StackState, stack_environment, start_time
+from penstock.home import DRAIN_SECONDS, SERVICES, Home, Phase, ProcessState, StackState, stack_environment, start_time
 from penstock.logfile import rotate
 from penstock.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, PortPicker
 from penstock.processes import Program, Supervised
@@ -27,9 +27,7 @@ from shared.errors import SetupError
 from shared.nats_server import config_text, find_nats_server
 from shared.tasks import first_of, task_group, timeout
 
-SERVICES = ("ingest", "router", "loader")
 START_SECONDS = 120.0
-DRAIN_SECONDS = 20
 ROTATE_EVERY_SECONDS = 5.0
 TRIES_AT_START = 3
 

@@ -36,6 +36,7 @@ from typing import Any
 
 from router.operators import OPERATORS, Test, WrongOperandError, kind_name
 from router.view import Path, View, compile_view
+from shared.decode import meant
 from shared.errors import ConfigError, Problem
 from shared.event import JSON
 from shared.frame import Head
@@ -218,7 +219,10 @@ def _compile_condition(where: dict[Any, Any], path: str, problems: list[Problem]
     for name in operators:
         build = OPERATORS.get(name) if isinstance(name, str) else None
         if build is None:
-            problems.append(Problem(f"{path}.{name}", f"unknown operator; known: {', '.join([*OPERATORS, 'all', 'any', 'not'])}"))
+            known = [*OPERATORS, "all", "any", "not"]
+            problems.append(
+                Problem(f"{path}.{name}", f"unknown operator;{meant(str(name), [*known, 'field'])} known: {', '.join(known)}")
+            )
             continue
         try:
             tests.append(build(where[name]))

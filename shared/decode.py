@@ -6,10 +6,11 @@ JSON Schema that editors complete the project file with.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
-from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
+_CHOICE = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
+_STEP = re.compile(r"\.(?P<field>\w+)|\[[^\]]*\]")
 
 
 def decode(value: object, type_: type[T], path: str = "") -> T:
@@ -68,6 +71,12 @@ def field_names(type_: Any) -> Iterable[str]:
     )
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Returns ` did you mean ...?` where a known name is close to what was written, else an empty text."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" did you mean `{close[0]}`?" if close else ""
+
+
 def _is_list(type_: Any) -> bool:
     if get_origin(type_) is Annotated:
         return _is_list(get_args(type_)[0])
@@ -79,13 +88,43 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
     inner = inner.removesuffix("`").removeprefix("$")
     unknown = _UNKNOWN.search(message)
     if unknown:
+        known = list(field_names(_type_at(type_, inner)))
         message = f"unknown key `{unknown['field']}`"
-        known = ", ".join(field_names(type_))
-        if not inner and known:
-            message += f"; known keys: {known}"
+        if known:
+            message += f";{meant(unknown['field'], known)} known keys: {', '.join(known)}"
+    elif choice := _CHOICE.match(message):
+        choices = [str(each) for each in get_args(_type_at(type_, inner))]
+        if choices:
+            message = f"expected one of {', '.join(choices)}, got {choice['value']}"
     # msgspec writes `[...]` where the key of a mapping stands
     where = (path + inner.replace("[...]", ".*")).lstrip(".")
     return Problem(where, message[:1].lower() + message[1:])
+
+
+def _type_at(type_: Any, path: str) -> Any:
+    """Returns the type of what stands at a path in a value of `type_`; None where that is not one type."""
+    for step in _STEP.finditer(path):
+        type_ = _bare(type_)
+        if step["field"] is None:
+            type_ = get_args(type_)[-1] if get_args(type_) else None
+        else:
+            fields = msgspec.structs.fields(type_) if isinstance(type_, type) and issubclass(type_, msgspec.Struct) else ()
+            type_ = next((field.type for field in fields if field.encode_name == step["field"]), None)
+    return _bare(type_)
+
+
+def _bare(type_: Any) -> Any:
+    """Returns a type without its description, and without None."""
+    while True:
+        if get_origin(type_) is Annotated:
+            type_ = get_args(type_)[0]
+        elif get_origin(type_) in (UnionType, Union):
+            parts = [part for part in get_args(type_) if part is not NoneType]
+            if len(parts) != 1:
+                return None
+            type_ = parts[0]
+        else:
+            return type_
 
 
 def _dec_hook(type_: type, value: object) -> object:

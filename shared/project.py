@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta, field
 
-from shared.decode import decode
+from shared.decode import decode, meant
+from shared.document import parse_document
 from shared.errors import ConfigError, Problem
 from shared.units import ByteSize, Duration
 
@@ -171,34 +171,6 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     connections: Annotated[dict[str, Connection], Meta(description="links from sites to destinations by name")] = {}
 
 
-def parse_document(text: str, origin: str = "project file") -> dict[str, Any]:
-    """Reads YAML or JSON text.
-
-    Raises:
-        ConfigError: the text is not YAML, or not a mapping; names line and column.
-    """
-    try:
-        document: Any = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark
-        where = f"{origin} line {mark.line + 1}, column {mark.column + 1}" if mark else origin
-        raise ConfigError([Problem(where, exc.problem or "not valid YAML")]) from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError([Problem(origin, f"not valid YAML: {exc}")]) from exc
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError(
-            [
-                Problem(
-                    origin,
-                    f"expected a mapping with sites, destinations and connections, got {type(document).__name__}",
-                )
-            ]
-        )
-    return document
-
-
 def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> Any:
     """Puts `${NAME}` and `${NAME:-default}` in, in every string value; `$$` is a dollar sign.
 
@@ -211,6 +183,17 @@ def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> 
     if problems:
         raise ConfigError(problems)
     return result
+
+
+def required_variables(document: Any) -> set[str]:
+    """Returns the names of variables that stand somewhere without a default."""
+    if isinstance(document, dict):
+        return set().union(*(required_variables(item) for item in document.values()))
+    if isinstance(document, list):
+        return set().union(*(required_variables(item) for item in document))
+    if not isinstance(document, str):
+        return set()
+    return {found["name"] for found in _VARIABLE.finditer(document) if found["name"] and found["default"] is None}
 
 
 def decode_project(document: Mapping[str, Any]) -> Project:
@@ -233,11 +216,13 @@ def decode_project(document: Mapping[str, Any]) -> Project:
                 parts[kind][str(name)] = decode(entry, type_, f"{kind}.{name}")
             except ConfigError as exc:
                 problems.extend(exc.problems)
+    problems.extend(
+        Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}")
+        for key in parts
+        if key not in shapes
+    )
     if problems:
         raise ConfigError(problems)
-    unknown = [Problem(str(key), f"unknown key; known: {', '.join(shapes)}") for key in parts if key not in shapes]
-    if unknown:
-        raise ConfigError(unknown)
     project = Project(**parts)
     problems = [*_check_names(project), *_check_sites(project), *_check_connections(project)]
     if problems:
@@ -321,4 +306,4 @@ def _check_connections(project: Project) -> list[Problem]:
 
 
 def _unknown(what: str, name: str, known: Mapping[str, object]) -> str:
-    return f"no {what} is named {name!r}; known: {', '.join(sorted(known)) or 'none'}"
+    return f"no {what} is named {name!r};{meant(name, known)} known: {', '.join(sorted(known)) or 'none'}"

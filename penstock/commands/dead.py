@@ -1,20 +1,24 @@
-"""`penstock dead list | show | replay | purge`."""
+"""`penstock dead list | show | replay | export | purge`."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
+import sys
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 import msgspec
 from rich.syntax import Syntax
 
 from penstock import exits
-from penstock.letters import Filter, Group, Stored, fetch, find, group, parse_ids, remove
+from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remove
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
@@ -69,21 +73,18 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
     Example:
       penstock dead list --connection shop-wh --since 1h
     """
-    found = asyncio.run(_find(setting, wanted))
-    groups = group(found)
-    letters = [
-        (letter_id, stored.letters[index])
-        for stored in found
-        for letter_id, index in zip(stored.ids(), stored.matching, strict=True)
-    ]
-    newest = letters[-limit:] if limit else []
+    groups, newest = asyncio.run(_look(setting, wanted, limit))
     setting.screen.result(
-        {"total": len(letters), "groups": groups, "letters": [_as_json(letter_id, letter) for letter_id, letter in newest]}
+        {
+            "total": groups.total,
+            "groups": groups.largest_first(),
+            "letters": [_as_json(letter_id, letter) for letter_id, letter in newest],
+        }
     )
-    if not letters:
+    if not groups.total:
         setting.screen.say("no dead letters")
         return exits.OK
-    _show_groups(setting, groups)
+    _show_groups(setting, groups.largest_first())
     rows = [
         (
             letter_id,
@@ -98,7 +99,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
     ]
     if rows:
         columns = ("id", "at (UTC)", "stage", "connection/site", "reason", "event", "detail")
-        setting.screen.table(columns, rows, title=f"The newest {len(rows)} of {len(letters)}")
+        setting.screen.table(columns, rows, title=f"The newest {len(rows)} of {groups.total}")
     return exits.OK
 
 
@@ -198,17 +199,50 @@ def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
       penstock dead purge --stage ingest --reason missing_id --yes
     """
     _demand_filter(wanted, everything=everything)
-    found = asyncio.run(_find(setting, wanted))
-    count = sum(len(stored.matching) for stored in found)
-    if count and not yes:
+    groups, _ = asyncio.run(_look(setting, wanted, 0))
+    if groups.total and not yes:
         if not setting.screen.is_terminal:
-            raise click.UsageError(f"{count} dead letters would be deleted for good; say --yes")
-        _show_groups(setting, group(found))
-        click.confirm(f"delete {count} dead letters for good?", abort=True)
-    asyncio.run(_purge(setting, found))
-    setting.screen.result({"purged": count})
-    setting.screen.say(f"{count} purged")
+            raise click.UsageError(f"{groups.total} dead letters would be deleted for good; say --yes")
+        _show_groups(setting, groups.largest_first())
+        click.confirm(f"delete {groups.total} dead letters for good?", abort=True)
+    asyncio.run(_purge(setting, wanted, groups))
+    setting.screen.result({"purged": groups.total})
+    setting.screen.say(f"{groups.total} purged")
     return exits.OK
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option("--events", is_flag=True, help="Only the original bytes, to be mended and given to `penstock send`.")
+@at_broker
+@_filtered
+def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) -> int:
+    """Prints dead letters whole, one a line of JSON (with or without --json), oldest first. They stay where they are.
+
+    With --events a line is what the client sent; letters that are not one line of text are left out, and counted.
+
+    \b
+    Examples:
+      penstock dead export --since 1d > letters.ndjson
+      penstock dead export --reason missing_id --events -o events.ndjson
+    """
+    try:
+        file = sys.stdout if output is None else output.open("w", encoding="utf-8")
+    except OSError as exc:
+        raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
+    try:
+        written, left_out = asyncio.run(_export(setting, wanted, file, events=events))
+        file.flush()
+    finally:
+        if output is not None:
+            file.close()
+    if left_out:
+        setting.screen.note(f"{left_out} letters are not one line of text; see them with: penstock dead show ID", "yellow")
+    if output is not None:
+        setting.screen.result({"written": written, "left_out": left_out, "file": str(output)})
+        setting.screen.say(f"{written} written to {output}")
+    return exits.NO if left_out else exits.OK
 
 
 def _demand_filter(wanted: Filter, *, everything: bool) -> None:
@@ -217,9 +251,42 @@ def _demand_filter(wanted: Filter, *, everything: bool) -> None:
         raise click.UsageError("say which: ids, a filter such as --connection, or --all")
 
 
-async def _find(setting: Setting, wanted: Filter) -> list[Stored]:
+async def _look(setting: Setting, wanted: Filter, keep: int) -> tuple[Groups, list[tuple[str, DeadLetter]]]:
+    """Counts what matches, and returns the newest letters with their ids."""
+    groups, newest = Groups(), deque[tuple[str, DeadLetter]](maxlen=keep)
     async with open_broker(setting.reach()) as broker:
-        return [stored async for stored in find(broker, wanted)]
+        with setting.screen.progress("reading dead letters", passing=True) as advance:
+            async for stored in find(broker, wanted):
+                groups.add(stored)
+                newest.extend(zip(stored.ids(), (stored.letters[index] for index in stored.matching), strict=True))
+                advance(groups.total)
+    return groups, list(newest)
+
+
+async def _export(setting: Setting, wanted: Filter, file: TextIO, *, events: bool) -> tuple[int, int]:
+    written = left_out = 0
+    async with open_broker(setting.reach()) as broker:
+        with setting.screen.progress("exporting", passing=True) as advance:
+            async for stored in find(broker, wanted):
+                for letter_id, index in zip(stored.ids(), stored.matching, strict=True):
+                    line = _line(letter_id, stored.letters[index], events=events)
+                    if line is None:
+                        left_out += 1
+                        continue
+                    file.write(line + "\n")
+                    written += 1
+                advance(written)
+    return written, left_out
+
+
+def _line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
+    if not events:
+        return msgspec.json.encode({**_as_json(letter_id, letter), **_body(letter)}, enc_hook=str).decode()
+    text = _body(letter).get("body", "").strip()
+    if "\n" in text or "\r" in text:
+        with contextlib.suppress(msgspec.MsgspecError):
+            text = msgspec.json.format(text, indent=-1)  # only the space between tokens is another then
+    return text if text and "\n" not in text and "\r" not in text else None
 
 
 async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
@@ -227,11 +294,14 @@ async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
         return await fetch(broker, seq)
 
 
-async def _purge(setting: Setting, found: list[Stored]) -> None:
+async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
     async with open_broker(setting.reach()) as broker:
-        with setting.screen.progress("purging", total=len(found)) as advance:
-            for done, stored in enumerate(found, 1):
+        with setting.screen.progress("purging", total=counted.total) as advance:
+            done = 0
+            # what died since it was counted was not asked about
+            async for stored in find(broker, wanted, through=counted.last_seq):
                 await remove(broker, stored)
+                done += len(stored.matching)
                 advance(done)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
 from penstock import exits
+from penstock.lines import Lines
 from penstock.options import Setting, at_broker, at_home
 from penstock.reach import open_broker
 from penstock.screen import Screen
-from penstock.send import BATCH_EVENTS, Batch, Sent, batches
+from penstock.send import BATCH_EVENTS, Sent, batches
 from penstock.send import send as send_batches
 from penstock.tail import tail as tail_events
 from shared.config_snapshot import stored_project
@@ -34,7 +32,7 @@ from shared.project import Project, decode_project
 @click.option("--patience", type=float, default=600.0, show_default=True, help="Seconds to keep trying while the edge is busy.")
 @at_home
 def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float) -> int:
-    """Sends FILE (one JSON event a line; `-`: standard input) through the edge, in order.
+    """Sends FILE (one JSON event a line, plain or gzip; `-`: standard input) through the edge, in order.
 
     Events without a messageId get one. While the edge answers 503 or 429 the command waits as long as it is told to. Exit code 1
     if events were rejected or refused.
@@ -42,7 +40,7 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
     \b
     Examples:
       penstock send events.ndjson --key shop-web
-      zcat events.ndjson.gz | penstock send - --key shop-api:secret --url https://in.example.com
+      penstock send events.ndjson.gz --key shop-api:secret --url https://in.example.com
     """
     if edge is None or key is None:
         reach = setting.reach()
@@ -50,14 +48,17 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
         if edge is None:
             raise SetupError("the broker is named but the edge is not; say where events go with --url")
         key = key or asyncio.run(_only_key(setting))
-    source, size = _open(file)
-    with source, setting.screen.progress("sending (KiB)", total=size and max(1, size // 1024)) as advance:
-        read = _Counted(source)
+    if not edge.startswith(("http://", "https://")):
+        raise click.UsageError(f"--url is the address of an edge, such as http://127.0.0.1:8080, got {edge!r}")
+    with (
+        Lines(file) as lines,
+        setting.screen.progress("sending (KiB)", total=lines.size and max(1, lines.size // 1024)) as advance,
+    ):
 
         def progress(sent: Sent, note: str) -> None:
-            advance(read.bytes // 1024, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
+            advance(lines.bytes_read // 1024, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
 
-        sent = asyncio.run(send_batches(edge, key, _batches(read, batch), progress, patience))
+        sent = asyncio.run(send_batches(edge, key, batches(lines, batch), progress, patience))
     setting.screen.result(sent)
     _show(setting.screen, sent)
     return exits.OK if sent.accepted == sent.events else exits.NO
@@ -120,32 +121,6 @@ async def _only_key(setting: Setting) -> str:
         )
         raise SetupError(f"say which key to send with: --key ID or --key ID:SECRET; keys of the project: {known}")
     return keys[0]
-
-
-def _open(file: Path) -> tuple[BinaryIO, int | None]:
-    if str(file) == "-":
-        return sys.stdin.buffer, None
-    try:
-        return file.open("rb"), os.stat(file).st_size
-    except OSError as exc:
-        raise SetupError(f"{file} cannot be read: {exc.strerror}") from exc
-
-
-class _Counted:
-    """Lines of a file, and how many bytes they were."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self.bytes = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._source:
-            self.bytes += len(line)
-            yield line
-
-
-def _batches(lines: _Counted, size: int) -> Iterator[Batch]:
-    return batches(lines, size)
 
 
 def _show(screen: Screen, sent: Sent) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from penstock import exits
 from penstock.apply import apply_checked, show_changes
@@ -20,6 +19,7 @@ from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, rea
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from shared.config_snapshot import stored_project
+from shared.document import write_document
 from shared.errors import SetupError
 
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
@@ -81,11 +81,14 @@ def export(setting: Setting, output: Path | None) -> int:
     if setting.screen.json and output is None:
         setting.screen.result(document)
         return exits.OK
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    text = write_document(document)
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as exc:
+            raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
         setting.screen.say(f"written to {output}")
     return exits.OK
 

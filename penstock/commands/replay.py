@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-import yaml
 
 from penstock import exits
 from penstock.moments import Moment
@@ -18,6 +17,7 @@ from penstock.screen import Screen
 from router.replay import ReplayReport
 from router.replay import replay as replay_range
 from shared.config_snapshot import ConfigSnapshot, stored_project
+from shared.document import parse_yaml
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project import decode_project
 
@@ -105,9 +105,9 @@ def _conditions(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise ConfigError([Problem("--where", f"expected conditions such as '{{field: type, eq: track}}': {exc}")]) from exc
+        return parse_yaml(text, "--where")
+    except ConfigError as exc:
+        raise ConfigError([*exc.problems, Problem("--where", "expected conditions such as '{field: type, eq: track}'")]) from exc
 
 
 def _show(screen: Screen, report: ReplayReport) -> None:

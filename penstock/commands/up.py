@@ -9,11 +9,9 @@ from pathlib import Path
 import click
 
 from penstock import exits
-from penstock.detach import start_detached, stop_running
-from penstock.foreground import Wishes, run_foreground
 from penstock.home import stack_environment
 from penstock.options import Setting, at_home
-from penstock.projects import check_document, read_document
+from penstock.stopping import stop_running
 
 
 @click.command()
@@ -36,6 +34,11 @@ def up(setting: Setting, detach: bool, port_base: int | None, project: Path | No
       penstock up --project examples/shop/penstock.yaml --demo
       penstock up --detach --home /var/lib/penstock --port-base 9000
     """
+    # imported here: `down` needs none of it
+    from penstock.detach import start_detached
+    from penstock.foreground import Wishes, run_foreground
+    from penstock.projects import check_document, read_document
+
     if project is not None:
         # found before anything starts: a wrong file
         check_document(read_document(project), {**os.environ, **stack_environment(setting.home)})

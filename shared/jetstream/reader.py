@@ -103,6 +103,7 @@ class StreamReader:
         self._subscription: Subscription | None = None
         self._buffer: deque[Message] = deque()
         self._arrived = asyncio.Event()
+        self._woken = False
         self._broken = True
         self._delivered = 0
         self._last_seq = 0
@@ -131,8 +132,13 @@ class StreamReader:
             if message is not None:
                 yield message
 
+    def wake(self) -> None:
+        """Ends the wait in `next`, now and from now on: it returns what is here, else None. For a caller that wants to end."""
+        self._woken = True
+        self._arrived.set()
+
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """Returns the next message; None when none came within `timeout_seconds` (None: wait for ever).
+        """Returns the next message; None when none came within `timeout_seconds` (None: wait for ever), or after `wake`.
 
         Raises:
             StreamReplaced: the stream is not the one that was read before.
@@ -146,6 +152,8 @@ class StreamReader:
                 if not self._broken and self._outstanding <= self._pull_messages // 4 and len(self._buffer) < self._pull_messages:
                     await self._request()
                 return message
+            if self._woken:
+                return None
             if self._broken and not await self._rebuild(ends_at):
                 return None
             if self._buffer:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock import cli
 from penstock.projects import apply_document, check_document, read_document
 from shared.config_snapshot import stored_project
 from shared.errors import Conflict
@@ -18,7 +19,7 @@ from shared.jetstream.broker import connect
 from tests.support.command import Done, LocalStack, local_stack
 from tests.support.nats import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 def stack(running: LocalStack) -> Iterator[LocalStack]:
     """The stack with the sample project, whatever a test applies."""
     yield running
-    if running.run("plan", "--exit-code").code != 0:
+    # in this process: one more process for each test would be a quarter of the time all of them take
+    if cli.run(["plan", str(running.project), "--home", str(running.home.folder), "--exit-code"]) != 0:
         assert running.run("apply").code == 0
 
 
@@ -241,6 +243,13 @@ def test_dead_letters_are_listed_shown_and_purged(stack: LocalStack) -> None:
     assert marker in text
     assert "missing_id: " in text
     assert "unknown_type" in stack.run("dead", "list", "--since", "10m").out
+
+    ids = [each["id"] for each in shown]
+    exported = stack.run("dead", "export", *ids)
+    assert [json.loads(line) for line in exported.out.splitlines()] == shown
+    file = stack.folder / "events.ndjson"
+    assert stack.run("dead", "export", *ids, "--events", "-o", str(file), "--json").json["written"] == 2
+    assert file.read_text().splitlines() == [each["body"] for each in shown]
 
     assert stack.run("dead", "purge", shown[0]["id"]).code == 2, "nobody is there to be asked"
     assert stack.run("dead", "purge", shown[0]["id"], "--yes", "--json").json == {"purged": 1}

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import LocalStack, is_running, local_stack, wait_until
+from tests.support.command import COMMAND, LocalStack, is_running, local_stack, wait_until
 from tests.support.nats import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -128,6 +129,26 @@ def test_in_the_foreground_an_interrupt_stops_everything_in_order(stack: LocalSt
         order = [text.index(f"{name}: stopped") for name in ("ingest", "router", "loader", "nats")]
         assert order == sorted(order)
         assert not any(is_running(pid) for pid in pids.values())
+
+
+def test_a_terminal_that_goes_away_stops_everything_in_order(stack: LocalStack) -> None:
+    """Nothing can be printed any more then; a stack that failed on that would run on, and nobody could stop it."""
+    master, slave = os.openpty()
+    up = subprocess.Popen(
+        [*COMMAND, "up", "--port-base", str(free_port()), "--project", str(stack.project)],
+        cwd=stack.folder, env=stack.environment({}), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    seen = b""
+    while b"stays up" not in seen:
+        seen += os.read(master, 65_536)
+    pids = stack.pids
+    os.close(master)
+    up.send_signal(signal.SIGHUP)  # what the kernel does where the terminal is the controlling one
+    up.wait(60)
+    assert not any(is_running(pid) for pid in pids.values())
+    for service in ("ingest", "router", "loader"):
+        assert '"stopped"' in (stack.home.logs / f"{service}.log").read_text()
 
 
 def test_a_service_with_wrong_settings_ends_the_start_and_is_quoted(stack: LocalStack) -> None:

@@ -425,13 +425,6 @@ def test_there_are_projects_in_pages() -> None:
     assert len(BLOCKS) > 8
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=name_of)
-def test_every_example_can_be_applied(file: Path) -> None:
-    document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    jsonschema.validate(document, project_schema())
-    check_document(document, {})
-
-
 def test_a_wrong_project_would_be_found() -> None:
     with pytest.raises(ConfigError):
         check_document({"connections": {"a": {"site": "none", "destination": "none"}}}, {})

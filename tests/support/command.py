@@ -22,7 +22,7 @@ from tests.support.nats import free_port
 
 SHOP = Path(__file__).parents[2] / "examples/shop/penstock.yaml"
 COMMAND = [sys.executable, "-m", "penstock"]
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

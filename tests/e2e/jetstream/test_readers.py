@@ -43,6 +43,17 @@ async def test_a_message_published_twice_under_one_id_is_stored_once(broker: Bro
     assert (again.seq, again.duplicate) == (first.seq, True)
 
 
+async def test_a_reader_that_is_woken_gives_what_is_here_and_then_waits_no_more(broker: Broker) -> None:
+    await publish(broker, range(2))
+    async with asyncio.timeout(15), StreamReader(broker, topology.EVENTS, SUBJECT) as reader:
+        assert await read(reader, 2) == [0, 1]
+        waiting = asyncio.ensure_future(reader.next())
+        await asyncio.sleep(0)
+        reader.wake()
+        assert await waiting is None
+        assert await reader.next() is None
+
+
 async def test_a_full_subject_raises_queue_full_and_its_neighbour_takes_messages(nats: NatsServer) -> None:
     async with connect(nats.url, "test", patience_seconds=5) as broker:
         await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,7 @@ def test_errors_are_json_when_json_is_asked_for(capsys: pytest.CaptureFixture[st
         ["dead", "purge"],
         ["dead", "replay"],
         ["dead", "show", "x"],
+        ["dead", "show", "\u00b2"],
         ["replay", "--site", "s"],
         ["replay", "--site", "s", "--from", "1h", "--from-seq", "3"],
         ["dead", "list", "--since", "yesterday"],
@@ -106,6 +109,43 @@ def test_errors_are_json_when_json_is_asked_for(capsys: pytest.CaptureFixture[st
 def test_wrong_usage_is_told_apart(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == exits.WRONG_INPUT
     assert capsys.readouterr().err
+
+
+def test_wrong_usage_is_json_too_when_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--nope", "--json"]) == exits.WRONG_INPUT
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    error = json.loads(captured.err)["error"]
+    assert "--nope" in error["message"]
+    assert error["exit_code"] == exits.WRONG_INPUT
+
+
+def test_a_mistyped_command_is_told_what_it_may_have_been(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["statsu"])
+    assert "'status'" in capsys.readouterr().err
+    run(["frobnicate"])
+    assert "up, down, plan" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("arguments", [["bench"], ["bench", "--json"]])
+@pytest.mark.parametrize(
+    ("shell", "code", "said"),
+    [
+        ('exec 3>&1; { "$@" 1>&4; echo $? >&3; } 4>&1 | :', exits.OK, ""),
+        ('"$@" >&-; echo $?', exits.OK, ""),
+        ('"$@" >/dev/full; echo $?', exits.SETUP, "No space left"),
+    ],
+    ids=["nobody reads", "closed", "full"],
+)
+def test_output_that_has_nowhere_to_go_is_no_traceback(
+    shell: str, code: int, said: str, arguments: list[str], tmp_path: Path
+) -> None:
+    command = ["sh", "-c", shell, "sh", sys.executable, "-m", "penstock", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(code)
+    assert "Traceback" not in done.stderr
+    assert (said in done.stderr) if said else not done.stderr
 
 
 def test_stopping_where_nothing_runs_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,13 @@ def test_a_place_is_blamed_once_when_its_variable_is_not_set() -> None:
     assert paths(document) == ["connections.shop-live.site"]
 
 
+def test_a_variable_with_a_default_is_not_blamed_beside_one_that_is_not_set() -> None:
+    document = read_document(SHOP)
+    document["connections"]["shop-live"]["site"] = "${NOT_SET}"
+    document["connections"]["shop-warehouse"]["batch"]["period"] = "${PERIOD:-5m}"
+    assert paths(document) == ["connections.shop-live.site"]
+
+
 def test_a_missing_file_says_which_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"nothing\.yaml.*No such file.*penstock\.yaml"):
         read_document(tmp_path / "nothing.yaml")

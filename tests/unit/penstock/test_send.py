@@ -58,6 +58,9 @@ def test_an_event_without_an_id_gets_one_and_is_otherwise_as_it_was() -> None:
     assert list(empty) == ["messageId"]
     assert kept["messageId"] == "kept"
     assert blank["type"] == "x"
+    # as those read who take the last of two equal keys, and a repeat of the request must be known again
+    (null,) = next(batches([b'{"messageId": null, "type": "page" }'])).lines
+    assert all(len(json.loads(line)["messageId"]) == 32 for line in (batch.lines[2], null))
 
 
 def test_a_line_that_is_not_json_travels_alone() -> None:

@@ -46,13 +46,24 @@ def test_a_project_file_is_read_with_units_and_variables() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sites: {shop: {keyz: []}}", "sites.shop: unknown key `keyz`; known keys: keys, domains"),
+        ("sites: {shop: {keyz: []}}", "sites.shop: unknown key `keyz`; did you mean `keys`? known keys: keys, domains"),
+        ("sites: {shop: {limits: {event_byte: 1}}}", "sites.shop.limits: unknown key `event_byte`; did you mean `event_bytes`?"),
+        (
+            "sites: {shop: {keys: [{idd: a}]}}",
+            "sites.shop.keys[0]: unknown key `idd`; did you mean `id`? known keys: id, kind, secret",
+        ),
+        ("sites: {shop: {ip: trunc}}", "sites.shop.ip: expected one of keep, truncate, drop, got 'trunc'"),
+        ("sites: {shop: {keys: [{id: a, kind: x}]}}", "sites.shop.keys[0].kind: expected one of browser, server, got 'x'"),
+        (
+            "sites: {web: {}}\ndestinations: {wh: {}}\nconnections: {c: {site: wbe, destination: wh}}",
+            "no site is named 'wbe'; did you mean `web`?",
+        ),
         ("sites: {shop: {batch_period: 5x}}", "sites.shop.batch_period: expected a duration like 500ms"),
         ("sites: {shop: {keys: [{id: 5}]}}", "sites.shop.keys[0].id: expected `str`, got `int`"),
         ("sites: {Shop!: {}}", "sites.Shop!: a name is 1 to 63 of a-z"),
         ("sites: 5", "sites: expected a mapping of names to sites, got int"),
-        ("sities: {}", "sities: unknown key; known: sites, destinations, connections"),
-        ("- 1", "expected a mapping with sites, destinations and connections, got list"),
+        ("sities: {}", "sities: unknown key; did you mean `sites`? known: sites, destinations, connections"),
+        ("- 1", "expected a mapping with sites, destinations and connections, got a list"),
         ("a: [", "line 1, column 5"),
         ("connections: {c: {site: a, destination: b}}", "connections.c.site: no site is named 'a'; known: none"),
         ("sites: {a: {keys: [{id: x}]}, b: {keys: [{id: x}]}}", "sites.b.keys: 'x' belongs to site 'a' already"),

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from penstock.detach import stop_running
 from penstock.home import Home, ProcessState, StackState, is_alive, start_time
 from penstock.options import Setting
 from penstock.screen import Screen
+from penstock.stopping import stop_running
 
 # gives the lock back when told to stop, and takes its time to end
 LINGERING = """
@@ -41,3 +41,9 @@ def test_down_waits_for_a_supervisor_that_has_given_its_lock_back_and_still_ends
         )  # fmt: skip
         assert stop_running(Setting(Screen(json=True), home))
         assert not is_alive(supervisor)
+
+
+def test_down_begins_at_once_because_it_imports_no_client() -> None:
+    code = "import sys, penstock.cli, penstock.commands.up; print([name for name in ('aiohttp', 'nats', 'duckdb') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

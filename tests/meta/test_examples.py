@@ -1,0 +1,60 @@
+"""The projects in `examples/` are good, and the reference leaves nothing out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import jsonschema
+import msgspec
+import pytest
+
+from loader import registry
+from penstock.projects import check_document, read_document
+from penstock.schema import project_schema
+from shared.decode import field_names
+from shared.project import Connection, Key, Site, decode_project
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROJECTS = sorted(EXAMPLES.glob("*/penstock.yaml"))
+SECRETS = {"SHOP_SECRET": "s", "PG_DSN": "postgresql://localhost/x", "PG_PASSWORD": "p"}
+
+
+def test_there_is_a_minimal_and_a_reference_project_and_a_page_that_lists_all() -> None:
+    names = {file.parent.name for file in PROJECTS}
+    assert {"minimal", "reference", "shop"} <= names
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert all(f"({name}/penstock.yaml)" in page for name in names)
+
+
+@pytest.mark.parametrize("file", PROJECTS, ids=lambda file: file.parent.name)
+def test_every_example_can_be_applied(file: Path) -> None:
+    document = read_document(file)
+    assert decode_project(check_document(document, SECRETS)).connections
+    jsonschema.Draft202012Validator(project_schema()).validate(document)
+
+
+def test_the_minimal_project_needs_no_variable() -> None:
+    check_document(read_document(EXAMPLES / "minimal/penstock.yaml"), {})
+
+
+def test_the_reference_has_every_key() -> None:
+    document = read_document(EXAMPLES / "reference/penstock.yaml")
+    assert used(document["sites"].values()) == set(field_names(Site))
+    assert used(key for site in document["sites"].values() for key in site["keys"]) == set(field_names(Key))
+    assert used(document["connections"].values()) == set(field_names(Connection))
+    for struct, name, entries in ((Site, "limits", "sites"), (Connection, "batch", "connections")):
+        parts = (entry.get(name, {}) for entry in document[entries].values())
+        assert used(parts) == set(field_names(inner(struct, name)))
+    for name in registry.destination_types():
+        options = [entry for entry in document["destinations"].values() if entry["type"] == name]
+        assert used(options) == {"type", *field_names(registry.plugin(name).OPTIONS)}
+
+
+def used(entries: Any) -> set[str]:
+    return {key for entry in entries for key in entry}
+
+
+def inner(struct: type, name: str) -> Any:
+    found = next(field.type for field in msgspec.structs.fields(struct) if field.encode_name == name)
+    return get_args(found)[0] if get_origin(found) is not None else found

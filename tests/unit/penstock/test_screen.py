@@ -1,0 +1,49 @@
+"""What people see: tables on wide and on narrow terminals."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.screen import Screen
+
+COLUMNS = ("connection", "received", "why")
+ROWS = [
+    ("shop-warehouse", 3986, "the password of user penstock is refused by the server at db.example.com"),
+    ("shop-live", None, ""),
+]
+
+
+def shown(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(width))
+    Screen().table(COLUMNS, ROWS)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_only_the_last_column_of_a_table_breaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(70, monkeypatch, capsys)
+    assert all(len(line) <= 70 for line in lines)
+    row = next(line for line in lines if "shop-warehouse" in line)
+    assert "3 986" in row
+    assert "the password" in row
+
+
+@pytest.mark.parametrize("width", [5, 40])
+def test_where_a_table_does_not_fit_each_cell_is_a_line(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(width, monkeypatch, capsys)
+    assert lines == [
+        "",
+        "connection  shop-warehouse",
+        "received    3 986",
+        "why         the password of user penstock is refused by the server at db.example.com",
+        "",
+        "connection  shop-live",
+        "received    -",
+    ]
+
+
+def test_a_table_without_rows_is_its_heading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    Screen().table(COLUMNS, [])
+    assert "connection" in capsys.readouterr().out
