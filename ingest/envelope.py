@@ -14,6 +14,7 @@ from shared.project import SiteLimits
 LONGEST_TEXT = 64
 
 _encode = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Opened(NamedTuple):
@@ -55,6 +56,15 @@ def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLim
     return _encode(members) if members else None
 
 
-def short_text(value: object) -> str | None:
-    """Returns a `sentAt` as sent, if it can be a time at all."""
-    return value if isinstance(value, str) and len(value) <= LONGEST_TEXT else None
+def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
+    """Returns a member that is a text of at most `longest` bytes, such as a `sentAt`; None where it is anything else.
+
+    Read only now, because what else may stand there is the client's choice, and building it could take all memory.
+    """
+    text = bytes(raw)
+    if not text.startswith(b'"') or len(text) > longest:
+        return None
+    try:
+        return _decode_text(text)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None

@@ -60,6 +60,7 @@ class KeyIndex:
         """
         chosen: _Entry | None = None
         refusal: Refusal | None = None
+        stranger: Refusal | None = None
         disagree = False
         for credential in sorted(credentials, key=_strength) if len(credentials) > 1 else credentials:
             if credential.carrier == "host":
@@ -70,8 +71,10 @@ class KeyIndex:
             if chosen is None and refusal is None:
                 if isinstance(found, _Entry):
                     chosen = found
-                elif credential.carrier != "bearer" or len(credentials) == 1:
+                elif credential.carrier != "bearer":
                     refusal = found
+                else:
+                    stranger = found
             elif (
                 chosen is not None
                 and found is not chosen
@@ -81,7 +84,7 @@ class KeyIndex:
         if refusal is not None:
             return refusal
         if chosen is None:
-            return _NO_KEY
+            return stranger or _NO_KEY
         if not chosen.site.enabled:
             return Refusal(401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name)
         return chosen.admission, disagree
