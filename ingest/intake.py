@@ -86,6 +86,8 @@ class Intake:
         self.trusted = trusted
         self._keep_headers = [name.lower() for name in keep_headers]
         self._largest_event = largest_event
+        # a dead letter carries the context of its request as well
+        self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = RateLimiter(share)
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -178,7 +180,7 @@ class Intake:
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
             address = client_address(sender.peer(), headers, self.trusted)
-            user_agent = headers.get("user-agent")
+            user_agent = _text(headers.get("user-agent"))
             if user_agent:
                 agent, bot = self._read_agent(user_agent)
             if address:
@@ -187,7 +189,7 @@ class Intake:
                 ip = treat_address(address, desk.site.ip)
                 if bot and desk.site.bots != "keep":
                     return None
-        kept = {name: value for name in self._keep_headers if (value := headers.get(name))} if self._keep_headers else None
+        kept = {name: value for name in self._keep_headers if (value := _text(headers.get(name)))} if self._keep_headers else None
         return RequestContext(
             received_at,
             protocol,
@@ -223,7 +225,7 @@ class Intake:
                 site=site,
                 reason=reject.reason,
                 detail=reject.detail,
-                body=reject.body[:CUT_BODY_BYTES],
+                body=reject.body[: self._cut_bytes],
                 at=at,
                 origin=f"{origin}:{reject.position}",
                 request=context,
@@ -231,6 +233,13 @@ class Intake:
             for reject in parsed.rejects
         ]
         await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}")
+
+
+def _text(header: str | None) -> str | None:
+    """Returns a header as text that can be stored: bytes that are no UTF-8 come as lone surrogates, and become U+FFFD."""
+    if header is None or header.isascii():
+        return header
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _identity(parsed: Parsed) -> str | None:

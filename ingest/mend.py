@@ -63,6 +63,17 @@ def mend(body: bytes, limits: SiteLimits, fixed_type: str | None = None) -> Mend
     Args:
         fixed_type: the type the path gave; the event's own `type` is then overwritten if it is not text.
     """
+    read = _read_object(body, limits)
+    return read if isinstance(read, Fault) else _fix_fields(*read, fixed_type)
+
+
+def mend_object(body: bytes, limits: SiteLimits) -> Mended | Fault:
+    """Does the same for an object that is no event, whose members may be anything."""
+    read = _read_object(body, limits)
+    return read if isinstance(read, Fault) else read[1]
+
+
+def _read_object(body: bytes, limits: SiteLimits) -> tuple[dict[str, Any], Mended] | Fault:
     repaired = stripped = False
     try:
         value = _decode_any(body)
@@ -78,14 +89,14 @@ def mend(body: bytes, limits: SiteLimits, fixed_type: str | None = None) -> Mend
         return Fault(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, got {json_type(value)}")
     depth, keys = measure(body)
     if depth > limits.depth:
-        return Fault(DeadReason.TOO_DEEP, f"the event nests {depth} levels deep, the limit is {limits.depth}")
+        return Fault(DeadReason.TOO_DEEP, f"it nests {depth} levels deep, the limit is {limits.depth}")
     if keys > limits.keys:
-        return Fault(DeadReason.TOO_MANY_KEYS, f"the event has {keys} keys, the limit is {limits.keys}")
+        return Fault(DeadReason.TOO_MANY_KEYS, f"it has {keys} keys, the limit is {limits.keys}")
     if has_hints(body):
         clean = strip_hints(body)
         stripped = clean != body
         body = clean
-    return _fix_fields(value, Mended(body, repaired, stripped), fixed_type)
+    return value, Mended(body, repaired, stripped)
 
 
 def read_leniently(body: bytes) -> tuple[Any, bytes] | Fault:
@@ -198,7 +209,7 @@ def _fix_fields(value: dict[str, Any], mended: Mended, fixed_type: str | None) -
 
 
 def _too_deep(limits: SiteLimits) -> Fault:
-    return Fault(DeadReason.TOO_DEEP, f"the event nests more than 1000 levels deep, the limit is {limits.depth}")
+    return Fault(DeadReason.TOO_DEEP, f"it nests more than 1000 levels deep, the limit is {limits.depth}")
 
 
 def _nothing(_: str) -> None:

@@ -161,11 +161,16 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     if len(envelope.batch) > limit:
         message = f"the request has {len(envelope.batch)} events, the limit is {limit}"
         return Refusal(413, "too_many_events", message, site=admission.site)
+    defaults = defaults_of(envelope.context, envelope.integrations, admission.limits, len(envelope.batch))
+    if isinstance(defaults, Fault):
+        if defaults.reason is DeadReason.TOO_LARGE:
+            return Refusal(413, "context_too_large", defaults.detail, site=admission.site)
+        return Refusal(400, "invalid_batch", defaults.detail, site=admission.site)
     parsed = Parsed(
         admission,
         sent_at=text_of(envelope.sentAt),
         correct_skew=request.route != "/v1/import",
-        defaults=defaults_of(envelope.context, envelope.integrations, admission.limits),
+        defaults=defaults,
     )
     judge(parsed, envelope.batch, scan, desk.new_id)
     return parsed

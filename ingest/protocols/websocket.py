@@ -131,8 +131,11 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
     context, integrations, sent_at = message.context, message.integrations, message.sentAt
     if binary:
         context, integrations, sent_at = _converted(context), _converted(integrations), _converted(sent_at)
-    parsed = Parsed(admission, sent_at=text_of(sent_at))
-    parsed.defaults = defaults_of(context, integrations, admission.limits)
+    defaults = defaults_of(context, integrations, admission.limits, len(events))
+    if isinstance(defaults, Fault):
+        code = "context_too_large" if defaults.reason is DeadReason.TOO_LARGE else "invalid_message"
+        return SocketProblem(code, defaults.detail, id_)
+    parsed = Parsed(admission, sent_at=text_of(sent_at), defaults=defaults)
     if binary:
         _judge_packed(parsed, events, desk)
     else:
@@ -226,9 +229,9 @@ def _judge_packed(parsed: Parsed, events: Sequence[msgspec.Raw], desk: Desk) -> 
 
 
 def _converted(raw: msgspec.Raw) -> msgspec.Raw:
-    """Returns MessagePack as JSON; nothing where it is too large for an event, or no JSON."""
+    """Returns MessagePack as JSON, nothing where it is no JSON. What is too large is not read, and refused by its size."""
     if len(bytes(raw)) > MAX_LENIENT_BYTES:
-        return _ABSENT
+        return msgspec.Raw(b"{" + bytes(raw))
     try:
         return msgspec.Raw(_to_json(_read_pack(raw))) if bytes(raw) else raw
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError):

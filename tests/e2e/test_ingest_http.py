@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import io
 import json
+import os
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -68,6 +70,47 @@ async def test_what_the_server_knows_of_a_browser_stands_once_beside_its_events(
         assert event["context"]["library"] == {"name": "x"}
         sent, received = event["sentAt"], event["receivedAt"]
         assert event["timestamp"] - event["originalTimestamp"] == received - sent
+
+
+async def test_a_header_that_is_no_utf8_costs_neither_its_event_nor_its_neighbours(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, keep_headers=["Referer"], linger=0.1) as edge:
+        await post(edge, "/v1/track", track("0"))  # the next frame lingers
+        head = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Write-Key: web\r\n"
+
+        async def send(id_: str, header: bytes) -> bytes:
+            body = json.dumps(track(id_)).encode()
+            return await raw(edge, head + header + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        answers = await asyncio.gather(
+            send("1", b"User-Agent: Caf\xe9"),
+            send("2", b"Referer: http://x/\xff"),
+            send("3", b"Origin: http://\xe9"),
+            send("4", b"A: b"),
+        )
+        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 4
+        events = {each.head.message_id: each.request for each in await edge.events()}
+        assert set(events) == {"0", "1", "2", "3", "4"}
+        assert events["1"].user_agent == "Caf\ufffd"
+        assert events["2"].headers == {"referer": "http://x/\ufffd"}
+
+
+async def test_large_contexts_of_many_requests_cost_no_neighbour(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, window=1) as edge, browser() as session:
+        context = {"a": os.urandom(120_000).hex()}
+
+        async def send(number: int) -> int:
+            body: dict[str, Any] = {"batch": [track(f"m{number}")]}
+            if number % 10:
+                body["context"] = context
+            async with session.post(f"{edge.url}/v1/batch", json=body, headers=KEY) as answer:
+                return answer.status
+
+        assert set(await asyncio.gather(*(send(n) for n in range(150)))) == {200}
+        assert Counter(await edge.ids()) == Counter(f"m{n}" for n in range(150))
+        good = [track(f"g{n}") for n in range(2)]
+        status, answer = await post(edge, "/v1/batch", {"batch": [*good, *[{"type": "page"}] * 100], "context": context})
+        assert (status, answer["accepted"], answer["rejected"]) == (200, 2, 100)
+        assert len(await edge.dead()) == 100
 
 
 async def test_a_backends_own_address_says_nothing_of_its_user(nats: NatsServer, broker: Broker) -> None:

@@ -81,6 +81,36 @@ def test_context_and_integrations_of_a_batch_are_kept_as_defaults() -> None:
     assert json.loads(hostile.defaults or b"") == {"context": {"a": {}}}
 
 
+@pytest.mark.parametrize(
+    "context", ['{"traits":["a"],"properties":"x","type":5,"userId":7,"groupId":{"a":1}}', '{"event":false,"timestamp":[]}']
+)
+def test_members_of_a_context_may_be_anything(context: str) -> None:
+    assert (
+        parsed("/v1/batch", batch('{"type":"page","userId":"u"}', context=context)).defaults
+        == f'{{"context":{context}}}'.encode()
+    )
+
+
+@pytest.mark.parametrize("context", ["null", '"x"', "[1]", "7", "{}"])
+def test_a_context_that_is_no_object_is_left_out(context: str) -> None:
+    assert parsed("/v1/batch", batch('{"type":"page","userId":"u"}', context=context)).defaults is None
+
+
+@pytest.mark.parametrize(
+    ("events", "context", "status", "words"),
+    [
+        (1, '{"a":"' + "x" * 3000 + '"}', 413, "`context` of 3008 bytes cannot be merged"),
+        (1, '{"a":' * 70 + "1" + "}" * 70, 400, "nests 70 levels"),
+        (30, '{"a":"' + "x" * 1500 + '"}', 413, "under each of 30 events"),
+    ],
+)
+def test_a_context_that_cannot_be_merged_under_every_event_is_refused(events: int, context: str, status: int, words: str) -> None:
+    desk = CountingDesk(project(event_bytes=2000, request_bytes=10_000))
+    refusal = refused("/v1/batch", batch(*['{"type":"page","userId":"u"}'] * events, context=context), desk)
+    assert refusal.status == status
+    assert words in refusal.message
+
+
 def test_one_event_from_a_path_takes_the_type_of_the_path() -> None:
     assert parsed("/v1/page", '{"type":"track","userId":"u"}').heads[0].type == "page"
     assert parsed("/v1/page", '{"type":7,"userId":"u"}').bodies == [b'{"type":"page","userId":"u"}']
