@@ -21,7 +21,7 @@ from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.keys import KeyIndex
 from ingest.origins import Origins
 from ingest.outlet import Outlet
-from ingest.packer import Packer
+from ingest.packer import Overloaded, Packer
 from ingest.rate import RateLimiter
 from shared.dead import DeadLetter, bury, now
 from shared.event import micros, parse_time
@@ -89,6 +89,7 @@ class Intake:
         # a dead letter carries the context of its request as well
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = RateLimiter(share)
+        self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
         self._life = f"{instance}-{time.time_ns():x}"
@@ -137,13 +138,17 @@ class Intake:
             dropped = len(parsed.heads) + len(parsed.rejects)
             self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
-        future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+        rejected_bytes = self._reserve(parsed) if parsed.rejects else 0
         try:
-            if parsed.rejects:
-                await self._bury(parsed, context)
+            future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+            try:
+                if parsed.rejects:
+                    await self._bury(parsed, context)
+            finally:
+                # also when the dead letters fail: a failed future nobody asks is a warning
+                await future
         finally:
-            # also when the dead letters fail: a failed future nobody asks is a warning
-            await future
+            self._rejected_bytes -= rejected_bytes
         count = self.telemetry.count
         if parsed.heads:
             count("ingest_events_accepted_total", len(parsed.heads), site=site, protocol=protocol)
@@ -152,6 +157,15 @@ class Intake:
         if parsed.repaired:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
         return Accepted(len(parsed.heads), parsed.rejects)
+
+    def _reserve(self, parsed: Parsed) -> int:
+        """Counts rejects that wait for the broker, within the bound that holds for events."""
+        size = sum(len(reject.body) for reject in parsed.rejects)
+        limit = self._packer.settings.max_held_bytes
+        if self._rejected_bytes and self._rejected_bytes + size > limit:
+            raise Overloaded(f"{self._rejected_bytes} bytes of rejected events wait for the broker, the limit is {limit}")
+        self._rejected_bytes += size
+        return size
 
     def _check_sender(self, parsed: Parsed, sender: Sender) -> Refusal | None:
         admission = parsed.admission
@@ -164,7 +178,7 @@ class Intake:
         rate = admission.limits.rate
         if rate:
             events = len(parsed.heads) + len(parsed.rejects)
-            wait = self._rates.take(f"{admission.site}/{admission.key}", events, rate, time.monotonic())
+            wait = self._rates.take(admission.bucket, events, rate, time.monotonic())
             if wait:
                 message = f"more than {rate} events a second with this key; try again in {wait} s"
                 return Refusal(429, "rate_limited", message, retry_after=wait, site=admission.site)

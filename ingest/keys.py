@@ -124,6 +124,7 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         kind=key.kind if key is not None else "browser",
         limits=limits,
         require_id=site.require_id,
+        bucket=f"{name}/{key.id if key is not None else ''}",
     )
     return _Entry(name, site, key, digest, admission)
 

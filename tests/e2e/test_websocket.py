@@ -246,3 +246,27 @@ async def test_a_message_beyond_the_request_limit_closes_with_1009(nats: NatsSer
             await receive(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: NatsServer, broker: Broker) -> None:
+    """Its acknowledgements fill every buffer on the way; the drain period of this edge is 8 seconds."""
+    async with edge_here(nats, broker, websocket_credit=500) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(
+            b"GET /v1/ws?writeKey=web HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        async with asyncio.timeout(5):
+            await reader.readuntil(b"\r\n\r\n")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
+        message = json.dumps({"id": 1, "batch": [{"type": "page"}] * 9000}).encode()
+        frame = b"\x81\xff" + len(message).to_bytes(8, "big") + b"\0\0\0\0" + message
+        for _ in range(12):
+            writer.write(frame)
+        await writer.drain()
+        async with asyncio.timeout(20):
+            while edge.count("ingest_events_rejected_total", site="shop", protocol="websocket", reason="missing_id") < 9 * 9000:
+                await asyncio.sleep(0.05)
+        started = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - started < 9
+    writer.transport.abort()
