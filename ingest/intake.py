@@ -24,7 +24,7 @@ from ingest.outlet import Outlet
 from ingest.packer import Overloaded, Packer
 from ingest.rate import RateLimiter
 from shared.dead import DeadLetter, bury, now
-from shared.event import micros, parse_time
+from shared.event import micros, read_time
 from shared.frame import RequestContext
 from shared.outcome import DropReason
 from shared.project import Project, Site
@@ -221,7 +221,7 @@ class Intake:
         )
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
-        sent_at = parse_time(parsed.sent_at)
+        sent_at = read_time(parsed.sent_at)
         skew = None if sent_at is None else received_at - micros(sent_at)
         if skew is None or abs(skew) > MAX_SKEW_MICROSECONDS:
             self.telemetry.count("ingest_skew_ignored_total", site=parsed.admission.site)
