@@ -26,7 +26,7 @@ def main() -> None:
     for path in PATHS:
         app.router.add_post(f"/v1/{path}", handle)
     uvloop.install()
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=1024)
 
 
 if __name__ == "__main__":

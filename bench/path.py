@@ -1,7 +1,7 @@
 """The whole path, from HTTP to committed rows: `python -m bench.path [--destination postgres|duckdb] [--events N] …`.
 
 Prints events/s from the first request to the last committed row, CPU seconds per million events by process and peak memory, and
-holds the rows in Postgres against what was sent. `--rate` measures latency in stream mode instead; `--backlog` fills the queue first
+holds the rows against what was sent. `--rate` measures latency in stream mode instead; `--backlog` fills the queue first
 and then measures the loader alone; `--idle` measures what nothing costs. The ceiling of the last step, a bare COPY of the same rows, is
 in `bench/destinations.py`; that of the first, a bare handler, in `bench/edge.py`.
 """
@@ -16,11 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from bench.machine import Meter
 from bench.stack import KEY, Stack, finish, pump, stack
+from shared.telemetry import BUCKETS
 from tests.support.postgres import PostgresServer
 
 
@@ -133,11 +137,35 @@ def run(arguments: argparse.Namespace) -> None:
             seconds = time.monotonic() - began
             title += " backlog"
         report(title, arguments.events, seconds, meter, extra)
-        if server is not None and arguments.layout == "single_table":
-            rows, distinct = psql(server, "select count(*), count(distinct message_id) from events").split("|")
+        latency = bounds(running) if arguments.rate else ""
+        if arguments.layout == "single_table":
+            running.stop("loader")  # so that the file of DuckDB is free
+            query = "select count(*), count(distinct message_id) from events"
+            rows, distinct = psql(server, query).split("|") if server else duckdb_row(document["path"], query)
             print(f"  in the table: {int(rows):,} rows, {int(distinct):,} distinct of {arguments.events:,} sent")
-        if arguments.rate and server is not None:
-            print_latency(server)
+        if arguments.rate:
+            print(f"  accepted → committed, oldest event of each load, by the loader's histogram: {latency}")
+            if server is not None:
+                print_latency(server)
+
+
+def bounds(running: Stack) -> str:
+    """Returns between which bounds of `loader_latency_seconds` the median and the 99th percentile lie."""
+    total = running.metric("loader", "loader_latency_seconds_count")
+    edges = [0.0, *(edge for edge in BUCKETS["seconds"])]
+    found = []
+    for share in (0.5, 0.99):
+        for low, high in pairwise(edges):
+            if running.metric("loader", "loader_latency_seconds_bucket", le=str(float(high))) >= share * total:
+                found.append(f"p{100 * share:g} {1000 * low:g} to {1000 * high:g} ms")
+                break
+    return ", ".join(found)
+
+
+def duckdb_row(path: str, query: str) -> tuple[Any, ...]:
+    """Returns the first row of an answer."""
+    with duckdb.connect(path, read_only=True) as database:
+        return database.sql(query).fetchall()[0]
 
 
 def print_latency(server: PostgresServer) -> None:

@@ -23,6 +23,7 @@ from zlib import crc32
 
 from shared.errors import Transient
 from shared.frame import Head, RequestContext, encode_frame, pack
+from shared.tasks import task_group
 from shared.topology import events_subject
 
 HEAD_BYTES = 200
@@ -302,7 +303,7 @@ def partition_of(head: Head, partitions: int) -> int:
 async def open_packer(send: Send, frame_id: Callable[[], str], settings: PackerSettings) -> AsyncIterator[Packer]:
     """Opens a packer; at the end of the context everything held is sent, or has failed."""
     try:
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             packer = Packer(send, frame_id, settings, group)
             try:
                 yield packer

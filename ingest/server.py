@@ -24,14 +24,16 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ingest.address import forwarded_scheme
+from ingest.answer import Answer
 from ingest.connections import Connections
-from ingest.contract import HttpRequest, Refusal, Reply
+from ingest.contract import NO_HEADERS, HttpRequest, Refusal, Reply
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
 from ingest.origins import Origins, preflight_headers
 from ingest.routes import NO_PARAMS, Match, Routes
 from ingest.sockets import Sockets
 from shared.errors import Permanent, Transient
+from shared.tasks import timeout
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
@@ -85,7 +87,7 @@ class EdgeServer:
         self._draining = True
         started = time.monotonic()
         with contextlib.suppress(TimeoutError):  # a client that reads no acknowledgement keeps its connection for ever
-            async with asyncio.timeout(timeout_seconds):
+            async with timeout(timeout_seconds):
                 for sockets in self._sockets.values():
                     await sockets.drain()
         self.connections.pre_shutdown()
@@ -220,7 +222,7 @@ class EdgeServer:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
-                async with asyncio.timeout(self._read_timeout_seconds):
+                async with timeout(self._read_timeout_seconds):
                     read = await _read_stream(content, limit, held)
             except TimeoutError:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
@@ -242,18 +244,11 @@ class EdgeServer:
         except BadEncoding as exc:
             return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
 
-    def _respond(self, request: web.BaseRequest, reply: Reply, protocol: str, site: str | None) -> web.Response:
+    def _respond(self, request: web.BaseRequest, reply: Reply, protocol: str, site: str | None) -> Answer:
         self._intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
-        headers = {"Content-Type": reply.content_type}
-        if reply.headers:
-            headers.update(reply.headers)
         origin = request.headers.get("origin")
-        if origin:
-            headers.update(self._origins(site).headers(origin))
-        response = web.Response(body=reply.body, status=reply.status, headers=headers)
-        if self._draining or reply.status in (408, 413):
-            response.force_close()
-        return response
+        extra = self._origins(site).headers(origin) if origin else NO_HEADERS
+        return Answer(reply, extra, close=self._draining or reply.status in (408, 413))
 
     def _origins(self, site: str | None) -> Origins:
         desk = self._intake.sites.get(site) if site is not None else None

@@ -27,6 +27,7 @@ from ingest.spool import Spool, open_spool
 from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
 from shared.settings import read_settings
+from shared.tasks import task_group
 
 BACKLOG = 2048
 HEADROOM_BYTES = 256 * 1024
@@ -171,7 +172,7 @@ async def _empty_orphan(folder: Path, outlet: Outlet) -> None:
 async def _background() -> AsyncIterator[Start]:
     """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started anew."""
     try:
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             tasks: list[asyncio.Task[None]] = []
             try:
                 yield lambda work, name: tasks.append(group.create_task(work, name=name))

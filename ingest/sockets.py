@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from ingest.contract import Credential, HttpRequest, Parsed, Refusal, SocketProblem, SocketProtocol
 from ingest.intake import Intake, Sender
 from shared.errors import Permanent, Transient
+from shared.tasks import task_group
 
 MOST_EXCEEDED = 8
 """Messages beyond the credit, in a row, before the connection is closed."""
@@ -65,7 +66,7 @@ class Sockets:
 
     async def drain(self) -> None:
         """Acknowledges what was taken and closes every connection."""
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             for session in list(self._open):
                 group.create_task(session.drain())
 
@@ -105,7 +106,7 @@ class _Session:
 
     async def run(self, key_seconds: float) -> None:
         await self._send(self._protocol.write_hello(False, self._credit))
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             while True:
                 stranger = isinstance(self._intake.keys.admit(self._known), Refusal)
                 try:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from ingest.journal import Contents, Record, encode_record, read_records
 from shared.errors import ConfigError, PenstockError, Permanent, Problem, QueueFull, Transient
+from shared.tasks import task_group
 from shared.threads import ThreadGate
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -226,7 +227,7 @@ class Spool:
 
         for start in range(0, len(contents.records), WINDOW):
             try:
-                async with asyncio.TaskGroup() as group:
+                async with task_group() as group:
                     for record in contents.records[start : start + WINDOW]:
                         group.create_task(one(record))
             except* PenstockError as failures:

@@ -41,7 +41,7 @@ from shared.jetstream.reader import Message
 from shared.outcome import DeadReason
 from shared.project import Connection, Site
 from shared.service import ServiceContext
-from shared.tasks import together
+from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
 INLINE_EVENTS = 200
@@ -158,7 +158,7 @@ class ConnectionLoader:
                 level = logging.WARNING if transient else logging.ERROR
                 log.log(level, "load failed, events wait", extra={"connection": self._name, "error": str(exc), "again_in": delay})
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
+                    async with timeout(delay):
                         await self._context.draining.wait()
 
     async def _session(self, epoch: int) -> None:

@@ -18,6 +18,7 @@ from shared.errors import ConfigError, Problem
 from shared.project import Project
 from shared.service import ServiceContext
 from shared.settings import read_settings
+from shared.tasks import task_group
 from shared.threads import ThreadGate
 
 THREADS = 8
@@ -38,7 +39,7 @@ async def main(context: ServiceContext) -> None:
     destinations = Destinations(Environment(gate))
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
     try:
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             while not context.draining.is_set():
                 snapshot = context.config.current
                 wanted = definitions(snapshot.project)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from loader import registry
 from loader.contract import Environment
 from penstock.screen import Advance
 from shared.errors import ConfigError, PenstockError, Problem
+from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 CHECK_SECONDS = 60.0
@@ -62,7 +62,7 @@ async def check_destinations(
 
 async def _check(name: str, document: dict[str, Any], environment: Environment) -> list[Step]:
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
+        async with timeout(CHECK_SECONDS):
             plugin, options = registry.parse_options(name, document)
             destination = await plugin.open_destination(name, options, environment)
             try:

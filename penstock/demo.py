@@ -28,6 +28,7 @@ from penstock.send import Sent, batches, send
 from penstock.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from shared.errors import SetupError
 from shared.project import Project
+from shared.tasks import timeout
 
 LOAD_SECONDS = 90.0
 POLL_SECONDS = 0.25
@@ -107,7 +108,7 @@ async def _wait(
     names = [name for name, connection in project.connections.items() if connection.enabled]
     began = time.monotonic()
     with screen.progress("loading", total=accepted * len(names)) as advance, contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LOAD_SECONDS):
+        async with timeout(LOAD_SECONDS):
             while True:
                 now = await scrape_all(admin)
                 dealt = {name: _dealt_with(now, name) - _dealt_with(before, name) for name in names}

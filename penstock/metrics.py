@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from shared.tasks import timeout
+
 TIMEOUT_SECONDS = 3.0
 POLL_SECONDS = 0.1
 
@@ -49,7 +51,7 @@ async def wait_for_revision(urls: Sequence[str], revision: int, timeout_seconds:
     """Waits until every service works with a revision of the project; returns the addresses of those that do not in time."""
     waiting = list(urls)
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with timeout(timeout_seconds):
             while waiting:
                 scrapes = await scrape_all(waiting)
                 waiting = [scrape.url for scrape in scrapes if (total([scrape], "config_revision") or 0) < revision]

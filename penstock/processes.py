@@ -22,6 +22,7 @@ from pathlib import Path
 from penstock import tether
 from penstock.home import ProcessState, start_time
 from penstock.logfile import last_words
+from shared.tasks import timeout
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -107,7 +108,7 @@ class Supervised:
             self.restarts += 1
             self._change(f"{'wrong settings' if code == os.EX_CONFIG else 'died'}, starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
+                async with timeout(delay):
                     await self._stop.wait()
         self._change("stopped")
 

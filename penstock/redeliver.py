@@ -35,6 +35,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.outcome import DeadReason
 from shared.project import Project, Site, decode_project
+from shared.tasks import timeout
 
 Into = Literal["stage", "start"]
 
@@ -113,7 +114,7 @@ class Redelivery:
         """Waits until loaders took what was replayed, and counts what failed again."""
         waiting = list(self._sent)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
+            async with timeout(timeout_seconds):
                 while waiting:
                     waiting = [sent for sent in waiting if await self._is_queued(sent)]
                     if waiting:

@@ -25,7 +25,7 @@ from penstock.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, P
 from penstock.processes import Program, Supervised
 from shared.errors import SetupError
 from shared.nats_server import config_text, find_nats_server
-from shared.tasks import first_of
+from shared.tasks import first_of, task_group, timeout
 
 SERVICES = ("ingest", "router", "loader")
 START_SECONDS = 120.0
@@ -121,7 +121,7 @@ class Stack:
         """
         self._configure_broker()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 rotation = group.create_task(self._rotate_logs())
                 try:
                     group.create_task(self.broker.keep_running())
@@ -172,7 +172,7 @@ class Stack:
                         )
                 self._on_change()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.1):
+                    async with timeout(0.1):
                         await self.stopping.wait()
         return True
 

@@ -29,6 +29,7 @@ from router.rules import ConnectionRules
 from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
 from shared.errors import Permanent, QueueFull, Transient
 from shared.outcome import DropReason
+from shared.tasks import timeout
 from shared.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class Lane:
         """Waits until a frame more is in the queue, or the queue is known to take no more; False: neither was within the time."""
         self._moved.clear()
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with timeout(timeout_seconds):
                 await self._moved.wait()
         except TimeoutError:
             return False

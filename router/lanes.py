@@ -19,6 +19,7 @@ from router.send import Sender
 from router.settings import RouterSettings
 from router.state import Mark
 from shared.jetstream.broker import Broker
+from shared.tasks import timeout
 from shared.telemetry import Telemetry
 
 STUCK_SECONDS = 5.0
@@ -143,7 +144,7 @@ class Lanes:
         """Lets a lane send what it holds, for a bounded time; what is left is kept for a connection that is only disabled."""
         lane = self._lanes[name]
         try:
-            async with asyncio.timeout(FINISH_SECONDS):
+            async with timeout(FINISH_SECONDS):
                 await lane.wait_idle()
         except TimeoutError:
             log.warning("connection ends with frames left", extra={"connection": name})

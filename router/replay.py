@@ -32,6 +32,7 @@ from shared.headers import replay_lane
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
 from shared.outcome import DropReason
+from shared.tasks import task_group
 
 WHOLE_REPLAY_SECONDS = 10 * 365 * 86_400.0
 """A window that outlasts any range; the stream's times move it as they do the live one's."""
@@ -123,7 +124,7 @@ async def replay(
             arrival = _arrive(message, window, report, with_heads=with_heads)
             if arrival is not None:
                 # connections go side by side: a full queue of one holds up the replay, but not the others' current frame
-                async with asyncio.TaskGroup() as group:
+                async with task_group() as group:
                     for each in rules:
                         group.create_task(_forward(sender, each, arrival, report, dry_run=dry_run))
             report.window_shortened = window.shortened > 0

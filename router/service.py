@@ -18,7 +18,7 @@ from shared.errors import ConfigError, Fenced, PenstockError, Problem
 from shared.jetstream.lease import Lease, hold
 from shared.service import ServiceContext
 from shared.settings import read_settings
-from shared.tasks import first_of, together
+from shared.tasks import first_of, task_group, together
 
 AGAIN_SECONDS = 1.0
 STAGGER_SECONDS = 0.1
@@ -52,7 +52,7 @@ class _Router:
     async def run(self) -> None:
         context = self._context
         try:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 following = group.create_task(self._follow(group), name="follow-config")
                 await context.draining.wait()
                 following.cancel()
@@ -154,7 +154,7 @@ class _Site:
             on_ready=lambda: self._context.health.good(self._part),
         )
         try:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 helpers = [
                     group.create_task(self._end_when_stopped(ending)),
                     group.create_task(self._follow(router, rules, ending)),

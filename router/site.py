@@ -36,7 +36,7 @@ from shared.headers import live_lane, trace_of
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 from shared.outcome import DropReason
-from shared.tasks import first_of
+from shared.tasks import first_of, task_group
 from shared.telemetry import Telemetry
 
 SAVE_SECONDS = 0.2
@@ -116,7 +116,7 @@ class SiteRouter:
             EventsReplaced, NotConnected: begin again.
         """
         try:
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 async with self._between_frames:
                     lanes = self._lanes = await self._open(group)
                 reading = group.create_task(self._read(lanes), name=f"read-{self.site}")

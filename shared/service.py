@@ -32,6 +32,7 @@ from shared.config_snapshot import ConfigWatcher, watch_config
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker, connect
 from shared.settings import ServiceSettings, read_settings
+from shared.tasks import task_group, timeout
 from shared.telemetry import Telemetry
 
 EXIT_CONFIG = 78
@@ -152,7 +153,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
             context = ServiceContext(name, instance, settings, broker, config, telemetry, health, draining)
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
-            async with asyncio.TaskGroup() as group:
+            async with task_group() as group:
                 tasks = [group.create_task(_watch_broker(context))]
                 if late:
                     log.warning("the broker is away, going on with the last good project")
@@ -170,7 +171,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
 async def _wait_for_broker(broker: Broker, seconds: float | None) -> bool:
     """Waits for the first connection; returns whether it is still missing after `seconds`."""
     try:
-        async with asyncio.timeout(seconds):
+        async with timeout(seconds):
             await broker.connected.wait()
     except TimeoutError:
         return True
@@ -249,5 +250,5 @@ async def admin_server(settings: ServiceSettings, health: Health, telemetry: Tel
         yield int(runner.addresses[0][1])
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with timeout(2):
                 await runner.cleanup()

@@ -1,20 +1,79 @@
-"""Tasks that live and die together."""
+"""Tasks that live and die together, and waits that end: `asyncio`'s own, without two of their faults.
+
+Up to Python 3.12 a `TaskGroup` one of whose tasks fails leaves a request for cancellation on the task that waited for it
+(https://github.com/python/cpython/issues/116720), and up to Python 3.11.2, which is Debian 12's, `asyncio.timeout` in a task with
+such a request raises `CancelledError` instead of `TimeoutError` (https://github.com/python/cpython/issues/102780). Together they
+end a task without a word: it waits to try again, and the wait takes its own end for a cancellation. So everything here uses
+`task_group` and `timeout` of this module; a test holds that.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
+
+from shared.errors import Transient
+
+
+@contextlib.asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Opens an `asyncio.TaskGroup`; whoever survives its failure is not marked as cancelled."""
+    task, group, left = _current_task(), asyncio.TaskGroup(), False
+    outstanding = task.cancelling()
+    try:
+        async with group:
+            yield group
+            left = True
+    except BaseExceptionGroup:
+        # the group cancels whoever waits for it; interrupted in its body it takes that back, waiting at its end it forgets
+        if left and task.cancelling() > outstanding and getattr(group, "_parent_cancel_requested", False):
+            task.uncancel()
+        raise
+
+
+@contextlib.asynccontextmanager
+async def timeout(seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """Opens an `asyncio.timeout`, which also works in a task that is being cancelled and cleans up.
+
+    Raises:
+        TimeoutError: the body took longer.
+    """
+    task = _current_task()
+    outstanding = task.cancelling()
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield limit
+    except asyncio.CancelledError as exc:
+        if limit.expired() and task.cancelling() <= outstanding:
+            raise TimeoutError from exc
+        raise
 
 
 async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs coroutines until all return; when one fails, cancels the others and raises its exception, not a group of it."""
+    """Runs coroutines until all return; when one fails, cancels the others and raises its exception, not a group of it.
+
+    Raises:
+        Transient: one ended as cancelled though nobody cancelled it, as drivers do when their connection breaks. A `TaskGroup`
+            would go on without it.
+    """
     try:
-        async with asyncio.TaskGroup() as group:
+        async with task_group() as group:
             for coroutine in coroutines:
-                group.create_task(coroutine)
+                group.create_task(_heard(coroutine), name=getattr(coroutine, "__qualname__", None))
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
+
+
+async def _heard(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        await coroutine
+    except asyncio.CancelledError as exc:
+        if _current_task().cancelling():
+            raise
+        raise Transient(f"{_current_task().get_name()} was cancelled from inside") from exc
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -23,3 +82,9 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]
     return inner
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # we run
+    return task

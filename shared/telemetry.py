@@ -115,7 +115,7 @@ METRICS: tuple[Metric, ...] = (
 )
 
 _BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
-_BUCKETS = {
+BUCKETS = {
     "seconds": (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
     "events": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 }
@@ -134,7 +134,7 @@ class Telemetry:
 
             readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{settings.otlp_endpoint}/v1/metrics")))
         views = [
-            View(instrument_name=metric.name, aggregation=ExplicitBucketHistogramAggregation(_BUCKETS[metric.unit]))
+            View(instrument_name=metric.name, aggregation=ExplicitBucketHistogramAggregation(BUCKETS[metric.unit]))
             for metric in METRICS
             if metric.kind == "histogram"
         ]

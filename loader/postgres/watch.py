@@ -10,6 +10,8 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from shared.tasks import timeout
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -30,8 +32,8 @@ class Watch:
         self._link = link
         self._stall_seconds = stall_seconds
         self._statement_seconds = statement_seconds
-        self._timeout = asyncio.timeout(stall_seconds)
-        self._open = False
+        self._limit = timeout(stall_seconds)
+        self._timeout: asyncio.Timeout | None = None
 
     def moved(self) -> None:
         """Says that rows moved, and that more will."""
@@ -44,18 +46,17 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         self._link.add_termination_listener(self._lost)
-        await self._timeout.__aenter__()
-        self._open = True
+        self._timeout = await self._limit.__aenter__()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._open = False
+        self._timeout = None
         self._link.remove_termination_listener(self._lost)
-        await self._timeout.__aexit__(kind, error, trace)
+        await self._limit.__aexit__(kind, error, trace)
 
     def _lost(self, _: object) -> None:
         self._allow(LOST_SECONDS)
 
     def _allow(self, seconds: float) -> None:
-        if self._open and not self._timeout.expired():
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + seconds)

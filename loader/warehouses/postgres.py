@@ -41,6 +41,7 @@ from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, qualified
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected
+from shared.tasks import timeout
 
 if TYPE_CHECKING:
     import asyncpg
@@ -85,7 +86,7 @@ class PostgresDestination:
         link = await connect(self._options, application_name(schema, connection, epoch), what)
         try:
             # first those that may hold the epoch's row, then, with the epoch ours, those that came meanwhile
-            async with asyncio.timeout(self._options.stall_timeout):
+            async with timeout(self._options.stall_timeout):
                 await end_older(link, schema, connection, epoch - 1)
                 await ledger.claim(link, schema, connection, epoch)
                 await end_older(link, schema, connection, epoch)
@@ -112,7 +113,7 @@ class PostgresDestination:
         what = f'checking postgres destination "{self._name}"'
         link = await connect(self._options, "penstock/check", what)
         try:
-            async with asyncio.timeout(self._options.stall_timeout):
+            async with timeout(self._options.stall_timeout):
                 return await call(link)
         except Exception as error:
             raise translate(error, what) from error
@@ -168,7 +169,7 @@ class PostgresSession:
     async def close(self) -> None:
         """See `Session.close`."""
         try:
-            async with asyncio.timeout(ROLLBACK_SECONDS):
+            async with timeout(ROLLBACK_SECONDS):
                 await self._link.close()
         except Exception:  # noqa: BLE001 - whatever is wrong with it, it is given up
             self._link.terminate()
@@ -230,7 +231,7 @@ class PostgresSession:
             self._link.terminate()
             return
         try:
-            async with asyncio.timeout(ROLLBACK_SECONDS):
+            async with timeout(ROLLBACK_SECONDS):
                 if self._link.is_in_transaction():
                     await self._link.execute("ROLLBACK")
         except BaseException as failed:

@@ -20,6 +20,7 @@ from nats.js import JetStreamContext
 from shared.errors import NotConnected
 from shared.jetstream.client import HearingClient
 from shared.jetstream.publisher import Publisher
+from shared.tasks import timeout
 
 PENDING_BYTES = 16 * 1024 * 1024
 WATCHDOG_SECONDS = 5.0
@@ -72,7 +73,7 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None,
     try:
         if wait:
             try:
-                async with asyncio.timeout(patience_seconds):
+                async with timeout(patience_seconds):
                     await _establish(broker, url, name)
             except TimeoutError as exc:
                 raise NotConnected(f"no NATS server answered at {_without_password(url)} within {patience_seconds:g} s") from exc
@@ -86,7 +87,7 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None,
         await asyncio.gather(*tasks, return_exceptions=True)
         broker.publisher.close()
         with contextlib.suppress(NatsError, OSError, TimeoutError):
-            async with asyncio.timeout(2):
+            async with timeout(2):
                 await nc.close()
         await nc.end_tasks()
 

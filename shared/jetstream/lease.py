@@ -17,6 +17,7 @@ from shared import topology
 from shared.errors import Conflict, NotConnected, Transient
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.tasks import timeout
 
 TTL_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -57,7 +58,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
         if not lease.lost.is_set():
             lease.lost.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
+                async with timeout(2):
                     await asyncio.shield(bucket.remove(lease._revision))
 
 

@@ -32,6 +32,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from shared.jetstream.broker import Broker
+from shared.tasks import timeout
 
 PULL_MESSAGES = 64
 PULL_BYTES = 4 * 1024 * 1024
@@ -139,7 +140,7 @@ class StreamReader:
             if wait <= 0:
                 return None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                async with timeout(wait):
                     await self._arrived.wait()
             if not self._buffer and not self._broken:
                 if loop.time() - self._heard_at >= STALLED_SECONDS:
@@ -192,7 +193,7 @@ class StreamReader:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                async with asyncio.timeout_at(ends_at):
+                async with timeout(None if ends_at is None else ends_at - loop.time()):
                     await self._broker.connected.wait()
             except TimeoutError:
                 return False

@@ -529,3 +529,47 @@ async def test_more_requests_than_the_limit_are_refused_with_503(nats: NatsServe
 
         statuses = await asyncio.gather(*(send(n) for n in range(10)))
         assert sorted(statuses) == [200] * 3 + [503] * 7
+
+
+async def test_connections_are_kept_and_closed_as_each_version_of_http_has_it(nats: NatsServer, broker: Broker) -> None:
+    body = json.dumps(track("1")).encode()
+    rest = b"Host: x\r\nX-Write-Key: web\r\nContent-Length: %d\r\n" % len(body)
+
+    async with edge_here(nats, broker) as edge:
+        old = await raw(edge, b"POST /v1/track HTTP/1.0\r\n" + rest + b"\r\n" + body)
+        assert old.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in old
+        first, second = b"Connection: keep-alive\r\n\r\n", b"\r\n"
+        kept = await raw(
+            edge, b"POST /v1/track HTTP/1.0\r\n" + rest + first + body + b"POST /v1/track HTTP/1.0\r\n" + rest + second + body
+        )
+        assert kept.count(b"HTTP/1.1 200 OK") == 2
+        assert kept.count(b"Connection: keep-alive") == kept.count(b"Connection: close") == 1
+        new = await raw(
+            edge,
+            b"POST /v1/track HTTP/1.1\r\n" + rest + b"\r\n" + body
+            + b"POST /v1/track HTTP/1.1\r\n" + rest + b"Connection: close\r\n\r\n" + body,
+        )  # fmt: skip
+        assert new.count(b"HTTP/1.1 200 OK") == 2
+        assert new.count(b"Connection: close") == 1
+        assert new.count(b"\r\nDate: ") == 2
+
+
+async def test_the_answer_to_head_has_no_body(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        answer = await raw(edge, b"HEAD /v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert not body
+
+
+async def test_a_strange_origin_breaks_no_answer(nats: NatsServer, broker: Broker) -> None:
+    body = json.dumps(track("1")).encode()
+    async with edge_here(nats, broker) as edge:
+        answer = await raw(
+            edge,
+            b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nOrigin: https://caf\xe9.example\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        )
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"Access-Control-Allow-Origin: https://caf\xe9.example\r\n" in answer

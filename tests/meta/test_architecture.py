@@ -47,3 +47,12 @@ def test_every_module_says_what_it_is_and_is_named_for_it(package: str) -> None:
         assert ast.get_docstring(ast.parse(path.read_text())), f"{where} has no docstring"
         assert path.stem not in FORBIDDEN_NAMES, f"{where}: name the file for what it is about"
         assert len(path.read_text().splitlines()) <= 400, f"{where} is longer than one idea"
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_tasks_and_timeouts_are_those_of_shared_tasks(package: str) -> None:
+    """`asyncio`'s own leave a task marked as cancelled, or take a timeout for a cancellation, on the Pythons of Debian."""
+    for path in modules(package):
+        if path != ROOT / "shared/tasks.py":
+            for own in ("asyncio.TaskGroup(", "asyncio.timeout", "asyncio.wait_for("):
+                assert own not in path.read_text(), f"{path.relative_to(ROOT)} uses {own}"
