@@ -38,6 +38,10 @@ from shared.tasks import timeout
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
 
+FAREWELL_SECONDS = 0.3
+"""How long connections stay open when draining: clients that send all the time learn from an answer that theirs will close, instead
+of losing the request that crosses with the end."""
+
 TIMED_REQUESTS = 64
 """One request in so many is timed: a histogram costs more than the rest of the counting together."""
 
@@ -71,6 +75,7 @@ class EdgeServer:
         self.body_bytes = 0
         self._handled = 0
         self._draining = False
+        self._quiet = asyncio.Event()
         self.connections = Connections(
             self.handle,
             read_timeout_seconds,
@@ -85,13 +90,18 @@ class EdgeServer:
     async def drain(self, timeout_seconds: float) -> None:
         """Waits for requests under way; closes every connection. The listener must be closed before."""
         self._draining = True
-        started = time.monotonic()
+        ends_at = time.monotonic() + timeout_seconds
         with contextlib.suppress(TimeoutError):  # a client that reads no acknowledgement keeps its connection for ever
             async with timeout(timeout_seconds):
                 for sockets in self._sockets.values():
                     await sockets.drain()
+                if self.connections.connections:
+                    await asyncio.sleep(min(FAREWELL_SECONDS, timeout_seconds / 4))
+                    if not self._active:
+                        self._quiet.set()
+                    await self._quiet.wait()
         self.connections.pre_shutdown()
-        await self.connections.shutdown(max(0.1, timeout_seconds - (time.monotonic() - started)))
+        await self.connections.shutdown(max(0.1, ends_at - time.monotonic()))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request. Raises nothing but cancellation."""
@@ -121,6 +131,8 @@ class EdgeServer:
             reply, site = _as_reply(Refusal(500, "internal", "the request failed; its events were not accepted")), None
         finally:
             self._active -= 1
+            if self._draining and not self._active:
+                self._quiet.set()
         if started is not None:
             self._intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)
         return self._respond(request, reply, match.protocol.NAME, site)

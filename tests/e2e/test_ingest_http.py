@@ -358,6 +358,26 @@ async def test_a_client_that_leaves_before_its_answer_harms_no_neighbour(nats: N
         assert len(ids) == len(set(ids))
 
 
+async def test_a_request_that_crosses_with_the_end_of_the_edge_is_answered(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        assert edge.context is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        for number in range(2):
+            body = json.dumps(track(f"m{number}")).encode()
+            writer.write(
+                b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert (b"Connection: close" in head) is (number == 1)
+            await reader.readexactly(len(b'{"success":true}'))
+            edge.context.draining.set()
+            await asyncio.sleep(0.05)
+        assert await reader.read() == b""
+        writer.close()
+        assert await edge.ids() == ["m0", "m1"]
+
+
 async def test_concurrent_requests_share_frames(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker, window=1) as edge, browser() as session:
 
