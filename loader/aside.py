@@ -1,20 +1,26 @@
-"""Rows put aside because their table fails while others of the connection are fine: where they wait, and when they are due.
+"""Rows put aside because their table fails: where they wait, and when the table is tried again.
 
-They wait in the work queue RETRY as frames of their own, one for each frame and table, with growing delays from ten seconds to an
-hour, for as long as it takes. Each has a lane of its own in the ledger, so it is loaded once however often it was put aside. And what
-waits here must not be loaded on the way it first came: after a crash the same frames are delivered again, so the holder of a
-connection knows, before it loads anything, which (table, lane, sequence) are aside.
+They wait in the work queue RETRY as frames of their own, one for each frame and table, in the order of their acceptance and for as
+long as it takes. Each has a lane of its own in the ledger, so it is loaded once whatever happens. And what waits here must not be
+loaded on the way it first came: after a crash the same frames are delivered again, so the holder of a connection knows, before it
+loads anything, which (table, lane, sequence) are aside.
+
+A table that fails is tried with the oldest of its rows only, after delays that grow from ten seconds to an hour; until that
+succeeds, newer rows join those that wait, untried, so that neither the order nor the other tables suffer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from shared import topology
+from shared.errors import PenstockError
 from shared.frame import Frame, encode_frame
-from shared.headers import ATTEMPT, DUE, TABLE, Place, read_place, write_place
+from shared.headers import TABLE, Place, read_place, write_place
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
 
@@ -22,15 +28,13 @@ DELAYS_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _PREFIX = "aside"
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """A frame's rows of one table, waiting. `place` is where the frame came from first."""
+class Aside(NamedTuple):
+    """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first."""
 
-    message: Message
+    seq: int
     table: str
     place: Place
-    due: float
-    attempt: int
+    at_seconds: float
 
     @property
     def lane(self) -> str:
@@ -44,26 +48,61 @@ def aside_lane(lane: str, seq: int) -> str:
 
 
 def read_aside(message: Message) -> Aside | None:
-    """Reads a message of RETRY; None when it is not one of ours."""
+    """Reads a message of RETRY, all but its frame, which may be large; None when it is not one of ours."""
     headers: Mapping[str, str] = message.headers
     place = read_place(headers)
-    try:
-        return Aside(message, headers[TABLE], place, float(headers[DUE]), int(headers[ATTEMPT])) if place else None
-    except (KeyError, ValueError):
+    if place is None or TABLE not in headers:
         return None
+    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds)
 
 
-async def put_aside(publisher: Publisher, connection: str, table: str, place: Place, frame: Frame, attempt: int) -> None:
+async def put_aside(publisher: Publisher, connection: str, table: str, place: Place, frame: Frame) -> None:
     """Stores a frame's rows of a table for later; returns when they are durable.
 
     Args:
         frame: only the events that have a row in `table`.
-        attempt: how often the rows were put aside before.
 
     Raises:
         NotConnected, Transient, QueueFull: not known to be stored.
     """
-    delay = DELAYS_SECONDS[min(attempt, len(DELAYS_SECONDS) - 1)]
-    headers = {**write_place(place), TABLE: table, DUE: f"{time.time() + delay:.3f}", ATTEMPT: str(attempt + 1)}
-    msg_id = f"aside.{connection}.{table}.{place.lane}.{place.seq}.{attempt}"
+    name = quote(table, safe="")  # under `original_names` it may hold what would end a header's line
+    msg_id = f"aside.{connection}.{name}.{place.lane}.{place.seq}"
+    headers = {**write_place(place), TABLE: name}
     await publisher.publish(topology.retry_subject("loader", connection), encode_frame(frame), msg_id=msg_id, headers=headers)
+
+
+@dataclass(slots=True)
+class _Failure:
+    why: PenstockError
+    times: int
+    due: float
+
+
+class Failing:
+    """The tables of a connection that fail, for as long as one process loads it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tables: dict[str, _Failure] = {}
+
+    def fails(self, table: str, why: PenstockError) -> float:
+        """Notes that a table failed, again perhaps; returns in how many seconds it is tried again."""
+        known = self._tables.get(table)
+        times = known.times + 1 if known else 1
+        delay = DELAYS_SECONDS[min(times, len(DELAYS_SECONDS)) - 1]
+        self._tables[table] = _Failure(why, times, self._clock() + delay)
+        return delay
+
+    def works(self, table: str) -> None:
+        """Notes that a table took rows, or named those that it refuses."""
+        self._tables.pop(table, None)
+
+    def why(self, table: str) -> PenstockError | None:
+        """Returns the last error of a table that fails, None for all others."""
+        known = self._tables.get(table)
+        return known.why if known else None
+
+    def due(self, table: str) -> bool:
+        """Returns whether rows that wait for a table may be tried now."""
+        known = self._tables.get(table)
+        return known is None or known.due <= self._clock()

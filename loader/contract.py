@@ -1,7 +1,7 @@
 """What a destination is: the contract between the loader's core and the plug-ins in `warehouses/` and `files/`.
 
 The core owns everything that is the same for all of them: consuming, planning, flattening, names, types, conflicts, retries,
-isolation of bad rows, dead letters, acknowledging. A plug-in owns three things: how its tables look (`Capabilities`,
+isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in owns three things: how its tables look (`Capabilities`,
 `describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose column names and
 types already fit.
 
@@ -68,6 +68,8 @@ class Capabilities:
     """Micro-batches of a few rows are sensible."""
     evolve: bool
     """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
+    parallel_tables: bool = False
+    """`load` brings several tables in at once, `batch.threads` of them. None of ours: one transaction has one connection."""
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
     """Pairs (from, to) that `patch` can change a column's type between."""
     kinds: frozenset[Kind] = frozenset(Kind)
@@ -181,8 +183,9 @@ class Session(Protocol):
         compares the result with what it wanted.
 
         Raises:
-            NotConnected, Transient, SetupError
+            NotConnected, Transient, SetupError: the destination as a whole does not work; everything waits.
             Permanent: the destination refuses the change; the message has its words.
+            TableBusy, TableSetupError: as Permanent, they concern this table only; its rows wait, the others go on.
         """
         ...
 
@@ -193,7 +196,8 @@ class Session(Protocol):
             RowsRejected: rows of one table do not fit; nothing was committed.
             Fenced: a session with a newer epoch exists; nothing was committed.
             NotConnected, Transient: nothing is known to be committed; `marks` of a new session tells.
-            SetupError: a person must act.
+            SetupError: a person must act, and no table can be loaded until then.
+            Permanent, TableBusy, TableSetupError: one of the tables cannot be loaded; `probe` of each tells which.
         """
         ...
 

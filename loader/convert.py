@@ -9,17 +9,21 @@ with the marks of those; what then happens to them is the connection's `on_confl
     double       0, 1 only     if integral     =            if integral     plain decimal     -           -          yes
     decimal      0, 1 only     if it fits      if exact     =               digits            -           -          yes
     text         true t 1 ...  canonical       parses       canonical       =                 parses      parses     a string
-    timestamp    -             -               -            -               ISO, Z            =           midnight   a string
+    timestamp    -             -               -            -               ISO, ms, Z        =           midnight   a string
     json         -             -               -            -               compact JSON      -           -          =
 
-To `other`, a type of the warehouse we do not know, everything goes as its text. "Canonical" integer text is what the integer
-would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost.
+To `other`, a type of the warehouse we do not know, everything goes as its text, except that a number with a scale, such as
+`numeric(12,2)`, is given numbers only. "Canonical" integer text is what the integer
+would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost. Integer text "parses" as a double only if
+that is exactly the same number. A time has microseconds in its text only where it would not be the same without them.
 
 Arrays given here have no nulls and hold no NaN or infinity (`loader/runs.py` takes them out). Pure.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -30,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from loader.contract import Kind
+from loader.contract import Column, Kind
 from loader.lattice import ARROW, DECIMAL, TIMESTAMP, inexact_as_double
 from loader.moments import moments
 
@@ -41,7 +45,11 @@ Converted = tuple[pa.Array, Marks | None]
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _INTEGER_TEXT = r"^(?:0|-?[1-9][0-9]{0,37})$"
 _NUMBER_TEXT = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_DIGITS = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_SOMETHING = re.compile(r"[^eE]*[1-9]", re.ASCII)
+_ALWAYS_EXACT_DIGITS = 15
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
+_NUMERIC = re.compile(r"(?:numeric|decimal|number)\b[\s\d(),]*", re.IGNORECASE)
 _DAY_MICROSECONDS = 86_400_000_000
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +66,13 @@ def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
     if convert_cell is None:
         return pa.nulls(len(values), ARROW[target]), np.ones(len(values), dtype=np.bool_)
     return convert_cell(values)
+
+
+def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
+    """As `convert`, for a column whose own type may say more than its kind."""
+    if column.kind is Kind.OTHER and column.native and _NUMERIC.fullmatch(column.native):
+        return _as_numeric(values, source)
+    return convert(values, source, column.kind)
 
 
 def json_text(values: pa.Array, source: Kind) -> pa.Array:
@@ -157,9 +172,25 @@ def _text_as_integer(values: pa.Array) -> Converted:
 
 def _text_as_double(values: pa.Array) -> Converted:
     good = pc.match_substring_regex(values, _NUMBER_TEXT)
-    numbers = [float(text) if ok else 0.0 for text, ok in zip(values.to_pylist(), good.to_pylist(), strict=True)]
+    numbers = [_double(text) if ok else np.nan for text, ok in zip(values.to_pylist(), good.to_pylist(), strict=True)]
     doubles = np.array(numbers, dtype=np.float64)
-    return _masked(pa.array(doubles), ~good.to_numpy(zero_copy_only=False) | ~np.isfinite(doubles))
+    return _masked(pa.array(doubles), ~np.isfinite(doubles))
+
+
+def _double(text: str) -> float:
+    """Returns the number a text is, NaN where the nearest double is another integer, or nothing at all."""
+    number = float(text)
+    if len(text) > _ALWAYS_EXACT_DIGITS and _DIGITS.fullmatch(text):
+        return number if math.isfinite(number) and Decimal(number) == Decimal(text) else math.nan
+    return number if number or not _SOMETHING.match(text) else math.nan
+
+
+def _as_numeric(values: pa.Array, source: Kind) -> Converted:
+    """Returns numbers as text, for a decimal with a scale; whether it can hold them is the warehouse's to say."""
+    if source in (Kind.TIMESTAMP, Kind.JSON):
+        return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
+    texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())
+    return _masked(texts, pc.invert(pc.match_substring_regex(texts, _NUMBER_TEXT)))
 
 
 def _text_as_json(values: pa.Array) -> Converted:
@@ -185,10 +216,11 @@ def _text_as_date(values: pa.Array) -> Converted:
 def _moments_as_text(values: pa.Array) -> Converted:
     # without the zone first: formatting a zoned timestamp needs a time zone database, which slim images lack
     plain = values.cast(pa.int64()).cast(pa.timestamp("us"))
-    if not (values.cast(pa.int64()).to_numpy() % 1000).any():
-        plain = plain.cast(pa.timestamp("ms"))
-    texts = pc.utf8_replace_slice(pc.cast(plain, pa.string()), 10, 11, "T")
-    return pc.binary_join_element_wise(texts, "Z", ""), None
+    texts = pc.cast(plain.cast(pa.timestamp("ms"), safe=False), pa.string())
+    finer = values.cast(pa.int64()).to_numpy() % 1000 != 0
+    if finer.any():  # what a moment is written as must not depend on its neighbours
+        texts = pc.if_else(pa.array(finer), pc.cast(plain, pa.string()), texts)
+    return pc.binary_join_element_wise(pc.utf8_replace_slice(texts, 10, 11, "T"), "Z", ""), None
 
 
 def _nothing_changes(values: pa.Array) -> Converted:

@@ -3,13 +3,14 @@
     describe ──> fit ──> patch ──> finish ──> bury what rules refuse ──> load ──> done
                   ^                                                        │
                   ├── rows refused by the destination: find, bury, leave out┤
-                  ├── a table fails and others do not: put its rows aside ──┤
+                  ├── a table fails: put its rows aside ───────────────────┤
                   └── a table was altered behind our back: describe again ──┘
 
 Dead letters and rows put aside are durable before the load that leaves them out is committed, under ids derived from where the events
 came from. So a process that dies at any instruction does the same again and nothing is doubled or lost.
 
-Errors that concern the destination as a whole are raised: the connection holds its events and tries again.
+Errors that concern the destination as a whole are raised: the connection holds its events and tries again. Which errors concern one
+table only is said by their class: `OF_ONE_TABLE`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from loader.aside import put_aside
+from loader.aside import Failing, put_aside
 from loader.batch import DeadEvent, ShapedBatch
 from loader.contract import LoadPlan, LoadReport, Session, TableSchema
 from loader.fit import Ready, fit_batch
 from loader.refused import refused_rows
 from loader.rules import Rules, Stamp
 from shared.dead import DeadLetter, bury, now
-from shared.errors import Permanent, RowsRejected, SetupError, TableChanged, Transient
+from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
 from shared.frame import RequestContext, select
 from shared.headers import Place
 from shared.jetstream.publisher import Publisher
@@ -43,24 +44,37 @@ MOST_ROUNDS = 50
 NAMED_ROUNDS = 2
 """So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
 
+OF_ONE_TABLE = (Permanent, TableSetupError, TableBusy)
+"""Errors that leave the other tables of the destination alone."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A chunk to deliver. `attempt` is how often its rows were put aside before; `origin` the lane they came in first."""
+    """A chunk to deliver. `aside`: its rows, all of one table, were put aside before."""
 
     plan: LoadPlan
     batch: ShapedBatch
-    attempt: int = 0
-    origin: Place | None = None
+    aside: bool = False
+
+
+class _StillFailsError(Exception):
+    """The table of rows that were put aside before fails again."""
 
 
 class Deliverer:
     """Delivers the chunks of one connection within one session of its destination."""
 
     def __init__(
-        self, connection: str, site: str, rules: Rules, session: Session, publisher: Publisher, telemetry: Telemetry
+        self,
+        connection: str,
+        site: str,
+        rules: Rules,
+        session: Session,
+        publisher: Publisher,
+        telemetry: Telemetry,
+        failing: Failing,
     ) -> None:
         self._connection = connection
         self._site = site
@@ -68,14 +82,15 @@ class Deliverer:
         self._session = session
         self._publisher = publisher
         self._telemetry = telemetry
+        self._failing = failing
         self._live: dict[str, TableSchema | None] = {}
-        self._proven: set[str] = set()
-        """Tables that took rows in this session."""
         self._refusals: Counter[str] = Counter()
         """How often rows of which table were refused in the delivery under way."""
 
-    async def deliver(self, work: Work) -> None:
+    async def deliver(self, work: Work) -> bool:
         """Brings every event of the chunk to its end: into its tables, the dead letters, or aside.
+
+        Returns whether that is done; False for rows that were aside and must stay there, because their table fails still.
 
         Raises:
             Fenced: a newer holder exists.
@@ -84,33 +99,42 @@ class Deliverer:
         batch = work.batch
         self._refusals.clear()
         await self._bury(work, batch, batch.dead)
-        for reason, count in batch.dropped.items():
-            self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=reason)
         stamp = Stamp(datetime.now(UTC), f"{work.plan.lane}-{work.plan.first}-{work.plan.last}")
+        left: ShapedBatch | None = batch
         for _ in range(MOST_ROUNDS):
-            if not batch.tables:
-                return
-            done = await self._round(work, batch, stamp)
-            if done is None:
-                return
-            batch = done
+            if left is None or not left.tables:
+                if not work.aside:
+                    self._count_changes(batch)
+                return True
+            try:
+                left = await self._round(work, left, stamp)
+            except _StillFailsError:
+                return False
         raise Transient(f"connection {self._connection}: the tables of a load kept changing for {MOST_ROUNDS} rounds")
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
         """Tries once; returns what is still to be loaded, None when all is done."""
+        known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
+        if known:
+            return await self._set_aside(work, batch, known)
+        failed: dict[str, PenstockError] = {}
         for name in batch.tables:
             if name not in self._live and self._rules.capabilities.evolve:
-                self._live[name] = await self._session.describe(name)
+                try:
+                    self._live[name] = await self._session.describe(name)
+                except OF_ONE_TABLE as exc:
+                    failed[name] = exc
+        if failed:
+            return await self._fail(work, batch, failed)
         fitted = fit_batch(batch, self._live, self._rules, stamp)
-        failed: dict[str, Exception] = {}
         patched: dict[str, TableSchema | None] = {}
         for patch in fitted.patches:
             try:
                 patched[patch.table] = self._live[patch.table] = await self._session.patch(patch)
-            except (SetupError, Permanent) as exc:
+            except OF_ONE_TABLE as exc:
                 failed[patch.table] = exc
         if failed:
-            return await self._set_aside(work, batch, failed)
+            return await self._fail(work, batch, failed)
         try:
             done = fitted.finish(patched)
         except TableChanged:  # somebody else patched it meanwhile: `_live` has what they made of it
@@ -126,8 +150,8 @@ class Deliverer:
         except TableChanged:
             self._live.clear()
             return batch
-        except (SetupError, Permanent) as exc:
-            return await self._set_aside(work, batch, await self._failing(ready, exc))
+        except OF_ONE_TABLE as exc:
+            return await self._fail(work, batch, await self._find_failing(ready, exc))
         self._count(batch, report, sum(done.unmapped.values()))
         return None
 
@@ -135,6 +159,7 @@ class Deliverer:
         table = next(each for each in ready if each.load.table == exc.table)
         words = dict(exc.rows)
         self._refusals[exc.table] += 1
+        self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:
             words = await refused_rows(self._session, table, words)
         if not words:
@@ -147,46 +172,48 @@ class Deliverer:
         await self._bury(work, batch, batch.dead_letters(refused))
         return batch.without(refused)
 
-    async def _failing(self, ready: Sequence[Ready], first: Exception) -> dict[str, Exception]:
+    async def _find_failing(self, ready: Sequence[Ready], first: PenstockError) -> dict[str, PenstockError]:
         """Finds which tables fail, each on its own."""
-        failed: dict[str, Exception] = {}
+        if len(ready) == 1:
+            return {ready[0].load.table: first}
+        failed: dict[str, PenstockError] = {}
         for each in ready:
             try:
                 await self._session.probe([each.load])
             except RowsRejected:
                 continue
-            except (SetupError, Permanent) as exc:
+            except OF_ONE_TABLE as exc:
                 failed[each.load.table] = exc
         if not failed:
             raise Transient(f"load failed as a whole and by no single table: {first}") from first
         return failed
 
-    async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Mapping[str, Exception]) -> ShapedBatch:
-        """Puts the rows of failing tables aside, if the destination works for others.
-
-        Raises:
-            The first of the errors: nothing else is known to work, so the destination as a whole may be at fault.
-        """
-        healthy = [name for name in batch.tables if name not in failed]
-        if not healthy and not self._proven - set(failed) and work.origin is None:
-            raise next(iter(failed.values()))
+    async def _fail(self, work: Work, batch: ShapedBatch, failed: Mapping[str, PenstockError]) -> ShapedBatch:
+        """Notes that tables fail, and puts their rows aside unless they are there already."""
         for name, exc in failed.items():
+            again_in = self._failing.fails(name, exc)
+            self._live.pop(name, None)
+            log.error(
+                "a table fails, its rows wait",
+                extra={"connection": self._connection, "table": name, "error": str(exc), "again_in": again_in},
+            )
+        if work.aside:
+            raise _StillFailsError
+        return await self._set_aside(work, batch, failed)
+
+    async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Mapping[str, PenstockError]) -> ShapedBatch:
+        """Puts the rows of failing tables aside; returns the batch without them."""
+        for name in failed:
             rows = batch.tables[name]
             by_frame: dict[int, list[int]] = defaultdict(list)
             for ordinal in rows.events.tolist():
                 by_frame[int(batch.event_frames[ordinal])].append(int(batch.event_indexes[ordinal]))
             for number, indexes in by_frame.items():
                 seq, frame = batch.frames[number]
-                place = work.origin or Place(work.plan.lane, seq, len(indexes))
-                await put_aside(self._publisher, self._connection, name, place, select(frame, sorted(indexes)), work.attempt)
-            self._live.pop(name, None)
-            self._proven.discard(name)
+                place = Place(work.plan.lane, seq, len(indexes))
+                await put_aside(self._publisher, self._connection, name, place, select(frame, sorted(indexes)))
             self._telemetry.count("loader_retry_rows_total", len(rows), connection=self._connection)
-            log.error(
-                "a table fails, its rows wait",
-                extra={"connection": self._connection, "table": name, "rows": len(rows), "error": str(exc)},
-            )
-        return replace(batch, tables={name: batch.tables[name] for name in healthy})
+        return replace(batch, tables={name: table for name, table in batch.tables.items() if name not in failed})
 
     async def _bury(self, work: Work, batch: ShapedBatch, dead: Sequence[DeadEvent]) -> None:
         if not dead:
@@ -221,15 +248,18 @@ class Deliverer:
             request=request,
         )
 
+    def _count_changes(self, batch: ShapedBatch) -> None:
+        """Counts what shaping left out or changed, now that the rest is at its end and will not be shaped again."""
+        for dropped, count in batch.dropped.items():
+            self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=dropped)
+        for changed, count in batch.notes.items():
+            self._telemetry.count("loader_values_changed_total", count, connection=self._connection, reason=changed)
+
     def _count(self, batch: ShapedBatch, report: LoadReport, unmapped: int) -> None:
         telemetry, name = self._telemetry, self._connection
-        self._proven.update(report.rows)
-        loaded = (
-            {int(ordinal) for table in batch.tables.values() for ordinal in np.unique(table.events)}
-            if len(batch.tables) > 1
-            else ()
-        )
-        events = len(loaded) or len(next(iter(batch.tables.values())))
+        for table in report.rows:
+            self._failing.works(table)
+        events = len(np.unique(np.concatenate([table.events for table in batch.tables.values()])))
         telemetry.count("loader_events_total", events, connection=name)
         telemetry.count("loader_rows_total", sum(report.rows.values()), connection=name)
         telemetry.count("loader_loads_total", connection=name, result="committed")

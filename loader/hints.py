@@ -27,8 +27,8 @@ _TYPE = re.compile(
 
 _TYPES: Mapping[Kind, tuple[str, ...]] = {
     Kind.BOOLEAN: ("boolean", "bool"),
-    Kind.BIGINT: ("bigint", "int8", "int64", "integer", "int", "long"),
-    Kind.DOUBLE: ("double", "double precision", "float8", "float64", "float"),
+    Kind.BIGINT: ("bigint", "int8", "int64", "integer", "int", "int4", "long", "smallint", "int2", "tinyint"),
+    Kind.DOUBLE: ("double", "double precision", "float8", "float64", "float", "real", "float4"),
     Kind.DECIMAL: ("decimal(38,0)", "numeric(38,0)", "number(38,0)"),
     Kind.TIMESTAMP: ("timestamp", "timestamptz", "timestamp with time zone", "timestamp without time zone", "datetime"),
     Kind.DATE: ("date",),

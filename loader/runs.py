@@ -30,6 +30,7 @@ from loader.layouts.contract import Event
 
 NUL_REPLACED = "nul_characters_replaced"
 NOT_FINITE = "numbers_not_finite"
+SURROGATE_REPLACED = "half_surrogates_replaced"
 
 Rows = NDArray[np.int32]
 
@@ -170,7 +171,8 @@ def _clean(text: bytes, notes: Counter[str]) -> bytes:
         with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
             text = _write(_without_hints(json.loads(text)))
     text, count = _NUL_ESCAPE.subn(rb"\1\\ufffd", text)
-    notes[NUL_REPLACED] += count
+    if count:
+        notes[NUL_REPLACED] += count
     return text
 
 

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import logging
 
-from loader.connection import ConnectionLoader, Definition
+from loader.connection import ConnectionLoader
 from loader.contract import Environment
 from loader.destinations import Destinations
+from loader.flow import Definition
 from loader.settings import PREFIX, LoaderSettings
 from shared.errors import ConfigError, Problem
 from shared.project import Project

@@ -22,7 +22,7 @@ from loader.batch import RawTable
 from loader.claims import Claim, claim_names
 from loader.columns import Part
 from loader.contract import Column, Kind, TableSchema
-from loader.convert import convert, json_text
+from loader.convert import convert, convert_to, json_text
 from loader.kinds import choose_kind
 from loader.lattice import ARROW, TIMESTAMP, join_all
 from loader.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
@@ -152,7 +152,7 @@ class _Settling:
         runs: list[tuple[Rows, pa.Array]] = []
         failures: list[Part] = []
         for part in claim.parts:
-            values, bad = convert(part.values, part.kind, column.kind)
+            values, bad = convert_to(part.values, part.kind, column)
             if bad is None:
                 runs.append((part.rows, values))
                 continue
@@ -252,7 +252,7 @@ class _Settling:
                 )
                 self._refuse([part], DeadReason.TYPE_CONFLICT, detail)
             return
-        for part in failures:
+        for part in _by_kind(failures):
             if self._rules.on_conflict != "variant" or not self._sibling(claim, part):
                 self._unmap(column.name, [part])
 
@@ -345,6 +345,19 @@ class _Settling:
 
 
 _MISSING: Any = object()
+
+
+def _by_kind(parts: Sequence[Part]) -> list[Part]:
+    """Returns one part for each kind: paths that share a column have parts of their own, and a kind has one sibling."""
+    kinds: dict[Kind, list[Part]] = {}
+    for part in parts:
+        kinds.setdefault(part.kind, []).append(part)
+    return [
+        same[0]
+        if len(same) == 1
+        else Part(kind, np.concatenate([part.rows for part in same]), pa.concat_arrays([part.values for part in same]))
+        for kind, same in kinds.items()
+    ]
 
 
 def _places(rows: Rows, count: int) -> pa.Array | None:

@@ -114,18 +114,26 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):
             problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
-        problems.extend(_check_mode(document, name, connection))
+        problems.extend(_check_abilities(document, name, connection))
     return problems
 
 
-def _check_mode(document: Mapping[str, Any], name: str, connection: Mapping[str, Any]) -> list[Problem]:
+def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yields what a connection asks of its destination that destinations of this type cannot do."""
     destination = dict(_entries(document, "destinations")).get(str(connection.get("destination")))
     type_name = destination.get("type") if destination else None
-    if connection.get("mode") != "stream" or type_name not in registry.destination_types():
-        return []
-    if registry.plugin(str(type_name)).CAPABILITIES.stream:
-        return []
-    return [Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")]
+    if type_name not in registry.destination_types():
+        return
+    can = registry.plugin(str(type_name)).CAPABILITIES
+    if connection.get("mode") == "stream" and not can.stream:
+        yield Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")
+    batch = connection.get("batch")
+    threads = batch.get("threads", 1) if isinstance(batch, dict) else 1
+    if isinstance(threads, int) and threads > 1 and not can.parallel_tables:
+        yield Problem(
+            f"connections.{name}.batch.threads",
+            f"a destination of type {type_name} brings all tables of a load in together, so that they appear at once; leave threads out",
+        )
 
 
 def _problems_of(call: Callable[[], object]) -> list[Problem]:

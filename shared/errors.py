@@ -4,8 +4,10 @@
     ├── Transient          try again, with back-off; nothing is lost meanwhile
     │   ├── NotConnected   the connection is gone: open a new one, then try again
     │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
+    │   ├── TableBusy      somebody else holds one table for longer than we wait: go on with the others
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
+    │   └── TableSetupError   the same for one table (its owner, a damaged index): go on with the others
     ├── Permanent          this call can never succeed as it is
     │   ├── Conflict       somebody else changed it first (compare-and-set): read again, decide again
     │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
@@ -37,12 +39,20 @@ class TableChanged(Transient):
     """Somebody altered or dropped a table behind our back; nothing was loaded. Describe and shape again before the next try."""
 
 
+class TableBusy(Transient):
+    """Somebody else holds a lock on one table; the others may be free."""
+
+
 class QueueFull(Transient):
     """The stream or subject refuses new messages because its limit is reached."""
 
 
 class SetupError(PenstockError):
     """Somebody must change something outside Penstock before the call can succeed."""
+
+
+class TableSetupError(SetupError):
+    """Somebody must change one table or what this user may do to it; the destination as a whole works."""
 
 
 class Permanent(PenstockError):

@@ -13,9 +13,6 @@ LANE = "Penstock-Lane"
 SEQUENCE = "Penstock-Seq"
 EVENTS = "Penstock-Events"
 TABLE = "Penstock-Table"
-DUE = "Penstock-Due"
-ATTEMPT = "Penstock-Attempt"
-
 
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 

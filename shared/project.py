@@ -104,7 +104,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(
             ge=1,
             le=16,
-            description="tables loaded at once by destinations that load them one by one; DuckDB, Postgres and local load all tables of a batch together",
+            description="tables loaded at once, by destinations that commit them one by one; DuckDB, Postgres and local commit all tables of a load together and refuse more than 1",
         ),
     ] = 1
 

@@ -91,6 +91,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("loader_events_dead_total", "counter", "events", "events dead-lettered by the loader", ("connection", "reason")),
     Metric("loader_events_repeated_total", "counter", "events", "redelivered events that were loaded before", ("connection",)),
     Metric("loader_values_unmapped_total", "counter", "values", "values that did not fit their column", ("connection",)),
+    Metric(
+        "loader_values_changed_total",
+        "counter",
+        "values",
+        "values that no column can hold as they are: numbers_not_finite became null, nul_characters_replaced and "
+        "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types",
+        ("connection", "reason"),
+    ),
     Metric("loader_loads_total", "counter", "loads", "loads by result", ("connection", "result")),
     Metric("loader_load_seconds", "histogram", "seconds", "duration of the phases of a load", ("connection", "phase")),
     Metric(

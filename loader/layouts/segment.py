@@ -107,8 +107,7 @@ class Segment:
             return event, (("groups", _TRAITS, _own(event, "traits")),)
         if kind == "alias":
             return event, (("aliases", _NOTHING, None),)
-        self._name_event(event)
-        return event, ((self._names(kind)[1], _PROPERTIES, _own(event, "properties")),)
+        return self._lift(event, self._names(kind)[1])
 
     def _place_in(self, event: Event, table: str) -> tuple[Event, Rows]:
         if table not in self._chosen:
@@ -117,6 +116,10 @@ class Segment:
             self._chosen.add(table)
         if self._namer.key(table) == self._namer.key("users"):
             table = self._namer.cut(table, "_")  # its key is the user, not the message
+        return self._lift(event, table)
+
+    def _lift(self, event: Event, table: str) -> tuple[Event, Rows]:
+        """Returns an event as one row, properties and traits at the top."""
         self._name_event(event)
         own = {key: event.pop(key) for key in ("properties", "traits") if key in event}
         return event, ((table, _BOTH, own),)

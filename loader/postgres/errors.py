@@ -10,7 +10,17 @@ import re
 import socket
 import ssl
 
-from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient
+from shared.errors import (
+    NotConnected,
+    PenstockError,
+    Permanent,
+    RowsRejected,
+    SetupError,
+    TableBusy,
+    TableChanged,
+    TableSetupError,
+    Transient,
+)
 
 _LINE = re.compile(r"\bCOPY [^\n]*?, line (?P<line>\d+)")
 
@@ -26,6 +36,7 @@ _SETUP = {
     "XX001": "the server reports damaged data; look at its log",
     "XX002": "the server reports a damaged index; look at its log and reindex",
 }
+_OF_A_TABLE = frozenset({"42501", "XX001", "XX002"})
 _GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _CHANGED = frozenset({"42P01", "42703", "42804", "42P10", "22P03", "42P18"})
 _AGAIN = {
@@ -88,13 +99,13 @@ def refused_row(error: BaseException) -> int | None:
 def _of_state(error: BaseException, state: str, what: str, table: str | None) -> PenstockError:
     words = f"{what}: {describe(error)}"
     if state in _SETUP:
-        return SetupError(f"{words}: {_SETUP[state]}")
+        return (TableSetupError if state in _OF_A_TABLE else SetupError)(f"{words}: {_SETUP[state]}")
     if state.startswith("08") or state in _GONE:
         return NotConnected(words)
     if state in _CHANGED or (state == "0A000" and "cached" in words):
         return TableChanged(words)
     if state in _AGAIN:
-        return Transient(f"{words}: {_AGAIN[state]}")
+        return (TableBusy if state == "55P03" else Transient)(f"{words}: {_AGAIN[state]}")
     # 54000: a key too long for its index; P0001: a trigger of the user's that refuses the row
     if state[:2] in ("22", "23") or state in ("54000", "P0001"):
         if table is None:

@@ -18,6 +18,8 @@ from shared.jetstream.reader import PULL_BYTES, Message, StreamReader
 ACK_WAIT_SECONDS = 6 * 3600.0
 """A reader that dies is replaced by one that makes the consumer anew; waiting for this to pass never matters."""
 
+MOST_HELD = 100_000
+
 
 class QueueReader(StreamReader):
     """The only consumer of a subject of a work queue. What is handed out stays in the stream until `ack`.
@@ -25,11 +27,24 @@ class QueueReader(StreamReader):
     Making the consumer anew, at the start and after every fault, delivers all that is unacknowledged again; what this reader has
     handed out already is left out, so the caller sees each message once. Two readers of one subject take the consumer from each
     other: hold a lease.
+
+    Args:
+        most_held: messages handed out and not acknowledged, beyond which no more come; -1 for no bound.
     """
 
-    def __init__(self, broker: Broker, stream: str, subject: str, consumer: str, *, pull_bytes: int = PULL_BYTES) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        stream: str,
+        subject: str,
+        consumer: str,
+        *,
+        pull_bytes: int = PULL_BYTES,
+        most_held: int = MOST_HELD,
+    ) -> None:
         super().__init__(broker, stream, subject, pull_bytes=pull_bytes)
         self._durable = consumer
+        self._most_held = most_held
         self._replies: dict[int, str] = {}
         self._last_ack = ""
 
@@ -44,6 +59,17 @@ class QueueReader(StreamReader):
         except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
             raise NotConnected(f"cannot count {self._subject}: {exc or type(exc).__name__}") from exc
         return sum((info.state.subjects or {}).values())
+
+    async def payload(self, seq: int) -> bytes:
+        """Returns the payload of a message that was handed out and is not acknowledged, read again.
+
+        Raises:
+            NotConnected: the broker does not answer, or has lost it.
+        """
+        try:
+            return (await self._broker.js.get_msg(self._stream, seq)).data or b""
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot read message {seq} of {self._stream}: {exc or type(exc).__name__}") from exc
 
     async def ack(self, seqs: list[int]) -> None:
         """Tells the broker that the work of these messages is done. A lost acknowledgement means that they come again.
@@ -77,7 +103,7 @@ class QueueReader(StreamReader):
             replay_policy=api.ReplayPolicy.INSTANT,
             filter_subject=self._subject,
             ack_wait=ACK_WAIT_SECONDS,
-            max_ack_pending=100_000,
+            max_ack_pending=self._most_held,
             max_deliver=-1,
             mem_storage=True,
         )

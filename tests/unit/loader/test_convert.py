@@ -93,6 +93,13 @@ CELLS: dict[tuple[Kind, Kind], list[tuple[Any, Any]]] = {
         (".5", 0.5),
         ("7", 7.0),
         ("1e400", NO),
+        ("1e-400", NO),
+        ("-0.000e-999", -0.0),
+        ("9007199254740992", 2.0**53),
+        ("9007199254740993", NO),
+        ("12345678901234567891", NO),
+        ("+00018446744073709551616", 2.0**64),
+        ("9" * 400, NO),
         ("nan", NO),
         ("inf", NO),
         ("1_000", NO),
@@ -160,9 +167,15 @@ def test_a_type_we_do_not_know_takes_everything_as_its_text(source: Kind) -> Non
     assert convert(values, source, Kind.OTHER)[1] is None
 
 
-def test_microseconds_of_a_timestamp_survive_as_text() -> None:
-    values = pa.array([T1.replace(microsecond=123_456)], type=ARROW[S])
-    assert convert(values, S, T)[0].to_pylist() == ["2026-09-01T12:34:56.123456Z"]
+def test_microseconds_of_a_timestamp_survive_as_text_and_change_no_neighbour() -> None:
+    early = datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    values = pa.array([T1.replace(microsecond=123_456), T1, early, early.replace(microsecond=1)], type=ARROW[S])
+    assert convert(values, S, T)[0].to_pylist() == [
+        "2026-09-01T12:34:56.123456Z",
+        "2026-09-01T12:34:56.789Z",
+        "1969-12-31T23:59:59.999Z",
+        "1969-12-31T23:59:59.000001Z",
+    ]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))

@@ -145,6 +145,25 @@ def test_variant_puts_each_kind_in_a_column_of_its_own() -> None:
     assert not again.fitted.patches
 
 
+def test_variant_puts_values_of_two_keys_that_share_a_column_in_one_sibling() -> None:
+    desk = Desk({"on_conflict": "variant"})
+    desk.load({"aB": 1})
+    loaded = desk.load({"aB": "x"}, {"a_b": "y"}, {"a_b": 2})
+    assert loaded.column("a_b__text") == ["x", "y", None]
+    assert loaded.column("a_b") == [None, None, 2]
+
+
+def test_a_number_with_a_scale_takes_numbers_and_other_values_do_not_cost_the_row() -> None:
+    desk = Desk({"column_types": {"total": "numeric(12,2)"}})
+    values = [1, 2.5, "3.75", "n/a", True, [1], "NaN", 1e21, 2**70, "2026-09-01T12:00:00Z", "1e3", ""]
+    loaded = desk.load(*({"total": value} for value in values))
+    fitting = {0: "1", 1: "2.5", 2: "3.75", 4: "1", 7: "1" + "0" * 21, 8: str(2**70), 10: "1e3"}
+    assert loaded.column("total") == [fitting.get(index) for index in range(len(values))]
+    assert [entry["total"] if entry else None for entry in loaded.unmapped()] == [
+        None if index in fitting else value for index, value in enumerate(values)
+    ]
+
+
 def test_a_variant_column_that_a_client_uses_itself_is_left_to_it() -> None:
     loaded = desk_with(Kind.BIGINT, on_conflict="variant").load({"v": "x", "v__text": "mine"})
     assert loaded.column("v__text") == ["mine"]

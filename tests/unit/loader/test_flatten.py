@@ -10,7 +10,7 @@ import pytest
 
 from loader.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
 from loader.contract import Kind
-from loader.runs import NOT_FINITE, NUL_REPLACED
+from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED
 from tests.unit.loader.shaping import Desk, Loaded, Row, frame_of, kinds_of
 
 
@@ -115,7 +115,7 @@ def test_deep_nesting_is_flattened_to_a_bound_and_kept_as_json_below(depth: int)
 
 
 def test_nesting_no_decoder_can_follow_is_a_dead_letter() -> None:
-    loaded = Desk().load(b'{"a":' * 5000 + b"1" + b"}" * 5000, {"n": 1})
+    loaded = Desk().load(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, {"n": 1})
     assert [dead.reason for dead in loaded.dead] == ["too_deep"]
     assert len(loaded.rows()) == 1
 
@@ -185,8 +185,9 @@ def test_escaped_backslashes_before_u0000_are_not_a_nul_character() -> None:
 
 
 def test_half_a_surrogate_does_not_stop_an_event() -> None:
-    rows, _ = flat(b'{"a":"x\\ud800y","b":1}')
-    assert rows == [{"a": "x?y", "b": 1}]
+    rows, loaded = flat(b'{"a":"x\\ud800y","b":1,"l":["\\ud83d\\ude42","\\ude42"]}')
+    assert rows == [{"a": "x\ufffdy", "b": 1, "l": '["🙂","\ufffd"]'}]
+    assert loaded.batch.notes[SURROGATE_REPLACED] == 2
 
 
 @pytest.mark.parametrize("key", ["__sql_type", "__sql_type_a", "__sql_types", "JITSU_TABLE_NAME"])

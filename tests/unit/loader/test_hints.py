@@ -28,6 +28,8 @@ from tests.unit.loader.shaping import Desk, kinds_of
         ("date", Kind.DATE),
         ("jsonb", Kind.JSON),
         ("geography(Point)", Kind.OTHER),
+        ("smallint", Kind.BIGINT),
+        ("real", Kind.DOUBLE),
         ("bigint(20)", Kind.OTHER),
         ("", Kind.OTHER),
     ],
@@ -128,5 +130,5 @@ def test_types_of_the_project_file_win_over_hints_and_values() -> None:
     assert schema is not None
     assert schema.columns["a"] == Column("a", Kind.DATE, "date")
     assert schema.columns["properties_total"] == Column("properties_total", Kind.OTHER, "numeric(12,2)")
-    assert loaded.column("properties_total") == ["1.5", "x"]
-    assert loaded.unmapped() == [None, {"a": "not a date"}]
+    assert loaded.column("properties_total") == ["1.5", None]
+    assert loaded.unmapped() == [None, {"a": "not a date", "properties_total": "x"}]

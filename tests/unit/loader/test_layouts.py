@@ -267,3 +267,13 @@ def test_tables_the_warehouse_takes_for_one_are_one() -> None:
     desk = Desk({"original_names": True, "table": "{{ event.where }}"}, capabilities(case="lower"))
     loaded = desk.load({"where": "Orders"}, {"where": "ORDERS"})
     assert [len(rows) for rows in loaded.tables.values()] == [2]
+
+
+def test_an_event_of_a_type_of_its_own_has_its_properties_and_traits_at_the_top() -> None:
+    loaded = Desk({"layout": "segment"}).load(
+        {"type": "Device Seen", "userId": "u", "properties": {"a": 1, "both": 1}, "traits": {"b": 2, "both": 2}}
+    )
+    (row,) = loaded.rows("device_seen")
+    assert (row["a"], row["b"], row["both"], row["user_id"]) == (1, 2, 1, "u")
+    assert "type" not in row
+    assert 2 in [value for name, value in row.items() if name.startswith("both_")]

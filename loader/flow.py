@@ -1,0 +1,269 @@
+"""One session of a connection: from its queue to its destination, until something fails or the service drains.
+
+    queue ──> hold until due ──> shape (a thread) ──> one chunk waits ──> deliver ──> acknowledge
+    RETRY ──> rows put aside, when they are due ──────┘
+
+Three tasks: `shape_all`, `retry_all` and `deliver_all`. What is opened around them, and what happens when one fails:
+`loader/connection.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from opentelemetry.trace import SpanKind
+
+from loader.aside import Aside, Failing, aside_lane
+from loader.batch import ShapedBatch
+from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
+from loader.contract import Capabilities, LoadPlan, Session
+from loader.deliver import Deliverer, Work
+from loader.plans import Plans
+from loader.retries import Retries
+from loader.shape import Shaper
+from shared import topology
+from shared.dead import DeadLetter, bury, now
+from shared.errors import NotConnected, Permanent
+from shared.frame import decode_frame
+from shared.headers import Place, read_place, trace_of
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+from shared.outcome import DeadReason
+from shared.project import Connection, Site
+from shared.service import ServiceContext
+from shared.threads import ThreadGate
+
+INLINE_EVENTS = 200
+"""Up to here shaping takes less time than a thread costs latency."""
+
+WAKE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Definition(NamedTuple):
+    """All that decides how a connection is loaded; another value means another start."""
+
+    connection: Connection
+    site: Site
+    destination: dict[str, Any]
+
+
+class Shaped(NamedTuple):
+    """The first `frames` frames of a chunk as a batch, and those among them that cannot be read, with the reason."""
+
+    batch: ShapedBatch
+    frames: int
+    unreadable: list[tuple[Held, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` hears whether it is."""
+
+    work: Work
+    reader: QueueReader
+    acks: list[int]
+    oldest_at: float
+    traces: list[dict[str, str]]
+    done: asyncio.Future[bool] | None = None
+
+
+class Flow:
+    """One session: from the queue to the destination."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        name: str,
+        definition: Definition,
+        session: Session,
+        capabilities: Capabilities,
+        failing: Failing,
+    ) -> None:
+        connection = definition.connection
+        self._context = context
+        self._name = name
+        self._site = connection.site
+        self._session = session
+        self._plans = Plans(context.broker, name)
+        self._transactional = capabilities.transactional
+        self._shaper = Shaper(name, connection, capabilities, connection.site)
+        self._aside_shaper = Shaper(name, connection, capabilities, connection.site)
+        self._bounds = _bounds(connection, definition.site, context.settings.deliver_max_frames)
+        self._marks: dict[tuple[str, str], int] = {}
+        self._aside: set[tuple[str, str, int]] = set()
+        self._through: dict[str, int] = {}
+        self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
+        publisher = context.broker.publisher
+        self._key = self._shaper.rules.namer.key
+        self._deliverer = Deliverer(name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing)
+
+    async def prepare(self, retries: Retries) -> None:
+        """Reads what is loaded already and what was put aside."""
+        for (table, lane), seq in (await self._session.marks()).items():
+            place = (self._key(table), lane)  # a table may be in the ledger under several spellings of its name
+            self._marks[place] = max(seq, self._marks.get(place, 0))
+        if not self._transactional:
+            await self._plans.read()
+            self._through = self._plans.loaded()
+        self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in await retries.read_all()}
+
+    async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
+        """Holds frames until they are due and shapes them, until the service drains."""
+        holding = Holding(self._bounds)
+        while not self._context.draining.is_set():
+            due = holding.due_in(time.time())
+            if due == 0:
+                await self._shape(holding.take(), reader, gate)
+                continue
+            message = await reader.next(WAKE_SECONDS if due is None else min(due, WAKE_SECONDS))
+            if message is not None:
+                await self._hold(holding, message, reader)
+                while not holding.full and (more := reader.take_buffered(1)):
+                    message = more[0]
+                    await self._hold(holding, message, reader)
+                self._context.telemetry.gauge("loader_waiting_frames", message.waiting + len(holding), connection=self._name)
+            self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(time.time()), connection=self._name)
+        await self._ready.put(None)
+
+    async def retry_all(self, retries: Retries) -> None:
+        """Tries what was put aside again when it is due, until the service drains."""
+        draining = self._context.draining.is_set
+
+        async def attempt(aside: Aside) -> bool:
+            payload = await retries.reader.payload(aside.seq)
+            try:
+                work = self._shape_aside(aside, payload)
+            except Permanent as exc:
+                await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
+                await retries.reader.ack([aside.seq])
+                return True
+            if draining():  # nobody takes from the queue any more
+                return False
+            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            await self._ready.put(Chunk(work, retries.reader, [aside.seq], aside.at_seconds, [], done))
+            return await done
+
+        await retries.run(attempt, draining)
+
+    async def deliver_all(self, loaded: Callable[[], None]) -> None:
+        """Delivers shaped chunks in order and acknowledges them."""
+        while (chunk := await self._ready.get()) is not None:
+            plan = chunk.work.plan
+            if not self._transactional:
+                await self._plans.write(plan, done=False)
+            with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
+                done = await self._deliverer.deliver(chunk.work)
+            if chunk.done is not None and not chunk.done.done():
+                chunk.done.set_result(done)
+            if not done:
+                continue
+            if chunk.work.aside:
+                self._marks |= {(self._key(table), plan.lane): plan.last for table in chunk.work.batch.tables}
+            if not self._transactional:
+                await self._plans.write(plan, done=True)
+            with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
+                await chunk.reader.ack(chunk.acks)
+            self._context.telemetry.record(
+                "loader_latency_seconds", max(0.0, time.time() - chunk.oldest_at), connection=self._name
+            )
+            self._context.telemetry.gauge("loader_last_load_seconds", time.time(), connection=self._name)
+            loaded()
+
+    async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
+        place = read_place(message.headers)
+        if place is None:
+            await self.bury_unreadable(topology.DELIVER, message.seq, message.payload, "the message names no lane and sequence")
+            await reader.ack([message.seq])
+            return
+        if place.seq <= self._through.get(place.lane, 0):
+            self._context.telemetry.count("loader_events_repeated_total", place.events, connection=self._name)
+            await reader.ack([message.seq])
+            return
+        self._through[place.lane] = place.seq
+        holding.add(Held(message, place))
+
+    async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
+        for chunk in chunks(frames, self._plans.unfinished()):
+            while chunk:
+                if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
+                    shaped = self._shape_chunk(chunk)
+                else:
+                    shaped = await gate.run(self._shape_chunk, chunk)
+                for held, why in shaped.unreadable:
+                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
+                part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
+                places = [held.place for held in part]
+                plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
+                acks = [held.message.seq for held in part]
+                traces = [trace for held in part if (trace := trace_of(held.message.headers))]
+                await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds, traces))
+
+    def _shape_chunk(self, chunk: list[Held]) -> Shaped:
+        """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
+        unreadable: list[tuple[Held, str]] = []
+        frames = 0
+        for held in chunk:
+            frames += 1
+            try:
+                self._shaper.add(decode_frame(held.message.payload), held.place.seq, partial(self._loaded, held.place))
+            except Permanent as exc:
+                unreadable.append((held, str(exc)))
+            if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
+                break
+        return Shaped(self._shaper.take(), frames, unreadable)
+
+    def _loaded(self, place: Place, table: str) -> int:
+        """Returns the last sequence of the place's lane that needs no loading into `table` any more."""
+        key = self._key(table)
+        mark = self._marks.get((key, place.lane), 0)
+        if (key, place.lane, place.seq) in self._aside or (key, aside_lane(place.lane, place.seq)) in self._marks:
+            return place.seq
+        return mark
+
+    def _shape_aside(self, aside: Aside, payload: bytes) -> Work:
+        place, lane, own = aside.place, aside.lane, self._key(aside.table)
+        frame = decode_frame(payload)
+
+        def loaded(table: str) -> int:
+            return self._marks.get((self._key(table), lane), 0)
+
+        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq)
+        batch = self._aside_shaper.take()
+        if not batch.tables and loaded(own) < place.seq:
+            # the connection's layout has changed meanwhile and the events have no row in that table: they go where they go now
+            self._aside_shaper.add(frame, place.seq, loaded)
+            batch = self._aside_shaper.take()
+        return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
+
+    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str) -> None:
+        """Makes a dead letter of a message, whole."""
+        letter = DeadLetter(
+            stage="loader",
+            site=self._site,
+            connection=self._name,
+            reason=DeadReason.FRAME_UNREADABLE,
+            detail=why,
+            body=payload,
+            at=now(),
+            origin=f"{stream}:{seq}",
+        )
+        await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
+        self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
+        log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
+
+
+def _bounds(connection: Connection, site: Site, queue_frames: int) -> Bounds:
+    frames = max(1, queue_frames // 2)
+    if connection.mode == "stream":
+        return Bounds(0.0, CHUNK_EVENTS, CHUNK_BYTES, frames)
+    period = connection.batch.period if site.batch_period is None else site.batch_period
+    return Bounds(float(period), connection.batch.max_rows, int(connection.batch.max_bytes), frames)

@@ -1,0 +1,87 @@
+"""Brings back what was put aside (`loader/aside.py`): table by table, the oldest first, one at a time until the table takes rows again.
+
+Of what waits only the places are kept in memory; a frame is read again from RETRY when its turn has come.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+
+from loader.aside import Aside, Failing, read_aside
+from shared import topology
+from shared.errors import NotConnected, Transient
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+
+FIRST_SECONDS = 10.0
+WAKE_SECONDS = 1.0
+
+Unreadable = Callable[[str, int, bytes, str], Awaitable[None]]
+"""Buries a message that is none of ours: its stream, its sequence there, its payload, and why."""
+
+
+class Retries:
+    """What waits for one connection.
+
+    Args:
+        reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
+        failing: which tables are to be left alone for now.
+        unreadable: called for messages that cannot be read, which are acknowledged then.
+    """
+
+    def __init__(self, reader: QueueReader, failing: Failing, unreadable: Unreadable) -> None:
+        self.reader = reader
+        self._failing = failing
+        self._unreadable = unreadable
+        self._waiting: defaultdict[str, deque[Aside]] = defaultdict(deque)
+
+    async def read_all(self) -> list[Aside]:
+        """Reads what was put aside before; returns it.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        found: list[Aside] = []
+        more = await self.reader.count() > 0
+        while more:
+            message = await self.reader.next(FIRST_SECONDS)
+            if message is None:
+                raise NotConnected("what was put aside cannot be read")
+            if (aside := await self._take(message)) is not None:
+                found.append(aside)
+            more = message.waiting > 0
+        return found
+
+    async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
+        """Tries what is due, and takes in what is put aside meanwhile, until `ended`.
+
+        Args:
+            attempt: loads rows; returns whether they need not wait any longer.
+            ended: asked between any two attempts.
+        """
+        while not ended():
+            for table in list(self._waiting):
+                waiting = self._waiting[table]
+                while waiting and self._failing.due(table) and not ended():
+                    if not await attempt(waiting[0]):
+                        if self._failing.due(table):  # another table failed: rows go elsewhere since the layout was changed
+                            self._failing.fails(table, Transient("its rows go to another table now, which fails"))
+                        break
+                    waiting.popleft()
+                if not waiting:
+                    del self._waiting[table]
+            message = await self.reader.next(WAKE_SECONDS)
+            while message is not None:
+                await self._take(message)
+                buffered = self.reader.take_buffered(1)
+                message = buffered[0] if buffered else None
+
+    async def _take(self, message: Message) -> Aside | None:
+        aside = read_aside(message)
+        if aside is None:
+            await self._unreadable(topology.RETRY, message.seq, message.payload, "the message names no table, lane and sequence")
+            await self.reader.ack([message.seq])
+            return None
+        self._waiting[aside.table].append(aside)
+        return aside

@@ -1,0 +1,110 @@
+"""A loader process between a broker and a Postgres: what its tests put in its queue and find in its tables."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from shared import topology
+from shared.dead import DeadLetter, decode_dead
+from shared.event import micros, parse_time
+from shared.frame import Head, RequestContext, encode_frame, pack
+from shared.headers import Place, write_place
+from shared.jetstream.broker import Broker
+from shared.jetstream.reader import StreamReader
+from tests.support.postgres import PostgresServer
+from tests.support.stack import Stack
+
+RECEIVED = parse_time("2026-03-01T12:00:00Z")
+LIVE = "live-test"
+
+
+def project(postgres: PostgresServer, schema: str, **connection: Any) -> dict[str, Any]:
+    return {
+        "sites": {"shop": {"keys": [{"id": "k"}]}},
+        "destinations": {"wh": {"type": "postgres", "dsn": postgres.dsn(), "schema": schema}},
+        "connections": {
+            "c": {
+                "site": "shop",
+                "destination": "wh",
+                "mode": "stream",
+                "layout": "single_table",
+                "deduplicate": False,
+                **connection,
+            }
+        },
+    }
+
+
+async def put(
+    broker: Broker,
+    seq: int,
+    events: list[dict[str, Any]],
+    *,
+    lane: str = LIVE,
+    msg_id: str | None = None,
+    received: str | None = None,
+) -> None:
+    received_at = parse_time(received) if received else RECEIVED
+    assert received_at is not None
+    request = RequestContext(received_at=micros(received_at), protocol="segment", key="k", kind="server")
+    heads = [Head(event["messageId"], event.get("type", "track"), event.get("event", "Bought")) for event in events]
+    payload = encode_frame(pack("shop", [request], heads, [msgspec.json.encode(event) for event in events]))
+    headers = write_place(Place(lane, seq, len(events)))
+    await broker.publisher.publish(topology.deliver_subject("c"), payload, msg_id=msg_id or f"{lane}.{seq}", headers=headers)
+
+
+def events(*ids: str, **properties: Any) -> list[dict[str, Any]]:
+    return [{"messageId": each, "type": "track", "event": "Bought", "userId": "u", "properties": properties} for each in ids]
+
+
+async def drained(broker: Broker, stream: str = topology.DELIVER) -> None:
+    """Waits until the queue is empty: every frame is acknowledged."""
+    async with asyncio.timeout(40):
+        while True:
+            if (await broker.js.stream_info(stream)).state.messages == 0:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def ids(postgres: PostgresServer, schema: str, table: str = "events", column: str = "message_id") -> list[Any]:
+    link = await asyncpg.connect(postgres.dsn())
+    try:
+        return [row[0] for row in await link.fetch(f'select "{column}" from "{schema}"."{table}" order by 1')]
+    finally:
+        await link.close()
+
+
+async def execute(postgres: PostgresServer, statement: str) -> None:
+    link = await asyncpg.connect(postgres.dsn())
+    try:
+        await link.execute(statement)
+    finally:
+        await link.close()
+
+
+async def dead(broker: Broker) -> list[DeadLetter]:
+    letters: list[DeadLetter] = []
+    async with StreamReader(broker, topology.DEAD) as reader:
+        while (message := await reader.next(0.5)) is not None:
+            letters.extend(decode_dead(message.payload))
+    return letters
+
+
+async def start(running: Stack, document: dict[str, Any]) -> None:
+    await running.apply(document)
+    running.start("loader")
+    running.wait_ready("loader")
+
+
+async def not_ready(running: Stack) -> str:
+    """Returns why the loader is not ready; empty if it is, or does not answer yet."""
+    with contextlib.suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{running.admin['loader']}/ready") as answer:
+            return "" if answer.status == 200 else await answer.text()
+    return ""

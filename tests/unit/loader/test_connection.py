@@ -1,0 +1,57 @@
+"""What keeps one connection's trouble from the others of its process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from loader import connection as module
+from loader.connection import ConnectionLoader
+from loader.flow import Definition
+from shared.errors import SetupError
+from shared.project import Connection, Site
+from shared.service import ServiceContext
+
+
+class Health:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def bad(self, part: str, why: str) -> None:
+        self.said.append(f"{part}: {why}")
+
+
+class Context:
+    """As much of a service as a connection that only fails needs."""
+
+    def __init__(self) -> None:
+        self.draining, self.health, self.telemetry = asyncio.Event(), Health(), self
+        self.counted: list[str] = []
+
+    def count(self, name: str, **labels: str) -> None:
+        self.counted.append(f"{name} {labels['result']}")
+
+
+async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001,))
+    context = Context()
+    errors: list[Exception] = [KeyError("oops"), SetupError("no disk"), RecursionError()]
+
+    class Loader(ConnectionLoader):
+        async def _session(self, epoch: int) -> None:
+            if errors:
+                raise errors.pop(0)
+            context.draining.set()
+
+    definition = Definition(Connection(site="shop", destination="wh"), Site(), {})
+    loader = Loader(cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0)
+    await loader._persist(1)
+    assert context.health.said == [
+        "connection c: unexpected KeyError: 'oops'",
+        "connection c: no disk",
+        "connection c: unexpected RecursionError: ",
+    ]
+    assert len(context.counted) == 3

@@ -1,0 +1,174 @@
+"""Which errors of a destination make a table's rows wait aside, and which make everything wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from loader.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
+from loader.contract import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
+from loader.deliver import Deliverer, Work
+from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
+from shared.frame import Frame
+from shared.headers import TABLE, Place
+from shared.jetstream.publisher import Publisher
+from shared.jetstream.reader import Message
+from shared.settings import ServiceSettings
+from shared.telemetry import Telemetry
+from tests.unit.loader.shaping import Desk, frame_of, patched
+
+PAGE, TRACK = {"type": "page"}, {"type": "track", "event": "Bought"}
+
+
+class Published:
+    """Takes what is published and keeps it."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes, str, dict[str, str]]] = []
+
+    async def publish(self, subject: str, payload: bytes, *, msg_id: str, headers: Mapping[str, str]) -> None:
+        self.messages.append((subject, payload, msg_id, dict(headers)))
+
+    @property
+    def tables(self) -> list[str]:
+        return [headers[TABLE] for *_, headers in self.messages]
+
+
+class Places:
+    """A destination whose tables fail as they are told to."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, TableSchema | None] = {}
+        self.broken: dict[str, PenstockError] = {}
+        self.rows: dict[str, int] = {}
+        self.tried: list[str] = []
+
+    async def describe(self, table: str) -> TableSchema | None:
+        return self.live.get(table)
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        self.live[patch.table] = after = patched(self.live.get(patch.table), patch)
+        return after
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        await self.probe(loads)
+        for load in loads:
+            self.rows[load.table] = self.rows.get(load.table, 0) + load.rows.num_rows
+        return LoadReport({load.table: load.rows.num_rows for load in loads})
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        for load in loads:
+            self.tried.append(load.table)
+            if load.table in self.broken:
+                raise self.broken[load.table]
+
+
+class Bench:
+    """A deliverer between a destination and RETRY, neither of them real."""
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        self.desk = Desk(options or {"layout": "segment"})
+        self.telemetry = Telemetry("loader", ServiceSettings())
+        self.places, self.published, self.now = Places(), Published(), 0.0
+        self.failing = Failing(lambda: self.now)
+        publisher = cast("Publisher", self.published)
+        self.deliverer = Deliverer(
+            "shop-wh",
+            "shop",
+            self.desk.shaper.rules,
+            cast("Any", self.places),
+            publisher,
+            self.telemetry,
+            self.failing,
+        )
+
+    async def deliver(self, *events: dict[str, Any], aside: bool = False) -> bool:
+        batch = self.desk.shape(*events)
+        return await self.deliverer.deliver(Work(LoadPlan("shop-wh", "live", self.desk.seq, self.desk.seq), batch, aside))
+
+
+@pytest.mark.parametrize("error", [Permanent("no"), TableSetupError("no"), TableBusy("no")])
+async def test_a_table_that_fails_first_of_all_lets_the_others_pass(error: PenstockError) -> None:
+    bench = Bench()
+    bench.places.broken["pages"] = error
+    assert await bench.deliver(PAGE)
+    assert bench.published.tables == ["pages"]
+    assert await bench.deliver(TRACK, PAGE)
+    assert bench.published.tables == ["pages", "pages"]
+    assert bench.places.rows == {"tracks": 1, "bought": 1}
+
+
+@pytest.mark.parametrize("error", [SetupError("disk full"), NotConnected("gone"), Transient("odd")])
+async def test_a_destination_that_fails_keeps_its_events_in_the_queue(error: PenstockError) -> None:
+    bench = Bench()
+    assert await bench.deliver(PAGE)
+    bench.places.broken = dict.fromkeys(["pages", "tracks", "bought"], error)
+    for events in ([PAGE], [TRACK], [PAGE, TRACK]):
+        with pytest.raises(type(error)):
+            await bench.deliver(*events)
+    assert bench.published.messages == []
+
+
+async def test_a_failing_table_is_tried_by_the_rows_that_wait_only_and_later_each_time() -> None:
+    bench = Bench()
+    bench.places.broken["pages"] = Permanent("no")
+    await bench.deliver(PAGE)
+    waits = []
+    for _ in range(8):
+        tries = len(bench.places.tried)
+        await bench.deliver(PAGE)
+        assert len(bench.places.tried) == tries, "newer rows join those that wait, untried"
+        began = bench.now
+        while not bench.failing.due("pages"):
+            bench.now += 1
+        waits.append(bench.now - began)
+        assert not await bench.deliver(PAGE, aside=True)
+    assert waits == [*DELAYS_SECONDS, 3600, 3600]
+    assert len(bench.published.messages) == 9, "rows that are aside are not put aside again"
+    bench.places.broken.clear()
+    bench.now += 3600
+    assert await bench.deliver(PAGE, aside=True)
+    assert await bench.deliver(PAGE)
+    assert bench.places.rows == {"pages": 2}
+
+
+async def test_a_table_name_of_any_characters_comes_back_as_it_was() -> None:
+    published = Published()
+    table = " Käufe\r\nNats-Rollup: all; 100% "
+    frame: Frame = frame_of([PAGE])
+    await put_aside(cast("Publisher", published), "shop-wh", table, Place("live", 7, 1), frame)
+    ((subject, payload, msg_id, headers),) = published.messages
+    assert all(value.isascii() and value.isprintable() and value == value.strip() for value in (msg_id, *headers.values()))
+    aside = read_aside(Message(subject, payload, headers, 3, 0.0, 0))
+    assert aside is not None
+    assert (aside.table, aside.place, aside.lane) == (table, Place("live", 7, 1), "aside.7.live")
+
+
+async def test_what_shaping_left_out_or_changed_is_counted_once_however_often_the_load_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[tuple[str, int, str]] = []
+    bench = Bench({"layout": "segment", "table": "{{ event.properties.table }}"})
+
+    def count(name: str, amount: int = 1, **labels: str) -> None:
+        if "reason" in labels:
+            counted.append((name, amount, labels["reason"]))
+
+    monkeypatch.setattr(bench.telemetry, "count", count)
+    batch = bench.desk.shape(
+        {"properties": {"table": "t", "x": "a\0b"}}, b'{"properties": {"table": "t", "y": NaN}}', {"properties": {"table": ""}}
+    )
+    bench.places.broken["t"] = SetupError("disk full")
+    for _ in range(3):
+        with pytest.raises(SetupError):
+            await bench.deliverer.deliver(Work(LoadPlan("shop-wh", "live", 1, 1), batch))
+    assert counted == []
+    bench.places.broken.clear()
+    assert await bench.deliverer.deliver(Work(LoadPlan("shop-wh", "live", 1, 1), batch))
+    assert sorted(counted) == [
+        ("loader_events_dropped_total", 1, "table_template_empty"),
+        ("loader_values_changed_total", 1, "nul_characters_replaced"),
+        ("loader_values_changed_total", 1, "numbers_not_finite"),
+    ]
