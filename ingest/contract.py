@@ -87,6 +87,8 @@ class Admission:
     kind: Literal["browser", "server"]
     limits: SiteLimits
     require_id: bool = True
+    bucket: str = ""
+    """What the key's events a second are counted under; never shown."""
 
 
 @dataclass(frozen=True, slots=True)

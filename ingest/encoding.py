@@ -13,6 +13,9 @@ import zstandard
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LAYERS = 2
+MAX_MEMBERS = 64
+"""Streams end to end in one gzip body. What follows each is copied, so that a body of empty ones would cost minutes."""
+
 MAX_ZSTD_WINDOW = 8 * 1024 * 1024
 """What RFC 9659 demands of zstd over HTTP."""
 
@@ -73,6 +76,8 @@ def _inflate(body: bytes, max_bytes: int, window: int) -> bytes:
     parts: list[bytes] = []
     room = max_bytes
     while body:
+        if len(parts) == MAX_MEMBERS:
+            raise zlib.error(f"more than {MAX_MEMBERS} streams end to end")
         decoder = zlib.decompressobj(window)
         part = decoder.decompress(body, room + 1)
         if len(part) > room:

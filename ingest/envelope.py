@@ -6,14 +6,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from ingest.mend import Fault, json_type, mend, read_leniently
+from ingest.mend import Fault, json_type, mend_object, read_leniently
 from ingest.split import split_batch
 from shared.outcome import DeadReason
 from shared.project import SiteLimits
 
 LONGEST_TEXT = 64
 
+MERGED_REQUESTS = 4
+"""How many times the limit of a request its events may be after `context` and `integrations` are merged under each."""
+
 _encode = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Opened(NamedTuple):
@@ -42,19 +46,47 @@ def open_leniently(body: bytes) -> Opened | Fault:
     return Opened(whole[1], None)
 
 
-def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits) -> bytes | None:
-    """Returns the objects that are merged under every event, as one JSON object; what is no acceptable object is left out."""
+def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits, events: int) -> bytes | Fault | None:
+    """Returns the objects that are merged under each of the `events`, as one JSON object; what is no object is left out.
+
+    They count as if every event carried them: else a request of a few hundred kilobytes becomes gigabytes in a warehouse.
+    """
     members: dict[str, msgspec.Raw] = {}
     for name, raw in (("context", context), ("integrations", integrations)):
         text = bytes(raw).strip()
-        if not text.startswith(b"{") or text == b"{}" or len(text) > limits.event_bytes:
+        if not text.startswith(b"{") or text == b"{}":
             continue
-        mended = mend(text, limits)
-        if not isinstance(mended, Fault):
-            members[name] = msgspec.Raw(mended.body)
-    return _encode(members) if members else None
+        mended = mend_object(text, limits) if len(text) <= limits.event_bytes else Fault(DeadReason.TOO_LARGE, "")
+        if isinstance(mended, Fault):
+            return Fault(
+                mended.reason, f"`{name}` of {len(text)} bytes cannot be merged into events: {mended.detail or _limit(limits)}"
+            )
+        members[name] = msgspec.Raw(mended.body)
+    if not members:
+        return None
+    defaults = _encode(members)
+    if len(defaults) > limits.event_bytes:
+        return Fault(DeadReason.TOO_LARGE, f"`context` and `integrations` have {len(defaults)} bytes: {_limit(limits)}")
+    largest = MERGED_REQUESTS * limits.request_bytes
+    if len(defaults) * events > largest:
+        merged = f"`context` and `integrations` of {len(defaults)} bytes under each of {events} events are {len(defaults) * events} bytes"
+        return Fault(DeadReason.TOO_LARGE, f"{merged}, the limit is {largest}; send fewer events at once")
+    return defaults
 
 
-def short_text(value: object) -> str | None:
-    """Returns a `sentAt` as sent, if it can be a time at all."""
-    return value if isinstance(value, str) and len(value) <= LONGEST_TEXT else None
+def _limit(limits: SiteLimits) -> str:
+    return f"the limit of an event is {limits.event_bytes} bytes"
+
+
+def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
+    """Returns a member that is a text of at most `longest` bytes, such as a `sentAt`; None where it is anything else.
+
+    Read only now, because what else may stand there is the client's choice, and building it could take all memory.
+    """
+    text = bytes(raw)
+    if not text.startswith(b'"') or len(text) > longest:
+        return None
+    try:
+        return _decode_text(text)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None

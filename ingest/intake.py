@@ -21,10 +21,10 @@ from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.keys import KeyIndex
 from ingest.origins import Origins
 from ingest.outlet import Outlet
-from ingest.packer import Packer
+from ingest.packer import Overloaded, Packer
 from ingest.rate import RateLimiter
 from shared.dead import DeadLetter, bury, now
-from shared.event import micros, parse_time
+from shared.event import micros, read_time
 from shared.frame import RequestContext
 from shared.outcome import DropReason
 from shared.project import Project, Site
@@ -86,7 +86,10 @@ class Intake:
         self.trusted = trusted
         self._keep_headers = [name.lower() for name in keep_headers]
         self._largest_event = largest_event
+        # a dead letter carries the context of its request as well
+        self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = RateLimiter(share)
+        self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
         self._life = f"{instance}-{time.time_ns():x}"
@@ -135,13 +138,17 @@ class Intake:
             dropped = len(parsed.heads) + len(parsed.rejects)
             self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
-        future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+        rejected_bytes = self._reserve(parsed) if parsed.rejects else 0
         try:
-            if parsed.rejects:
-                await self._bury(parsed, context)
+            future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+            try:
+                if parsed.rejects:
+                    await self._bury(parsed, context)
+            finally:
+                # also when the dead letters fail: a failed future nobody asks is a warning
+                await future
         finally:
-            # also when the dead letters fail: a failed future nobody asks is a warning
-            await future
+            self._rejected_bytes -= rejected_bytes
         count = self.telemetry.count
         if parsed.heads:
             count("ingest_events_accepted_total", len(parsed.heads), site=site, protocol=protocol)
@@ -150,6 +157,15 @@ class Intake:
         if parsed.repaired:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
         return Accepted(len(parsed.heads), parsed.rejects)
+
+    def _reserve(self, parsed: Parsed) -> int:
+        """Counts rejects that wait for the broker, within the bound that holds for events."""
+        size = sum(len(reject.body) for reject in parsed.rejects)
+        limit = self._packer.settings.max_held_bytes
+        if self._rejected_bytes and self._rejected_bytes + size > limit:
+            raise Overloaded(f"{self._rejected_bytes} bytes of rejected events wait for the broker, the limit is {limit}")
+        self._rejected_bytes += size
+        return size
 
     def _check_sender(self, parsed: Parsed, sender: Sender) -> Refusal | None:
         admission = parsed.admission
@@ -162,7 +178,7 @@ class Intake:
         rate = admission.limits.rate
         if rate:
             events = len(parsed.heads) + len(parsed.rejects)
-            wait = self._rates.take(f"{admission.site}/{admission.key}", events, rate, time.monotonic())
+            wait = self._rates.take(admission.bucket, events, rate, time.monotonic())
             if wait:
                 message = f"more than {rate} events a second with this key; try again in {wait} s"
                 return Refusal(429, "rate_limited", message, retry_after=wait, site=admission.site)
@@ -178,7 +194,7 @@ class Intake:
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
             address = client_address(sender.peer(), headers, self.trusted)
-            user_agent = headers.get("user-agent")
+            user_agent = _text(headers.get("user-agent"))
             if user_agent:
                 agent, bot = self._read_agent(user_agent)
             if address:
@@ -187,7 +203,7 @@ class Intake:
                 ip = treat_address(address, desk.site.ip)
                 if bot and desk.site.bots != "keep":
                     return None
-        kept = {name: value for name in self._keep_headers if (value := headers.get(name))} if self._keep_headers else None
+        kept = {name: value for name in self._keep_headers if (value := _text(headers.get(name)))} if self._keep_headers else None
         return RequestContext(
             received_at,
             protocol,
@@ -205,7 +221,7 @@ class Intake:
         )
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
-        sent_at = parse_time(parsed.sent_at)
+        sent_at = read_time(parsed.sent_at)
         skew = None if sent_at is None else received_at - micros(sent_at)
         if skew is None or abs(skew) > MAX_SKEW_MICROSECONDS:
             self.telemetry.count("ingest_skew_ignored_total", site=parsed.admission.site)
@@ -223,7 +239,7 @@ class Intake:
                 site=site,
                 reason=reject.reason,
                 detail=reject.detail,
-                body=reject.body[:CUT_BODY_BYTES],
+                body=reject.body[: self._cut_bytes],
                 at=at,
                 origin=f"{origin}:{reject.position}",
                 request=context,
@@ -231,6 +247,13 @@ class Intake:
             for reject in parsed.rejects
         ]
         await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}")
+
+
+def _text(header: str | None) -> str | None:
+    """Returns a header as text that can be stored: bytes that are no UTF-8 come as lone surrogates, and become U+FFFD."""
+    if header is None or header.isascii():
+        return header
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _identity(parsed: Parsed) -> str | None:

@@ -1,8 +1,8 @@
 """The format of the spool's files: records that tell whether they were written whole. Pure.
 
 A record is a magic word, the length and the CRC-32 of its content, and the content: MessagePack of (subject, msg_id, events,
-payload). A file is records end to end. A crash while appending leaves a torn last record, which nobody was told of; anything
-else that does not check out is damage, and reading goes on at the next record that does.
+payload). A file is records end to end. A crash while appending leaves a last record that is cut off, which nobody was told of;
+anything else that does not check out is damage, at the end too, and reading goes on at the next record that does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a file holds. `damaged` bytes were no readable record although records follow; a torn tail is not counted."""
+    """What a file holds. `damaged` bytes were no readable record; a record that is cut off by the end is not counted."""
 
     records: list[Record]
     damaged: int
@@ -56,10 +56,20 @@ def read_records(data: bytes) -> Contents:
             continue
         following = _next_whole(data, position + 1)
         if following is None:
+            if not _is_cut_off(data, position):
+                damaged += len(data) - position
             break
         damaged += following - position
         position = following
     return Contents(records, damaged)
+
+
+def _is_cut_off(data: bytes, position: int) -> bool:
+    rest = len(data) - position
+    if rest < HEADER_BYTES:
+        return data[position : position + len(MAGIC)] == MAGIC[:rest]
+    magic, length, _ = _HEADER.unpack_from(data, position)
+    return bool(magic == MAGIC and length > rest - HEADER_BYTES)
 
 
 def _next_whole(data: bytes, start: int) -> int | None:

@@ -114,6 +114,10 @@ def judge(
                 parsed.rejects.append(Reject(index, mended.reason, mended.detail, body))
                 continue
             body = mended.body
+            if len(body) > event_bytes and len(body) > size:  # a control character becomes six
+                detail = f"the event has {len(body)} bytes once mended, the limit is {event_bytes}"
+                parsed.rejects.append(Reject(index, DeadReason.TOO_LARGE, detail, bytes(raw)))
+                continue
             parsed.repaired += mended.repaired
             parsed.stripped += mended.stripped
             item = _decode_item(body)
@@ -129,7 +133,7 @@ def judge(
         if fault is None and size > MAX_ID_CHARACTERS:
             fault = _judge_lengths(item)
         if fault is not None:
-            parsed.rejects.append(Reject(index, fault.reason, fault.detail, body))
+            parsed.rejects.append(Reject(index, fault.reason, fault.detail, bytes(raw)))
             continue
         add_head(Head(item.message_id or new_id(), kind or "", item.event, item.user_id or None, item.anonymous_id or None))
         add_body(body)

@@ -60,6 +60,7 @@ class KeyIndex:
         """
         chosen: _Entry | None = None
         refusal: Refusal | None = None
+        stranger: Refusal | None = None
         disagree = False
         for credential in sorted(credentials, key=_strength) if len(credentials) > 1 else credentials:
             if credential.carrier == "host":
@@ -70,8 +71,10 @@ class KeyIndex:
             if chosen is None and refusal is None:
                 if isinstance(found, _Entry):
                     chosen = found
-                elif credential.carrier != "bearer" or len(credentials) == 1:
+                elif credential.carrier != "bearer":
                     refusal = found
+                else:
+                    stranger = found
             elif (
                 chosen is not None
                 and found is not chosen
@@ -81,7 +84,7 @@ class KeyIndex:
         if refusal is not None:
             return refusal
         if chosen is None:
-            return _NO_KEY
+            return stranger or _NO_KEY
         if not chosen.site.enabled:
             return Refusal(401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name)
         return chosen.admission, disagree
@@ -121,6 +124,7 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         kind=key.kind if key is not None else "browser",
         limits=limits,
         require_id=site.require_id,
+        bucket=f"{name}/{key.id if key is not None else ''}",
     )
     return _Entry(name, site, key, digest, admission)
 

@@ -71,6 +71,8 @@ class _Filling:
     bodies: list[bytes] = field(default_factory=list)
     tickets: list[_Ticket] = field(default_factory=list)
     size: int = 0
+    context_bytes: int = 0
+    """What its requests hold beside their events: bounded as the bodies are."""
     since: float = 0.0
     """When its first event came, in the loop's time."""
 
@@ -103,7 +105,7 @@ class Packer:
             future.set_result(None)
             return future
         size = sum(map(len, bodies)) + HEAD_BYTES * len(heads)
-        if self.held_bytes and self.held_bytes + size > self.settings.max_held_bytes:
+        if self.held_bytes and self.held_bytes + size + request.client_bytes > self.settings.max_held_bytes:
             raise Overloaded(
                 f"{self.held_bytes} bytes of events wait for the broker, the limit is {self.settings.max_held_bytes}"
             )
@@ -162,7 +164,7 @@ class Packer:
         lane.sent()
 
     def _settle(self, filling: _Filling, failure: Exception | None) -> None:
-        self.held_bytes -= filling.size
+        self.held_bytes -= filling.size + filling.context_bytes
         if self.held_bytes <= 0:
             self._idle.set()
         for ticket in filling.tickets:
@@ -193,6 +195,10 @@ class _Lane:
     def add(self, ticket: _Ticket, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], size: int) -> None:
         """Appends events to the open frame, and to further ones when it is full."""
         position, count = 0, len(heads)
+        context_bytes = request.client_bytes
+        if self._filling.heads and self._filling.context_bytes + context_bytes > self._settings.max_bytes:
+            self._full.append(self._filling)
+            self._filling = _Filling()
         while position < count:
             filling = self._filling
             if not filling.heads:
@@ -203,6 +209,8 @@ class _Lane:
                 end, taken = self._what_fits(bodies, position)
             if end > position:
                 _put(filling, ticket, request, heads[position:end], bodies[position:end], taken)
+                filling.context_bytes += context_bytes
+                self._packer.held_bytes += context_bytes
                 position = end
             if position < count or len(filling.heads) >= self._settings.max_events:
                 self._full.append(filling)

@@ -8,7 +8,7 @@ BURST_SECONDS = 2.0
 
 
 class RateLimiter:
-    """One bucket per key; full buckets are forgotten."""
+    """One bucket per key."""
 
     def __init__(self, share: float = 1.0) -> None:
         """`share` is this process's part of the limit, where several share a port."""

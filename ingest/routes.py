@@ -12,6 +12,8 @@ from ingest.contract import HttpProtocol
 
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
+_ADDRESS = re.compile(r"\Ahttps?://[^/]*/?")
+_SLASHES = re.compile(r"//+")
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -47,12 +49,12 @@ class Routes:
                     self._fixed[route.method, route.path] = Match(protocol, route.path)
 
     def find(self, method: str, path: str) -> Match | None:
-        """Returns the match of a raw path without its query; one trailing slash is tolerated."""
+        """Returns the match of a raw path without its query; a whole address and slashes too many are tolerated."""
         match = self._fixed.get((method, path))
         if match is not None:
             return match
         path = unquote(path) if "%" in path and path.count("/") < 3 else path
-        path = path.rstrip("/") or "/"
+        path = _SLASHES.sub("/", _ADDRESS.sub("/", path)).rstrip("/") or "/"
         match = self._fixed.get((method, path))
         if match is not None:
             return match

@@ -11,6 +11,7 @@ requests under way get their answers, idle connections close, then the packer se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -21,10 +22,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler
 
 from ingest.address import forwarded_scheme
 from ingest.answer import Answer
+from ingest.connections import Connections
 from ingest.contract import NO_HEADERS, HttpRequest, Refusal, Reply
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
@@ -34,9 +35,12 @@ from ingest.sockets import Sockets
 from shared.errors import Permanent, Transient
 from shared.tasks import timeout
 
-MAX_QUERY_FIELDS = 500
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
+
+FAREWELL_SECONDS = 0.3
+"""How long connections stay open when draining: clients that send all the time learn from an answer that theirs will close, instead
+of losing the request that crosses with the end."""
 
 TIMED_REQUESTS = 64
 """One request in so many is timed: a histogram costs more than the rest of the counting together."""
@@ -44,12 +48,6 @@ TIMED_REQUESTS = 64
 RETRY_AFTER_SECONDS = 2
 
 _ENCODE = msgspec.json.Encoder().encode
-_TIMEOUT_BODY = b'{"code":"read_timeout","message":"no complete request came in time"}'
-_TIMEOUT_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
-)
-
 log = logging.getLogger(__name__)
 
 
@@ -72,12 +70,13 @@ class EdgeServer:
         self._sockets = sockets
         self._read_timeout_seconds = read_timeout_seconds
         self._max_requests = max_requests
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._active = 0
         self.body_bytes = 0
         self._handled = 0
         self._draining = False
-        self.connections = _Connections(
+        self._quiet = asyncio.Event()
+        self.connections = Connections(
             self.handle,
             read_timeout_seconds,
             access_log=None,
@@ -91,10 +90,18 @@ class EdgeServer:
     async def drain(self, timeout_seconds: float) -> None:
         """Waits for requests under way; closes every connection. The listener must be closed before."""
         self._draining = True
-        for sockets in self._sockets.values():
-            await sockets.drain()
+        ends_at = time.monotonic() + timeout_seconds
+        with contextlib.suppress(TimeoutError):  # a client that reads no acknowledgement keeps its connection for ever
+            async with timeout(timeout_seconds):
+                for sockets in self._sockets.values():
+                    await sockets.drain()
+                if self.connections.connections:
+                    await asyncio.sleep(min(FAREWELL_SECONDS, timeout_seconds / 4))
+                    if not self._active:
+                        self._quiet.set()
+                    await self._quiet.wait()
         self.connections.pre_shutdown()
-        await self.connections.shutdown(timeout_seconds)
+        await self.connections.shutdown(max(0.1, ends_at - time.monotonic()))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request. Raises nothing but cancellation."""
@@ -104,11 +111,11 @@ class EdgeServer:
         if method == "OPTIONS":
             return self._preflight(request)
         sockets = self._sockets.get(path)
-        if sockets is not None and headers.get("upgrade", "").lower() == "websocket":
+        if sockets is not None and method == "GET" and headers.get("upgrade", "").lower() == "websocket":
             return await self._upgrade(request, path, query, sockets)
         match = self._routes.find(method, path)
         if match is None:
-            return self._respond(request, _as_reply(self._unknown(method, path, sockets is not None)), "none", None)
+            return self._respond(request, self._unknown(method, path, sockets is not None), "none", None)
         if self._active >= self._max_requests:
             refusal = Refusal(503, "overloaded", "too many requests at once; try again", retry_after=RETRY_AFTER_SECONDS)
             return self._respond(request, _as_reply(refusal), match.protocol.NAME, None)
@@ -124,6 +131,8 @@ class EdgeServer:
             reply, site = _as_reply(Refusal(500, "internal", "the request failed; its events were not accepted")), None
         finally:
             self._active -= 1
+            if self._draining and not self._active:
+                self._quiet.set()
         if started is not None:
             self._intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)
         return self._respond(request, reply, match.protocol.NAME, site)
@@ -156,6 +165,9 @@ class EdgeServer:
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
         headers = request.headers
+        if self._draining:
+            refusal = Refusal(503, "unavailable", "the server restarts; connect again", retry_after=RETRY_AFTER_SECONDS)
+            return self._respond(request, _as_reply(refusal), "none", None)
         asked = HttpRequest("GET", path, NO_PARAMS, _parse_query(query), headers, b"", _host_name(headers.get("host", "")), "")
         try:
             return await sockets.serve(request, asked, Sender(partial(_peer, request), headers))
@@ -170,6 +182,9 @@ class EdgeServer:
         if isinstance(parsed, Refusal):
             return self._refuse(asked, match, parsed)
         site = parsed.admission.site
+        limit = int(parsed.admission.limits.request_bytes)
+        if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
+            return self._refuse(asked, match, _too_large(f"the body has {len(asked.body)} bytes", limit, site))
         try:
             result = await self._intake.accept(parsed, Sender(partial(_peer, request), asked.headers), protocol.NAME)
         except Transient as exc:
@@ -207,23 +222,27 @@ class EdgeServer:
         length = request.content_length
         if length is not None and length > limit:
             return _too_large(f"the body has {length} bytes", limit)
-        if self.body_bytes and self.body_bytes + (length or 0) > self._max_body_bytes:
-            return Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
-        held.grow_to(length or 0)
+        # what is declared is not counted before it comes: else a few clients that send nothing could keep all others out
+        if self.body_bytes and self.body_bytes + (length or 0) > self.max_body_bytes:
+            return _TOO_MANY_BYTES
         content = request.content
         if content.is_eof():
             body = content.read_nowait()
+            held.grow_to(len(body))
         else:
             if request.headers.get("expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
                 async with timeout(self._read_timeout_seconds):
-                    body = await _read_stream(content, limit, held)
+                    read = await _read_stream(content, limit, held)
             except TimeoutError:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
             except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as exc:
                 return Refusal(400, "broken_body", f"the body could not be read: {exc}")
+            if read is None:
+                return _TOO_MANY_BYTES
+            body = read
         if len(body) > limit:
             return _too_large("the body is larger", limit)
         encoding = request.headers.get("content-encoding")
@@ -231,8 +250,7 @@ class EdgeServer:
             return body
         try:
             decoded = decode_body(body, encoding, limit)
-            held.grow_to(len(decoded))
-            return decoded
+            return decoded if held.grow_to(len(decoded)) else _TOO_MANY_BYTES
         except TooLarge:
             return _too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
         except BadEncoding as exc:
@@ -254,63 +272,22 @@ class EdgeServer:
         headers["Allow"] = "GET, POST, OPTIONS"
         return web.Response(status=204, headers=headers)
 
-    def _unknown(self, method: str, path: str, is_upgrade: bool) -> Refusal:
+    def _unknown(self, method: str, path: str, is_upgrade: bool) -> Reply:
         if is_upgrade:
-            return Refusal(426, "upgrade_required", f"{path} speaks WebSocket only")
+            return _as_reply(Refusal(426, "upgrade_required", f"{path} speaks WebSocket only"))
         known = self._routes.methods(path)
         if known:
-            return Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}")
-        return Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}")
+            reply = _as_reply(Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}"))
+            return reply._replace(headers={"Allow": ", ".join([*known, "OPTIONS"])})
+        return _as_reply(Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}"))
 
     def _base_url(self, request: web.BaseRequest, authority: str) -> str:
         scheme = forwarded_scheme(_peer(request), request.headers, self._intake.trusted) or request.scheme
         return f"{scheme}://{authority}"
 
 
-class _Connections(web.Server):
-    """Makes connections that do not wait for ever for their first request, and answer broken HTTP in JSON."""
-
-    def __init__(self, handler: Any, read_timeout_seconds: float, **options: Any) -> None:
-        super().__init__(handler, handler_cancellation=False, **options)
-        self._options = options
-        self._read_timeout_seconds = read_timeout_seconds
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, self._read_timeout_seconds, loop=self._loop, **self._options)
-
-
-class _Connection(RequestHandler):
-    __slots__ = ("_read_timeout_seconds",)
-
-    def __init__(self, manager: web.Server, read_timeout_seconds: float, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._read_timeout_seconds = read_timeout_seconds
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        # between requests the keep-alive timer of aiohttp does this; before the first nobody does
-        self._loop.call_later(self._read_timeout_seconds, self._end_silence)
-
-    def handle_error(
-        self, _: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if status >= 500 and not isinstance(exc, ConnectionError):  # else the client is gone, which is no error of ours
-            self.log_exception("error handling request", exc_info=exc)
-        code = "bad_request" if status < 500 else "internal"
-        text = (message or "the request could not be handled").replace("\n", " ")
-        response = web.Response(
-            status=status, body=_ENCODE({"code": code, "message": text[:500]}), content_type="application/json"
-        )
-        response.force_close()
-        return response
-
-    def _end_silence(self) -> None:
-        if self._request_count == 0 and self.transport is not None:
-            self.transport.write(_TIMEOUT_ANSWER)
-            self.force_close()
-
-
 _NO_QUERY: Mapping[str, str] = {}
+_TOO_MANY_BYTES = Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
 
 
 class _Held:
@@ -322,30 +299,32 @@ class _Held:
         self._server = server
         self.bytes = 0
 
-    def grow_to(self, size: int) -> None:
+    def grow_to(self, size: int) -> bool:
+        """Counts them; False where all requests together hold too much, unless there is only this one."""
+        server = self._server
         if size > self.bytes:
-            self._server.body_bytes += size - self.bytes
+            server.body_bytes += size - self.bytes
             self.bytes = size
+        return server.body_bytes <= server.max_body_bytes or server.body_bytes == self.bytes
 
 
-async def _read_stream(content: Any, limit: int, held: _Held) -> bytes:
+async def _read_stream(content: Any, limit: int, held: _Held) -> bytes | None:
+    """Returns the body, a little more than `limit` of a larger one, or None where all requests together hold too much."""
     parts: list[bytes] = []
     size = 0
     while not content.at_eof():
         part = await content.readany()
         size += len(part)
         parts.append(part)
-        held.grow_to(size)
+        if not held.grow_to(size):
+            return None
         if size > limit:
             break
     return b"".join(parts)
 
 
 def _parse_query(query: str) -> Mapping[str, str]:
-    try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError:
-        return _NO_QUERY
+    return dict(parse_qsl(query, keep_blank_values=True))  # the line's limit of 16 KiB bounds it
 
 
 def _host_name(authority: str) -> str:
@@ -359,8 +338,8 @@ def _peer(request: web.BaseRequest) -> str | None:
     return peer[0] if isinstance(peer, (tuple, list)) else None
 
 
-def _too_large(what: str, limit: int) -> Refusal:
-    return Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
+def _too_large(what: str, limit: int, site: str | None = None) -> Refusal:
+    return Refusal(413, "request_too_large", f"{what}, the limit is {limit}", site=site)
 
 
 def _as_reply(refusal: Refusal) -> Reply:

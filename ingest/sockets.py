@@ -103,26 +103,40 @@ class _Session:
         self._draining = False
         self._settled = asyncio.Event()
         self._settled.set()
+        self._reading: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
 
     async def run(self, key_seconds: float) -> None:
-        await self._send(self._protocol.write_hello(False, self._credit))
-        async with task_group() as group:
-            while True:
-                stranger = isinstance(self._intake.keys.admit(self._known), Refusal)
-                try:
-                    message = await self._socket.receive(key_seconds if stranger else None)
-                except TimeoutError:
-                    await self._tell(False, SocketProblem("missing_key", "no key came in time", fatal=True))
-                    break
-                if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    break
-                if not await self._take(message.data, group):
-                    break
+        try:
+            await self._send(self._protocol.write_hello(False, self._credit))
+            async with task_group() as group:
+                self._reading = group.create_task(self._read(key_seconds, group))
+            if self._draining:
+                # only here, when nobody reads: closed under a reader, aiohttp does not wait for the client's own end, and the
+                # connection is reset with the acknowledgements the client has not read yet
+                await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server restarts; connect again")
+        finally:
+            self._ended.set()
 
     async def drain(self) -> None:
         self._draining = True
         await self._settled.wait()
-        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server restarts; connect again")
+        if self._reading is not None:
+            self._reading.cancel()
+        await self._ended.wait()
+
+    async def _read(self, key_seconds: float, group: asyncio.TaskGroup) -> None:
+        while True:
+            stranger = isinstance(self._intake.keys.admit(self._known), Refusal)
+            try:
+                message = await self._socket.receive(key_seconds if stranger else None)
+            except TimeoutError:
+                await self._tell(False, SocketProblem("missing_key", "no key came in time", fatal=True))
+                break
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                break
+            if not await self._take(message.data, group):
+                break
 
     async def _take(self, data: str | bytes, group: asyncio.TaskGroup) -> bool:
         """Handles one message; False when the connection has been closed."""

@@ -34,6 +34,8 @@ SMALL_REST_BYTES = 2 * 1024 * 1024
 WINDOW = 4
 """Records under way at once while emptying."""
 PAUSE_SECONDS = 0.5
+PAUSE_AFTER_FAILURE_SECONDS = 5.0
+"""A disk that fails needs a person, and each try is logged."""
 
 Publish = Callable[[Record], Awaitable[None]]
 
@@ -104,10 +106,17 @@ class Spool:
             await self._something.wait()
             try:
                 await self._empty_oldest(publish)
-            except (PenstockError, OSError) as exc:
+            except PenstockError as exc:
                 log.debug("journal waits for the broker", extra={"error": str(exc)})
                 self._let_through()
                 await asyncio.sleep(PAUSE_SECONDS)
+            except FileNotFoundError as exc:
+                log.error("journal file is gone, with what was in it", extra={"path": str(exc.filename)})
+                self._closed.popleft()
+            except OSError as exc:
+                log.error("journal cannot be read", extra={"folder": str(self._folder), "error": str(exc)})
+                self._let_through()
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
     async def close(self) -> None:
         """Closes the open file; what is stored stays for the next start."""

@@ -89,8 +89,12 @@ async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[De
     start = part = 0
     while start < len(letters):
         end, size = start, 0
-        while end < len(letters) and end - start < BATCH and (end == start or size + len(letters[end].body) <= BATCH_BYTES):
-            size += len(letters[end].body)
+        while end < len(letters) and end - start < BATCH:
+            letter = letters[end]
+            more = len(letter.body) + (letter.request.client_bytes if letter.request is not None else 0)
+            if end > start and size + more > BATCH_BYTES:
+                break
+            size += more
             end += 1
         await publisher.publish(subject, _encode(DeadLetters(1, list(letters[start:end]))), msg_id=f"{msg_id}.{part}")
         start, part = end, part + 1

@@ -13,6 +13,7 @@ RFC 3339 for everybody else.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ SERVER_KEYS = frozenset(
 )
 """Keys at the top of an event that `materialise` sets, moves or removes; with `context`, into which it merges, all it touches."""
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NUMBER = re.compile(r"\d{9,14}(?:\.\d{1,6})?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -83,7 +86,7 @@ def facts_of(request: RequestContext) -> RequestFacts:
     integrations = defaults.get("integrations")
     return RequestFacts(
         received_at=_EPOCH + timedelta(microseconds=request.received_at),
-        sent_at=parse_time(request.sent_at),
+        sent_at=read_time(request.sent_at),
         skew=None if request.skew is None else timedelta(microseconds=request.skew),
         context=wins,
         fallback_context=fallback,
@@ -117,7 +120,7 @@ def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
     received_at = facts.received_at
     event["receivedAt"] = received_at
     sent = event.get("originalTimestamp") or event.get("timestamp")
-    original = parse_time(sent)
+    original = read_time(sent)
     if original is None:
         event["timestamp"] = received_at
         if sent is not None:
@@ -147,6 +150,37 @@ def parse_time(value: object) -> datetime | None:
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def read_time(value: object) -> datetime | None:
+    """Returns when a client says something was: as `parse_time`, and also from what some send instead.
+
+    Those are a date, a time without seconds, or with a blank around it; and seconds or milliseconds since 1970 as a number or
+    as text, from 1973 on (smaller numbers are no times).
+    """
+    moment = parse_time(value)
+    if moment is not None or value is None:
+        return moment
+    if type(value) is str:
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            return _of_epoch(float(text))
+        if len(text) > 35 or not _DATE.match(text):
+            return None
+        try:
+            parsed = datetime.fromisoformat(text)
+            return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+    return _of_epoch(value) if type(value) is int or type(value) is float else None
+
+
+def _of_epoch(number: float) -> datetime | None:
+    if 1e8 <= number < 1e11:
+        return _EPOCH + timedelta(seconds=number)
+    if 1e11 <= number < 1e14:
+        return _EPOCH + timedelta(milliseconds=number)
+    return None
 
 
 def micros(moment: datetime) -> int:

@@ -72,6 +72,12 @@ class RequestContext(msgspec.Struct, array_like=True, frozen=True):
     geo: dict[str, Any] | None = None
     bot: bool = False
 
+    @property
+    def client_bytes(self) -> int:
+        """What the client made it hold, about. Bounds of messages count it: it can be larger than the events."""
+        held = len(self.defaults or b"") + len(self.user_agent or "")
+        return held + sum(map(len, self.headers.values())) if self.headers else held
+
 
 class Frame(msgspec.Struct, array_like=True):
     """Events of one site, in the order of their acceptance. `heads`, `sizes` and the bodies in `block` run in parallel."""

@@ -19,13 +19,12 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
 from ingest import carriers
 from ingest.contract import Accepted, Credential, Desk, HttpRequest, Parsed, Refusal, Reject, Reply, Route
-from ingest.envelope import defaults_of, open_leniently, short_text
+from ingest.envelope import defaults_of, open_leniently, text_of
 from ingest.judge import Scan, judge
 from ingest.mend import Fault, json_type, read_leniently
 from shared.outcome import DeadReason
@@ -59,19 +58,22 @@ PIXEL_LEVELS = 32
 """A dotted parameter nests at most this deep."""
 
 SHOWN_REJECTS = 10
+LONGEST_KEY = 4096
+
+_ABSENT = msgspec.Raw()
 
 
 class _Batch(msgspec.Struct, gc=False):
     batch: list[msgspec.Raw]
-    writeKey: Any = None  # noqa: N815  # the wire's name
-    sentAt: Any = None  # noqa: N815
-    context: msgspec.Raw = msgspec.Raw()
-    integrations: msgspec.Raw = msgspec.Raw()
+    writeKey: msgspec.Raw = _ABSENT  # noqa: N815  # the wire's name
+    sentAt: msgspec.Raw = _ABSENT  # noqa: N815
+    context: msgspec.Raw = _ABSENT
+    integrations: msgspec.Raw = _ABSENT
 
 
 class _Single(msgspec.Struct, gc=False):
-    writeKey: Any = None  # noqa: N815
-    sentAt: Any = None  # noqa: N815
+    writeKey: msgspec.Raw = _ABSENT  # noqa: N815
+    sentAt: msgspec.Raw = _ABSENT  # noqa: N815
 
 
 _decode_batch = msgspec.json.Decoder(_Batch).decode
@@ -83,7 +85,7 @@ _encode = msgspec.json.Encoder().encode
 def credentials(request: HttpRequest) -> list[Credential]:
     """Returns the keys that stand outside the body."""
     if request.route == SETTINGS:
-        return [Credential("path", unquote(request.params["key"]))]
+        return [Credential("path", request.params["key"])]
     return carriers.from_request(request)
 
 
@@ -131,14 +133,14 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
         if not isinstance(value, dict):
             return Refusal(400, "invalid_json", f"the body is {json_type(value)}, expected an object")
         repaired = True
-        envelope = _Single(value.get("writeKey"), value.get("sentAt"))
-    admission = desk.admit(_with_body_key(request, envelope.writeKey))
+        envelope = _decode_single(body)
+    admission = desk.admit(_with_body_key(request, text_of(envelope.writeKey, LONGEST_KEY)))
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.event_bytes
     if len(body) > limit:
         return Refusal(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}", site=admission.site)
-    parsed = Parsed(admission, sent_at=short_text(envelope.sentAt), repaired=int(repaired))
+    parsed = Parsed(admission, sent_at=text_of(envelope.sentAt), repaired=int(repaired))
     judge(parsed, (body,), scan, desk.new_id, kind)
     return parsed
 
@@ -148,9 +150,9 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     envelope = _read_batch(scan.body)
     if isinstance(envelope, Refusal):
         return envelope
-    key = envelope.writeKey
+    key = text_of(envelope.writeKey, LONGEST_KEY)
     found = _with_body_key(request, key)
-    if not isinstance(key, str) and envelope.batch and all(each.carrier in ("host", "bearer") for each in found):
+    if key is None and envelope.batch and all(each.carrier in ("host", "bearer") for each in found):
         found = _with_event_key(found, envelope.batch[0])
     admission = desk.admit(found)
     if isinstance(admission, Refusal):
@@ -159,11 +161,16 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     if len(envelope.batch) > limit:
         message = f"the request has {len(envelope.batch)} events, the limit is {limit}"
         return Refusal(413, "too_many_events", message, site=admission.site)
+    defaults = defaults_of(envelope.context, envelope.integrations, admission.limits, len(envelope.batch))
+    if isinstance(defaults, Fault):
+        if defaults.reason is DeadReason.TOO_LARGE:
+            return Refusal(413, "context_too_large", defaults.detail, site=admission.site)
+        return Refusal(400, "invalid_batch", defaults.detail, site=admission.site)
     parsed = Parsed(
         admission,
-        sent_at=short_text(envelope.sentAt),
+        sent_at=text_of(envelope.sentAt),
         correct_skew=request.route != "/v1/import",
-        defaults=defaults_of(envelope.context, envelope.integrations, admission.limits),
+        defaults=defaults,
     )
     judge(parsed, envelope.batch, scan, desk.new_id)
     return parsed
@@ -199,9 +206,9 @@ def _unreadable(body: bytes, fault: Fault) -> Refusal:
     return Refusal(400, "invalid_json", f"the body is not JSON: {fault.detail}")
 
 
-def _with_body_key(request: HttpRequest, key: object) -> list[Credential]:
+def _with_body_key(request: HttpRequest, key: str | None) -> list[Credential]:
     found = carriers.from_request(request)
-    if isinstance(key, str) and key:
+    if key:
         place = next((n for n, each in enumerate(found) if each.carrier in ("query", "host")), len(found))
         found.insert(place, Credential("body", key))
     return found
@@ -209,10 +216,10 @@ def _with_body_key(request: HttpRequest, key: object) -> list[Credential]:
 
 def _with_event_key(found: list[Credential], event: msgspec.Raw) -> list[Credential]:
     try:
-        key = _decode_single(event).writeKey
+        key = text_of(_decode_single(event).writeKey, LONGEST_KEY)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return found
-    if not isinstance(key, str) or not key:
+    if not key:
         return found
     bearer = [each for each in found if each.carrier == "bearer"]
     return [*bearer, Credential("event", key), *(each for each in found if each.carrier != "bearer")]
@@ -269,7 +276,7 @@ def _settings(request: HttpRequest, desk: Desk) -> Reply | Refusal:
     admission = desk.admit(credentials(request))
     if isinstance(admission, Refusal):
         return admission
-    key = unquote(request.params["key"])
+    key = request.params["key"]
     scheme, _, authority = request.base_url.partition("://")
     document = {
         "integrations": {

@@ -46,9 +46,9 @@ from ingest.contract import (
     SocketMessage,
     SocketProblem,
 )
-from ingest.envelope import defaults_of, open_leniently, short_text
+from ingest.envelope import defaults_of, open_leniently, text_of
 from ingest.judge import Scan, judge
-from ingest.mend import Fault
+from ingest.mend import MAX_LENIENT_BYTES, Fault
 from shared.outcome import DeadReason
 
 NAME = "websocket"
@@ -59,18 +59,22 @@ VERSION = 1
 _KEY_PREFIX = "key."
 _ABSENT = msgspec.Raw()
 
+MAX_VALUE_BYTES = 1024
+"""Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
+
 
 class _Message(msgspec.Struct, gc=False):
-    id: Any = None
+    id: msgspec.Raw = _ABSENT
     key: str | None = None
-    ping: Any = None
+    ping: msgspec.Raw = _ABSENT
     batch: list[msgspec.Raw] | None = None
     event: msgspec.Raw = _ABSENT
-    sentAt: Any = None  # noqa: N815  # the wire's name
+    sentAt: msgspec.Raw = _ABSENT  # noqa: N815  # the wire's name
     context: msgspec.Raw = _ABSENT
     integrations: msgspec.Raw = _ABSENT
 
 
+_read_json = msgspec.json.Decoder().decode
 _decode_json = msgspec.json.Decoder(_Message).decode
 _decode_pack = msgspec.msgpack.Decoder(_Message).decode
 _read_pack = msgspec.msgpack.Decoder().decode
@@ -99,38 +103,45 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
     Args:
         known: what opened the site so far: keys of the handshake, or of an earlier message.
     """
-    message = _decode_text(data.encode("utf-8", "replace")) if isinstance(data, str) else _decode_binary(data)
+    binary = isinstance(data, bytes)
+    message = _decode_binary(data) if isinstance(data, bytes) else _decode_text(data.encode("utf-8", "replace"))
     if isinstance(message, SocketProblem):
         return message
+    id_, ping = _value(message.id, binary), _value(message.ping, binary)
     found = (Credential("body", message.key), *known) if message.key else tuple(known)
     has_events = message.batch is not None or bytes(message.event) != b""
-    if not has_events and message.ping is not None:
-        return SocketMessage(message.id, None, message.ping)
+    if not has_events and ping is not None:
+        return SocketMessage(id_, None, ping)
     admission = desk.admit(found)
     if isinstance(admission, Refusal):
-        return SocketProblem(admission.code, admission.message, message.id, fatal=True)
+        return SocketProblem(admission.code, admission.message, id_, fatal=True)
     if not has_events:
         if message.key:
-            return SocketMessage(message.id, None, None, found)
-        return SocketProblem("invalid_message", 'expected "batch", "event", "key" or "ping"', message.id)
-    if not isinstance(message.id, (int, float, str)):
-        return SocketProblem("missing_id", "a message with events needs an `id`, a number or a text, to be acknowledged by")
+            return SocketMessage(id_, None, None, found)
+        return SocketProblem("invalid_message", 'expected "batch", "event", "key" or "ping"', id_)
+    if not isinstance(id_, (int, float, str)):
+        text = (
+            f"a message with events needs an `id`, a number or a text of at most {MAX_VALUE_BYTES} bytes, to be acknowledged by"
+        )
+        return SocketProblem("missing_id", text)
     events = [message.event] if message.batch is None else message.batch
     limit = admission.limits.events_per_request
     if len(events) > limit:
-        return SocketProblem("too_many_events", f"the message has {len(events)} events, the limit is {limit}", message.id)
-    binary = isinstance(data, bytes)
-    parsed = Parsed(admission, sent_at=short_text(message.sentAt))
-    context, integrations = (
-        (_converted(message.context), _converted(message.integrations)) if binary else (message.context, message.integrations)
-    )
-    parsed.defaults = defaults_of(context, integrations, admission.limits)
+        return SocketProblem("too_many_events", f"the message has {len(events)} events, the limit is {limit}", id_)
+    context, integrations, sent_at = message.context, message.integrations, message.sentAt
+    if binary:
+        context, integrations, sent_at = _converted(context), _converted(integrations), _converted(sent_at)
+    defaults = defaults_of(context, integrations, admission.limits, len(events))
+    if isinstance(defaults, Fault):
+        code = "context_too_large" if defaults.reason is DeadReason.TOO_LARGE else "invalid_message"
+        return SocketProblem(code, defaults.detail, id_)
+    parsed = Parsed(admission, sent_at=text_of(sent_at), defaults=defaults)
     if binary:
         _judge_packed(parsed, events, desk)
     else:
         # the text was made of whole characters, so only escapes and hints are left to look for
         judge(parsed, events, Scan(b"".join(bytes(event) for event in events)), desk.new_id)
-    return SocketMessage(message.id, parsed, message.ping, found)
+    return SocketMessage(id_, parsed, ping, found)
 
 
 def write_hello(binary: bool, credit: int) -> str | bytes:
@@ -189,6 +200,17 @@ def _decode_binary(body: bytes) -> _Message | SocketProblem:
         return SocketProblem("invalid_message", f"the message is not MessagePack: {exc}")
 
 
+def _value(raw: msgspec.Raw, binary: bool) -> Any:
+    """Returns what stands there; None also where it is too large or no value."""
+    data = bytes(raw)
+    if not data or len(data) > MAX_VALUE_BYTES:
+        return None
+    try:
+        return _read_pack(data) if binary else _read_json(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+        return None
+
+
 def _judge_packed(parsed: Parsed, events: Sequence[msgspec.Raw], desk: Desk) -> None:
     """Judges events that are MessagePack: each becomes JSON, or a reject with its own bytes."""
     converted: list[bytes] = []
@@ -207,6 +229,9 @@ def _judge_packed(parsed: Parsed, events: Sequence[msgspec.Raw], desk: Desk) -> 
 
 
 def _converted(raw: msgspec.Raw) -> msgspec.Raw:
+    """Returns MessagePack as JSON, nothing where it is no JSON. What is too large is not read, and refused by its size."""
+    if len(bytes(raw)) > MAX_LENIENT_BYTES:
+        return msgspec.Raw(b"{" + bytes(raw))
     try:
         return msgspec.Raw(_to_json(_read_pack(raw))) if bytes(raw) else raw
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError):

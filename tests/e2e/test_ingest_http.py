@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import io
 import json
+import os
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -70,6 +72,47 @@ async def test_what_the_server_knows_of_a_browser_stands_once_beside_its_events(
         assert event["timestamp"] - event["originalTimestamp"] == received - sent
 
 
+async def test_a_header_that_is_no_utf8_costs_neither_its_event_nor_its_neighbours(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, keep_headers=["Referer"], linger=0.1) as edge:
+        await post(edge, "/v1/track", track("0"))  # the next frame lingers
+        head = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Write-Key: web\r\n"
+
+        async def send(id_: str, header: bytes) -> bytes:
+            body = json.dumps(track(id_)).encode()
+            return await raw(edge, head + header + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+        answers = await asyncio.gather(
+            send("1", b"User-Agent: Caf\xe9"),
+            send("2", b"Referer: http://x/\xff"),
+            send("3", b"Origin: http://\xe9"),
+            send("4", b"A: b"),
+        )
+        assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 4
+        events = {each.head.message_id: each.request for each in await edge.events()}
+        assert set(events) == {"0", "1", "2", "3", "4"}
+        assert events["1"].user_agent == "Caf\ufffd"
+        assert events["2"].headers == {"referer": "http://x/\ufffd"}
+
+
+async def test_large_contexts_of_many_requests_cost_no_neighbour(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, window=1) as edge, browser() as session:
+        context = {"a": os.urandom(120_000).hex()}
+
+        async def send(number: int) -> int:
+            body: dict[str, Any] = {"batch": [track(f"m{number}")]}
+            if number % 10:
+                body["context"] = context
+            async with session.post(f"{edge.url}/v1/batch", json=body, headers=KEY) as answer:
+                return answer.status
+
+        assert set(await asyncio.gather(*(send(n) for n in range(150)))) == {200}
+        assert Counter(await edge.ids()) == Counter(f"m{n}" for n in range(150))
+        good = [track(f"g{n}") for n in range(2)]
+        status, answer = await post(edge, "/v1/batch", {"batch": [*good, *[{"type": "page"}] * 100], "context": context})
+        assert (status, answer["accepted"], answer["rejected"]) == (200, 2, 100)
+        assert len(await edge.dead()) == 100
+
+
 async def test_a_backends_own_address_says_nothing_of_its_user(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker) as edge:
         auth = aiohttp.encode_basic_auth("api", "s3cret")
@@ -108,6 +151,8 @@ async def test_good_events_of_a_batch_are_stored_and_bad_ones_are_dead_letters_w
         ("/v1/track", b"{}", {"X-Write-Key": "nobody"}, 401, "unknown_key"),
         ("/v1/track", b"{}", {"Host": "elsewhere"}, 401, "missing_key"),
         ("/v1/track", b"{}", {"X-Write-Key": "closed"}, 401, "site_disabled"),
+        ("/v1/track", b"{}", {"Authorization": "Bearer nobody"}, 401, "unknown_key"),
+        (f"/v1/track?writeKey=nobody&{'&'.join(f'a{n}=' for n in range(900))}", b"{}", {"Host": "x"}, 401, "unknown_key"),
         ("/v1/unheard", b"{}", KEY, 404, "unknown_path"),
         ("/v1/pixel/track", b"{}", KEY, 405, "wrong_method"),
         ("/v1/ws", b"{}", KEY, 426, "upgrade_required"),
@@ -214,6 +259,81 @@ async def test_pipelined_requests_are_answered_in_order(nats: NatsServer, broker
         assert await edge.ids() == [f"p{number}" for number in range(10)]
 
 
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_client_that_closes_its_side_after_its_requests_gets_its_answers(
+    nats: NatsServer, broker: Broker, count: int
+) -> None:
+    async with edge_here(nats, broker) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        for number in range(count):
+            body = json.dumps(track(f"m{number}")).encode()
+            writer.write(
+                b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        assert answer.count(b'{"success":true}') == count
+        writer.close()
+
+
+async def test_a_client_that_closes_its_side_in_the_middle_of_a_request_is_let_go(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        for sent in (
+            b"",
+            b"POST /v1/tr",
+            b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nContent-Length: 50\r\n\r\n{",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            writer.write(sent)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.write_eof()
+            async with asyncio.timeout(5):
+                assert b" 200 " not in await reader.read()
+            writer.close()
+        assert await edge.ids() == []
+
+
+async def test_clients_that_announce_bodies_and_send_none_keep_nobody_out(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, inflight_bytes=8 * 2**20) as edge:
+        head = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nContent-Length: 8000000\r\n\r\n{"
+        idle = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(5)]
+        for _, writer in idle:
+            writer.write(head)
+            await writer.drain()
+        await asyncio.sleep(0.2)
+        assert (await post(edge, "/v1/track", track("1")))[0] == 200
+        for _, writer in idle:
+            writer.transport.abort()
+
+
+async def test_bodies_that_grow_beyond_what_may_be_held_at_once_are_refused_with_503(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker, inflight_bytes=2**20) as edge:
+        chunked = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"f4240\r\n" + b" " * 1_000_000 + b"\r\n"
+        many = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(4)]
+        for _, writer in many:
+            writer.write(chunked + chunk)
+        async with asyncio.timeout(10):
+            done, rest = await asyncio.wait(
+                [asyncio.create_task(reader.readline()) for reader, _ in many], return_when=asyncio.FIRST_COMPLETED
+            )
+        assert {each.result() for each in done} == {b"HTTP/1.1 503 Service Unavailable\r\n"}
+        for each in rest:
+            each.cancel()
+        for _, writer in many:
+            writer.transport.abort()
+
+
+async def test_the_request_limit_of_a_site_holds_where_its_key_stands_in_the_body(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        body = {"writeKey": "strict", "batch": [{"type": "page", "userId": "u", "a": "x" * 1500}] * 10}
+        status, answer = await post(edge, "/v1/batch", body, {"Host": "elsewhere"})
+        assert (status, answer["code"]) == (413, "request_too_large")
+        assert "10000" in answer["message"]
+
+
 async def test_a_client_that_leaves_before_its_answer_harms_no_neighbour(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker, linger=0.05) as edge, browser() as session:
         await post(edge, "/v1/track", track("first"))  # the next frame lingers
@@ -236,6 +356,26 @@ async def test_a_client_that_leaves_before_its_answer_harms_no_neighbour(nats: N
         ids = await edge.ids()
         assert {f"here-{n}" for n in range(1, 40, 2)} <= set(ids)
         assert len(ids) == len(set(ids))
+
+
+async def test_a_request_that_crosses_with_the_end_of_the_edge_is_answered(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        assert edge.context is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        for number in range(2):
+            body = json.dumps(track(f"m{number}")).encode()
+            writer.write(
+                b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Write-Key: web\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert (b"Connection: close" in head) is (number == 1)
+            await reader.readexactly(len(b'{"success":true}'))
+            edge.context.draining.set()
+            await asyncio.sleep(0.05)
+        assert await reader.read() == b""
+        writer.close()
+        assert await edge.ids() == ["m0", "m1"]
 
 
 async def test_concurrent_requests_share_frames(nats: NatsServer, broker: Broker) -> None:
@@ -378,6 +518,23 @@ async def test_more_bytes_than_may_wait_for_the_broker_are_refused_with_503(nats
 
         messages = await asyncio.gather(*(send() for _ in range(6)))
         assert sum("the limit is 20000" in message for message in messages) == 5
+        nats.start()
+
+
+async def test_rejected_events_that_wait_for_the_broker_are_bounded_as_accepted_ones_are(
+    nats: NatsServer, broker: Broker
+) -> None:
+    async with edge_here(nats, broker, inflight_bytes=40_000, deadline=3.0) as edge, browser() as session:
+        nats.kill()
+        body = json.dumps({"batch": [{"type": "page", "filler": "x" * 500}] * 20})
+
+        async def send() -> str:
+            async with session.post(f"{edge.url}/v1/batch", data=body, headers=KEY) as answer:
+                assert answer.status == 503
+                return str((await answer.json())["message"])
+
+        messages = await asyncio.gather(*(send() for _ in range(6)))
+        assert sum("rejected events wait for the broker, the limit is 40000" in message for message in messages) == 3
         nats.start()
 
 

@@ -35,6 +35,18 @@ async def say(socket: ClientConnection, message: Any) -> Any:
     return await receive(socket)
 
 
+async def open_raw(edge: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Opens a connection that does only what it is told."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(
+        b"GET /v1/ws?writeKey=web HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
 async def test_a_message_is_acknowledged_by_its_id_after_its_events_are_stored(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker) as edge, connect(address(edge)) as socket:
         assert await receive(socket) == {"hello": 1, "credit": 64}
@@ -212,6 +224,25 @@ async def test_a_draining_edge_acknowledges_what_it_took_and_closes_with_1001(na
         assert await edge.ids() == [str(n) for n in range(11)]
 
 
+async def test_a_draining_edge_waits_for_the_clients_own_end(nats: NatsServer, broker: Broker) -> None:
+    """A connection that is closed while data comes is reset, with the acknowledgements that the client has not read yet."""
+    async with edge_here(nats, broker) as edge:
+        assert edge.context is not None
+        reader, writer = await open_raw(edge)
+        await reader.readexactly(2 + len('{"hello":1,"credit":64}'))
+        edge.context.draining.set()
+        frame = await reader.readexactly(2)
+        assert frame[0] == 0x88
+        assert (await reader.readexactly(frame[1]))[:2] == (1001).to_bytes(2, "big")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await reader.read(1)
+        writer.write(b"\x88\x82\0\0\0\0" + (1001).to_bytes(2, "big"))
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_broker_that_is_away_is_an_error_with_a_time_to_come_back(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker, deadline=0.5) as edge, connect(address(edge)) as socket:
         await receive(socket)
@@ -246,3 +277,20 @@ async def test_a_message_beyond_the_request_limit_closes_with_1009(nats: NatsSer
             await receive(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
+
+
+@pytest.mark.timeout(60)
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: NatsServer, broker: Broker) -> None:
+    """Its acknowledgements fill every buffer on the way; an edge that does not drain within its period is an error of `edge_here`."""
+    async with edge_here(nats, broker, websocket_credit=500) as edge:
+        reader, writer = await open_raw(edge)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way
+        message = json.dumps({"id": 1, "batch": [{"type": "page"}] * 9000}).encode()
+        frame = b"\x81\xff" + len(message).to_bytes(8, "big") + b"\0\0\0\0" + message
+        for _ in range(12):
+            writer.write(frame)
+        await writer.drain()
+        async with asyncio.timeout(40):
+            while edge.count("ingest_events_rejected_total", site="shop", protocol="websocket", reason="missing_id") < 9 * 9000:
+                await asyncio.sleep(0.05)
+    writer.transport.abort()

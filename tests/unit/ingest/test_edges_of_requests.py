@@ -8,12 +8,14 @@ import pytest
 
 from ingest.address import client_address, forwarded_scheme, parse_networks, treat_address
 from ingest.client import agent_reader, place_reader
-from ingest.contract import Route
+from ingest.contract import Credential, Route
+from ingest.keys import KeyIndex
 from ingest.origins import Origins, preflight_headers
 from ingest.protocols import segment
 from ingest.rate import RateLimiter
 from ingest.routes import Routes
 from shared.errors import ConfigError
+from shared.project import Key, Project, Site
 
 TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
 
@@ -123,6 +125,15 @@ def test_a_key_is_held_to_its_rate_and_told_when_to_come_back() -> None:
     assert limiter.take("k", 1, 100, now=1.1) == 0
 
 
+def test_keys_that_look_alike_when_masked_have_a_rate_each() -> None:
+    site = Site(keys=[Key(id=f"server-key-{n}", kind="server") for n in range(2)] + [Key(id=n, kind="server") for n in "ab"])
+    index = KeyIndex(Project(sites={"shop": site}))
+    found = [index.admit([Credential("header", key.id)]) for key in site.keys]
+    admissions = [each[0] for each in found if isinstance(each, tuple)]
+    assert len({each.key for each in admissions}) == 2
+    assert len({each.bucket for each in admissions}) == 4
+
+
 def test_a_batch_larger_than_the_bucket_passes_and_its_debt_is_paid_before_the_next() -> None:
     limiter = RateLimiter(share=0.5)
     assert limiter.take("k", 1000, 100, now=0.0) == 0
@@ -139,6 +150,16 @@ def test_routes_are_found_by_method_and_path_with_their_parameters() -> None:
     assert routes.find("GET", "/v1/projects/a/b/settings") is None
     assert routes.methods("/v1/batch/") == ["POST"]
     assert routes.methods("/v1/pixel/track") == ["GET"]
+
+
+@pytest.mark.parametrize("path", ["//v1/batch", "/v1//batch/", "http://x/v1/batch", "https://x:1//v1/batch", "/v1%2Fbatch"])
+def test_a_whole_address_and_slashes_too_many_are_tolerated(path: str) -> None:
+    assert Routes([segment]).methods(path) == ["POST"]
+
+
+@pytest.mark.parametrize("path", ["", "/", "http://", "http://v1/batch", "*", "x:443", "/http://x/v1/batch"])
+def test_what_only_looks_like_a_path_is_unknown(path: str) -> None:
+    assert Routes([segment]).methods(path) == []
 
 
 def test_two_protocols_cannot_claim_one_route() -> None:

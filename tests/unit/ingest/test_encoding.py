@@ -46,6 +46,11 @@ def test_gzip_members_and_zstd_frames_end_to_end_are_one_body() -> None:
     assert decode_body(frame(b"ab") + frame(b"cd"), "zstd", 100) == b"abcd"
 
 
+def test_a_body_of_countless_empty_gzip_members_is_refused_before_it_costs_minutes() -> None:
+    with pytest.raises(BadEncoding, match="more than 64 streams"):
+        decode_body(gzip.compress(b"") * 200_000, "gzip", 8_000_000)
+
+
 def test_layers_are_decoded_from_the_outside_in() -> None:
     assert decode_body(brotli.compress(gzip.compress(TEXT)), "gzip, br", 10_000) == TEXT
     with pytest.raises(BadEncoding, match="3 layers"):

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from ingest.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer, partition_of
@@ -115,6 +116,27 @@ async def test_frames_keep_their_bound_of_bytes_unless_one_event_alone_exceeds_i
     for frame in broker.frames:
         assert len(frame) == 1 or sum(frame.sizes) + HEAD_BYTES * len(frame) <= 64_000
     assert Counter(broker.sent_ids()) == Counter(f"r{n}-{e}" for n in range(10) for e in range(7))
+    check_frames(broker.frames)
+
+
+async def test_what_requests_hold_beside_their_events_bounds_a_frame_too() -> None:
+    broker, numbers = Broker(), frame_ids()
+    large = b'{"context":{"a":"%s"}}' % (b"x" * 40_000)
+    async with open_packer(
+        broker.send, lambda: f"f{next(numbers)}", settings(max_bytes=100_000, max_held_bytes=900_000)
+    ) as packer:
+        waiting = []
+        for n in range(20):
+            request = msgspec.structs.replace(context(f"r{n}"), defaults=large if n % 2 else None, user_agent="ä" * 100)
+            waiting.append(packer.submit("shop", request, *events(f"r{n}", 3)))
+        assert packer.held_bytes > 10 * len(large)
+        await asyncio.gather(*waiting)
+        with pytest.raises(Overloaded):
+            while True:
+                packer.submit("shop", request, *events(f"r{n}", 1))
+    assert packer.held_bytes == 0
+    assert all(sum(each.client_bytes for each in frame.requests) <= 100_000 for frame in broker.frames)
+    assert [len(frame) for frame in broker.frames[:4]] == [15, 12, 12, 12]
     check_frames(broker.frames)
 
 

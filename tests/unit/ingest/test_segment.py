@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -78,6 +79,36 @@ def test_context_and_integrations_of_a_batch_are_kept_as_defaults() -> None:
     assert parsed("/v1/batch", batch(event, context="5", integrations="{}")).defaults is None
     hostile = parsed("/v1/batch", batch(event, context='{"a":{"__sql_type_b":"x"}}'))
     assert json.loads(hostile.defaults or b"") == {"context": {"a": {}}}
+
+
+@pytest.mark.parametrize(
+    "context", ['{"traits":["a"],"properties":"x","type":5,"userId":7,"groupId":{"a":1}}', '{"event":false,"timestamp":[]}']
+)
+def test_members_of_a_context_may_be_anything(context: str) -> None:
+    assert (
+        parsed("/v1/batch", batch('{"type":"page","userId":"u"}', context=context)).defaults
+        == f'{{"context":{context}}}'.encode()
+    )
+
+
+@pytest.mark.parametrize("context", ["null", '"x"', "[1]", "7", "{}"])
+def test_a_context_that_is_no_object_is_left_out(context: str) -> None:
+    assert parsed("/v1/batch", batch('{"type":"page","userId":"u"}', context=context)).defaults is None
+
+
+@pytest.mark.parametrize(
+    ("events", "context", "status", "words"),
+    [
+        (1, '{"a":"' + "x" * 3000 + '"}', 413, "`context` of 3008 bytes cannot be merged"),
+        (1, '{"a":' * 70 + "1" + "}" * 70, 400, "nests 70 levels"),
+        (30, '{"a":"' + "x" * 1500 + '"}', 413, "under each of 30 events"),
+    ],
+)
+def test_a_context_that_cannot_be_merged_under_every_event_is_refused(events: int, context: str, status: int, words: str) -> None:
+    desk = CountingDesk(project(event_bytes=2000, request_bytes=10_000))
+    refusal = refused("/v1/batch", batch(*['{"type":"page","userId":"u"}'] * events, context=context), desk)
+    assert refusal.status == status
+    assert words in refusal.message
 
 
 def test_one_event_from_a_path_takes_the_type_of_the_path() -> None:
@@ -247,6 +278,58 @@ def test_an_event_nested_a_thousand_levels_deep_does_not_cost_its_neighbours() -
     assert [reject.reason for reject in result.rejects] == [DeadReason.TOO_DEEP]
 
 
+@pytest.mark.parametrize("inner", ["[%s]", '{"a":%s}', '{"a":[%s]}'])
+def test_objects_and_arrays_are_both_levels(inner: str) -> None:
+    levels = 2 if "[" in inner and "{" in inner else 1
+
+    def event(depth: int) -> str:
+        text = "1"
+        for _ in range((depth - 1) // levels):
+            text = inner % text
+        return f'{{"type":"page","userId":"u","context":{text}}}'
+
+    result = parsed("/v1/batch", batch(event(63), event(65)))
+    assert len(result.heads) == 1
+    assert [reject.reason for reject in result.rejects] == [DeadReason.TOO_DEEP]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "body",
+    [
+        batch(*['{"type":"page","userId":"u","a":[' + ",".join(["[" * 900 + "]" * 900] * 140) + "]}"] * 15),
+        batch(*['{"type":"page","userId":"u","a":[NaN' + ",[]" * 80_000 + "]}"] * 30),
+        '{"batch":[],"writeKey":[[]' + ",[]" * 2_600_000 + "]}",
+        '{"userId":"u","a":[NaN' + ",[]" * 2_600_000 + "]}",
+    ],
+    ids=["chains", "values", "key", "single"],
+)
+def test_no_body_within_the_limit_holds_up_the_neighbours_for_long(body: str) -> None:
+    started = time.process_time()
+    for route in ("/v1/batch", "/v1/page"):
+        segment.parse(post(route, body, headers=KEY), CountingDesk())
+    assert time.process_time() - started < 10
+
+
+def test_an_almost_json_body_too_large_to_be_mended_is_told_where_it_breaks() -> None:
+    refusal = refused("/v1/page", '{"userId":"u","a":NaN,"text":"' + "x" * 2**20 + '"}')
+    assert (refusal.status, refusal.code) == (400, "invalid_json")
+    assert "byte 18" in refusal.message
+    assert "too many to be mended" in refusal.message
+
+
+def test_an_event_that_grows_beyond_the_limit_when_mended_is_rejected_with_its_own_bytes() -> None:
+    event = '{"type":"page","userId":"u","a":"' + "\x01" * 200 + '"}'
+    result = parsed("/v1/batch", batch(event, '{"type":"page","userId":"u"}'), CountingDesk(project(event_bytes=500)))
+    assert len(result.heads) == 1
+    assert [(reject.reason, reject.body) for reject in result.rejects] == [(DeadReason.TOO_LARGE, event.encode())]
+
+
+def test_a_mended_event_that_is_rejected_all_the_same_keeps_its_own_bytes() -> None:
+    event = '{"type":"track","userId":5,"a":NaN}'
+    assert parsed("/v1/batch", batch(event)).rejects[0].body == event.encode()
+
+
 def test_a_single_event_beyond_the_limit_is_refused_with_413_and_its_size() -> None:
     refusal = refused("/v1/page", '{"userId":"u","t":"' + "x" * 1000 + '"}', CountingDesk(project(event_bytes=500)))
     assert refusal.status == 413
@@ -322,9 +405,11 @@ def test_the_key_of_the_first_event_opens_a_batch_without_any_other() -> None:
     ],
 )
 def test_a_wrong_or_missing_key_is_refused_with_401(headers: dict[str, str], code: str) -> None:
-    refusal = refused("/v1/page", '{"userId":"u"}', headers=headers)
-    assert (refusal.status, refusal.code) == (401, code)
-    assert "s3cret" not in refusal.message
+    for host in ("", "elsewhere.example"):
+        refusal = segment.parse(post("/v1/page", '{"userId":"u"}', headers=headers, host=host), CountingDesk())
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.code) == (401, code)
+        assert "s3cret" not in refusal.message
 
 
 def test_the_header_wins_when_keys_disagree_and_that_is_counted() -> None:

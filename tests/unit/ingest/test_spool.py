@@ -81,7 +81,7 @@ def test_a_journal_cut_anywhere_gives_the_records_that_were_whole(records: list[
 
 
 @given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
-def test_damage_costs_the_record_it_hits_and_is_told_from_a_torn_tail(position: int, bit: int) -> None:
+def test_damage_costs_the_record_it_hits_and_is_told_from_a_record_that_is_cut_off(position: int, bit: int) -> None:
     pieces = [encode_record(record(n)) for n in range(6)]
     data = bytearray(b"".join(pieces))
     position %= len(data)
@@ -89,7 +89,9 @@ def test_damage_costs_the_record_it_hits_and_is_told_from_a_torn_tail(position: 
     hit = position // len(pieces[0])
     contents = read_records(bytes(data))
     assert contents.records == [record(n) for n in range(6) if n != hit]
-    assert contents.damaged == (len(pieces[0]) if hit < 5 else 0)
+    # only a length that has become larger looks like a record that is cut off
+    grown = 4 <= position % len(pieces[0]) < 8 and data[position] & 1 << bit
+    assert contents.damaged == (0 if hit == 5 and grown else len(pieces[0]))
 
 
 async def test_what_is_stored_is_on_disk_when_store_returns_and_is_emptied_in_order(tmp_path: Path) -> None:
@@ -158,6 +160,30 @@ async def test_a_damaged_file_is_emptied_as_far_as_it_can_be_read_and_kept_for_a
         await until_empty(spool)
     assert sink.ids() == ["id-0", "id-2", "id-3"]
     assert (tmp_path / "00000001.damaged").read_bytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("tail", [encode_record(record(1))[:-1] + b"?", b"\0" * 500, b"PSJ"[::-1]])
+async def test_a_last_record_that_is_damaged_is_not_taken_for_one_that_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+    (tmp_path / "00000001.journal").write_bytes(encode_record(record(0)) + tail)
+    sink = Sink()
+    async with open_spool(tmp_path, 10 * MIB) as spool, emptying(spool, sink):
+        await until_empty(spool)
+    assert sink.ids() == ["id-0"]
+    assert (tmp_path / "00000001.damaged").exists()
+
+
+async def test_a_file_that_somebody_removed_does_not_hold_up_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for n in range(3):
+        (tmp_path / f"0000000{n + 1}.journal").write_bytes(encode_record(record(n)))
+    sink = Sink()
+    async with open_spool(tmp_path, 10 * MIB) as spool:
+        (tmp_path / "00000001.journal").unlink()
+        (tmp_path / "00000003.journal").unlink()
+        async with emptying(spool, sink), asyncio.timeout(5):
+            await until_empty(spool)
+        assert spool.stored_bytes == 0
+    assert sink.ids() == ["id-1"]
+    assert caplog.text.count("journal file is gone") == 2
 
 
 async def test_a_file_stays_until_every_record_in_it_is_acknowledged(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.event import JSON, encode_event, facts_of, materialise, micros, parse_time
+from shared.event import JSON, encode_event, facts_of, materialise, micros, parse_time, read_time
 from shared.frame import Head, RequestContext
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
@@ -92,6 +92,53 @@ def test_a_context_that_is_no_object_is_kept_as_its_value() -> None:
 )
 def test_times_are_read_strictly(text: object, expected: datetime | None) -> None:
     assert parse_time(text) == expected
+
+
+MARCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-03-01T12:00:00Z", MARCH),
+        (" 2026-03-01T12:00:00.000Z\n", MARCH),
+        ("2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
+        ("2026-03-01T12:00Z", MARCH),
+        ("2026-03-01T14:00+02:00", MARCH),
+        (1772366400, MARCH),
+        (1772366400.0, MARCH),
+        (1772366400000, MARCH),
+        ("1772366400", MARCH),
+        ("1772366400000", MARCH),
+        ("1772366400.5", datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)),
+        (0, None),
+        (-1, None),
+        (7, None),
+        (1e300, None),
+        (float("nan"), None),
+        (10**400, None),
+        (True, None),
+        ([], None),
+        ("", None),
+        ("2026", None),
+        ("20260301", None),
+        ("2026-13-01", None),
+        ("2026-03-01T25:00", None),
+        ("0001-01-01T00:00+10:00", None),
+        ("٠١٢٣٤٥٦٧٨٩", None),
+        ("9" * 5000, None),
+        (None, None),
+    ],
+)
+def test_times_of_clients_are_read_in_the_forms_they_send(value: object, expected: datetime | None) -> None:
+    assert read_time(value) == expected
+
+
+@pytest.mark.parametrize("sent", [1772366400000, "1772366400000", "2026-03-01"])
+def test_a_time_in_another_form_is_the_events_time(sent: object) -> None:
+    full = event({"timestamp": sent}, request())
+    assert full["timestamp"] == full["originalTimestamp"]
+    assert (full["timestamp"].year, full["timestamp"].month) == (2026, 3)
 
 
 def test_encoding_writes_times_as_rfc_3339() -> None:
