@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Node may live in the environment (.ci/test-servers)
-PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest
+# most tests wait for processes, so two at a time keep two cores busy
+WORKERS ?= 2
+PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(WORKERS) --dist worksteal
 HOME_DIR ?= .penstock
 PROJECT ?= examples/shop/penstock.yaml
 # for uv, here and inside tests: trust what the system trusts

@@ -85,7 +85,10 @@ async def test_a_row_the_database_refuses_is_a_dead_letter_with_its_words_and_th
 ) -> None:
     schema = "refused"
     await execute(postgres, f"create schema {schema}")
-    await execute(postgres, f"create table {schema}.events (message_id text, total numeric(5,2), code varchar(3))")
+    await execute(
+        postgres,
+        f"create table {schema}.events (message_id text, total numeric check (total < 1000), code text check (length(code) < 4))",
+    )
     await start(running, project(postgres, schema))
     async with connect(running.nats.url, "test") as broker:
         good = [each for number in range(30) for each in events(f"good{number:02}", total=1.5, code="abc")]
@@ -100,8 +103,8 @@ async def test_a_row_the_database_refuses_is_a_dead_letter_with_its_words_and_th
         }
         assert len(letters) == 2
         by_id = {letter.message_id: letter for letter in letters}
-        assert "numeric field overflow" in by_id["too-large"].detail
-        assert "too long" in by_id["too-long"].detail
+        assert "events_total_check" in by_id["too-large"].detail
+        assert "events_code_check" in by_id["too-long"].detail
         assert msgspec.json.decode(by_id["too-long"].body) == bad[1]
 
 

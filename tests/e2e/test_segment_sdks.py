@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -24,11 +25,14 @@ KINDS = ["track", "identify", "page", "screen", "group", "alias"]
 
 
 def _install(target: Path, command: list[str], *, cwd: Path | None = None) -> Path:
-    """Installs into the build folder once; what is half done is done again."""
+    """Installs into the build folder once, whoever else wants it; what is half done is done again."""
     done = target / ".installed"
-    if not done.exists():
-        subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=180)
-        done.touch()
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=180)
+            done.touch()
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -16,12 +17,23 @@ from types import TracebackType
 
 from shared.nats_server import config_text, find_nats_server
 
+PORTS_PER_WORKER = 4_000
+PORTS_PER_STACK = 8
+_offsets = itertools.count(os.getpid() * PORTS_PER_STACK, PORTS_PER_STACK)
+
 
 def free_port() -> int:
-    """Returns a port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a port nobody listens on, with some free ones behind it for a local stack.
+
+    Below what the kernel gives to outgoing connections, and in a range of this test process's own, so that a server that is killed
+    finds its port free when it starts again.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 12_000 + worker % 4 * PORTS_PER_WORKER + next(_offsets) % PORTS_PER_WORKER
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
 
 
 class NatsServer:
