@@ -50,6 +50,7 @@ async def test_a_flush_that_is_given_up_does_not_cost_the_connection(broker: Bro
 
     forget = broker.on_reconnect(note)
     nats.signal(signal.SIGSTOP)
+    await asyncio.sleep(0.3)  # until all of its threads have stopped, it may still answer
     with pytest.raises(FlushTimeoutError):
         await broker.nc.flush(timeout=1)
     nats.signal(signal.SIGCONT)
