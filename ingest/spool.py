@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ingest.journal import Contents, Record, encode_record, read_records
 from shared.errors import ConfigError, PenstockError, Permanent, Problem, QueueFull, Transient
-from shared.tasks import task_group
+from shared.tasks import first_of, task_group
 from shared.threads import ThreadGate
 
 SEGMENT_BYTES = 8 * 1024 * 1024
@@ -230,8 +230,11 @@ class Spool:
                 async with task_group() as group:
                     for record in contents.records[start : start + WINDOW]:
                         group.create_task(one(record))
-            except* PenstockError as failures:
-                raise Transient(str(failures.exceptions[0])) from failures
+            except BaseExceptionGroup as failures:
+                # not `except*`, which wraps what is raised in it on Python up to 3.11.2
+                if failures.split(PenstockError)[1] is not None:
+                    raise
+                raise Transient(str(first_of(failures))) from failures
         if refused:
             data = b"".join(encode_record(record) for record in refused)
             await self._gate.run(lambda: _keep(path.with_suffix(".refused"), data))
