@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(WORKERS) --dist worksteal
 HOME_DIR ?= .penstock
 PROJECT ?= examples/shop/penstock.yaml
-# for uv, here and inside tests: trust what the system trusts
+# for uv: trust what the system trusts
 export UV_NATIVE_TLS := 1
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c

@@ -40,9 +40,8 @@ def _install(target: Path, command: list[str], *, cwd: Path | None = None) -> Pa
 def old_python_sdk() -> Path:
     """The folder with segment-analytics-python 2.3.4, which knows no Authorization header."""
     target = ROOT / "build" / f"segment-python-{OLD_VERSION}"
-    uv = shutil.which("uv")
-    installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    return _install(target, [*installer, "--upgrade", "--target", str(target), f"segment-analytics-python=={OLD_VERSION}"])
+    installer = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
+    return _install(target, [*installer, "--target", str(target), f"segment-analytics-python=={OLD_VERSION}"])
 
 
 @pytest.fixture(scope="session")
