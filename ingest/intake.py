@@ -23,7 +23,8 @@ from ingest.origins import Origins
 from ingest.outlet import Outlet
 from ingest.packer import Overloaded, Packer
 from ingest.rate import RateLimiter
-from shared.dead import DeadLetter, bury, now
+from shared.clock import Clock
+from shared.dead import DeadLetter, bury
 from shared.event import micros, read_time
 from shared.frame import RequestContext
 from shared.outcome import DropReason
@@ -77,7 +78,9 @@ class Intake:
         keep_headers: Sequence[str] = (),
         largest_event: int | None = None,
         share: float = 1.0,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._packer = packer
         self._outlet = outlet
         self.telemetry = telemetry
@@ -187,7 +190,7 @@ class Intake:
     def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:
         """Returns what is known of the request; None where the site takes nothing of the bot that sent it."""
         admission = parsed.admission
-        received_at = time.time_ns() // 1000
+        received_at = self._clock.now_ns() // 1000
         ip = user_agent = agent = place = None
         bot = False
         headers = sender.headers
@@ -232,7 +235,7 @@ class Intake:
         site = parsed.admission.site
         origin = self.frame_id()
         identity = _identity(parsed)
-        at = now()
+        at = self._clock.now()
         letters = [
             DeadLetter(
                 stage="ingest",

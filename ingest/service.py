@@ -80,6 +80,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             keep_headers=settings.keep_headers,
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
             share=1 / settings.processes,
+            clock=context.clock,
         )
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")

@@ -28,6 +28,7 @@ import uvloop
 from aiohttp import web
 
 from shared import logs, topology
+from shared.clock import Clock
 from shared.config_snapshot import ConfigWatcher, watch_config
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker, connect
@@ -75,6 +76,7 @@ class ServiceContext:
     telemetry: Telemetry
     health: Health
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    clock: Clock = field(default_factory=Clock)
 
 
 Main = Callable[[ServiceContext], Awaitable[None]]
