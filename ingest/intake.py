@@ -22,13 +22,14 @@ from ingest.keys import KeyIndex
 from ingest.origins import Origins
 from ingest.outlet import Outlet
 from ingest.packer import Overloaded, Packer
-from ingest.rate import RateLimiter
+from ingest.rate import RateLimiter, burst_of
 from shared.clock import Clock
 from shared.dead import DeadLetter, bury
 from shared.event import micros, read_time
 from shared.frame import RequestContext
 from shared.outcome import DropReason
 from shared.project import Project, Site
+from shared.site_checks import ANY_ORIGIN
 from shared.telemetry import Telemetry
 
 MAX_SKEW_MICROSECONDS = 366 * 86_400 * 1_000_000
@@ -77,8 +78,8 @@ class Intake:
         trusted: Sequence[Network] = (),
         keep_headers: Sequence[str] = (),
         largest_event: int | None = None,
-        share: float = 1.0,
         clock: Clock | None = None,
+        rates: RateLimiter | None = None,
     ) -> None:
         self._clock = clock or Clock()
         self._packer = packer
@@ -91,7 +92,7 @@ class Intake:
         self._largest_event = largest_event
         # a dead letter carries the context of its request as well
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
-        self._rates = RateLimiter(share)
+        self._rates = rates or RateLimiter()
         self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -103,7 +104,9 @@ class Intake:
         self.keys = KeyIndex(project, self._largest_event)
         self.sites = {name: SiteDesk(site, Origins(site.origins)) for name, site in project.sites.items()}
         every = [origin for site in project.sites.values() for origin in site.origins]
-        self.all_origins = Origins(every, any_origin=any(not site.origins for site in project.sites.values()))
+        self.all_origins = Origins(
+            every, any_origin=any(not site.origins or ANY_ORIGIN in site.origins for site in project.sites.values())
+        )
 
     def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
         """Part of `contract.Desk`."""
@@ -175,12 +178,15 @@ class Intake:
         desk = self.sites.get(admission.site)
         if desk is None:  # the project changed since the key was looked up
             return None
-        origin = sender.headers.get("origin")
-        if origin and admission.kind == "browser" and not desk.origins.allows(origin):
-            return Refusal(403, "origin_not_allowed", f"pages of {origin[:200]!r} may not send to this site", site=admission.site)
+        if admission.kind == "browser" and (page := desk.origins.stranger(sender.headers)) is not None:
+            return Refusal(403, "origin_not_allowed", f"pages of {page[:200]!r} may not send to this site", site=admission.site)
         rate = admission.limits.rate
         if rate:
             events = len(parsed.heads) + len(parsed.rejects)
+            burst = burst_of(rate)
+            if events > burst:
+                message = f"the request has {events} events; with {rate} events a second a key may send {burst} at once"
+                return Refusal(413, "too_many_events", message, site=admission.site)
             wait = self._rates.take(admission.bucket, events, rate, time.monotonic())
             if wait:
                 message = f"more than {rate} events a second with this key; try again in {wait} s"

@@ -1,13 +1,18 @@
 """Which web origins a browser may send from, and the CORS headers that tell it so. Pure.
 
-A site that lists no origins takes events from any page; the origin is then echoed, without credentials. A listed origin is echoed
-with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
+A site that lists no origins, or `*`, takes events from any page; the origin is then echoed, without credentials. A listed origin is
+echoed with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
+
+Browsers send no `Origin` with the request of an image. The page then stands in `Referer`; where that is missing too, `Sec-Fetch-Site`
+tells a page that hides its address from a sender that is no page at all, such as a mail program or a server.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+
+from shared.site_checks import ANY_ORIGIN
 
 MAX_AGE_SECONDS = 86_400
 """Chromium honours two hours, Firefox a day."""
@@ -17,6 +22,7 @@ ALLOWED_HEADERS = (
     "rsa-retry-attempt, rsa-since-last-attempt, rsa-since-first-attempt, rsa-retry-reason, rsa-recovered"
 )
 
+_REFERER = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]+", re.IGNORECASE)
 _TOKEN = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -24,7 +30,8 @@ class Origins:
     """The origins of one site, or of all sites together when the site is not known yet (preflight requests carry no key)."""
 
     def __init__(self, listed: Sequence[str], *, any_origin: bool | None = None) -> None:
-        self._any = not listed if any_origin is None else any_origin
+        self._any = (not listed or ANY_ORIGIN in listed) if any_origin is None else any_origin
+        listed = [origin for origin in listed if origin != ANY_ORIGIN]
         self._exact = frozenset(origin.lower().rstrip("/") for origin in listed if "*" not in origin)
         self._patterns = tuple(
             re.compile(re.escape(origin.lower().rstrip("/")).replace(r"\*", r"[a-z0-9.-]+")) for origin in listed if "*" in origin
@@ -38,6 +45,21 @@ class Origins:
     def allows(self, origin: str) -> bool:
         """Whether pages of the origin may send events."""
         return self._any or self.lists(origin)
+
+    def stranger(self, headers: Mapping[str, str]) -> str | None:
+        """Returns the page that sent a request, as far as it is known, where that page may not send; None where it may."""
+        if self._any:
+            return None
+        origin = headers.get("origin")
+        if not origin:
+            found = _REFERER.match(headers.get("referer", ""))
+            if found:
+                origin = found[0]
+            elif headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+                return None
+            else:
+                origin = "a page that does not say its address"
+        return None if self.lists(origin) else origin
 
     def headers(self, origin: str) -> dict[str, str]:
         """Returns the headers of an answer to a request from `origin`."""

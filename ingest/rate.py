@@ -1,33 +1,73 @@
-"""Limits of events per second and key: a token bucket that may run into debt once, so that one large batch still passes."""
+"""Limits of events per second and key, held by all edge processes of a machine together.
+
+Per key there is one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on; one that
+would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A bucket that is full holds no
+information, so its place may be taken by another key: nothing has to be forgotten on purpose.
+
+The numbers stand in memory that the parent of several processes shares with them. There is no lock: a request that races another
+process may pass beside it, which is one request too many at most, not one process too many.
+"""
 
 from __future__ import annotations
 
 import math
+import mmap
+from hashlib import blake2b
 
 BURST_SECONDS = 2.0
 
+LEAST_BURST = 100
+"""Events that may always come at once: SDKs send batches of up to 100, which a slow key must be able to take too."""
+
+SLOTS = 1 << 14
+TRIES = 16
+TABLE_BYTES = SLOTS * 16
+
+
+def burst_of(rate: int) -> int:
+    """Returns the most events that a key may send at once; a larger request could never pass."""
+    return max(int(rate * BURST_SECONDS), LEAST_BURST)
+
 
 class RateLimiter:
-    """One bucket per key."""
+    """The buckets of all keys.
 
-    def __init__(self, share: float = 1.0) -> None:
-        """`share` is this process's part of the limit, where several share a port."""
-        self._share = share
-        self._buckets: dict[str, tuple[float, float]] = {}
+    Args:
+        shared: a file of `TABLE_BYTES` zeros that other processes hold too; none: this process is alone.
+    """
+
+    def __init__(self, shared: int | None = None) -> None:
+        self._memory = mmap.mmap(-1 if shared is None else shared, TABLE_BYTES)
+        view = memoryview(self._memory)
+        self._tags = view[: SLOTS * 8].cast("Q")
+        self._full_at = view[SLOTS * 8 :].cast("d")
 
     def take(self, key: str, events: int, rate: int, now: float) -> int:
-        """Takes tokens for `events`; returns 0, or after how many seconds to try again.
+        """Takes room for `events`; returns 0, or after how many seconds to try again.
 
         Args:
             rate: events per second.
-            now: monotonic seconds.
+            now: monotonic seconds, the same clock in all processes.
         """
-        speed = rate * self._share
-        capacity = speed * BURST_SECONDS
-        tokens, since = self._buckets.get(key, (capacity, now))
-        tokens = min(capacity, tokens + (now - since) * speed)
-        if tokens <= 0:
-            self._buckets[key] = (tokens, now)
-            return max(1, math.ceil(-tokens / speed))
-        self._buckets[key] = (tokens - events, now)
+        slot = self._slot(key, now)
+        full_at = max(self._full_at[slot], now) + events / rate
+        excess = full_at - now - burst_of(rate) / rate
+        if excess > 1e-9:
+            return max(1, math.ceil(excess))
+        self._full_at[slot] = full_at
         return 0
+
+    def _slot(self, key: str, now: float) -> int:
+        """Returns the key's place: its own, else one whose bucket is full, else the first, shared with another key."""
+        tag = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") or 1
+        tags, first, free = self._tags, tag % SLOTS, -1
+        for place in range(first, first + TRIES):
+            slot = place % SLOTS
+            if tags[slot] == tag:
+                return slot
+            if free < 0 and self._full_at[slot] <= now:
+                free = slot
+        if free < 0:
+            return first
+        tags[free] = tag
+        return free

@@ -18,6 +18,7 @@ from ingest.client import agent_reader, place_reader
 from ingest.intake import Intake
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
+from ingest.rate import RateLimiter
 from ingest.registry import http_protocols, socket_protocols
 from ingest.routes import Routes
 from ingest.server import EdgeServer
@@ -79,8 +80,8 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             trusted=trusted,
             keep_headers=settings.keep_headers,
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
-            share=1 / settings.processes,
             clock=context.clock,
+            rates=RateLimiter(settings.rates_fd),
         )
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")

@@ -20,6 +20,7 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 chooses a free one")] = 8080
     processes: Annotated[int, Meta(ge=1, le=64, description="processes that share the port; one uses about one core")] = 1
     process: Annotated[int, Meta(ge=0, description="which of the processes this is; set by the parent")] = 0
+    rates_fd: Annotated[int | None, Meta(description="memory of rates that processes share; set by the parent")] = None
     trusted_proxies: Annotated[
         list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")
     ] = []

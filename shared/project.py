@@ -21,6 +21,7 @@ from msgspec import Meta, field
 from shared.decode import decode, meant
 from shared.document import parse_document
 from shared.errors import ConfigError, Problem
+from shared.site_checks import check_sites
 from shared.units import ByteSize, Duration
 
 Layout = Literal["segment", "single_table", "passthrough"]
@@ -62,7 +63,8 @@ class SiteLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     depth: Annotated[int, Meta(ge=2, le=200, description="deepest nesting of one event")] = 64
     keys: Annotated[int, Meta(ge=10, description="most keys in one event, at all depths together")] = 5_000
     rate: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="events per second per key; beyond it 429. None: unlimited")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="events per second per key, two seconds of them (at least 100) at once; beyond it 429. None: unlimited"),
     ] = None
 
 
@@ -70,10 +72,17 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A push source: a website, an app, a backend."""
 
     keys: Annotated[list[Key], Meta(description="write keys")] = []
-    domains: Annotated[list[str], Meta(description="host names that select this site when a request carries no key")] = []
+    domains: Annotated[
+        list[str],
+        Meta(
+            description="host names that select this site when a request carries no key; a site that lists keys needs a browser key for it"
+        ),
+    ] = []
     origins: Annotated[
         list[str],
-        Meta(description="origins browsers may send from; empty: any, without credentials. `https://*.example.com` is allowed"),
+        Meta(
+            description='origins browsers may send from, such as `https://shop.example.com` or `https://*.example.com`; empty or `"*"`: any, without credentials'
+        ),
     ] = []
     enabled: Annotated[bool, Meta(description="false: requests are refused with 401")] = True
     batch_period: Annotated[
@@ -224,7 +233,7 @@ def decode_project(document: Mapping[str, Any]) -> Project:
     if problems:
         raise ConfigError(problems)
     project = Project(**parts)
-    problems = [*_check_names(project), *_check_sites(project), *_check_connections(project)]
+    problems = [*_check_names(project), *check_sites(project.sites), *_check_connections(project)]
     if problems:
         raise ConfigError(problems)
     return project
@@ -268,21 +277,6 @@ def _check_names(project: Project) -> list[Problem]:
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]
-
-
-def _check_sites(project: Project) -> list[Problem]:
-    problems: list[Problem] = []
-    owners: dict[str, str] = {}
-    for name, site in project.sites.items():
-        for label, values in (("keys", [key.id for key in site.keys]), ("domains", site.domains)):
-            for value in values:
-                owner = owners.setdefault(f"{label}:{value}", name)
-                if owner != name:
-                    problems.append(Problem(f"sites.{name}.{label}", f"{value!r} belongs to site {owner!r} already"))
-        for index, key in enumerate(site.keys):
-            if not key.id or ":" in key.id or not key.id.isprintable():
-                problems.append(Problem(f"sites.{name}.keys[{index}].id", "a key id is printable and has no colon"))
-    return problems
 
 
 def _check_connections(project: Project) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from ingest.contract import Credential, Route
 from ingest.keys import KeyIndex
 from ingest.origins import Origins, preflight_headers
 from ingest.protocols import segment
-from ingest.rate import RateLimiter
+from ingest.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
 from ingest.routes import Routes
 from shared.errors import ConfigError
 from shared.project import Key, Project, Site
@@ -104,6 +105,33 @@ def test_only_listed_origins_are_echoed_and_may_send_credentials(origin: str, al
     assert headers["Vary"] == "Origin"
 
 
+def test_a_star_allows_any_page_without_credentials_and_names_nobody() -> None:
+    headers = Origins(["*"]).headers("https://any.example")
+    assert headers["Access-Control-Allow-Origin"] == "https://any.example"
+    assert "Access-Control-Allow-Credentials" not in headers
+    assert "Access-Control-Allow-Credentials" not in Origins(["*"]).headers("null")
+
+
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({"origin": "https://a.example"}, True),
+        ({"origin": "https://evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"referer": "https://a.example/path?x"}, True),
+        ({"referer": "https://evil.example/https://a.example"}, False),
+        ({"origin": "https://evil.example", "referer": "https://a.example/"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-site", "referer": "nonsense"}, False),
+        ({}, True),
+        ({"sec-fetch-site": "same-origin"}, True),
+    ],
+)
+def test_a_page_is_known_by_its_origin_or_referer_and_one_that_hides_is_refused(headers: dict[str, str], taken: bool) -> None:
+    assert (Origins(["https://a.example"]).stranger(headers) is None) is taken
+    assert Origins([]).stranger(headers) is None
+
+
 def test_a_preflight_allows_what_sdks_send_and_what_this_one_asks_for() -> None:
     asked = {"origin": "https://a.example", "access-control-request-headers": "Authorization, X-Own, bad header,"}
     headers = preflight_headers(Origins([]), asked)
@@ -117,12 +145,36 @@ def test_a_preflight_allows_what_sdks_send_and_what_this_one_asks_for() -> None:
 
 def test_a_key_is_held_to_its_rate_and_told_when_to_come_back() -> None:
     limiter = RateLimiter()
-    assert limiter.take("k", 150, 100, now=0.0) == 0
-    assert limiter.take("k", 150, 100, now=0.0) == 0  # the bucket holds two seconds and may run into debt once
-    assert limiter.take("k", 1, 100, now=0.0) == 1
-    assert limiter.take("other", 1, 100, now=0.0) == 0
-    assert limiter.take("k", 1, 100, now=0.9) == 1
-    assert limiter.take("k", 1, 100, now=1.1) == 0
+    assert limiter.take("k", 150, 100, now=1.0) == 0
+    assert limiter.take("k", 50, 100, now=1.0) == 0  # the bucket holds two seconds
+    assert limiter.take("k", 1, 100, now=1.0) == 1
+    assert limiter.take("other", 1, 100, now=1.0) == 0
+    assert limiter.take("k", 50, 100, now=1.4) == 1
+    assert limiter.take("k", 50, 100, now=1.51) == 0
+
+
+def test_what_is_refused_costs_nothing_so_no_client_can_put_a_key_into_debt() -> None:
+    limiter = RateLimiter()
+    assert limiter.take("k", 200, 100, now=1.0) == 0
+    for _ in range(1000):
+        assert limiter.take("k", 200, 100, now=1.0) == 2
+    assert limiter.take("k", 200, 100, now=3.0) == 0
+
+
+def test_processes_of_a_machine_hold_a_key_to_one_rate() -> None:
+    with tempfile.TemporaryFile() as shared:
+        shared.truncate(TABLE_BYTES)
+        first, second = RateLimiter(shared.fileno()), RateLimiter(shared.fileno())
+        assert first.take("k", 200, 100, now=1.0) == 0
+        assert second.take("k", 1, 100, now=1.0) == 1
+        assert second.take("k", 100, 100, now=2.0) == 0
+        assert first.take("k", 1, 100, now=2.0) == 1
+
+
+def test_keys_that_are_gone_leave_their_place_to_others() -> None:
+    limiter = RateLimiter()
+    for number in range(3 * SLOTS):
+        assert limiter.take(f"k{number}", burst_of(1), 1, now=1000.0 * (1 + number // (SLOTS // 4))) == 0
 
 
 def test_keys_that_look_alike_when_masked_have_a_rate_each() -> None:
@@ -132,13 +184,6 @@ def test_keys_that_look_alike_when_masked_have_a_rate_each() -> None:
     admissions = [each[0] for each in found if isinstance(each, tuple)]
     assert len({each.key for each in admissions}) == 2
     assert len({each.bucket for each in admissions}) == 4
-
-
-def test_a_batch_larger_than_the_bucket_passes_and_its_debt_is_paid_before_the_next() -> None:
-    limiter = RateLimiter(share=0.5)
-    assert limiter.take("k", 1000, 100, now=0.0) == 0
-    assert limiter.take("k", 1, 100, now=1.0) == 17
-    assert limiter.take("k", 1, 100, now=18.1) == 0
 
 
 def test_routes_are_found_by_method_and_path_with_their_parameters() -> None:

@@ -66,7 +66,10 @@ def test_a_project_file_is_read_with_units_and_variables() -> None:
         ("- 1", "expected a mapping with sites, destinations and connections, got a list"),
         ("a: [", "line 1, column 5"),
         ("connections: {c: {site: a, destination: b}}", "connections.c.site: no site is named 'a'; known: none"),
-        ("sites: {a: {keys: [{id: x}]}, b: {keys: [{id: x}]}}", "sites.b.keys: 'x' belongs to site 'a' already"),
+        (
+            "sites: {a: {keys: [{id: x}]}, b: {keys: [{id: x}]}}",
+            "sites.b.keys[0].id: 'x' belongs to site 'a' already; give every key its own id",
+        ),
         ("destinations: {d: {}}", "destinations.d.type: expected the name of a destination type"),
         ("destinations: {d: {type: '${NOPE}'}}", "destinations.d.type: environment variable NOPE is not set"),
         ("sites: {a: {keys: [{id: 'x:y'}]}}", "sites.a.keys[0].id: a key id is printable and has no colon"),

@@ -1,0 +1,100 @@
+"""What the fields of sites cannot tell one by one: keys, domains and origins that would open a site to the wrong sender, or to none. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from shared.errors import Problem
+
+if TYPE_CHECKING:
+    from shared.project import Site
+
+ANY_ORIGIN = "*"
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<wild>\*\.)?(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?P<port>:\d{1,5})?", re.IGNORECASE
+)
+_DOMAIN = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|[0-9a-f:]*:[0-9a-f:.]+", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
+    """Returns everything that is wrong, each with its path and what to write instead."""
+    problems: list[Problem] = []
+    key_owners: dict[str, str] = {}
+    domain_owners: dict[str, str] = {}
+    for name, site in sites.items():
+        path = f"sites.{name}"
+        for index, key in enumerate(site.keys):
+            problems += _check_owner(key_owners, key.id, key.id, name, f"{path}.keys[{index}].id", "give every key its own id")
+            if not key.id or ":" in key.id or not key.id.isprintable():
+                problems.append(Problem(f"{path}.keys[{index}].id", "a key id is printable and has no colon"))
+            if key.secret is not None and not key.secret.strip():
+                text = (
+                    "the secret is empty, so the key would open without one; set it (is its variable empty?) or remove `secret`"
+                )
+                problems.append(Problem(f"{path}.keys[{index}].secret", text))
+        for index, domain in enumerate(site.domains):
+            where = f"{path}.domains[{index}]"
+            problems += _check_owner(
+                domain_owners, domain.lower(), domain, name, where, "remove one; upper and lower case are the same"
+            )
+            if not _DOMAIN.fullmatch(domain):
+                text = f"expected a host name such as events.example.com, without scheme, port and path, got {domain!r}"
+                problems.append(Problem(where, text))
+        if site.domains and site.keys and all(key.secret or key.kind != "browser" for key in site.keys):
+            text = "requests by host name need no key, so they would pass by the secrets of `keys`; add a browser key or remove `domains`"
+            problems.append(Problem(f"{path}.domains", text))
+        problems += _check_origins(path, site.origins)
+    return problems
+
+
+def _check_owner(owners: dict[str, str], value: str, shown: str, site: str, path: str, remedy: str) -> Iterator[Problem]:
+    if value in owners:
+        owner = owners[value]
+        whose = "is in this site already" if owner == site else f"belongs to site {owner!r} already"
+        yield Problem(path, f"{shown!r} {whose}; {remedy}")
+    owners.setdefault(value, site)
+
+
+def _check_origins(path: str, origins: list[str]) -> Iterator[Problem]:
+    for index, origin in enumerate(origins):
+        where = f"{path}.origins[{index}]"
+        if origin == ANY_ORIGIN:
+            if len(origins) > 1:
+                yield Problem(where, '"*" allows every origin, so the others mean nothing; remove it, or them')
+            continue
+        problem = _origin_problem(origin)
+        if problem:
+            yield Problem(where, f"{problem}, got {origin!r}")
+
+
+def _origin_problem(origin: str) -> str:
+    if origin.lower() == "null":
+        return '"null" is the origin of any local file and any sandboxed frame; serve the page from a host and write its origin'
+    text = origin.removesuffix("/")
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return _nearest_origin(text)
+    default = _DEFAULT_PORTS.get(found["scheme"].lower())
+    if default is not None and found["port"] == default:
+        return f"browsers leave the default port out: write {text.removesuffix(default)}"
+    return ""
+
+
+def _nearest_origin(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "https", text
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            host = ""
+    meant = f"{scheme.lower()}://{host}"
+    if host and _ORIGIN.fullmatch(meant):
+        return f"expected scheme and host as browsers send them: write {meant}"
+    return 'expected scheme and host such as https://shop.example.com, https://*.example.com for its subdomains, or "*" alone for any'
