@@ -15,7 +15,7 @@ export UV_NATIVE_TLS := 1
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test test-servers lint format types unit contract e2e faults bench docs clean
+.PHONY: help setup up down test test-servers lint format types unit contract e2e faults bench docs clean purge
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,7 +67,14 @@ bench: setup ## run all benchmarks; BENCH=edge for one
 docs: setup ## write the pages of docs/ that are made from the code
 	@$(BIN)/python -m penstock.reference
 
-clean: ## remove the environment, caches and the local stack's home
+clean: ## remove the environment and caches; the local stack's data stays
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down --home "$(HOME_DIR)" >/dev/null || true; fi
-	rm -rf $(VENV) $(HOME_DIR) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+purge: ## delete the local stack's data: its warehouse and every accepted event; asks first
+	@if [ ! -e "$(HOME_DIR)" ]; then echo "nothing to delete: there is no $(HOME_DIR)"; exit 0; fi; \
+	read -r -p "Delete $(HOME_DIR) with its warehouse and all events ($$(du -sh "$(HOME_DIR)" | cut -f1))? [y/N] " answer || true; \
+	case "$${answer:-}" in y | Y | yes) ;; *) echo "kept"; exit 1 ;; esac; \
+	if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down --home "$(HOME_DIR)" >/dev/null || true; fi; \
+	rm -rf "$(HOME_DIR)"

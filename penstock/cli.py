@@ -14,10 +14,12 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from penstock import exits
+from penstock.dotenv import load_dotenv
 from penstock.screen import Screen
 from shared.errors import PenstockError, SetupError
 from shared.tasks import first_of
@@ -75,7 +77,6 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(COMMANDS)}."
             raise click.UsageError(f"{exc.message} {hint}", ctx) from exc
 
@@ -110,6 +111,7 @@ def run(arguments: list[str]) -> int:
     # what a library logs on the way is no result; what matters is raised
     logging.getLogger().addHandler(logging.NullHandler())
     try:
+        load_dotenv(Path.cwd())
         code = cli.main(arguments, prog_name="penstock", standalone_mode=False)
         sys.stdout.flush()  # here, where what goes wrong can be told
     except click.exceptions.Exit as exc:

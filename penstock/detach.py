@@ -13,7 +13,7 @@ from penstock.home import SERVICES, Home, StackState, stack_environment, start_t
 from penstock.options import Setting
 from penstock.stack import START_SECONDS
 from penstock.stopping import stop_running
-from shared.errors import SetupError
+from shared.errors import PenstockError, SetupError
 
 POLL_SECONDS = 0.1
 
@@ -40,11 +40,16 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
         )
     state = _wait_until_ready(setting, supervisor)
     screen.result(state)
-    show_addresses(screen, state, wishes.project is not None)
+    asyncio.run(show_addresses(setting, state))
     if wishes.demo:
         from penstock.demo import show_demo  # pulls in duckdb, which a plain `up` does not need
 
-        asyncio.run(show_demo(setting, state))
+        try:
+            asyncio.run(show_demo(setting, state))
+        except PenstockError:
+            # as in the foreground: what this command started ends with it
+            stop_running(setting)
+            raise
         if wishes.exit_after_demo:
             stop_running(setting)
             return
@@ -53,8 +58,11 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
 
 def _command(home: Home, wishes: Wishes) -> list[str]:
     command = [sys.executable, "-P", "-m", "penstock", "up", "--home", str(home.folder)]
+    command += ["--host", wishes.host]
     if wishes.port_base is not None:
         command += ["--port-base", str(wishes.port_base)]
+    if wishes.port is not None:
+        command += ["--port", str(wishes.port)]
     if wishes.project is not None:
         command += ["--project", str(wishes.project.absolute())]
     return command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.apply import apply_checked
+from penstock.dotenv import with_dotenv
 from penstock.home import StackState
 from penstock.leftovers import clean_up
 from penstock.options import Setting
 from penstock.projects import check_document, read_document
-from penstock.reach import Reach
+from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from penstock.stack import Stack, choose_ports
+from shared.config_snapshot import stored_project
 from shared.tasks import together
 
 
@@ -30,6 +33,8 @@ class Wishes:
     """What `penstock up` was asked for."""
 
     port_base: int | None = None
+    port: int | None = None
+    host: str = "127.0.0.1"
     project: Path | None = None
     demo: bool = False
     exit_after_demo: bool = False
@@ -48,7 +53,8 @@ async def run_foreground(setting: Setting, wishes: Wishes) -> None:
         for process in clean_up(setting.home):
             screen.note(f"ended {process.name} (process {process.pid}), left behind by a stack that was killed")
         view = _StartView(screen)
-        stack = Stack(setting.home, choose_ports(wishes.port_base), lambda: view.refresh(stack))
+        ports = dataclasses.replace(choose_ports(wishes.port_base, wishes.port), host=wishes.host)
+        stack = Stack(setting.home, ports, lambda: view.refresh(stack))
         _stop_on_signals(stack, screen)
 
         async def prepare() -> None:
@@ -61,8 +67,9 @@ async def run_foreground(setting: Setting, wishes: Wishes) -> None:
         screen.say("stopped")
 
 
-def show_addresses(screen: Screen, state: StackState, project_applied: bool) -> None:
-    """Prints where everything is and what to try next."""
+async def show_addresses(setting: Setting, state: StackState) -> None:
+    """Prints where everything is, which project runs, and what to try next."""
+    screen = setting.screen
     admin = {process.name: process.admin_url for process in state.processes if process.admin_url}
     screen.say("")
     screen.say("Penstock is up", "bold green")
@@ -71,14 +78,18 @@ def show_addresses(screen: Screen, state: StackState, project_applied: bool) -> 
     for name, url in admin.items():
         screen.say(f"  {name:<14} {url}/ready   {url}/metrics")
     screen.say(f"  home           {state.home}   (logs in {state.home}/logs)")
-    if not project_applied:
-        screen.say("  no project is applied by this command; apply one with: penstock apply FILE")
+    async with open_broker(Reach(setting.home, state.broker_url, state)) as broker:
+        found = await stored_project(broker)
+    if found is None:
+        screen.say("  project        none yet; write one with `penstock init`, then run `penstock apply`")
+    else:
+        screen.say(f"  project        revision {found[0]}, applied {found[1].applied_at or 'at an unknown time'}")
 
 
 async def _apply(setting: Setting, state: StackState, file: Path) -> None:
     reach = Reach(setting.home, state.broker_url, state)
     document = read_document(file)
-    resolved = check_document(document, reach.environment)
+    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
     await apply_checked(reach, document, resolved, setting.screen, in_full=False)
 
 
@@ -92,7 +103,7 @@ async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:
         if stack.stopping.is_set():
             return
         screen.result(stack.state)
-        show_addresses(screen, stack.state, wishes.project is not None)
+        await show_addresses(setting, stack.state)
         if wishes.demo:
             from penstock.demo import show_demo  # pulls in duckdb, which a plain `up` does not need
 

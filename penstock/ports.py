@@ -1,4 +1,4 @@
-"""Ports of the local stack: the well-known one where it is free, else the next free one."""
+"""Ports of the local stack: a port that was asked for must be free; a default that is taken gives way to the next free one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,25 @@ class PortPicker:
 
     def __init__(self) -> None:
         self._given: set[int] = set()
+
+    def demand(self, port: int, whose: str, option: str) -> int:
+        """Returns `port`.
+
+        Args:
+            whose: what listens there, for the message.
+            option: where the user asked for it.
+
+        Raises:
+            SetupError: another program listens there, or it was handed out already.
+        """
+        if port > 65_535:
+            raise SetupError(f"{option}: port {port} for {whose} is beyond 65535")
+        if port in self._given or not is_free(port):
+            raise SetupError(
+                f"{option}: port {port} for {whose} is taken by another program; choose another, or stop that program"
+            )
+        self._given.add(port)
+        return port
 
     def pick(self, first: int) -> int:
         """Returns the first free port from `first` on.

@@ -40,20 +40,31 @@ class Ports:
     broker: int
     monitor: int
     admin: tuple[int, ...]
+    host: str = "127.0.0.1"
+    """Interface that takes events; everything else listens on the local one."""
 
 
-def choose_ports(base: int | None = None) -> Ports:
-    """Returns free ports: the well-known ones, or those from `base` on, each the next free one when taken.
+def choose_ports(base: int | None = None, events: int | None = None) -> Ports:
+    """Returns free ports: those asked for, and for the others the well-known ones or the next free ones behind them.
+
+    Args:
+        base: `--port-base`: all ports, one after the other.
+        events: `--port`: where events go.
 
     Raises:
-        SetupError: none is free.
+        SetupError: one that was asked for is taken, or none is free.
     """
     picker = PortPicker()
+    ingest = None if events is None else picker.demand(events, "events", "--port")
     if base is not None:
-        ingest, broker, monitor, *admin = (picker.pick(base + offset) for offset in range(3 + len(SERVICES)))
-        return Ports(ingest, broker, monitor, tuple(admin))
+        names = ("events", "the broker", "the broker's monitor", *(f"{name}'s admin page" for name in SERVICES))
+        wanted = [
+            ingest if ingest is not None and not offset else picker.demand(base + offset, whose, "--port-base")
+            for offset, whose in enumerate(names)
+        ]
+        return Ports(wanted[0], wanted[1], wanted[2], tuple(wanted[3:]))
     return Ports(
-        picker.pick(INGEST_PORT),
+        picker.pick(INGEST_PORT) if ingest is None else ingest,
         picker.pick(BROKER_PORT),
         picker.pick(MONITOR_PORT),
         tuple(picker.pick(ADMIN_PORT) for _ in SERVICES),
@@ -91,7 +102,7 @@ class Stack:
     @property
     def ingest_url(self) -> str:
         """Where events go."""
-        return f"http://127.0.0.1:{self.ports.ingest}"
+        return f"http://{local_address(self.ports.host)}:{self.ports.ingest}"
 
     @property
     def state(self) -> StackState:
@@ -219,6 +230,7 @@ class Stack:
                 "PENSTOCK_ADMIN_HOST": "127.0.0.1",
                 "PENSTOCK_ADMIN_PORT": str(self.ports.admin[index]),
                 "PENSTOCK_CACHE_DIR": str(self.home.cache / name),
+                "PENSTOCK_INGEST_HOST": self.ports.host,
                 "PENSTOCK_INGEST_PORT": str(self.ports.ingest),
                 "PENSTOCK_INGEST_SPOOL_DIR": str(self.home.spool),
             },
@@ -227,6 +239,12 @@ class Stack:
             admin_url=admin,
             stop_seconds=DRAIN_SECONDS + 5,
         )
+
+
+def local_address(host: str) -> str:
+    """Returns how this machine reaches what listens on `host`, as a URL writes it."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
 async def _why_not_ready(session: aiohttp.ClientSession, url: str) -> str:

@@ -14,6 +14,7 @@ import click
 from penstock import exits
 from penstock.apply import apply_checked, show_changes
 from penstock.check import DestinationCheck, check_destinations
+from penstock.dotenv import with_dotenv
 from penstock.options import Setting, at_broker
 from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document
 from penstock.reach import Reach, open_broker
@@ -38,7 +39,7 @@ def plan(setting: Setting, file: Path, exit_code: bool) -> int:
     """
     document = read_document(file)
     reach = setting.reach()
-    resolved = check_document(document, reach.environment)
+    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
     made = asyncio.run(_plan(reach, document, resolved))
     setting.screen.result(made)
     show_changes(setting.screen, made.changes)
@@ -61,7 +62,7 @@ def apply(setting: Setting, file: Path, dry_run: bool) -> int:
     """
     document = read_document(file)
     reach = setting.reach()
-    resolved = check_document(document, reach.environment)
+    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
     made, revision = asyncio.run(apply_checked(reach, document, resolved, setting.screen, dry_run=dry_run))
     setting.screen.result({"applied": revision != made.revision, "revision": revision, "changes": made.changes})
     return exits.OK
@@ -107,7 +108,7 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
     if file is not None:
         # a file can be checked before any stack runs
         environment = setting.reach().environment if setting.home.is_running() else dict(os.environ)
-        destinations = check_document(read_document(file), environment).get("destinations") or {}
+        destinations = check_document(read_document(file), with_dotenv(environment, file.parent)).get("destinations") or {}
     else:
         destinations = asyncio.run(_destinations(setting.reach()))
     with setting.screen.progress("checking", total=None) as advance:

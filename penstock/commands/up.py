@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from penstock import exits
+from penstock.dotenv import with_dotenv
 from penstock.home import stack_environment
 from penstock.options import Setting, at_home
 from penstock.stopping import stop_running
@@ -18,16 +20,32 @@ from penstock.stopping import stop_running
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
     "--port-base", type=click.IntRange(1, 65_000), metavar="N",
-    help="Ports from N on: ingest, broker, monitor, admin pages. Default: ingest 8080, broker 4222; the next free one when taken.",
+    help="Six ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
+         "4222 for the broker, and so on; the next free one when taken.",
+)  # fmt: skip
+@click.option("--port", type=click.IntRange(1, 65_535), metavar="N", envvar="PENSTOCK_INGEST_PORT", help="Port for events.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, envvar="PENSTOCK_INGEST_HOST", metavar="ADDRESS",
+    help="Interface for events. 0.0.0.0 takes them from other machines: give the sites' keys secrets or `origins` first.",
 )  # fmt: skip
 @click.option("--project", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Apply this file once it runs.")
 @click.option("--demo", is_flag=True, help="Send a few thousand sample events and show what arrives; needs the sample project.")
 @click.option("--exit-after-demo", is_flag=True, envvar="PENSTOCK_UP_ONCE", help="Stop after the demo instead of staying up.")
 @at_home
-def up(setting: Setting, detach: bool, port_base: int | None, project: Path | None, demo: bool, exit_after_demo: bool) -> int:
+def up(
+    setting: Setting,
+    detach: bool,
+    port_base: int | None,
+    port: int | None,
+    host: str,
+    project: Path | None,
+    demo: bool,
+    exit_after_demo: bool,
+) -> int:
     """Starts the local stack: nats-server with synced writes, ingest, router and loader, one process each.
 
-    Everything is kept in --home. Processes that die are started again; Ctrl-C stops them in order, a second one at once.
+    Everything is kept in --home. Processes that die are started again; Ctrl-C stops them in order, a second one at once. Events are
+    taken from this machine only, unless --host says otherwise.
 
     \b
     Examples:
@@ -39,10 +57,14 @@ def up(setting: Setting, detach: bool, port_base: int | None, project: Path | No
     from penstock.foreground import Wishes, run_foreground
     from penstock.projects import check_document, read_document
 
+    asked = click.get_current_context().get_parameter_source("exit_after_demo")
+    if exit_after_demo and not demo and asked is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--exit-after-demo stops the stack after the demo; add --demo")
     if project is not None:
         # found before anything starts: a wrong file
-        check_document(read_document(project), {**os.environ, **stack_environment(setting.home)})
-    wishes = Wishes(port_base=port_base, project=project, demo=demo, exit_after_demo=exit_after_demo)
+        environment = {**os.environ, **stack_environment(setting.home)}
+        check_document(read_document(project), with_dotenv(environment, project.parent))
+    wishes = Wishes(port_base=port_base, port=port, host=host, project=project, demo=demo, exit_after_demo=exit_after_demo)
     if detach:
         start_detached(setting, wishes)
     else:

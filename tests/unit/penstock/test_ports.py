@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from penstock.ports import PortPicker, is_free
-from penstock.stack import choose_ports
+from penstock.stack import choose_ports, local_address
 from shared.errors import SetupError
 from tests.support.nats import free_port
 
@@ -31,6 +31,28 @@ def test_all_ports_of_a_stack_differ() -> None:
     for ports in (choose_ports(), choose_ports(min(base, 60_000))):
         every = [ports.ingest, ports.broker, ports.monitor, *ports.admin]
         assert len(set(every)) == len(every)
+
+
+def test_a_port_that_was_asked_for_is_never_replaced_by_another() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        with pytest.raises(SetupError, match=f"--port: port {taken} for events is taken"):
+            choose_ports(None, taken)
+        with pytest.raises(SetupError, match=f"--port-base: port {taken} for events is taken"):
+            choose_ports(taken)
+    base = free_port()
+    chosen = choose_ports(base, base + 7)
+    assert (chosen.ingest, chosen.broker, chosen.admin) == (base + 7, base + 1, (base + 3, base + 4, base + 5))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("fd00::1", "[fd00::1]"), ("10.0.0.4", "10.0.0.4")],
+)
+def test_the_address_that_is_printed_can_be_typed(host: str, address: str) -> None:
+    assert local_address(host) == address
 
 
 def test_a_range_without_a_free_port_says_what_to_do() -> None:
