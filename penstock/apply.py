@@ -1,18 +1,23 @@
-"""Applies a checked project file and shows what changes: `penstock apply` and the start of `penstock up --project`."""
+"""Applies a checked project file and shows what changes: `penstock apply`, `rollback` and the start of `penstock up --project`.
+
+What would be lost is said first, and asked about on a terminal; a program says beforehand that it agrees.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import click
 import yaml
 
+from penstock.check import failing_steps
 from penstock.metrics import wait_for_revision
 from penstock.plan import Change, inline_secrets
 from penstock.projects import Plan, apply_document, make_plan
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
-from shared.errors import Conflict
+from shared.errors import ConfigError, Conflict, Problem
 
 SIGNS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow"), "variable": ("~", "yellow")}
 
@@ -23,31 +28,39 @@ async def apply_checked(
     resolved: dict[str, Any],
     screen: Screen,
     *,
+    text: str = "",
     dry_run: bool = False,
     in_full: bool = True,
+    agreed: bool = False,
 ) -> tuple[Plan, int]:
     """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow.
 
     Args:
+        text: the file the document was read from, with its comments.
         in_full: show every line of a project that is applied for the first time.
+        agreed: do not ask about what is lost.
 
     Raises:
         Conflict: another project was applied meanwhile; nothing was changed.
         NotConnected, SetupError: the broker does not answer or cannot hold it.
+        ConfigError: something would be lost, and nobody agreed to that.
     """
     async with open_broker(reach) as broker:
         made = await make_plan(broker, document, resolved)
         if made.revision or dry_run or in_full:
-            show_changes(screen, made.changes)
+            show_plan(screen, made)
         for path in inline_secrets(document):
             screen.note(f"warning: {path} holds a secret as plain text; write ${{NAME}} and set the variable", "yellow")
         if dry_run or (not made.changes and made.revision):
             return made, made.revision
+        await _warn_of_destinations(screen, made, resolved)
+        if made.losses and not agreed:
+            _ask(screen, made)
         try:
-            revision = await apply_document(broker, document, resolved, made.revision)
+            revision = await apply_document(broker, document, resolved, made.revision, text)
         except Conflict as exc:
             raise Conflict(
-                f"the project was changed by somebody else since revision {made.revision}; nothing was applied, run the command again"
+                f"another project was applied since revision {made.revision}; nothing was changed, run the command again"
             ) from exc
     admin = [process.admin_url for process in reach.state.processes if process.admin_url] if reach.state else []
     late = await wait_for_revision(admin, revision)
@@ -55,6 +68,35 @@ async def apply_checked(
     for url in late:
         screen.note(f"warning: the service at {url} does not follow revision {revision} yet; see penstock status", "yellow")
     return made, revision
+
+
+def show_plan(screen: Screen, made: Plan) -> None:
+    """Prints a plan for people: what changes, and what is lost by that."""
+    show_changes(screen, made.changes)
+    for loss in made.losses:
+        screen.say(f"! {loss}", "bold red" if loss.events else "yellow")
+
+
+def _ask(screen: Screen, made: Plan) -> None:
+    if not screen.is_terminal or screen.json:
+        raise ConfigError(
+            [
+                *(Problem(loss.path, loss.what) for loss in made.losses),
+                Problem("apply", "say --yes to agree; nothing was changed"),
+            ]
+        )
+    click.confirm("apply it?", abort=True)
+
+
+async def _warn_of_destinations(screen: Screen, made: Plan, resolved: dict[str, Any]) -> None:
+    """Checks the destinations that are new or changed, and warns of those that do not work."""
+    changed = {change.path.split(".")[1] for change in made.changes if change.path.startswith("destinations.")}
+    all_of_them = any(change.path == "destinations" for change in made.changes)
+    for name, options in (resolved.get("destinations") or {}).items():
+        # a file belongs to its loader: opening it here would lock it, or make it as another user
+        if "path" not in options and (all_of_them or name in changed):
+            for step in await failing_steps(name, options):
+                screen.note(f"warning: destinations.{name}: {step.message}; events wait until it works", "yellow")
 
 
 def show_changes(screen: Screen, changes: Sequence[Change]) -> None:
@@ -69,7 +111,7 @@ def show_changes(screen: Screen, changes: Sequence[Change]) -> None:
             case "remove":
                 text = ""
             case "variable":
-                text = " (the value of a variable is another now)"
+                text = " (the value of an environment variable changed)"
             case _:
                 text = f": {_inline(change.before)} -> {_inline(change.after)}"
         screen.say(f"{sign} {change.path}{text}", style)

@@ -15,6 +15,7 @@ from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 CHECK_SECONDS = 60.0
+QUICK_SECONDS = 10.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +61,18 @@ async def check_destinations(
     return checks
 
 
-async def _check(name: str, document: dict[str, Any], environment: Environment) -> list[Step]:
+async def failing_steps(name: str, document: dict[str, Any]) -> list[Step]:
+    """Returns the steps that fail on a destination, in a short time; nothing when it works."""
+    gate = ThreadGate(1, "check")
     try:
-        async with timeout(CHECK_SECONDS):
+        return [step for step in await _check(name, document, Environment(gate), QUICK_SECONDS) if not step.ok]
+    finally:
+        gate.close()
+
+
+async def _check(name: str, document: dict[str, Any], environment: Environment, seconds: float = CHECK_SECONDS) -> list[Step]:
+    try:
+        async with timeout(seconds):
             plugin, options = registry.parse_options(name, document)
             destination = await plugin.open_destination(name, options, environment)
             try:
@@ -70,7 +80,7 @@ async def _check(name: str, document: dict[str, Any], environment: Environment) 
             finally:
                 await destination.close()
     except TimeoutError:
-        return [Step(step="reach", ok=False, message=f"no answer within {CHECK_SECONDS:g} s; check address and network")]
+        return [Step(step="reach", ok=False, message=f"no answer within {seconds:g} s; check address and network")]
     except PenstockError as exc:
         return [Step(step="open", ok=False, message=str(exc))]
     return [Step(step=result.step, ok=result.ok, message=result.message) for result in results]

@@ -44,6 +44,8 @@ COMMANDS = {
     "down": ("up", "Stop the local stack."),
     "plan": ("project", "Show what applying a project file would change."),
     "apply": ("project", "Make a project file the one that runs."),
+    "history": ("project", "List the revisions of the project."),
+    "rollback": ("project", "Apply an earlier revision again."),
     "export": ("project", "Print the project that runs."),
     "check": ("project", "Try destinations: reach, create, write, read, drop."),
     "status": ("status", "Show every connection in one line."),

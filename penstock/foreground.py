@@ -20,11 +20,12 @@ from penstock.dotenv import with_dotenv
 from penstock.home import StackState
 from penstock.leftovers import clean_up
 from penstock.options import Setting
-from penstock.projects import check_document, read_document
+from penstock.projects import check_document, read_text
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from penstock.stack import Stack, choose_ports
 from shared.config_snapshot import stored_project
+from shared.document import parse_document
 from shared.tasks import together
 
 
@@ -88,9 +89,10 @@ async def show_addresses(setting: Setting, state: StackState) -> None:
 
 async def _apply(setting: Setting, state: StackState, file: Path) -> None:
     reach = Reach(setting.home, state.broker_url, state)
-    document = read_document(file)
+    text = read_text(file)
+    document = parse_document(text, str(file))
     resolved = check_document(document, with_dotenv(reach.environment, file.parent))
-    await apply_checked(reach, document, resolved, setting.screen, in_full=False)
+    await apply_checked(reach, document, resolved, setting.screen, text=text, in_full=False)
 
 
 async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:

@@ -7,6 +7,8 @@ only if the project that runs is still the one the plan was made against.
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +19,8 @@ import msgspec
 
 from loader import registry
 from loader.template import TableTemplate
-from penstock.plan import Change, compare, plain
+from penstock.consequences import Loss, losses
+from penstock.plan import Change, compare, inline_secrets, plain
 from router.where import compile_where
 from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
 from shared.document import parse_document
@@ -29,10 +32,11 @@ DEFAULT_FILE = Path("penstock.yaml")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What applying a document would change. `revision` is the one it was compared with; 0: nothing was applied yet."""
+    """What applying a document would change and lose. `revision` is the one it was compared with; 0: nothing was applied yet."""
 
     revision: int
     changes: list[Change]
+    losses: list[Loss] = []
 
 
 def read_document(file: Path) -> dict[str, Any]:
@@ -42,14 +46,22 @@ def read_document(file: Path) -> dict[str, Any]:
         SetupError: it cannot be read.
         ConfigError: it is not YAML or JSON; names line and column.
     """
+    return parse_document(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """Returns the text of a project file.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise SetupError(
-            f"project file {file} cannot be read: {reason}; name another one: penstock COMMAND FILE, or write {DEFAULT_FILE}"
+            f"project file {file} cannot be read: {reason}; name another one, or write {DEFAULT_FILE} with `penstock init`"
         ) from exc
-    return parse_document(text, str(file))
 
 
 def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -81,19 +93,42 @@ async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mappi
     """
     found = await stored_project(broker)
     revision, stored = found or (0, StoredProject({}, {}))
-    return Plan(revision=revision, changes=compare(stored.document, keepable(document), stored.resolved, resolved))
+    return Plan(
+        revision=revision,
+        changes=compare(stored.document, keepable(document), stored.resolved, resolved),
+        losses=await losses(broker, stored.resolved, resolved),
+    )
 
 
-async def apply_document(broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any], expected_revision: int) -> int:
+async def apply_document(
+    broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any], expected_revision: int, text: str = ""
+) -> int:
     """Writes a checked document as the project that runs; returns its revision.
+
+    Args:
+        text: the file the document was read from; it is kept for `penstock export` unless a secret stands in it.
 
     Raises:
         Conflict: another project was applied since `expected_revision`.
         NotConnected, Transient: not known to be applied.
     """
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    stored = StoredProject(document=keepable(document), resolved=plain(resolved), applied_at=at)
+    kept = keepable(document)
+    stored = StoredProject(
+        document=kept,
+        resolved=plain(resolved),
+        applied_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        applied_by=_author(),
+        text="" if kept != plain(document) or inline_secrets(document) else text,
+    )
     return await apply_project(broker, stored, expected_revision=expected_revision)
+
+
+def _author() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
 
 
 def keepable(document: Mapping[str, Any]) -> dict[str, Any]:

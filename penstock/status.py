@@ -120,7 +120,7 @@ async def _read_connection(
     now: float,
 ) -> ConnectionStatus:
     frames = waiting.get(topology.deliver_subject(name), 0)
-    events, oldest = await _look_at_queue(broker, name, frames)
+    events, oldest = await look_at_queue(broker, topology.DELIVER, topology.deliver_subject(name), frames)
     letters, lower_bound = 0, False
     for stage in ("router", "loader"):
         subject = topology.dead_subject(stage, name)
@@ -169,15 +169,15 @@ async def _judge(
     return "ok", ""
 
 
-async def _look_at_queue(broker: Broker, name: str, frames: int) -> tuple[int | None, float | None]:
-    """Returns how many events wait (estimated from the first frames) and when the oldest was accepted."""
+async def look_at_queue(broker: Broker, stream: str, subject: str, frames: int) -> tuple[int | None, float | None]:
+    """Returns how many events wait in a queue (estimated from the first of its `frames`) and when the oldest was accepted."""
     if not frames:
         return 0, None
-    subject, seq, seen, events = topology.deliver_subject(name), 1, 0, 0
+    seq, seen, events = 1, 0, 0
     oldest: float | None = None
     while seen < min(frames, SAMPLED_FRAMES):
         try:
-            message = await broker.js.get_msg(topology.DELIVER, seq, subject=subject, direct=True, next=True)
+            message = await broker.js.get_msg(stream, seq, subject=subject, direct=stream == topology.DELIVER, next=True)
         except NotFoundError:  # delivered meanwhile
             break
         place = read_place(message.headers or {})

@@ -42,11 +42,16 @@ class ConfigSnapshot:
 
 
 class StoredProject(msgspec.Struct, frozen=True):
-    """The value in the bucket: `document` as written, `resolved` with variables put in and key secrets hashed."""
+    """The value in the bucket: `document` as written, `resolved` with variables put in and key secrets hashed.
+
+    `text` is the file with its comments; empty where a secret stands in it literally. `applied_by` is user and host, for people.
+    """
 
     document: dict[str, Any]
     resolved: dict[str, Any]
     applied_at: str = ""
+    applied_by: str = ""
+    text: str = ""
 
 
 def hash_secret(secret: str) -> str:
@@ -86,6 +91,20 @@ async def stored_project(broker: Broker) -> tuple[int, StoredProject] | None:
     if entry is None or entry.value is None:
         return None
     return entry.revision, msgspec.json.decode(entry.value, type=StoredProject)
+
+
+async def project_history(broker: Broker) -> list[tuple[int, StoredProject]]:
+    """Returns the revisions that the broker keeps, the newest last; one that cannot be read is left out.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    found: list[tuple[int, StoredProject]] = []
+    for entry in await Bucket(broker, topology.CONFIG_BUCKET).history(PROJECT_KEY):
+        with contextlib.suppress(msgspec.MsgspecError):
+            if entry.value is not None:
+                found.append((entry.revision, msgspec.json.decode(entry.value, type=StoredProject)))
+    return found
 
 
 class ConfigWatcher:

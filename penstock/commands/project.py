@@ -10,20 +10,36 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from penstock import exits
-from penstock.apply import apply_checked, show_changes
+from penstock.apply import apply_checked, show_plan
 from penstock.check import DestinationCheck, check_destinations
 from penstock.dotenv import with_dotenv
 from penstock.options import Setting, at_broker
-from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document
+from penstock.plan import Change, compare
+from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
-from shared.config_snapshot import stored_project
-from shared.document import write_document
-from shared.errors import SetupError
+from shared.config_snapshot import StoredProject, project_history, stored_project
+from shared.document import parse_document, write_document
+from shared.errors import ConfigError, Problem, SetupError
+from shared.project import decode_project
 
+SHOWN_CHANGES = 4
+"""Changes that the table of `penstock history` names of a revision."""
+
+_yes = click.option("--yes", is_flag=True, help="Do not ask about what is removed.")
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision of the project, and its difference to the one before."""
+
+    revision: int
+    applied_at: str
+    applied_by: str
+    changes: list[Change]
 
 
 @click.command()
@@ -42,29 +58,70 @@ def plan(setting: Setting, file: Path, exit_code: bool) -> int:
     resolved = check_document(document, with_dotenv(reach.environment, file.parent))
     made = asyncio.run(_plan(reach, document, resolved))
     setting.screen.result(made)
-    show_changes(setting.screen, made.changes)
+    show_plan(setting.screen, made)
     return exits.NO if exit_code and made.changes else exits.OK
 
 
 @click.command()
 @_file
 @click.option("--dry-run", is_flag=True, help="Only check and show, as `penstock plan` does.")
+@_yes
 @at_broker
-def apply(setting: Setting, file: Path, dry_run: bool) -> int:
+def apply(setting: Setting, file: Path, dry_run: bool, yes: bool) -> int:
     """Makes FILE (default penstock.yaml) the project that runs, without a restart.
 
-    Everything is checked first: a file with an error changes nothing (exit code 2). If somebody else applies a project between
-    the comparison and the writing, nothing is changed either (exit code 5).
+    Everything is checked first: a file with an error changes nothing (exit code 2). Removing a site or a connection is asked about,
+    with the number of events that still wait for it. If another project is applied between the comparison and the writing, nothing
+    is changed either (exit code 5).
 
     \b
     Example:
       penstock apply examples/shop/penstock.yaml
     """
-    document = read_document(file)
+    text = read_text(file)
+    document = parse_document(text, str(file))
     reach = setting.reach()
     resolved = check_document(document, with_dotenv(reach.environment, file.parent))
-    made, revision = asyncio.run(apply_checked(reach, document, resolved, setting.screen, dry_run=dry_run))
-    setting.screen.result({"applied": revision != made.revision, "revision": revision, "changes": made.changes})
+    made, revision = asyncio.run(apply_checked(reach, document, resolved, setting.screen, text=text, dry_run=dry_run, agreed=yes))
+    _show_applied(setting, made, revision)
+    return exits.OK
+
+
+@click.command()
+@click.argument("revision", type=click.IntRange(1))
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@_yes
+@at_broker
+def rollback(setting: Setting, revision: int, dry_run: bool, yes: bool) -> int:
+    """Applies REVISION again, with the values its variables had then. `penstock history` lists revisions.
+
+    The old project becomes a new revision, so a rollback can be rolled back. Loading never goes back: rows stay where they are.
+
+    \b
+    Example:
+      penstock rollback 3
+    """
+    made, applied = asyncio.run(_rollback(setting, revision, dry_run=dry_run, agreed=yes))
+    _show_applied(setting, made, applied)
+    return exits.OK
+
+
+@click.command()
+@at_broker
+def history(setting: Setting) -> int:
+    """Lists the revisions of the project that the broker keeps, the newest first: when, by whom, and what changed.
+
+    \b
+    Example:
+      penstock history
+    """
+    entries = asyncio.run(_history(setting.reach()))
+    setting.screen.result(entries)
+    if not entries:
+        setting.screen.say("no project was applied yet; apply one with: penstock apply FILE")
+        return exits.OK
+    rows = [(each.revision, each.applied_at, each.applied_by, _summary(each.changes)) for each in entries]
+    setting.screen.table(("revision", "applied at (UTC)", "by", "changes"), rows)
     return exits.OK
 
 
@@ -72,17 +129,20 @@ def apply(setting: Setting, file: Path, dry_run: bool) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @at_broker
 def export(setting: Setting, output: Path | None) -> int:
-    """Prints the project that runs as its author wrote it; secrets stay ${NAME}.
+    """Prints the project that runs; secrets stay ${NAME}.
+
+    It is the file that was applied, comments included. Where a secret stood in the file literally, the file was not kept: then the
+    same project is printed without comments, and the secrets of keys as hashes.
 
     \b
     Example:
       penstock export > penstock.yaml
     """
-    document = asyncio.run(_export(setting.reach()))
+    stored = asyncio.run(_export(setting.reach()))
     if setting.screen.json and output is None:
-        setting.screen.result(document)
+        setting.screen.result(stored.document)
         return exits.OK
-    text = write_document(document)
+    text = stored.text or write_document(stored.document)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -123,12 +183,54 @@ async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any]
         return await make_plan(broker, document, resolved)
 
 
-async def _export(reach: Reach) -> dict[str, Any]:
+async def _export(reach: Reach) -> StoredProject:
     async with open_broker(reach) as broker:
         found = await stored_project(broker)
     if found is None:
         raise SetupError(f"no project was applied to {reach.broker_url.split('@')[-1]} yet; apply one with `penstock apply FILE`")
-    return found[1].document
+    return found[1]
+
+
+async def _history(reach: Reach) -> list[Revision]:
+    async with open_broker(reach) as broker:
+        kept = await project_history(broker)
+    before = [StoredProject({}, {}), *(stored for _, stored in kept)]
+    entries = [
+        Revision(
+            revision=revision,
+            applied_at=(stored.applied_at or "unknown").removesuffix("+00:00").replace("T", " "),
+            applied_by=stored.applied_by or "unknown",
+            # what the oldest one changed is not known when the broker forgot the one before it
+            changes=compare(before[index].document, stored.document, before[index].resolved, stored.resolved),
+        )
+        for index, (revision, stored) in enumerate(kept)
+    ]
+    return entries[::-1]
+
+
+def _summary(changes: Sequence[Change]) -> str:
+    signs = {"add": "+", "remove": "-", "change": "~", "variable": "~"}
+    shown = [f"{signs[change.kind]} {change.path}" for change in changes[:SHOWN_CHANGES]]
+    rest = len(changes) - len(shown)
+    return ", ".join(shown) + (f", and {rest} more" if rest else "") or "none"
+
+
+async def _rollback(setting: Setting, revision: int, *, dry_run: bool, agreed: bool) -> tuple[Plan, int]:
+    reach = setting.reach()
+    async with open_broker(reach) as broker:
+        kept = dict(await project_history(broker))
+    if revision not in kept:
+        known = ", ".join(str(each) for each in kept) or "none"
+        raise ConfigError([Problem("revision", f"the broker keeps no revision {revision}; known: {known}")])
+    old = kept[revision]
+    # an older Penstock may have let through what this one refuses
+    decode_project(old.resolved)
+    return await apply_checked(reach, old.document, old.resolved, setting.screen, text=old.text, dry_run=dry_run, agreed=agreed)
+
+
+def _show_applied(setting: Setting, made: Plan, revision: int) -> None:
+    changed = revision != made.revision
+    setting.screen.result({"applied": changed, "revision": revision, "changes": made.changes, "losses": made.losses})
 
 
 async def _destinations(reach: Reach) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader, StreamReplaced
 
+HISTORY_SECONDS = 10.0
+
 _OPERATION = "KV-Operation"
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,24 @@ class Bucket:
             return None
         ttl = headers.get(MSG_TTL)
         return Entry(key, message.data or b"", message.seq or 0, float(ttl.removesuffix("s")) if ttl else None)
+
+    async def history(self, key: str) -> list[Entry]:
+        """Returns the values of a key that the bucket keeps, the oldest first.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        found: list[Entry] = []
+        last = await self._last(key)
+        if last is None:
+            return found
+        async with StreamReader(self._broker, self._stream, self._prefix + key) as reader:
+            while (message := await reader.next(HISTORY_SECONDS)) is not None:
+                deleted = bool(message.headers.get(_OPERATION))
+                found.append(Entry(key, None if deleted else message.payload, message.seq))
+                if message.seq >= (last.seq or 0):
+                    return found
+        raise NotConnected(f"{self._stream} does not give all values of {key}")
 
     async def put(
         self,

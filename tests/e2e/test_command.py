@@ -35,7 +35,7 @@ def stack(running: LocalStack) -> Iterator[LocalStack]:
     yield running
     # in this process: one more process for each test would be a quarter of the time all of them take
     if cli.run(["plan", str(running.project), "--home", str(running.home.folder), "--exit-code"]) != 0:
-        assert running.run("apply").code == 0
+        assert running.run("apply", "--yes").code == 0
 
 
 def changed(stack: LocalStack, name: str, **changes: Any) -> Path:
@@ -73,7 +73,7 @@ def test_a_plan_names_what_differs_and_changes_nothing(stack: LocalStack) -> Non
     done = stack.run("plan", str(file), "--json", "--exit-code")
     assert done.code == 1
     expected = {"path": "connections.shop-live.on_conflict", "kind": "change", "before": "dead_letter", "after": "widen"}
-    assert done.json == {"revision": before, "changes": [expected]}
+    assert done.json == {"revision": before, "changes": [expected], "losses": []}
     assert "~ connections.shop-live.on_conflict: dead_letter -> widen" in stack.run("plan", str(file)).out
     assert revision(stack) == before
 
@@ -124,12 +124,61 @@ async def test_nothing_is_applied_over_a_revision_nobody_looked_at(stack: LocalS
 
 def test_an_export_is_the_file_as_written_and_can_be_applied(stack: LocalStack) -> None:
     done = stack.run("export")
-    assert yaml.safe_load(done.out) == yaml.safe_load(stack.project.read_text())
-    assert "${SHOP_SECRET" in done.out
+    assert done.out == stack.project.read_text()
     assert stack.run("export", "--json").json == yaml.safe_load(done.out)
     file = stack.folder / "exported.yaml"
     assert stack.run("export", "--output", str(file)).code == 0
     assert stack.run("plan", str(file), "--exit-code").code == 0
+
+
+def test_an_export_of_a_file_with_a_secret_in_it_holds_the_secret_nowhere(stack: LocalStack) -> None:
+    document = yaml.safe_load(stack.project.read_text())
+    document["sites"]["shop"]["keys"].append({"id": "plain", "secret": "hunter2"})
+    file = stack.folder / "plain.yaml"
+    file.write_text(yaml.safe_dump(document))
+    assert stack.run("apply", str(file)).code == 0
+    done = stack.run("export")
+    assert "hunter2" not in done.out
+    assert "${SHOP_SECRET" in done.out
+    assert yaml.safe_load(done.out)["sites"]["shop"]["keys"][-1]["secret"].startswith("sha256:")
+
+
+def test_what_is_removed_is_said_and_needs_a_yes_and_can_be_rolled_back(stack: LocalStack) -> None:
+    document = yaml.safe_load(stack.project.read_text())
+    del document["connections"]["shop-live"]
+    file = stack.folder / "less.yaml"
+    file.write_text(yaml.safe_dump(document))
+    before = revision(stack)
+    planned = stack.run("plan", str(file))
+    assert "! connections.shop-live: the connection goes; no event waits for it" in planned.out
+    refused = stack.run("apply", str(file))
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert revision(stack) == before
+    assert stack.run("apply", str(file), "--yes").code == 0
+
+    entries = stack.run("history", "--json").json
+    assert [entries[0]["revision"], entries[1]["revision"]] == [revision(stack), before]
+    assert [change["path"] for change in entries[0]["changes"]] == ["connections.shop-live"]
+    assert "@" in entries[0]["applied_by"]
+    assert "- connections.shop-live" in stack.run("history").out
+
+    assert stack.run("rollback", str(before)).code == 0
+    assert stack.run("plan", "--exit-code").code == 0
+    assert stack.run("export").out == stack.project.read_text()
+    unknown = stack.run("rollback", "999999")
+    assert unknown.code == 2
+    assert "known: " in unknown.err
+
+
+def test_a_destination_that_does_not_open_is_warned_of_when_it_is_applied(stack: LocalStack) -> None:
+    document = yaml.safe_load(stack.project.read_text())
+    document["destinations"]["pg"] = {"type": "postgres", "dsn": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}
+    file = stack.folder / "pg.yaml"
+    file.write_text(yaml.safe_dump(document))
+    done = stack.run("apply", str(file))
+    assert done.code == 0
+    assert "warning: destinations.pg: " in done.err
 
 
 def test_a_check_tries_every_destination_or_the_one_named(stack: LocalStack) -> None:

@@ -1,0 +1,86 @@
+"""What applying a project takes away: connections that go, with the events that still wait for them, and keys that stop working.
+
+A plan says which lines of the file change. This says what that means for data, so that a person can say no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.js.errors import APIError, NotFoundError
+
+from penstock.status import look_at_queue
+from shared import topology
+from shared.errors import NotConnected
+from shared.jetstream.broker import Broker
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that applying takes away. `events`: how many that wait are dropped, about."""
+
+    path: str
+    what: str
+    events: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+async def losses(broker: Broker, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
+    """Returns what is lost by going from one resolved project to another.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    return [*_sites(before, after), *await _connections(broker, before, after)]
+
+
+def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
+    kept = after.get("sites") or {}
+    return [
+        Loss(path=f"sites.{name}", what="the site goes; requests with its keys get 401")
+        for name in before.get("sites") or {}
+        if name not in kept
+    ]
+
+
+async def _connections(broker: Broker, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
+    kept = after.get("connections") or {}
+    found: list[Loss] = []
+    for name, connection in (before.get("connections") or {}).items():
+        if name not in kept:
+            what = "the connection goes"
+        elif kept[name].get("site") != connection.get("site"):
+            what = f"the connection moves from site {connection.get('site')!r} to {kept[name].get('site')!r}"
+        else:
+            continue
+        events = await _waiting(broker, name)
+        found.append(Loss(path=f"connections.{name}", what=f"{what}; {_dropped(events)}", events=events))
+    return found
+
+
+def _dropped(events: int) -> str:
+    if not events:
+        return "no event waits for it"
+    return f"{events} {'event that waits for it is' if events == 1 else 'events that wait for it are'} not delivered"
+
+
+async def _waiting(broker: Broker, connection: str) -> int:
+    try:
+        total = 0
+        for stream, pattern in (
+            (topology.DELIVER, topology.deliver_subject(connection)),
+            (topology.RETRY, topology.retry_subject("*", connection)),
+        ):
+            info = await broker.js.stream_info(stream, subjects_filter=pattern)
+            for subject, frames in (info.state.subjects or {}).items():
+                events, _ = await look_at_queue(broker, stream, subject, frames)
+                total += events or 0
+    except NotFoundError:  # a broker without our streams holds nothing
+        return 0
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
+    return total

@@ -1,0 +1,52 @@
+"""What a plan takes away: sites, connections, and events that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.consequences import losses
+from shared import topology
+from shared.headers import Place, write_place
+from shared.jetstream.broker import connect
+from tests.support.nats import NatsServer
+
+BEFORE = {
+    "sites": {"shop": {}, "blog": {}},
+    "connections": {"kept": {"site": "shop"}, "gone": {"site": "shop"}, "moved": {"site": "shop"}},
+}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path) as running:
+        yield running
+
+
+async def test_events_that_wait_for_a_removed_connection_are_counted_in_both_queues(server: NatsServer) -> None:
+    after = {"sites": {"shop": {}}, "connections": {"kept": {"site": "shop"}, "moved": {"site": "blog"}}}
+    async with connect(server.url, "test", patience_seconds=10) as broker:
+        assert [loss.events for loss in await losses(broker, BEFORE, after)] == [0, 0, 0]  # no streams at all
+        await topology.ensure(broker, topology.TopologySettings(events_max_bytes=2**24, dead_max_bytes=2**24))
+        for subject, seq, events in (
+            (topology.deliver_subject("gone"), 1, 3),
+            (topology.deliver_subject("gone"), 2, 4),
+            (topology.retry_subject("loader", "gone"), 1, 5),
+            (topology.deliver_subject("kept"), 1, 9),
+        ):
+            await broker.publisher.publish(
+                subject, b"", msg_id=f"{subject}{seq}", headers=write_place(Place("lane", seq, events))
+            )
+        found = {loss.path: loss for loss in await losses(broker, BEFORE, after)}
+    assert set(found) == {"sites.blog", "connections.gone", "connections.moved"}
+    assert found["connections.gone"].events == 12
+    assert str(found["connections.gone"]) == "connections.gone: the connection goes; 12 events that wait for it are not delivered"
+    assert "moves from site 'shop' to 'blog'" in found["connections.moved"].what
+
+
+async def test_nothing_is_lost_where_nothing_is_removed(server: NatsServer) -> None:
+    async with connect(server.url, "test", patience_seconds=10) as broker:
+        assert await losses(broker, {}, BEFORE) == []
+        assert await losses(broker, BEFORE, BEFORE) == []
