@@ -2,6 +2,9 @@
 
 One message of the stream DEAD holds the dead letters of one frame or request at one stage. Its id is derived from where the events
 came from, so that a stage which died between dead-lettering and acknowledging does it again without doubling them.
+
+A message holds each request context once, however many letters share it: else a request of a few kilobytes could write hundreds
+of megabytes, and DEAD drops its oldest letters for room.
 """
 
 from __future__ import annotations
@@ -20,6 +23,12 @@ BATCH = 200
 
 BATCH_BYTES = 512 * 1024
 
+LETTER_BYTES = 200
+"""What a letter holds beside its body, detail and request, about."""
+
+VERSION = 2
+"""Version 1 repeated the request in every letter."""
+
 
 class Publishes(Protocol):
     """What `bury` needs of a publisher: `shared.jetstream.publisher.Publisher`, or what a stage puts before it."""
@@ -33,7 +42,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event that could not be processed.
 
     `body` holds the original bytes. `origin` says where it came from, as `lane:sequence:index` (or the request at the edge).
-    `request` is what the server knew, so that a replay is the same event.
+    `request` is what the server knew, so that a replay is the same event. `form` is what the request said of the body beside it
+    (`contract.Parsed.form`), so that the edge can judge it again.
     """
 
     stage: str
@@ -52,6 +62,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_id: str | None = None
     anonymous_id: str | None = None
     request: RequestContext | None = None
+    form: str = ""
+    request_index: int | None = None
+    """Only in a message: which of its requests `request` is."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes of a message, about, without its request."""
+        return LETTER_BYTES + len(self.body) + len(self.detail)
 
 
 class DeadLetters(msgspec.Struct, frozen=True, array_like=True):
@@ -59,19 +77,49 @@ class DeadLetters(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     letters: list[DeadLetter]
+    requests: list[RequestContext] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(DeadLetters).decode
 
 
+def encode_dead(letters: Sequence[DeadLetter]) -> bytes:
+    """Returns a message of DEAD; letters with the same request object share it."""
+    requests: list[RequestContext] = []
+    numbers: dict[int, int] = {}
+    packed: list[DeadLetter] = []
+    for letter in letters:
+        request = letter.request
+        if request is None:
+            packed.append(letter)
+            continue
+        number = numbers.get(id(request))
+        if number is None:
+            number = numbers[id(request)] = len(requests)
+            requests.append(request)
+        packed.append(msgspec.structs.replace(letter, request=None, request_index=number))
+    return _encode(DeadLetters(VERSION, packed, requests))
+
+
 def decode_dead(payload: bytes) -> list[DeadLetter]:
     """Reads a message of DEAD.
 
     Raises:
-        msgspec.MsgspecError: not such a message.
+        msgspec.MsgspecError: not such a message, or of a newer version.
     """
-    return _decode(payload).letters
+    message = _decode(payload)
+    if message.version > VERSION:
+        raise msgspec.ValidationError(f"dead letters of version {message.version} are newer than {VERSION}; upgrade")
+    requests = message.requests
+    if not requests:
+        return message.letters
+    return [
+        letter
+        if letter.request_index is None or not 0 <= letter.request_index < len(requests)
+        else msgspec.structs.replace(letter, request=requests[letter.request_index], request_index=None)
+        for letter in message.letters
+    ]
 
 
 async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[DeadLetter], msg_id: str) -> None:
@@ -89,14 +137,18 @@ async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[De
     start = part = 0
     while start < len(letters):
         end, size = start, 0
+        seen: set[int] = set()
         while end < len(letters) and end - start < BATCH:
             letter = letters[end]
-            more = len(letter.body) + (letter.request.client_bytes if letter.request is not None else 0)
+            more = letter.held_bytes
+            if letter.request is not None and id(letter.request) not in seen:
+                more += letter.request.client_bytes
+                seen.add(id(letter.request))
             if end > start and size + more > BATCH_BYTES:
                 break
             size += more
             end += 1
-        await publisher.publish(subject, _encode(DeadLetters(1, list(letters[start:end]))), msg_id=f"{msg_id}.{part}")
+        await publisher.publish(subject, encode_dead(letters[start:end]), msg_id=f"{msg_id}.{part}")
         start, part = end, part + 1
 
 
