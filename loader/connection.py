@@ -23,7 +23,7 @@ from loader.destinations import Destinations
 from loader.flow import Definition, Flow
 from loader.retries import Retries
 from shared import topology
-from shared.errors import Fenced, PenstockError, Transient
+from shared.errors import Fenced, PenstockError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
@@ -113,6 +113,8 @@ class ConnectionLoader:
 
     async def _wait_after(self, error: PenstockError) -> None:
         transient = isinstance(error, Transient)
+        if isinstance(error, UnknownDriverError):
+            self._context.telemetry.count("driver_errors_unknown_total", plugin=str(self._definition.destination.get("type")))
         delays = RETRY_SECONDS if transient else SETUP_RETRY_SECONDS
         delay = delays[min(self._failures, len(delays) - 1)]
         self._failures += 1
@@ -141,7 +143,7 @@ class ConnectionLoader:
                 self._context.health.good(f"connection {self._name}")
                 await together(
                     flow.shape_all(queue, self._gate),
-                    flow.retry_all(retries),
+                    flow.retry_all(retries, self._gate),
                     flow.deliver_all(self._loaded),
                     self._wake_at_drain(queue, asides),
                 )

@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from loader.aside import Failing, put_aside
 from loader.batch import DeadEvent, ShapedBatch
 from loader.contract import LoadPlan, LoadReport, Session, TableSchema
 from loader.fit import Ready, fit_batch
+from loader.isolate import Trying, is_of_events, is_own, offenders
 from loader.refused import refused_rows
 from loader.rules import Rules, Stamp
 from shared.dead import DeadLetter, bury, now
@@ -75,7 +77,10 @@ class Deliverer:
         publisher: Publisher,
         telemetry: Telemetry,
         failing: Failing,
+        *,
+        isolates: bool = True,
     ) -> None:
+        self._isolates = isolates
         self._connection = connection
         self._site = site
         self._rules = rules
@@ -110,6 +115,10 @@ class Deliverer:
                 left = await self._round(work, left, stamp)
             except _StillFailsError:
                 return False
+            except Exception as exc:
+                if left is None or not self._isolates or not is_own(exc):
+                    raise
+                left = await self._isolate(work, left, exc)
         raise Transient(f"connection {self._connection}: the tables of a load kept changing for {MOST_ROUNDS} rounds")
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
@@ -155,9 +164,39 @@ class Deliverer:
         self._count(batch, report, sum(done.unmapped.values()))
         return None
 
+    async def _isolate(self, work: Work, batch: ShapedBatch, error: Exception) -> ShapedBatch:
+        """Finds the events our own code fails on and makes dead letters of them; returns the batch without them."""
+        log.error("our own code failed in a load", exc_info=error, extra={"connection": self._connection})
+        self._telemetry.count("loader_internal_errors_total", connection=self._connection)
+        words = f"{type(error).__name__}: {error}"
+        if not is_of_events(error):
+            raise Transient(f"unexpected {words}") from error
+        ordinals = np.unique(np.concatenate([table.events for table in batch.tables.values()])).tolist()
+        trying = cast("Any", Trying(self._session))
+        deliverer = Deliverer(self._connection, self._site, self._rules, trying, trying, trying, Failing(), isolates=False)
+        whole = replace(batch, dead=[])
+
+        async def trial(chosen: Sequence[int]) -> bool:
+            kept = {ordinals[position] for position in chosen}
+            part = whole.without(ordinal for ordinal in ordinals if ordinal not in kept)
+            try:
+                await deliverer.deliver(Work(work.plan, part))
+            except Exception as exc:
+                if not is_own(exc) or not is_of_events(exc):
+                    raise
+                return False
+            return True
+
+        bad = await offenders(len(ordinals), trial)
+        if not bad:
+            raise Transient(f"unexpected {words}") from error
+        refused = {ordinals[position]: (DeadReason.INTERNAL_ERROR, words) for position in bad}
+        await self._bury(work, batch, batch.dead_letters(refused))
+        return batch.without(refused)
+
     async def _leave_out(self, work: Work, batch: ShapedBatch, ready: Sequence[Ready], exc: RowsRejected) -> ShapedBatch:
         table = next(each for each in ready if each.load.table == exc.table)
-        words = dict(exc.rows)
+        words = {row: why for row, why in exc.rows.items() if 0 <= row < table.load.rows.num_rows}
         self._refusals[exc.table] += 1
         self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:

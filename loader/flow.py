@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from opentelemetry.trace import SpanKind
@@ -25,13 +26,14 @@ from loader.batch import ShapedBatch
 from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
 from loader.contract import Capabilities, LoadPlan, Session
 from loader.deliver import Deliverer, Work
+from loader.isolate import Frames, Refused, is_of_events, shape_offenders
 from loader.plans import Plans
 from loader.retries import Retries
-from loader.shape import Shaper
+from loader.shape import NOTHING, Shaper
 from shared import topology
 from shared.dead import DeadLetter, bury, now
 from shared.errors import NotConnected, Permanent
-from shared.frame import decode_frame
+from shared.frame import Frame, decode_frame
 from shared.headers import Place, read_place, trace_of
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
@@ -44,6 +46,7 @@ INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
 
 WAKE_SECONDS = 1.0
+NOBODY: Refused = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +137,7 @@ class Flow:
             self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(time.time()), connection=self._name)
         await self._ready.put(None)
 
-    async def retry_all(self, retries: Retries) -> None:
+    async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
         """Tries what was put aside again when it is due, until the service drains."""
         draining = self._context.draining.is_set
 
@@ -146,6 +149,10 @@ class Flow:
                 await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
                 await retries.reader.ack([aside.seq])
                 return True
+            except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
+                frames = {0: (aside.place.seq, decode_frame(payload))}
+                refused = await self._offenders(self._aside_shaper, frames, gate, exc)
+                work = self._shape_aside(aside, payload, refused.get(0, NOTHING))
             if draining():  # nobody takes from the queue any more
                 return False
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -194,10 +201,14 @@ class Flow:
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
         for chunk in chunks(frames, self._plans.unfinished()):
             while chunk:
-                if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
-                    shaped = self._shape_chunk(chunk)
-                else:
-                    shaped = await gate.run(self._shape_chunk, chunk)
+                try:
+                    if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
+                        shaped = self._shape_chunk(chunk)
+                    else:
+                        shaped = await gate.run(self._shape_chunk, chunk)
+                except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
+                    refused = await self._offenders(self._shaper, _readable(chunk), gate, exc)
+                    shaped = await gate.run(self._shape_chunk, chunk, refused)
                 for held, why in shaped.unreadable:
                     await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
                 part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
@@ -207,14 +218,24 @@ class Flow:
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
                 await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds, traces))
 
-    def _shape_chunk(self, chunk: list[Held]) -> Shaped:
+    async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
+        """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""
+        log.error("our own code failed in shaping", exc_info=error, extra={"connection": self._name})
+        self._context.telemetry.count("loader_internal_errors_total", connection=self._name)
+        shaper.clear()
+        if not is_of_events(error):
+            raise error
+        return await shape_offenders(shaper, frames, gate, f"{type(error).__name__}: {error}")
+
+    def _shape_chunk(self, chunk: list[Held], refused: Refused = NOBODY) -> Shaped:
         """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
         unreadable: list[tuple[Held, str]] = []
         frames = 0
         for held in chunk:
             frames += 1
             try:
-                self._shaper.add(decode_frame(held.message.payload), held.place.seq, partial(self._loaded, held.place))
+                left_out = refused.get(held.message.seq, NOTHING)
+                self._shaper.add(decode_frame(held.message.payload), held.place.seq, partial(self._loaded, held.place), left_out)
             except Permanent as exc:
                 unreadable.append((held, str(exc)))
             if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
@@ -229,18 +250,18 @@ class Flow:
             return place.seq
         return mark
 
-    def _shape_aside(self, aside: Aside, payload: bytes) -> Work:
+    def _shape_aside(self, aside: Aside, payload: bytes, refused: Mapping[int, str] = NOTHING) -> Work:
         place, lane, own = aside.place, aside.lane, self._key(aside.table)
         frame = decode_frame(payload)
 
         def loaded(table: str) -> int:
             return self._marks.get((self._key(table), lane), 0)
 
-        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq)
+        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq, refused)
         batch = self._aside_shaper.take()
         if not batch.tables and loaded(own) < place.seq:
             # the connection's layout has changed meanwhile and the events have no row in that table: they go where they go now
-            self._aside_shaper.add(frame, place.seq, loaded)
+            self._aside_shaper.add(frame, place.seq, loaded, refused)
             batch = self._aside_shaper.take()
         return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
 
@@ -259,6 +280,14 @@ class Flow:
         await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
         self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
         log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
+
+
+def _readable(chunk: list[Held]) -> Frames:
+    frames: dict[int, tuple[int, Frame]] = {}
+    for held in chunk:
+        with contextlib.suppress(Permanent):
+            frames[held.message.seq] = (held.place.seq, decode_frame(held.message.payload))
+    return frames
 
 
 def _bounds(connection: Connection, site: Site, queue_frames: int) -> Bounds:

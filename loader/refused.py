@@ -86,7 +86,8 @@ async def _probe(session: Session, ready: Ready, part: Sequence[int]) -> RowsRej
     try:
         await session.probe([ready.part(part).load])
     except RowsRejected as exc:
-        return exc
+        named = {row: why for row, why in exc.rows.items() if 0 <= row < len(part)}
+        return RowsRejected(exc.table, exc.message, named)
     return None
 
 

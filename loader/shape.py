@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -34,7 +35,7 @@ from loader.runs import Whole
 from loader.template import TableTemplate
 from shared.errors import Permanent
 from shared.event import RequestFacts, facts_of, materialise
-from shared.frame import Frame
+from shared.frame import Frame, Head
 from shared.outcome import Dead, DeadReason, Drop, DropReason
 from shared.project import Connection
 
@@ -42,6 +43,7 @@ MOST_PATHS = 50_000
 """Paths known before a batch should end, and beyond which they are forgotten between batches."""
 MOST_TABLES = 2_000
 HINTS_IGNORED = "type_hints_ignored"
+NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 class _Table:
@@ -98,13 +100,16 @@ class Shaper:
         """Whether the events have so many different keys or tables that the batch should end here."""
         return len(self._active) > MOST_TABLES or self._paths() > MOST_PATHS
 
-    def add(self, frame: Frame, seq: int, loaded: Callable[[str], int] | None = None) -> None:
+    def add(
+        self, frame: Frame, seq: int, loaded: Callable[[str], int] | None = None, refused: Mapping[int, str] = NOTHING
+    ) -> None:
         """Takes the events of a frame.
 
         Args:
             frame: its events belong to the batch, in their order.
             seq: the frame's sequence in its lane.
             loaded: the last sequence of the lane that a table has already; rows of frames up to it are left out there.
+            refused: events of the frame that are dead letters unseen, by index with the reason: our own code fails on them.
 
         Raises:
             Permanent: the frame's block cannot be opened. Nothing was added; the payload is a dead letter whole.
@@ -118,17 +123,33 @@ class Shaper:
         self._starts.append(len(self._indexes))
         self._seen += len(bodies)
         self._bytes += sum(frame.sizes)
-        self._add_events(frame, seq, bodies, facts, loaded)
+        heads = list(enumerate(frame.heads))
+        for index, why in refused.items():
+            self._dead.append(DeadEvent(seq, index, frame.heads[index], bodies[index], DeadReason.INTERNAL_ERROR, why))
+        if refused:
+            heads = [(index, head) for index, head in heads if index not in refused]
+        self._add_events(frame, seq, heads, bodies, facts, loaded)
+
+    def clear(self) -> None:
+        """Forgets everything, also what `add` or `take` left behind when they raised."""
+        self._forget()
+        self._begin()
 
     def _add_events(
-        self, frame: Frame, seq: int, bodies: list[bytes], facts: list[RequestFacts], loaded: Callable[[str], int] | None
+        self,
+        frame: Frame,
+        seq: int,
+        heads: list[tuple[int, Head]],
+        bodies: list[bytes],
+        facts: list[RequestFacts],
+        loaded: Callable[[str], int] | None,
     ) -> None:
         """The hot loop: every call in it costs a percent."""
         place, indexes, add_shared = self._layout.place, self._indexes, self._shared.add
         chooses = self._template is not None or frame.trusted_hints
         tables: dict[str, _Table | None] = {}
         ordinal = len(indexes)
-        for index, head in enumerate(frame.heads):
+        for index, head in heads:
             body = bodies[index]
             try:
                 event = materialise(body, head, facts[head.request])

@@ -4,6 +4,7 @@
     ├── Transient          try again, with back-off; nothing is lost meanwhile
     │   ├── NotConnected   the connection is gone: open a new one, then try again
     │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
+    │   ├── UnknownDriverError   a driver raised what its plug-in does not know; counted
     │   ├── TableBusy      somebody else holds one table for longer than we wait: go on with the others
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
@@ -11,10 +12,12 @@
     ├── Permanent          this call can never succeed as it is
     │   ├── Conflict       somebody else changed it first (compare-and-set): read again, decide again
     │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
+    ├── Defect             our own code failed on what it was given: find the events it fails on, go on without them
     ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
     └── ConfigError        the project file or a setting is wrong; `problems` names each place
 
-Drivers' errors are translated in one function per plug-in; what it does not know is `Transient`, and counted.
+Drivers' errors are translated in one function per plug-in; what it does not know is `UnknownDriverError`, or `Defect` where it
+is none of the driver's errors (`unknown`).
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ class NotConnected(Transient):
 
 class TableChanged(Transient):
     """Somebody altered or dropped a table behind our back; nothing was loaded. Describe and shape again before the next try."""
+
+
+class UnknownDriverError(Transient):
+    """A driver raised an error that its plug-in does not know; taken as transient, so that nothing is lost by it."""
 
 
 class TableBusy(Transient):
@@ -77,6 +84,10 @@ class RowsRejected(Permanent):
         self.rows: Mapping[int, str] = rows or {}
 
 
+class Defect(PenstockError):
+    """Our own code failed in the middle of a call; nothing was loaded. The events it fails on are dead letters."""
+
+
 class Fenced(PenstockError):
     """A newer epoch exists for what this holder believed to hold."""
 
@@ -97,3 +108,26 @@ class ConfigError(PenstockError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+_PANIC = "PanicException"
+_OF_CODE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether an extension written in Rust gave up; the class is made at run time and is no `Exception`."""
+    return type(error).__name__ == _PANIC
+
+
+def unknown(error: BaseException, words: str) -> PenstockError:
+    """Returns what an error means that a plug-in does not know: `Defect` where code raised it, else an error of the driver."""
+    return Defect(words) if isinstance(error, _OF_CODE) or is_panic(error) else UnknownDriverError(words)

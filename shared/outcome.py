@@ -30,6 +30,7 @@ class DeadReason(StrEnum):
     MISSING_KEY = "missing_key"
     REJECTED_BY_DESTINATION = "rejected_by_destination"
     FRAME_UNREADABLE = "frame_unreadable"
+    INTERNAL_ERROR = "internal_error"
 
     @property
     def meaning(self) -> str:
@@ -103,6 +104,7 @@ _DEAD_MEANING = {
     DeadReason.MISSING_KEY: "the row has no value in a column of its primary key, so that it could not be told from others",
     DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row; the detail has its words",
     DeadReason.FRAME_UNREADABLE: "the frame that held the events cannot be decoded by this version",
+    DeadReason.INTERNAL_ERROR: "Penstock's own code failed on the event; the detail has the error. Report it, and replay after the upgrade",
 }
 
 _DROP_MEANING = {

@@ -99,6 +99,13 @@ METRICS: tuple[Metric, ...] = (
         "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types",
         ("connection", "reason"),
     ),
+    Metric(
+        "loader_internal_errors_total",
+        "counter",
+        "errors",
+        "exceptions of our own code in shaping or loading; the events they concern are dead letters (internal_error)",
+        ("connection",),
+    ),
     Metric("loader_loads_total", "counter", "loads", "loads by result", ("connection", "result")),
     Metric("loader_load_seconds", "histogram", "seconds", "duration of the phases of a load", ("connection", "phase")),
     Metric(

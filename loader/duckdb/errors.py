@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient, unknown
 
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
@@ -53,7 +53,9 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         return TableChanged(f"{what}: {words}")
     if name in ("CatalogException", "BinderException", "ParserException", "NotImplementedException", "DependencyException"):
         return Permanent(f"{what}: {words}")
-    return Transient(f"{what}: {words}")
+    if name == "TransactionException" or name == "InterruptException":
+        return Transient(f"{what}: {words}")
+    return unknown(error, f"{what}: {name}: {words}")
 
 
 def describe(error: BaseException) -> str:

@@ -37,7 +37,7 @@ from loader.contract import (
 )
 from loader.objects import directory, formats, names
 from loader.objects.formats import Compression, Format
-from shared.errors import NotConnected, PenstockError, Permanent, SetupError, Transient
+from shared.errors import NotConnected, PenstockError, Permanent, SetupError, unknown
 from shared.threads import Stop, ThreadGate
 
 
@@ -220,4 +220,4 @@ def translate(error: BaseException, what: str) -> PenstockError:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return SetupError(f"{what}: {error.strerror or error}{where}; check `path`, its permissions and the space on its disk")
-    return Transient(f"{what}: {type(error).__name__}: {error}")
+    return unknown(error, f"{what}: {type(error).__name__}: {error}")

@@ -20,6 +20,8 @@ from shared.errors import (
     TableChanged,
     TableSetupError,
     Transient,
+    UnknownDriverError,
+    unknown,
 )
 
 _LINE = re.compile(r"\bCOPY [^\n]*?, line (?P<line>\d+)")
@@ -37,6 +39,10 @@ _SETUP = {
     "XX002": "the server reports a damaged index; look at its log and reindex",
 }
 _OF_A_TABLE = frozenset({"42501", "XX001", "XX002"})
+TOO_LARGE = "54000"
+"""A row larger than a page, or a key too long for its index."""
+_KNOWN = frozenset({"25", "40", "53", "55", "57", "58"})
+"""Classes of errors that pass: transactions that met each other, resources that ran out, an operator at work, a disk."""
 _GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _CHANGED = frozenset({"42P01", "42703", "42804", "42P10", "22P03", "42P18"})
 _AGAIN = {
@@ -79,8 +85,10 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         return SetupError(f"{what}: the address is not readable; expected postgresql://user:password@host:port/database")
     if isinstance(error, (exceptions.InterfaceError, exceptions.InternalClientError)):
         # what asyncpg says after a server hung up on an idle connection is about its own states
+        if isinstance(error, ValueError):  # a parameter that has no form for the server; nothing was sent
+            return _of_rows(error, what, table)
         return NotConnected(f"{what}: the connection was lost ({describe(error)})")
-    return Transient(words)
+    return unknown(error, f"{what}: {type(error).__name__}: {describe(error)}")
 
 
 def describe(error: BaseException) -> str:
@@ -92,6 +100,8 @@ def describe(error: BaseException) -> str:
 
 def refused_row(error: BaseException) -> int | None:
     """Returns the index of the row that a COPY stopped at, where the server says."""
+    if getattr(error, "sqlstate", None) == TOO_LARGE:
+        return None  # raised when a block of rows is stored: the line is that of the last row read
     match = _LINE.search(getattr(error, "context", None) or "")
     return int(match["line"]) - 1 if match else None
 
@@ -114,12 +124,13 @@ def _of_state(error: BaseException, state: str, what: str, table: str | None) ->
         return TableChanged(words)
     if state in _AGAIN:
         return (TableBusy if state == "55P03" else Transient)(f"{words}: {_AGAIN[state]}")
-    # 54000: a key too long for its index
-    if state[:2] in ("22", "23", "P0") or state == "54000":
+    if state[:2] in ("22", "23", "P0") or state == TOO_LARGE:
         return _of_rows(error, what, table)
     if state[:2] in ("42", "0A", "21", "54"):
         return Permanent(words)
-    return Transient(words)
+    if state[:2] in _KNOWN:
+        return Transient(words)
+    return UnknownDriverError(words)
 
 
 def _of_rows(error: BaseException, what: str, table: str | None) -> PenstockError:

@@ -40,7 +40,7 @@ from loader.postgres.types import WIDEN
 from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, qualified
-from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, is_panic
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class PostgresSession:
                 yield watch
         except BaseException as error:
             await self._abandon(error)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) or is_panic(error):
                 raise translate(error, what) from error
             raise
 
@@ -248,7 +248,7 @@ class PostgresSession:
         return True
 
     async def _abandon(self, error: BaseException) -> None:
-        if not isinstance(error, Exception) or isinstance(error, TimeoutError) or self._link.is_closed():
+        if not (isinstance(error, Exception) or is_panic(error)) or isinstance(error, TimeoutError) or self._link.is_closed():
             self._link.terminate()
             return
         try:

@@ -147,6 +147,19 @@ async def test_a_row_that_a_check_refuses_is_named_and_its_neighbours_arrive(wh:
     assert await rows(wh, "n") == [(1,), (3,)]
 
 
+@pytest.mark.only("postgres")
+@pytest.mark.parametrize("deduplicate", [False, True])
+async def test_a_row_larger_than_a_page_is_found_and_its_neighbours_arrive(wh: Open, deduplicate: bool) -> None:
+    # the server names the last row it has read, or one behind the last
+    one = Delivery(wh, await wh.session(), deduplicate=deduplicate)
+    events: list[dict[str, Any]] = [{"messageId": f"{n:03}", "n": n} for n in range(103)]
+    events.insert(40, {"messageId": "wide", **{f"n{n}": n + 0.5 for n in range(1050)}})
+    dead = await one.send(*events)
+    assert list(dead) == ["wide"]
+    assert "row is too big" in dead["wide"]
+    assert len(await rows(wh, "n")) == 103
+
+
 async def test_names_of_system_columns_are_names_like_others(wh: Open) -> None:
     one = Delivery(wh, await wh.session())
     names = ("ctid", "xmin", "tableoid", "rowid", "oid")

@@ -28,8 +28,8 @@ class Published:
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes, str, dict[str, str]]] = []
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str, headers: Mapping[str, str]) -> None:
-        self.messages.append((subject, payload, msg_id, dict(headers)))
+    async def publish(self, subject: str, payload: bytes, *, msg_id: str, headers: Mapping[str, str] | None = None) -> None:
+        self.messages.append((subject, payload, msg_id, dict(headers or {})))
 
     @property
     def tables(self) -> list[str]:
@@ -68,10 +68,10 @@ class Places:
 class Bench:
     """A deliverer between a destination and RETRY, neither of them real."""
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, options: dict[str, Any] | None = None, places: Places | None = None) -> None:
         self.desk = Desk(options or {"layout": "segment"})
         self.telemetry = Telemetry("loader", ServiceSettings())
-        self.places, self.published, self.now = Places(), Published(), 0.0
+        self.places, self.published, self.now = places or Places(), Published(), 0.0
         self.failing = Failing(lambda: self.now)
         publisher = cast("Publisher", self.published)
         self.deliverer = Deliverer(
