@@ -201,10 +201,12 @@ class Redelivery:
         letters = [stored.letters[index] for stored in messages for index in stored.matching]
         stage, name = note.subject.split(".", 2)[1:]
         frames = self._frames(letters, judged=stage == "ingest")
+        total = 0
         for number, frame in enumerate(frames, 1):
+            total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if stage == "loader" and note.into == "stage":
-                subject, headers = topology.deliver_subject(name), write_place(Place(note.lane, number, len(frame)))
+                subject, headers = topology.deliver_subject(name), write_place(Place(note.lane, number, len(frame), total))
             else:
                 subject, headers = topology.events_subject(frame.site), {}
             ack = await self._broker.publisher.publish(subject, encode_frame(frame), msg_id=msg_id, headers=headers)

@@ -49,7 +49,7 @@ _SPECIAL = {
 }
 """What the Structs hold as plain JSON because somebody else checks it."""
 
-_AREAS = {"ingest": "ingest", "router": "router", "loader": "loader"}
+_AREAS = {"ingest": "ingest", "router": "router", "loader": "loader", "account": "accounting"}
 
 
 def pages() -> dict[str, str]:
@@ -281,7 +281,8 @@ def _metrics() -> Iterator[str]:
         "",
         "Every service serves these at `/metrics` of its admin address in Prometheus' text form, and sends them by OTLP when",
         "`PENSTOCK_OTLP_ENDPOINT` is set. Counters count from the start of the process. Histograms have the usual `_bucket`, `_sum` and",
-        "`_count`. Every label has a bounded set of values: names out of the project file, and the [reasons](reasons.md).",
+        "`_count`. The `account_` gauges count from the beginning of a site or connection and are stored: see",
+        "[operations.md](operations.md#accounting). Every label has a bounded set of values: names out of the project file, and the [reasons](reasons.md).",
         "",
     )
     groups: dict[str, list[Metric]] = {}

@@ -81,7 +81,9 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
             if not cursor.in_gap(message.seq):
                 matched = match(lane.rules, arrival)
                 parcel = lane.parcel(arrival, matched)
-                lane.count_drops(matched)
+                lane.count_drops(message.seq, matched)
+                if message.seq <= lane.account.began:
+                    lane.account.backfill(message.seq, total)
                 if parcel is not None:
                     await lane.send(parcel)
     except Permanent as exc:

@@ -16,15 +16,20 @@ MAX_VERDICTS = 200_000
 class Front:
     """`seq`: the last frame that was offered to the connections; `events`: how many events were offered since the start."""
 
-    def __init__(self, seq: int, at_seconds: float, max_verdicts: int = MAX_VERDICTS) -> None:
+    def __init__(self, seq: int, at_seconds: float, max_verdicts: int = MAX_VERDICTS, accepted: int = 0) -> None:
         self.seq = seq
         self.at_seconds = at_seconds
         self.events = 0
+        self._accepted_before = accepted
         self._max = max_verdicts
         self._known_after = seq
         self._order: deque[int] = deque()
         self._repeated: dict[int, Sequence[int]] = {}
         self._size = 0
+
+    def accepted(self, events: int) -> int:
+        """Returns how many events the site had accepted when `events` were offered since the start."""
+        return self._accepted_before + events
 
     def advance(self, seq: int, at_seconds: float, events: int, repeated: Sequence[int]) -> None:
         """Notes that a frame is offered now."""

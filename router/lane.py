@@ -22,12 +22,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from router.account import LaneAccount
 from router.arrival import Arrival
 from router.front import Front
 from router.match import Matched, match
 from router.rules import ConnectionRules
 from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
 from shared.errors import Permanent, QueueFull, Transient
+from shared.headers import Place
 from shared.outcome import DropReason
 from shared.tasks import timeout
 from shared.telemetry import Telemetry
@@ -47,6 +49,7 @@ class Parcel:
     total: int
     revision: int
     trace: Mapping[str, str] = field(default_factory=dict)
+    drops: Mapping[DropReason, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Lane:
         sender: Sender,
         telemetry: Telemetry,
         *,
+        account: LaneAccount | None = None,
         max_frames: int,
         max_bytes: int,
         cursor: Cursor | None = None,
@@ -83,6 +87,7 @@ class Lane:
         self.front = front
         self.sender = sender
         self.telemetry = telemetry
+        self.account = account or LaneAccount()
         self.cursor = cursor
         """Where the lane is while it is behind; None: it is live."""
         self.accepting = cursor is None
@@ -139,7 +144,7 @@ class Lane:
             Permanent: the frame is damaged inside.
         """
         matched = match(self.rules, arrival)
-        self.count_drops(matched)
+        self.count_drops(arrival.seq, matched)
         return self.parcel(arrival, matched)
 
     def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
@@ -151,8 +156,9 @@ class Lane:
             return None
         payload = arrival.payload_of(matched.indexes)
         return Parcel(
-            arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision, arrival.trace
-        )
+            arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision, arrival.trace,
+            matched.drops,
+        )  # fmt: skip
 
     def take(self, parcel: Parcel) -> None:
         """Collects a parcel; the caller looked at `accepting` and `is_full`."""
@@ -164,6 +170,7 @@ class Lane:
         """Forgets what is collected; it will be read from EVENTS again."""
         place = self.place()
         self._forget()
+        self.account.forget(place.seq)
         self.accepting = False
         if self.cursor is None:
             self.cursor = place
@@ -202,6 +209,7 @@ class Lane:
         missing = (self._join_events if self.accepting else self.front.events) - cursor.events_before
         if missing > 0:
             self.telemetry.count("router_events_dropped_total", missing, connection=self.name, reason=DropReason.EXPIRED)
+            self.account.drop(cursor.seq - 1, {DropReason.EXPIRED: missing})
             log.error(
                 "events are lost: EVENTS did not keep them for long enough", extra={"connection": self.name, "events": missing}
             )
@@ -225,6 +233,7 @@ class Lane:
                 self._pending.popleft()
                 self._pending_bytes -= len(parcel.payload)
             elif sent and cursor.seq == parcel.seq:
+                self.account.drop(parcel.seq, parcel.drops)
                 cursor.seq += 1
                 cursor.events_before += parcel.total
             self.note_moved()
@@ -240,13 +249,15 @@ class Lane:
         full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
         while True:
             try:
-                await self.sender.try_send(self.name, parcel.revision, parcel.seq, parcel.payload, parcel.events, parcel.trace)
+                place = Place(self.sender.lane, parcel.seq, parcel.events, self.account.sent + parcel.events)
+                await self.sender.try_send(self.name, parcel.revision, place, parcel.payload, parcel.trace)
             except QueueFull:
                 self.blocked = True
                 self._moved.set()
                 pause = full.next()
             except Permanent as exc:
                 await self.sender.bury_frame(self.telemetry, parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
+                self.account.bury(parcel.seq, parcel.events)
                 return True
             except Transient as exc:
                 log.warning("frame cannot be queued yet", extra={"connection": self.name, "seq": parcel.seq, "error": str(exc)})
@@ -254,13 +265,15 @@ class Lane:
             else:
                 self.blocked = False
                 self.telemetry.count("router_events_forwarded_total", parcel.events, connection=self.name)
+                self.account.forward(parcel.seq, parcel.events)
                 return True
             if self.behind and not was_behind:
                 return False
             await asyncio.sleep(pause)
 
-    def count_drops(self, matched: Matched) -> None:
+    def count_drops(self, seq: int, matched: Matched) -> None:
         """Counts what is left out of a frame."""
+        self.account.drop(seq, matched.drops)
         drops: Mapping[DropReason, int] = matched.drops
         for reason, amount in drops.items():
             self.telemetry.count("router_events_dropped_total", amount, connection=self.name, reason=reason)

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from router.account import Account, LaneAccount
 from router.catch_up import run_lane
 from router.dedupe import Window
 from router.front import Front
@@ -23,6 +24,7 @@ from router.rules import ConnectionRules, SiteRules
 from router.send import Sender
 from router.settings import RouterSettings
 from router.state import Mark
+from shared.ended import forget_ended
 from shared.jetstream.broker import Broker
 from shared.tasks import timeout
 from shared.telemetry import Telemetry
@@ -68,17 +70,23 @@ class Lanes:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
         self._begun: set[str] = set()
+        self._accounts: dict[str, LaneAccount] = {}
 
-    async def begin(self, rules: SiteRules, behind: Mapping[str, Mark], begun: Collection[str] | None) -> None:
+    async def begin(
+        self, rules: SiteRules, behind: Mapping[str, Mark], begun: Collection[str] | None, accounts: Mapping[str, Account]
+    ) -> None:
         """Starts a lane for every connection; those that were behind begin where they were.
 
         Args:
             begun: connections that got frames before; None: all.
+            accounts: what became of events so far.
 
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
         self._begun = set(rules.connections if begun is None else begun)
+        self._accounts = {name: LaneAccount(stored) for name, stored in accounts.items()}
+        await self._forget_removed(rules)
         for name, mark in behind.items():
             cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps))
             if name in rules.connections or name in rules.disabled:
@@ -99,6 +107,7 @@ class Lanes:
             await self._end(name, keep=name in rules.disabled)
         for name in [name for name in self._parked if name not in rules.connections and name not in rules.disabled]:
             self._discard(name, self._parked.pop(name))
+        await self._forget_removed(rules)
         for name, connection in rules.connections.items():
             if name in self._lanes:
                 self._lanes[name].rules = connection
@@ -151,6 +160,21 @@ class Lanes:
         behind.update({name: _mark(cursor, position) for name, cursor in self._parked.items()})
         return position, behind
 
+    def accounts(self, position: Cursor) -> dict[str, Account]:
+        """Returns what became of the events of each connection: up to its mark where it has one, else up to the position."""
+        accepted = self._front.accepted(position.events_before)
+        found: dict[str, Account] = {}
+        for name, account in self._accounts.items():
+            place = self._lanes[name].place().seq if name in self._lanes else position.seq + 1
+            found[name] = account.settle(min(place, position.seq + 1), accepted)
+        return found
+
+    async def _forget_removed(self, rules: SiteRules) -> None:
+        for name in [name for name in self._accounts if name not in rules.connections and name not in rules.disabled]:
+            del self._accounts[name]
+            await forget_ended(self._broker, self._sender.site, name)
+            self._telemetry.forget(connection=name)
+
     def _note_begun(self, rules: SiteRules) -> None:
         self._begun = set(rules.connections) | (self._begun & rules.disabled)
 
@@ -159,11 +183,14 @@ class Lanes:
         cursor = self._unpark(name)
         if cursor is None and name not in self._begun and connection.backfill_seconds:
             cursor = await self._backfill(connection)
+        account = self._accounts.setdefault(name, LaneAccount())
+        account.join(self._front.accepted(self._front.events), self._front.seq)
         lane = self._lanes[name] = Lane(
             connection,
             self._front,
             self._sender,
             self._telemetry,
+            account=account,
             max_frames=self._settings.pending_frames,
             max_bytes=int(self._settings.pending_bytes),
             cursor=cursor,
@@ -184,6 +211,7 @@ class Lanes:
         await asyncio.wait([task])
         del self._lanes[name]
         self._telemetry.gauge("router_connection_stopped", 0, connection=name)
+        self._accounts[name].leave(self._front.accepted(self._front.events), lane.place().seq)
         if lane.idle:
             return
         cursor = lane.place()

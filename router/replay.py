@@ -28,7 +28,7 @@ from router.where import compile_where
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
-from shared.headers import replay_lane
+from shared.headers import Place, replay_lane
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
 from shared.outcome import DropReason
@@ -220,18 +220,18 @@ async def _forward(sender: Sender, rules: ConnectionRules, arrival: Arrival, rep
         return
     events = len(arrival) if matched.indexes is None else len(matched.indexes)
     if not dry_run:
-        await _send(sender, rules, arrival.seq, payload, events)
+        await _send(sender, rules, Place(sender.lane, arrival.seq, events, sent.events + events), payload)
     sent.frames += 1
     sent.events += events
 
 
-async def _send(sender: Sender, rules: ConnectionRules, seq: int, payload: bytes, events: int) -> None:
+async def _send(sender: Sender, rules: ConnectionRules, place: Place, payload: bytes) -> None:
     full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
     while True:
         try:
-            return await sender.try_send(rules.name, rules.revision, seq, payload, events)
+            return await sender.try_send(rules.name, rules.revision, place, payload)
         except QueueFull:
             await asyncio.sleep(full.next())
         except Transient as exc:
-            log.warning("frame cannot be queued yet", extra={"connection": rules.name, "seq": seq, "error": str(exc)})
+            log.warning("frame cannot be queued yet", extra={"connection": rules.name, "seq": place.seq, "error": str(exc)})
             await asyncio.sleep(fault.next())

@@ -41,7 +41,7 @@ class Sender:
         self._source = source
 
     async def try_send(
-        self, connection: str, revision: int, seq: int, payload: bytes, events: int, trace: Mapping[str, str] | None = None
+        self, connection: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
     ) -> None:
         """Publishes once, and returns when the frame is durable; the trace of the frame it came from goes with it.
 
@@ -52,8 +52,8 @@ class Sender:
         await self._publisher.publish(
             topology.deliver_subject(connection),
             payload,
-            msg_id=f"{self._source}.{seq}.{connection}.{revision}",
-            headers={**write_place(Place(self.lane, seq, events)), **(trace or {})},
+            msg_id=f"{self._source}.{place.seq}.{connection}.{revision}",
+            headers={**write_place(place), **(trace or {})},
         )
 
     async def bury_frame(

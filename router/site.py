@@ -13,6 +13,7 @@ New rules come into force between two frames. What was offered before keeps the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
+from router.account import Account, expire, export
 from router.arrival import Arrival
 from router.dedupe import Window
 from router.front import Front
@@ -39,10 +41,12 @@ from shared.jetstream.reader import Message
 from shared.outcome import DropReason
 from shared.tasks import first_of, task_group
 from shared.telemetry import Telemetry
+from shared.waiting import look_ahead
 
 SAVE_SECONDS = 0.2
 """Between two writes of the state: what a killed router had sent since is sent again, and recognised as repeats."""
 WATCH_SECONDS = 15.0
+LAG_SECONDS = 2.0
 QUIET_SECONDS = 1.0
 """When EVENTS gives nothing for so long at the start, the window is taken to be filled."""
 
@@ -124,6 +128,7 @@ class SiteRouter:
                 others = [
                     group.create_task(self._keep_saving(lanes), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
+                    group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
                 ]
                 await stop.wait()
                 reading.cancel()
@@ -139,8 +144,9 @@ class SiteRouter:
             raise first_of(exc) from exc
         finally:
             self._lanes = None
-            self._telemetry.gauge("router_lag_frames", 0, site=self.site)
-            self._telemetry.gauge("router_oldest_seconds", 0, site=self.site)
+            self._telemetry.forget(site=self.site)  # whoever has the site next tells
+            for name in self._saved.accounts:
+                self._telemetry.forget(connection=name)
 
     async def apply(self, rules: SiteRules) -> None:
         """Puts new rules in force between two frames.
@@ -161,8 +167,9 @@ class SiteRouter:
     async def _open(self, group: asyncio.TaskGroup) -> Lanes:
         incarnation, first_kept = await look_at_events(self._broker)
         stored = await self._keeper.load()
+        accepted, accounts = (stored.accepted, stored.accounts) if stored is not None else (0, {})
         if stored is not None and stored.incarnation not in ("", incarnation):
-            self._report_replaced(stored)
+            accounts = self._report_replaced(stored)
             stored = None
         state = stored or SiteState()
         if state.position and first_kept > state.position + 1:
@@ -178,10 +185,12 @@ class SiteRouter:
             at_seconds=state.at_seconds,
             behind=state.behind,
             connections=state.connections,
+            accepted=accepted,
+            accounts=accounts,
         )
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
-        self._front = Front(state.position, state.at_seconds)
+        self._front = Front(state.position, state.at_seconds, accepted=accepted)
         self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
         log.info(
             "site is routed from here",
@@ -198,16 +207,21 @@ class SiteRouter:
             on_moved=self._changed.set,
         )
         # a site that was never routed begins with its first frame: all of it is before every connection
-        await lanes.begin(self._rules, state.behind, state.connections if stored is not None else None)
+        await lanes.begin(self._rules, state.behind, state.connections if stored is not None else None, accounts)
         return lanes
 
-    def _report_replaced(self, stored: SiteState) -> None:
+    def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
+        """Returns the accounts, with what was owed and is lost."""
         log.error(
             "EVENTS was created anew; frames of the old stream that were not routed are lost",
             extra={"site": self.site, "position": stored.position, "behind": sorted(stored.behind)},
         )
         for name, mark in stored.behind.items():
             self._telemetry.count("router_events_dropped_total", mark.owed, connection=name, reason=DropReason.EXPIRED)
+        return {
+            name: expire(account, stored.behind[name].owed if name in stored.behind else 0)
+            for name, account in stored.accounts.items()
+        }
 
     def _new_window(self) -> Window:
         return Window(self._rules.dedupe_seconds, self._settings.dedupe_max_ids)
@@ -255,7 +269,7 @@ class SiteRouter:
             await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
             parcels = []
         self._offer(message, arrival, parcels)
-        self._report(message)
+        self._report()
 
     def _offer(self, message: Message, arrival: Arrival | None, parcels: list[tuple[Lane, Parcel | None]]) -> None:
         total, repeated = (0, ()) if arrival is None else (len(arrival), arrival.repeated)
@@ -270,10 +284,8 @@ class SiteRouter:
             self._ready = True
             self._on_ready()
 
-    def _report(self, message: Message) -> None:
+    def _report(self) -> None:
         self._telemetry.count("router_frames_total", site=self.site)
-        self._telemetry.gauge("router_lag_frames", message.waiting, site=self.site)
-        self._telemetry.gauge("router_oldest_seconds", max(0.0, time.time() - message.at_seconds), site=self.site)
         if self._window is not None:
             self._telemetry.gauge("router_dedupe_ids", len(self._window), site=self.site)
             if self._window.shortened != self._shortened:
@@ -294,6 +306,8 @@ class SiteRouter:
             at_seconds=position.at_seconds,
             behind=behind,
             connections=lanes.begun,
+            accepted=self._front.accepted(position.events_before),
+            accounts=lanes.accounts(position),
         )
 
     async def _keep_saving(self, lanes: Lanes) -> None:
@@ -311,10 +325,22 @@ class SiteRouter:
             try:
                 await self._keeper.save(state)
                 self._saved = state
+                export(self._telemetry, self.site, state)
                 return
             except Transient as exc:
                 log.warning("state cannot be stored yet", extra={"site": self.site, "error": str(exc)})
                 await asyncio.sleep(pause.next())
+
+    async def _watch_lag(self) -> None:
+        """Keeps the gauges of what waits in EVENTS true, also while nothing comes or nothing moves."""
+        while True:
+            with contextlib.suppress(NotConnected):
+                lag = await look_ahead(self._broker, self.site, self._front.seq)
+                self._telemetry.gauge("router_lag_frames", lag.frames, site=self.site)
+                self._telemetry.gauge("account_unrouted_events", lag.events, site=self.site)
+                oldest = 0.0 if lag.oldest_at is None else max(0.0, time.time() - lag.oldest_at)
+                self._telemetry.gauge("router_oldest_seconds", oldest, site=self.site)
+            await asyncio.sleep(LAG_SECONDS)
 
     async def _watch_events(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import asyncio
 
 import msgspec
 
+from router.account import Account
 from shared import topology
 from shared.errors import Conflict, Fenced, Transient
 from shared.jetstream.broker import Broker
@@ -33,7 +34,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     """Every frame of `incarnation` of EVENTS up to `position` is in the queue of every connection that wants it, but for `behind`.
 
-    `at_seconds` is not later than the time of the next frame. `epoch` says whose lease wrote it, for people. `connections` are
+    `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts` what
+    became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
     those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet.
     """
 
@@ -44,6 +46,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     at_seconds: float = 0.0
     behind: dict[str, Mark] = {}
     connections: list[str] | None = None
+    accepted: int = 0
+    accounts: dict[str, Account] = {}
 
 
 _encode = msgspec.json.Encoder().encode

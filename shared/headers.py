@@ -12,28 +12,38 @@ from typing import NamedTuple
 LANE = "Penstock-Lane"
 SEQUENCE = "Penstock-Seq"
 EVENTS = "Penstock-Events"
+TOTAL = "Penstock-Total"
 TABLE = "Penstock-Table"
+BITS = "Penstock-Bits"
+"""Which events of its frame a message of RETRY holds, as hexadecimal bits, the first event the lowest."""
 
+_LIVE = "live-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 
 
 class Place(NamedTuple):
-    """Where a frame of a connection's queue comes from, and how many events it holds."""
+    """Where a frame of a connection's queue comes from, and how many events it holds.
+
+    `total`: the events sent in the lane so far, this frame's included; 0 where the sender does not count. The newest frame of a queue
+    and its oldest tell by it how many events wait between them.
+    """
 
     lane: str
     seq: int
     events: int
+    total: int = 0
 
 
 def write_place(place: Place) -> dict[str, str]:
     """Returns the headers of a place."""
-    return {LANE: place.lane, SEQUENCE: str(place.seq), EVENTS: str(place.events)}
+    headers = {LANE: place.lane, SEQUENCE: str(place.seq), EVENTS: str(place.events)}
+    return {**headers, TOTAL: str(place.total)} if place.total else headers
 
 
 def read_place(headers: Mapping[str, str]) -> Place | None:
     """Returns the place a message's headers name; None when they name none."""
     try:
-        return Place(headers[LANE], int(headers[SEQUENCE]), int(headers.get(EVENTS, "0")))
+        return Place(headers[LANE], int(headers[SEQUENCE]), int(headers.get(EVENTS, "0")), int(headers.get(TOTAL, "0")))
     except (KeyError, ValueError):
         return None
 
@@ -48,7 +58,12 @@ def live_lane(incarnation: str, site: str) -> str:
 
     Each site has its own: routers of two sites do not keep to one order, and a connection may be moved from one to the other.
     """
-    return f"live-{incarnation}-{site}"
+    return f"{_LIVE}{incarnation}-{site}"
+
+
+def is_live(lane: str) -> bool:
+    """Says whether the frames of a lane were routed as they came, and are counted by the router."""
+    return lane.startswith(_LIVE)
 
 
 def replay_lane(replay: str) -> str:

@@ -126,10 +126,44 @@ METRICS: tuple[Metric, ...] = (
         "errors of a driver that its plug-in does not know; taken as transient",
         ("plugin",),
     ),
+    Metric(
+        "account_accepted_events",
+        "gauge",
+        "events",
+        "events of a site accepted and routed; with `account_unrouted_events`, all that were accepted",
+        ("site",),
+    ),
+    Metric("account_unrouted_events", "gauge", "events", "events of a site that wait in EVENTS for the router", ("site",)),
+    Metric(
+        "account_received_events",
+        "gauge",
+        "events",
+        "events accepted for a connection since it began: equals forwarded + dropped + dead of the router + waiting in `events`",
+        ("connection",),
+    ),
+    Metric("account_forwarded_events", "gauge", "events", "events the router put into a connection's queue", ("connection",)),
+    Metric(
+        "account_replayed_events",
+        "gauge",
+        "events",
+        "events that replays put into a connection's queue and that have ended",
+        ("connection",),
+    ),
+    Metric("account_delivered_events", "gauge", "events", "events whose rows are all committed", ("connection",)),
+    Metric("account_dead_events", "gauge", "events", "events in the dead letters", ("connection", "stage", "reason")),
+    Metric("account_dropped_events", "gauge", "events", "events left out on purpose", ("connection", "stage", "reason")),
+    Metric(
+        "account_waiting_events",
+        "gauge",
+        "events",
+        "events that wait, counted where they do: `events` (for a connection behind), `queue`, `aside` (for a failing table)",
+        ("connection", "place"),
+    ),
     Metric("config_revision", "gauge", "revision", "revision of the project in force"),
 )
 
 _BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+_GAUGES = tuple(metric.name for metric in METRICS if metric.kind == "gauge")
 BUCKETS = {
     "seconds": (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
     "events": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
@@ -142,7 +176,7 @@ class Telemetry:
 
     def __init__(self, service: str, settings: ServiceSettings) -> None:
         resource = Resource.create({"service.name": f"penstock-{service}"})
-        readers: list[MetricReader] = [PrometheusMetricReader()]
+        readers: list[MetricReader] = [PrometheusMetricReader(scope_info_enabled=False)]
         if settings.otlp_endpoint:
             # imported here: a default run has no collector and needs no exporter
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -175,6 +209,17 @@ class Telemetry:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Sets a gauge."""
         self._values[name][_key(name, labels)] = value
+
+    def forget(self, *names: str, **labels: str) -> None:
+        """Takes away what carries these labels, of the named metrics or of all gauges: its site or connection is not ours any more."""
+        for name in names or _GAUGES:
+            metric = _BY_NAME[name]
+            if not labels.keys() <= set(metric.labels):
+                continue
+            places = [(metric.labels.index(label), value) for label, value in labels.items()]
+            values = self._values[name]
+            for key in [key for key in values if all(key[place] == value for place, value in places)]:
+                del values[key]
 
     def record(self, name: str, value: float, **labels: str) -> None:
         """Records a value in a histogram; for requests, frames and loads, never per event."""

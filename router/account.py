@@ -1,0 +1,151 @@
+"""What became of a connection's events in the router, counted so that no crash loses or doubles a count.
+
+The counts are stored in one value with the site's position and the connection's mark (`router/state.py`), and are always those up
+to there: what a lane did beyond is kept apart, by sequence, until the stored position covers it. A router that is killed repeats
+frames and counts together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.outcome import DeadReason, DropReason
+
+if TYPE_CHECKING:
+    from router.state import SiteState
+    from shared.telemetry import Telemetry
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted events.
+
+    `absent`: accepted while the connection did not exist or was disabled; `left`: how many were accepted when that began, None while
+    it takes events. `backfilled`: events from before its beginning that it got all the same, from frames up to `began`.
+    """
+
+    absent: int = 0
+    left: int | None = 0
+    began: int = 0
+    backfilled: int = 0
+    forwarded: int = 0
+    dropped: dict[str, int] = {}
+    dead: dict[str, int] = {}
+
+    def received(self, accepted: int) -> int:
+        """Returns how many events are this connection's, of all that the site accepted up to the same place."""
+        return (accepted if self.left is None else self.left) - self.absent + self.backfilled
+
+    @property
+    def ended(self) -> int:
+        """Events that need nothing more of the router: forwarded, dropped or dead."""
+        return self.forwarded + sum(self.dropped.values()) + sum(self.dead.values())
+
+
+@dataclass(slots=True)
+class _Passed:
+    """What was done with events of one frame."""
+
+    seq: int
+    forwarded: int = 0
+    drops: Mapping[DropReason, int] | None = None
+    dead: int = 0
+    backfilled: int = 0
+
+
+class LaneAccount:
+    """The account of one connection while a router has its site."""
+
+    def __init__(self, stored: Account | None = None) -> None:
+        self._base = stored or Account()
+        self._joined: int | None = None
+        self._passed: list[_Passed] = []
+        self.sent = self._base.forwarded
+        """Events put into the queue since the connection began; what is on its way in the queue bears it as a number."""
+
+    @property
+    def began(self) -> int:
+        """The last frame from before the connection began."""
+        return self._base.began
+
+    def join(self, accepted: int, seq: int) -> None:
+        """Notes that the connection takes events from now on."""
+        if self._base.left is not None:
+            self._joined = accepted
+            if not self._base.ended and not self._base.backfilled:
+                self._base = msgspec.structs.replace(self._base, began=seq)
+
+    def leave(self, accepted: int, place: int) -> None:
+        """Notes that it takes none any more; what it did not send, from `place` on, it may do another time."""
+        self.forget(place)
+        self._base = msgspec.structs.replace(self.settle(place, accepted), left=accepted)
+        self._joined = None
+
+    def drop(self, seq: int, drops: Mapping[DropReason, int]) -> None:
+        """Counts what is left out of a frame."""
+        if drops:
+            self._passed.append(_Passed(seq, drops=drops))
+
+    def forward(self, seq: int, events: int) -> None:
+        """Counts what is in the queue now."""
+        self.sent += events
+        self._passed.append(_Passed(seq, forwarded=events))
+
+    def bury(self, seq: int, events: int) -> None:
+        """Counts what is in the dead letters."""
+        self._passed.append(_Passed(seq, dead=events))
+
+    def backfill(self, seq: int, events: int) -> None:
+        """Counts events from before the connection began."""
+        self._passed.append(_Passed(seq, backfilled=events))
+
+    def forget(self, seq: int) -> None:
+        """Takes back what was done from a frame on: it will be done again."""
+        self._passed = [each for each in self._passed if each.seq < seq]
+
+    def settle(self, place: int, accepted: int) -> Account:
+        """Returns the account up to `place`, the first frame left out, at which the site had accepted so many events."""
+        if self._joined is not None and self._joined <= accepted:
+            left = self._base.left or 0
+            self._base = msgspec.structs.replace(self._base, absent=self._base.absent + self._joined - left, left=None)
+            self._joined = None
+        done = [each for each in self._passed if each.seq < place]
+        if done:
+            self._passed = [each for each in self._passed if each.seq >= place]
+            self._base = _add(self._base, done)
+        return self._base
+
+
+def export(telemetry: Telemetry, site: str, state: SiteState) -> None:
+    """Shows a stored state as metrics."""
+    telemetry.gauge("account_accepted_events", state.accepted, site=site)
+    for name, account in state.accounts.items():
+        telemetry.gauge("account_received_events", account.received(state.accepted), connection=name)
+        telemetry.gauge("account_forwarded_events", account.forwarded, connection=name)
+        owed = state.behind[name].owed if name in state.behind else 0
+        telemetry.gauge("account_waiting_events", owed, connection=name, place="events")
+        for reason, amount in account.dropped.items():
+            telemetry.gauge("account_dropped_events", amount, connection=name, stage="router", reason=reason)
+        for reason, amount in account.dead.items():
+            telemetry.gauge("account_dead_events", amount, connection=name, stage="router", reason=reason)
+
+
+def expire(account: Account, events: int) -> Account:
+    """Returns the account with events that EVENTS did not keep for long enough."""
+    return _add(account, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else account
+
+
+def _add(base: Account, done: list[_Passed]) -> Account:
+    dropped, dead = dict(base.dropped), dict(base.dead)
+    forwarded, backfilled = base.forwarded, base.backfilled
+    for each in done:
+        forwarded += each.forwarded
+        backfilled += each.backfilled
+        for reason, amount in (each.drops or {}).items():
+            dropped[reason] = dropped.get(reason, 0) + amount
+        if each.dead:
+            dead[DeadReason.FRAME_UNREADABLE] = dead.get(DeadReason.FRAME_UNREADABLE, 0) + each.dead
+    return msgspec.structs.replace(base, forwarded=forwarded, backfilled=backfilled, dropped=dropped, dead=dead)

@@ -1,0 +1,186 @@
+"""What waits, measured where it waits: a site's frames in EVENTS, a connection's queue in DELIVER, rows set aside in RETRY.
+
+Nothing here asks a process, so it is as true while a load is retried as while nobody works at all. A few messages are looked at
+whatever waits: every frame of a lane bears how many events came before it, so the oldest and the newest tell of all between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import nats.errors
+from nats.js import api
+from nats.js.api import RawStreamMsg
+from nats.js.errors import APIError, NotFoundError
+
+from shared import topology
+from shared.errors import NotConnected, Permanent
+from shared.frame import decode_frame, decode_ids
+from shared.headers import BITS, TABLE, read_place
+from shared.jetstream.broker import Broker
+
+SAMPLED_FRAMES = 20
+"""So many frames are looked at one by one where the numbers on them do not tell."""
+
+FOREVER_SECONDS = 10.0
+"""An ephemeral consumer that only counts goes after this time by itself."""
+
+
+class Waiting(NamedTuple):
+    """Frames and events that wait; `exact` is false where `events` is estimated. `oldest_at`: when the oldest was accepted (epoch)."""
+
+    frames: int = 0
+    events: int = 0
+    exact: bool = True
+    oldest_at: float | None = None
+
+
+class SetAside(NamedTuple):
+    """Rows set aside of one connection: events by frame as bits, and rows by table."""
+
+    frames: dict[str, int]
+    rows: dict[str, int]
+    exact: bool = True
+    oldest_at: float | None = None
+
+    @property
+    def events(self) -> int:
+        """Events of which a row is set aside, each once."""
+        return sum(bits.bit_count() for bits in self.frames.values())
+
+
+async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
+    """Looks at a site's frames in EVENTS behind a sequence.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.events_filter(site)
+    try:
+        try:
+            newest = (await broker.js.get_last_msg(topology.EVENTS, subject, direct=True)).seq or 0
+        except NotFoundError:
+            return Waiting()
+        if newest <= seq:
+            return Waiting()
+        config = api.ConsumerConfig(
+            deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=seq + 1,
+            filter_subject=subject,
+            ack_policy=api.AckPolicy.NONE,
+            inactive_threshold=FOREVER_SECONDS,
+            mem_storage=True,
+        )
+        consumer = await broker.js.add_consumer(topology.EVENTS, config)
+        frames = consumer.num_pending or 0
+        await broker.js.delete_consumer(topology.EVENTS, consumer.name)
+        looked = [message async for message in _messages(broker, topology.EVENTS, subject, seq + 1, SAMPLED_FRAMES)]
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the stream {topology.EVENTS} does not tell what waits: {exc or type(exc).__name__}") from exc
+    events = sum(_events_in(message) for message in looked)
+    if not looked:
+        return Waiting()
+    exact = frames <= len(looked)
+    oldest = looked[0].time.timestamp() if looked[0].time else None
+    return Waiting(frames, events if exact else round(events * frames / len(looked)), exact, oldest)
+
+
+async def look_at_queue(broker: Broker, connection: str) -> Waiting:
+    """Looks at what waits for a connection's destination in DELIVER.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.deliver_subject(connection)
+    try:
+        frames = await _count(broker, topology.DELIVER, subject)
+        if not frames:
+            return Waiting()
+        looked = [message async for message in _messages(broker, topology.DELIVER, subject, 1, SAMPLED_FRAMES)]
+        if not looked:  # delivered meanwhile
+            return Waiting()
+        with contextlib.suppress(NotFoundError):
+            if frames > len(looked):
+                looked.append(await broker.js.get_last_msg(topology.DELIVER, subject, direct=True))
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the stream {topology.DELIVER} does not tell what waits: {exc or type(exc).__name__}") from exc
+    return Waiting(frames, *_estimate(looked, frames), _accepted_at(looked[0]))
+
+
+async def look_aside(broker: Broker, connection: str, most: int = 1000) -> SetAside:
+    """Looks at the rows of a connection that wait in RETRY because their table fails.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.retry_subject("loader", connection)
+    found = SetAside({}, {})
+    try:
+        messages = await _count(broker, topology.RETRY, subject)
+        seen = 0
+        async for message in _messages(broker, topology.RETRY, subject, 1, min(messages, most), direct=False):
+            headers = message.headers or {}
+            place = read_place(headers)
+            if place is None:
+                continue
+            seen += 1
+            frame, table = f"{place.lane}:{place.seq}", unquote(headers.get(TABLE, "?"))
+            found.frames[frame] = found.frames.get(frame, 0) | bits_of(headers.get(BITS), place.events)
+            found.rows[table] = found.rows.get(table, 0) + place.events
+            if found.oldest_at is None:
+                found = found._replace(oldest_at=_accepted_at(message))
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the stream {topology.RETRY} does not tell what waits: {exc or type(exc).__name__}") from exc
+    return found._replace(exact=messages <= most)
+
+
+def bits_of(text: str | None, events: int) -> int:
+    """Returns which events of its frame a message of RETRY holds, as bits; the first so many where it does not say."""
+    with contextlib.suppress(ValueError):
+        if text:
+            return int(text, 16)
+    return (1 << events) - 1
+
+
+async def _count(broker: Broker, stream: str, subject: str) -> int:
+    info = await broker.js.stream_info(stream, subjects_filter=subject)
+    return (info.state.subjects or {}).get(subject, 0)
+
+
+async def _messages(
+    broker: Broker, stream: str, subject: str, seq: int, most: int, *, direct: bool = True
+) -> AsyncIterator[RawStreamMsg]:
+    for _ in range(most):
+        try:
+            message = await broker.js.get_msg(stream, seq, subject=subject, direct=direct, next=True)
+        except NotFoundError:
+            return
+        yield message
+        seq = (message.seq or seq) + 1
+
+
+def _estimate(looked: list[RawStreamMsg], frames: int) -> tuple[int, bool]:
+    places = [place for message in looked if (place := read_place(message.headers or {})) is not None]
+    events = sum(place.events for place in places)
+    if frames <= len(looked) or not places:
+        return events, frames <= len(looked)
+    first, last = places[0], places[-1]
+    if first.total and last.total and all(place.lane == first.lane for place in places):
+        return last.total - first.total + first.events, True
+    return round(events * frames / len(places)), False
+
+
+def _events_in(message: RawStreamMsg) -> int:
+    try:
+        return len(decode_ids(message.data or b""))
+    except Permanent:
+        return 0
+
+
+def _accepted_at(message: RawStreamMsg) -> float | None:
+    with contextlib.suppress(Permanent, ValueError):
+        return min(request.received_at for request in decode_frame(message.data or b"").requests) / 1e6
+    return message.time.timestamp() if message.time else None
