@@ -3,10 +3,14 @@
 `publish` returns when the message is durable in one of the two. Without a journal a broker that does not answer within the
 deadline means an exception, and 503 for the requests that wait. With one, the deadline is short, and once something is in the
 journal everything goes behind it until it is empty (`ingest/spool.py`).
+
+A full stream is no absence of the broker: it means 503 at once, and the journal takes nothing while the broker refuses what is in it.
+The journal would hide the state until it were full as well.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -14,8 +18,10 @@ from opentelemetry.trace import SpanKind
 
 from ingest.journal import Record
 from ingest.spool import Spool
-from shared.errors import NotConnected, Transient
+from shared.errors import NotConnected, QueueFull, Transient
 from shared.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
@@ -49,6 +55,8 @@ class Outlet:
         self._telemetry = telemetry
         self._deadline_seconds = deadline_seconds
         self._spool_after_seconds = spool_after_seconds
+        self.full: dict[str, str] = {}
+        """Streams that refused the last message for want of room, in the broker's words."""
 
     async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float = 0.0) -> None:
         """Publishes a frame of `events` events.
@@ -65,9 +73,11 @@ class Outlet:
         with self._telemetry.span("send events", SpanKind.PRODUCER):
             await self._send(Record(subject, msg_id, events, payload), waited_seconds)
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> None:
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Publishes anything else; raises as `send_frame` does."""
-        await self._send(Record(subject, msg_id or "", 0, payload), 0.0)
+        await self._send(Record(subject, msg_id or "", 0, payload, dict(headers) if headers else None), 0.0)
 
     async def publish_stored(self, record: Record) -> None:
         """Publishes a record of the journal; for `Spool.empty`."""
@@ -78,28 +88,50 @@ class Outlet:
         if spool is None:
             await self._publish(record, self._deadline_seconds - waited_seconds)
             return
-        if not spool.backlog or not await self._store(spool, record):
-            try:
-                await self._publish(record, self._spool_after_seconds - waited_seconds)
-            except Transient:
-                if not await self._store(spool, record):
-                    await self.publish_stored(record)
+        if spool.backlog:
+            if refusal := self.full.get(_stream(record)):
+                raise QueueFull(refusal)
+            if await self._store(spool, record):
+                return
+        try:
+            await self._publish(record, self._spool_after_seconds - waited_seconds)
+        except QueueFull:
+            raise
+        except Transient:
+            if not await self._store(spool, record):
+                await self.publish_stored(record)
 
     async def _publish(self, record: Record, deadline_seconds: float) -> None:
         if deadline_seconds <= 0:
             raise NotConnected(f"the broker took nothing on {record.subject} in time")
-        headers: dict[str, str] = {}
+        headers = dict(record.headers) if record.headers else {}
         self._telemetry.inject(headers)
-        await self._publisher.publish(
-            record.subject,
-            record.payload,
-            msg_id=record.msg_id or None,
-            headers=headers or None,
-            deadline_seconds=deadline_seconds,
-        )
+        try:
+            await self._publisher.publish(
+                record.subject,
+                record.payload,
+                msg_id=record.msg_id or None,
+                headers=headers or None,
+                deadline_seconds=deadline_seconds,
+            )
+        except QueueFull as exc:
+            stream = _stream(record)
+            if stream not in self.full:
+                log.error("the stream is full, events are refused", extra={"stream": stream, "error": str(exc)})
+            self.full[stream] = str(exc)
+            raise
+        except Transient:
+            self.full.pop(_stream(record), "")  # away is another state than full
+            raise
+        if self.full and self.full.pop(_stream(record), ""):
+            log.info("the stream takes messages again", extra={"stream": _stream(record)})
 
     async def _store(self, spool: Spool, record: Record) -> bool:
         stored = await spool.store(record)
         if stored:
             self._telemetry.count("ingest_events_spooled_total", record.events, site=record.subject.split(".")[1])
         return stored
+
+
+def _stream(record: Record) -> str:
+    return record.subject.partition(".")[0].upper()

@@ -149,7 +149,8 @@ async def _spool(settings: IngestSettings) -> AsyncIterator[Spool | None]:
     if not settings.spool_dir:
         yield None
         return
-    async with open_spool(Path(settings.spool_dir) / f"{settings.process}", int(settings.spool_max_bytes)) as spool:
+    folder = Path(settings.spool_dir) / f"{settings.process}"
+    async with open_spool(folder, int(settings.spool_max_bytes), patience_seconds=float(settings.spool_after)) as spool:
         yield spool
 
 

@@ -1,15 +1,16 @@
 """The local journal: keeps frames on this machine's disk while the broker is away, bounded and synced.
 
-`store` returns when the record is on disk (file and, for a new file, its folder). `empty` publishes what is stored, oldest first,
-and deletes a file only after every record in it has its acknowledgement, under the ids the records were first published with, so
-that a crash in between repeats messages and JetStream collapses them (ids older than its window are collapsed by messageId).
+`store` returns when the record is on disk. `empty` publishes what is stored, oldest first, in order within a subject. A record that
+is published is noted on disk, so that a file which was published in part goes on where it stopped. A file is deleted only after
+every record in it is published. A crash between an acknowledgement and its note repeats a record under the id it was first published
+with: JetStream collapses it within its window, the router by messageId within the site's.
 
-While anything is stored, new frames go behind it, so that the order of acceptance holds. When the rest is small, `store` makes
-callers wait for the end of it instead of growing it, and then tells them to publish directly: under steady load the journal would
-otherwise never end.
+While anything is stored, new frames go behind it, so that the order of acceptance holds. When the rest is small and is being
+published, `store` makes callers wait for its end instead of growing it, for `patience_seconds` at most, and then tells them to
+publish directly: under steady load the journal would otherwise never end.
 
-Files: `00000001.journal` and so on, format in `ingest/journal.py`, in a folder that one process owns (locked). What cannot be
-published ever is kept as `.refused`, what cannot be read as `.damaged`; both are logged as errors for a person to look at.
+The files are `ingest/journal_files.py`'s, in a folder that one process owns (locked). What cannot be published ever is kept as
+`.refused`, what cannot be read as `.damaged`; both are logged as errors for an operator to look at.
 Blocking calls run on a thread of their own gate, in the order of arrival; records that arrive meanwhile share the next sync.
 """
 
@@ -20,22 +21,23 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from ingest.journal import Contents, Record, encode_record, read_records
-from shared.errors import ConfigError, PenstockError, Permanent, Problem, QueueFull, Transient
-from shared.tasks import first_of, task_group
+from ingest.journal import HEAD_BYTES, Record, Stored, encode_content
+from ingest.journal_files import JournalFiles, make_folder
+from shared.errors import ConfigError, PenstockError, Permanent, Problem, QueueFull
+from shared.tasks import task_group, timeout
 from shared.threads import ThreadGate
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 SMALL_REST_BYTES = 2 * 1024 * 1024
-WINDOW = 4
-"""Records under way at once while emptying."""
+CHUNK = 16
+"""Records between two notes on disk; those of different subjects are under way together."""
 PAUSE_SECONDS = 0.5
 PAUSE_AFTER_FAILURE_SECONDS = 5.0
-"""A disk that fails needs a person, and each try is logged."""
+"""A disk that fails needs an operator, and each try is logged."""
+PATIENCE_SECONDS = 1.0
 
 Publish = Callable[[Record], Awaitable[None]]
 
@@ -49,29 +51,49 @@ class SpoolFull(QueueFull):
 class Spool:
     """See the module. Opened with `open_spool`."""
 
-    def __init__(self, folder: Path, max_bytes: int, gate: ThreadGate, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        gate: ThreadGate,
+        segment_bytes: int = SEGMENT_BYTES,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._gate = gate
-        self._segment_bytes = segment_bytes
-        self._closed: deque[Path] = deque(sorted(folder.glob("*.journal")))
-        self.stored_bytes = sum(path.stat().st_size for path in self._closed)
-        self._number = max((int(path.stem) for path in folder.iterdir() if path.stem.isdigit()), default=0)
-        self._descriptor: int | None = None
-        self._active: Path | None = None
-        self._active_bytes = 0
+        self._patience_seconds = patience_seconds
+        self._files = JournalFiles(folder, segment_bytes)
+        self.failure: str | None = None
+        """Why the last write failed; None: it did not."""
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._unsettled = 0
+        self._unsettled_bytes = 0
         self._writing = asyncio.Lock()
         self._something = asyncio.Event()
         self._ending: asyncio.Event | None = None
-        if self._closed:
+        self._flows = False
+        """Whether the last record was published."""
+        if self._files.closed:
             self._something.set()
 
     @property
     def backlog(self) -> bool:
         """Whether anything is stored or being stored: new frames must then come through `store`."""
-        return bool(self._closed or self._active or self._unsettled)
+        return bool(self._files.closed or self._files.active_bytes or self._unsettled)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that are stored or being stored."""
+        return self._files.stored_bytes + self._unsettled_bytes
+
+    def open_ahead(self) -> None:
+        """Opens the file of the first record now; blocks.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._files.open_ahead()
 
     async def store(self, record: Record) -> bool:
         """Stores a record durably behind all others.
@@ -82,23 +104,32 @@ class Spool:
         Raises:
             SpoolFull: no room; nothing was stored.
         """
-        while self._ending is not None:
-            await self._ending.wait()
-            if not self.backlog:
-                return False
-        data = encode_record(record)
-        if self.stored_bytes + len(data) > self._max_bytes:
-            raise SpoolFull(f"the local journal holds {self.stored_bytes} bytes, its limit is {self._max_bytes}")
-        self.stored_bytes += len(data)
+        if self._ending is not None and not await self._wait_for_the_end(self._ending):
+            return False
+        content = encode_content(record)
+        size = HEAD_BYTES + len(content)
+        if self.stored_bytes + size > self.max_bytes:
+            raise SpoolFull(f"the local journal holds {self.stored_bytes} bytes, its limit is {self.max_bytes}")
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((data, stored))
+        self._waiting.append((content, stored))
         self._unsettled += 1
+        self._unsettled_bytes += size
         self._something.set()
         async with self._writing:
             if not stored.done():
                 await self._write_waiting()
         stored.result()
         return True
+
+    async def _wait_for_the_end(self, ending: asyncio.Event) -> bool:
+        """Returns whether something is stored still, or again."""
+        try:
+            async with timeout(self._patience_seconds):
+                await ending.wait()
+        except TimeoutError:
+            if self._ending is ending:
+                self._let_through()
+        return self.backlog
 
     async def empty(self, publish: Publish, *, once: bool = False) -> None:
         """Publishes what is stored, for ever, or until nothing is left; `publish` raises when a record could not be published."""
@@ -108,38 +139,37 @@ class Spool:
                 await self._empty_oldest(publish)
             except PenstockError as exc:
                 log.debug("journal waits for the broker", extra={"error": str(exc)})
-                self._let_through()
+                self._stand_still()
                 await asyncio.sleep(PAUSE_SECONDS)
             except FileNotFoundError as exc:
                 log.error("journal file is gone, with what was in it", extra={"path": str(exc.filename)})
-                self._closed.popleft()
+                await self._gate.run(self._files.forget_oldest)
             except OSError as exc:
-                log.error("journal cannot be read", extra={"folder": str(self._folder), "error": str(exc)})
-                self._let_through()
+                log.error("journal cannot be emptied", extra={"folder": str(self._folder), "error": str(exc)})
+                self._stand_still()
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
     async def close(self) -> None:
-        """Closes the open file; what is stored stays for the next start."""
+        """Closes the open files; what is stored stays for the next start."""
         self._let_through()
         async with self._writing:
-            if self._descriptor is not None:
-                await self._gate.run(os.close, self._descriptor)
-                self._descriptor = None
+            await self._gate.run(self._files.close)
 
     async def _write_waiting(self) -> None:
         batch, self._waiting = self._waiting, []
-        data = b"".join(each for each, _ in batch)
+        contents = [each for each, _ in batch]
         failure: SpoolFull | None = SpoolFull("the service is stopping")
         try:
-            await self._gate.run(self._write, data)
-            failure = None
+            await self._gate.run(self._files.append, contents)
+            self.failure = failure = None
+            self._something.set()
         except OSError as exc:
             log.error("journal cannot be written", extra={"folder": str(self._folder), "error": str(exc)})
-            failure = SpoolFull(f"the local journal in {self._folder} cannot be written: {exc.strerror}")
+            self.failure = f"the local journal in {self._folder} cannot be written: {exc.strerror}"
+            failure = SpoolFull(self.failure)
         finally:
             self._unsettled -= len(batch)
-            if failure is not None:
-                self.stored_bytes -= len(data)
+            self._unsettled_bytes -= sum(HEAD_BYTES + len(content) for content in contents)
             for _, stored in batch:
                 if stored.done():
                     continue
@@ -148,110 +178,79 @@ class Spool:
                 else:
                     stored.set_exception(failure)
 
-    def _write(self, data: bytes) -> None:
-        """Runs on a thread: appends and syncs, or leaves the file as it was."""
-        if self._descriptor is None:
-            self._begin_file()
-        assert self._descriptor is not None  # noqa: S101  # for the type checker
-        start = self._active_bytes
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
-        except OSError:
-            # after a failed sync the kernel may have dropped pages: this file takes no more
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, start)
-                os.fsync(self._descriptor)
-            self._end_file(keep=start > 0)
-            raise
-        self._active_bytes += len(data)
-        if self._active_bytes >= self._segment_bytes:
-            self._end_file(keep=True)
-
-    def _begin_file(self) -> None:
-        path = self._folder / f"{self._number + 1:08d}.journal"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        try:
-            _sync_folder(self._folder)
-        except OSError:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
-            raise
-        self._number += 1
-        self._descriptor, self._active, self._active_bytes = descriptor, path, 0
-
-    def _end_file(self, *, keep: bool) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        if self._active is not None:
-            if keep:
-                self._closed.append(self._active)
-            else:
-                with contextlib.suppress(OSError):
-                    self._active.unlink()
-        self._descriptor, self._active, self._active_bytes = None, None, 0
-
     async def _empty_oldest(self, publish: Publish) -> None:
-        if not self._closed:
-            if self._ending is None and self.stored_bytes <= SMALL_REST_BYTES:
+        files = self._files
+        if not files.closed:
+            if self._flows and self._ending is None and self.stored_bytes <= SMALL_REST_BYTES:
                 self._ending = asyncio.Event()
             async with self._writing:
                 if self._waiting:
                     await self._write_waiting()
-                if not self._closed and self._active is not None:
-                    await self._gate.run(lambda: self._end_file(keep=True))
-            if not self._closed:
-                self._finish()
+                if not files.closed:
+                    await self._gate.run(files.end_active)
+            if not files.closed:
+                if not self.backlog:
+                    self._finish()
                 return
-        path = self._closed[0]
-        size = await self._gate.run(lambda: path.stat().st_size)
-        contents: Contents = await self._gate.run(lambda: read_records(path.read_bytes()))
-        await self._publish_all(path, contents, publish)
-        await self._gate.run(self._put_away, path, contents)
-        self._closed.popleft()
-        self.stored_bytes -= size
+        path = files.closed[0].path
+        contents, published = await self._gate.run(files.read, path)
+        await self._publish_all(path, contents.salt, [each for each in contents.stored if each.offset not in published], publish)
+        await self._gate.run(files.put_away, contents)
         if not self.backlog:
             self._finish()
 
-    async def _publish_all(self, path: Path, contents: Contents, publish: Publish) -> None:
-        refused: list[Record] = []
-
-        async def one(record: Record) -> None:
-            try:
-                await publish(record)
-            except Permanent as exc:
-                log.error("journal record cannot be published", extra={"msg_id": record.msg_id, "error": str(exc)})
-                refused.append(record)
-
-        for start in range(0, len(contents.records), WINDOW):
+    async def _publish_all(self, path: Path, salt: bytes, stored: Sequence[Stored], publish: Publish) -> None:
+        for start in range(0, len(stored), CHUNK):
+            subjects: dict[str, list[Stored]] = {}
+            for each in stored[start : start + CHUNK]:
+                subjects.setdefault(each.record.subject, []).append(each)
+            published: list[int] = []
+            refused: list[Stored] = []
+            failures: list[PenstockError] = []
             try:
                 async with task_group() as group:
-                    for record in contents.records[start : start + WINDOW]:
-                        group.create_task(one(record))
-            except BaseExceptionGroup as failures:
-                # not `except*`, which wraps what is raised in it on Python up to 3.11.2
-                if failures.split(PenstockError)[1] is not None:
-                    raise
-                raise Transient(str(first_of(failures))) from failures
-        if refused:
-            data = b"".join(encode_record(record) for record in refused)
-            await self._gate.run(lambda: _keep(path.with_suffix(".refused"), data))
+                    for some in subjects.values():
+                        group.create_task(self._publish_in_order(some, publish, published, refused, failures))
+                for each in refused:
+                    await self._gate.run(self._files.keep_refused, path, each.record)
+                    published.append(each.offset)
+            finally:
+                if published:
+                    await self._gate.run(self._files.note_published, path, salt, published)
+            if failures:
+                raise failures[0]
 
-    def _put_away(self, path: Path, contents: Contents) -> None:
-        if contents.damaged:
-            log.error("journal file is damaged, kept for a look", extra={"path": str(path), "bytes": contents.damaged})
-            path.rename(path.with_suffix(".damaged"))
-        else:
-            path.unlink()
-        _sync_folder(self._folder)
+    async def _publish_in_order(
+        self,
+        stored: Sequence[Stored],
+        publish: Publish,
+        published: list[int],
+        refused: list[Stored],
+        failures: list[PenstockError],
+    ) -> None:
+        for each in stored:
+            try:
+                if not each.record.is_ours:
+                    raise Permanent(f"the subject {each.record.subject!r} is none of the edge's")
+                await publish(each.record)
+            except Permanent as exc:
+                log.error("journal record cannot be published", extra={"msg_id": each.record.msg_id, "error": str(exc)})
+                refused.append(each)
+            except PenstockError as exc:
+                failures.append(exc)
+                return
+            else:
+                self._flows = True
+                published.append(each.offset)
 
     def _finish(self) -> None:
         self._something.clear()
-        self.stored_bytes = 0
         self._let_through()
         log.info("journal is empty again")
+
+    def _stand_still(self) -> None:
+        self._flows = False
+        self._let_through()
 
     def _let_through(self) -> None:
         if self._ending is not None:
@@ -260,7 +259,7 @@ class Spool:
 
 
 @contextlib.asynccontextmanager
-async def open_spool(folder: Path, max_bytes: int) -> AsyncIterator[Spool]:
+async def open_spool(folder: Path, max_bytes: int, *, patience_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Spool]:
     """Opens the journal of one process.
 
     Raises:
@@ -271,11 +270,11 @@ async def open_spool(folder: Path, max_bytes: int) -> AsyncIterator[Spool]:
     try:
         try:
             lock = await gate.run(_lock, folder)
+            spool = await gate.run(_open, folder, max_bytes, gate, patience_seconds)
         except BlockingIOError as exc:
             raise ConfigError([Problem("PENSTOCK_INGEST_SPOOL_DIR", f"{folder} is in use by another process")]) from exc
         except OSError as exc:
             raise ConfigError([Problem("PENSTOCK_INGEST_SPOOL_DIR", f"{folder} cannot be used: {exc.strerror}")]) from exc
-        spool = Spool(folder, max_bytes, gate)
         try:
             yield spool
         finally:
@@ -287,27 +286,20 @@ async def open_spool(folder: Path, max_bytes: int) -> AsyncIterator[Spool]:
 
 
 def _lock(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(folder)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _keep(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _open(folder: Path, max_bytes: int, gate: ThreadGate, patience_seconds: float) -> Spool:
+    """Runs on the gate's thread; asyncio's locks and events bind to no loop before their first use."""
+    spool = Spool(folder, max_bytes, gate, patience_seconds=patience_seconds)
+    if max_bytes:
+        with contextlib.suppress(OSError):
+            spool.open_ahead()
+    return spool

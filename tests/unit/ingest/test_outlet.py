@@ -58,12 +58,11 @@ async def test_without_a_journal_the_failure_reaches_the_sender(failure: Excepti
         await outlet(publisher, None).send_frame("events.shop.0", b"x", "a", 1)
 
 
-@pytest.mark.parametrize("failure", [NotConnected("away"), QueueFull("full")])
 async def test_with_a_journal_the_frame_is_kept_under_its_id_and_the_next_go_behind_it_untried(
-    tmp_path: Path, failure: Exception
+    tmp_path: Path,
 ) -> None:
     publisher = Publisher()
-    publisher.failure = failure
+    publisher.failure = NotConnected("away")
     async with open_spool(tmp_path, 2**20) as spool:
         out = outlet(publisher, spool)
         await out.send_frame("events.shop.0", b"1", "a", 1)
@@ -78,7 +77,49 @@ async def test_with_a_journal_the_frame_is_kept_under_its_id_and_the_next_go_beh
             await asyncio.sleep(0.005)
         await out.send_frame("events.shop.0", b"4", "d", 1)
         task.cancel()
-    assert publisher.taken == ["a", "b", "c", "d"]
+    assert [taken for taken in publisher.taken if taken != "c"] == ["a", "b", "d"]
+    assert publisher.taken.index("c") < publisher.taken.index("d")
+
+
+async def test_a_full_stream_is_the_senders_failure_at_once_and_never_fills_the_journal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher()
+    publisher.failure = QueueFull("EVENTS is full")
+    async with open_spool(tmp_path, 2**20) as spool:
+        out = outlet(publisher, spool)
+        for _ in range(2):
+            with pytest.raises(QueueFull, match="EVENTS is full"):
+                await out.send_frame("events.shop.0", b"1", "a", 1)
+        assert not spool.backlog
+        assert out.full == {"EVENTS": "EVENTS is full"}
+        assert caplog.text.count("the stream is full") == 1
+        publisher.failure = None
+        await out.send_frame("events.shop.0", b"1", "b", 1)
+        assert out.full == {}
+
+
+async def test_while_the_broker_refuses_what_is_in_the_journal_new_frames_do_not_go_behind_it(tmp_path: Path) -> None:
+    publisher = Publisher()
+    publisher.failure = NotConnected("away")
+    async with open_spool(tmp_path, 2**20) as spool:
+        out = outlet(publisher, spool)
+        await out.send_frame("events.shop.0", b"1", "a", 1)
+        publisher.failure = QueueFull("full")
+        task = asyncio.create_task(spool.empty(out.publish_stored))
+        while not out.full:
+            await asyncio.sleep(0.005)
+        with pytest.raises(QueueFull):
+            await out.send_frame("events.shop.0", b"2", "b", 1)
+        publisher.failure = NotConnected("away again")
+        while out.full:
+            await asyncio.sleep(0.005)
+        await out.send_frame("events.shop.0", b"3", "c", 1)
+        publisher.failure = None
+        while spool.backlog:
+            await asyncio.sleep(0.005)
+        task.cancel()
+    assert publisher.taken == ["a", "c"]
 
 
 async def test_a_full_journal_is_the_senders_failure(tmp_path: Path) -> None:
