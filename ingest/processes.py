@@ -1,23 +1,31 @@
-"""Several edge processes on one port: the kernel spreads connections over them (SO_REUSEPORT).
+"""Several edge processes on one port, which their parent holds for them; the kernel spreads connections over them.
 
-The parent only starts, watches and stops its children; it takes no traffic. A child that dies is started again, with a growing
+The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. A child that dies is started again, with a growing
 pause; one that says its settings are wrong ends all. A signal to the parent goes to every child, which drain by themselves. A parent
 that is killed takes its children with it: left behind they would keep the port and the journals from the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ingest import service
+from ingest.family import ChildPage, FamilyPage
+from ingest.listen import described, hold, listen_beside, open_unix_listener, share
+from ingest.rate import TABLE_BYTES
 from ingest.settings import PREFIX, IngestSettings
+from shared import logs
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG, run_service
 from shared.settings import ServiceSettings, read_settings
@@ -31,6 +39,8 @@ PARENT = f"{PREFIX}PARENT"
 """Tells a child that it is one, and of whom."""
 
 _PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -46,10 +56,11 @@ def main() -> None:
             _end_with(int(parent))
         run_service("ingest", service.run, needs_broker=False)
         return
-    if settings.port == 0:
-        sys.stderr.write(f"ingest: {PREFIX}PORT: several processes need a port to share, not 0\n")
-        raise SystemExit(EXIT_CONFIG)
-    raise SystemExit(_Parent(settings, dict(os.environ)).run())
+    try:
+        raise SystemExit(_Parent(settings, read_settings(ServiceSettings), dict(os.environ)).run())
+    except ConfigError as exc:
+        sys.stderr.write(f"ingest: {exc}\n")
+        raise SystemExit(EXIT_CONFIG) from exc
 
 
 def _end_with(parent: int) -> None:
@@ -61,29 +72,66 @@ def _end_with(parent: int) -> None:
 
 
 class _Child:
-    def __init__(self, number: int, environment: Mapping[str, str]) -> None:
+    """
+    Args:
+        held: the addresses it listens on, as the parent holds them.
+        handed_down: descriptors that all its lives inherit.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        environment: Mapping[str, str],
+        held: Sequence[socket.socket],
+        handed_down: Sequence[int],
+        unix: Sequence[int],
+    ) -> None:
         self.number = number
         self._environment = environment
+        self._held = held
+        self._handed_down = handed_down
+        self._unix = unix
         self._pause = FIRST_PAUSE_SECONDS
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
+        self.down = "starting"
+        """Why it does not run; empty: it does."""
         self._started = 0.0
 
     def start(self) -> None:
         self._started = time.monotonic()
-        self.process = subprocess.Popen([sys.executable, "-m", "ingest"], env=self._environment)  # ourselves
+        with contextlib.ExitStack() as ours:  # the child alone shall hold them, so that they end with it
+            listeners = [ours.enter_context(each).fileno() for each in listen_beside(self._held)]
+            numbers = [*listeners, *self._unix]
+            environment = {**self._environment, f"{PREFIX}LISTEN_FDS": ",".join(map(str, numbers))}
+            command = [sys.executable, "-m", "ingest"]
+            self.process = subprocess.Popen(command, env=environment, pass_fds=[*numbers, *self._handed_down])  # noqa: S603  # ourselves
+        self.down = ""
 
-    def has_died(self) -> None:
+    def has_died(self, code: int) -> None:
         if time.monotonic() - self._started > HEALTHY_SECONDS:
             self._pause = FIRST_PAUSE_SECONDS
         self.start_at = time.monotonic() + self._pause
+        self.down = f"ended with exit code {code}, starts again in {self._pause:g} s"
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         self.process = None
 
 
 class _Parent:
-    def __init__(self, settings: IngestSettings, environment: Mapping[str, str]) -> None:
-        admin_port = read_settings(ServiceSettings).admin_port
+    def __init__(self, settings: IngestSettings, service_settings: ServiceSettings, environment: Mapping[str, str]) -> None:
+        """
+        Raises:
+            ConfigError: an address cannot be bound.
+        """
+        logs.configure("ingest", service_settings.log_level, service_settings.log_format)
+        self._held = hold(settings.host, settings.port, PREFIX)
+        share(self._held)
+        self._unix = [open_unix_listener(settings.unix_socket, PREFIX)] if settings.unix_socket else []
+        # a file without a name, because a child started by exec inherits nothing but descriptors
+        self._rates = tempfile.TemporaryFile()  # noqa: SIM115  # open for as long as the process lives
+        self._rates.truncate(TABLE_BYTES)
+        self._admin = [socket.create_server(("127.0.0.1", 0)) for _ in range(settings.processes)]
+        unix = [listener.fileno() for listener in self._unix]
         self._children = [
             _Child(
                 number,
@@ -91,11 +139,21 @@ class _Parent:
                     **environment,
                     PARENT: str(os.getpid()),
                     f"{PREFIX}PROCESS": str(number),
-                    "PENSTOCK_ADMIN_PORT": str(admin_port + number if admin_port else 0),
+                    f"{PREFIX}RATES_FD": str(self._rates.fileno()),
+                    "PENSTOCK_ADMIN_FD": str(admin.fileno()),
                 },
+                self._held,
+                [self._rates.fileno(), admin.fileno()],
+                unix,
             )
-            for number in range(settings.processes)
+            for number, admin in enumerate(self._admin)
         ]
+        pages = [
+            ChildPage(child.number, f"http://127.0.0.1:{admin.getsockname()[1]}", lambda child=child: child.down)  # type: ignore[misc]
+            for child, admin in zip(self._children, self._admin, strict=True)
+        ]
+        FamilyPage(service_settings.admin_host, service_settings.admin_port, pages)
+        log.info("listening", extra={"on": described([*self._held, *self._unix]), "processes": settings.processes})
         self._stopping = False
 
     def run(self) -> int:
@@ -110,7 +168,9 @@ class _Parent:
         while True:
             for child in self._children:
                 if child.process is not None and (ended := child.process.poll()) is not None:
-                    child.has_died()
+                    child.has_died(ended)
+                    if not self._stopping:
+                        log.error("process ended", extra={"number": child.number, "why": child.down})
                     if ended == EXIT_CONFIG and not self._stopping:
                         code = EXIT_CONFIG
                         self._forward(signal.SIGTERM, None)
@@ -130,6 +190,8 @@ class _Parent:
 
     def _forward(self, number: int, _: object) -> None:
         self._stopping = True
+        for listener in self._unix:  # else connections would wait in a queue that nobody empties
+            listener.close()
         for child in self._children:
             if child.process is not None and child.process.poll() is None:
                 child.process.send_signal(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from ingest.address import parse_networks
 from ingest.client import agent_reader, place_reader
 from ingest.intake import Intake
+from ingest.listen import BACKLOG, described, inherited, open_listeners
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
 from ingest.rate import RateLimiter
@@ -25,12 +27,11 @@ from ingest.server import EdgeServer
 from ingest.settings import PREFIX, IngestSettings
 from ingest.sockets import Sockets
 from ingest.spool import Spool, open_spool
-from shared.errors import ConfigError, Problem
+from shared.errors import ConfigError
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
 
-BACKLOG = 2048
 HEADROOM_BYTES = 256 * 1024
 """What a frame holds beside the body of its one largest event."""
 
@@ -109,21 +110,21 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         max_body_bytes=2 * int(settings.inflight_bytes),
     )
     loop = asyncio.get_running_loop()
-    try:
-        listener = await loop.create_server(
-            server.connections, settings.host, settings.port, reuse_port=settings.processes > 1, backlog=BACKLOG
+    bound = inherited(settings.listen_fds) or open_listeners(settings.host, settings.port, settings.unix_socket, PREFIX)
+    listeners = [
+        await (loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server)(
+            server.connections, sock=each, backlog=BACKLOG
         )
-    except OSError as exc:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigError([Problem(f"{PREFIX}PORT", f"cannot listen on {where}: {exc.strerror or exc}")]) from exc
-    port = listener.sockets[0].getsockname()[1]
-    log.info("listening", extra={"host": settings.host, "port": port, "number": settings.process})
+        for each in bound
+    ]
+    log.info("listening", extra={"on": described(bound), "number": settings.process})
     context.health.good("ingest")
     try:
         await context.draining.wait()
     finally:
         context.health.bad("ingest", "draining")
-        listener.close()
+        for listener in listeners:
+            listener.close()
         await server.drain(float(context.settings.drain_period) * GRACE)
     log.info("requests answered, sending what is left")
 

@@ -16,10 +16,14 @@ PREFIX = "PENSTOCK_INGEST_"
 class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one ingest process."""
 
-    host: Annotated[str, Meta(description="interface to listen on")] = "0.0.0.0"
+    host: Annotated[str, Meta(description="name or address to listen on; `::` is every interface, IPv4 and IPv6")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 chooses a free one")] = 8080
+    unix_socket: Annotated[
+        str | None, Meta(description="path of a Unix socket to listen on as well; its clients count as 127.0.0.1")
+    ] = None
     processes: Annotated[int, Meta(ge=1, le=64, description="processes that share the port; one uses about one core")] = 1
     process: Annotated[int, Meta(ge=0, description="which of the processes this is; set by the parent")] = 0
+    listen_fds: Annotated[list[int], Meta(description="listening sockets handed down; set by the parent")] = []
     rates_fd: Annotated[int | None, Meta(description="memory of rates that processes share; set by the parent")] = None
     trusted_proxies: Annotated[
         list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")

@@ -54,12 +54,17 @@ async def wait_for_revision(urls: Sequence[str], revision: int, timeout_seconds:
         async with timeout(timeout_seconds):
             while waiting:
                 scrapes = await scrape_all(waiting)
-                waiting = [scrape.url for scrape in scrapes if (total([scrape], "config_revision") or 0) < revision]
+                waiting = [scrape.url for scrape in scrapes if _lowest_revision(scrape) < revision]
                 if waiting:
                     await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         pass
     return waiting
+
+
+def _lowest_revision(scrape: Scrape) -> float:
+    """Several processes behind one page have a revision each."""
+    return min((value for _, value in scrape.samples.get("config_revision", ())), default=0)
 
 
 async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape:

@@ -258,7 +258,11 @@ async def admin_server(settings: ServiceSettings, health: Health, telemetry: Tel
     app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, settings.admin_host, settings.admin_port)
+    site: web.BaseSite
+    if settings.admin_fd is not None:
+        site = web.SockSite(runner, socket.socket(fileno=settings.admin_fd))
+    else:
+        site = web.TCPSite(runner, settings.admin_host, settings.admin_port)
     try:
         try:
             await site.start()

@@ -29,6 +29,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
     admin_host: Annotated[str, Meta(description="interface of /live, /ready and /metrics")] = "127.0.0.1"
     admin_port: Annotated[int, Meta(ge=0, le=65535, description="port of /live, /ready and /metrics; 0 chooses a free one")] = 0
+    admin_fd: Annotated[
+        int | None, Meta(description="listening socket of /live, /ready and /metrics handed down; set by a parent")
+    ] = None
     drain_period: Annotated[
         Duration, Meta(description="from SIGTERM to the end; three quarters of it are for finishing work")
     ] = field(default_factory=lambda: Duration(20))

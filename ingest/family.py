@@ -1,0 +1,137 @@
+"""The admin page of several edge processes: one address for all of them, served by their parent.
+
+`/metrics` has every child's samples with a label `process` more, so that counters that begin again with a child begin again alone.
+`/ready` is 200 while any child is; what the others lack stands in `problems` all the same. The children's own pages are on sockets
+that the parent bound on the local address and handed down.
+"""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+import msgspec
+
+from shared.errors import ConfigError, Problem
+
+ASK_SECONDS = 2.0
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ChildPage(NamedTuple):
+    """Where one child's page is, and why it is known to be down; an empty text: it runs."""
+
+    number: int
+    url: str
+    down: Callable[[], str]
+
+
+class _Page(msgspec.Struct):
+    ready: bool = False
+    problems: dict[str, str] = {}
+
+
+def merge_metrics(texts: Mapping[int, str]) -> str:
+    """Returns the samples of all processes in one exposition, each with its process's number. Pure."""
+    heads: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for number, text in texts.items():
+        family = ""
+        for line in text.splitlines():
+            if line.startswith("#"):
+                _, kind, family, *_ = line.split(" ", 3)
+                head = heads.setdefault(family, [])
+                if len(head) < 2 and not any(known.startswith(f"# {kind} ") for known in head):
+                    head.append(line)
+            elif line:
+                samples.setdefault(family, []).append(_labelled(line, number))
+    return "".join(f"{line}\n" for family, head in heads.items() for line in (*head, *samples.get(family, ())))
+
+
+def merge_ready(pages: Mapping[int, tuple[bool, Mapping[str, str]]]) -> tuple[bool, dict[str, str]]:
+    """Returns whether any process is ready, and what each of the others says. Pure."""
+    problems = {f"process {number}: {part}": why for number, (_, parts) in pages.items() for part, why in parts.items()}
+    return any(ready for ready, _ in pages.values()), problems
+
+
+class FamilyPage:
+    """Serves the page from a thread, so that it answers whatever the parent does."""
+
+    def __init__(self, host: str, port: int, children: Sequence[ChildPage]) -> None:
+        """
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        routes = {"/live": self._live, "/ready": self._ready, "/metrics": self._metrics}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the name http.server calls
+                route = routes.get(self.path.partition("?")[0])
+                status, content_type, body = route() if route else (404, "text/plain", b"not found\n")
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as in http.server
+                """Says nothing: nobody reads an access log of scrapes."""
+
+        self._children = children
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as exc:
+            raise ConfigError([Problem("PENSTOCK_ADMIN_PORT", f"cannot listen on {host}:{port}: {exc.strerror}")]) from exc
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="admin", daemon=True).start()
+
+    def _live(self) -> tuple[int, str, bytes]:
+        return 200, "text/plain", b"live\n"
+
+    def _ready(self) -> tuple[int, str, bytes]:
+        ready, problems = merge_ready({child.number: _ask_ready(child) for child in self._children})
+        body = msgspec.json.encode({"ready": ready, "problems": problems})
+        return (200 if ready else 503), "application/json", body
+
+    def _metrics(self) -> tuple[int, str, bytes]:
+        texts: dict[int, str] = {}
+        for child in self._children:
+            try:
+                texts[child.number] = _fetch(f"{child.url}/metrics")[1].decode()
+            except OSError:
+                continue  # /ready says so
+        return 200, METRICS_TYPE, merge_metrics(texts).encode()
+
+
+def _ask_ready(child: ChildPage) -> tuple[bool, Mapping[str, str]]:
+    down = child.down()
+    if down:
+        return False, {"service": down}
+    try:
+        status, body = _fetch(f"{child.url}/ready")
+        page = msgspec.json.decode(body, type=_Page)
+    except (OSError, msgspec.MsgspecError):
+        return False, {"service": "does not answer yet"}
+    return status == 200, page.problems
+
+
+def _fetch(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310  # our own child's address
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read()
+
+
+def _labelled(line: str, number: int) -> str:
+    name, brace, rest = line.partition("{")
+    if brace:
+        comma = "" if rest.startswith("}") else ","
+        return f'{name}{{process="{number}"{comma}{rest}'
+    name, space, value = line.partition(" ")
+    return f'{name}{{process="{number}"}}{space}{value}'

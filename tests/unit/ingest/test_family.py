@@ -1,0 +1,87 @@
+"""Several processes behind one admin page, on sockets that one of them bound."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ingest.family import merge_metrics, merge_ready
+from ingest.listen import hold, listen_beside, open_listeners, share
+from shared.errors import ConfigError
+
+ONE = """# HELP a_total counts
+# TYPE a_total counter
+a_total{site="x"} 3.0
+# HELP b bytes
+# TYPE b gauge
+b 1.0
+"""
+TWO = """# HELP b bytes
+# TYPE b gauge
+b 2.0
+# HELP c_total other
+# TYPE c_total counter
+c_total{} 1.0
+"""
+
+
+def test_samples_of_all_processes_stand_under_one_head_each_with_its_number() -> None:
+    families = {each.name: each for each in text_string_to_metric_families(merge_metrics({0: ONE, 1: TWO}))}
+    assert [(each.labels, each.value) for each in families["b"].samples] == [({"process": "0"}, 1.0), ({"process": "1"}, 2.0)]
+    assert families["a"].samples[0].labels == {"process": "0", "site": "x"}
+    assert families["c"].samples[0].labels == {"process": "1"}
+    assert families["a"].type == "counter"
+
+
+def test_the_family_is_ready_while_one_is_and_says_what_the_others_lack() -> None:
+    down = {"service": "ended with exit code 1, starts again in 2 s"}
+    assert merge_ready({0: (True, {}), 1: (False, down)}) == (True, {"process 1: service": down["service"]})
+    assert merge_ready({0: (False, {"broker": "away"})})[0] is False
+
+
+def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
+    (first,) = open_listeners("127.0.0.1", 0, None, "P_")
+    with first, pytest.raises(ConfigError, match=r"P_PORT: cannot listen on 127\.0\.0\.1:\d+: address already in use; stop what"):
+        open_listeners("127.0.0.1", first.getsockname()[1], None, "P_")
+
+
+def test_what_a_parent_holds_for_its_children_nobody_else_can_bind_though_nobody_listens() -> None:
+    (held,) = hold("127.0.0.1", 0, "P_")
+    port = held.getsockname()[1]
+    with held:
+        share([held])
+        for _ in range(2):  # two lives of a child
+            (listener,) = listen_beside([held])
+            with listener:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                with pytest.raises(ConfigError, match="P_PORT"):
+                    hold("127.0.0.1", port, "P_")
+        with pytest.raises(ConfigError, match="P_PORT"):
+            hold("0.0.0.0", port, "P_")
+
+
+def test_a_host_that_is_no_address_is_named() -> None:
+    with pytest.raises(ConfigError, match="P_HOST"):
+        open_listeners("256.0.0.1", 0, None, "P_")
+
+
+def test_the_interface_of_all_takes_both_kinds_of_addresses() -> None:
+    (listener,) = open_listeners("::", 0, None, "P_")
+    with listener:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, listener.getsockname()[1]), timeout=5).close()
+
+
+def test_a_unix_socket_left_behind_is_taken_over_and_one_in_use_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "edge.sock")
+    *tcp, unix = open_listeners("127.0.0.1", 0, path, "P_")
+    for listener in tcp:
+        listener.close()
+    with pytest.raises(ConfigError, match="P_UNIX_SOCKET"):
+        open_listeners("127.0.0.1", 0, path, "P_")
+    unix.close()
+    for listener in open_listeners("127.0.0.1", 0, path, "P_"):
+        listener.close()
