@@ -18,7 +18,7 @@ import msgspec
 
 from shared.errors import ConfigError, Problem
 
-ASK_SECONDS = 2.0
+ASK_SECONDS = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -150,6 +150,7 @@ class _StartView:
         self._live: Live | None = None
         self._told: dict[str, str] = {}
         self._restarts: dict[str, int] = {}
+        self._lacks: dict[str, str] = {}
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -176,6 +177,10 @@ class _StartView:
                 self._restarts[name] = process.restarts
                 log = os.path.relpath(process.program.log)
                 self._screen.note(f"{name} {process.ending}; {process.state.partition(', ')[2]} (log: {log})", "yellow")
+            lacks = stack.problems.get(name, "") if stack.phase == "ready" and process.running else ""
+            if lacks != self._lacks.get(name, ""):
+                self._lacks[name] = lacks
+                self._screen.note(f"{name}: {lacks}" if lacks else f"{name}: ready again", "yellow" if lacks else "")
         if self._live is not None:
             with contextlib.suppress(OSError):
                 self._live.update(self._table(stack))

@@ -79,9 +79,14 @@ class Supervised:
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def running(self) -> bool:
+        """True while it lives."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def snapshot(self) -> ProcessState:
         """The process as `stack.json` shows it."""
-        running = self._process is not None and self._process.returncode is None
+        running = self.running
         return ProcessState(
             name=self.program.name,
             pid=self._process.pid if self._process is not None and running else 0,

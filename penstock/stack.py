@@ -29,6 +29,7 @@ from shared.tasks import first_of, task_group, timeout
 
 START_SECONDS = 120.0
 ROTATE_EVERY_SECONDS = 5.0
+WATCH_EVERY_SECONDS = 2.0
 TRIES_AT_START = 3
 
 
@@ -143,7 +144,7 @@ class Stack:
                             self.phase = "ready"
                             self.ready.set()
                             self._changed()
-                            await self.stopping.wait()
+                            await self._watch()
                 finally:
                     await self._stop_all()
                     rotation.cancel()
@@ -164,9 +165,9 @@ class Stack:
                     return False
                 for process in list(waiting):
                     name = process.program.name
-                    why = await _why_not_ready(session, process.program.ready_url)
+                    is_ready, why = await _ask_ready(session, process.program.ready_url)
                     self.problems[name] = why
-                    if not why:
+                    if is_ready:
                         del self.problems[name]
                         waiting.remove(process)
                         process.state = "ready"
@@ -184,6 +185,31 @@ class Stack:
                     async with timeout(0.1):
                         await self.stopping.wait()
         return True
+
+    async def _watch(self) -> None:
+        """Keeps saying what is not up, until the stack is told to stop."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while not self.stopping.is_set():
+                for process in self.processes:
+                    is_ready, why = await _ask_ready(session, process.program.ready_url)
+                    self._note(process, is_ready, why)
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(WATCH_EVERY_SECONDS):
+                        await self.stopping.wait()
+
+    def _note(self, process: Supervised, is_ready: bool, why: str) -> None:
+        name = process.program.name
+        if not process.running:
+            return  # its state says when it starts again
+        state = "ready" if is_ready else "not ready"
+        before = (process.state, self.problems.get(name, ""))
+        process.state = state
+        if why:
+            self.problems[name] = why
+        else:
+            self.problems.pop(name, None)
+        if before != (state, why):
+            self._changed()
 
     async def _stop_all(self) -> None:
         self.phase = "stopping"
@@ -247,18 +273,18 @@ def local_address(host: str) -> str:
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
-async def _why_not_ready(session: aiohttp.ClientSession, url: str) -> str:
-    """Returns an empty text when it is."""
+async def _ask_ready(session: aiohttp.ClientSession, url: str) -> tuple[bool, str]:
+    """Returns whether it is, and what is wrong all the same: of several processes one may be down."""
     try:
         async with session.get(url) as answer:
-            if answer.status == 200:
-                return ""
+            is_ready = answer.status == 200
             body = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, OSError):
-        return "does not answer yet"
+        return False, "does not answer yet"
     except ValueError:
-        return "answers in an unknown form"
-    problems = body.get("problems") if isinstance(body, dict) else None
+        return is_ready, "" if is_ready else "answers in an unknown form"
+    body = body if isinstance(body, dict) else {}
+    problems = body.get("problems")
     if isinstance(problems, dict):
-        return "; ".join(f"{part}: {why}" for part, why in problems.items())
-    return str(body.get("error") or body.get("status") or "is not ready") if isinstance(body, dict) else "is not ready"
+        return is_ready, "; ".join(f"{part}: {why}" for part, why in problems.items())
+    return is_ready, "" if is_ready else str(body.get("error") or body.get("status") or "is not ready")

@@ -74,7 +74,13 @@ def test_a_detached_stack_runs_on_says_where_and_stops_in_order(stack: LocalStac
 
 
 def test_a_killed_service_is_started_again_and_no_event_is_lost(stack: LocalStack) -> None:
-    stack.up()
+    stack.up(environment={"PENSTOCK_INGEST_PROCESSES": "2"})
+    frozen = psutil.Process(stack.pids["ingest"]).children()[1]
+    frozen.suspend()
+    wait_until(lambda: "ingest: process 1: service: does not answer" in stack.state.problem, stack.logs)
+    assert next(each.state for each in stack.state.processes if each.name == "ingest") == "ready", "the other one serves"
+    frozen.resume()
+    wait_until(lambda: stack.state.problem == "", stack.logs)
     for name in ("router", "loader", "ingest", "nats"):
         send_pages(stack, f"before-{name}", 20)
         pid = stack.pids[name]
