@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from shared.clock import Clock
 from shared.headers import Place
 from shared.jetstream.reader import Message
 
@@ -49,11 +50,17 @@ class Bounds:
 
 
 class Holding:
-    """Frames that wait for their load, in the order of the queue."""
+    """Frames that wait for their load, in the order of the queue.
 
-    def __init__(self, bounds: Bounds) -> None:
+    The age of the oldest is fixed when it comes: a machine's clock that is set meanwhile lets no frame wait longer than its period.
+    """
+
+    def __init__(self, bounds: Bounds, clock: Clock) -> None:
         self._bounds = bounds
+        self._clock = clock
         self._frames: list[Held] = []
+        self._since = 0.0
+        """Steady time of the oldest frame."""
         self.events = 0
         self.bytes = 0
 
@@ -62,17 +69,19 @@ class Holding:
 
     def add(self, held: Held) -> None:
         """Takes a frame in."""
+        if not self._frames:
+            self._since = self._clock.steady_at(held.message.at_seconds)
         self._frames.append(held)
         self.events += held.place.events
         self.bytes += held.size
 
-    def due_in(self, now_seconds: float) -> float | None:
+    def due_in(self) -> float | None:
         """Returns the seconds until the load is due, 0 if it is, None while nothing is held."""
         if not self._frames:
             return None
         if self.full:
             return 0.0
-        return max(0.0, self._frames[0].message.at_seconds + self._bounds.period_seconds - now_seconds)
+        return max(0.0, self._since + self._bounds.period_seconds - self._clock.steady())
 
     @property
     def full(self) -> bool:
@@ -80,9 +89,9 @@ class Holding:
         bounds = self._bounds
         return self.events >= bounds.max_events or self.bytes >= bounds.max_bytes or len(self._frames) >= bounds.max_frames
 
-    def oldest_seconds(self, now_seconds: float) -> float:
+    def oldest_seconds(self) -> float:
         """Returns the age of the oldest frame held."""
-        return now_seconds - self._frames[0].message.at_seconds if self._frames else 0.0
+        return self._clock.steady() - self._since if self._frames else 0.0
 
     def take(self) -> list[Held]:
         """Returns all frames and holds none."""

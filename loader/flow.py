@@ -31,6 +31,7 @@ from loader.plans import Plans
 from loader.retries import Retries
 from loader.shape import NOTHING, Shaper
 from shared import topology
+from shared.clock import Clock
 from shared.dead import DeadLetter, bury, now
 from shared.errors import NotConnected, Permanent
 from shared.frame import Frame, decode_frame
@@ -121,9 +122,9 @@ class Flow:
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
-        holding = Holding(self._bounds)
+        holding = Holding(self._bounds, Clock())
         while not self._context.draining.is_set():
-            due = holding.due_in(time.time())
+            due = holding.due_in()
             if due == 0:
                 await self._shape(holding.take(), reader, gate)
                 continue
@@ -134,7 +135,7 @@ class Flow:
                     message = more[0]
                     await self._hold(holding, message, reader)
                 self._context.telemetry.gauge("loader_waiting_frames", message.waiting + len(holding), connection=self._name)
-            self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(time.time()), connection=self._name)
+            self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(), connection=self._name)
         await self._ready.put(None)
 
     async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
