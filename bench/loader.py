@@ -19,6 +19,7 @@ from bench.machine import Meter
 from bench.path import destination, project, report, wait_committed
 from bench.stack import stack
 from shared import topology
+from shared.config_snapshot import current_snapshot
 from shared.event import micros
 from shared.frame import Head, RequestContext, encode_frame, pack
 from shared.headers import Place, write_place
@@ -30,6 +31,7 @@ async def fill(url: str, kind: str, events: int, per_frame: int) -> None:
     made = bodies(kind, min(events, 20_000), "RUNTOKEN")
     async with connect(url, "bench", patience_seconds=10) as broker:
         await topology.ensure(broker, topology.TopologySettings())
+        subject = topology.deliver_subject((await current_snapshot(broker)).queue_of("bench-wh"))
         request = RequestContext(
             received_at=micros(datetime.datetime.now(datetime.UTC)), protocol="segment", key="bench", kind="server"
         )
@@ -44,9 +46,7 @@ async def fill(url: str, kind: str, events: int, per_frame: int) -> None:
             ]
             place = Place("live-bench", number + 1, per_frame)
             payload = encode_frame(pack("bench", [request], heads, chunk))
-            await broker.publisher.publish(
-                topology.deliver_subject("bench-wh"), payload, msg_id=str(number), headers=write_place(place)
-            )
+            await broker.publisher.publish(subject, payload, msg_id=str(number), headers=write_place(place))
 
 
 def main() -> None:

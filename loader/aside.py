@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from shared import topology
 from shared.errors import PenstockError
 from shared.frame import Frame, encode_frame
-from shared.headers import TABLE, Place, read_place, write_place
+from shared.headers import EPOCH, TABLE, Place, read_place, write_place
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
 
@@ -29,12 +29,16 @@ _PREFIX = "aside"
 
 
 class Aside(NamedTuple):
-    """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first."""
+    """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first.
+
+    `epoch`: of the loader that put it there.
+    """
 
     seq: int
     table: str
     place: Place
     at_seconds: float
+    epoch: int
 
     @property
     def lane(self) -> str:
@@ -51,24 +55,28 @@ def read_aside(message: Message) -> Aside | None:
     """Reads a message of RETRY, all but its frame, which may be large; None when it is not one of ours."""
     headers: Mapping[str, str] = message.headers
     place = read_place(headers)
-    if place is None or TABLE not in headers:
+    epoch = headers.get(EPOCH, "0")
+    if place is None or TABLE not in headers or not epoch.isdecimal():
         return None
-    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds)
+    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, int(epoch))
 
 
-async def put_aside(publisher: Publisher, connection: str, table: str, place: Place, frame: Frame) -> None:
+async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, place: Place, frame: Frame) -> None:
     """Stores a frame's rows of a table for later; returns when they are durable.
 
     Args:
+        queue: name of the connection's queue.
+        epoch: of the loader; its successor leaves alone what arrives under a lower one (`loader/retries.py`).
         frame: only the events that have a row in `table`.
 
     Raises:
         NotConnected, Transient, QueueFull: not known to be stored.
     """
     name = quote(table, safe="")  # under `original_names` it may hold what would end a header's line
-    msg_id = f"aside.{connection}.{name}.{place.lane}.{place.seq}"
-    headers = {**write_place(place), TABLE: name}
-    await publisher.publish(topology.retry_subject("loader", connection), encode_frame(frame), msg_id=msg_id, headers=headers)
+    # with the epoch: the broker must not take it for a repeat of what a former holder put there, which nobody will load
+    msg_id = f"aside.{queue}.{name}.{place.lane}.{place.seq}.{epoch}"
+    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch)}
+    await publisher.publish(topology.retry_subject("loader", queue), encode_frame(frame), msg_id=msg_id, headers=headers)
 
 
 @dataclass(slots=True)

@@ -21,9 +21,10 @@ from loader.aside import Failing
 from loader.contract import Destination, Session
 from loader.destinations import Destinations
 from loader.flow import Definition, Flow
+from loader.leftovers import sweep
 from loader.retries import Retries
 from shared import topology
-from shared.errors import Fenced, PenstockError, Transient, UnknownDriverError
+from shared.errors import Fenced, NotConnected, PenstockError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
@@ -79,6 +80,8 @@ class ConnectionLoader:
                     self._free.clear()
                     log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
                     self._context.health.bad(f"connection {self._name}", "its destination is being opened")
+                    with contextlib.suppress(NotConnected):  # nothing depends on it
+                        await sweep(self._context, self._name)
                     await self._while_held(lease)
             finally:
                 self._free.set()
@@ -127,18 +130,21 @@ class ConnectionLoader:
                 await self._context.draining.wait()
 
     async def _session(self, epoch: int) -> None:
-        connection, _, document = self._definition
+        connection, document = self._definition.connection, self._definition.destination
         async with (
             self._destinations.use(connection.destination, document) as (destination, capabilities),
             _session(destination, self._name, epoch) as session,
         ):
             broker = self._context.broker
-            queue = QueueReader(broker, topology.DELIVER, topology.deliver_subject(self._name), f"loader-{self._name}")
-            subject = topology.retry_subject("loader", self._name)
-            asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", most_held=-1)
-            flow = Flow(self._context, self._name, self._definition, session, capabilities, self._failing)
-            retries = Retries(asides, self._failing, flow.bury_unreadable)
+            subject = topology.deliver_subject(self._definition.queue)
+            queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
+            subject = topology.retry_subject("loader", self._definition.queue)
+            asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
+            flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing)
+            retries = Retries(asides, self._failing, epoch, flow.bury_unreadable)
             async with queue, asides:
+                # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
+                await queue.claim()
                 await flow.prepare(retries)
                 self._context.health.good(f"connection {self._name}")
                 await together(

@@ -79,6 +79,8 @@ class Deliverer:
         failing: Failing,
         *,
         isolates: bool = True,
+        queue: str = "",
+        epoch: int = 0,
     ) -> None:
         self._isolates = isolates
         self._connection = connection
@@ -88,6 +90,8 @@ class Deliverer:
         self._publisher = publisher
         self._telemetry = telemetry
         self._failing = failing
+        self._queue = queue or connection
+        self._epoch = epoch
         self._live: dict[str, TableSchema | None] = {}
         self._refusals: Counter[str] = Counter()
         """How often rows of which table were refused in the delivery under way."""
@@ -250,7 +254,7 @@ class Deliverer:
             for number, indexes in by_frame.items():
                 seq, frame = batch.frames[number]
                 place = Place(work.plan.lane, seq, len(indexes))
-                await put_aside(self._publisher, self._connection, name, place, select(frame, sorted(indexes)))
+                await put_aside(self._publisher, self._queue, self._epoch, name, place, select(frame, sorted(indexes)))
             self._telemetry.count("loader_retry_rows_total", len(rows), connection=self._connection)
         return replace(batch, tables={name: table for name, table in batch.tables.items() if name not in failed})
 

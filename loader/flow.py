@@ -58,6 +58,8 @@ class Definition(NamedTuple):
     connection: Connection
     site: Site
     destination: dict[str, Any]
+    queue: str = ""
+    """Name of the connection's queue (`shared.topology.queue_of`); another one is another connection."""
 
 
 class Shaped(NamedTuple):
@@ -88,6 +90,7 @@ class Flow:
         context: ServiceContext,
         name: str,
         definition: Definition,
+        epoch: int,
         session: Session,
         capabilities: Capabilities,
         failing: Failing,
@@ -108,7 +111,10 @@ class Flow:
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
         self._key = self._shaper.rules.namer.key
-        self._deliverer = Deliverer(name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing)
+        self._deliverer = Deliverer(
+            name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
+            queue=definition.queue, epoch=epoch,
+        )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
         """Reads what is loaded already and what was put aside."""

@@ -1,10 +1,14 @@
 """Brings back what was put aside (`loader/aside.py`): table by table, the oldest first, one at a time until the table takes rows again.
 
 Of what waits only the places are kept in memory; a frame is read again from RETRY when its turn has come.
+
+What was there when a loader began is its own. What arrives later under a lower epoch comes from a former holder that was frozen or
+cut off: its frames are in the queue still, where this loader gets them, and taking both would double the rows.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +21,8 @@ from shared.jetstream.reader import Message
 FIRST_SECONDS = 10.0
 WAKE_SECONDS = 1.0
 
+log = logging.getLogger(__name__)
+
 Unreadable = Callable[[str, int, bytes, str], Awaitable[None]]
 """Buries a message that is none of ours: its stream, its sequence there, its payload, and why."""
 
@@ -27,12 +33,15 @@ class Retries:
     Args:
         reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
         failing: which tables are to be left alone for now.
+        epoch: of the loader.
         unreadable: called for messages that cannot be read, which are acknowledged then.
     """
 
-    def __init__(self, reader: QueueReader, failing: Failing, unreadable: Unreadable) -> None:
+    def __init__(self, reader: QueueReader, failing: Failing, epoch: int, unreadable: Unreadable) -> None:
         self.reader = reader
         self._failing = failing
+        self._oldest_epoch = 0
+        self._epoch = epoch
         self._unreadable = unreadable
         self._waiting: defaultdict[str, deque[Aside]] = defaultdict(deque)
 
@@ -51,6 +60,7 @@ class Retries:
             if (aside := await self._take(message)) is not None:
                 found.append(aside)
             more = message.waiting > 0
+        self._oldest_epoch = self._epoch
         return found
 
     async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
@@ -81,6 +91,10 @@ class Retries:
         aside = read_aside(message)
         if aside is None:
             await self._unreadable(topology.RETRY, message.seq, message.payload, "the message names no table, lane and sequence")
+            await self.reader.ack([message.seq])
+            return None
+        if aside.epoch < self._oldest_epoch:
+            log.info("rows that a former loader put aside are left to the queue", extra={"table": aside.table, "seq": aside.seq})
             await self.reader.ack([message.seq])
             return None
         self._waiting[aside.table].append(aside)

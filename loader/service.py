@@ -14,9 +14,10 @@ from loader.connection import ConnectionLoader
 from loader.contract import Environment
 from loader.destinations import Destinations
 from loader.flow import Definition
+from loader.leftovers import sweep_removed
 from loader.settings import PREFIX, LoaderSettings
+from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Problem
-from shared.project import Project
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
@@ -41,9 +42,10 @@ async def main(context: ServiceContext) -> None:
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
     try:
         async with task_group() as group:
+            sweeping = group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed")
             while not context.draining.is_set():
                 snapshot = context.config.current
-                wanted = definitions(snapshot.project)
+                wanted = definitions(snapshot)
                 for name, (definition, task) in list(running.items()):
                     if wanted.get(name) != definition:
                         await _stop(task)
@@ -58,14 +60,18 @@ async def main(context: ServiceContext) -> None:
                 await asyncio.wait({changed, draining}, return_when=asyncio.FIRST_COMPLETED)
                 for waiter in (changed, draining):
                     waiter.cancel()
+            sweeping.cancel()
     finally:
         gate.close()
 
 
-def definitions(project: Project) -> dict[str, Definition]:
+def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
     """Returns what is to be loaded, by connection."""
+    project = snapshot.project
     return {
-        name: Definition(connection, project.sites[connection.site], project.destinations[connection.destination])
+        name: Definition(
+            connection, project.sites[connection.site], project.destinations[connection.destination], snapshot.queue_of(name)
+        )
         for name, connection in project.connections.items()
         if connection.enabled
     }

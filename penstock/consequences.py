@@ -73,7 +73,9 @@ async def _waiting(broker: Broker, connection: str) -> int:
         total = 0
         for stream, pattern in (
             (topology.DELIVER, topology.deliver_subject(connection)),
+            (topology.DELIVER, topology.deliver_subject(topology.queue_of(connection, "*"))),
             (topology.RETRY, topology.retry_subject("*", connection)),
+            (topology.RETRY, topology.retry_subject("*", topology.queue_of(connection, "*"))),
         ):
             info = await broker.js.stream_info(stream, subjects_filter=pattern)
             for subject, frames in (info.state.subjects or {}).items():

@@ -26,7 +26,7 @@ from ingest.contract import Admission, Parsed
 from ingest.judge import Scan, judge
 from penstock.letters import Filter, Stored, fetch, find, remove
 from shared import topology
-from shared.config_snapshot import stored_project
+from shared.config_snapshot import ConfigSnapshot, current_snapshot
 from shared.dead import DeadLetter
 from shared.errors import Conflict, Permanent
 from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
@@ -34,7 +34,7 @@ from shared.headers import Place, replay_lane, write_place
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.outcome import DeadReason
-from shared.project import Project, Site, decode_project
+from shared.project import Project, Site
 from shared.tasks import timeout
 
 Into = Literal["stage", "start"]
@@ -67,6 +67,8 @@ class Outcome:
     """Letters that the router would drop as repeats right now; they stay."""
     unreadable: int = 0
     """Letters that hold a frame which this version cannot read either; they stay."""
+    foreign: int = 0
+    """Letters of a loader whose connection was removed, or belongs to another site now; they stay."""
     waiting: int = 0
     """Replayed letters that their loader has not taken yet."""
     dead_again: int = 0
@@ -88,10 +90,11 @@ class _Sent:
 class Redelivery:
     """One run of `penstock dead replay`."""
 
-    def __init__(self, broker: Broker, project: Project, into: Into, clock: Callable[[], float]) -> None:
+    def __init__(self, broker: Broker, snapshot: ConfigSnapshot, into: Into, clock: Callable[[], float]) -> None:
         self.outcome = Outcome()
         self._broker = broker
-        self._project = project
+        self._snapshot = snapshot
+        self._project = snapshot.project
         self._into: Into = into
         self._clock = clock
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
@@ -182,11 +185,18 @@ class Redelivery:
                 self.outcome.unreadable += 1
             elif letter.stage == "ingest" and self._judged(letter) is None:
                 self.outcome.still_bad += 1
+            elif self._into == "stage" and letter.stage == "loader" and not self._is_at_home(letter):
+                self.outcome.foreign += 1
             elif self._into == "start" and letter.stage != "ingest" and self._is_remembered(letter):
                 self.outcome.held_back += 1
             else:
                 kept.append(index)
         return Stored(stored.seq, stored.subject, stored.letters, kept, stored.payload_bytes) if kept else None
+
+    def _is_at_home(self, letter: DeadLetter) -> bool:
+        """Says whether the letter's connection is there, and still of the site that the event came from."""
+        connection = self._project.connections.get(letter.connection or "")
+        return connection is not None and connection.site == letter.site
 
     def _is_remembered(self, letter: DeadLetter) -> bool:
         site = self._project.sites.get(letter.site)
@@ -206,7 +216,8 @@ class Redelivery:
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if stage == "loader" and note.into == "stage":
-                subject, headers = topology.deliver_subject(name), write_place(Place(note.lane, number, len(frame), total))
+                subject = topology.deliver_subject(self._snapshot.queue_of(name))
+                headers = write_place(Place(note.lane, number, len(frame), total))
             else:
                 subject, headers = topology.events_subject(frame.site), {}
             ack = await self._broker.publisher.publish(subject, encode_frame(frame), msg_id=msg_id, headers=headers)
@@ -255,8 +266,7 @@ def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | None:
 
 async def current_project(broker: Broker) -> Project:
     """Returns the project that runs; the empty one before anything was applied."""
-    found = await stored_project(broker)
-    return decode_project(found[1].resolved) if found else Project()
+    return (await current_snapshot(broker)).project
 
 
 async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:

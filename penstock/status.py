@@ -17,6 +17,7 @@ from nats.js.errors import APIError, NotFoundError
 from penstock.letters import Filter, find
 from penstock.metrics import Scrape, total
 from shared import topology
+from shared.config_snapshot import current_snapshot
 from shared.errors import NotConnected, Permanent
 from shared.frame import decode_frame
 from shared.headers import read_place
@@ -84,8 +85,9 @@ async def read_status(broker: Broker, project: Project, revision: int, scrapes: 
     try:
         waiting = await _subjects(broker, topology.DELIVER, "deliver.>")
         dead = await _subjects(broker, topology.DEAD, "dead.>")
+        snapshot = await current_snapshot(broker)
         connections = [
-            await _read_connection(broker, name, connection, waiting, dead, scrapes, now)
+            await _read_connection(broker, name, snapshot.queue_of(name), connection, waiting, dead, scrapes, now)
             for name, connection in project.connections.items()
         ]
         edge_dead = 0
@@ -113,14 +115,15 @@ async def read_status(broker: Broker, project: Project, revision: int, scrapes: 
 async def _read_connection(
     broker: Broker,
     name: str,
+    queue: str,
     connection: Connection,
     waiting: Mapping[str, int],
     dead: Mapping[str, int],
     scrapes: Sequence[Scrape],
     now: float,
 ) -> ConnectionStatus:
-    frames = waiting.get(topology.deliver_subject(name), 0)
-    events, oldest = await look_at_queue(broker, topology.DELIVER, topology.deliver_subject(name), frames)
+    frames = waiting.get(topology.deliver_subject(queue), 0)
+    events, oldest = await look_at_queue(broker, topology.DELIVER, topology.deliver_subject(queue), frames)
     letters, lower_bound = 0, False
     for stage in ("router", "loader"):
         subject = topology.dead_subject(stage, name)

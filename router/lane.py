@@ -250,7 +250,7 @@ class Lane:
         while True:
             try:
                 place = Place(self.sender.lane, parcel.seq, parcel.events, self.account.sent + parcel.events)
-                await self.sender.try_send(self.name, parcel.revision, place, parcel.payload, parcel.trace)
+                await self.sender.try_send(self.rules.queue, parcel.revision, place, parcel.payload, parcel.trace)
             except QueueFull:
                 self.blocked = True
                 self._moved.set()

@@ -26,6 +26,7 @@ from router.settings import RouterSettings
 from router.state import Mark
 from shared.ended import forget_ended
 from shared.jetstream.broker import Broker
+from shared.outcome import DropReason
 from shared.tasks import timeout
 from shared.telemetry import Telemetry
 
@@ -238,9 +239,10 @@ class Lanes:
         return cursor
 
     def _discard(self, name: str, cursor: Cursor) -> None:
+        events = max(0, self._front.events - cursor.events_before)
+        self._telemetry.count("router_events_dropped_total", events, connection=name, reason=DropReason.REMOVED)
         log.warning(
-            "connection was removed before it had caught up",
-            extra={"connection": name, "seq": cursor.seq, "events": self._front.events - cursor.events_before},
+            "connection was removed before it had caught up", extra={"connection": name, "seq": cursor.seq, "events": events}
         )
 
 

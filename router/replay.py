@@ -229,7 +229,7 @@ async def _send(sender: Sender, rules: ConnectionRules, place: Place, payload: b
     full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
     while True:
         try:
-            return await sender.try_send(rules.name, rules.revision, place, payload)
+            return await sender.try_send(rules.queue, rules.revision, place, payload)
         except QueueFull:
             await asyncio.sleep(full.next())
         except Transient as exc:

@@ -22,6 +22,8 @@ class ConnectionRules:
     name: str
     revision: int
     """Revision of the project; part of the id of every frame published under it."""
+    queue: str = ""
+    """Name of the connection's queue (`shared.topology.queue_of`)."""
     predicate: Predicate | None = None
     backfill_seconds: float = 0.0
     """How far back the connection gets frames when it is new."""
@@ -97,6 +99,7 @@ def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> Con
     return ConnectionRules(
         name=name,
         revision=snapshot.revision,
+        queue=snapshot.queue_of(name),
         predicate=compile_where(connection.where, f"connections.{name}.where"),
         backfill_seconds=float(connection.backfill),
         sample=connection.sample,

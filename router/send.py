@@ -41,7 +41,7 @@ class Sender:
         self._source = source
 
     async def try_send(
-        self, connection: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
+        self, queue: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
     ) -> None:
         """Publishes once, and returns when the frame is durable; the trace of the frame it came from goes with it.
 
@@ -50,9 +50,9 @@ class Sender:
             Permanent: the broker can never take it.
         """
         await self._publisher.publish(
-            topology.deliver_subject(connection),
+            topology.deliver_subject(queue),
             payload,
-            msg_id=f"{self._source}.{place.seq}.{connection}.{revision}",
+            msg_id=f"{self._source}.{place.seq}.{queue}.{revision}",
             headers={**write_place(place), **(trace or {})},
         )
 

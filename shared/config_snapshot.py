@@ -5,6 +5,9 @@ and ignored: the last good one stays, also while the broker is away, and over a 
 
 Stored beside the project is the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` gives that
 back. Secrets of keys are stored as hashes only.
+
+Stored too is the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site, and
+never given again. A connection's queue bears it, so that a new connection has nothing to do with a former one of its name.
 """
 
 from __future__ import annotations
@@ -14,15 +17,16 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from shared import topology
-from shared.errors import ConfigError
+from shared.errors import ConfigError, Conflict
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project import Project, decode_project, interpolate
@@ -39,12 +43,18 @@ class ConfigSnapshot:
 
     revision: int
     project: Project
+    incarnations: Mapping[str, str] = field(default_factory=dict)
+
+    def queue_of(self, connection: str) -> str:
+        """Returns the name of a connection's queue."""
+        return topology.queue_of(connection, self.incarnations.get(connection, ""))
 
 
 class StoredProject(msgspec.Struct, frozen=True):
     """The value in the bucket: `document` as written, `resolved` with variables put in and key secrets hashed.
 
     `text` is the file with its comments; empty where a secret stands in it literally. `applied_by` is user and host, for people.
+    `incarnations` are filled in by `apply_project`. A connection without one was applied by a version that knew none.
     """
 
     document: dict[str, Any]
@@ -52,6 +62,15 @@ class StoredProject(msgspec.Struct, frozen=True):
     applied_at: str = ""
     applied_by: str = ""
     text: str = ""
+    incarnations: dict[str, str] = {}
+
+    def snapshot(self, revision: int) -> ConfigSnapshot:
+        """Returns what services see of it.
+
+        Raises:
+            ConfigError: a later version wrote it.
+        """
+        return ConfigSnapshot(revision, decode_project(self.resolved), self.incarnations)
 
 
 def hash_secret(secret: str) -> str:
@@ -82,7 +101,38 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
         NotConnected, Transient: not known to be applied.
     """
     bucket = Bucket(broker, topology.CONFIG_BUCKET)
-    return await bucket.put(PROJECT_KEY, msgspec.json.encode(stored), revision=expected_revision)
+    while True:
+        found = await stored_project(broker)
+        revision, before = found or (0, StoredProject({}, {}))
+        if expected_revision is not None and revision != expected_revision:
+            raise Conflict(f"the project is at revision {revision}, not {expected_revision}")
+        value = msgspec.json.encode(msgspec.structs.replace(stored, incarnations=_incarnations(before, stored, revision)))
+        try:
+            return await bucket.put(PROJECT_KEY, value, revision=revision)
+        except Conflict:
+            if expected_revision is not None:
+                raise
+
+
+def _incarnations(before: StoredProject, after: StoredProject, revision: int) -> dict[str, str]:
+    """Returns the incarnation of each connection: the one it had, if it was there with the same site, or a new one.
+
+    A new one begins with the revision that it replaces, so whoever knows a later revision without it knows that it is gone.
+    """
+    known = before.resolved.get("connections") or {}
+    found: dict[str, str] = {}
+    for name, connection in (after.resolved.get("connections") or {}).items():
+        if name in known and known[name].get("site") == connection.get("site"):
+            found[name] = before.incarnations.get(name, "")
+        else:
+            found[name] = f"{revision}-{secrets.token_hex(4)}"
+    return found
+
+
+def replaced_revision(incarnation: str) -> int:
+    """Returns the revision that was in force before a connection was added; -1 where that is not known."""
+    number = incarnation.partition("-")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 async def stored_project(broker: Broker) -> tuple[int, StoredProject] | None:
@@ -105,6 +155,17 @@ async def project_history(broker: Broker) -> list[tuple[int, StoredProject]]:
             if entry.value is not None:
                 found.append((entry.revision, msgspec.json.decode(entry.value, type=StoredProject)))
     return found
+
+
+async def current_snapshot(broker: Broker) -> ConfigSnapshot:
+    """Returns the project that is applied now; the empty one before anything was applied.
+
+    Raises:
+        ConfigError: a later version wrote it.
+        NotConnected: the broker does not answer.
+    """
+    found = await stored_project(broker)
+    return ConfigSnapshot(0, Project()) if found is None else found[1].snapshot(found[0])
 
 
 class ConfigWatcher:
@@ -141,7 +202,7 @@ async def watch_config(broker: Broker, cache_dir: str | None = None) -> AsyncIte
     cache = Path(cache_dir) / "project.json" if cache_dir else None
     if cache is not None and cache.exists():
         with contextlib.suppress(ConfigError, msgspec.MsgspecError, OSError):
-            watcher.replace(ConfigSnapshot(0, _read(cache.read_bytes())))
+            watcher.replace(_read(cache.read_bytes(), 0))
     task = asyncio.create_task(_follow(broker, watcher, cache), name="config-watch")
     try:
         yield watcher
@@ -157,7 +218,7 @@ async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None) ->
             watcher.replace(ConfigSnapshot(entry.revision, Project()))
             continue
         try:
-            snapshot = ConfigSnapshot(entry.revision, _read(entry.value))
+            snapshot = _read(entry.value, entry.revision)
         except (ConfigError, msgspec.MsgspecError) as exc:
             log.error(
                 "applied project cannot be read, the last good one stays", extra={"revision": entry.revision, "error": str(exc)}
@@ -169,8 +230,8 @@ async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None) ->
             _keep(cache, entry.value)
 
 
-def _read(value: bytes) -> Project:
-    return decode_project(msgspec.json.decode(value, type=StoredProject).resolved)
+def _read(value: bytes, revision: int) -> ConfigSnapshot:
+    return msgspec.json.decode(value, type=StoredProject).snapshot(revision)
 
 
 def _keep(cache: Path, value: bytes) -> None:

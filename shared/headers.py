@@ -16,6 +16,7 @@ TOTAL = "Penstock-Total"
 TABLE = "Penstock-Table"
 BITS = "Penstock-Bits"
 """Which events of its frame a message of RETRY holds, as hexadecimal bits, the first event the lowest."""
+EPOCH = "Penstock-Epoch"
 
 _LIVE = "live-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context

@@ -51,6 +51,7 @@ class DropReason(StrEnum):
     CONSENT = "consent"
     SAMPLED = "sampled"
     EXPIRED = "expired"
+    REMOVED = "removed"
 
     @property
     def meaning(self) -> str:
@@ -118,4 +119,5 @@ _DROP_MEANING = {
     DropReason.CONSENT: "the event's consent does not cover the destination",
     DropReason.SAMPLED: "the connection's sampling left the user out",
     DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
+    DropReason.REMOVED: "the connection was removed, or moved to another site, before it had got the event",
 }

@@ -80,14 +80,23 @@ def events_filter(site: str) -> str:
     return f"events.{site}.>"
 
 
-def deliver_subject(connection: str) -> str:
-    """The queue of a connection."""
-    return f"deliver.{connection}"
+def queue_of(connection: str, incarnation: str) -> str:
+    """The name of a connection's queue, as subject tokens.
+
+    A connection that was removed and added again, or moved to another site, is a new one, with an `incarnation` of its own
+    (`shared/config_snapshot.py`): what waits for the former one never reaches the destination of the new one.
+    """
+    return f"{connection}.{incarnation}" if incarnation else connection
 
 
-def retry_subject(stage: str, connection: str) -> str:
-    """Where a stage keeps what it tries again later for a connection."""
-    return f"retry.{stage}.{connection}"
+def deliver_subject(queue: str) -> str:
+    """The queue of a connection, by the name that `queue_of` gives."""
+    return f"deliver.{queue}"
+
+
+def retry_subject(stage: str, queue: str) -> str:
+    """Where a stage keeps what it tries again later for a connection, by the name that `queue_of` gives."""
+    return f"retry.{stage}.{queue}"
 
 
 def dead_subject(stage: str, name: str) -> str:
@@ -117,7 +126,7 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
         ),
         api.StreamConfig(
             name=DELIVER,
-            subjects=["deliver.*"],
+            subjects=["deliver.*", "deliver.*.*"],
             retention=api.RetentionPolicy.WORK_QUEUE,
             discard=api.DiscardPolicy.NEW,
             discard_new_per_subject=True,
@@ -128,7 +137,7 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
         ),
         api.StreamConfig(
             name=RETRY,
-            subjects=["retry.*.*"],
+            subjects=["retry.*.*", "retry.*.*.*"],
             retention=api.RetentionPolicy.WORK_QUEUE,
             discard=api.DiscardPolicy.NEW,
             duplicate_window=DEDUPLICATION_SECONDS,

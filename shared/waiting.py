@@ -88,13 +88,13 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
     return Waiting(frames, events if exact else round(events * frames / len(looked)), exact, oldest)
 
 
-async def look_at_queue(broker: Broker, connection: str) -> Waiting:
-    """Looks at what waits for a connection's destination in DELIVER.
+async def look_at_queue(broker: Broker, queue: str) -> Waiting:
+    """Looks at what waits for a connection's destination in DELIVER; `queue` as `shared.topology.queue_of` names it.
 
     Raises:
         NotConnected: the broker does not answer.
     """
-    subject = topology.deliver_subject(connection)
+    subject = topology.deliver_subject(queue)
     try:
         frames = await _count(broker, topology.DELIVER, subject)
         if not frames:
@@ -110,13 +110,13 @@ async def look_at_queue(broker: Broker, connection: str) -> Waiting:
     return Waiting(frames, *_estimate(looked, frames), _accepted_at(looked[0]))
 
 
-async def look_aside(broker: Broker, connection: str, most: int = 1000) -> SetAside:
+async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
     """Looks at the rows of a connection that wait in RETRY because their table fails.
 
     Raises:
         NotConnected: the broker does not answer.
     """
-    subject = topology.retry_subject("loader", connection)
+    subject = topology.retry_subject("loader", queue)
     found = SetAside({}, {})
     try:
         messages = await _count(broker, topology.RETRY, subject)

@@ -22,7 +22,8 @@ from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remo
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
-from penstock.redeliver import Outcome, Redelivery, current_project
+from penstock.redeliver import Outcome, Redelivery
+from shared.config_snapshot import current_snapshot
 from shared.dead import DeadLetter
 from shared.errors import SetupError
 from shared.jetstream.broker import Broker
@@ -177,11 +178,12 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
             outcome.held_back,
             "stay: the router would drop them as repeats within the site's dedupe_window; try --into stage, or later",
         ),
+        (outcome.foreign, "stay: their connection was removed or moved to another site; try --into start"),
         (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
     ):
         if count:
             say(f"{count} {text}", "yellow")
-    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.unreadable
+    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
     return exits.NO if stayed else exits.OK
 
 
@@ -308,7 +310,7 @@ async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
 async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:
     async with open_broker(setting.reach()) as broker:
         total = await _count(broker, wanted)
-        redelivery = Redelivery(broker, await current_project(broker), "start" if into == "start" else "stage", time.time)
+        redelivery = Redelivery(broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time)
         with setting.screen.progress("replaying", total=total) as advance:
             await redelivery.run(wanted, advance)
         with setting.screen.progress("waiting for loaders"):

@@ -16,10 +16,9 @@ from penstock.reach import open_broker
 from penstock.screen import Screen
 from router.replay import ReplayReport
 from router.replay import replay as replay_range
-from shared.config_snapshot import ConfigSnapshot, stored_project
+from shared.config_snapshot import stored_project
 from shared.document import parse_yaml
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project import decode_project
 
 Bound = datetime | int | None
 
@@ -85,7 +84,7 @@ async def _replay(
         stored = await stored_project(broker)
         if stored is None:
             raise SetupError("no project was applied yet; apply one with `penstock apply FILE`")
-        config = ConfigSnapshot(stored[0], decode_project(stored[1].resolved))
+        config = stored[1].snapshot(stored[0])
         with setting.screen.progress("reading frames" if dry_run else "replaying frames") as advance:
 
             def progress(report: ReplayReport) -> None:

@@ -1,17 +1,22 @@
 """Reading a work queue: the only consumer of its subject, strictly in order, each message acknowledged when its work is done.
 
 What was not acknowledged comes again, in order, to the next reader. The reading itself is `shared/jetstream/reader.py`'s.
+
+Each reader's consumer has a name of its own, and a new reader deletes that of the last one: from then on nothing the last one does
+can take a message out of the queue, however long it was frozen. It finds out when it reads on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import uuid
 
 import nats.errors
 from nats.js import api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
-from shared.errors import NotConnected
+from shared.errors import Fenced, NotConnected
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import PULL_BYTES, Message, StreamReader
 
@@ -19,6 +24,8 @@ ACK_WAIT_SECONDS = 6 * 3600.0
 """A reader that dies is replaced by one that makes the consumer anew; waiting for this to pass never matters."""
 
 MOST_HELD = 100_000
+CLAIM_SECONDS = 10.0
+_NOT_UNIQUE = 10100  # server/errors.json of nats-server: a work queue has one consumer for a subject
 
 
 class QueueReader(StreamReader):
@@ -29,6 +36,8 @@ class QueueReader(StreamReader):
     other: hold a lease.
 
     Args:
+        consumer: how the consumer's name begins.
+        epoch: of the lease; a reader takes the consumer from those with the same or a lower one.
         most_held: messages handed out and not acknowledged, beyond which no more come; -1 for no bound.
     """
 
@@ -39,11 +48,13 @@ class QueueReader(StreamReader):
         subject: str,
         consumer: str,
         *,
+        epoch: int = 0,
         pull_bytes: int = PULL_BYTES,
         most_held: int = MOST_HELD,
     ) -> None:
         super().__init__(broker, stream, subject, pull_bytes=pull_bytes)
-        self._durable = consumer
+        self._durable = f"{consumer}-{uuid.uuid4().hex[:12]}"
+        self._epoch = epoch
         self._most_held = most_held
         self._replies: dict[int, str] = {}
         self._last_ack = ""
@@ -59,6 +70,16 @@ class QueueReader(StreamReader):
         except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
             raise NotConnected(f"cannot count {self._subject}: {exc or type(exc).__name__}") from exc
         return sum((info.state.subjects or {}).values())
+
+    async def claim(self) -> None:
+        """Makes the consumer now, instead of at the first `next`: no former reader can acknowledge anything behind this.
+
+        Raises:
+            NotConnected: the broker does not answer.
+            Fenced: a reader with a higher epoch exists; `next` raises it too.
+        """
+        if self._broken and not await self._rebuild(asyncio.get_running_loop().time() + CLAIM_SECONDS):
+            raise NotConnected(f"cannot read {self._subject}: the broker does not answer")
 
     async def payload(self, seq: int) -> bytes:
         """Returns the payload of a message that was handed out and is not acknowledged, read again.
@@ -98,11 +119,13 @@ class QueueReader(StreamReader):
         return api.ConsumerConfig(
             name=name,
             durable_name=name,
+            description=str(self._epoch),
             ack_policy=api.AckPolicy.EXPLICIT,
             deliver_policy=api.DeliverPolicy.ALL,
             replay_policy=api.ReplayPolicy.INSTANT,
             filter_subject=self._subject,
             ack_wait=ACK_WAIT_SECONDS,
+            inactive_threshold=ACK_WAIT_SECONDS,
             max_ack_pending=self._most_held,
             max_deliver=-1,
             mem_storage=True,
@@ -111,8 +134,25 @@ class QueueReader(StreamReader):
     async def _create(self) -> str:
         with contextlib.suppress(NotFoundError):
             await self._broker.js.delete_consumer(self._stream, self._durable)
-        await self._broker.js.add_consumer(self._stream, self._config(self._durable))
+        try:
+            await self._broker.js.add_consumer(self._stream, self._config(self._durable))
+        except BadRequestError as exc:
+            if exc.err_code != _NOT_UNIQUE:
+                raise
+            await self._delete_others()
+            await self._broker.js.add_consumer(self._stream, self._config(self._durable))
         return self._durable
+
+    async def _delete_others(self) -> None:
+        offset = 0
+        while page := await self._broker.js.consumers_info(self._stream, offset):
+            offset += len(page)
+            for info in page:
+                if info.config.filter_subject == self._subject:
+                    if int(info.config.description or 0) > self._epoch:
+                        raise Fenced(f"a newer holder reads {self._subject}")
+                    with contextlib.suppress(NotFoundError):
+                        await self._broker.js.delete_consumer(self._stream, info.name)
 
     async def _delete(self, consumer: str) -> None:
         """Left in place: another holder may have made it anew already."""

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from shared import topology
+from shared.config_snapshot import current_snapshot
 from shared.dead import DeadLetter, decode_dead
 from shared.event import micros, parse_time
 from shared.frame import Head, RequestContext, encode_frame, pack
@@ -41,6 +42,11 @@ def project(postgres: PostgresServer, schema: str, **connection: Any) -> dict[st
     }
 
 
+async def queue(broker: Broker) -> str:
+    """Returns the name of the queue of `c`."""
+    return (await current_snapshot(broker)).queue_of("c")
+
+
 async def put(
     broker: Broker,
     seq: int,
@@ -56,7 +62,9 @@ async def put(
     heads = [Head(event["messageId"], event.get("type", "track"), event.get("event", "Bought")) for event in events]
     payload = encode_frame(pack("shop", [request], heads, [msgspec.json.encode(event) for event in events]))
     headers = write_place(Place(lane, seq, len(events)))
-    await broker.publisher.publish(topology.deliver_subject("c"), payload, msg_id=msg_id or f"{lane}.{seq}", headers=headers)
+    await broker.publisher.publish(
+        topology.deliver_subject(await queue(broker)), payload, msg_id=msg_id or f"{lane}.{seq}", headers=headers
+    )
 
 
 def events(*ids: str, **properties: Any) -> list[dict[str, Any]]:

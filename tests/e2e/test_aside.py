@@ -13,7 +13,7 @@ import pytest
 
 from shared import topology
 from shared.jetstream.broker import connect
-from tests.e2e.loader_support import dead, drained, events, execute, ids, project, put, start
+from tests.e2e.loader_support import dead, drained, events, execute, ids, project, put, queue, start
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
@@ -165,7 +165,7 @@ async def test_what_cannot_be_read_of_the_rows_put_aside_is_a_dead_letter_and_ho
         await put(broker, 1, [page("p")])
         await drained(broker)
         running.kill("loader")
-        subject = topology.retry_subject("loader", "c")
+        subject = topology.retry_subject("loader", await queue(broker))
         await broker.publisher.publish(subject, b"nobody's", msg_id="1")
         headers = {"Penstock-Lane": "x", "Penstock-Seq": "1", "Penstock-Table": "pages"}
         await broker.publisher.publish(subject, b"\xc1no frame", msg_id="2", headers=headers)

@@ -17,7 +17,7 @@ from shared import topology
 from shared.errors import Fenced, QueueFull
 from shared.headers import Place, write_place
 from shared.jetstream.broker import connect
-from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, not_ready, project, put, start
+from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, not_ready, project, put, queue, start
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
@@ -62,12 +62,37 @@ async def test_a_replay_is_a_lane_of_its_own_and_loads_again(postgres: PostgresS
         assert await ids(postgres, "replays") == ["a", "a"]
 
 
+async def test_what_waits_for_a_connection_reaches_no_later_connection_of_its_name(
+    postgres: PostgresServer, running: Stack
+) -> None:
+    former, later = project(postgres, "former"), project(postgres, "later")
+    later["sites"]["blog"] = {"keys": [{"id": "b"}]}
+    later["connections"]["c"]["site"] = "blog"
+    await running.apply(former)
+    async with connect(running.nats.url, "test") as broker:
+        await put(broker, 1, events("a", "b"))
+        await broker.publisher.publish(topology.retry_subject("loader", await queue(broker)), b"x", msg_id="x")
+        await start(running, later)
+        await put(broker, 1, events("c"), msg_id="another")
+        await drained(broker)
+        await drained(broker, topology.RETRY)
+        assert await ids(postgres, "later") == ["c"]
+        assert running.metric("loader", "loader_events_dropped_total", connection="c", reason="removed") == 2
+        # removed for good, and a router that has not heard of it sends a frame more
+        subject = topology.deliver_subject(await queue(broker))
+        await running.apply({**later, "connections": {}})
+        await broker.publisher.publish(subject, b"x", headers=write_place(Place(LIVE, 3, 7)), msg_id="late")
+        await running.apply({**later, "connections": {}, "destinations": {}})
+        await drained(broker)
+        assert running.metric("loader", "loader_events_dropped_total", connection="c", reason="removed") == 9
+
+
 async def test_frames_that_cannot_be_read_are_dead_letters_and_their_neighbours_are_loaded(
     postgres: PostgresServer, running: Stack
 ) -> None:
     await start(running, project(postgres, "unreadable"))
-    subject = topology.deliver_subject("c")
     async with connect(running.nats.url, "test") as broker:
+        subject = topology.deliver_subject(await queue(broker))
         await put(broker, 1, events("a"))
         await broker.publisher.publish(subject, b"no frame", headers=write_place(Place(LIVE, 2, 1)), msg_id="x")
         await broker.publisher.publish(subject, b"no place", msg_id="y")

@@ -12,6 +12,7 @@ from penstock import redeliver
 from penstock.letters import Filter, find, remove
 from penstock.redeliver import NOTE, Into, Redelivery
 from shared import topology
+from shared.config_snapshot import ConfigSnapshot
 from shared.dead import DeadLetter, bury
 from shared.errors import NotConnected
 from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
@@ -19,7 +20,7 @@ from shared.headers import Place, read_place
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.outcome import DeadReason
-from shared.project import Project, Site
+from shared.project import Connection, Project, Site
 from shared.units import Duration
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="web", ip="192.0.2.1")
@@ -55,7 +56,19 @@ async def dead_ids(broker: Broker) -> list[str | None]:
 
 
 def redelivery(broker: Broker, into: Into = "stage", project: Project | None = None) -> Redelivery:
-    return Redelivery(broker, project or Project(sites={"shop": Site()}), into, time.time)
+    default = Project(sites={"shop": Site()}, connections={"shop-wh": Connection(site="shop", destination="wh")})
+    return Redelivery(broker, ConfigSnapshot(1, project or default, {"shop-wh": "0-aa"}), into, time.time)
+
+
+async def test_letters_of_a_connection_that_is_gone_or_of_another_site_now_stay(broker: Broker) -> None:
+    await bury_all(broker, [letter(1)])
+    sites = {"shop": Site(), "blog": Site()}
+    moved = {"shop-wh": Connection(site="blog", destination="wh")}
+    for connections in ({}, moved):
+        outcome = await redelivery(broker, project=Project(sites=sites, connections=connections)).run(Filter())
+        assert (outcome.replayed, outcome.foreign) == (0, 1)
+    assert await dead_ids(broker) == ["m1"]
+    assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
 
 
 async def test_letters_of_the_loader_go_to_their_queue_as_the_same_events(broker: Broker) -> None:
@@ -143,7 +156,7 @@ async def test_a_replay_killed_while_removing_does_not_send_again(broker: Broker
     outcome = await redelivery(broker).run(Filter())
     assert (outcome.finished, outcome.replayed) == (2, 0)
     assert await dead_ids(broker) == []
-    assert await frames_on(broker, topology.DELIVER) == []
+    assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
 
 
 async def test_letters_of_the_edge_are_judged_again_by_its_present_rules(broker: Broker) -> None:

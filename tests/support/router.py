@@ -21,7 +21,7 @@ from router.rules import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
 from shared import topology
-from shared.config_snapshot import ConfigSnapshot, StoredProject, apply_project, resolve
+from shared.config_snapshot import ConfigSnapshot, StoredProject, apply_project, current_snapshot, resolve
 from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.headers import read_place
 from shared.jetstream.broker import Broker
@@ -110,7 +110,7 @@ async def reading(broker: Broker, *names: str | Queue, pause_seconds: float = 0.
     queues = [name if isinstance(name, Queue) else Queue(name) for name in names]
 
     async def follow(queue: Queue) -> None:
-        subject = topology.deliver_subject(queue.name)
+        subject = await deliver_subject(broker, queue.name)
         async with QueueReader(broker, topology.DELIVER, subject, f"test-{queue.name}") as reader:
             async for message in reader:
                 queue.take(message.headers, message.payload)
@@ -137,10 +137,16 @@ async def until(condition: Callable[[], bool], timeout_seconds: float = 30.0) ->
             await asyncio.sleep(0.01)
 
 
+async def deliver_subject(broker: Broker, connection: str) -> str:
+    """Returns the subject of a connection's queue, under the project that is applied, if any."""
+    return topology.deliver_subject((await current_snapshot(broker)).queue_of(connection))
+
+
 async def waiting(broker: Broker, connection: str) -> int:
     """Returns how many frames wait in a connection's queue."""
-    info = await broker.js.stream_info(topology.DELIVER, subjects_filter=topology.deliver_subject(connection))
-    return (info.state.subjects or {}).get(topology.deliver_subject(connection), 0)
+    subject = await deliver_subject(broker, connection)
+    info = await broker.js.stream_info(topology.DELIVER, subjects_filter=subject)
+    return (info.state.subjects or {}).get(subject, 0)
 
 
 async def limit_queues(broker: Broker, frames: int) -> None:
