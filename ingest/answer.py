@@ -1,8 +1,8 @@
 """The answer to a request as bytes: status line, headers and body in one write.
 
 An answer of the edge is short and its head nearly always the same, while aiohttp's `Response` builds a header table, fills it in
-and serialises it each time, which costs a tenth of a request that carries one event. Connections, keep-alive, flow control and
-errors of the socket stay with aiohttp: this is one of its responses.
+and serialises it each time. `Answer` is what a request that has a task of its own returns to aiohttp; `encode_answer` alone is what
+the others need.
 """
 
 from __future__ import annotations
@@ -12,47 +12,61 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
-from ingest.contract import Reply
+from ingest.contract import NO_HEADERS, Reply
+
+CLOSE = b"Connection: close\r\n"
+KEEP_ALIVE = b"Connection: keep-alive\r\n"
+_NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
+
+
+class Answered(NamedTuple):
+    """A reply and the headers that stand beside its own. Values are the server's or a header that came in: none holds a line break."""
+
+    reply: Reply
+    headers: Mapping[str, str] = NO_HEADERS
+    close: bool = False
+    """The connection ends with this answer."""
+
+
+def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: bool = True) -> bytes:
+    """Returns the bytes to send.
+
+    Args:
+        connection: the line that says what becomes of the connection, where it is not what the version of HTTP has it.
+        with_body: False for HEAD.
+    """
+    reply, extra, _ = answered
+    status, body, content_type, own = reply
+    date = _date_line(int(time.time()))
+    head = _NO_CONTENT + date if status == 204 else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
+    if own or extra:
+        lines = [f"{name}: {value}\r\n" for headers in (own, extra) for name, value in headers.items()]
+        head += "".join(lines).encode("utf-8", "surrogateescape")
+    return b"%b%b\r\n%b" % (head, connection, body if with_body else b"")
 
 
 class Answer(web.StreamResponse):
-    """A reply, ready to be sent once.
+    """An answer in the form that aiohttp sends."""
 
-    Args:
-        extra: headers beside the reply's own. Values are the server's or a header that came in: none holds a line break.
-        close: the connection ends with this answer.
-    """
-
-    def __init__(self, reply: Reply, extra: Mapping[str, str], *, close: bool) -> None:
-        super().__init__(status=reply.status)
-        self._reply = reply
-        self._extra = extra
-        self._close = close
+    def __init__(self, answered: Answered) -> None:
+        super().__init__(status=answered.reply.status)
+        self._answered = answered
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Writes everything."""
-        reply, writer = self._reply, request.writer
-        self._keep_alive = not self._close and request.keep_alive
-        parts = [
-            _head(reply.status, reply.content_type),
-            b"Content-Length: %d\r\n" % len(reply.body),
-            _date_line(int(time.time())),
-        ]
-        for headers in (reply.headers, self._extra):
-            parts += [f"{name}: {value}\r\n".encode("utf-8", "surrogateescape") for name, value in headers.items()]
+        self._keep_alive = not self._answered.close and request.keep_alive
+        connection = b""
         if not self._keep_alive:
-            parts.append(b"Connection: close\r\n")
+            connection = CLOSE
         elif request.version == HttpVersion10:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        if request.method != "HEAD":
-            parts.append(reply.body)
-        await writer.write(b"".join(parts))
-        return writer
+            connection = KEEP_ALIVE
+        await request.writer.write(encode_answer(self._answered, connection, with_body=request.method != "HEAD"))
+        return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Does nothing: `prepare` wrote the whole."""
@@ -60,7 +74,7 @@ class Answer(web.StreamResponse):
 
 @lru_cache(64)
 def _head(status: int, content_type: str) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\n".encode()
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\nContent-Length: ".encode()
 
 
 @lru_cache(2)

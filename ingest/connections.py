@@ -1,6 +1,7 @@
 """Connections of the HTTP server: aiohttp's, where it does otherwise than clients of an edge need.
 
-They do not wait for ever for their first request, answer broken HTTP in JSON, and answer a client that has closed its side.
+They answer most requests as soon as they are parsed (`ingest/quick.py`), do not wait for ever for their first request, answer
+broken HTTP in JSON, and answer a client that has closed its side.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
+from ingest.answer import Answer, Answered
+from ingest.contract import Reply
+from ingest.quick import Quick, QuickParser
+
 _ENCODE = msgspec.json.Encoder().encode
 _TIMEOUT_BODY = b'{"code":"read_timeout","message":"no complete request came in time"}'
 _TIMEOUT_ANSWER = (
@@ -24,29 +29,66 @@ _TIMEOUT_ANSWER = (
 class Connections(web.Server):
     """Makes the connections."""
 
-    def __init__(self, handler: Any, read_timeout_seconds: float, **options: Any) -> None:
+    def __init__(self, handler: Any, quick: Quick, read_timeout_seconds: float, **options: Any) -> None:
         super().__init__(handler, handler_cancellation=False, **options)
         self._options = options
+        self._quick = quick
         self._read_timeout_seconds = read_timeout_seconds
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, self._read_timeout_seconds, loop=self._loop, **self._options)
+        return Connection(self, self._quick, self._read_timeout_seconds, loop=self._loop, **self._options)
 
 
-class _Connection(RequestHandler):
-    __slots__ = ("_read_timeout_seconds",)
+class Connection(RequestHandler):
+    """One connection. `peer` is the address of the client's side."""
 
-    def __init__(self, manager: web.Server, read_timeout_seconds: float, **options: Any) -> None:
+    __slots__ = ("_read_timeout_seconds", "_sieve", "peer")
+
+    def __init__(self, manager: web.Server, quick: Quick, read_timeout_seconds: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._read_timeout_seconds = read_timeout_seconds
+        self.peer: str | None = None
+        assert self._parser is not None  # noqa: S101  # it was just made
+        self._sieve = QuickParser(self._parser, self, quick)
+        self._parser = self._sieve  # type: ignore[assignment]  # has all of it that is used
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, (tuple, list)) else None
         # between requests the keep-alive timer of aiohttp does this; before the first nobody does
         self._loop.call_later(self._read_timeout_seconds, self._end_silence)
 
+    def is_idle(self) -> bool:
+        """Whether aiohttp has nothing to do and waits for a request."""
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def has_answered(self) -> None:
+        """An answer was written without aiohttp."""
+        self._request_count += 1
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def stop_reading(self) -> None:
+        """Reads nothing more from the socket until `read_on`, or until aiohttp has few requests left."""
+        self._pause_reading_for_buffer()
+
+    def read_on(self) -> None:
+        """Reads again, unless aiohttp still has requests; then it will."""
+        if not self._messages:
+            self._resume_reading_for_buffer()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called at the end of every body: there is something to do only where reading was paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's protocols may return whether to stay open
         """Lets a client close its side after its last request and still have the answer, as `nc -N` does."""
+        if self._sieve.busy:
+            self._sieve.close_after_last()
+            return True
         if self._upgraded or (self._waiter is not None and not self._messages):
             return False  # nothing to answer
         last = None if self._current_request is None else self._current_request.content
@@ -67,11 +109,13 @@ class _Connection(RequestHandler):
             self.log_exception("error handling request", exc_info=exc)
         code = "bad_request" if status < 500 else "internal"
         text = (message or "the request could not be handled").replace("\n", " ")
-        response = web.Response(
-            status=status, body=_ENCODE({"code": code, "message": text[:500]}), content_type="application/json"
-        )
-        response.force_close()
-        return response
+        return Answer(Answered(Reply(status, _ENCODE({"code": code, "message": text[:500]})), close=True))
+
+    def _process_keepalive(self) -> None:
+        if self._sieve.busy:
+            self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
+        else:
+            super()._process_keepalive()
 
     def _end_silence(self) -> None:
         if self._request_count == 0 and self.transport is not None:

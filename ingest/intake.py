@@ -6,12 +6,13 @@ changes.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,7 @@ from ingest.packer import Overloaded, Packer
 from ingest.rate import RateLimiter, burst_of
 from shared.clock import Clock
 from shared.dead import DeadLetter, bury
+from shared.errors import Transient
 from shared.event import micros, read_time
 from shared.frame import RequestContext
 from shared.outcome import DropReason
@@ -39,6 +41,10 @@ CUT_BODY_BYTES = 1024 * 1024
 """Of a larger rejected event only the beginning is kept."""
 
 
+Start = Callable[[Coroutine[Any, Any, None], str], None]
+"""Starts work of its own, under a name, that lives at most as long as the service."""
+
+
 class _Identified(msgspec.Struct, rename="camel"):
     """A rejected event, as far as it says which one it is."""
 
@@ -51,8 +57,8 @@ _decode_identified = msgspec.json.Decoder(_Identified).decode
 class Sender(NamedTuple):
     """What a transport knows of who sends."""
 
-    peer: Callable[[], str | None]
-    """Asks the socket; only requests with browser keys pay for it."""
+    peer: str | None
+    """Its address on the socket."""
     headers: Mapping[str, str]
 
 
@@ -73,6 +79,7 @@ class Intake:
         telemetry: Telemetry,
         *,
         instance: str,
+        start: Start,
         read_agent: ReadAgent,
         read_place: ReadPlace,
         trusted: Sequence[Network] = (),
@@ -85,6 +92,7 @@ class Intake:
         self._packer = packer
         self._outlet = outlet
         self.telemetry = telemetry
+        self._start = start
         self._read_agent = read_agent
         self._read_place = read_place
         self.trusted = trusted
@@ -131,6 +139,22 @@ class Intake:
 
         Raises:
             Transient: nothing may be acknowledged; the client should send the whole request again.
+            Permanent: the broker can never take them.
+        """
+        taken = self.take(parsed, sender, protocol)
+        if not isinstance(taken, asyncio.Future):
+            return taken
+        await taken
+        return self.accepted(parsed, protocol)
+
+    def take(self, parsed: Parsed, sender: Sender, protocol: str) -> asyncio.Future[None] | Accepted | Refusal:
+        """Sends the events of a request on their way.
+
+        Returns:
+            A future that is done when all of them are durable; then `accepted` counts them. It raises as `accept` does.
+
+        Raises:
+            Overloaded: too much waits already; nothing was taken.
         """
         admission = parsed.admission
         site = admission.site
@@ -144,17 +168,21 @@ class Intake:
             dropped = len(parsed.heads) + len(parsed.rejects)
             self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
-        rejected_bytes = self._reserve(parsed) if parsed.rejects else 0
+        if not parsed.rejects:
+            return self._packer.submit(site, context, parsed.heads, parsed.bodies)
+        reserved = self._reserve(parsed)
         try:
-            future = self._packer.submit(site, context, parsed.heads, parsed.bodies)
-            try:
-                if parsed.rejects:
-                    await self._bury(parsed, context)
-            finally:
-                # also when the dead letters fail: a failed future nobody asks is a warning
-                await future
-        finally:
-            self._rejected_bytes -= rejected_bytes
+            stored = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+        except Transient:
+            self._rejected_bytes -= reserved
+            raise
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._start(self._settle(parsed, context, stored, reserved, settled), "ingest-rejects")
+        return settled
+
+    def accepted(self, parsed: Parsed, protocol: str) -> Accepted:
+        """Counts a request whose events are durable."""
+        site = parsed.admission.site
         count = self.telemetry.count
         if parsed.heads:
             count("ingest_events_accepted_total", len(parsed.heads), site=site, protocol=protocol)
@@ -163,6 +191,33 @@ class Intake:
         if parsed.repaired:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
         return Accepted(len(parsed.heads), parsed.rejects)
+
+    async def _settle(
+        self,
+        parsed: Parsed,
+        context: RequestContext,
+        stored: asyncio.Future[None],
+        reserved: int,
+        settled: asyncio.Future[None],
+    ) -> None:
+        """Waits until the dead letters of a request are durable, and its events; fails only by way of `settled`."""
+        try:
+            try:
+                await self._bury(parsed, context)
+            finally:
+                # also when the dead letters fail: a failed future nobody asks is a warning
+                await stored
+        except Exception as exc:  # noqa: BLE001  # the request hears of it
+            if not settled.done():
+                settled.set_exception(exc)
+        except asyncio.CancelledError:
+            settled.cancel()
+            raise
+        else:
+            if not settled.done():
+                settled.set_result(None)
+        finally:
+            self._rejected_bytes -= reserved
 
     def _reserve(self, parsed: Parsed) -> int:
         """Counts rejects that wait for the broker, within the bound that holds for events."""
@@ -202,7 +257,7 @@ class Intake:
         headers = sender.headers
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
-            address = client_address(sender.peer(), headers, self.trusted)
+            address = client_address(sender.peer, headers, self.trusted)
             user_agent = _text(headers.get("user-agent"))
             if user_agent:
                 agent, bot = self._read_agent(user_agent)

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 from ingest.address import parse_networks
 from ingest.client import agent_reader, place_reader
-from ingest.intake import Intake
+from ingest.intake import Intake, Start
 from ingest.listen import BACKLOG, described, inherited, open_listeners
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
@@ -37,8 +37,6 @@ HEADROOM_BYTES = 256 * 1024
 
 GRACE = 0.6
 """Part of the drain period that requests under way have; the rest is for frames and the journal."""
-
-Start = Callable[[Coroutine[Any, Any, None], str], None]
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +74,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             outlet,
             context.telemetry,
             instance=context.instance,
+            start=start,
             read_agent=agent_reader(),
             read_place=read_place,
             trusted=trusted,
@@ -108,6 +107,7 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         keepalive_seconds=float(settings.keepalive),
         max_requests=settings.max_requests,
         max_body_bytes=2 * int(settings.inflight_bytes),
+        quick_bytes=int(settings.quick_bytes),
     )
     loop = asyncio.get_running_loop()
     bound = inherited(settings.listen_fds) or open_listeners(settings.host, settings.port, settings.unix_socket, PREFIX)
@@ -177,11 +177,17 @@ async def _background() -> AsyncIterator[Start]:
     """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started anew."""
     try:
         async with task_group() as group:
-            tasks: list[asyncio.Task[None]] = []
+            tasks: set[asyncio.Task[None]] = set()
+
+            def start(work: Coroutine[Any, Any, None], name: str) -> None:
+                task = group.create_task(work, name=name)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
             try:
-                yield lambda work, name: tasks.append(group.create_task(work, name=name))
+                yield start
             finally:
-                for task in tasks:
+                for task in list(tasks):
                     task.cancel()
     except BaseExceptionGroup as failures:
         if len(failures.exceptions) > 1:

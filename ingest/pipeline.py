@@ -1,0 +1,243 @@
+"""From a whole request to its answer: one way for all requests, whoever read them from their sockets.
+
+`begin` parses, judges and hands the events over; what must wait for the disk comes back as `Pending`, and `finish` words the answer
+when its time has come. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line in the log. The two that
+call it are `ingest/server.py`, with a task for each request, and `ingest/quick.py`, without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ingest.address import forwarded_scheme
+from ingest.answer import Answered
+from ingest.bounds import Held
+from ingest.contract import NO_HEADERS, HttpRequest, Parsed, Refusal, Reply
+from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
+from ingest.intake import Intake, Sender
+from ingest.origins import Origins, preflight_headers
+from ingest.routes import Match, Routes
+from shared.errors import Permanent, Transient
+
+TIMED_REQUESTS = 64
+"""One request in so many is timed: a histogram costs more than the rest of the counting together."""
+
+RETRY_AFTER_SECONDS = 2
+
+LAST_STATUSES = frozenset({408, 413})
+"""After these the connection closes: the rest of the request may still be coming."""
+
+TOO_MANY_REQUESTS = Refusal(503, "overloaded", "too many requests at once; try again", retry_after=RETRY_AFTER_SECONDS)
+TOO_MANY_BYTES = Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
+
+_NO_QUERY: Mapping[str, str] = {}
+_INTERNAL = Refusal(500, "internal", "the request failed; its events were not accepted")
+_ENCODE = msgspec.json.Encoder().encode
+
+log = logging.getLogger(__name__)
+
+
+class Pending(NamedTuple):
+    """A request whose events are on their way. When `stored` is done, whatever came of it, `Pipeline.finish` gives the answer."""
+
+    stored: asyncio.Future[None]
+    match: Match
+    asked: HttpRequest
+    parsed: Parsed
+    started: float
+    """By the performance counter; 0 for the requests that are not timed."""
+
+
+class Pipeline:
+    """See the module."""
+
+    def __init__(self, intake: Intake, routes: Routes) -> None:
+        self.intake = intake
+        self._routes = routes
+        self.find = routes.find
+        self.draining = False
+        """Every answer closes its connection."""
+        self._begun = 0
+
+    def ask(
+        self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None
+    ) -> HttpRequest:
+        """Returns the request as protocols see it. `body` is decoded."""
+        authority = headers.get("host", "")
+        return HttpRequest(
+            method,
+            match.route,
+            match.params,
+            parse_query(query) if query else _NO_QUERY,
+            headers,
+            body,
+            host_name(authority),
+            "" if body else self._base_url(peer, headers, authority),
+        )
+
+    def begin(self, match: Match, asked: HttpRequest, peer: str | None) -> Answered | Pending:
+        """Takes a whole request in."""
+        self._begun += 1
+        started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 else 0.0
+        try:
+            result = self._take(match, asked, peer, started)
+        except Exception:
+            log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
+            return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
+        if started and not isinstance(result, Pending):
+            self._time(match, started)
+        return result
+
+    def finish(self, pending: Pending) -> Answered:
+        """Returns the answer, now that the events are stored, or will not be."""
+        stored, match, asked, parsed, started = pending
+        site = parsed.admission.site
+        try:
+            exc = _failure(stored)
+            if exc is None:
+                reply = match.protocol.reply(asked, self.intake.accepted(parsed, match.protocol.NAME))
+                answered = self.answer(asked.headers, match.protocol.NAME, reply, site)
+            else:
+                answered = self.refuse(match, asked, _not_stored(exc, site))
+        except Exception:
+            log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
+            return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
+        if started:
+            self._time(match, started)
+        return answered
+
+    def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal) -> Answered:
+        """Words and counts the refusal of a whole request."""
+        self.intake.telemetry.count("ingest_requests_refused_total", code=refusal.code)
+        return self.answer(asked.headers, match.protocol.NAME, match.protocol.reply(asked, refusal), refusal.site)
+
+    def answer(self, headers: Mapping[str, str], protocol: str, reply: Reply, site: str | None = None) -> Answered:
+        """Adds what the page that asked must see, and counts.
+
+        Args:
+            headers: those of the request.
+        """
+        self.intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
+        origin = headers.get("origin")
+        extra = self._origins(site).headers(origin) if origin else NO_HEADERS
+        return Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
+
+    def preflight(self, headers: Mapping[str, str]) -> Answered:
+        """Answers OPTIONS."""
+        by_host = self.intake.keys.site_of_host(host_name(headers.get("host", "")))
+        allowed = preflight_headers(self._origins(by_host), headers)
+        allowed["Allow"] = "GET, POST, OPTIONS"
+        return Answered(Reply(204, b"", "", allowed), close=self.draining)
+
+    def unknown(self, method: str, path: str, *, is_upgrade: bool) -> Reply:
+        """Answers what no protocol is for."""
+        if is_upgrade:
+            return as_reply(Refusal(426, "upgrade_required", f"{path} speaks WebSocket only"))
+        known = self._routes.methods(path)
+        if known:
+            reply = as_reply(Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}"))
+            return reply._replace(headers={"Allow": ", ".join([*known, "OPTIONS"])})
+        return as_reply(Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}"))
+
+    def request_limit(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> int:
+        """The site's limit where its key stands outside the body, else the largest of any site."""
+        keys = self.intake.keys
+        if keys.smallest_request == keys.largest_request:
+            return keys.largest_request
+        found = match.protocol.credentials(self.ask(match, method, query, headers, b"", None))
+        admission = keys.admit(found) if found else None
+        if isinstance(admission, tuple):
+            return int(admission[0].limits.request_bytes)
+        return keys.largest_request
+
+    def _take(self, match: Match, asked: HttpRequest, peer: str | None, started: float) -> Answered | Pending:
+        protocol = match.protocol
+        parsed = protocol.parse(asked, self.intake)
+        if isinstance(parsed, Reply):
+            return self.answer(asked.headers, protocol.NAME, parsed)
+        if isinstance(parsed, Refusal):
+            return self.refuse(match, asked, parsed)
+        site = parsed.admission.site
+        limit = int(parsed.admission.limits.request_bytes)
+        if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
+            return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, site))
+        try:
+            result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME)
+        except (Transient, Permanent) as exc:
+            result = _not_stored(exc, site)
+        if isinstance(result, asyncio.Future):
+            return Pending(result, match, asked, parsed, started)
+        if isinstance(result, Refusal):
+            return self.refuse(match, asked, result)
+        return self.answer(asked.headers, protocol.NAME, protocol.reply(asked, result), site)
+
+    def _time(self, match: Match, started: float) -> None:
+        self.intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)
+
+    def _origins(self, site: str | None) -> Origins:
+        desk = self.intake.sites.get(site) if site is not None else None
+        return self.intake.all_origins if desk is None else desk.origins
+
+    def _base_url(self, peer: str | None, headers: Mapping[str, str], authority: str) -> str:
+        return f"{forwarded_scheme(peer, headers, self.intake.trusted) or 'http'}://{authority}"
+
+
+def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes | Refusal:
+    """Returns the body without its content encodings."""
+    if len(body) > limit:
+        return too_large("the body is larger", limit)
+    if encoding is None and body[:2] != GZIP_MAGIC:
+        return body
+    try:
+        decoded = decode_body(body, encoding, limit)
+        return decoded if held.grow_to(len(decoded)) else TOO_MANY_BYTES
+    except TooLarge:
+        return too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
+    except BadEncoding as exc:
+        return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
+
+
+def parse_query(query: str) -> Mapping[str, str]:
+    """Reads a query; of a name that comes twice the last counts."""
+    return dict(parse_qsl(query, keep_blank_values=True))  # the line's limit of 16 KiB bounds it
+
+
+def host_name(authority: str) -> str:
+    """Returns the host of `host:port`, in lower case."""
+    if authority.startswith("["):
+        return authority.partition("]")[0][1:].lower()
+    return authority.partition(":")[0].lower()
+
+
+def too_large(what: str, limit: int, site: str | None = None) -> Refusal:
+    """Returns the refusal of a body."""
+    return Refusal(413, "request_too_large", f"{what}, the limit is {limit}", site=site)
+
+
+def as_reply(refusal: Refusal) -> Reply:
+    """Words a refusal where no protocol does."""
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)
+
+
+def _failure(stored: asyncio.Future[None]) -> BaseException | None:
+    if stored.cancelled():
+        return Transient("the service is stopping")
+    return stored.exception()
+
+
+def _not_stored(exc: BaseException, site: str) -> Refusal:
+    if isinstance(exc, Transient):
+        log.debug("request not accepted", extra={"site": site, "error": str(exc)})
+        message = f"the events could not be stored yet; send them again: {exc}"
+        return Refusal(503, "unavailable", message, retry_after=RETRY_AFTER_SECONDS, site=site)
+    if isinstance(exc, Permanent):
+        return Refusal(413, "too_large", f"the events cannot be stored: {exc}", site=site)
+    raise exc

@@ -1,0 +1,191 @@
+"""A request is answered alike with a task of its own and without: the same bytes, the same counts, the same events, the same end."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from shared.errors import NotConnected, Permanent
+from shared.project import Key, Project, Site, SiteLimits
+from shared.units import ByteSize
+from tests.unit.ingest.wires import edge
+
+PROJECT = Project(
+    sites={
+        "shop": Site(keys=[Key(id="web"), Key(id="api", kind="server", secret="s3cret")], domains=["shop.example.com"]),
+        "strict": Site(
+            keys=[Key(id="strict")],
+            origins=["https://strict.example"],
+            bots="refuse",
+            limits=SiteLimits(event_bytes=ByteSize(400), request_bytes=ByteSize(2000), events_per_request=3),
+        ),
+        "closed": Site(keys=[Key(id="closed")], enabled=False),
+    }
+)
+
+TRACK = b'{"event":"Sold","userId":"u","messageId":"m"}'
+BATCH = b'{"batch":[{"type":"page","userId":"u","messageId":"a"},{"type":"page"},7,{"type":"page","userId":"u","messageId":"b"}]}'
+KEY = "X-Write-Key: web"
+STRICT = "X-Write-Key: strict"
+
+
+def request(path: str, body: bytes | None, *lines: str, method: str = "POST", version: str = "1.1") -> bytes:
+    head = [f"{method} {path} HTTP/{version}", "Host: x", *lines]
+    if body is not None:
+        head.append(f"Content-Length: {len(body)}")
+    return "".join(f"{line}\r\n" for line in head).encode("latin-1") + b"\r\n" + (body or b"")
+
+
+def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    head = request("/v1/track", None, KEY, "Transfer-Encoding: chunked")
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + end
+
+
+LAST = request("/v1/projects/web/settings", None, "Connection: close", method="GET")
+"""What the client sends at the end: whether it is answered shows whether the connection was kept."""
+
+WHOLE = [
+    request("/v1/track", TRACK, KEY),
+    request("/v1/t", TRACK, "Authorization: Basic d2ViOg==", "Content-Type: text/plain"),
+    request("/v1/track", TRACK, "Authorization: Basic YXBpOnMzY3JldA=="),
+    request("/v1/track", TRACK, "Authorization: Basic YXBpOndyb25n"),
+    request("/v1/track?writeKey=web&a=b", TRACK),
+    request("/v1/track", b'{"writeKey":"web",' + TRACK[1:]),
+    request("/v1/track", TRACK),
+    request("/v1/track", TRACK, "X-Write-Key: nobody"),
+    request("/v1/track", TRACK, "X-Write-Key: closed"),
+    request("/v1/track", b"", KEY),
+    request("/v1/track", None, KEY),
+    request("/v1/track", b"not json", KEY),
+    request("/v1/track", b"\xff\xfe{", KEY),
+    request("/v1/track", b"7", KEY),
+    request("/v1/track", b'{"event":"x"}', KEY),
+    request("/v1/batch", BATCH, KEY),
+    request("/v1/batch", b'{"batch":[]}', KEY),
+    request("/v1/batch", b'{"batch":7}', KEY),
+    request("/v1/m", b"{}", KEY),
+    request("/v1/track", TRACK[:-1] + b',"x":"' + b"y" * 500 + b'"}', STRICT),
+    request("/v1/batch", b'{"batch":[' + b",".join([TRACK] * 4) + b"]}", STRICT),
+    request("/v1/track", TRACK, STRICT, "User-Agent: a bot"),
+    request("/v1/track", TRACK, STRICT, "Origin: https://strict.example"),
+    request("/v1/track", TRACK, STRICT, "Origin: https://other.example"),
+    request("/v1/track", TRACK, KEY, "Origin: https://caf\xe9.example"),
+    request("/v1/track", TRACK, KEY, "User-Agent: Caf\xe9"),
+    request("/v1/track", b"x" * 70_000, KEY),
+    request("/v1/track", gzip.compress(TRACK), KEY, "Content-Encoding: gzip"),
+    request("/v1/track", gzip.compress(TRACK), KEY),
+    request("/v1/track", zlib.compress(TRACK), KEY, "Content-Encoding: deflate"),
+    request("/v1/track", TRACK, KEY, "Content-Encoding: gzip"),
+    request("/v1/track", b"zzz", KEY, "Content-Encoding: gzip"),
+    request("/v1/track", TRACK, KEY, "Content-Encoding: rot13"),
+    request("/v1/track", TRACK, KEY, "Content-Encoding: identity"),
+    request("/v1/track", gzip.compress(gzip.compress(TRACK)), KEY, "Content-Encoding: gzip", "Content-Encoding: gzip"),
+    request("/v1/track", TRACK, KEY, "Expect: 100-continue"),
+    request("/v1/track", TRACK, KEY, "Expect: nonsense"),
+    request("/v1/track", TRACK, KEY, "Connection: Keep-Alive"),
+    request("//v1//track/", TRACK, KEY),
+    request("http://x/v1/track", TRACK, KEY),
+    request("/v1%2Ftrack", TRACK, KEY),
+    request("/nowhere", TRACK, KEY),
+    request("/v1/pixel/track?data=eyJldmVudCI6IngiLCJ1c2VySWQiOiJ1IiwibWVzc2FnZUlkIjoicCJ9&writeKey=web", None, method="GET"),
+    request("/v1/pixel/nothing?writeKey=web", None, method="GET"),
+    request("/v1/pixel/track", TRACK, method="GET"),
+    request("/v1/track", None, method="GET"),
+    request("/v1/projects/web/settings", None, method="GET"),
+    request("/v1/projects/web/settings", b"{}", method="GET"),
+    request("/v1/projects/nobody/settings", None, "Origin: https://any.example", method="GET"),
+    request("/v1/track", TRACK, KEY, method="PUT"),
+    request("/v1/track", TRACK, KEY, method="DELETE"),
+    request("/v1/track", None, "Origin: https://any.example", "Access-Control-Request-Headers: x-own", method="OPTIONS"),
+    request("*", None, method="OPTIONS"),
+    request("/v1/projects/web/settings", None, "Connection: keep-alive", method="GET", version="1.0"),
+    chunked(TRACK),
+    chunked(TRACK[:10], TRACK[10:], end=b"0\r\nX-Trailer: 1\r\n\r\n"),
+    chunked(),
+    b"\r\n" + request("/v1/track", TRACK, KEY),
+]
+"""Requests after which the connection goes on, or not, as the long way has it."""
+
+ENDING = [
+    request("/v1/track", TRACK, KEY, "Connection: close"),
+    request("/v1/batch", BATCH, KEY, "Connection: close"),
+    request("/v1/track", TRACK, KEY, version="1.0"),
+    request("/v1/batch", b"x" * 3000, STRICT),
+    request("/v1/track", None, method="HEAD", version="1.0"),
+    b"nonsense\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\x16\x03\x01\x02\x00",
+    b"POST /v1/track HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+    b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
+    b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    b"POST /v1/track HTTP/1.1\r\nHost : x\r\nContent-Length: 2\r\n\r\n{}",
+    b"POST /v1/track HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}",
+    b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+    b"POST /" + b"y" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /v1/track HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    chunked(end=b"zz\r\n\r\n"),
+]
+
+
+def cuts(data: bytes, chance: random.Random) -> Iterator[bytes]:
+    """Cuts bytes into a few segments."""
+    places = sorted({0, len(data), *(chance.randrange(len(data) + 1) for _ in range(chance.randrange(4)))})
+    return (data[start:end] for start, end in pairwise(places))
+
+
+async def compare(segments: Sequence[bytes | None], **options: Any) -> bytes:
+    """Sends the same both ways; returns the answers."""
+    found = []
+    for quick_bytes in (0, 65536):
+        async with edge(PROJECT, quick_bytes=quick_bytes, **options) as running:
+            answer = await running.exchange(segments)
+            found.append((answer, running.broker.ids(), running.counts, running.server.bounds.body_bytes))
+    assert found[1] == found[0]
+    return found[0][0]
+
+
+@pytest.mark.parametrize("data", [*WHOLE, *ENDING])
+async def test_a_request_is_answered_alike_both_ways(data: bytes) -> None:
+    await compare([data, LAST])
+    await compare([data + LAST, None])
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_pipelined_requests_cut_anywhere_are_answered_alike_both_ways(seed: int) -> None:
+    chance = random.Random(seed)
+    requests = chance.choices(WHOLE, k=chance.randrange(2, 8))
+    if chance.random() < 0.3:
+        requests.append(chance.choice(ENDING))
+    data = b"".join(requests)
+    await compare([*cuts(data + LAST, chance), None])
+
+
+async def test_more_requests_than_may_wait_on_a_connection_are_answered_in_their_order() -> None:
+    requests = [request("/v1/track", b'{"event":"x","userId":"u","messageId":"m%d"}' % n, KEY) for n in range(200)]
+    many = await compare([b"".join(requests) + LAST])
+    assert many.count(b"HTTP/1.1 200 OK") == 201
+    mixed = [
+        each
+        for pair in zip(requests, [WHOLE[-8], chunked(TRACK), request("/v1/track", b"", KEY)] * 60, strict=False)
+        for each in pair
+    ]
+    await compare([b"".join(mixed) + LAST])
+
+
+@pytest.mark.parametrize("failure", [NotConnected("away"), Permanent("never"), ValueError("a fault of ours")])
+async def test_a_failure_is_answered_alike_both_ways(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    found = []
+    for quick_bytes in (0, 65536):
+        async with edge(PROJECT, quick_bytes=quick_bytes) as running:
+            running.broker.failure = lambda: failure
+            found.append((await running.exchange([WHOLE[0] + request("/v1/batch", BATCH, KEY) + LAST]), running.counts))
+            assert running.server.bounds.requests == running.server.bounds.body_bytes == 0
+    assert found[0] == found[1]
+    assert not found[0][0].startswith(b"HTTP/1.1 200")

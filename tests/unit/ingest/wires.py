@@ -1,0 +1,194 @@
+"""An edge in memory: a server, its packer and connections to it, without sockets and without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from ingest.client import Agent
+from ingest.intake import Intake
+from ingest.outlet import Outlet
+from ingest.packer import PackerSettings, open_packer
+from ingest.registry import http_protocols
+from ingest.routes import Routes
+from ingest.server import EdgeServer
+from shared.frame import decode_frame
+from shared.project import Project
+
+PEER = ("192.0.2.7", 4711)
+
+
+class Counters:
+    """What the edge counts."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, ...]] = Counter()
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Adds to a counter."""
+        self.counts[name, *labels.values()] += int(amount)
+
+    def record(self, name: str, value: float, **labels: str) -> None:
+        """Histograms are not looked at."""
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Nor are gauges."""
+
+    def span(self, *_: object) -> contextlib.AbstractContextManager[None]:
+        """Nor are spans."""
+        return contextlib.nullcontext()
+
+    def inject(self, carrier: dict[str, str]) -> None:
+        """Nor are traces."""
+
+
+class Broker:
+    """Stores what is published, when `open` is set, or fails with what `failure` makes."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.failure: Callable[[], Exception] | None = None
+        self.stored: list[tuple[str, bytes]] = []
+
+    async def publish(self, subject: str, payload: bytes, **_: Any) -> None:
+        """As the publisher of the broker's library."""
+        await self.open.wait()
+        if self.failure is not None:
+            raise self.failure()
+        self.stored.append((subject, payload))
+
+    def ids(self) -> list[str]:
+        """Returns the message ids of all events, in order."""
+        frames = [decode_frame(payload) for subject, payload in self.stored if subject.startswith("events.")]
+        return [head.message_id for frame in frames for head in frame.heads]
+
+
+class Wire(asyncio.Transport):
+    """A connection: `send` is the client's side, `received` what it was sent."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__({"peername": PEER})
+        self.protocol = protocol
+        self.received = bytearray()
+        self.closed = asyncio.Event()
+        self._closing = False
+        self._reading = True
+        self._waiting: list[bytes | None] = []
+        protocol.connection_made(self)
+
+    def send(self, data: bytes | None) -> None:
+        """Sends bytes; None closes the client's side."""
+        self._waiting.append(data)
+        self._deliver()
+
+    def vanish(self) -> None:
+        """The client is gone."""
+        if not self._closing:
+            self._closing = True
+            self._lose()
+
+    def write(self, data: Any) -> None:
+        if not self._closing:
+            self.received += data
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            asyncio.get_running_loop().call_soon(self._lose)
+
+    def abort(self) -> None:
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        asyncio.get_running_loop().call_soon(self._deliver)
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def _deliver(self) -> None:
+        while self._waiting and self._reading and not self._closing:
+            data = self._waiting.pop(0)
+            if data is not None:
+                self.protocol.data_received(data)
+            elif not self.protocol.eof_received():
+                self.close()
+
+    def _lose(self) -> None:
+        self.protocol.connection_lost(None)
+        self.closed.set()
+
+
+class Edge:
+    """A running edge."""
+
+    def __init__(self, server: EdgeServer, intake: Intake, broker: Broker, counters: Counters) -> None:
+        self.server = server
+        self.intake = intake
+        self.broker = broker
+        self.counts = counters.counts
+
+    def connect(self) -> Wire:
+        """Opens a connection."""
+        return Wire(self.server.connections())
+
+    async def exchange(self, segments: Sequence[bytes | None]) -> bytes:
+        """Sends segments, each read by itself, and returns what came until the server closed, without the dates."""
+        wire = self.connect()
+        for segment in segments:
+            wire.send(segment)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await wire.closed.wait()
+        return re.sub(rb"Date: [^\r]*\r\n", b"", bytes(wire.received))
+
+
+@contextlib.asynccontextmanager
+async def edge(project: Project, *, quick_bytes: int = 65536, **options: Any) -> AsyncIterator[Edge]:
+    """Runs an edge; `options` are those of the server."""
+    counters = Counters()
+    telemetry: Any = counters
+    broker = Broker()
+    numbers = itertools.count(1)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def start(work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    outlet = Outlet(broker, None, telemetry, deadline_seconds=5, spool_after_seconds=1)
+    async with open_packer(outlet.send_frame, lambda: f"f{next(numbers)}", PackerSettings(linger_seconds=0)) as packer:
+        intake = Intake(
+            packer,
+            outlet,
+            telemetry,
+            instance="here",
+            start=start,
+            read_agent=lambda text: Agent(None, "bot" in text),
+            read_place=lambda _: None,
+        )
+        intake.use_project(project)
+        settings: dict[str, Any] = {
+            "read_timeout_seconds": 5,
+            "keepalive_seconds": 75,
+            "max_requests": 100,
+            "max_body_bytes": 10_000_000,
+            **options,
+        }
+        server = EdgeServer(intake, Routes(http_protocols()), {}, quick_bytes=quick_bytes, **settings)
+        yield Edge(server, intake, broker, counters)
+        broker.open.set()
+        await server.drain(1)
