@@ -105,7 +105,9 @@ class Intake:
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
         self._life = f"{instance}-{time.time_ns():x}"
-        self.use_project(Project())
+        self.keys = KeyIndex(None)
+        self.sites: dict[str, SiteDesk] = {}
+        self.all_origins = Origins([])
 
     def use_project(self, project: Project) -> None:
         """Makes a revision of the project the one in force."""

@@ -24,6 +24,8 @@ HASH_PREFIX = "sha256:"
 
 _NO_KEY = Refusal(401, "missing_key", "no write key: send it as Basic user, X-Write-Key, `writeKey` in the body or the query")
 
+_NO_PROJECT = Refusal(503, "unavailable", "no project is known yet: none is applied, or the broker is away", retry_after=2)
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -37,8 +39,14 @@ class _Entry:
 class KeyIndex:
     """Keys and domains of one revision of the project."""
 
-    def __init__(self, project: Project, largest_event: int | None = None) -> None:
-        """`largest_event`: what one message of the broker can hold, whatever the sites allow."""
+    def __init__(self, project: Project | None, largest_event: int | None = None) -> None:
+        """
+        Args:
+            project: None while none is known: then nobody is told that a key is wrong, which clients take for the end.
+            largest_event: what one message of the broker can hold, whatever the sites allow.
+        """
+        self._known = project is not None
+        project = project or Project()
         self._by_id: dict[str, _Entry] = {}
         self._by_host: dict[str, _Entry] = {}
         self.sites = project.sites
@@ -58,6 +66,8 @@ class KeyIndex:
         Args:
             credentials: in any order; their carriers decide.
         """
+        if not self._known:
+            return _NO_PROJECT
         chosen: _Entry | None = None
         refusal: Refusal | None = None
         stranger: Refusal | None = None

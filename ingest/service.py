@@ -131,7 +131,8 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
 
 async def _follow_project(context: ServiceContext, intake: Intake) -> None:
     current = context.config.current
-    intake.use_project(current.project)
+    if context.config.loaded.is_set():
+        intake.use_project(current.project)
     while True:
         current = await context.config.changed(current)
         intake.use_project(current.project)

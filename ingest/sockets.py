@@ -41,12 +41,13 @@ class Sockets:
         """Takes a connection over until it closes.
 
         Raises:
-            web.HTTPException: the handshake is not valid, or its key opens nothing.
+            web.HTTPException: the handshake is not valid, its key opens nothing, or no project is known yet.
         """
         found = self._protocol.credentials(asked)
         refusal = self._intake.keys.admit(found)
         if isinstance(refusal, Refusal) and any(each.carrier != "host" for each in found):
-            raise web.HTTPUnauthorized(text=refusal.message)
+            wrong = web.HTTPUnauthorized if refusal.status == 401 else web.HTTPServiceUnavailable
+            raise wrong(text=refusal.message)
         socket = web.WebSocketResponse(
             heartbeat=self._ping_seconds,
             max_msg_size=self._intake.keys.largest_request,

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.address import client_address, forwarded_scheme, parse_networks, treat_address
 from ingest.client import agent_reader, place_reader
-from ingest.contract import Credential, Route
+from ingest.contract import Credential, Refusal, Route
 from ingest.keys import KeyIndex
 from ingest.origins import Origins, preflight_headers
 from ingest.protocols import segment
@@ -175,6 +175,12 @@ def test_keys_that_are_gone_leave_their_place_to_others() -> None:
     limiter = RateLimiter()
     for number in range(3 * SLOTS):
         assert limiter.take(f"k{number}", burst_of(1), 1, now=1000.0 * (1 + number // (SLOTS // 4))) == 0
+
+
+def test_while_no_project_is_known_a_key_is_not_called_wrong() -> None:
+    found = KeyIndex(None).admit([Credential("header", "web")])
+    assert isinstance(found, Refusal)
+    assert (found.status, found.retry_after) == (503, 2)
 
 
 def test_keys_that_look_alike_when_masked_have_a_rate_each() -> None:
