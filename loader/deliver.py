@@ -16,9 +16,10 @@ table only is said by their class: `OF_ONE_TABLE`.
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -27,7 +28,7 @@ import numpy as np
 
 from loader.aside import Failing, put_aside
 from loader.batch import DeadEvent, ShapedBatch
-from loader.contract import LoadPlan, LoadReport, Session, TableSchema
+from loader.contract import LoadPlan, LoadReport, Session, TablePatch, TableSchema
 from loader.fit import Ready, fit_batch
 from loader.isolate import Trying, is_of_events, is_own, offenders
 from loader.refused import refused_rows
@@ -45,6 +46,9 @@ MOST_ROUNDS = 50
 
 NAMED_ROUNDS = 2
 """So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
+
+REFUSED_SECONDS = 300.0
+"""How long a column that could not be added or widened is left alone."""
 
 OF_ONE_TABLE = (Permanent, TableSetupError, TableBusy)
 """Errors that leave the other tables of the destination alone."""
@@ -81,7 +85,10 @@ class Deliverer:
         isolates: bool = True,
         queue: str = "",
         epoch: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._refused_at: dict[str, float] = {}
         self._isolates = isolates
         self._connection = connection
         self._site = site
@@ -93,6 +100,8 @@ class Deliverer:
         self._queue = queue or connection
         self._epoch = epoch
         self._live: dict[str, TableSchema | None] = {}
+        self._fresh: set[str] = set()
+        """Tables that were read from the destination in the delivery under way."""
         self._refusals: Counter[str] = Counter()
         """How often rows of which table were refused in the delivery under way."""
 
@@ -107,6 +116,7 @@ class Deliverer:
         """
         batch = work.batch
         self._refusals.clear()
+        self._fresh.clear()
         await self._bury(work, batch, batch.dead)
         stamp = Stamp(datetime.now(UTC), f"{work.plan.lane}-{work.plan.first}-{work.plan.last}")
         left: ShapedBatch | None = batch
@@ -130,20 +140,22 @@ class Deliverer:
         known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
         if known:
             return await self._set_aside(work, batch, known)
-        failed: dict[str, PenstockError] = {}
-        for name in batch.tables:
-            if name not in self._live and self._rules.capabilities.evolve:
-                try:
-                    self._live[name] = await self._session.describe(name)
-                except OF_ONE_TABLE as exc:
-                    failed[name] = exc
+        failed = await self._describe(name for name in batch.tables if name not in self._live)
         if failed:
             return await self._fail(work, batch, failed)
         fitted = fit_batch(batch, self._live, self._rules, stamp)
+        stale = fitted.short - self._fresh
+        if stale:  # it may have been altered by hand, to make room for just these values
+            before = {name: self._live[name] for name in stale}
+            failed = await self._describe(stale)
+            if failed:
+                return await self._fail(work, batch, failed)
+            if any(self._live[name] != before[name] for name in stale):
+                return batch
         patched: dict[str, TableSchema | None] = {}
         for patch in fitted.patches:
             try:
-                patched[patch.table] = self._live[patch.table] = await self._session.patch(patch)
+                patched[patch.table] = self._live[patch.table] = await self._patch(patch)
             except OF_ONE_TABLE as exc:
                 failed[patch.table] = exc
         if failed:
@@ -167,6 +179,37 @@ class Deliverer:
             return await self._fail(work, batch, await self._find_failing(ready, exc))
         self._count(batch, report, sum(done.unmapped.values()))
         return None
+
+    async def _describe(self, tables: Iterable[str]) -> dict[str, PenstockError]:
+        """Reads tables from the destination; returns those that cannot be read."""
+        failed: dict[str, PenstockError] = {}
+        if self._rules.capabilities.evolve:
+            for name in tables:
+                try:
+                    self._live[name] = self._still_refused(name, await self._session.describe(name))
+                except OF_ONE_TABLE as exc:
+                    failed[name] = exc
+                self._fresh.add(name)
+        return failed
+
+    async def _patch(self, patch: TablePatch) -> TableSchema:
+        known = self._live.get(patch.table)
+        after = await self._session.patch(patch)
+        self._fresh.add(patch.table)
+        if known is None or not known.refused:
+            return after
+        return replace(after, refused=after.refused | (known.refused - {column.name for column in (*patch.add, *patch.widen)}))
+
+    def _still_refused(self, name: str, found: TableSchema | None) -> TableSchema | None:
+        """Keeps in mind which columns could not be added or widened: each try locks the table, so there is one in a while."""
+        known = self._live.get(name)
+        if known is None or found is None or not known.refused or replace(known, refused=frozenset()) != found:
+            return found
+        since = self._refused_at.setdefault(name, self._clock())
+        if self._clock() - since < REFUSED_SECONDS:
+            return known
+        del self._refused_at[name]
+        return found
 
     async def _isolate(self, work: Work, batch: ShapedBatch, error: Exception) -> ShapedBatch:
         """Finds the events our own code fails on and makes dead letters of them; returns the batch without them."""
@@ -202,6 +245,10 @@ class Deliverer:
         table = next(each for each in ready if each.load.table == exc.table)
         words = {row: why for row, why in exc.rows.items() if 0 <= row < table.load.rows.num_rows}
         self._refusals[exc.table] += 1
+        if exc.table not in self._fresh and self._rules.capabilities.evolve:
+            known = self._live.get(exc.table)
+            if not await self._describe([exc.table]) and self._live[exc.table] != known:
+                return batch
         self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:
             words = await refused_rows(self._session, table, words)

@@ -119,6 +119,8 @@ class FittedBatch:
     batch: ShapedBatch
     tables: Mapping[str, Fitted]
     dead: Sequence[DeadEvent]
+    short: frozenset[str] = frozenset()
+    """Tables that had no place for some value, so that it went elsewhere or its event was refused."""
 
     @property
     def patches(self) -> list[TablePatch]:
@@ -144,7 +146,8 @@ def fit_batch(batch: ShapedBatch, live: Mapping[str, TableSchema | None], rules:
     `live`: every table of the batch as it is, None or missing if it does not exist.
     """
     fitted = {name: fit(raw, live.get(name), rules, stamp) for name, raw in batch.tables.items()}
-    return FittedBatch(*_without_refused(batch, fitted))
+    short = frozenset(name for name, each in fitted.items() if each.unmapped or each.refused)
+    return FittedBatch(*_without_refused(batch, fitted), short)
 
 
 def _without_refused(

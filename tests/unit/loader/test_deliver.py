@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from loader.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
 from loader.contract import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
-from loader.deliver import Deliverer, Work
+from loader.deliver import REFUSED_SECONDS, Deliverer, Work
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
 from shared.frame import Frame
 from shared.headers import TABLE, Place
@@ -82,6 +83,7 @@ class Bench:
             publisher,
             self.telemetry,
             self.failing,
+            clock=lambda: self.now,
         )
 
     async def deliver(self, *events: dict[str, Any], aside: bool = False) -> bool:
@@ -172,3 +174,26 @@ async def test_what_shaping_left_out_or_changed_is_counted_once_however_often_th
         ("loader_values_changed_total", 1, "nul_characters_replaced"),
         ("loader_values_changed_total", 1, "numbers_not_finite"),
     ]
+
+
+async def test_a_column_that_cannot_be_added_is_tried_again_in_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench({"layout": "passthrough", "deduplicate": False})
+    await bench.deliver({"messageId": "0"})
+    asked: list[tuple[str, ...]] = []
+
+    async def patch(wanted: TablePatch) -> TableSchema:
+        asked.append(tuple(column.name for column in wanted.add))
+        live = bench.places.live[wanted.table]
+        assert live is not None
+        # all but `in_the_way`, as where a view needs what is there
+        rest = tuple(column for column in wanted.add if column.name != "in_the_way")
+        after = bench.places.live[wanted.table] = patched(live, replace(wanted, add=rest))
+        return replace(after, refused=frozenset({"in_the_way"}) & {column.name for column in wanted.add})
+
+    monkeypatch.setattr(bench.places, "patch", patch)
+    for number in range(1, 4):
+        await bench.deliver({"messageId": str(number), "in_the_way": number})
+    assert [names for names in asked if "in_the_way" in names] == [("in_the_way",)]
+    bench.now += REFUSED_SECONDS
+    await bench.deliver({"messageId": "4", "in_the_way": 4})
+    assert len([names for names in asked if "in_the_way" in names]) == 2
