@@ -127,6 +127,8 @@ class TableSchema:
 
     columns: Mapping[str, Column]
     primary_key: tuple[str, ...] = ()
+    own_key: bool = False
+    """Whether Penstock made a key of this table, so that it may drop it."""
     refused: frozenset[str] = frozenset()
     """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type as it
     is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the table."""
@@ -140,7 +142,7 @@ class TablePatch:
     add: tuple[Column, ...] = ()
     widen: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] | None = None
-    """The key rows are merged on; None leaves the table's key alone (append)."""
+    """The key rows are merged on; empty: rows are appended, and a key that Penstock made is dropped. None leaves the key alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,8 @@ class TableLoad:
     whether or not other rows of the load have a value there.
     `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
     not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
-    value as it is (the `users` table); otherwise the incoming row's columns replace the stored ones, and columns missing in
-    `rows` are left alone.
+    value as it is, and an older row fills the stored nulls (the `users` table). Otherwise the incoming row takes the stored one's
+    place: columns missing in `rows` get their default, or null; what is made for each row (a serial number, a time) stays.
     """
 
     table: str

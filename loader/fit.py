@@ -183,6 +183,8 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
         return TablePatch(raw.name, add=tuple(settled.columns.values()), primary_key=key)
     known = [rules.namer.key(name) for name in live.primary_key]
     changed = key is not None and [rules.namer.key(name) for name in key] != known
+    if key is None and live.own_key:
+        key, changed = (), True  # made when rows were merged; now it would refuse every repeat
     if not settled.add and not settled.widen and not changed:
         return None
     return TablePatch(raw.name, tuple(settled.add), tuple(settled.widen), key if changed else None)
@@ -195,8 +197,7 @@ def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
     events: NDArray[np.int32] = raw.events
     key = tuple(settled.columns[each].name for each in settled.key)
     if rules.collapses(raw.spec) and key and not settled.keyless:
-        newest = settled.newest
-        order = settled.columns[newest].name if newest and (rules.discriminator or raw.spec.entity) else None
+        order = settled.columns[settled.newest].name if settled.newest else None
         rows, kept = collapse(rows, key, order, raw.spec.entity)
         if kept is not None:
             events = events[kept]

@@ -6,6 +6,7 @@ Pure. Names and values come from events, so nothing reaches a statement except t
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from loader.contract import Column, TableLoad
@@ -13,6 +14,11 @@ from shared.errors import Permanent
 
 LEDGER = "_penstock_loads"
 """Which part of each lane is loaded into which table; one more row per connection, with empty table and lane, holds the epoch."""
+
+_TYPE = r"[\w\" .]+(?:\(\d+(?:, ?\d+)?\))?(?:\[\])*"
+_CONSTANT = re.compile(
+    rf"(?:CAST\()?(?:'(?:[^']|'')*'|[+-]?[\d.]+|true|false|null)(?:::{_TYPE})*(?: AS {_TYPE}\))?", re.IGNORECASE
+)
 
 OWN_INDEX = "penstock_pk_"
 """Prefix of keys we made; only those are ever replaced."""
@@ -92,15 +98,28 @@ def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
     )
 
 
-def on_conflict(load: TableLoad) -> str:
-    """Returns the ON CONFLICT clause of a merge into a table that is called `t`, as Postgres and DuckDB write it."""
+def is_constant(default: str | None) -> bool:
+    """Whether a column's default is one value for all rows (or null), not one that is made for each."""
+    return default is None or _CONSTANT.fullmatch(default.strip()) is not None
+
+
+def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:
+    """Returns the ON CONFLICT clause of a merge into a table that is called `t`, as Postgres and DuckDB write it.
+
+    `others`: columns of the table that the rows do not have and that a replaced row must not keep.
+    """
     target = f"ON CONFLICT ({identifiers(load.key)})"
-    changed = [identifier(name) for name in load.rows.column_names if name not in load.key]
+    kept = () if load.coalesce else others
+    changed = [identifier(name) for name in (*load.rows.column_names, *kept) if name not in load.key]
     if not changed:
         return f"{target} DO NOTHING"
-    new = "COALESCE(EXCLUDED.{0}, t.{0})" if load.coalesce else "EXCLUDED.{0}"
-    sets = ", ".join(f"{name} = {new.format(name)}" for name in changed)
-    if load.cursor is None:
-        return f"{target} DO UPDATE SET {sets}"
-    cursor = identifier(load.cursor)
-    return f"{target} DO UPDATE SET {sets} WHERE t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"
+    newer = "TRUE"
+    if load.cursor is not None:
+        cursor = identifier(load.cursor)
+        newer = f"t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"
+    if not load.coalesce:
+        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in changed)
+        return f"{target} DO UPDATE SET {sets}" + ("" if load.cursor is None else f" WHERE {newer}")
+    # an older row fills what is null, so that the order in which rows come matters less
+    filled = "CASE WHEN {1} THEN COALESCE(EXCLUDED.{0}, t.{0}) ELSE COALESCE(t.{0}, EXCLUDED.{0}) END"
+    return f"{target} DO UPDATE SET " + ", ".join(f"{name} = {filled.format(name, newer)}" for name in changed)

@@ -52,7 +52,7 @@ def describe_table(
     key = tuple(fold(name) for name in keys[0].columns) if keys else ()
     if wanted and any(_same(found.columns, wanted) for found in keys):
         key = tuple(wanted)
-    return TableSchema(columns, key)
+    return TableSchema(columns, key, any(found.own for found in keys))
 
 
 def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch) -> TableSchema:
@@ -87,7 +87,7 @@ def _apply(
         connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
     else:
         _alter(connection, schema, patch, live)
-    if patch.primary_key:
+    if patch.primary_key is not None:
         _keep_key(connection, schema, patch.table, patch.primary_key)
     after = describe_table(connection, stop, schema, patch.table, patch.primary_key or ())
     if after is None:
@@ -133,7 +133,7 @@ def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, ke
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
             connection.execute(f"DROP INDEX {qualified(schema, stale.name)}")
-    if any(_same(usable.columns, key) for usable in keys):
+    if not key or any(_same(usable.columns, key) for usable in keys):
         return
     taken = [name for (name,) in connection.execute(statements.OWN_INDEXES, [schema, OWN_INDEX]).fetchall()]
     name = identifier(own_index(schema, table, taken))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from loader.contract import TableLoad
 from loader.sql import LEDGER, identifier, identifiers, on_conflict, qualified
@@ -33,6 +33,15 @@ SELECT constraint_name, constraint_column_names, true, constraint_type = 'PRIMAR
 WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND database_name = current_database()
   AND schema_name = $1 AND lower(table_name) = lower($2)"""
 """What ON CONFLICT can use. Expressions of an index are SQL text (`quoted` false), names of a constraint are names."""
+
+INDEXED = """
+SELECT unnest(expressions::VARCHAR[]) FROM duckdb_indexes()
+WHERE database_name = current_database() AND schema_name = $1 AND lower(table_name) = lower($2)
+UNION ALL
+SELECT unnest(constraint_column_names) FROM duckdb_constraints()
+WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'FOREIGN KEY') AND database_name = current_database()
+  AND schema_name = $1 AND lower(table_name) = lower($2)"""
+"""Columns that a merge cannot change, as names or as SQL text."""
 
 OWN_INDEXES = """
 SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() AND schema_name = ? AND starts_with(index_name, ?)"""
@@ -90,15 +99,18 @@ def in_turn(key: Mapping[str, str]) -> str:
     return f"(SELECT *, row_number() OVER (PARTITION BY {casts} ORDER BY _index) AS _turn FROM {ROWS})"
 
 
-def insert(schema: str, load: TableLoad, defaults: Mapping[str, str], source: str = ROWS, where: str = "") -> str:
+def insert(
+    schema: str, load: TableLoad, defaults: Mapping[str, str], others: Sequence[str] = (), source: str = ROWS, where: str = ""
+) -> str:
     """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges.
 
-    `defaults`: the expressions of those columns that rows without a value get.
+    `defaults`: the expressions of those columns that rows without a value get. `others`: columns that a replaced row must not keep,
+    though the rows do not have them.
     """
     columns = identifiers(load.rows.column_names)
     values = ", ".join(_value(schema, load, name, defaults.get(name)) for name in load.rows.column_names)
     statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {values} FROM {source} AS r{where}"
-    return statement if load.write == "append" else f"{statement} {on_conflict(load)}"
+    return statement if load.write == "append" else f"{statement} {on_conflict(load, others)}"
 
 
 def _value(schema: str, load: TableLoad, name: str, default: str | None) -> str:

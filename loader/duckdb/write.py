@@ -16,7 +16,7 @@ from loader.contract import Kind, LoadPlan, LoadReport, TableLoad
 from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
 from loader.duckdb.types import fold, kind_of
-from loader.sql import identifier
+from loader.sql import identifier, is_constant
 from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged
 from shared.threads import Stop
 
@@ -96,7 +96,7 @@ def load_all(
 
 
 def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> None:
-    live = _live(connection, schema, load)
+    live, others = _live(connection, schema, load)
     # keys that are different text can be one uuid; DuckDB would keep the first of them without a word
     key = {name: live[name].native for name in load.key if kind_of(live[name].native) is Kind.OTHER and load.write == "merge"}
     connection.register(statements.ROWS, _indexed(load) if key else load.rows)
@@ -105,12 +105,12 @@ def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
     }
     try:
         if not key:
-            connection.execute(statements.insert(schema, load, defaults))
+            connection.execute(statements.insert(schema, load, defaults, others))
             return
         source = statements.in_turn({name: live[name].native for name in load.key})
         ((turns,),) = connection.execute(f"SELECT max(_turn) FROM {source}").fetchall()  # noqa: S608 - made of quoted names
         for turn in range(1, turns + 1):
-            connection.execute(statements.insert(schema, load, defaults, source, f" WHERE r._turn = {turn}"))
+            connection.execute(statements.insert(schema, load, defaults, others, source, f" WHERE r._turn = {turn}"))
     except Exception as error:
         refused = translate(error, "", load.table)
         if not isinstance(refused, RowsRejected):
@@ -128,8 +128,8 @@ class _Live(NamedTuple):
     generated: bool
 
 
-def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> dict[str, _Live]:
-    """Returns the columns the rows have, as they are in the table."""
+def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> tuple[dict[str, _Live], list[str]]:
+    """Returns the columns the rows have, as they are in the table, and the others that a replaced row must not keep."""
     from loader.lattice import ARROW
 
     found = connection.execute(statements.COLUMNS, [schema, load.table]).fetchall()
@@ -146,7 +146,12 @@ def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
         if field.type != ARROW[kind_of(native)]:
             # DuckDB would cast what it can, each value in its own way
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {native} now, the rows have {field.type}')
-    return {name: live[fold(name)] for name in load.rows.column_names}
+    there = {fold(name) for name in load.rows.column_names}
+    others = [name for name, each in live.items() if name not in there and not each.generated and is_constant(each.default)]
+    if others and load.write == "merge":
+        indexed = {fold(text).strip('"') for (text,) in connection.execute(statements.INDEXED, [schema, load.table]).fetchall()}
+        others = [name for name in others if name not in indexed]
+    return {name: live[fold(name)] for name in load.rows.column_names}, others
 
 
 def _indexed(load: TableLoad) -> pa.Table:

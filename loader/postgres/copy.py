@@ -24,7 +24,7 @@ from loader.postgres.errors import translate
 from loader.postgres.types import LiveColumn, length_of, live_column
 from loader.postgres.watch import Watch
 from loader.reject import narrow, rows_longer_than, rows_with_text
-from loader.sql import identifier, identifiers, qualified
+from loader.sql import identifier, identifiers, is_constant, qualified
 from shared.errors import RowsRejected, TableChanged
 
 if TYPE_CHECKING:
@@ -159,14 +159,14 @@ async def send(
     sent = await _copy(connection, prepared, stage, "pg_temp", watch)
     casts = {name: f"r.{identifier(name)}" for name in types}
     casts |= {name: f"{casts[name]}::{prepared.live[name].cast}" for name in prepared.staged}
-    values = _values(schema, prepared, casts)
+    values, others = _values(schema, prepared, casts), _others(prepared)
     watch.server_works()
     if in_turn and load.write == "merge":
         turns = statements.in_turn(stage, [casts[name] for name in load.key])
         for turn in range(1, await connection.fetchval(f"SELECT coalesce(max(turn), 0) FROM {turns}") + 1):
-            await connection.execute(statements.insert_from(schema, load, f"{turns} WHERE r.turn = {turn}", values))
+            await connection.execute(statements.insert_from(schema, load, f"{turns} WHERE r.turn = {turn}", values, others))
     else:
-        await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)} AS r", values))
+        await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)} AS r", values, others))
     watch.moved()
     return sent
 
@@ -187,6 +187,14 @@ def _values(schema: str, prepared: Prepared, casts: Mapping[str, str]) -> list[s
             stored = f"(SELECT s.{identifier(name)} FROM {qualified(schema, load.table)} s WHERE {same}), "
         values.append(f"coalesce({value}, {stored}{default})")
     return values
+
+
+def _others(prepared: Prepared) -> list[str]:
+    """Returns the columns that a replaced row must not keep: all others, but not what is made for each row, as a serial number is."""
+    there = set(prepared.rows.column_names)
+    return [
+        name for name, column in prepared.live.items() if name not in there and column.writable and is_constant(column.default)
+    ]
 
 
 def refusal(error: BaseException, sent: Sequence[Prepared]) -> RowsRejected | None:
@@ -248,7 +256,7 @@ async def _insert(connection: asyncpg.Connection, schema: str, prepared: Prepare
         casts[field.name] = f"r.{identifier(field.name)}" + ("" if live.kind in _ARRAYS else f"::{live.cast}")
     arrays = ", ".join(f"${position}::{type_}[]" for position, type_ in enumerate(types, 1))
     source = f"unnest({arrays}) AS r({identifiers(rows.column_names)})"
-    statement = statements.insert_from(schema, prepared.load, source, _values(schema, prepared, casts))
+    statement = statements.insert_from(schema, prepared.load, source, _values(schema, prepared, casts), _others(prepared))
     parameters = [
         [None if value is None else str(value) for value in column.to_pylist()] if type_ == "text" else column.to_pylist()
         for column, type_ in zip(rows.columns, types, strict=True)

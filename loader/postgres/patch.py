@@ -58,7 +58,8 @@ class LiveTable:
         key = keys[0] if keys else ()
         if wanted and any(set(columns) == set(wanted) for columns in keys):
             key = tuple(wanted)
-        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key)
+        own = any(each.own for each in self.keys)
+        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key, own)
 
 
 async def read_table(connection: asyncpg.Connection, schema: str, table: str) -> LiveTable | None:
@@ -94,7 +95,7 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
                 "deduplicate: false, or another name for the table"
             )
         refused = await _alter(connection, schema, patch, live)
-        if patch.primary_key:
+        if patch.primary_key is not None:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
     after = await read_table(connection, schema, patch.table)
     if after is None:
@@ -179,7 +180,7 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
     for stale in live.keys:
         if stale.own and set(stale.columns) != set(key):
             await _drop_key(connection, schema, table, stale, key)
-    if any(set(usable.columns) == set(key) for usable in live.keys):
+    if not key or any(set(usable.columns) == set(key) for usable in live.keys):
         return
     name = identifier(own_index(schema, table, await _taken(connection, schema)))
     has_primary = any(usable.primary and not usable.own for usable in live.keys)

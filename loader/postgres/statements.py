@@ -126,7 +126,7 @@ def in_turn(stage: str, key: Sequence[str]) -> str:
     return f"(SELECT r.*, {numbered} FROM pg_temp.{identifier(stage)} AS r) AS r"
 
 
-def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]) -> str:
+def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str], others: Sequence[str]) -> str:
     """Returns the statement that brings rows from `source` into the table: an INSERT, with the merge's rules where it merges.
 
     Args:
@@ -134,7 +134,8 @@ def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str]
         load: names the table, its columns and how it is written.
         source: what stands after FROM.
         values: one expression for each column of `load.rows`.
+        others: columns that a replaced row must not keep, though the rows do not have them.
     """
     columns = load.rows.column_names
     insert = f"INSERT INTO {qualified(schema, load.table)} AS t ({identifiers(columns)}) SELECT {', '.join(values)} FROM {source}"
-    return insert if load.write == "append" else f"{insert} {on_conflict(load)}"
+    return insert if load.write == "append" else f"{insert} {on_conflict(load, others)}"

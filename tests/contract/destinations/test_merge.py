@@ -62,13 +62,34 @@ async def test_coalescing_keeps_what_the_newer_row_does_not_say(wh: Open) -> Non
     assert await wh.rows("users", shape) == [{"id": "u", "at": T2, "v": "a", "email": "x@y", "n": 2, "doc": "{}"}]
 
 
-async def test_without_coalescing_a_null_replaces_and_a_missing_column_does_not(wh: Open) -> None:
+async def test_coalescing_fills_nulls_from_an_older_row(wh: Open) -> None:
+    shape = {**SHAPE, "email": Kind.TEXT}
+    session = await wh.session()
+    await make(session, "users", shape, ["id"])
+    await merge(session, 1, "users", shape, {"id": "u", "at": T2, "v": "new"}, cursor="at", coalesce=True)
+    await merge(session, 2, "users", shape, {"id": "u", "at": T0, "v": "old", "email": "x@y"}, cursor="at", coalesce=True)
+    assert await wh.rows("users", shape) == [{"id": "u", "at": T2, "v": "new", "email": "x@y"}]
+
+
+async def test_a_replaced_row_keeps_what_is_made_for_each_row_only(wh: Open) -> None:
+    session = await wh.session()
+    await wh.subject.run("CREATE SEQUENCE {}.numbers")
+    made = "id varchar, a varchar, n bigint DEFAULT 7, t varchar DEFAULT 'it''s', s bigint DEFAULT nextval('{}.numbers'), u varchar UNIQUE"
+    await wh.subject.run(f'CREATE TABLE "{{}}".t ({made})')
+    await session.patch(TablePatch("t", primary_key=("id",)))
+    full = {"id": Kind.TEXT, "a": Kind.TEXT, "n": Kind.BIGINT, "t": Kind.TEXT}
+    await merge(session, 1, "t", full, {"id": "x", "a": "1", "n": 1, "t": "1"})
+    await merge(session, 2, "t", {"id": Kind.TEXT, "a": Kind.TEXT}, {"id": "x", "a": "2"})
+    assert await wh.rows("t", {**full, "s": Kind.BIGINT}) == [{"id": "x", "a": "2", "n": 7, "t": "it's", "s": 1}]
+
+
+async def test_without_coalescing_nulls_and_missing_columns_replace(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.TEXT, "a": Kind.TEXT, "b": Kind.TEXT}
     await make(session, "t", shape, ["id"])
     await merge(session, 1, "t", shape, {"id": "x", "a": "1", "b": "1"})
     await merge(session, 2, "t", {"id": Kind.TEXT, "a": Kind.TEXT}, {"id": "x", "a": None})
-    assert await wh.rows("t", shape) == [{"id": "x", "a": None, "b": "1"}]
+    assert await wh.rows("t", shape) == [{"id": "x", "a": None, "b": None}]
 
 
 async def test_compound_and_reordered_keys(wh: Open) -> None:

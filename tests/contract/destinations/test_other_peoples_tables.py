@@ -131,6 +131,18 @@ async def test_rows_that_share_a_unique_value_leave_the_first_of_them(wh: Open, 
     assert len(await rows(wh, "email")) == count - 3
 
 
+async def test_a_connection_that_appends_drops_the_key_of_one_that_merged_and_leaves_others(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(), deduplicate=True)
+    assert await one.send({"messageId": "1"}) == {}
+    appending = Delivery(wh, await wh.session(epoch=2))
+    assert await appending.send({"messageId": "1"}, {"messageId": "2"}) == {}
+    assert await appending.send({"messageId": "2"}, {}) == {}
+    assert len(await rows(wh, "type")) == 5
+    await wh.subject.run('CREATE TABLE "{}".theirs (message_id varchar PRIMARY KEY)')
+    theirs = Delivery(wh, await wh.session(epoch=3), table="theirs")
+    assert list(await theirs.send({"messageId": "1"}, {"messageId": "1"})) == ["1"]
+
+
 async def test_keys_that_differ_as_text_and_are_one_key_to_the_database_are_merged_in_order(wh: Open) -> None:
     one = await delivery(
         wh, 'CREATE TABLE "{}".events (message_id varchar, k uuid PRIMARY KEY, v bigint)', deduplicate=True, primary_key=["k"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from loader.collapse import collapse
 from loader.contract import Kind
-from tests.unit.loader.shaping import Desk, capabilities, table_of
+from shared.frame import Head, pack
+from tests.unit.loader.shaping import REQUEST, Desk, capabilities, table_of
 
 
 def test_without_repeats_the_table_is_the_same_one() -> None:
@@ -71,6 +73,17 @@ def test_the_last_repeat_of_a_message_is_loaded() -> None:
     assert [(row["message_id"], row["n"]) for row in loaded.rows()] == [("b", 2), ("a", 3)]
     assert ready.events.tolist() == [1, 2]
     assert (ready.load.write, ready.load.key, ready.load.cursor) == ("merge", ("message_id",), "received_at")
+
+
+def test_without_a_discriminator_the_later_receipt_wins_in_the_batch_as_it_does_against_the_table() -> None:
+    # two edges whose clocks differ: the second frame is of the edge that is behind
+    desk = Desk({"deduplicate": True})
+    for seq, (received, n) in enumerate([(2_000_000, 1), (1_000_000, 2)], 1):
+        request = msgspec.structs.replace(REQUEST, received_at=REQUEST.received_at + received)
+        desk.shaper.add(pack("shop", [request], [Head("a", "track")], [f'{{"n":{n}}}'.encode()]), seq)
+    fitted = desk.fit(desk.shaper.take())
+    ((row,),) = (ready.load.rows.to_pylist() for ready in fitted.finish({}).ready)
+    assert row["n"] == 1
 
 
 def test_the_largest_discriminator_wins_and_is_the_cursor() -> None:
