@@ -40,6 +40,7 @@ Example, a stack with the sample shop and then its state:
 
 
 COMMANDS = {
+    "init": ("init", "Write a project file to begin with."),
     "up": ("up", "Start the local stack."),
     "down": ("up", "Stop the local stack."),
     "plan": ("project", "Show what applying a project file would change."),
@@ -49,6 +50,8 @@ COMMANDS = {
     "export": ("project", "Print the project that runs."),
     "check": ("project", "Try destinations: reach, create, write, read, drop."),
     "status": ("status", "Show every connection in one line."),
+    "query": ("query", "Ask a destination a question in SQL."),
+    "logs": ("logs", "Print what the local stack logs."),
     "send": ("events", "Send a file of events through the edge."),
     "tail": ("events", "Print accepted events, also as they come."),
     "dead": ("dead", "List, show, replay, export and purge dead letters."),

@@ -134,11 +134,12 @@ async def _show(screen: Screen, project: Project, report: DemoReport, dead: Sequ
         "bold",
     )
     rows = [(f"{each.schema}.{each.table}", each.rows, len(each.columns), _some(each.columns)) for each in report.tables]
-    screen.table(("table", "rows", "columns", "some of them"), rows, title="What arrived")
+    screen.table(("table", "rows", "columns", "some of them"), rows, title="What arrived", spare=("columns",))
     for look in report.tables:
         if look.table in SHOWN_TABLES:
             columns, found = await sample_rows(project, look, SHOWN_ROWS)
-            screen.table(columns, found, title=f"{look.schema}.{look.table}, {SHOWN_ROWS} of {look.rows} rows")
+            title = f"{look.schema}.{look.table}, {SHOWN_ROWS} of {look.rows} rows"
+            screen.table(columns, found, title=title, spare=columns[:1:-1])
     examples: dict[tuple[str, str], str] = {}
     for stored in dead:
         for index in stored.matching:
@@ -151,6 +152,7 @@ async def _show(screen: Screen, project: Project, report: DemoReport, dead: Sequ
             for each in report.dead
         ],
         title="Dead letters: kept whole, with the reason",
+        spare=("for example", "stage"),
     )
 
 

@@ -81,20 +81,27 @@ class Screen:
         sys.stdout.write((msgspec.json.format(text, indent=indent) if indent else text).decode() + "\n")
         sys.stdout.flush()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-        """Prints a table for people; numbers stand right. Where it does not fit, a line for each cell: `column  value`."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        title: str | None = None,
+        *,
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Prints a table for people; numbers stand right. Where it does not fit, a line for each cell: `column  value`.
+
+        Args:
+            spare: columns to leave out before that, the first of them first; a line says which are missing.
+        """
         if self.json:
             return
         kinds = [list(row) for row in rows]
+        columns, kinds, missing = self._without_spare(columns, kinds, spare)
         cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in kinds]
         if title:
             self.out.print(Text(f"\n{title}", "bold"))
-        widths = [
-            max(cell_len(column), *(cell_len(row[index].plain) for row in cells), 0) for index, column in enumerate(columns)
-        ]
-        # the last column is the one with sentences: it may break, the others may not
-        needed = sum(widths[:-1]) + min(widths[-1], FOLDED_COLUMNS) + 3 * len(columns)
-        if needed > self.out.width:
+        if _needed(columns, kinds) > self.out.width:
             self._records(columns, cells)
             return
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -105,6 +112,22 @@ class Screen:
         for row in cells:
             table.add_row(*row)
         self.out.print(table)
+        if missing:
+            self.note(f"not shown in {self.out.width} columns: {', '.join(missing)}")
+
+    def _without_spare(
+        self, columns: Sequence[str], rows: list[list[object]], spare: Sequence[str]
+    ) -> tuple[list[str], list[list[object]], list[str]]:
+        """Returns columns and rows that fit if leaving out `spare` ones is enough, and the names of those left out."""
+        kept, missing = list(columns), list[str]()
+        for name in spare:
+            if _needed(kept, rows) <= self.out.width:
+                break
+            index = kept.index(name)
+            kept = kept[:index] + kept[index + 1 :]
+            rows = [row[:index] + row[index + 1 :] for row in rows]
+            missing.append(name)
+        return kept, rows, missing
 
     def _records(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
         margin = max(cell_len(column) for column in columns) + 2
@@ -167,6 +190,11 @@ class Screen:
                 self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns `1 event`, `2 events`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def typed_command() -> str:
     """Returns what to type for `penstock` here: its path, where the environment it lives in is not active."""
     beside = Path(sysconfig.get_path("scripts")) / "penstock"
@@ -187,6 +215,16 @@ def _console(*, stderr: bool) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
+
+
+def _needed(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Returns the width of a table. The last column is the one with sentences: it may break, the others may not."""
+    widths = [max(cell_len(column), *(cell_len(_plain(row[index])) for row in rows), 0) for index, column in enumerate(columns)]
+    return sum(widths[:-1]) + min(widths[-1], FOLDED_COLUMNS) + 3 * len(columns)
+
+
+def _plain(cell: object) -> str:
+    return cell.plain if isinstance(cell, Text) else _shown(cell)
 
 
 def _shown(cell: object) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import duckdb
 
 OPEN_SECONDS = 20.0
-RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.01
+"""Short, because under load the gaps between two loads are."""
 SHOWN_COLUMNS = 7
 _DULL_PREFIXES = ("context_", "original_")
 _DULL = {"id", "message_id", "anonymous_id", "sent_at", "uuid_ts", "received_at", "event_text", "timestamp"}
@@ -63,7 +64,12 @@ def _files(project: Project) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _open(path: Path) -> duckdb.DuckDBPyConnection:
+def open_file(path: Path) -> duckdb.DuckDBPyConnection:
+    """Opens a DuckDB file for reading; waits while a loader has it.
+
+    Raises:
+        duckdb.IOException: it was not free in time.
+    """
     import duckdb
 
     ends_at = time.monotonic() + OPEN_SECONDS
@@ -77,14 +83,14 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _look(destination: str, path: Path) -> list[TableLook]:
-    with _open(path) as database:
+    with open_file(path) as database:
         columns = database.sql(
             "SELECT table_schema, table_name, list(column_name ORDER BY ordinal_position) FROM information_schema.columns "
             "WHERE NOT starts_with(table_name, '_penstock') AND table_catalog = current_database() GROUP BY 1, 2 ORDER BY 1, 2"
         ).fetchall()
         looks: list[TableLook] = []
         for schema, table, names in columns:
-            found = database.sql(f"SELECT count(*) FROM {_quoted(schema)}.{_quoted(table)}").fetchall()  # noqa: S608  # quoted
+            found = database.sql(f"SELECT count(*) FROM {quoted(schema)}.{quoted(table)}").fetchall()  # noqa: S608  # quoted
             rows = int(found[0][0])
             looks.append(TableLook(destination=destination, schema=schema, table=table, rows=rows, columns=list(names)))
         return looks
@@ -92,14 +98,15 @@ def _look(destination: str, path: Path) -> list[TableLook]:
 
 def _rows(path: Path, look: TableLook, columns: list[str], count: int) -> list[tuple[Any, ...]]:
     # as text: what DuckDB makes of a time with a zone needs a package that nothing else here needs
-    chosen = ", ".join(f"CAST({_quoted(column)} AS VARCHAR)" for column in columns)
-    with _open(path) as database:
+    chosen = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
+    with open_file(path) as database:
         return database.sql(
-            f"SELECT {chosen} FROM {_quoted(look.schema)}.{_quoted(look.table)} LIMIT {count}"  # noqa: S608  # quoted
+            f"SELECT {chosen} FROM {quoted(look.schema)}.{quoted(look.table)} LIMIT {count}"  # noqa: S608  # quoted
         ).fetchall()
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Returns an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 

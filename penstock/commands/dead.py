@@ -30,6 +30,8 @@ from shared.jetstream.broker import Broker
 from shared.outcome import DeadReason
 
 SHOWN = 20
+SHOWN_DETAIL = 100
+"""Characters of a detail that the list shows; `dead show` has all of it."""
 STAGES = ("ingest", "router", "loader")
 
 
@@ -94,13 +96,15 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
             each.connection or each.site,
             str(each.reason),
             each.event or each.type,
-            each.detail[:100],
+            _cut(each.detail),
         )
         for letter_id, each in newest
     ]
     if rows:
         columns = ("id", "at (UTC)", "stage", "connection/site", "reason", "event", "detail")
-        setting.screen.table(columns, rows, title=f"The newest {len(rows)} of {groups.total}")
+        setting.screen.table(
+            columns, rows, title=f"The newest {len(rows)} of {groups.total}", spare=("stage", "event", "at (UTC)")
+        )
     return exits.OK
 
 
@@ -323,7 +327,11 @@ async def _count(broker: Broker, wanted: Filter) -> int:
 
 def _show_groups(setting: Setting, groups: list[Group]) -> None:
     rows = [(each.stage, each.name, each.reason, each.count, shown(each.oldest_at), shown(each.newest_at)) for each in groups]
-    setting.screen.table(("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)"), rows)
+    setting.screen.table(
+        ("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)"),
+        rows,
+        spare=("oldest (UTC)", "newest (UTC)"),
+    )
 
 
 def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
@@ -337,6 +345,10 @@ def _body(letter: DeadLetter) -> dict[str, str]:
         return {"body": letter.body.decode()}
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(letter.body).decode()}
+
+
+def _cut(detail: str) -> str:
+    return detail if len(detail) <= SHOWN_DETAIL else detail[: SHOWN_DETAIL - 1] + "…"
 
 
 def _pretty(text: str) -> str:

@@ -121,7 +121,7 @@ def history(setting: Setting) -> int:
         setting.screen.say("no project was applied yet; apply one with: penstock apply FILE")
         return exits.OK
     rows = [(each.revision, each.applied_at, each.applied_by, _summary(each.changes)) for each in entries]
-    setting.screen.table(("revision", "applied at (UTC)", "by", "changes"), rows)
+    setting.screen.table(("revision", "applied at (UTC)", "by", "changes"), rows, spare=("by",))
     return exits.OK
 
 
@@ -248,4 +248,4 @@ def _show_checks(screen: Screen, checks: Sequence[DestinationCheck]) -> None:
         for found in checks
         for step in found.steps
     ]
-    screen.table(("destination", "type", "step", "result", "message"), rows)
+    screen.table(("destination", "type", "step", "result", "message"), rows, spare=("type",))

@@ -13,18 +13,20 @@ from penstock.metrics import scrape_all
 from penstock.moments import shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
-from penstock.screen import Screen
+from penstock.screen import Screen, counted
 from penstock.status import ConnectionStatus, Status, read_status
 from shared.config_snapshot import stored_project
 from shared.project import Project, decode_project
 
+WATCH_SECONDS = 2.0
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
 @click.command()
+@click.option("--watch", is_flag=True, help="Show it again every two seconds until Ctrl-C.")
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
-def status(setting: Setting, metrics: tuple[str, ...]) -> int:
+def status(setting: Setting, metrics: tuple[str, ...], watch: bool) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
     Received, delivered and dropped count from the start of the services; without a local stack or --metrics they are unknown.
@@ -34,10 +36,15 @@ def status(setting: Setting, metrics: tuple[str, ...]) -> int:
     Example:
       penstock status --json
     """
-    found = asyncio.run(_read(setting, metrics))
-    setting.screen.result(found)
-    _show(setting.screen, found)
-    return exits.OK if found.healthy else exits.NO
+    while True:
+        found = asyncio.run(_read(setting, metrics))
+        if watch and setting.screen.is_terminal and not setting.screen.json:
+            setting.screen.out.clear()
+        setting.screen.result(found)
+        _show(setting.screen, found)
+        if not watch:
+            return exits.OK if found.healthy else exits.NO
+        time.sleep(WATCH_SECONDS)
 
 
 async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
@@ -54,10 +61,15 @@ def _show(screen: Screen, found: Status) -> None:
     if not found.connections:
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
     else:
-        columns = ("connection", "state", "received", "delivered", "dropped", "dead", "waiting", "oldest", "last load", "why")
-        screen.table(columns, [_row(each) for each in found.connections])
-    accepted = "" if found.edge_accepted is None else f"edge: {found.edge_accepted} events accepted, "
-    screen.say(f"{accepted}{found.edge_dead} dead letters of the edge; project revision {found.revision}")
+        columns = ("connection", "state", "received", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)")
+        screen.table(
+            columns, [_row(each) for each in found.connections], spare=("last load (UTC)", "received", "oldest", "dropped")
+        )
+        for each in found.connections:
+            if each.why:
+                screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
+    accepted = "" if found.edge_accepted is None else f"{counted(found.edge_accepted, 'event')} accepted, "
+    screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
     for url, why in found.not_answering.items():
         screen.say(f"{url} does not answer: {why}", "red")
     for part, why in found.problems.items():
@@ -66,10 +78,10 @@ def _show(screen: Screen, found: Status) -> None:
 
 def _row(each: ConnectionStatus) -> tuple[object, ...]:
     about = "~" if each.waiting_events_is_estimate else ""
-    waiting = f"{about}{each.waiting_events} in {each.waiting_frames} frames" if each.waiting_frames else "0"
+    waiting = f"{about}{each.waiting_events}"
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
     dead = f"{'>=' if each.dead_is_lower_bound else ''}{each.dead}"
     return (
         each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.delivered, each.dropped, dead,
-        waiting, oldest, shown(each.last_load_at), each.why,
+        waiting, oldest, shown(each.last_load_at),
     )  # fmt: skip

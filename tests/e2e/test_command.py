@@ -346,6 +346,15 @@ def test_a_letter_that_is_gone_is_missed_with_words(stack: LocalStack) -> None:
     assert "dead list" in done.err
 
 
+def test_rows_can_be_asked_for_while_events_flow(stack: LocalStack) -> None:
+    name = uuid.uuid4().hex
+    send(stack, page(name=name))
+    stack.wait_for_rows(f"SELECT count(*) FROM shop.pages WHERE name = '{name}'", 1)
+    done = stack.run("query", "--destination", "warehouse", "--json", f"SELECT name FROM pages WHERE name = '{name}'")
+    assert done.code == 0, done.err
+    assert done.json["rows"] == [[name]]
+
+
 # -- status
 
 

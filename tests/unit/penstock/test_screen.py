@@ -43,6 +43,21 @@ def test_where_a_table_does_not_fit_each_cell_is_a_line(
     ]
 
 
+def test_spare_columns_go_before_a_table_becomes_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    Screen().table(
+        ("connection", "state", "last load", "delivered"),
+        [("shop", "ok", "2026-01-01 00:00:00", 3)],
+        spare=["last load", "state"],
+    )
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines() if "shop" in line] == [["shop", "ok", "3"]]
+    assert "last load" not in out
+    assert err.strip() == "not shown in 40 columns: last load"
+
+
 def test_a_table_without_rows_is_its_heading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     Screen().table(COLUMNS, [])

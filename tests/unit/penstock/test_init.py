@@ -1,0 +1,35 @@
+"""`penstock init`: what it writes is a project that can be applied, whichever destination it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from penstock import cli
+from penstock.projects import check_document, read_document
+
+
+@pytest.mark.parametrize("destination", ["duckdb", "postgres", "local"])
+def test_the_file_is_a_project_without_a_mistake(destination: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "penstock.yaml"
+    assert cli.run(["init", str(file), "--site", "my-shop", "--destination", destination]) == 0
+    resolved = check_document(read_document(file), {"PG_DSN": "postgresql://u:p@h/d"})
+    assert list(resolved["connections"]) == ["my-shop-warehouse"]
+    assert resolved["sites"]["my-shop"]["keys"][0]["id"] in capsys.readouterr().out
+    # what is commented out is right as well
+    file.write_text(re.sub("^( +)# ", r"\1", file.read_text(), flags=re.MULTILINE))
+    check_document(read_document(file), {"PG_DSN": "postgresql://u:p@h/d", "MY_SHOP_SECRET": "s"})
+
+
+def test_a_file_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text("mine")
+    assert cli.run(["init", str(file)]) == 4
+    assert file.read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_name_that_no_site_may_have_is_refused(tmp_path: Path) -> None:
+    assert cli.run(["init", str(tmp_path / "p.yaml"), "--site", "My Shop"]) == 2

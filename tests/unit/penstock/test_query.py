@@ -1,0 +1,67 @@
+"""`penstock query`: which destination is asked, and what a DuckDB file answers while somebody writes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from penstock.query import ask, choose
+from shared.errors import ConfigError, Permanent, SetupError
+
+DUCK = {"type": "duckdb", "path": "a.duckdb"}
+
+
+def test_the_only_destination_that_takes_sql_is_chosen() -> None:
+    assert choose({"lake": {"type": "local", "path": "x"}, "wh": DUCK}, None) == "wh"
+    assert choose({"a": DUCK, "b": {**DUCK, "schema": "other"}}, None) == "a"  # one file
+    assert choose({"a": DUCK, "b": {"type": "postgres"}}, "b") == "b"
+
+
+@pytest.mark.parametrize(
+    ("destinations", "name", "words"),
+    [
+        ({"a": DUCK, "b": {"type": "postgres"}}, None, "say which with --destination: a, b"),
+        ({"lake": {"type": "local"}}, None, "none is of type duckdb or postgres"),
+        ({"lake": {"type": "local"}}, "lake", "takes no SQL"),
+        ({"a": DUCK}, "b", "known: a"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(destinations: dict[str, Any], name: str | None, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        choose(destinations, name)
+
+
+def hold(path: str, opened: Any, let_go: Any) -> None:
+    with duckdb.connect(path) as database:
+        database.execute("CREATE SCHEMA shop; CREATE TABLE shop.tracks AS SELECT range AS n FROM range(5)")
+        opened.set()
+        let_go.wait(10)
+
+
+async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
+    file = tmp_path / "a.duckdb"
+    document = {"type": "duckdb", "path": str(file), "schema": "shop"}
+    with pytest.raises(SetupError, match="made with the first load"):
+        await ask("wh", document, "SELECT 1", 1)
+    processes = multiprocessing.get_context("spawn")
+    opened, let_go = processes.Event(), processes.Event()
+    writer = processes.Process(target=hold, args=(str(file), opened, let_go))
+    writer.start()
+    try:
+        assert opened.wait(15)
+        with pytest.raises(duckdb.IOException):
+            duckdb.connect(str(file), read_only=True)
+        let_go.set()
+        answer = await ask("wh", document, "SELECT n FROM tracks ORDER BY n", 2)
+    finally:
+        let_go.set()
+        writer.join()
+    assert (answer.columns, answer.rows, answer.more) == (["n"], [[0], [1]], True)
+    with pytest.raises(Permanent, match="wh: Parser Error"):
+        await ask("wh", document, "SELCT", 1)
+    with pytest.raises(Permanent, match="read-only"):
+        await ask("wh", document, "DROP TABLE tracks", 1)
