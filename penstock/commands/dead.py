@@ -153,7 +153,7 @@ def show(setting: Setting, letter: str) -> int:
     "--into", type=click.Choice(["stage", "start"]), default="stage", show_default=True,
     help="stage: where they failed. start: through routing again, to all connections of the site.",
 )  # fmt: skip
-@click.option("--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for what comes of it.")
+@click.option("--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for the result of the replay.")
 @at_broker
 @_filtered
 def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from loader import registry
 from penstock import exits
 from penstock.moments import Moment
 from penstock.options import Setting, at_broker
@@ -19,6 +20,7 @@ from router.replay import replay as replay_range
 from shared.config_snapshot import stored_project
 from shared.document import parse_yaml
 from shared.errors import ConfigError, Problem, SetupError
+from shared.project import Project
 
 Bound = datetime | int | None
 
@@ -32,6 +34,7 @@ Bound = datetime | int | None
 @click.option("--connection", help="Only to this connection; default: all of the site.")
 @click.option("--where", help="Further conditions, as in the project file: '{field: type, eq: track}'.")
 @click.option("--dry-run", is_flag=True, help="Count what would be sent, send nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask about connections that append.")
 @click.option("--id", "replay_id", help="Name of the replay. One that was interrupted goes on under its id without repeats.")
 @at_broker
 def replay(
@@ -44,11 +47,13 @@ def replay(
     connection: str | None,
     where: str | None,
     dry_run: bool,
+    yes: bool,
     replay_id: str | None,
 ) -> int:
     """Reads what EVENTS keeps of a site and sends it to the site's connections again, by their rules as they are now.
 
-    Rows are loaded again; where a connection merges on the message id they meet those that are there.
+    Rows are loaded again. A connection that merges on the message id replaces the rows that are there; one that appends doubles
+    them, so the command names it and asks first.
 
     \b
     Example:
@@ -61,7 +66,9 @@ def replay(
     replay_id = replay_id or uuid.uuid4().hex[:12]
     bounds = (_bound(start, from_seq), _bound(end, to_seq))
     try:
-        report = asyncio.run(_replay(setting, site, bounds, replay_id, connection, _conditions(where), dry_run=dry_run))
+        report = asyncio.run(
+            _replay(setting, site, bounds, replay_id, connection, _conditions(where), dry_run=dry_run, agreed=yes)
+        )
     except (KeyboardInterrupt, click.Abort):
         setting.screen.note(f"interrupted; the same command with --id {replay_id} goes on without repeats")
         return exits.INTERRUPTED
@@ -79,12 +86,14 @@ async def _replay(
     where: object,
     *,
     dry_run: bool,
+    agreed: bool,
 ) -> ReplayReport:
     async with open_broker(setting.reach()) as broker:
         stored = await stored_project(broker)
         if stored is None:
             raise SetupError("no project was applied yet; apply one with `penstock apply FILE`")
         config = stored[1].snapshot(stored[0])
+        _agree(setting.screen, appending(config.project, site, connection), dry_run=dry_run, agreed=agreed)
         with setting.screen.progress("reading frames" if dry_run else "replaying frames") as advance:
 
             def progress(report: ReplayReport) -> None:
@@ -94,6 +103,31 @@ async def _replay(
                 broker, config, site, *bounds,
                 replay_id=replay_id, connection=connection, where=where, dry_run=dry_run, progress=progress,
             )  # fmt: skip
+
+
+def appending(project: Project, site: str, connection: str | None) -> list[str]:
+    """Returns the connections of a replay whose tables or files would hold its rows twice."""
+    return [
+        name
+        for name, each in project.connections.items()
+        if each.site == site
+        and each.enabled
+        and connection in (None, name)
+        and not (each.deduplicate and registry.plugin(project.destinations[each.destination]["type"]).CAPABILITIES.merge)
+    ]
+
+
+def _agree(screen: Screen, names: list[str], *, dry_run: bool, agreed: bool) -> None:
+    if not names:
+        return
+    text = f"rows that are loaded already are doubled by {', '.join(names)}, which append{'s' if len(names) == 1 else ''}"
+    if dry_run or agreed:
+        screen.note(f"warning: {text}", "yellow")
+        return
+    if not screen.is_terminal or screen.json:
+        raise click.UsageError(f"{text}; say --yes to agree, or name another --connection")
+    screen.say(text, "yellow")
+    click.confirm("replay?", abort=True)
 
 
 def _bound(moment: float | None, seq: int | None) -> Bound:
