@@ -14,6 +14,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from penstock.status import look_at_queue
 from shared import topology
+from shared.config_snapshot import StoredProject
 from shared.errors import NotConnected
 from shared.jetstream.broker import Broker
 
@@ -29,13 +30,13 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}: {self.what}"
 
 
-async def losses(broker: Broker, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
-    """Returns what is lost by going from one resolved project to another.
+async def losses(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:
+    """Returns what is lost by going from the stored project to a resolved one.
 
     Raises:
         NotConnected: the broker does not answer.
     """
-    return [*_sites(before, after), *await _connections(broker, before, after)]
+    return [*_sites(stored.resolved, after), *await _connections(broker, stored, after)]
 
 
 def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
@@ -47,17 +48,17 @@ def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
     ]
 
 
-async def _connections(broker: Broker, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
+async def _connections(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:
     kept = after.get("connections") or {}
     found: list[Loss] = []
-    for name, connection in (before.get("connections") or {}).items():
+    for name, connection in (stored.resolved.get("connections") or {}).items():
         if name not in kept:
             what = "the connection goes"
         elif kept[name].get("site") != connection.get("site"):
             what = f"the connection moves from site {connection.get('site')!r} to {kept[name].get('site')!r}"
         else:
             continue
-        events = await _waiting(broker, name)
+        events = await _waiting(broker, topology.queue_of(name, stored.incarnations.get(name, "")))
         found.append(Loss(path=f"connections.{name}", what=f"{what}; {_dropped(events)}", events=events))
     return found
 
@@ -68,14 +69,12 @@ def _dropped(events: int) -> str:
     return f"{events} {'event that waits for it is' if events == 1 else 'events that wait for it are'} not delivered"
 
 
-async def _waiting(broker: Broker, connection: str) -> int:
+async def _waiting(broker: Broker, queue: str) -> int:
     try:
         total = 0
         for stream, pattern in (
-            (topology.DELIVER, topology.deliver_subject(connection)),
-            (topology.DELIVER, topology.deliver_subject(topology.queue_of(connection, "*"))),
-            (topology.RETRY, topology.retry_subject("*", connection)),
-            (topology.RETRY, topology.retry_subject("*", topology.queue_of(connection, "*"))),
+            (topology.DELIVER, topology.deliver_subject(queue)),
+            (topology.RETRY, topology.retry_subject("*", queue)),
         ):
             info = await broker.js.stream_info(stream, subjects_filter=pattern)
             for subject, frames in (info.state.subjects or {}).items():

@@ -96,7 +96,7 @@ async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mappi
     return Plan(
         revision=revision,
         changes=compare(stored.document, keepable(document), stored.resolved, resolved),
-        losses=await losses(broker, stored.resolved, resolved),
+        losses=await losses(broker, stored, resolved),
     )
 
 
