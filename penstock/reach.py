@@ -5,21 +5,21 @@ In this order: `--url`, the variable PENSTOCK_NATS_URL, the stack that runs in `
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import nats.errors
-from nats.js.errors import APIError
 
 from penstock.home import Home, StackState, stack_environment
 from shared import topology
 from shared.errors import NotConnected, SetupError
 from shared.jetstream.broker import Broker, connect
-from shared.settings import ServiceSettings, read_settings
 
 PATIENCE_SECONDS = 5.0
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,36 @@ def find_reach(home: Home, url: str | None) -> Reach:
 
 @contextlib.asynccontextmanager
 async def open_broker(reach: Reach) -> AsyncIterator[Broker]:
-    """Connects to the broker; streams and buckets that are missing are created.
+    """Connects to the broker. Creates and changes no stream: only services do, by the settings they run with.
 
     Raises:
         NotConnected: it does not answer within five seconds.
-        SetupError: it has no JetStream, or refuses the streams.
+        SetupError: it has no JetStream, or lacks streams.
     """
     try:
         async with connect(reach.broker_url, "penstock-command", patience_seconds=PATIENCE_SECONDS) as broker:
-            await _prepare(broker)
+            await _check_streams(broker, PATIENCE_SECONDS if reach.state else 0.0)
             yield broker
     except NotConnected as exc:
         hint = f"; the logs are in {reach.home.logs}" if reach.state else "; check --url and that the server runs"
         raise NotConnected(f"{exc}{hint}") from exc
 
 
-async def _prepare(broker: Broker) -> None:
-    try:
-        await topology.ensure(broker, read_settings(ServiceSettings).topology())
-    except (APIError, nats.errors.Error) as exc:
-        raise SetupError(
-            f"the broker has no place for our streams: {exc}; JetStream must be enabled, with room for them"
-        ) from exc
+async def _check_streams(broker: Broker, patience_seconds: float) -> None:
+    """Services that have just been started are given time to create the streams."""
+    ends_at = asyncio.get_running_loop().time() + patience_seconds
+    while True:
+        try:
+            missing = await topology.missing(broker)
+        except nats.errors.NoRespondersError as exc:
+            raise SetupError("the broker has no JetStream; enable it in the server's configuration") from exc
+        except (nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"the broker does not list its streams: {exc or type(exc).__name__}") from exc
+        if not missing:
+            return
+        if asyncio.get_running_loop().time() >= ends_at:
+            raise SetupError(
+                f"the broker lacks {', '.join(missing)}; a service creates them when it starts: "
+                "start `penstock up`, or `python -m ingest`, `router` and `loader` of this version"
+            )
+        await asyncio.sleep(POLL_SECONDS)

@@ -2,7 +2,8 @@
 
 Any service calls `ensure` at start and after each reconnection; it creates what is missing and widens what exists, and never shrinks
 a limit, so that two versions side by side cannot take room from each other. Where the broker has less room than a stream should get,
-the stream gets what there is. Subjects are only ever made by the functions below.
+the stream gets what there is. Commands never call it: an operator's shell may lack the settings that the services run with.
+Subjects are only ever made by the functions below.
 
 | stream | holds | retention |
 | --- | --- | --- |
@@ -21,6 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from nats.js import api
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
@@ -210,6 +212,24 @@ async def ensure(broker: Broker, settings: TopologySettings) -> None:
         widened = _widened(current, wanted)
         if widened is not None:
             await _update(broker, current, widened)
+
+
+async def missing(broker: Broker) -> list[str]:
+    """Returns the names of the streams and buckets that the broker lacks.
+
+    Raises:
+        nats.errors.NoRespondersError: the broker has no JetStream.
+        nats.errors.Error, OSError, TimeoutError: it does not answer.
+    """
+    wanted = [str(each.name) for each in (*streams(TopologySettings()), *buckets(TopologySettings()))]
+    found: set[str] = set()
+    while True:
+        request = msgspec.json.encode({"offset": len(found)})
+        answer = msgspec.json.decode((await broker.nc.request("$JS.API.STREAM.NAMES", request, timeout=5)).data)
+        names = answer.get("streams") or []
+        found.update(names)
+        if not names or len(found) >= answer.get("total", 0):
+            return [name for name in wanted if name not in found]
 
 
 async def _create(broker: Broker, wanted: api.StreamConfig) -> None:
