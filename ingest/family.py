@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import ConfigError, Problem
+from shared.health import Report
 
 ASK_SECONDS = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,11 +29,6 @@ class ChildPage(NamedTuple):
     number: int
     url: str
     down: Callable[[], str]
-
-
-class _Page(msgspec.Struct):
-    ready: bool = False
-    problems: dict[str, str] = {}
 
 
 def merge_metrics(texts: Mapping[int, str]) -> str:
@@ -52,10 +48,13 @@ def merge_metrics(texts: Mapping[int, str]) -> str:
     return "".join(f"{line}\n" for family, head in heads.items() for line in (*head, *samples.get(family, ())))
 
 
-def merge_ready(pages: Mapping[int, tuple[bool, Mapping[str, str]]]) -> tuple[bool, dict[str, str]]:
-    """Returns whether any process is ready, and what each of the others says. Pure."""
-    problems = {f"process {number}: {part}": why for number, (_, parts) in pages.items() for part, why in parts.items()}
-    return any(ready for ready, _ in pages.values()), problems
+def merge_ready(pages: Mapping[int, Report]) -> Report:
+    """Returns whether any process is ready, and what each of them says. Pure."""
+    return Report(
+        any(page.ready for page in pages.values()),
+        {f"process {number}: {part}": why for number, page in pages.items() for part, why in page.problems.items()},
+        {f"process {number}: {part}": why for number, page in pages.items() for part, why in page.warnings.items()},
+    )
 
 
 class FamilyPage:
@@ -93,9 +92,8 @@ class FamilyPage:
         return 200, "text/plain", b"live\n"
 
     def _ready(self) -> tuple[int, str, bytes]:
-        ready, problems = merge_ready({child.number: _ask_ready(child) for child in self._children})
-        body = msgspec.json.encode({"ready": ready, "problems": problems})
-        return (200 if ready else 503), "application/json", body
+        report = merge_ready({child.number: _ask_ready(child) for child in self._children})
+        return (200 if report.ready else 503), "application/json", msgspec.json.encode(report)
 
     def _metrics(self) -> tuple[int, str, bytes]:
         texts: dict[int, str] = {}
@@ -107,16 +105,14 @@ class FamilyPage:
         return 200, METRICS_TYPE, merge_metrics(texts).encode()
 
 
-def _ask_ready(child: ChildPage) -> tuple[bool, Mapping[str, str]]:
+def _ask_ready(child: ChildPage) -> Report:
     down = child.down()
     if down:
-        return False, {"service": down}
+        return Report(False, {"service": down})
     try:
-        status, body = _fetch(f"{child.url}/ready")
-        page = msgspec.json.decode(body, type=_Page)
+        return msgspec.json.decode(_fetch(f"{child.url}/ready")[1], type=Report)
     except (OSError, msgspec.MsgspecError):
-        return False, {"service": "does not answer yet"}
-    return status == 200, page.problems
+        return Report(False, {"service": "does not answer yet"})
 
 
 def _fetch(url: str) -> tuple[int, bytes]:

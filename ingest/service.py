@@ -21,6 +21,7 @@ from ingest.listen import BACKLOG, described, inherited, open_listeners
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
 from ingest.rate import RateLimiter
+from ingest.readiness import Readiness
 from ingest.registry import http_protocols, socket_protocols
 from ingest.routes import Routes
 from ingest.server import EdgeServer
@@ -85,7 +86,8 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         )
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")
-        start(_measure(context, packer, spool), "ingest-gauges")
+        start(_measure(context, packer), "ingest-gauges")
+        start(Readiness(context, outlet, spool).keep(), "ingest-readiness")
         await _serve(context, settings, intake)
 
 
@@ -138,11 +140,9 @@ async def _follow_project(context: ServiceContext, intake: Intake) -> None:
         intake.use_project(current.project)
 
 
-async def _measure(context: ServiceContext, packer: Packer, spool: Spool | None) -> None:
+async def _measure(context: ServiceContext, packer: Packer) -> None:
     while True:
         context.telemetry.gauge("ingest_inflight_bytes", packer.held_bytes)
-        if spool is not None:
-            context.telemetry.gauge("ingest_spool_bytes", spool.stored_bytes)
         await asyncio.sleep(2)
 
 

@@ -66,6 +66,8 @@ class Spool:
         self._files = JournalFiles(folder, segment_bytes)
         self.failure: str | None = None
         """Why the last write failed; None: it did not."""
+        self._refused_bytes = 0
+        """Size of the last record there was no room for."""
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._unsettled = 0
         self._unsettled_bytes = 0
@@ -86,6 +88,11 @@ class Spool:
     def stored_bytes(self) -> int:
         """Bytes that are stored or being stored."""
         return self._files.stored_bytes + self._unsettled_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether it refused a record for want of room, and has not got the room since."""
+        return self._refused_bytes > 0 and self.stored_bytes + self._refused_bytes > self.max_bytes
 
     def open_ahead(self) -> None:
         """Opens the file of the first record now; blocks.
@@ -109,6 +116,9 @@ class Spool:
         content = encode_content(record)
         size = HEAD_BYTES + len(content)
         if self.stored_bytes + size > self.max_bytes:
+            if not self.full:
+                log.error("journal is full, events are refused", extra={"bytes": self.stored_bytes, "limit": self.max_bytes})
+            self._refused_bytes = size
             raise SpoolFull(f"the local journal holds {self.stored_bytes} bytes, its limit is {self.max_bytes}")
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((content, stored))

@@ -30,6 +30,7 @@ from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
 from shared.headers import Place, replay_lane
 from shared.jetstream.broker import Broker
+from shared.jetstream.hold_back import hold_back
 from shared.jetstream.reader import Message, StreamReader
 from shared.outcome import DropReason
 from shared.tasks import task_group
@@ -111,7 +112,9 @@ async def replay(
     sender = Sender(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
     window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
     with_heads = any(each.needs_heads for each in rules)
-    async with _open(broker, site, start) as reader:
+    reader = _open(broker, site, start)
+    begins = start if isinstance(start, int) else 1
+    async with hold_back(broker, lambda: (reader.last_seq + 1) if reader.last_seq else begins), reader:
         while reader.last_seq < last:
             message = await reader.next(QUIET_SECONDS)
             if message is None:

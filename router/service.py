@@ -12,6 +12,7 @@ import logging
 
 from router.rules import SiteRules, compile_project
 from router.settings import RouterSettings
+from router.shed import keep_room
 from router.site import SiteRouter
 from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Fenced, PenstockError, Problem
@@ -54,8 +55,10 @@ class _Router:
         try:
             async with task_group() as group:
                 following = group.create_task(self._follow(group), name="follow-config")
+                shedding = group.create_task(keep_room(context), name="shed-events")
                 await context.draining.wait()
                 following.cancel()
+                shedding.cancel()
                 for site in self._sites.values():
                     site.stop.set()
         except BaseExceptionGroup as exc:

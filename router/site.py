@@ -31,7 +31,7 @@ from router.lanes import Lanes
 from router.rules import SiteRules
 from router.send import FAULT_SECONDS, Pause, Sender
 from router.settings import RouterSettings
-from router.state import SiteState, StateKeeper
+from router.state import SiteState, StateKeeper, incarnation_of, shed_before
 from router.trace import traced
 from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
@@ -67,7 +67,7 @@ async def look_at_events(broker: Broker) -> tuple[str, int]:
         info = await broker.js.stream_info(topology.EVENTS)
     except (APIError, NatsError, OSError, TimeoutError) as exc:
         raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
-    return f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0", info.state.first_seq
+    return incarnation_of(info), info.state.first_seq
 
 
 class SiteRouter:
@@ -172,7 +172,7 @@ class SiteRouter:
             accounts = self._report_replaced(stored)
             stored = None
         state = stored or SiteState()
-        if state.position and first_kept > state.position + 1:
+        if state.position and first_kept > max(state.position + 1, await shed_before(self._broker, incarnation)):
             # a site without traffic looks the same as one that nobody routed for longer than EVENTS keeps
             log.warning(
                 "EVENTS no longer holds everything since the position; frames the site had there, if any, are lost",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+from nats.js import api
 
 from router.account import Account
 from shared import topology
@@ -50,6 +51,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     accounts: dict[str, Account] = {}
 
 
+SHED_KEY = "shed.events"
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(SiteState).decode
 
@@ -57,6 +60,49 @@ _decode = msgspec.json.Decoder(SiteState).decode
 def state_key(site: str) -> str:
     """The key of a site in the bucket `state`."""
     return f"router.{site}"
+
+
+async def read_states(broker: Broker) -> dict[str, SiteState]:
+    """Returns the state of every site that was ever routed, by site.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    prefix = state_key("")
+    entries = await Bucket(broker, topology.STATE_BUCKET).entries(prefix)
+    return {entry.key.removeprefix(prefix): _decode(entry.value) for entry in entries if entry.value}
+
+
+def incarnation_of(info: api.StreamInfo) -> str:
+    """Returns what tells a stream from one that was created anew under its name."""
+    return f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0"
+
+
+class _Shed(msgspec.Struct, frozen=True):
+    incarnation: str
+    before: int
+
+
+async def note_shed(broker: Broker, incarnation: str, before: int) -> None:
+    """Remembers that frames before a sequence are removed although they are young, after every reader had passed them.
+
+    Raises:
+        NotConnected, Transient: not known to be written.
+    """
+    await Bucket(broker, topology.STATE_BUCKET).put(SHED_KEY, _encode(_Shed(incarnation, before)))
+
+
+async def shed_before(broker: Broker, incarnation: str) -> int:
+    """Returns the sequence before which frames were shed; 0 if none were.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await Bucket(broker, topology.STATE_BUCKET).get(SHED_KEY)
+    if entry is None or not entry.value:
+        return 0
+    shed = msgspec.json.decode(entry.value, type=_Shed)
+    return shed.before if shed.incarnation == incarnation else 0
 
 
 class StateKeeper:

@@ -5,7 +5,7 @@ project, telemetry, the admin page) and calls the service's `main` with a `Servi
 `context.draining`: `main` finishes what it holds and returns. After three quarters of the drain period, or at a second signal, it is
 cancelled; a process that does not end by then is ended.
 
-`/live` answers 200 while the loop turns, `/ready` 200 when every part is, else 503 with the reasons, `/metrics` in
+`/live` answers 200 while the loop turns, `/ready` 200 when every part is, else 503, with reasons and warnings, `/metrics` in
 Prometheus' form; on an address of their own, apart from anything public.
 """
 
@@ -31,6 +31,8 @@ from shared import logs, topology
 from shared.clock import Clock
 from shared.config_snapshot import ConfigWatcher, watch_config
 from shared.errors import ConfigError, Problem
+from shared.fill import watch_fill
+from shared.health import Health
 from shared.jetstream.broker import Broker, connect
 from shared.settings import ServiceSettings, read_settings
 from shared.tasks import task_group, timeout
@@ -46,21 +48,6 @@ _M_ARENA_MAX = -8
 """malloc.h of glibc."""
 
 log = logging.getLogger(__name__)
-
-
-class Health:
-    """Why a service is not ready, by part; empty: it is ready."""
-
-    def __init__(self) -> None:
-        self.problems: dict[str, str] = {"service": "starting"}
-
-    def good(self, part: str) -> None:
-        """A part works."""
-        self.problems.pop(part, None)
-
-    def bad(self, part: str, why: str) -> None:
-        """A part does not work, and why, for people."""
-        self.problems[part] = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +144,11 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
             async with task_group() as group:
-                tasks = [group.create_task(_watch_broker(context)), group.create_task(_keep_topology(context, missing=late))]
+                tasks = [
+                    group.create_task(_watch_broker(context)),
+                    group.create_task(_keep_topology(context, missing=late)),
+                    group.create_task(watch_fill(broker, health, telemetry)),
+                ]
                 if late:
                     log.warning("the broker is away, going on with the last good project")
                 _calm_memory()
@@ -246,8 +237,10 @@ async def admin_server(settings: ServiceSettings, health: Health, telemetry: Tel
         return web.Response(text="live\n")
 
     async def ready(_: web.Request) -> web.Response:
-        body = msgspec.json.encode({"ready": not health.problems, "problems": health.problems})
-        return web.Response(body=body, status=503 if health.problems else 200, content_type="application/json")
+        report = health.report()
+        return web.Response(
+            body=msgspec.json.encode(report), status=200 if report.ready else 503, content_type="application/json"
+        )
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, field
@@ -51,6 +51,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     events_max_bytes: Annotated[
         ByteSize, Meta(description="room of EVENTS, or what the broker has; when it is full the edge answers 503")
     ] = field(default_factory=lambda: ByteSize(20 * GIB))
+    events_when_short: Annotated[
+        Literal["shed", "refuse"],
+        Meta(
+            description="when room in EVENTS is short: `shed` removes the oldest frames that every reader has passed, "
+            "`refuse` keeps them for their age and answers 503 when it is full"
+        ),
+    ] = "shed"
     deliver_max_frames: Annotated[int, Meta(ge=1, description="frames waiting per connection before the router stops it")] = (
         20_000
     )

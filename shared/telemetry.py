@@ -60,6 +60,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("ingest_frame_events", "histogram", "events", "events in a published frame"),
     Metric("ingest_inflight_bytes", "gauge", "bytes", "event bytes that wait for their acknowledgement"),
     Metric("ingest_spool_bytes", "gauge", "bytes", "bytes in the local journal"),
+    Metric("ingest_spool_fill_ratio", "gauge", "ratio", "part of the journal's room that is taken, 0 to 1"),
     Metric(
         "ingest_key_disagreements_total", "counter", "requests", "requests whose key carriers disagree; the header won", ("site",)
     ),
@@ -158,6 +159,19 @@ METRICS: tuple[Metric, ...] = (
         "events",
         "events that wait, counted where they do: `events` (for a connection behind), `queue`, `aside` (for a failing table)",
         ("connection", "place"),
+    ),
+    Metric(
+        "stream_fill_ratio",
+        "gauge",
+        "ratio",
+        "part of a stream's room that is taken, 0 to 1; of DELIVER that of the fullest queue",
+        ("stream",),
+    ),
+    Metric(
+        "events_shed_frames_total",
+        "counter",
+        "frames",
+        "frames of EVENTS removed before their age for want of room; every reader had passed them",
     ),
     Metric("config_revision", "gauge", "revision", "revision of the project in force"),
 )

@@ -25,8 +25,9 @@ from shared.config_snapshot import StoredProject, apply_project, resolve, watch_
 from shared.dead import DeadLetter, decode_dead
 from shared.event import JSON, facts_of, materialise
 from shared.frame import Frame, Head, RequestContext, decode_frame
+from shared.health import Health
 from shared.jetstream.broker import Broker, connect
-from shared.service import Health, ServiceContext
+from shared.service import ServiceContext
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
 from tests.support.nats import NatsServer, free_port

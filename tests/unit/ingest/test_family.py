@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest.family import merge_metrics, merge_ready
 from ingest.listen import hold, listen_beside, open_listeners, share
 from shared.errors import ConfigError
+from shared.health import Report
 
 ONE = """# HELP a_total counts
 # TYPE a_total counter
@@ -38,8 +39,9 @@ def test_samples_of_all_processes_stand_under_one_head_each_with_its_number() ->
 
 def test_the_family_is_ready_while_one_is_and_says_what_the_others_lack() -> None:
     down = {"service": "ended with exit code 1, starts again in 2 s"}
-    assert merge_ready({0: (True, {}), 1: (False, down)}) == (True, {"process 1: service": down["service"]})
-    assert merge_ready({0: (False, {"broker": "away"})})[0] is False
+    merged = merge_ready({0: Report(True, warnings={"journal": "nearly full"}), 1: Report(False, down)})
+    assert merged == Report(True, {"process 1: service": down["service"]}, {"process 0: journal": "nearly full"})
+    assert merge_ready({0: Report(False, {"broker": "away"})}).ready is False
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:

@@ -1,0 +1,95 @@
+"""Whether the edge accepts events, and why not: what `/ready` says of the broker, of EVENTS and of the journal.
+
+A balancer asks `/ready` to learn where to send requests. So while the journal takes events, an absent broker is a warning. A full
+stream or journal is a problem: the edge answers 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from ingest.outlet import Outlet
+from ingest.spool import Spool
+from shared import topology
+from shared.errors import NotConnected
+from shared.fill import WARN_RATIO, read_fill
+from shared.service import ServiceContext
+
+PERIOD_SECONDS = 1.0
+ROOM_BYTES = 1024 * 1024
+"""A frame is no larger: with this much room a stream takes the next one."""
+
+_MIB = 1024 * 1024
+
+
+class Readiness:
+    """Keeps the health of an edge true."""
+
+    def __init__(self, context: ServiceContext, outlet: Outlet, spool: Spool | None) -> None:
+        self._context = context
+        self._outlet = outlet
+        self._spool = spool
+        context.health.bear(self.bearable)
+
+    async def keep(self) -> None:
+        """For ever."""
+        while True:
+            with contextlib.suppress(NotConnected):
+                await self._look_for_room()
+            self.refresh()
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    def bearable(self, part: str) -> str | None:
+        """Tells why the edge accepts events without a part."""
+        spool = self._spool
+        if part not in ("broker", "streams") or spool is None or spool.full or spool.failure:
+            return None
+        return f"events go to the local journal, {_used(spool)}"
+
+    def refresh(self) -> None:
+        """Says what is full."""
+        health, full = self._context.health, self._outlet.full
+        for stream, why in full.items():
+            part = f"stream {stream}"
+            if stream == topology.EVENTS:
+                health.bad(
+                    part,
+                    f"it is full, requests are answered with 503: {why}; look for connections that are behind (`penstock status`), "
+                    "or raise PENSTOCK_EVENTS_MAX_BYTES",
+                )
+            else:
+                health.warn(part, f"it is full, refused events are counted and not kept: {why}; see `penstock dead list`")
+        if topology.EVENTS not in full and f"stream {topology.EVENTS}" in health.problems:
+            health.good(f"stream {topology.EVENTS}")
+        if self._spool is not None:
+            self._say_journal(self._spool)
+
+    def _say_journal(self, spool: Spool) -> None:
+        health, ratio = self._context.health, spool.stored_bytes / max(1, spool.max_bytes)
+        self._context.telemetry.gauge("ingest_spool_bytes", spool.stored_bytes)
+        self._context.telemetry.gauge("ingest_spool_fill_ratio", round(ratio, 4))
+        if spool.full:
+            health.bad(
+                "journal",
+                f"it is full, requests are answered with 503, {_used(spool)}; bring the broker back, "
+                "or raise PENSTOCK_INGEST_SPOOL_MAX_BYTES",
+            )
+        elif spool.failure:
+            away = "requests are answered with 503 while the broker is away"
+            health.warn("journal", f"{spool.failure}; {away}; check the disk under PENSTOCK_INGEST_SPOOL_DIR")
+        elif ratio >= WARN_RATIO:
+            health.warn("journal", f"it is nearly full, {_used(spool)}; requests are answered with 503 when it is")
+        else:
+            health.good("journal")
+
+    async def _look_for_room(self) -> None:
+        """A full stream may have room again, which no request can show while a balancer sends none."""
+        for stream in list(self._outlet.full):
+            fill = await read_fill(self._context.broker, stream)
+            if fill.limit - fill.held > ROOM_BYTES:
+                self._outlet.full.pop(stream, None)
+
+
+def _used(spool: Spool) -> str:
+    return f"{spool.stored_bytes / _MIB:.1f} of {spool.max_bytes / _MIB:.1f} MiB are used"

@@ -1,0 +1,228 @@
+"""Shedding: EVENTS keeps frames by age while there is room, and by position when there is none.
+
+One router at a time does it (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed: the
+routers of all sites with their connections that are behind (`router/state.py`), and replays under way
+(`shared/jetstream/hold_back.py`). A reader's place only ever moves forward, so what was passed once stays passed. A replay or a
+backfill that begins meanwhile finds EVENTS shorter, as it would have a moment later.
+
+Windows of message ids are filled from EVENTS again when a router starts (`router/dedupe.py`). Frames inside a window are kept until
+the stream is almost full; then a router that starts recognises repeats only as far back as EVENTS reaches, and a warning says so.
+
+A site that the project does not hold any more holds nothing back. One that nobody has routed yet does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from nats.errors import Error as NatsError
+from nats.js import api
+from nats.js.errors import APIError, NotFoundError
+
+from router.dedupe import Window
+from router.state import SiteState, incarnation_of, note_shed, read_states
+from shared import topology
+from shared.errors import NotConnected, Transient
+from shared.fill import Fill, fill_of
+from shared.health import Health
+from shared.jetstream.broker import Broker
+from shared.jetstream.hold_back import held_back_from
+from shared.jetstream.lease import hold
+from shared.jetstream.reader import StreamReader
+from shared.project import Project
+from shared.service import ServiceContext
+from shared.telemetry import Telemetry
+
+LEASE = "keeper.events"
+PERIOD_SECONDS = 1.0
+SHORT_RATIO = 0.8
+"""From here on frames are shed."""
+ALMOST_FULL_RATIO = 0.9
+"""From here on frames inside windows of message ids are shed as well."""
+TARGET_RATIO = 0.7
+LOOK_SECONDS = 5.0
+PART = f"shedding {topology.EVENTS}"
+"""Of the service's health."""
+
+log = logging.getLogger(__name__)
+
+
+class Need(NamedTuple):
+    """The first frame that a reader still needs, when it was accepted at the earliest, and whose it is."""
+
+    seq: int
+    at_seconds: float
+    reader: str
+
+
+def needs_of(site: str, state: SiteState | None, incarnation: str) -> list[Need]:
+    """Returns what the router of a site needs: frames behind its position, and those its connections are owed. Pure."""
+    if state is None or state.incarnation != incarnation:
+        return [Need(1, math.inf, f"site {site}, which no router has begun yet")]
+    behind = [Need(mark.seq, mark.at_seconds, f"connection {name}, which is behind") for name, mark in state.behind.items()]
+    return [Need(state.position + 1, state.at_seconds, f"site {site}, whose router is behind"), *behind]
+
+
+def cut_for(info: api.StreamState, limit: int) -> int:
+    """Returns the sequence before which frames must go to reach the target, taking all for equally large. Pure."""
+    excess = info.bytes - TARGET_RATIO * limit
+    return info.first_seq + math.ceil(info.messages * max(0.0, excess) / max(1, info.bytes))
+
+
+def history_starts(needs: Iterable[Need], newest_at: float, windows: Iterable[float]) -> float:
+    """Returns from when on (epoch) windows of message ids read EVENTS: the longest, for the reader that is furthest back. Pure.
+
+    Args:
+        newest_at: time of the newest frame, by the broker's clock: a site that is level needs its window from there.
+    """
+    earliest = min((need.at_seconds for need in needs), default=newest_at)
+    longest = max(windows, default=0.0)
+    return Window(longest, 1).history_start(min(earliest, newest_at)) if longest > 0 else math.inf
+
+
+async def keep_room(context: ServiceContext) -> None:
+    """Sheds for ever, while this process holds the lease for it."""
+    if context.settings.events_when_short == "refuse":
+        return
+    while True:
+        async with hold(context.broker, LEASE, context.instance) as lease:
+            while not lease.lost.is_set():
+                try:
+                    await Shedding(context.broker, context.config.current.project, context.health, context.telemetry).run_once()
+                except Transient as exc:
+                    log.debug("EVENTS cannot be shed", extra={"error": str(exc)})
+                await asyncio.sleep(PERIOD_SECONDS)
+        context.health.good(PART)
+
+
+class Shedding:
+    """One look at EVENTS."""
+
+    def __init__(self, broker: Broker, project: Project, health: Health, telemetry: Telemetry) -> None:
+        self._broker = broker
+        self._project = project
+        self._health = health
+        self._telemetry = telemetry
+
+    async def run_once(self) -> int:
+        """Removes what must go and may; returns the number of frames.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        try:
+            info = await self._broker.js.stream_info(topology.EVENTS, subjects_filter=topology.events_filter("*"))
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+        fill = fill_of(info)
+        if fill.ratio < SHORT_RATIO:
+            self._health.good(PART)
+            return 0
+        needs = await self._needs(info)
+        first = min(needs, default=Need(info.state.last_seq + 1, 0.0, ""))
+        kept_from = first.seq
+        into_windows = fill.ratio >= ALMOST_FULL_RATIO
+        if not into_windows:
+            kept_from = min(kept_from, await self._window_begins(needs))
+        before = min(kept_from, cut_for(info.state, fill.limit))
+        if before <= info.state.first_seq:
+            if first.seq <= info.state.first_seq:
+                self._warn(fill, first)
+            return 0
+        self._health.good(PART)
+        return await self._remove(info, before, into_windows=into_windows)
+
+    async def _needs(self, info: api.StreamInfo) -> list[Need]:
+        incarnation = incarnation_of(info)
+        states = await read_states(self._broker)
+        held = await held_back_from(self._broker)
+        needs = [] if held is None else [Need(held, math.inf, "a replay")]
+        for site in sorted({subject.split(".")[1] for subject in info.state.subjects or {}} | set(self._project.sites)):
+            if site in states and site not in self._project.sites:
+                continue
+            wanted = needs_of(site, states.get(site), incarnation)
+            earliest = min(wanted)
+            # the next frame of this very site: a quiet site must not hold back the frames of the others
+            frame = await self._next_frame(site, earliest.seq)
+            if frame is not None and frame <= info.state.last_seq:
+                needs.append(Need(frame, earliest.at_seconds, earliest.reader))
+        return needs
+
+    async def _next_frame(self, site: str, seq: int) -> int | None:
+        try:
+            request = {"seq": seq, "next_by_subj": topology.events_filter(site)}
+            answer = await self._broker.nc.request(
+                f"$JS.API.STREAM.MSG.GET.{topology.EVENTS}", msgspec.json.encode(request), timeout=LOOK_SECONDS
+            )
+        except (NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+        found = msgspec.json.decode(answer.data, type=_Found)
+        if found.message is not None:
+            return found.message.seq
+        if found.error is not None and found.error.code == 404:
+            return None
+        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {found.error}")
+
+    async def _window_begins(self, needs: list[Need]) -> int:
+        """Returns the first sequence that a window of message ids may need."""
+        sites = self._project.sites.values()
+        try:
+            newest = (await self._broker.js.get_last_msg(topology.EVENTS, topology.events_filter("*"))).time
+        except NotFoundError:
+            return 0
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+        newest_at = newest.timestamp() if newest else 0.0
+        start = history_starts(needs, newest_at, [float(site.dedupe_window) for site in sites])
+        if start == math.inf:
+            return 2**63
+        if start <= 0:
+            return 0
+        async with StreamReader(self._broker, topology.EVENTS, start_seconds=start, pull_messages=1) as reader:
+            message = await reader.next(LOOK_SECONDS)
+        return message.seq if message is not None else 0
+
+    async def _remove(self, info: api.StreamInfo, before: int, *, into_windows: bool) -> int:
+        await note_shed(self._broker, incarnation_of(info), before)
+        try:
+            await self._broker.js.purge_stream(topology.EVENTS, seq=before)
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot shed the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+        removed = before - info.state.first_seq
+        self._telemetry.count("events_shed_frames_total", removed)
+        extra = {"frames": removed, "before": before}
+        if into_windows:
+            log.warning(
+                "EVENTS was almost full: frames inside the window of message ids are shed; a router that starts now recognises "
+                "no repeats of older events. Raise PENSTOCK_EVENTS_MAX_BYTES",
+                extra=extra,
+            )
+        else:
+            log.info("EVENTS is short of room: frames that every reader has passed are shed", extra=extra)
+        return removed
+
+    def _warn(self, fill: Fill, first: Need) -> None:
+        self._health.warn(
+            PART,
+            f"{fill}, and nothing can be shed: {first.reader}, needs all from {first.seq} on; "
+            "when it is full the edge answers 503. Let that reader catch up, or raise PENSTOCK_EVENTS_MAX_BYTES",
+        )
+
+
+class _Message(msgspec.Struct):
+    seq: int = 0
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    description: str = ""
+
+
+class _Found(msgspec.Struct):
+    message: _Message | None = None
+    error: _Error | None = None

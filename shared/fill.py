@@ -1,0 +1,109 @@
+"""How full the streams are: measured by every service, as a metric, as warnings of `/ready` and in the log.
+
+From `WARN_RATIO` on a stream has a warning, which says what happens when it is full and what to do. A stream without a limit has no
+ratio. DELIVER has a limit for each connection; its ratio is that of the fullest queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from nats.errors import Error as NatsError
+from nats.js import api
+from nats.js.errors import APIError
+
+from shared import topology
+from shared.errors import NotConnected
+from shared.health import Health
+from shared.jetstream.broker import Broker
+from shared.telemetry import Telemetry
+
+WARN_RATIO = 0.8
+CALM_RATIO = 0.75
+"""Below, a warning ends; the distance keeps it from coming and going."""
+PERIOD_SECONDS = 5.0
+
+_ADVICE = {
+    topology.EVENTS: "when it is full the edge answers 503: look for connections that are behind (`penstock status`), "
+    "or raise PENSTOCK_EVENTS_MAX_BYTES",
+    topology.DEAD: "the largest share of dead letters loses its oldest: read and purge them (`penstock dead list`), "
+    "or raise PENSTOCK_DEAD_MAX_BYTES",
+    topology.DELIVER: "the router stops feeding a full queue and catches up later: look at that connection's destination, "
+    "or raise PENSTOCK_DELIVER_MAX_FRAMES",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Fill(NamedTuple):
+    """What a stream holds. `what` names the fullest subject where each has a limit of its own."""
+
+    stream: str
+    held: int
+    limit: int
+    unit: str
+    what: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Part of the room that is taken; 0 where there is no limit."""
+        return self.held / self.limit if self.limit > 0 else 0.0
+
+    def __str__(self) -> str:
+        of = (
+            f"{self.held / 2**20:.0f} of {self.limit / 2**20:.0f} MiB" if self.unit == "bytes" else f"{self.held} of {self.limit}"
+        )
+        where = f", the queue {self.what}" if self.what else ""
+        return f"the stream {self.stream}{where} is {self.ratio:.0%} full ({of}{'' if self.unit == 'bytes' else ' ' + self.unit})"
+
+
+def fill_of(info: api.StreamInfo) -> Fill:
+    """Returns how full a stream is."""
+    config, state = info.config, info.state
+    name = str(config.name)
+    if config.max_bytes and config.max_bytes > 0:
+        return Fill(name, state.bytes, config.max_bytes, "bytes")
+    limit = config.max_msgs_per_subject or 0
+    what, held = max((state.subjects or {}).items(), key=lambda each: each[1], default=("", 0))
+    return Fill(name, held, max(0, limit), "frames", what)
+
+
+async def read_fill(broker: Broker, stream: str) -> Fill:
+    """Asks the broker how full a stream is.
+
+    Raises:
+        NotConnected: it does not answer.
+    """
+    try:
+        subjects = ">" if stream == topology.DELIVER else None
+        return fill_of(await broker.js.stream_info(stream, subjects_filter=subjects))
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
+
+
+def tell(fill: Fill, health: Health, telemetry: Telemetry) -> None:
+    """Writes the metric, and begins or ends the warning."""
+    telemetry.gauge("stream_fill_ratio", round(fill.ratio, 4), stream=fill.stream)
+    part = f"stream {fill.stream}"
+    if fill.ratio >= WARN_RATIO:
+        if part not in health.warnings:
+            log.warning("a stream is nearly full", extra={"stream": fill.stream, "held": fill.held, "limit": fill.limit})
+        if part not in health.problems:
+            health.warn(part, f"{fill}; {_ADVICE[fill.stream]}")
+    elif fill.ratio < CALM_RATIO and part in health.warnings:
+        log.info("a stream has room again", extra={"stream": fill.stream, "held": fill.held, "limit": fill.limit})
+        health.good(part)
+
+
+async def watch_fill(broker: Broker, health: Health, telemetry: Telemetry) -> None:
+    """Measures for ever."""
+    while True:
+        await broker.connected.wait()
+        for stream in _ADVICE:
+            try:
+                tell(await read_fill(broker, stream), health, telemetry)
+            except NotConnected as exc:  # the part `broker` says so
+                log.debug("a stream cannot be measured", extra={"error": str(exc)})
+        await asyncio.sleep(PERIOD_SECONDS)

@@ -1,0 +1,62 @@
+"""The health of a service, as `/ready` tells it: problems that make it unready, and warnings that do not.
+
+Each has a part, and a text that says why and what to do next. A part has a problem or a warning, never both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `/ready` answers."""
+
+    ready: bool
+    problems: dict[str, str] = {}
+    warnings: dict[str, str] = {}
+
+
+class Health:
+    """Kept by the parts of a service."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {"service": "starting"}
+        self.warnings: dict[str, str] = {}
+        self._bearable: Callable[[str], str | None] = _nothing
+
+    def good(self, part: str) -> None:
+        """A part works."""
+        self.problems.pop(part, None)
+        self.warnings.pop(part, None)
+
+    def bad(self, part: str, why: str) -> None:
+        """A part does not work: the service cannot do its work."""
+        self.warnings.pop(part, None)
+        self.problems[part] = why
+
+    def warn(self, part: str, why: str) -> None:
+        """A part needs attention; the service does its work."""
+        self.problems.pop(part, None)
+        self.warnings[part] = why
+
+    def bear(self, bearable: Callable[[str], str | None]) -> None:
+        """Sets a function that tells why the service works without a part that has a problem; None: it does not."""
+        self._bearable = bearable
+
+    def report(self) -> Report:
+        """Returns the state now."""
+        problems: dict[str, str] = {}
+        warnings = dict(self.warnings)
+        for part, why in self.problems.items():
+            reason = self._bearable(part)
+            if reason is None:
+                problems[part] = why
+            else:
+                warnings[part] = f"{why}; {reason}"
+        return Report(not problems, problems, warnings)
+
+
+def _nothing(_: str) -> None:
+    """A service bears nothing, unless it says so."""

@@ -1,0 +1,131 @@
+"""Streams that are full or nearly so, on a real broker: what is shed and what is not, and what the edge says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from router.shed import PART, Shedding
+from router.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
+from shared import topology
+from shared.errors import QueueFull
+from shared.health import Health
+from shared.jetstream.broker import Broker
+from shared.jetstream.hold_back import hold_back
+from shared.project import Project, Site
+from shared.settings import ServiceSettings
+from shared.telemetry import Telemetry
+from shared.units import Duration
+
+LIMIT = 1024 * 1024
+FRAME = 20_000
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    opened = Telemetry("test", ServiceSettings())
+    yield opened
+    opened.shutdown()
+
+
+async def limit_events(broker: Broker) -> str:
+    """Makes EVENTS small; returns its incarnation."""
+    info = await broker.js.stream_info(topology.EVENTS)
+    info.config.max_bytes = LIMIT
+    await broker.js.update_stream(info.config)
+    return incarnation_of(info)
+
+
+async def fill(broker: Broker, until: float, site: str = "shop") -> int:
+    """Publishes frames until EVENTS is so full; returns the last sequence."""
+    while True:
+        seq = (await broker.publisher.publish(topology.events_subject(site), os.urandom(FRAME))).seq
+        if (await broker.js.stream_info(topology.EVENTS)).state.bytes >= until * LIMIT:
+            return seq
+
+
+async def kept(broker: Broker) -> tuple[int, float]:
+    """Returns the first sequence and how full EVENTS is."""
+    state = (await broker.js.stream_info(topology.EVENTS)).state
+    return state.first_seq, state.bytes / LIMIT
+
+
+class Keeper:
+    """The router's state of a site."""
+
+    def __init__(self, broker: Broker, site: str, incarnation: str) -> None:
+        self._keeper = StateKeeper(broker, site)
+        self._incarnation = incarnation
+
+    async def at(self, position: int, **behind: int) -> None:
+        marks = {name: Mark(seq=seq, at_seconds=1.0) for name, seq in behind.items()}
+        await self._keeper.save(SiteState(incarnation=self._incarnation, position=position, at_seconds=1.0, behind=marks))
+
+
+def project(dedupe_seconds: float = 0.0, **more: Site) -> Project:
+    return Project(sites={"shop": Site(dedupe_window=Duration(dedupe_seconds)), **more})
+
+
+async def test_frames_that_every_reader_passed_go_when_room_is_short_and_no_others(broker: Broker, telemetry: Telemetry) -> None:
+    incarnation, health = await limit_events(broker), Health()
+    shop = Keeper(broker, "shop", incarnation)
+    quiet = (await broker.publisher.publish(topology.events_subject("quiet"), b"one")).seq
+    gone = (await broker.publisher.publish(topology.events_subject("gone"), b"one")).seq
+
+    async def shed(of: Project) -> int:
+        return await Shedding(broker, of, health, telemetry).run_once()
+
+    await fill(broker, 0.5)
+    assert await shed(project()) == 0, "there is room"
+    last = await fill(broker, 0.92)
+
+    # nobody has routed the sites
+    assert await shed(project()) == 0
+    assert "no router has begun" in health.warnings[PART]
+
+    # a site is level, one that is quiet is done, one that the project lost has a state: only the replay holds back
+    await Keeper(broker, "quiet", incarnation).at(quiet)
+    await Keeper(broker, "gone", incarnation).at(gone - 1)
+    await shop.at(last)
+    async with hold_back(broker, lambda: 5):
+        await shed(project(quiet=Site(dedupe_window=Duration(0))))
+        assert (await kept(broker))[0] == 5
+
+    # a connection that is behind holds back, and is named
+    await shop.at(last, late=9)
+    await shed(project(quiet=Site(dedupe_window=Duration(0))))
+    assert (await kept(broker))[0] == 9
+    assert await shed(project(quiet=Site(dedupe_window=Duration(0)))) == 0
+    assert "connection late" in health.warnings[PART]
+
+    # when it is level, as much goes as is needed and no more
+    await shop.at(last)
+    removed = await shed(project(quiet=Site(dedupe_window=Duration(0))))
+    first, ratio = await kept(broker)
+    assert 0.6 < ratio <= 0.72
+    assert PART not in health.warnings
+    assert telemetry.value("events_shed_frames_total") == first - 1
+    assert removed == first - 9
+    assert await shed_before(broker, incarnation) == first
+    assert await shed(project(quiet=Site(dedupe_window=Duration(0)))) == 0
+
+
+async def test_frames_in_a_window_of_message_ids_stay_until_the_stream_is_almost_full(
+    broker: Broker, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    incarnation = await limit_events(broker)
+    shop = Keeper(broker, "shop", incarnation)
+    shedding = Shedding(broker, project(3600.0), Health(), telemetry)
+    await shop.at(await fill(broker, 0.85))
+    assert await shedding.run_once() == 0
+    await shop.at(await fill(broker, 0.92))
+    assert await shedding.run_once() > 0
+    assert "recognises no repeats of older events" in caplog.text
+
+
+async def test_a_full_stream_refuses_at_once_and_says_so(broker: Broker) -> None:
+    await limit_events(broker)
+    with pytest.raises(QueueFull, match="takes no more messages: maximum bytes exceeded"):
+        await fill(broker, 2.0)

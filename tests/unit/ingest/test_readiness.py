@@ -1,0 +1,126 @@
+"""The edge is ready while it accepts events, and says what stands between it and the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ingest import readiness
+from ingest.outlet import Outlet
+from ingest.readiness import Readiness
+from ingest.spool import Spool, open_spool
+from shared.errors import NotConnected, QueueFull
+from shared.fill import Fill
+from shared.health import Health
+from shared.service import ServiceContext
+from shared.settings import ServiceSettings
+from shared.telemetry import Telemetry
+
+MIB = 1024 * 1024
+
+
+class Edge:
+    """Parts of an edge around a publisher that fails as it is told."""
+
+    def __init__(self, spool: Spool | None) -> None:
+        self.failure: Exception | None = None
+        self.health = Health()
+        self.health.good("service")
+        telemetry = Telemetry("test", ServiceSettings())
+        telemetry.shutdown()
+        self.outlet = Outlet(self, spool, telemetry, deadline_seconds=8.0, spool_after_seconds=1.0)
+        context = SimpleNamespace(health=self.health, telemetry=telemetry, broker=None)
+        self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool)
+        self.telemetry = telemetry
+
+    async def publish(self, *_: Any, **__: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def send(self, size: int = 10) -> None:
+        with contextlib.suppress(NotConnected, QueueFull):
+            await self.outlet.send_frame("events.shop.0", b"x" * size, "id", 1)
+
+    async def looks(self) -> None:
+        """Lets it look once."""
+        task = asyncio.create_task(self.readiness.keep())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    async with open_spool(tmp_path, MIB) as opened:
+        yield opened
+
+
+async def test_an_absent_broker_is_a_warning_while_the_journal_takes_events_and_a_problem_without(spool: Spool) -> None:
+    for edge, ready in ((Edge(spool), True), (Edge(None), False)):
+        edge.health.bad("broker", "no connection to 127.0.0.1:4222")
+        assert edge.health.report().ready is ready
+    with_journal = Edge(spool)
+    with_journal.health.bad("broker", "no connection")
+    assert (
+        with_journal.health.report().warnings["broker"]
+        == "no connection; events go to the local journal, 0.0 of 1.0 MiB are used"
+    )
+    with_journal.health.bad("ingest", "draining")
+    assert not with_journal.health.report().ready
+
+
+async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_the_next_step(spool: Spool) -> None:
+    edge = Edge(spool)
+    edge.failure = NotConnected("away")
+    edge.health.bad("broker", "no connection")
+    await edge.send(int(0.82 * MIB))
+    edge.readiness.refresh()
+    assert edge.health.report().ready
+    assert "nearly full" in edge.health.report().warnings["journal"]
+    assert edge.telemetry.value("ingest_spool_fill_ratio") == pytest.approx(0.82, abs=0.01)
+    await edge.send(MIB // 2)
+    edge.readiness.refresh()
+    report = edge.health.report()
+    assert not report.ready
+    assert "PENSTOCK_INGEST_SPOOL_MAX_BYTES" in report.problems["journal"]
+    assert report.problems["broker"] == "no connection"
+    edge.failure = None
+    edge.health.good("broker")
+    await spool.empty(edge.outlet.publish_stored, once=True)
+    edge.readiness.refresh()
+    assert edge.health.report().ready
+    assert not edge.health.warnings
+
+
+async def test_a_journal_whose_disk_fails_does_not_help_and_says_so(spool: Spool) -> None:
+    edge = Edge(spool)
+    spool.failure = "the local journal in /spool cannot be written: No space left on device"
+    edge.readiness.refresh()
+    assert edge.health.report().ready, "the broker takes events"
+    assert "check the disk" in edge.health.report().warnings["journal"]
+    edge.health.bad("broker", "no connection")
+    assert not edge.health.report().ready
+
+
+async def test_a_full_stream_makes_the_edge_unready_until_it_has_room(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    edge, held = Edge(spool), 10 * MIB
+
+    async def read_fill(_: object, stream: str) -> Fill:
+        return Fill(stream, held, 10 * MIB, "bytes")
+
+    monkeypatch.setattr(readiness, "read_fill", read_fill)
+    edge.failure = QueueFull("events.shop.0 takes no more messages: maximum bytes exceeded")
+    await edge.send()
+    await edge.looks()
+    problem = edge.health.report().problems["stream EVENTS"]
+    assert "maximum bytes exceeded" in problem
+    assert "PENSTOCK_EVENTS_MAX_BYTES" in problem
+    held = 5 * MIB
+    await edge.looks()
+    assert edge.health.report().ready
