@@ -28,7 +28,7 @@ from router.dedupe import Window
 from router.state import SiteState, incarnation_of, note_shed, read_states
 from shared import topology
 from shared.errors import NotConnected, Transient
-from shared.fill import Fill, fill_of
+from shared.fill import Fill, read_fill
 from shared.health import Health
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import held_back_from
@@ -39,7 +39,8 @@ from shared.service import ServiceContext
 from shared.telemetry import Telemetry
 
 LEASE = "keeper.events"
-PERIOD_SECONDS = 1.0
+PERIOD_SECONDS = 0.2
+"""Short, for a small stream fills in a second."""
 SHORT_RATIO = 0.8
 """From here on frames are shed."""
 ALMOST_FULL_RATIO = 0.9
@@ -115,14 +116,11 @@ class Shedding:
         Raises:
             NotConnected: the broker does not answer.
         """
-        try:
-            info = await self._broker.js.stream_info(topology.EVENTS, subjects_filter=topology.events_filter("*"))
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
-        fill = fill_of(info)
+        fill = await read_fill(self._broker, topology.EVENTS)
         if fill.ratio < SHORT_RATIO:
             self._health.good(PART)
             return 0
+        info = await self._look()
         needs = await self._needs(info)
         first = min(needs, default=Need(info.state.last_seq + 1, 0.0, ""))
         kept_from = first.seq
@@ -136,6 +134,12 @@ class Shedding:
             return 0
         self._health.good(PART)
         return await self._remove(info, before, into_windows=into_windows)
+
+    async def _look(self) -> api.StreamInfo:
+        try:
+            return await self._broker.js.stream_info(topology.EVENTS, subjects_filter=topology.events_filter("*"))
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
 
     async def _needs(self, info: api.StreamInfo) -> list[Need]:
         incarnation = incarnation_of(info)
