@@ -46,6 +46,11 @@ class Held:
             self.bytes = size
         return bounds.body_bytes <= bounds.max_body_bytes or bounds.body_bytes == self.bytes
 
+    def shrink_to(self, size: int) -> None:
+        """Counts fewer."""
+        self._bounds.body_bytes -= self.bytes - size
+        self.bytes = size
+
     def free(self) -> None:
         """Forgets them."""
         self._bounds.body_bytes -= self.bytes

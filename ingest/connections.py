@@ -1,12 +1,11 @@
 """Connections of the HTTP server: aiohttp's, where it does otherwise than clients of an edge need.
 
-They answer most requests as soon as they are parsed (`ingest/quick.py`), do not wait for ever for their first request, answer
-broken HTTP in JSON, and answer a client that has closed its side.
+They are watched (`ingest/watched.py`), answer most requests as soon as they are parsed (`ingest/quick.py`), answer broken HTTP in JSON,
+and answer a client that has closed its side.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -16,48 +15,37 @@ from aiohttp.web_protocol import RequestHandler
 
 from ingest.answer import Answer, Answered
 from ingest.contract import Reply
+from ingest.guard import Guard
 from ingest.quick import Quick, QuickParser
+from ingest.watched import Watched
 
 _ENCODE = msgspec.json.Encoder().encode
-_TIMEOUT_BODY = b'{"code":"read_timeout","message":"no complete request came in time"}'
-_TIMEOUT_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
-)
 
 
 class Connections(web.Server):
     """Makes the connections."""
 
-    def __init__(self, handler: Any, quick: Quick, read_timeout_seconds: float, **options: Any) -> None:
+    def __init__(self, handler: Any, quick: Quick, guard: Guard, read_timeout_seconds: float, **options: Any) -> None:
         super().__init__(handler, handler_cancellation=False, **options)
         self._options = options
         self._quick = quick
+        self._guard = guard
         self._read_timeout_seconds = read_timeout_seconds
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, self._quick, self._read_timeout_seconds, loop=self._loop, **self._options)
+        return Connection(self, self._quick, self._guard, self._read_timeout_seconds, loop=self._loop, **self._options)
 
 
-class Connection(RequestHandler):
-    """One connection. `peer` is the address of the client's side."""
+class Connection(Watched):
+    """One connection."""
 
-    __slots__ = ("_read_timeout_seconds", "_sieve", "peer")
+    __slots__ = ("_sieve",)
 
-    def __init__(self, manager: web.Server, quick: Quick, read_timeout_seconds: float, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._read_timeout_seconds = read_timeout_seconds
-        self.peer: str | None = None
+    def __init__(self, manager: web.Server, quick: Quick, guard: Guard, read_timeout_seconds: float, **options: Any) -> None:
+        super().__init__(manager, guard, read_timeout_seconds, **options)
         assert self._parser is not None  # noqa: S101  # it was just made
         self._sieve = QuickParser(self._parser, self, quick)
         self._parser = self._sieve  # type: ignore[assignment]  # has all of it that is used
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, (tuple, list)) else None
-        # between requests the keep-alive timer of aiohttp does this; before the first nobody does
-        self._loop.call_later(self._read_timeout_seconds, self._end_silence)
 
     def is_idle(self) -> bool:
         """Whether aiohttp has nothing to do and waits for a request."""
@@ -116,8 +104,3 @@ class Connection(RequestHandler):
             self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
         else:
             super()._process_keepalive()
-
-    def _end_silence(self) -> None:
-        if self._request_count == 0 and self.transport is not None:
-            self.transport.write(_TIMEOUT_ANSWER)
-            self.force_close()

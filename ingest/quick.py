@@ -135,6 +135,8 @@ class QuickParser:
                 raise
             return self._hold(exc)
         messages = fed[0]
+        if messages:
+            connection.has_heads(messages, len(data))
         if not messages or not connection.is_idle():
             return fed
         before, taken = len(turns), 0

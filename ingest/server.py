@@ -24,6 +24,7 @@ from ingest.answer import Answer, Answered
 from ingest.bounds import Bounds, Held
 from ingest.connections import Connection, Connections
 from ingest.contract import HttpRequest, Refusal
+from ingest.guard import Guard
 from ingest.intake import Intake, Sender
 from ingest.pipeline import (
     RETRY_AFTER_SECONDS,
@@ -64,15 +65,18 @@ class EdgeServer:
         max_requests: int,
         max_body_bytes: int,
         quick_bytes: int,
+        guard: Guard,
     ) -> None:
         self._intake = intake
         self._sockets = sockets
+        self._guard = guard
         self._read_timeout_seconds = read_timeout_seconds
         self._pipeline = Pipeline(intake, routes)
         self.bounds = Bounds(max_requests=max_requests, max_body_bytes=max_body_bytes)
         self.connections = Connections(
             self.handle,
             Quick(self._pipeline, self.bounds, quick_bytes, sockets),
+            guard,
             read_timeout_seconds,
             access_log=None,
             auto_decompress=False,
@@ -142,7 +146,7 @@ class EdgeServer:
             return Answer(self._pipeline.answer(headers, "none", as_reply(refusal)))
         asked = HttpRequest("GET", path, NO_PARAMS, parse_query(query), headers, b"", host_name(headers.get("host", "")), "")
         try:
-            return await sockets.serve(request, asked, Sender(_peer(request), headers))
+            return await sockets.serve(request, asked, Sender(_peer(request), headers), self._guard, self.bounds)
         except web.HTTPException as exc:  # no valid handshake
             reply = as_reply(Refusal(exc.status, "bad_handshake", exc.text or exc.reason))
             return Answer(self._pipeline.answer(headers, "none", reply))

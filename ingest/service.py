@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ingest.address import parse_networks
+from ingest.bounds import Bounds
 from ingest.client import agent_reader, place_reader
+from ingest.guard import Guard, places_for
 from ingest.intake import Intake, Start
 from ingest.listen import BACKLOG, described, inherited, open_listeners
 from ingest.outlet import Outlet
@@ -88,10 +90,17 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         start(_follow_project(context, intake), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
         start(Readiness(context, outlet, spool).keep(), "ingest-readiness")
-        await _serve(context, settings, intake)
+        await _serve(context, settings, intake, start)
 
 
-async def _serve(context: ServiceContext, settings: IngestSettings, intake: Intake) -> None:
+async def _serve(context: ServiceContext, settings: IngestSettings, intake: Intake, start: Start) -> None:
+    guard = Guard(
+        max_connections=places_for(settings.max_connections),
+        max_per_address=settings.max_connections_per_address,
+        max_sockets=settings.max_websockets,
+        trusted=intake.trusted,
+        expects_proxy_header=settings.proxy_protocol,
+    )
     server = EdgeServer(
         intake,
         Routes(http_protocols()),
@@ -110,7 +119,9 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         max_requests=settings.max_requests,
         max_body_bytes=2 * int(settings.inflight_bytes),
         quick_bytes=int(settings.quick_bytes),
+        guard=guard,
     )
+    start(_measure_connections(context, guard, server.bounds), "ingest-connections")
     loop = asyncio.get_running_loop()
     bound = inherited(settings.listen_fds) or open_listeners(settings.host, settings.port, settings.unix_socket, PREFIX)
     listeners = [
@@ -143,6 +154,17 @@ async def _follow_project(context: ServiceContext, intake: Intake) -> None:
 async def _measure(context: ServiceContext, packer: Packer) -> None:
     while True:
         context.telemetry.gauge("ingest_inflight_bytes", packer.held_bytes)
+        await asyncio.sleep(2)
+
+
+async def _measure_connections(context: ServiceContext, guard: Guard, bounds: Bounds) -> None:
+    told = 0
+    while True:
+        context.telemetry.gauge("ingest_connections", guard.connections)
+        context.telemetry.gauge("ingest_unfinished_bytes", bounds.body_bytes + guard.head_bytes)
+        context.telemetry.gauge("ingest_tasks", len(asyncio.all_tasks()))
+        context.telemetry.count("ingest_connections_refused_total", guard.refused - told)
+        told = guard.refused
         await asyncio.sleep(2)
 
 

@@ -25,6 +25,21 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     process: Annotated[int, Meta(ge=0, description="which of the processes this is; set by the parent")] = 0
     listen_fds: Annotated[list[int], Meta(description="listening sockets handed down; set by the parent")] = []
     rates_fd: Annotated[int | None, Meta(description="memory of rates that processes share; set by the parent")] = None
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1, description="open connections, at most as many as descriptors allow; beyond it silent ones give way, else 503"
+        ),
+    ] = 10_000
+    max_connections_per_address: Annotated[
+        int, Meta(ge=1, description="open connections of one address (IPv6: of one /64), trusted proxies excepted; beyond it 503")
+    ] = 1_000
+    max_websockets: Annotated[
+        int, Meta(ge=1, description="open WebSockets, at most a quarter of them before a key came; beyond it 503")
+    ] = 4_000
+    proxy_protocol: Annotated[
+        bool, Meta(description="true: every connection of a trusted proxy begins with the PROXY protocol, version 1 or 2")
+    ] = False
     trusted_proxies: Annotated[
         list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")
     ] = []

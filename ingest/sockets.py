@@ -8,12 +8,16 @@ taken is acknowledged, then the connection closes with 1001.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from ingest.bounds import Bounds
 from ingest.contract import Credential, HttpRequest, Parsed, Refusal, SocketProblem, SocketProtocol
+from ingest.frames import Frames
+from ingest.guard import STRANGERS, Guard
 from ingest.intake import Intake, Sender
 from shared.errors import Permanent, Transient
 from shared.tasks import task_group
@@ -37,32 +41,47 @@ class Sockets:
         self._key_seconds = key_seconds
         self._open: set[_Session] = set()
 
-    async def serve(self, request: web.BaseRequest, asked: HttpRequest, sender: Sender) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, asked: HttpRequest, sender: Sender, guard: Guard, bounds: Bounds
+    ) -> web.StreamResponse:
         """Takes a connection over until it closes.
 
         Raises:
-            web.HTTPException: the handshake is not valid, its key opens nothing, or no project is known yet.
+            web.HTTPException: the handshake is not valid, its key opens nothing, no project is known yet, or no place is left.
         """
         found = self._protocol.credentials(asked)
         refusal = self._intake.keys.admit(found)
         if isinstance(refusal, Refusal) and any(each.carrier != "host" for each in found):
             wrong = web.HTTPUnauthorized if refusal.status == 401 else web.HTTPServiceUnavailable
             raise wrong(text=refusal.message)
+        stranger = isinstance(refusal, Refusal)
+        if guard.sockets >= guard.max_sockets or (stranger and guard.strangers >= guard.max_sockets / STRANGERS):
+            raise web.HTTPServiceUnavailable(text=f"{guard.sockets} WebSockets are open, {guard.strangers} of them without a key")
+        largest = self._intake.keys.largest_request
         socket = web.WebSocketResponse(
+            autoping=False,  # a client that reads no pongs would hold up the reading
+            # strangers send little, which must not become much; a key in the handshake is worth the work
+            compress=not stranger,
             heartbeat=self._ping_seconds,
-            max_msg_size=self._intake.keys.largest_request,
+            max_msg_size=largest,
             protocols=self._subprotocols(request),
             timeout=2.0,
         )
-        await socket.prepare(request)
-        session = _Session(self._intake, self._protocol, socket, sender, found, self._credit)
-        self._open.add(session)
-        self._gauge()
+        place = _Place(guard, stranger=stranger)
         try:
-            await session.run(self._key_seconds)
-        finally:
-            self._open.discard(session)
+            await socket.prepare(request)
+            frames = Frames(bounds, largest, stranger=stranger)
+            request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/watched.py
+            session = _Session(self._intake, self._protocol, socket, sender, found, self._credit, frames, place)
+            self._open.add(session)
             self._gauge()
+            try:
+                await session.run(self._key_seconds)
+            finally:
+                self._open.discard(session)
+                self._gauge()
+        finally:
+            place.leave()
         return socket
 
     async def drain(self) -> None:
@@ -81,6 +100,26 @@ class Sockets:
         self._intake.telemetry.gauge("ingest_websockets", len(self._open))
 
 
+class _Place:
+    """One WebSocket among those the guard counts."""
+
+    def __init__(self, guard: Guard, *, stranger: bool) -> None:
+        self._guard = guard
+        self._stranger = stranger
+        guard.sockets += 1
+        guard.strangers += stranger
+
+    def becomes_known(self) -> None:
+        """A key opened a site."""
+        self._guard.strangers -= self._stranger
+        self._stranger = False
+
+    def leave(self) -> None:
+        """The connection is closed."""
+        self.becomes_known()
+        self._guard.sockets -= 1
+
+
 class _Session:
     """One connection."""
 
@@ -92,8 +131,12 @@ class _Session:
         sender: Sender,
         known: list[Credential],
         credit: int,
+        frames: Frames,
+        place: _Place,
     ) -> None:
         self._intake = intake
+        self._frames = frames
+        self._place = place
         self._protocol = protocol
         self._socket = socket
         self._sender = sender
@@ -127,17 +170,32 @@ class _Session:
         await self._ended.wait()
 
     async def _read(self, key_seconds: float, group: asyncio.TaskGroup) -> None:
+        key_by = asyncio.get_running_loop().time() + key_seconds
         while True:
-            stranger = isinstance(self._intake.keys.admit(self._known), Refusal)
+            if self._frames.stranger and not isinstance(self._intake.keys.admit(self._known), Refusal):
+                self._frames.stranger = False
+                self._place.becomes_known()
             try:
-                message = await self._socket.receive(key_seconds if stranger else None)
+                # one time for all a stranger does: pings alone keep nothing open
+                left = max(0.0, key_by - asyncio.get_running_loop().time()) if self._frames.stranger else None
+                message = await self._socket.receive(left)
             except TimeoutError:
                 await self._tell(False, SocketProblem("missing_key", "no key came in time", fatal=True))
                 break
+            self._frames.taken()
+            if message.type is WSMsgType.PING:
+                await self._send_pong(message.data)
+                continue
+            if message.type is WSMsgType.PONG:
+                continue
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 break
             if not await self._take(message.data, group):
                 break
+
+    async def _send_pong(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):  # the client is gone
+            await self._socket.pong(data)
 
     async def _take(self, data: str | bytes, group: asyncio.TaskGroup) -> bool:
         """Handles one message; False when the connection has been closed."""

@@ -65,6 +65,15 @@ METRICS: tuple[Metric, ...] = (
         "ingest_key_disagreements_total", "counter", "requests", "requests whose key carriers disagree; the header won", ("site",)
     ),
     Metric("ingest_skew_ignored_total", "counter", "requests", "requests whose sentAt makes no sense", ("site",)),
+    Metric("ingest_connections", "gauge", "connections", "open connections, WebSockets among them"),
+    Metric(
+        "ingest_connections_refused_total",
+        "counter",
+        "connections",
+        "connections refused or ended: too many, a head or an answer nobody finished, a broken preface",
+    ),
+    Metric("ingest_unfinished_bytes", "gauge", "bytes", "bytes of bodies, heads and WebSocket frames that are being read"),
+    Metric("ingest_tasks", "gauge", "tasks", "tasks of the process"),
     Metric("ingest_websockets", "gauge", "connections", "open WebSocket connections"),
     Metric("router_events_forwarded_total", "counter", "events", "events put into a connection's queue", ("connection",)),
     Metric("router_events_dropped_total", "counter", "events", "events left out on purpose", ("connection", "reason")),

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from ingest.client import Agent
+from ingest.guard import Guard
 from ingest.intake import Intake
 from ingest.outlet import Outlet
 from ingest.packer import PackerSettings, open_packer
@@ -186,6 +187,7 @@ async def edge(project: Project, *, quick_bytes: int = 65536, **options: Any) ->
             "keepalive_seconds": 75,
             "max_requests": 100,
             "max_body_bytes": 10_000_000,
+            "guard": Guard(max_connections=1000, max_per_address=1000, max_sockets=100),
             **options,
         }
         server = EdgeServer(intake, Routes(http_protocols()), {}, quick_bytes=quick_bytes, **settings)

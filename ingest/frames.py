@@ -1,0 +1,61 @@
+"""What a WebSocket holds that is no message yet, or waits because its client reads nothing: counted within the bytes of all bodies.
+
+Until a key opened a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a message and
+unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket.
+"""
+
+from __future__ import annotations
+
+from ingest.bounds import Bounds, Held
+
+STRANGER_BYTES = 16 * 1024
+TOO_BIG = b"\x88\x02\x03\xf1"
+"""Close frame 1009."""
+TRY_AGAIN = b"\x88\x02\x03\xf5"
+"""Close frame 1013."""
+
+
+class Frames:
+    """The bytes of one connection.
+
+    Args:
+        whole: the largest message.
+        stranger: no key has opened a site yet.
+    """
+
+    def __init__(self, bounds: Bounds, whole: int, *, stranger: bool) -> None:
+        self._held = Held(bounds)
+        self._waiting = Held(bounds)
+        self._whole = whole
+        self._chunk = 0
+        self.stranger = stranger
+        self.farewell = b""
+
+    def feed(self, size: int) -> bool:
+        """Counts bytes that came; False where the connection must end, with `farewell` as its last frame."""
+        self._chunk = size
+        unfinished = self._held.bytes + size
+        if self.stranger and unfinished > STRANGER_BYTES:
+            self.farewell = TOO_BIG
+            return False
+        if not self._held.grow_to(unfinished):
+            self.farewell = TRY_AGAIN
+            return False
+        return True
+
+    def taken(self) -> None:
+        """A message was taken out: what is left came with the last bytes, at most."""
+        self._held.shrink_to(min(self._held.bytes, self._chunk))
+
+    def block(self) -> bool:
+        """The client reads nothing, so one unpacked message may wait; False where there is no room for that."""
+        return self.stranger or self._waiting.grow_to(self._whole)
+
+    def unblock(self) -> None:
+        """The client reads again."""
+        self._waiting.free()
+
+    def free(self) -> None:
+        """The connection is closed."""
+        self._held.free()
+        self._waiting.free()

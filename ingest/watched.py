@@ -1,0 +1,195 @@
+"""Connections that are watched: they enter and leave by the guard, and what they hold outside of requests is counted.
+
+Below aiohttp's handler nothing bounds a head that never ends, a frame that never ends, or answers that nobody reads. Here the bytes
+of each are counted as they come, within one connection and over all, and a connection that exceeds a bound or a time is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from ingest.answer import CLOSE, Answered, encode_answer
+from ingest.contract import Reply
+from ingest.frames import Frames
+from ingest.guard import MAX_HEAD_BYTES, MAX_HEADS_BYTES, Guard
+from ingest.proxy_protocol import read_preface
+
+LOCAL = "127.0.0.1"
+"""The address of clients of a Unix socket."""
+
+SMALL_CHUNK = 4096
+"""What may follow a whole request in one piece of data without being counted until more comes."""
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Watched(RequestHandler):
+    """One connection. `peer` is the address of the client's side, as the socket or a trusted proxy's preface says."""
+
+    __slots__ = ("_body", "_guard", "_head_bytes", "_heads_came", "_preface", "_seconds", "_silence", "_unread", "frames", "peer")
+
+    def __init__(self, manager: web.Server, guard: Guard, read_timeout_seconds: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._guard = guard
+        self._seconds = read_timeout_seconds
+        self._head_bytes = 0
+        self._heads_came = False
+        self._body: StreamReader | None = None
+        """The body that is coming. aiohttp forgets it while the rest of a refused one is thrown away."""
+        self._preface: bytes | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self.frames: Frames | None = None
+        """Set when the connection became a WebSocket."""
+        self.peer: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, (tuple, list)) else LOCAL
+        why = self._guard.enter(self, self.peer)
+        if why:
+            assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101  # of a stream
+            transport.write(_refusal(503, "too_many_connections", f"{why}; try again later", {"Retry-After": "2"}))
+            transport.close()
+            self._manager = None  # so that what the client still sends, and its end, are nothing to aiohttp
+            return
+        super().connection_made(transport)
+        if self._guard.expects_proxy_header and self._guard.trusts(self.peer):
+            self._preface = b""
+        # between requests the keep-alive timer of aiohttp does this; before the first nobody does
+        self._silence = self._loop.call_later(self._seconds, self._end_silence)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._guard.leave(self)
+        self._count_head(0)
+        for timer in (self._silence, self._unread):
+            if timer is not None:
+                timer.cancel()  # it would keep the connection in memory
+        if self.frames is not None:
+            self.frames.free()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._manager is None:
+            return
+        if self._preface is not None:
+            data = self._read_preface(data)
+            if not data:
+                return
+        if self.frames is not None and data and not self.frames.feed(len(data)):
+            self._end_frames()
+            return
+        body = self._body
+        before = 0 if body is None else body.total_bytes
+        super().data_received(data)
+        if self._heads_came:
+            self._heads_came = False
+        elif data and not self._upgraded:
+            size = len(data)
+            if body is not None:
+                if not body.is_eof():
+                    return
+                self._body = None
+                if size < SMALL_CHUNK:
+                    return
+                size -= body.total_bytes - before  # what follows the end of the body
+            self._count_head(self._head_bytes + size)
+            if self._head_bytes > MAX_HEAD_BYTES or self._guard.head_bytes > MAX_HEADS_BYTES:
+                self._refuse(431, "headers_too_large", f"the headers do not end within {MAX_HEAD_BYTES} bytes")
+
+    def has_heads(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
+        """Whole heads came; of what follows them in `size` bytes of data at most a small piece is not counted."""
+        self._heads_came = True
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+            self._guard.settle(self)
+        rest = 0
+        self._body = None if messages[-1][1].is_eof() else messages[-1][1]
+        if size > SMALL_CHUNK and self._body is None:
+            rest = max(0, size - self._head_bytes - sum(_size_of(*message) for message in messages))
+        if self._head_bytes or rest:
+            self._count_head(rest)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._loop.call_later(self._seconds, self._end_unread)
+        if self.frames is not None and not self.frames.block():
+            self._end_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        if self.frames is not None:
+            self.frames.unblock()
+
+    def make_room(self) -> None:
+        """Part of `guard.Occupant`."""
+        self._refuse(503, "too_many_connections", "the place was given to another connection; try again later")
+
+    def _read_preface(self, data: bytes) -> bytes:
+        """Returns what follows the header of the PROXY protocol; nothing while that is not whole."""
+        assert self._preface is not None  # noqa: S101  # the caller looked
+        self._preface += data
+        try:
+            preface = read_preface(self._preface)
+        except ValueError as exc:
+            self._refuse(400, "bad_proxy_header", str(exc))
+            return b""
+        if preface is None:
+            return b""
+        rest, self._preface = self._preface[preface.size :], None
+        if preface.address is not None:
+            self.peer = preface.address
+            why = self._guard.move(self, preface.address)
+            if why:
+                self._refuse(503, "too_many_connections", f"{why}; try again later")
+                return b""
+        return rest
+
+    def _count_head(self, size: int) -> None:
+        self._guard.head_bytes += size - self._head_bytes
+        self._head_bytes = size
+
+    def _end_silence(self) -> None:
+        self._silence = None
+        self._refuse(408, "read_timeout", "no complete request came in time")
+
+    def _end_unread(self) -> None:
+        """Answers wait and nobody reads them."""
+        self._guard.refused += 1
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end_frames(self) -> None:
+        assert self.frames is not None  # noqa: S101  # the caller looked
+        self._guard.refused += 1
+        if self.transport is not None:
+            self.transport.write(self.frames.farewell)
+            self.transport.close()
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        if self.transport is not None:
+            self._guard.refused += 1
+            self.transport.write(_refusal(status, code, message))
+            self.force_close()
+
+
+def _refusal(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> bytes:
+    body = _ENCODE({"code": code, "message": message})
+    return encode_answer(Answered(Reply(status, body, headers=headers or {})), CLOSE)
+
+
+def _size_of(message: RawRequestMessage, payload: StreamReader) -> int:
+    """Returns about how many bytes a whole request took on the wire, never more."""
+    return sum(len(name) + len(value) + 3 for name, value in message.raw_headers) + len(message.path) + payload.total_bytes

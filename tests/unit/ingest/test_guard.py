@@ -1,0 +1,85 @@
+"""Who may connect, and what unfinished heads and frames may hold."""
+
+from __future__ import annotations
+
+from ingest.address import parse_networks
+from ingest.bounds import Bounds
+from ingest.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
+from ingest.guard import Guard, address_key
+
+TRUSTED = parse_networks(["10.0.0.0/8"], "X")
+
+
+class Socket:
+    def __init__(self) -> None:
+        self.ended = False
+
+    def make_room(self) -> None:
+        self.ended = True
+
+
+def guard(connections: int = 3, per_address: int = 2) -> Guard:
+    return Guard(max_connections=connections, max_per_address=per_address, max_sockets=4, trusted=TRUSTED)
+
+
+def test_an_address_has_its_share_and_gets_it_back() -> None:
+    door, sockets = guard(10), [Socket() for _ in range(3)]
+    assert [bool(door.enter(each, "192.0.2.1")) for each in sockets] == [False, False, True]
+    assert door.enter(Socket(), "192.0.2.2") == ""
+    door.leave(sockets[2])  # which never came in
+    assert "192.0.2.1 has 2 connections" in door.enter(Socket(), "192.0.2.1")
+    door.leave(sockets[0])
+    assert door.enter(Socket(), "192.0.2.1") == ""
+
+
+def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4() -> None:
+    assert address_key("2001:db8:1:2::3") == address_key("2001:db8:1:2:ffff::1%eth0")
+    assert address_key("2001:db8:1:3::3") != address_key("2001:db8:1:2::3")
+    assert address_key("::ffff:192.0.2.1") == address_key("192.0.2.1")
+
+
+def test_a_trusted_proxy_is_not_counted_but_whom_it_speaks_for_is() -> None:
+    door, sockets = guard(10), [Socket() for _ in range(5)]
+    assert not any(door.enter(each, "10.0.0.1") for each in sockets)
+    assert [bool(door.move(each, "192.0.2.1")) for each in sockets[:3]] == [False, False, True]
+    for each in sockets:
+        door.leave(each)
+    assert door.connections == 0
+    assert door.enter(Socket(), "192.0.2.1") == ""
+
+
+def test_a_full_house_gives_the_place_of_the_oldest_silent_connection_to_the_newest() -> None:
+    door = guard(2, 10)
+    silent, served, newest = Socket(), Socket(), Socket()
+    door.enter(silent, "192.0.2.1")
+    door.enter(served, "192.0.2.2")
+    door.settle(served)
+    assert door.enter(newest, "192.0.2.3") == ""
+    assert (silent.ended, served.ended, door.connections) == (True, False, 2)
+    door.settle(newest)
+    assert "all 2 connections are taken" in door.enter(Socket(), "192.0.2.4")
+    door.leave(served)
+    assert door.enter(Socket(), "192.0.2.4") == ""
+
+
+def test_a_stranger_has_room_for_a_key_and_all_sockets_together_have_a_bound() -> None:
+    bounds = Bounds(max_requests=1, max_body_bytes=100_000)
+    stranger = Frames(bounds, 50_000, stranger=True)
+    assert stranger.feed(STRANGER_BYTES)
+    assert not stranger.feed(1)
+    assert stranger.farewell == TOO_BIG
+    stranger.free()
+    known = [Frames(bounds, 50_000, stranger=False) for _ in range(3)]
+    assert known[0].feed(60_000)
+    assert known[1].feed(40_000)
+    assert not known[2].feed(1)
+    assert known[2].farewell == TRY_AGAIN
+    known[0].taken()
+    assert bounds.body_bytes == 100_001, "what came last may be the beginning of the next message"
+    known[0].feed(10)
+    known[0].taken()
+    assert known[0].block() is True
+    assert known[1].block() is False, "a message may wait there too"
+    for each in known:
+        each.free()
+    assert bounds.body_bytes == 0
