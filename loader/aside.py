@@ -110,6 +110,11 @@ class Failing:
         known = self._tables.get(table)
         return known.why if known else None
 
+    def states(self) -> dict[str, tuple[str, float]]:
+        """Returns why each failing table fails and in how many seconds it is tried again."""
+        now = self._clock()
+        return {table: (str(each.why), max(0.0, each.due - now)) for table, each in self._tables.items()}
+
     def due(self, table: str) -> bool:
         """Returns whether rows that wait for a table may be tried now."""
         known = self._tables.get(table)

@@ -23,6 +23,7 @@ from loader.destinations import Destinations
 from loader.flow import Definition, Flow
 from loader.leftovers import sweep
 from loader.retries import Retries
+from loader.troubles import Troubles
 from shared import topology
 from shared.errors import Fenced, NotConnected, PenstockError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
@@ -58,6 +59,7 @@ class ConnectionLoader:
         self._lease_seconds = lease_seconds
         self._failures = 0
         self._failing = Failing()
+        self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
         self._free = asyncio.Event()
         self._free.set()
 
@@ -85,6 +87,7 @@ class ConnectionLoader:
                     await self._while_held(lease)
             finally:
                 self._free.set()
+                self._troubles.forget()
             self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
             if not self._context.draining.is_set():  # fenced, or the lease is lost: not at once again
                 await asyncio.sleep(FENCED_SECONDS)
@@ -141,7 +144,7 @@ class ConnectionLoader:
             subject = topology.retry_subject("loader", self._definition.queue)
             asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
             flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing)
-            retries = Retries(asides, self._failing, epoch, flow.bury_unreadable)
+            retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
             async with queue, asides:
                 # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
                 await queue.claim()

@@ -353,6 +353,8 @@ class Deliverer:
         telemetry.count("loader_events_total", events, connection=name)
         telemetry.count("loader_rows_total", sum(report.rows.values()), connection=name)
         telemetry.count("loader_loads_total", connection=name, result="committed")
+        if self._rules.overflow in report.rows:
+            telemetry.count("loader_rows_overflow_total", report.rows[self._rules.overflow], connection=name)
         if unmapped:
             telemetry.count("loader_values_unmapped_total", unmapped, connection=name)
         for phase, seconds in report.phases.items():

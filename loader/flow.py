@@ -102,8 +102,9 @@ class Flow:
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
-        self._shaper = Shaper(name, connection, capabilities, connection.site)
-        self._aside_shaper = Shaper(name, connection, capabilities, connection.site)
+        self._tables: set[str] = set()
+        self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
+        self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
         self._bounds = _bounds(connection, definition.site, context.settings.deliver_max_frames)
         self._marks: dict[tuple[str, str], int] = {}
         self._aside: set[tuple[str, str, int]] = set()
@@ -121,6 +122,7 @@ class Flow:
         for (table, lane), seq in (await self._session.marks()).items():
             place = (self._key(table), lane)  # a table may be in the ledger under several spellings of its name
             self._marks[place] = max(seq, self._marks.get(place, 0))
+        self._tables |= {table for table, _ in self._marks} - self._shaper.built_in
         if not self._transactional:
             await self._plans.read()
             self._through = self._plans.loaded()

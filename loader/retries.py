@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from loader.aside import Aside, Failing, read_aside
 from shared import topology
@@ -34,10 +34,19 @@ class Retries:
         reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
         failing: which tables are to be left alone for now.
         epoch: of the loader.
+        show: told which tables have how many rows waiting, once a second or so.
         unreadable: called for messages that cannot be read, which are acknowledged then.
     """
 
-    def __init__(self, reader: QueueReader, failing: Failing, epoch: int, unreadable: Unreadable) -> None:
+    def __init__(
+        self,
+        reader: QueueReader,
+        failing: Failing,
+        epoch: int,
+        unreadable: Unreadable,
+        show: Callable[[Mapping[str, int]], None] = lambda _: None,
+    ) -> None:
+        self._show = show
         self.reader = reader
         self._failing = failing
         self._oldest_epoch = 0
@@ -71,6 +80,7 @@ class Retries:
             ended: asked between any two attempts.
         """
         while not ended():
+            self._show({table: sum(aside.place.events for aside in waiting) for table, waiting in self._waiting.items()})
             for table in list(self._waiting):
                 waiting = self._waiting[table]
                 while waiting and self._failing.due(table) and not ended():

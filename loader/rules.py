@@ -43,6 +43,9 @@ class Rules:
         }
         # one column is kept free for what finds no place elsewhere
         self.max_columns = min(connection.max_columns, capabilities.max_columns - 1)
+        self.max_new_columns = connection.max_new_columns if capabilities.evolve else capabilities.max_columns
+        self.max_tables = connection.max_tables
+        self.overflow = self.namer.table(connection.overflow_table)
         self._deduplicate = connection.deduplicate
         self._primary_key = connection.primary_key
 

@@ -23,6 +23,7 @@ from loader.claims import Claim, claim_names
 from loader.columns import Part
 from loader.contract import Column, Kind, TableSchema
 from loader.convert import Converted, convert, json_text
+from loader.growth import crowded
 from loader.kinds import choose_kind
 from loader.lattice import ARROW, TIMESTAMP, join_all
 from loader.limits import fit_values
@@ -104,6 +105,9 @@ class _Settling:
             return self._settled((), None, keyless=False)
         claims = claim_names(self._raw, self._live, self._rules.namer)
         self._claimed = {claim.key for claim in claims}
+        if self._evolve:
+            free = [claim for claim in claims if self._forced(claim) is None]
+            self._stuck |= crowded(free, self._live, self._rows, self._rules.max_new_columns)
         for claim in claims:
             if claim.fixed is not None:
                 self._settle(claim)

@@ -66,11 +66,22 @@ class _Table:
 class Shaper:
     """See the module.
 
+    Args:
+        tables: keys of the tables that the connection loads already; those that events name join it, up to `max_tables`.
+
     Raises:
         ConfigError: the connection's table template cannot be compiled.
     """
 
-    def __init__(self, connection_name: str, connection: Connection, capabilities: Capabilities, site_name: str) -> None:
+    def __init__(
+        self,
+        connection_name: str,
+        connection: Connection,
+        capabilities: Capabilities,
+        site_name: str,
+        tables: set[str] | None = None,
+    ) -> None:
+        self._known = set() if tables is None else tables
         self.rules = Rules(connection, capabilities)
         self._site = site_name
         self._layout = LAYOUTS[connection.layout](self.rules.namer)
@@ -79,6 +90,11 @@ class Shaper:
         )
         self._forget()
         self._begin()
+
+    @property
+    def built_in(self) -> frozenset[str]:
+        """Keys of the layout's own tables."""
+        return self._layout.built_in
 
     @property
     def events(self) -> int:
@@ -272,7 +288,12 @@ class Shaper:
 
     def _open(self, name: str, seq: int, tables: dict[str, _Table | None], loaded: Callable[[str], int] | None) -> _Table | None:
         """Returns the table for rows of the frame `seq`, None if it has them already; names the destination takes for one are one."""
-        name_there = self._by_key.setdefault(self.rules.namer.key(name), name)
+        key = self.rules.namer.key(name)
+        shown = name
+        if not self._admits(key):
+            shown = self.rules.overflow
+            key = self.rules.namer.key(shown)
+        name_there = self._by_key.setdefault(key, shown)
         table: _Table | None = None
         if loaded is None or seq > loaded(name_there):
             table = self._tables.get(name_there)
@@ -281,6 +302,15 @@ class Shaper:
             self._active[name_there] = table
         tables[name] = table
         return table
+
+    def _admits(self, key: str) -> bool:
+        """Returns whether a table may be loaded; the first `max_tables` that events name may."""
+        if key in self._known or key in self._layout.built_in:
+            return True
+        if len(self._known) >= self.rules.max_tables:
+            return False
+        self._known.add(key)
+        return True
 
     def _tree(self, table: _Table, root: Root) -> Tree:
         """Returns the tree for own objects of `root`, and lets the table have it at hand."""

@@ -152,6 +152,23 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_columns: Annotated[
         int, Meta(ge=1, le=30_000, description="columns a table may grow to; further ones go to _unmapped_data")
     ] = 1000
+    max_new_columns: Annotated[
+        int,
+        Meta(
+            ge=1, le=30_000, description="new columns one event may add to a table; with more of them, all go to _unmapped_data"
+        ),
+    ] = 200
+    max_tables: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="tables named by events that a connection may load; rows for others go to overflow_table",
+        ),
+    ] = 500
+    overflow_table: Annotated[
+        str, Meta(min_length=1, description="table of the events whose own table would be one more than max_tables")
+    ] = "other_events"
     column_types: Annotated[dict[str, str], Meta(description="column name to SQL type, forced when the column is created")] = {}
     original_names: Annotated[bool, Meta(description="true: keys become column names as they are, without folding")] = False
     system_columns: Annotated[list[Literal["_loaded_at", "_seq", "_load_id"]], Meta(description="columns the loader adds")] = []

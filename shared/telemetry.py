@@ -96,6 +96,13 @@ METRICS: tuple[Metric, ...] = (
         ("connection",),
     ),
     Metric("loader_rows_total", "counter", "rows", "rows committed", ("connection",)),
+    Metric(
+        "loader_rows_overflow_total",
+        "counter",
+        "rows",
+        "rows in overflow_table, because the connection loads max_tables tables already",
+        ("connection",),
+    ),
     Metric("loader_events_total", "counter", "events", "events whose rows are committed", ("connection",)),
     Metric("loader_events_dropped_total", "counter", "events", "events left out on purpose", ("connection", "reason")),
     Metric("loader_events_dead_total", "counter", "events", "events dead-lettered by the loader", ("connection", "reason")),
@@ -128,6 +135,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("loader_waiting_frames", "gauge", "frames", "frames in a connection's queue", ("connection",)),
     Metric("loader_oldest_seconds", "gauge", "seconds", "age of the oldest event not loaded yet", ("connection",)),
     Metric("loader_last_load_seconds", "gauge", "seconds", "when the last load was committed (epoch)", ("connection",)),
+    Metric(
+        "loader_table_failing",
+        "gauge",
+        "tables",
+        'tables that fail now, whose rows wait in RETRY; beyond 20 of a connection the rest is one, "(others)"',
+        ("connection", "table"),
+    ),
     Metric("loader_retry_rows_total", "counter", "rows", "rows put aside because their table fails", ("connection",)),
     Metric(
         "driver_errors_unknown_total",

@@ -70,6 +70,8 @@ class Layout(Protocol):
     """The rules of one layout, for one connection."""
 
     shared_root: Root
+    built_in: frozenset[str]
+    """What the destination compares the names of the layout's own tables by; all others are named by events."""
 
     def spec(self, table: str) -> TableSpec:
         """Returns what is particular to a table `place` has named."""

@@ -24,6 +24,7 @@ class Passthrough:
     """See the module."""
 
     def __init__(self, namer: Namer) -> None:
+        self.built_in = frozenset([namer.key(TABLE)])
         fixed = fixed_keys(namer)
         self.shared_root = Root()
         self._root = Root(fixed=fixed)

@@ -78,7 +78,7 @@ class Segment:
     def __init__(self, namer: Namer) -> None:
         self.shared_root = Root(fixed={**_COMMON, **_PARTICULAR})
         self._namer = namer
-        self._built_in = frozenset(namer.key(table) for table in _BUILT_IN)
+        self.built_in = frozenset(namer.key(table) for table in _BUILT_IN)
         self._events: dict[str, tuple[str, str]] = {}
         self._chosen: set[str] = set()
 
@@ -142,7 +142,7 @@ class Segment:
             if len(self._events) >= _MOST_NAMES:
                 self._events.clear()
             slug = table = self._namer.table(text)
-            if self._namer.key(table) in self._built_in:
+            if self._namer.key(table) in self.built_in:
                 table = self._namer.cut(table, "_")
             names = self._events[text] = (slug, table)
         return names

@@ -16,6 +16,7 @@ class SingleTable:
     """See the module."""
 
     def __init__(self, namer: Namer) -> None:
+        self.built_in = frozenset([namer.key(TABLE)])
         fixed = fixed_keys(namer)
         self.shared_root = Root()
         self._root = Root(fixed=fixed, lifted={"properties": (), "traits": ("context", "traits")})

@@ -163,7 +163,7 @@ async def test_a_row_that_a_check_refuses_is_named_and_its_neighbours_arrive(wh:
 @pytest.mark.parametrize("deduplicate", [False, True])
 async def test_a_row_larger_than_a_page_is_found_and_its_neighbours_arrive(wh: Open, deduplicate: bool) -> None:
     # the server names the last row it has read, or one behind the last
-    one = Delivery(wh, await wh.session(), deduplicate=deduplicate)
+    one = Delivery(wh, await wh.session(), deduplicate=deduplicate, max_new_columns=1500)
     events: list[dict[str, Any]] = [{"messageId": f"{n:03}", "n": n} for n in range(103)]
     events.insert(40, {"messageId": "wide", **{f"n{n}": n + 0.5 for n in range(1050)}})
     dead = await one.send(*events)

@@ -85,11 +85,12 @@ class Desk:
     capabilities: Capabilities = field(default_factory=capabilities)
     live: dict[str, TableSchema | None] = field(default_factory=dict)
     seq: int = 0
+    tables: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         options = {"layout": "passthrough", "deduplicate": False, **self.options}
         self.connection = Connection(site="shop", destination="wh", **options)
-        self.shaper = Shaper("shop-wh", self.connection, self.capabilities, "shop")
+        self.shaper = Shaper("shop-wh", self.connection, self.capabilities, "shop", self.tables)
 
     def shape(self, *events: Mapping[str, Any] | bytes, trusted: bool = False) -> ShapedBatch:
         self.seq += 1

@@ -76,7 +76,7 @@ def test_the_builder_is_reused_for_the_next_batch_and_keeps_nothing_of_the_last(
 
 
 def test_ten_thousand_keys_in_one_event_are_columns_up_to_the_limit_and_no_value_is_lost() -> None:
-    desk = Desk({"max_columns": 200})
+    desk = Desk({"max_columns": 200, "max_new_columns": 10_000})
     event = {f"key {number}": number for number in range(10_000)}
     loaded = desk.load(event, {"key 1": 5})
     row = loaded.tables["events"][0]

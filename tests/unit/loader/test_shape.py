@@ -185,7 +185,7 @@ def test_what_the_server_knows_of_a_request_is_in_the_rows_of_all_its_events() -
 
 
 def test_thousands_of_tables_are_forgotten_after_their_batch() -> None:
-    desk = Desk({"layout": "segment"})
+    desk = Desk({"layout": "segment", "max_tables": 5_000})
     desk.shaper.add(frame_of([{"type": "track", "event": f"E {number}", "properties": {"n": 1}} for number in range(2_500)]), 1)
     full_before = desk.shaper.full
     batch = desk.shaper.take()

@@ -1,0 +1,55 @@
+"""A failing table is seen while it fails, and no longer."""
+
+from __future__ import annotations
+
+from loader.aside import Failing
+from loader.troubles import MOST_TABLES, OTHERS, Troubles
+from shared.errors import Permanent
+from shared.service import Health
+from shared.settings import ServiceSettings
+from shared.telemetry import Telemetry
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.telemetry, self.health = Telemetry("loader", ServiceSettings()), Health()
+        self.failing = Failing(lambda: 0.0)
+        self.troubles = Troubles("shop", self.failing, self.telemetry, self.health)
+
+    @property
+    def said(self) -> str:
+        return self.health.problems.get("connection shop: tables", "")
+
+    def gauge(self, table: str) -> float:
+        return self.telemetry.value("loader_table_failing", connection="shop", table=table)
+
+
+def test_a_failing_table_is_seen_until_it_works() -> None:
+    watched = Watched()
+    watched.failing.fails("orders", Permanent("column is gone"))
+    watched.troubles.show({"orders": 7})
+    assert watched.said == 'table "orders" fails, 7 rows wait, next try in 10 s: column is gone'
+    assert watched.gauge("orders") == 1
+    watched.failing.works("orders")
+    watched.troubles.show({})
+    assert watched.said == ""
+    assert watched.telemetry.value("loader_table_failing") == 0
+
+
+def test_a_connection_that_is_given_up_shows_nothing() -> None:
+    watched = Watched()
+    watched.failing.fails("orders", Permanent("no"))
+    watched.troubles.show({})
+    watched.troubles.forget()
+    assert watched.said == ""
+    assert watched.telemetry.value("loader_table_failing") == 0
+
+
+def test_many_failing_tables_are_shown_in_bounds() -> None:
+    watched = Watched()
+    for number in range(MOST_TABLES + 5):
+        watched.failing.fails(f"t{number:02}", Permanent("no"))
+    watched.troubles.show({})
+    assert watched.gauge(OTHERS) == 5
+    assert watched.telemetry.value("loader_table_failing") == MOST_TABLES + 5
+    assert watched.said.endswith(f"and {MOST_TABLES + 2} more")
