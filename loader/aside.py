@@ -12,7 +12,7 @@ succeeds, newer rows join those that wait, untried, so that neither the order no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -49,6 +49,35 @@ class Aside(NamedTuple):
 def aside_lane(lane: str, seq: int) -> str:
     """Returns the lane under which the ledger knows rows of that frame once they were put aside."""
     return f"{_PREFIX}.{seq}.{lane}"
+
+
+def frame_of(lane: str) -> tuple[str, int] | None:
+    """Returns the lane and the sequence of the frame whose rows an own lane carries, None for other lanes."""
+    prefix, _, rest = lane.partition(".")
+    seq, _, first = rest.partition(".")
+    return (first, int(seq)) if prefix == _PREFIX and seq.isdecimal() else None
+
+
+def spent(
+    marks: Iterable[tuple[str, str]],
+    loaded: Mapping[tuple[str, str], int],
+    waiting: Container[tuple[str, str, int]],
+    key: Callable[[str], str],
+) -> list[tuple[str, str]]:
+    """Returns the marks of rows that were put aside which nothing needs any more: the table's own mark is beyond their frame.
+
+    Args:
+        marks: of the ledger, (table, lane).
+        loaded: the last sequence by what the destination compares a table's name by, and lane.
+        waiting: what still waits in RETRY, by the same, lane and sequence.
+        key: returns what the destination compares a table's name by.
+    """
+    found: list[tuple[str, str]] = []
+    for table, lane in marks:
+        frame = frame_of(lane)
+        if frame is not None and loaded.get((key(table), frame[0]), 0) >= frame[1] and (key(table), *frame) not in waiting:
+            found.append((table, lane))
+    return found
 
 
 def read_aside(message: Message) -> Aside | None:

@@ -208,6 +208,14 @@ class Session(Protocol):
         """Returns the last loaded sequence by (table, lane), from the ledger; empty where the destination keeps none."""
         ...
 
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """Removes marks, by (table, lane) as `marks` names them, that nothing can need any more; nothing where there are none.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
     async def describe(self, table: str) -> TableSchema | None:
         """Returns the live table, read from the destination, not from a cache; None if it does not exist.
 

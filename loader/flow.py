@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
-from loader.aside import Aside, Failing, aside_lane
+from loader.aside import Aside, Failing, aside_lane, spent
 from loader.batch import ShapedBatch
 from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
 from loader.contract import Capabilities, LoadPlan, Session
@@ -119,7 +119,8 @@ class Flow:
 
     async def prepare(self, retries: Retries) -> None:
         """Reads what is loaded already and what was put aside."""
-        for (table, lane), seq in (await self._session.marks()).items():
+        marks = await self._session.marks()
+        for (table, lane), seq in marks.items():
             place = (self._key(table), lane)  # a table may be in the ledger under several spellings of its name
             self._marks[place] = max(seq, self._marks.get(place, 0))
         self._tables |= {table for table, _ in self._marks} - self._shaper.built_in
@@ -127,6 +128,11 @@ class Flow:
             await self._plans.read()
             self._through = self._plans.loaded()
         self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in await retries.read_all()}
+        old = spent(marks, self._marks, self._aside, self._key)
+        if old:
+            await self._session.forget(old)
+        if not self._transactional:
+            self._aside |= self._plans.asides()
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
@@ -174,7 +180,7 @@ class Flow:
         """Delivers shaped chunks in order and acknowledges them."""
         while (chunk := await self._ready.get()) is not None:
             plan = chunk.work.plan
-            if not self._transactional:
+            if not self._transactional and not chunk.work.aside:
                 await self._plans.write(plan, done=False)
             with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
                 done = await self._deliverer.deliver(chunk.work)
@@ -185,7 +191,7 @@ class Flow:
             if chunk.work.aside:
                 self._marks |= {(self._key(table), plan.lane): plan.last for table in chunk.work.batch.tables}
             if not self._transactional:
-                await self._plans.write(plan, done=True)
+                await self._note_loaded(chunk.work)
             with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
                 await chunk.reader.ack(chunk.acks)
             self._context.telemetry.record(
@@ -193,6 +199,14 @@ class Flow:
             )
             self._context.telemetry.gauge("loader_last_load_seconds", time.time(), connection=self._name)
             loaded()
+
+    async def _note_loaded(self, work: Work) -> None:
+        plan = work.plan
+        if not work.aside:
+            await self._plans.write(plan, done=True)
+            return
+        for table in work.batch.tables:
+            await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
 
     async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
         place = read_place(message.headers)

@@ -19,6 +19,8 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 
 KEPT_LANES = 64
+_ASIDE = "\n"
+"""Stands between a lane and the table of rows that were put aside; no lane has it in its name."""
 
 
 class StoredPlan(msgspec.Struct, frozen=True):
@@ -50,11 +52,27 @@ class Plans:
 
     def unfinished(self) -> dict[str, int]:
         """Returns by lane the last sequence of a plan that is not known to be loaded."""
-        return {lane: plan.last for lane, plan in self._lanes.items() if not plan.done}
+        return {lane: plan.last for lane, plan in self._lanes.items() if not plan.done and _ASIDE not in lane}
 
     def loaded(self) -> dict[str, int]:
         """Returns by lane the last sequence that is loaded for certain."""
-        return {lane: plan.last if plan.done else plan.first - 1 for lane, plan in self._lanes.items()}
+        return {lane: plan.last if plan.done else plan.first - 1 for lane, plan in self._lanes.items() if _ASIDE not in lane}
+
+    def asides(self) -> set[tuple[str, str, int]]:
+        """Returns rows that were put aside and are loaded, while the frame they came in may come again: table, lane, sequence."""
+        split = (lane.split(_ASIDE, 2) for lane in self._lanes if _ASIDE in lane)
+        return {(table, lane, int(seq)) for lane, seq, table in split}
+
+    async def write_aside(self, table: str, lane: str, seq: int) -> None:
+        """Notes that a frame's rows of a table, put aside before, are loaded; needed until the frame's own plan is done.
+
+        Raises:
+            as `write`.
+        """
+        plan = self._lanes.get(lane)
+        if plan is None or not plan.done or plan.last < seq:
+            self._lanes[f"{lane}{_ASIDE}{seq}{_ASIDE}{table}"] = StoredPlan(seq, seq, True)
+            await self._store()
 
     async def write(self, plan: LoadPlan, *, done: bool) -> None:
         """Stores a plan before its load, or that it is done.
@@ -65,9 +83,17 @@ class Plans:
         """
         self._lanes.pop(plan.lane, None)
         self._lanes[plan.lane] = StoredPlan(plan.first, plan.last, done)
-        # lanes of replays end; the newest few are all that can still come again
-        for lane in list(self._lanes)[:-KEPT_LANES]:
+        if done:
+            for lane, aside in list(self._lanes.items()):
+                if lane.startswith(f"{plan.lane}{_ASIDE}") and aside.last <= plan.last:
+                    del self._lanes[lane]
+        # lanes of replays end; the newest few of what is done are all that can still come again
+        ended = [lane for lane, stored in self._lanes.items() if stored.done and _ASIDE not in lane]
+        for lane in ended[:-KEPT_LANES]:
             del self._lanes[lane]
+        await self._store()
+
+    async def _store(self) -> None:
         value = msgspec.json.encode(self._lanes)
         try:
             self._revision = await self._bucket.put(self._key, value, revision=self._revision)

@@ -80,6 +80,13 @@ def read_marks(schema: str) -> str:
     return f"SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"
 
 
+def forget_marks(schema: str) -> str:
+    """Returns the statement that removes marks: $1 connection, $2 tables, $3 the lane of each."""
+    return f"""
+    DELETE FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''
+    AND (table_name, lane) IN (SELECT unnest($2::VARCHAR[]), unnest($3::VARCHAR[]))"""
+
+
 def write_marks(schema: str) -> str:
     """Returns the statement that writes the marks of a load: $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows."""
     return f"""

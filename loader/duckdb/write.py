@@ -47,6 +47,14 @@ def read_marks(connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, name
     return {(table, lane): sequence for table, lane, sequence in rows}
 
 
+def forget_marks(
+    connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, name: str, marks: Sequence[tuple[str, str]]
+) -> None:
+    """Removes marks by table and lane."""
+    tables, lanes = [table for table, _ in marks], [lane for _, lane in marks]
+    connection.execute(statements.forget_marks(schema), [name, tables, lanes])
+
+
 def load_all(
     connection: duckdb.DuckDBPyConnection,
     stop: Stop,

@@ -139,6 +139,9 @@ class LocalSession:
         """See `Session.marks`; the names of the objects are all that is kept."""
         return {}
 
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """See `Session.forget`; there are none."""
+
     async def describe(self, table: str) -> TableSchema | None:  # noqa: ARG002
         """See `Session.describe`; each object has the columns of its rows."""
         return None

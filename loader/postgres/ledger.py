@@ -6,7 +6,7 @@ must not hold up its successor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loader.contract import LoadPlan
@@ -38,6 +38,11 @@ async def read_marks(connection: asyncpg.Connection, schema: str, name: str) -> 
     """Returns the last loaded sequence by table and lane."""
     rows = await connection.fetch(statements.read_marks(schema), name)
     return {(row["table_name"], row["lane"]): row["last_sequence"] for row in rows}
+
+
+async def forget_marks(connection: asyncpg.Connection, schema: str, name: str, marks: Sequence[tuple[str, str]]) -> None:
+    """Removes marks by table and lane."""
+    await connection.execute(statements.forget_marks(schema), name, [table for table, _ in marks], [lane for _, lane in marks])
 
 
 async def write_marks(connection: asyncpg.Connection, schema: str, epoch: int, plan: LoadPlan, rows: Mapping[str, int]) -> None:

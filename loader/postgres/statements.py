@@ -91,6 +91,13 @@ def read_marks(schema: str) -> str:
     SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"""
 
 
+def forget_marks(schema: str) -> str:
+    """Returns the statement that removes marks: $1 connection, $2 tables, $3 the lane of each."""
+    return f"""
+    DELETE FROM {qualified(schema, LEDGER)}
+    WHERE connection = $1 AND table_name <> '' AND (table_name, lane) IN (SELECT * FROM unnest($2::text[], $3::text[]))"""
+
+
 def write_marks(schema: str) -> str:
     """Returns the statement that checks the epoch and writes the marks of a load, last before COMMIT.
 

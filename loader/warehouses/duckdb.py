@@ -160,6 +160,11 @@ class DuckDBSession:
         """See `Session.marks`."""
         return await self._run("reading the ledger of", partial(write.read_marks, schema=self._schema, name=self._connection))
 
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """See `Session.forget`."""
+        work = partial(write.forget_marks, schema=self._schema, name=self._connection, marks=marks)
+        await self._run("cleaning the ledger of", work)
+
     async def describe(self, table: str) -> TableSchema | None:
         """See `Session.describe`."""
         return await self._run(

@@ -142,6 +142,11 @@ class PostgresSession:
         async with self._call("reading the ledger of"):
             return await ledger.read_marks(self._link, self._schema, self._connection)
 
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """See `Session.forget`."""
+        async with self._call("cleaning the ledger of"):
+            await ledger.forget_marks(self._link, self._schema, self._connection, marks)
+
     async def describe(self, table: str) -> TableSchema | None:
         """See `Session.describe`."""
         async with self._call(f'describing table "{table}" of'):

@@ -246,3 +246,14 @@ async def test_a_new_session_removes_what_a_killed_one_left_on_its_way(wh: Open)
     await wh.session(epoch=2)
     assert not left.exists()
     assert wh.subject.files() == []
+
+
+@pytest.mark.needs("transactional")
+async def test_marks_are_forgotten_one_by_one(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.TEXT}
+    await make(session, "t", shape)
+    for lane in ("live", "aside.1.live", "aside.2.live"):
+        await session.load(plan(1, lane=lane), [TableLoad("t", arrow(shape, [{"id": lane}]))])
+    await session.forget([("t", "aside.1.live"), ("t", "no such lane")])
+    assert set(await session.marks()) == {("t", "live"), ("t", "aside.2.live")}
