@@ -251,7 +251,11 @@ class Deliverer:
                 return batch
         self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:
-            words = await refused_rows(self._session, table, words)
+            others = [each.load for each in ready if each is not table] if exc.needs_others else []
+            try:
+                words = await refused_rows(self._session, table, words, others)
+            except RowsRejected as other:  # of a table that this one refers to
+                return await self._leave_out(work, batch, ready, other)
         if not words:
             # the destination refused the whole and takes every part: nothing to name, so it is no matter of rows
             raise Transient(f"{exc} (no single row is refused)") from exc

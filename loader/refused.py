@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from loader.contract import Session
+from loader.contract import Session, TableLoad
 from loader.fit import Ready
 from shared.errors import RowsRejected
 
@@ -21,13 +21,17 @@ MOST_PROBES = 400
 SAMPLE = 200
 
 
-async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] | None = None) -> dict[int, str]:
+async def refused_rows(
+    session: Session, ready: Ready, known: Mapping[int, str] | None = None, beside: Sequence[TableLoad] = ()
+) -> dict[int, str]:
     """Returns the refused rows of a table by their index, with the destination's words; the others pass together.
 
     Args:
         known: rows the destination named already.
+        beside: loads of other tables, without which rows of this one may be refused.
 
     Raises:
+        RowsRejected: of another table; its rows must be found first.
         NotConnected, Transient, SetupError: the search cannot go on.
     """
     refused = dict(known or {})
@@ -35,7 +39,7 @@ async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] 
     probes, passed = 0, False
     while parts:
         part = parts.pop()
-        refusal = await _probe(session, ready, part)
+        refusal = await _probe(session, ready, part, beside)
         probes += 1
         if refusal is None:
             passed = True
@@ -49,27 +53,27 @@ async def refused_rows(session: Session, ready: Ready, known: Mapping[int, str] 
         else:
             middle = len(part) // 2
             parts.extend([part[middle:], part[:middle]])
-        if probes == MOST_PROBES and not passed and not await _any_passes(session, ready, parts):
+        if probes == MOST_PROBES and not passed and not await _any_passes(session, ready, parts, beside):
             refused.update({row: refusal.message for rest in parts for row in rest})
             return refused
     return refused | await _refused_beside_others(
-        session, ready, [row for row in range(ready.load.rows.num_rows) if row not in refused]
+        session, ready, [row for row in range(ready.load.rows.num_rows) if row not in refused], beside
     )
 
 
-async def _refused_beside_others(session: Session, ready: Ready, rows: list[int]) -> dict[int, str]:
+async def _refused_beside_others(session: Session, ready: Ready, rows: list[int], beside: Sequence[TableLoad]) -> dict[int, str]:
     """Returns the rows that do not pass beside those before them; not all of them where that takes too many probes."""
     refused: dict[int, str] = {}
     probes, good = 0, 0
     while rows and probes < MOST_PROBES:
-        refusal, bad = await _probe(session, ready, rows), len(rows)
+        refusal, bad = await _probe(session, ready, rows, beside), len(rows)
         probes += 1
         if refusal is None:
             break
         # the first `good` rows pass, the first `bad` do not
         while not refusal.rows and bad - good > 1:
             middle = (good + bad) // 2
-            found = await _probe(session, ready, rows[:middle])
+            found = await _probe(session, ready, rows[:middle], beside)
             probes += 1
             if found is None:
                 good = middle
@@ -82,19 +86,21 @@ async def _refused_beside_others(session: Session, ready: Ready, rows: list[int]
     return refused
 
 
-async def _probe(session: Session, ready: Ready, part: Sequence[int]) -> RowsRejected | None:
+async def _probe(session: Session, ready: Ready, part: Sequence[int], beside: Sequence[TableLoad]) -> RowsRejected | None:
     try:
-        await session.probe([ready.part(part).load])
+        await session.probe([*beside, ready.part(part).load])
     except RowsRejected as exc:
+        if exc.table != ready.load.table:
+            raise
         named = {row: why for row, why in exc.rows.items() if 0 <= row < len(part)}
         return RowsRejected(exc.table, exc.message, named)
     return None
 
 
-async def _any_passes(session: Session, ready: Ready, parts: Sequence[Sequence[int]]) -> bool:
+async def _any_passes(session: Session, ready: Ready, parts: Sequence[Sequence[int]], beside: Sequence[TableLoad]) -> bool:
     rows = [row for part in parts for row in part]
     for row in rows[:: max(1, len(rows) // SAMPLE)]:
-        if await _probe(session, ready, [row]) is None:
+        if await _probe(session, ready, [row], beside) is None:
             return True
     return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 from loader.contract import Column, TableLoad
 from shared.errors import Permanent
@@ -101,6 +102,18 @@ def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
 def is_constant(default: str | None) -> bool:
     """Whether a column's default is one value for all rows (or null), not one that is made for each."""
     return default is None or _CONSTANT.fullmatch(default.strip()) is not None
+
+
+def by_dependency(loads: Sequence[TableLoad], references: Iterable[tuple[str, str]]) -> Sequence[TableLoad]:
+    """Returns loads with every table behind those it refers to, by pairs of (table, table it refers to); as they are in a circle."""
+    sorter: TopologicalSorter[str] = TopologicalSorter({load.table: () for load in loads})
+    for table, other in references:
+        sorter.add(table, other)
+    try:
+        order = {table: place for place, table in enumerate(sorter.static_order())}
+    except CycleError:
+        return loads
+    return sorted(loads, key=lambda load: order[load.table])
 
 
 def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:

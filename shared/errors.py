@@ -74,14 +74,16 @@ class RowsRejected(Permanent):
     """A destination refused rows of one table and loaded none of it.
 
     `rows` maps the index of each refused row in the batch to the destination's words. It is empty where the destination
-    does not say which rows it means: the caller then finds them by bisection.
+    does not say which rows it means: the caller then finds them by bisection. `needs_others`: a foreign key refused them, so they
+    may be good beside rows of other tables.
     """
 
-    def __init__(self, table: str, message: str, rows: Mapping[int, str] | None = None) -> None:
+    def __init__(self, table: str, message: str, rows: Mapping[int, str] | None = None, *, needs_others: bool = False) -> None:
         super().__init__(f'table "{table}": {message}')
         self.table = table
         self.message = message
         self.rows: Mapping[int, str] = rows or {}
+        self.needs_others = needs_others
 
 
 class Defect(PenstockError):

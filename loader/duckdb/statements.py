@@ -43,6 +43,11 @@ WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'FOREIGN KEY') AND database_n
   AND schema_name = $1 AND lower(table_name) = lower($2)"""
 """Columns that a merge cannot change, as names or as SQL text."""
 
+REFERENCES = """
+SELECT table_name, referenced_table FROM duckdb_constraints()
+WHERE constraint_type = 'FOREIGN KEY' AND database_name = current_database() AND schema_name = ? AND table_name <> referenced_table"""
+"""Which tables refer to which others by foreign keys."""
+
 OWN_INDEXES = """
 SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() AND schema_name = ? AND starts_with(index_name, ?)"""
 

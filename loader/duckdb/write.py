@@ -55,6 +55,11 @@ def forget_marks(
     connection.execute(statements.forget_marks(schema), [name, tables, lanes])
 
 
+def references(connection: duckdb.DuckDBPyConnection, _: Stop, schema: str) -> list[tuple[str, str]]:
+    """Returns which tables refer to which others."""
+    return connection.execute(statements.REFERENCES, [schema]).fetchall()
+
+
 def load_all(
     connection: duckdb.DuckDBPyConnection,
     stop: Stop,
@@ -124,7 +129,8 @@ def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
         if not isinstance(refused, RowsRejected):
             raise
         connection.execute("ROLLBACK")
-        raise RowsRejected(load.table, describe(error), _refused(connection, load, live)) from error
+        rows = _refused(connection, load, live)
+        raise RowsRejected(load.table, describe(error), rows, needs_others="foreign key" in str(error)) from error
     finally:
         connection.unregister(statements.ROWS)
 

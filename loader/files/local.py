@@ -13,6 +13,8 @@ https://parquet.apache.org/docs/, https://github.com/ndjson/ndjson-spec, https:/
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +39,7 @@ from loader.contract import (
 )
 from loader.objects import directory, formats, names
 from loader.objects.formats import Compression, Format
-from shared.errors import NotConnected, PenstockError, Permanent, SetupError, unknown
+from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableSetupError, unknown
 from shared.threads import Stop, ThreadGate
 
 
@@ -54,6 +56,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         names.check_prefix(self.prefix)
 
+
+_OF_A_TABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
+"""What is wrong with one directory below the root."""
 
 OPTIONS = Options
 CAPABILITIES = Capabilities(
@@ -152,6 +157,13 @@ class LocalSession:
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """See `Session.load`; the objects of a plan appear one after the other, each of them whole."""
+        return await self._bring(plan, loads, place=True)
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """See `Session.probe`: writes the objects aside and removes them."""
+        await self._bring(LoadPlan(self._connection, "probe", 0, 0), loads, place=False)
+
+    async def _bring(self, plan: LoadPlan, loads: Sequence[TableLoad], *, place: bool) -> LoadReport:
         what = f'loading into local destination "{self._name}"'
         if self._closed:
             raise NotConnected(f"{what}: the session is closed")
@@ -159,23 +171,21 @@ class LocalSession:
             raise Permanent(f"{what}: files cannot merge; set deduplicate: false")
         stop = Stop()
         try:
-            return await self._gate.run_interruptible(stop.set, self._load, plan, loads, stop)
+            return await self._gate.run_interruptible(stop.set, self._load, plan, loads, place, stop)
         except Exception as error:
             raise translate(error, what) from error
-
-    async def probe(self, loads: Sequence[TableLoad]) -> None:
-        """See `Session.probe`; a file refuses no rows."""
 
     async def close(self) -> None:
         """See `Session.close`."""
         self._closed = True
 
-    def _load(self, plan: LoadPlan, loads: Sequence[TableLoad], stop: Stop) -> LoadReport:
+    def _load(self, plan: LoadPlan, loads: Sequence[TableLoad], place: bool, stop: Stop) -> LoadReport:
         started = perf_counter()
         format_ = self._options.format
         compression = self._options.compression or formats.default_compression(format_)
         end = formats.extension(format_, compression)
         staged: list[tuple[Path, Path]] = []
+        folders: list[Path] = []
         rows: dict[str, int] = {}
         size = 0
         try:
@@ -188,9 +198,11 @@ class LocalSession:
                     with directory.create(temporary) as output:
                         formats.write(part, output, format_, compression)
                     size += temporary.stat().st_size
+                    folders += self._make_room(load.table, self._root / path)
             written = perf_counter()
             stop.check()
-            directory.place(self._root, self._connection, self._epoch, staged)
+            if place:
+                directory.place(self._root, self._connection, self._epoch, staged, folders)
         except FileNotFoundError as error:
             if self._aside.is_dir():
                 raise
@@ -199,6 +211,16 @@ class LocalSession:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
         return LoadReport(rows, size, {"encode": written - started, "commit": perf_counter() - written})
+
+    def _make_room(self, table: str, target: Path) -> list[Path]:
+        try:
+            return directory.make_room(target, self._root)
+        except OSError as error:
+            if error.errno not in _OF_A_TABLE or not os.access(self._root, os.W_OK | os.X_OK):
+                raise
+            raise TableSetupError(
+                f'table "{table}": {error.strerror} ({error.filename}); let this user write there, and remove what is in the way'
+            ) from error
 
 
 def _joined(loads: Sequence[TableLoad]) -> Sequence[TableLoad]:

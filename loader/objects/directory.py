@@ -9,10 +9,11 @@ last look at the epoch and the rename.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -66,16 +67,31 @@ def create(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(output.fileno())
 
 
-def place(root: Path, connection: str, epoch: int, files: Sequence[tuple[Path, Path]]) -> None:
+def make_room(target: Path, root: Path) -> list[Path]:
+    """Makes the directory of a file to come; returns the directories to sync once the file is there.
+
+    Raises:
+        OSError: the file cannot be put there.
+    """
+    folders = _make(target.parent, root)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target.parent))
+    return folders
+
+
+def place(root: Path, connection: str, epoch: int, files: Sequence[tuple[Path, Path]], folders: Iterable[Path]) -> None:
     """Renames files to where readers look, durably, replacing older ones of the same name.
+
+    Args:
+        files: where they are, and where they go.
+        folders: what `make_room` returned for all of them.
 
     Raises:
         Fenced: a newer holder exists.
         OSError
     """
-    folders: dict[Path, None] = {}
-    for _, target in files:
-        folders |= dict.fromkeys(_make(target.parent, root))
     if noted_epoch(root, connection) != epoch:
         raise fenced(connection, epoch)
     for aside, target in files:
@@ -83,7 +99,7 @@ def place(root: Path, connection: str, epoch: int, files: Sequence[tuple[Path, P
             aside.rename(target)
         except FileNotFoundError as error:
             raise fenced(connection, epoch) from error
-    for folder in folders:
+    for folder in dict.fromkeys(folders):
         sync_folder(folder)
 
 

@@ -221,7 +221,8 @@ def refusal(error: BaseException, sent: Sequence[Prepared]) -> RowsRejected | No
     translated = translate(error, "", load.table)
     if not isinstance(translated, RowsRejected):
         return None
-    return RowsRejected(load.table, translated.message, {**rows, **translated.rows})
+    named = {**rows, **translated.rows}
+    return RowsRejected(load.table, translated.message, named, needs_others=translated.needs_others)
 
 
 async def _copy(connection: asyncpg.Connection, prepared: Prepared, table: str, schema: str, watch: Watch) -> int:

@@ -39,6 +39,7 @@ _SETUP = {
     "XX002": "the server reports a damaged index; look at its log and reindex",
 }
 _OF_A_TABLE = frozenset({"42501", "XX001", "XX002"})
+FOREIGN_KEY = "23503"
 TOO_LARGE = "54000"
 """A row larger than a page, or a key too long for its index."""
 _KNOWN = frozenset({"25", "40", "53", "55", "57", "58"})
@@ -137,4 +138,5 @@ def _of_rows(error: BaseException, what: str, table: str | None) -> PenstockErro
     if table is None:
         return Permanent(f"{what}: {describe(error)}")
     index = refused_row(error)
-    return RowsRejected(table, describe(error), {} if index is None else {index: describe(error)})
+    rows = {} if index is None else {index: describe(error)}
+    return RowsRejected(table, describe(error), rows, needs_others=getattr(error, "sqlstate", None) == FOREIGN_KEY)

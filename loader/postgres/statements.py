@@ -56,6 +56,14 @@ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind NOT IN ('r', 'p', 'f', 'v'
 """
 """What else has the name of a table; they share their names."""
 
+REFERENCES = """
+SELECT c.relname::text AS child, p.relname::text AS parent
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace AND n.oid = p.relnamespace
+WHERE k.contype = 'f' AND n.nspname = $1 AND c.relname = ANY($2::text[]) AND p.relname = ANY($2::text[]) AND c.oid <> p.oid
+"""
+"""Which of some tables refer to which others of them by foreign keys."""
+
 ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7306))"
 """Held to the end of the transaction; the seed keeps clear of locks other programs take on the same text."""
 

@@ -40,8 +40,8 @@ from loader.duckdb import write
 from loader.duckdb.file import DatabaseFile
 from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
-from loader.sql import LEDGER, qualified
-from shared.errors import NotConnected
+from loader.sql import LEDGER, by_dependency, qualified
+from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 from shared.units import ByteSize, Duration
 
@@ -191,8 +191,17 @@ class DuckDBSession:
         for load in loads:
             refuse_null_keys(load)
         holder = (self._connection, self._epoch)
-        work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads)
-        return await self._run("loading into", work)
+        ordered = False
+        while True:
+            work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads)
+            try:
+                return await self._run("loading into", work)
+            except RowsRejected as error:
+                if not error.needs_others or ordered or len(loads) < 2:
+                    raise
+                pairs = await self._run("reading the foreign keys of", partial(write.references, schema=self._schema))
+                there = {load.table for load in loads}
+                loads, ordered = by_dependency(loads, [pair for pair in pairs if there.issuperset(pair)]), True
 
     async def _run(self, doing: str, work: Work[T]) -> T:
         what = f'{doing} duckdb destination "{self._name}"'

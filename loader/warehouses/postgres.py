@@ -32,14 +32,14 @@ from loader.contract import (
     TablePatch,
     TableSchema,
 )
-from loader.postgres import copy, ledger
+from loader.postgres import copy, ledger, statements
 from loader.postgres import patch as patches
 from loader.postgres.connect import Options, application_name, connect, end_older
 from loader.postgres.errors import translate
 from loader.postgres.types import WIDEN
 from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
-from loader.sql import LEDGER, qualified
+from loader.sql import LEDGER, by_dependency, qualified
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, is_panic
 from shared.tasks import timeout
 
@@ -187,11 +187,14 @@ class PostgresSession:
     async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
         for load in loads:
             refuse_null_keys(load)
-        small, in_turn = True, False
+        small, in_turn, ordered = True, False, False
         while True:
             try:
                 return await self._try(loads, plan, small=small, in_turn=in_turn)
             except RowsRejected as error:
+                if error.needs_others and not ordered and len(loads) > 1:
+                    loads, ordered = await self._by_dependency(loads), True
+                    continue
                 if not small or error.rows or all(load.rows.num_rows > copy.SMALL_ROWS for load in loads):
                     raise
                 small = False  # the short way names no row; the long way, which fails again, may
@@ -199,6 +202,11 @@ class PostgresSession:
                 if in_turn or getattr(error.__cause__, "sqlstate", None) != CARDINALITY:
                     raise
                 small, in_turn = False, True
+
+    async def _by_dependency(self, loads: Sequence[TableLoad]) -> Sequence[TableLoad]:
+        async with self._call("reading the foreign keys of"):
+            found = await self._link.fetch(statements.REFERENCES, self._schema, [load.table for load in loads])
+        return by_dependency(loads, [(row["child"], row["parent"]) for row in found])
 
     async def _try(self, loads: Sequence[TableLoad], plan: LoadPlan | None, *, small: bool, in_turn: bool) -> LoadReport:
         """Brings rows and the plan's marks in and commits; without a plan, takes everything back."""

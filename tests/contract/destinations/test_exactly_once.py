@@ -9,6 +9,7 @@ import pytest
 
 from loader.contract import Kind, LoadPlan, Session, TableLoad
 from shared.errors import Fenced, NotConnected, PenstockError, RowsRejected
+from tests.support.delivery import Delivery
 from tests.support.destinations import LocalSubject, Open, append, arrow, make, merge, plan
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
@@ -257,3 +258,14 @@ async def test_marks_are_forgotten_one_by_one(wh: Open) -> None:
         await session.load(plan(1, lane=lane), [TableLoad("t", arrow(shape, [{"id": lane}]))])
     await session.forget([("t", "aside.1.live"), ("t", "no such lane")])
     assert set(await session.marks()) == {("t", "live"), ("t", "aside.2.live")}
+
+
+@pytest.mark.only("local")
+async def test_a_file_in_the_way_of_one_table_holds_up_that_table_only(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(), layout="segment")
+    assert isinstance(wh.subject, LocalSubject)
+    (wh.subject.root / "bought").write_bytes(b"")
+    await one.send({"messageId": "1", "event": "Bought"}, {"messageId": "2", "event": "Seen"})
+    assert "bought" in one.why("bought")
+    assert one.kept.aside == 1
+    assert {name.partition("/")[0] for name in wh.subject.files()} == {"bought", "tracks", "seen"}

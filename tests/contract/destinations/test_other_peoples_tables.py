@@ -172,6 +172,19 @@ async def test_a_row_larger_than_a_page_is_found_and_its_neighbours_arrive(wh: O
     assert len(await rows(wh, "n")) == 103
 
 
+async def test_tables_that_refer_to_each_other_are_loaded_in_their_order(wh: Open) -> None:
+    # the rows of `aaa` come first and refer to those of `zzz` in the same batch
+    columns = "message_id varchar, k varchar"
+    await wh.session()
+    await wh.subject.run(f'CREATE TABLE "{{}}".zzz ({columns} UNIQUE)')
+    await wh.subject.run(f'CREATE TABLE "{{}}".aaa ({columns} REFERENCES "{{}}".zzz (k))')
+    one = Delivery(wh, await wh.session(epoch=2), table="{{ event.event }}", schema_policy="freeze")
+    events = [("aaa", "1"), ("aaa", "2"), ("aaa", "nowhere"), ("zzz", "1"), ("zzz", "2")]
+    dead = await one.send(*({"messageId": f"{table}{k}", "event": table, "k": k} for table, k in events))
+    assert list(dead) == ["aaanowhere"]
+    assert [len(await wh.rows(table, {"k": Kind.TEXT}, "k")) for table in ("aaa", "zzz")] == [2, 2]
+
+
 async def test_names_of_system_columns_are_names_like_others(wh: Open) -> None:
     one = Delivery(wh, await wh.session())
     names = ("ctid", "xmin", "tableoid", "rowid", "oid")
