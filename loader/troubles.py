@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loader.aside import Failing
-from shared.service import Health
+from shared.health import Health
 from shared.telemetry import Telemetry
 
 MOST_TABLES = 20

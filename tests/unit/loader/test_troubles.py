@@ -5,7 +5,7 @@ from __future__ import annotations
 from loader.aside import Failing
 from loader.troubles import MOST_TABLES, OTHERS, Troubles
 from shared.errors import Permanent
-from shared.service import Health
+from shared.health import Health
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
 
