@@ -312,7 +312,12 @@ class Intake:
             )
             for reject in parsed.rejects
         ]
-        await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}")
+
+        def lose(lost: Sequence[DeadLetter]) -> None:
+            # the events are refused either way: a client that sent them again would change nothing
+            self.telemetry.count("dead_letters_refused_total", len(lost), stage="ingest", source=site)
+
+        await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}", on_full=lose)
 
 
 def _text(header: str | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -20,8 +20,10 @@ from shared.dead import DeadLetter, bury, decode_dead
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
+from shared.tasks import together
 
 SILENCE_SECONDS = 10.0
+REMOVED_AT_ONCE = 64
 _ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
@@ -53,6 +55,22 @@ class Filter:
         # letters of ingest stand under their site, all others under their connection
         name = self.connection or (self.site if self.stage == "ingest" else None)
         return topology.dead_subject(self.stage or "*", name or "*")
+
+    @property
+    def whole_subject(self) -> str | None:
+        """The subject all of whose letters match; None where letters must be looked at."""
+        if self.ids or self.reason or self.since is not None:
+            return None
+        match self.stage, self.connection, self.site:
+            case None, None, None:
+                return topology.dead_subject("*", "*")
+            case stage, None, None if stage:
+                return topology.dead_subject(stage, "*")
+            case ("loader", connection, None) if connection:
+                return topology.dead_subject("loader", connection)
+            case ("ingest", None, site) if site:
+                return topology.dead_subject("ingest", site)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +142,32 @@ async def remove(broker: Broker, stored: Stored) -> None:
         await bury(broker.publisher, stage, name, rest, f"rest.{stored.seq}.{digest}")
     with contextlib.suppress(NotFoundError):
         await broker.js.delete_msg(topology.DEAD, stored.seq)
+
+
+async def remove_all(broker: Broker, wanted: Filter, through: int, on_progress: Callable[[int], None]) -> None:
+    """Removes every matching letter of the messages up to sequence `through`.
+
+    Raises:
+        NotConnected, Transient: not known to be removed; doing it again is harmless.
+    """
+    subject = wanted.whole_subject
+    if subject is not None:  # the broker does it at once, however many there are
+        await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=subject)
+        return
+    done, batch = 0, list[Stored]()
+
+    async def remove_batch() -> None:
+        nonlocal done
+        await together(*(remove(broker, stored) for stored in batch))
+        done += sum(len(stored.matching) for stored in batch)
+        batch.clear()
+        on_progress(done)
+
+    async for found in find(broker, wanted, through=through):
+        batch.append(found)
+        if len(batch) >= REMOVED_AT_ONCE:
+            await remove_batch()
+    await remove_batch()
 
 
 class Groups:

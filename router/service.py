@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 
+from router.dead_room import keep_dead_room
 from router.rules import SiteRules, compile_project
 from router.settings import RouterSettings
 from router.shed import keep_room
@@ -55,10 +56,14 @@ class _Router:
         try:
             async with task_group() as group:
                 following = group.create_task(self._follow(group), name="follow-config")
-                shedding = group.create_task(keep_room(context), name="shed-events")
+                keepers = [
+                    group.create_task(keep_room(context), name="shed-events"),
+                    group.create_task(keep_dead_room(context), name="dead-room"),
+                ]
                 await context.draining.wait()
                 following.cancel()
-                shedding.cancel()
+                for keeper in keepers:
+                    keeper.cancel()
                 for site in self._sites.values():
                     site.stop.set()
         except BaseExceptionGroup as exc:

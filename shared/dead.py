@@ -4,19 +4,21 @@ One message of the stream DEAD holds the dead letters of one frame or request at
 came from, so that a stage which died between dead-lettering and acknowledging does it again without doubling them.
 
 A message holds each request context once, however many letters share it: else a request of a few kilobytes could write hundreds
-of megabytes, and DEAD drops its oldest letters for room.
+of megabytes, and DEAD has room for so many letters only.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from shared import topology
+from shared.errors import QueueFull
 from shared.frame import RequestContext
+from shared.headers import EVENTS
 
 BATCH = 200
 """Dead letters a message: bounded, because one is as large as an event may be."""
@@ -33,7 +35,9 @@ VERSION = 2
 class Publishes(Protocol):
     """What `bury` needs of a publisher: `shared.jetstream.publisher.Publisher`, or what a stage puts before it."""
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> object:
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> object:
         """Returns when the message is durable."""
         ...
 
@@ -122,13 +126,22 @@ def decode_dead(payload: bytes) -> list[DeadLetter]:
     ]
 
 
-async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[DeadLetter], msg_id: str) -> None:
+async def bury(
+    publisher: Publishes,
+    stage: str,
+    name: str,
+    letters: Sequence[DeadLetter],
+    msg_id: str,
+    *,
+    on_full: Callable[[Sequence[DeadLetter]], None] | None = None,
+) -> None:
     """Stores dead letters durably.
 
     Args:
         stage: `ingest`, `router` or `loader`.
         name: site for ingest, connection for the others.
         msg_id: derived from the origin; the same letters buried again under it, in the same order, are stored once.
+        on_full: called with letters that DEAD has no room for, which are then lost; None: that raises.
 
     Raises:
         NotConnected, Transient, QueueFull: not known to be stored; keep the events.
@@ -148,7 +161,13 @@ async def bury(publisher: Publishes, stage: str, name: str, letters: Sequence[De
                 break
             size += more
             end += 1
-        await publisher.publish(subject, encode_dead(letters[start:end]), msg_id=f"{msg_id}.{part}")
+        some = letters[start:end]
+        try:
+            await publisher.publish(subject, encode_dead(some), msg_id=f"{msg_id}.{part}", headers={EVENTS: str(len(some))})
+        except QueueFull:
+            if on_full is None:
+                raise
+            on_full(some)
         start, part = end, part + 1
 
 

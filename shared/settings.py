@@ -64,9 +64,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_max_age: Annotated[Duration, Meta(description="how long dead letters are kept")] = field(
         default_factory=lambda: Duration(30 * DAY)
     )
-    dead_max_bytes: Annotated[ByteSize, Meta(description="room of the dead letters; the oldest go first")] = field(
-        default_factory=lambda: ByteSize(2 * GIB)
-    )
+    dead_max_bytes: Annotated[
+        ByteSize, Meta(description="room of the dead letters; when it is short, who holds most loses the oldest")
+    ] = field(default_factory=lambda: ByteSize(2 * GIB))
 
     def topology(self) -> TopologySettings:
         """The part that concerns streams."""

@@ -196,6 +196,20 @@ METRICS: tuple[Metric, ...] = (
         "frames",
         "frames of EVENTS removed before their age for want of room; every reader had passed them",
     ),
+    Metric(
+        "dead_letters_evicted_total",
+        "counter",
+        "events",
+        "dead letters removed before their age, because their site or connection took more than its share of a full DEAD",
+        ("stage", "source"),
+    ),
+    Metric(
+        "dead_letters_refused_total",
+        "counter",
+        "events",
+        "refused events that are no dead letters, because DEAD had no room for them",
+        ("stage", "source"),
+    ),
     Metric("config_revision", "gauge", "revision", "revision of the project in force"),
 )
 

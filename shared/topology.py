@@ -10,7 +10,7 @@ Subjects are only ever made by the functions below.
 | EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table that failed, waiting for their time | work queue |
-| DEAD | dead letters | by age and bytes, the oldest go |
+| DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/dead_room.py`) |
 | LIVE | the latest frames per stage, for people watching | memory, the last 200 a subject |
 """
 
@@ -149,7 +149,7 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
             name=DEAD,
             subjects=["dead.*.*"],
             retention=api.RetentionPolicy.LIMITS,
-            discard=api.DiscardPolicy.OLD,
+            discard=api.DiscardPolicy.NEW,
             max_age=settings.dead_max_age_seconds,
             max_bytes=settings.dead_max_bytes,
             duplicate_window=DEAD_DEDUPLICATION_SECONDS,
@@ -273,6 +273,8 @@ def _widened(current: api.StreamConfig, wanted: api.StreamConfig) -> api.StreamC
         # zero, minus one and None all mean unlimited
         if want and have and have > 0 and want > have:
             changes[limit] = want
+    if wanted.discard != current.discard:
+        changes["discard"] = wanted.discard
     missing = [subject for subject in wanted.subjects or [] if subject not in (current.subjects or [])]
     if missing:
         changes["subjects"] = [*(current.subjects or []), *missing]

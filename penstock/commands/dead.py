@@ -18,7 +18,7 @@ import msgspec
 from rich.syntax import Syntax
 
 from penstock import exits
-from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remove
+from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remove_all
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
@@ -303,12 +303,8 @@ async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
 async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("purging", total=counted.total) as advance:
-            done = 0
             # what died since it was counted was not asked about
-            async for stored in find(broker, wanted, through=counted.last_seq):
-                await remove(broker, stored)
-                done += len(stored.matching)
-                advance(done)
+            await remove_all(broker, wanted, counted.last_seq, advance)
 
 
 async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:

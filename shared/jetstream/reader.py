@@ -75,6 +75,7 @@ class StreamReader:
         start_seconds: or the time (epoch) to start from. With `start_seq` beside it: at the time, but not behind that sequence; a
             clock of the broker that went back makes the times of a stream jump, and then it is read from its beginning.
         last_per_subject: or begin with the newest message of every subject.
+        headers_only: leave out payloads; the header `Nats-Msg-Size` says how large they are.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class StreamReader:
         start_seq: int | None = None,
         start_seconds: float | None = None,
         last_per_subject: bool = False,
+        headers_only: bool = False,
         pull_messages: int = PULL_MESSAGES,
         pull_bytes: int = PULL_BYTES,
     ) -> None:
@@ -95,6 +97,7 @@ class StreamReader:
         self._start_seq = start_seq
         self._start_seconds = start_seconds
         self._last_per_subject = last_per_subject
+        self._headers_only = headers_only
         self._pull_messages = pull_messages
         self._pull_bytes = pull_bytes
         self._created: datetime | None = None
@@ -188,6 +191,7 @@ class StreamReader:
             replay_policy=api.ReplayPolicy.INSTANT,
             filter_subject=self._subject,
             inactive_threshold=INACTIVE_SECONDS,
+            headers_only=self._headers_only or None,
             mem_storage=True,
             num_replicas=1,
             max_deliver=1,

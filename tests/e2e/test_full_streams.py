@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from nats.js.errors import NotFoundError
 
+from penstock.letters import Filter, find, remove_all
+from router.dead_room import PART as DEAD_PART
+from router.dead_room import DeadRoom
 from router.shed import PART, Shedding
 from router.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
 from shared import topology
+from shared.dead import DeadLetter, bury, decode_dead
 from shared.errors import QueueFull
 from shared.health import Health
 from shared.jetstream.broker import Broker
@@ -129,3 +136,62 @@ async def test_a_full_stream_refuses_at_once_and_says_so(broker: Broker) -> None
     await limit_events(broker)
     with pytest.raises(QueueFull, match="takes no more messages: maximum bytes exceeded"):
         await fill(broker, 2.0)
+
+
+async def test_a_site_that_fills_the_dead_letters_evicts_its_own_and_no_others(
+    broker: Broker, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = await broker.js.stream_info(topology.DEAD)
+    info.config.max_bytes = LIMIT
+    await broker.js.update_stream(info.config)
+
+    def letters(site: str, count: int) -> list[DeadLetter]:
+        return [
+            DeadLetter(stage="ingest", site=site, reason="r", detail="", body=os.urandom(1000), at=1.0, origin=f"o{number}")
+            for number in range(count)
+        ]
+
+    await bury(broker.publisher, "loader", "warehouse", letters("quiet", 3), "a")
+    await bury(broker.publisher, "ingest", "quiet", letters("quiet", 5), "b")
+    for number in range(40):
+        await bury(broker.publisher, "ingest", "loud", letters("loud", 20), f"c{number}")
+    # beyond the limit nothing of others goes: the stream refuses, and the edge counts what is lost
+    lost: list[DeadLetter] = []
+    for number in range(20):
+        await bury(broker.publisher, "ingest", "loud", letters("loud", 20), f"d{number}", on_full=lost.extend)
+    assert len(lost) % 20 == 0
+    assert lost
+    with pytest.raises(QueueFull):
+        await bury(broker.publisher, "loader", "warehouse", letters("loud", 20), "e")
+    held = 8 + 40 * 20 + 20 * 20 - len(lost)
+
+    health = Health()
+    evicted = await DeadRoom(broker, health, telemetry).run_once()
+    state = (await broker.js.stream_info(topology.DEAD, subjects_filter=">")).state
+    assert 0.6 < state.bytes / LIMIT < 0.72
+    assert evicted == telemetry.value("dead_letters_evicted_total", stage="ingest", source="loud") > 0
+    left = Counter[str]()
+    for seq in range(state.first_seq, state.last_seq + 1):
+        with contextlib.suppress(NotFoundError):
+            left.update(letter.site for letter in decode_dead((await broker.js.get_msg(topology.DEAD, seq)).data or b""))
+    assert left == {"quiet": 8, "loud": held - 8 - evicted}
+    assert "ingest loud" in health.warnings[DEAD_PART]
+    assert "evicted" in caplog.text
+    assert await DeadRoom(broker, health, telemetry).run_once() == 0
+
+
+async def test_dead_letters_are_purged_all_at_once_or_by_filter_and_those_that_came_later_stay(broker: Broker) -> None:
+    def letters(reason: str) -> list[DeadLetter]:
+        return [DeadLetter(stage="ingest", site="shop", reason=reason, detail="", body=b"{}", at=1.0, origin="o")]
+
+    async def reasons() -> list[str]:
+        return [stored.letters[index].reason async for stored in find(broker, Filter()) for index in stored.matching]
+
+    for number in range(150):
+        await bury(broker.publisher, "ingest", "shop", letters("odd" if number % 2 else "even"), f"a{number}")
+    done: list[int] = []
+    await remove_all(broker, Filter(reason="odd"), 148, done.append)
+    assert done[-1] == 74
+    assert await reasons() == ["even"] * 75 + ["odd"]
+    await remove_all(broker, Filter(), 149, done.append)
+    assert await reasons() == ["odd"]

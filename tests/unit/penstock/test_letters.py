@@ -66,3 +66,23 @@ def test_an_id_that_is_none_is_refused() -> None:
     for wrong in ("x", "1.", "1.2.3", "", "-1"):
         with pytest.raises(ConfigError, match="dead list"):
             parse_ids([wrong])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "subject"),
+    [
+        (Filter(), "dead.*.*"),
+        (Filter(stage="loader"), "dead.loader.*"),
+        (Filter(stage="loader", connection="shop-wh"), "dead.loader.shop-wh"),
+        (Filter(stage="ingest", site="shop"), "dead.ingest.shop"),
+        # under a name stand letters of a site and of a connection, and a connection's are of more than one site
+        (Filter(connection="shop-wh"), None),
+        (Filter(stage="router", connection="shop-wh"), None),
+        (Filter(stage="loader", site="shop"), None),
+        (Filter(stage="loader", reason="type_conflict"), None),
+        (Filter(ids=["7"]), None),
+        (Filter(since=0.0), None),
+    ],
+)
+def test_letters_are_removed_by_subject_only_where_all_of_it_is_meant(wanted: Filter, subject: str | None) -> None:
+    assert wanted.whole_subject == subject

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 
@@ -14,7 +16,9 @@ class Broker:
         self.payloads: list[bytes] = []
         self.ids: list[str | None] = []
 
-    async def publish(self, subject: str, payload: bytes, *, msg_id: str | None = None) -> None:
+    async def publish(
+        self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         assert subject == "dead.ingest.shop"
         self.payloads.append(payload)
         self.ids.append(msg_id)

@@ -1,0 +1,161 @@
+"""Room for dead letters: each stage and site has a share of DEAD, so that no sender evicts the letters of others.
+
+DEAD refuses what it has no room for. When it is nearly full one of the routers (a lease) evicts the oldest letters of those who hold
+most. Letters of the edge, which anybody with a public key can cause, have half of the room, all the others together have half, and
+what one half leaves free the other may use. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go down to one
+level; smaller ones lose nothing. What is evicted is counted.
+
+Sizes are read from the headers of all messages. That takes seconds for a full stream, and happens once for a tenth of its room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+
+from shared import topology
+from shared.errors import NotConnected, Transient
+from shared.fill import read_fill
+from shared.headers import EVENTS
+from shared.health import Health
+from shared.jetstream.broker import Broker
+from shared.jetstream.lease import hold
+from shared.jetstream.reader import StreamReader
+from shared.service import ServiceContext
+from shared.telemetry import Telemetry
+
+LEASE = "keeper.dead"
+PERIOD_SECONDS = 1.0
+SHORT_RATIO = 0.8
+TARGET_RATIO = 0.7
+BLOCK_BYTES = 64 * 1024
+"""Messages are added up to blocks of this size: a stream of small ones would not fit into memory one by one."""
+MESSAGE_BYTES = 100
+"""What the broker keeps of a message beside its payload, about."""
+QUIET_SECONDS = 5.0
+PART = f"room of {topology.DEAD}"
+"""Of the service's health."""
+
+_EDGE = topology.dead_subject("ingest", "")
+
+log = logging.getLogger(__name__)
+
+
+class Block(NamedTuple):
+    """Messages of a subject that follow each other."""
+
+    last_seq: int
+    size: int
+    letters: int
+
+
+def shares(sizes: Mapping[str, int], target: int) -> dict[str, int]:
+    """Returns how much of each subject may stay, so that all together take no more than the target. Pure."""
+    edge = {subject: size for subject, size in sizes.items() if subject.startswith(_EDGE)}
+    others = {subject: size for subject, size in sizes.items() if subject not in edge}
+    edge_room = max(target // 2, target - sum(others.values()))
+    edge_room = min(edge_room, sum(edge.values()))
+    return {**_level(edge, edge_room), **_level(others, target - edge_room)}
+
+
+def _level(sizes: Mapping[str, int], room: int) -> dict[str, int]:
+    """Lowers the largest to one level."""
+    left = dict(sorted(sizes.items(), key=lambda each: each[1]))
+    kept: dict[str, int] = {}
+    for number, (subject, size) in enumerate(left.items()):
+        kept[subject] = min(size, room // (len(left) - number))
+        room -= kept[subject]
+    return kept
+
+
+async def keep_dead_room(context: ServiceContext) -> None:
+    """Evicts for ever, while this process holds the lease for it."""
+    while True:
+        async with hold(context.broker, LEASE, context.instance) as lease:
+            while not lease.lost.is_set():
+                try:
+                    await DeadRoom(context.broker, context.health, context.telemetry).run_once()
+                except Transient as exc:
+                    log.debug("DEAD cannot be cleared", extra={"error": str(exc)})
+                await asyncio.sleep(PERIOD_SECONDS)
+        context.health.good(PART)
+
+
+class DeadRoom:
+    """One look at DEAD."""
+
+    def __init__(self, broker: Broker, health: Health, telemetry: Telemetry) -> None:
+        self._broker = broker
+        self._health = health
+        self._telemetry = telemetry
+
+    async def run_once(self) -> int:
+        """Evicts what must go; returns the number of letters.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        fill = await read_fill(self._broker, topology.DEAD)
+        if fill.unit != "bytes" or fill.ratio < SHORT_RATIO:
+            return 0
+        blocks = await self._blocks()
+        sizes = {subject: sum(block.size for block in some) for subject, some in blocks.items()}
+        # what the broker counts and what we do differ a little for each message
+        target = int(TARGET_RATIO * fill.limit * min(1.0, sum(sizes.values()) / max(1, fill.held)))
+        evicted = 0
+        for subject, share in shares(sizes, target).items():
+            excess, last_seq, letters = sizes[subject] - share, 0, 0
+            for block in blocks[subject]:
+                if excess <= 0:
+                    break
+                excess, last_seq, letters = excess - block.size, block.last_seq, letters + block.letters
+            if last_seq:
+                await self._evict(subject, last_seq, letters)
+                evicted += letters
+        return evicted
+
+    async def _blocks(self) -> dict[str, list[Block]]:
+        """Returns what every subject holds, oldest first."""
+        last = (await self._last_seq()) or 0
+        blocks: defaultdict[str, list[Block]] = defaultdict(list)
+        async with StreamReader(self._broker, topology.DEAD, headers_only=True, pull_messages=512) as reader:
+            while reader.last_seq < last:
+                message = await reader.next(QUIET_SECONDS)
+                if message is None:
+                    break
+                size = int(message.headers.get("Nats-Msg-Size", "0")) + MESSAGE_BYTES
+                letters = int(message.headers.get(EVENTS, "1"))
+                some = blocks[message.subject]
+                if some and some[-1].size < BLOCK_BYTES:
+                    some[-1] = Block(message.seq, some[-1].size + size, some[-1].letters + letters)
+                else:
+                    some.append(Block(message.seq, size, letters))
+                if message.waiting == 0:
+                    break
+        return blocks
+
+    async def _last_seq(self) -> int:
+        try:
+            return int((await self._broker.js.stream_info(topology.DEAD)).state.last_seq)
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the stream {topology.DEAD}: {exc or type(exc).__name__}") from exc
+
+    async def _evict(self, subject: str, last_seq: int, letters: int) -> None:
+        try:
+            await self._broker.js.purge_stream(topology.DEAD, subject=subject, seq=last_seq + 1)
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot clear the stream {topology.DEAD}: {exc or type(exc).__name__}") from exc
+        _, stage, name = subject.split(".", 2)
+        self._telemetry.count("dead_letters_evicted_total", letters, stage=stage, source=name)
+        why = (
+            f"the oldest {letters} dead letters of {stage} {name} were evicted for want of room, because they took more than their "
+            "share; find out why there are so many (`penstock dead list`), or raise PENSTOCK_DEAD_MAX_BYTES"
+        )
+        self._health.warn(PART, why)
+        log.warning("dead letters were evicted for want of room", extra={"stage": stage, "source": name, "letters": letters})
