@@ -16,7 +16,7 @@ import msgspec
 import loader.files
 import loader.warehouses
 from loader.contract import Capabilities, Destination, Environment
-from shared.decode import decode
+from shared.decode import decode, meant
 from shared.errors import ConfigError, Problem
 
 _FOLDERS = (loader.warehouses, loader.files)
@@ -61,7 +61,9 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
     type_name = document.get("type")
     known = _modules()
     if not isinstance(type_name, str) or type_name not in known:
-        raise ConfigError([Problem(f"{path}.type", f"expected one of {', '.join(sorted(known))}, got {type_name!r}")])
+        close = meant(type_name, known) if isinstance(type_name, str) else ""
+        message = f"expected one of {', '.join(sorted(known))}, got {type_name!r}" + (f";{close}" if close else "")
+        raise ConfigError([Problem(f"{path}.type", message)])
     found = plugin(type_name)
     options = {key: value for key, value in document.items() if key != "type"}
     return found, decode(options, found.OPTIONS, path)

@@ -23,7 +23,7 @@ from penstock.options import Setting
 from penstock.reach import Reach, open_broker
 from penstock.redeliver import current_project
 from penstock.sample import EVENTS, sample_events
-from penstock.screen import Screen, typed_command
+from penstock.screen import Screen, cut, typed_command
 from penstock.send import Sent, batches, send
 from penstock.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from shared.errors import SetupError
@@ -148,7 +148,7 @@ async def _show(screen: Screen, project: Project, report: DemoReport, dead: Sequ
     screen.table(
         ("stage", "site or connection", "reason", "count", "for example"),
         [
-            (each.stage, each.name, each.reason, each.count, examples.get((each.stage, each.reason), "")[:90])
+            (each.stage, each.name, each.reason, each.count, cut(examples.get((each.stage, each.reason), ""), 90))
             for each in report.dead
         ],
         title="Dead letters: kept whole, with the reason",

@@ -19,6 +19,7 @@ from penstock.apply import apply_checked
 from penstock.dotenv import with_dotenv
 from penstock.home import StackState
 from penstock.leftovers import clean_up
+from penstock.moments import moment_of
 from penstock.options import Setting
 from penstock.projects import check_document, read_text
 from penstock.reach import Reach, open_broker
@@ -84,7 +85,7 @@ async def show_addresses(setting: Setting, state: StackState) -> None:
     if found is None:
         screen.say("  project        none yet; write one with `penstock init`, then run `penstock apply`")
     else:
-        screen.say(f"  project        revision {found[0]}, applied {found[1].applied_at or 'at an unknown time'}")
+        screen.say(f"  project        revision {found[0]}, applied {moment_of(found[1].applied_at)} UTC")
 
 
 async def _apply(setting: Setting, state: StackState, file: Path) -> None:

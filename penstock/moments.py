@@ -32,6 +32,11 @@ class Moment(click.ParamType[float]):
             )
 
 
+def moment_of(text: str) -> str:
+    """Returns an ISO 8601 time in UTC as people read it; `unknown` where it is empty."""
+    return text.removesuffix("+00:00").removesuffix("Z").replace("T", " ") or "unknown"
+
+
 def shown(seconds: float | None) -> str | None:
     """Returns epoch seconds as people read them."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -21,7 +21,15 @@ import msgspec
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -138,11 +146,14 @@ class Screen:
                     self.out.print(Text.assemble((f"{column:<{margin}}", "bold"), cell), soft_wrap=True)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int | None = None, *, passing: bool = False) -> Iterator[Advance]:
+    def progress(
+        self, what: str, total: int | None = None, *, passing: bool = False, in_bytes: bool = False
+    ) -> Iterator[Advance]:
         """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end.
 
         Args:
             passing: the bar goes at the end, because what follows says it all.
+            in_bytes: done and total are bytes; only their ratio is shown, and the note counts.
         """
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
@@ -151,7 +162,7 @@ class Screen:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=40),
-            MofNCompleteColumn(),
+            TaskProgressColumn() if in_bytes else MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.err,
@@ -165,13 +176,14 @@ class Screen:
                 last.update(done=done, note=note)
                 if not moving and time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
                     spoke = time.monotonic()
-                    self.note(f"{what}: {done} so far {note}".rstrip())
+                    self.note(f"{what}: {note}" if in_bytes else f"{what}: {done} so far {note}".rstrip())
                 bar.update(task, completed=done, note=note, **({} if total is None else {"total": total}))  # type: ignore[arg-type]
 
             yield advance
         seconds = time.monotonic() - began
         if not moving and not self.json and not passing and seconds >= 1:
-            self.note(f"{what}: {last['done']} in {seconds:.1f} s {last['note']}".rstrip())
+            done = "" if in_bytes else f"{last['done']} "
+            self.note(f"{what}: {done}in {seconds:.1f} s {last['note']}".rstrip())
 
     def fail(self, error: BaseException, code: int) -> None:
         """Prints an error: what, where, what to do; as JSON on standard error with --json."""
@@ -193,6 +205,11 @@ class Screen:
 def counted(count: int, noun: str) -> str:
     """Returns `1 event`, `2 events`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def cut(text: str, characters: int) -> str:
+    """Returns a text of at most so many characters; `…` ends one that was longer."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def typed_command() -> str:

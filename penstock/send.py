@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import msgspec
 
+from penstock.screen import cut
 from shared.errors import NotConnected, SetupError
 
 BATCH_EVENTS = 200
@@ -24,6 +25,8 @@ BATCH_BYTES = 1024 * 1024
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
+SHOWN_MESSAGE = 300
+"""Characters of an answer that an error repeats."""
 SHOWN_REJECTS = 10
 
 
@@ -99,7 +102,7 @@ async def send(
         patience_seconds: how long one batch is tried while the edge cannot take it.
 
     Raises:
-        SetupError: the edge does not know the key.
+        SetupError: the edge refuses the key.
         NotConnected: the edge did not take a batch within `patience_seconds`; `sent` so far stands in the message.
     """
     sent = Sent()
@@ -130,7 +133,7 @@ async def _deliver(
             _count(batch, text, sent)
             return on_progress(sent, "")
         if status == 401:
-            raise SetupError(f"{url} does not know the key: {_message(text)}; name a key of the project's site with --key")
+            raise SetupError(f"{url} refuses the key: {_message(text)}; say which one to use with --key ID or --key ID:SECRET")
         if status not in (0, 408, 429) and status < 500:
             sent.events += len(batch.lines)
             sent.refused += len(batch.lines)
@@ -198,6 +201,6 @@ def _with_id(line: bytes) -> bytes | None:
 def _message(text: str) -> str:
     try:
         answer = json.loads(text)
-        return str(answer.get("message") or answer.get("code") or text)[:300]
+        return cut(str(answer.get("message") or answer.get("code") or text), SHOWN_MESSAGE)
     except (ValueError, AttributeError):
-        return text.strip()[:300]
+        return cut(text.strip(), SHOWN_MESSAGE)

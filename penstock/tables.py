@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from penstock.screen import cut
 from shared.project import Project
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ OPEN_SECONDS = 20.0
 RETRY_SECONDS = 0.01
 """Short, because under load the gaps between two loads are."""
 SHOWN_COLUMNS = 7
+SHOWN_VALUE = 48
 _DULL_PREFIXES = ("context_", "original_")
 _DULL = {"id", "message_id", "anonymous_id", "sent_at", "uuid_ts", "received_at", "event_text", "timestamp"}
 
@@ -111,5 +113,4 @@ def quoted(name: str) -> str:
 
 
 def _short(value: Any) -> Any:
-    text = str(value)
-    return value if value is None or len(text) <= 48 else text[:47] + "…"
+    return value if value is None or len(str(value)) <= SHOWN_VALUE else cut(str(value), SHOWN_VALUE)

@@ -22,6 +22,11 @@ T = TypeVar("T")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _CHOICE = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
+_KINDS = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
+_WORDS = {
+    "array": "a list", "object": "a mapping", "str": "a text", "int": "a whole number", "float": "a number",
+    "bool": "true or false", "null": "nothing", "list": "a list", "dict": "a mapping", "NoneType": "nothing",
+}  # fmt: skip
 _STEP = re.compile(r"\.(?P<field>\w+)|\[[^\]]*\]")
 
 
@@ -62,6 +67,11 @@ def json_schema(type_: type) -> dict[str, Any]:
     return msgspec.json.schema(type_, schema_hook=_schema_hook)
 
 
+def kind_of(value: object) -> str:
+    """Returns what a value read from YAML is called there: a list, a mapping, a text, …"""
+    return _WORDS.get(type(value).__name__, type(value).__name__)
+
+
 def field_names(type_: Any) -> Iterable[str]:
     """Returns the names a Struct type knows, as people write them."""
     return (
@@ -95,10 +105,21 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
     elif choice := _CHOICE.match(message):
         choices = [str(each) for each in get_args(_type_at(type_, inner))]
         if choices:
-            message = f"expected one of {', '.join(choices)}, got {choice['value']}"
+            message = (
+                f"expected one of {', '.join(choices)}, got {choice['value']};{meant(choice['value'].strip(chr(39)), choices)}"
+            )
+            message = message.removesuffix(";")
+    elif kinds := _KINDS.fullmatch(message):
+        message = f"expected {_in_words(kinds['wanted'])}, got {_in_words(kinds['got'])}"
     # msgspec writes `[...]` where the key of a mapping stands
     where = (path + inner.replace("[...]", ".*")).lstrip(".")
     return Problem(where, message[:1].lower() + message[1:])
+
+
+def _in_words(kinds: str) -> str:
+    """Returns msgspec's `array | null` in the words of whoever writes YAML; that a value may be left out goes without saying."""
+    names = [name for name in kinds.split(" | ") if name != "null"] or ["null"]
+    return " or ".join(_WORDS.get(name, name) for name in names)
 
 
 def _type_at(type_: Any, path: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
-from shared.decode import decode, meant
+from shared.decode import decode, kind_of, meant
 from shared.document import parse_document
 from shared.errors import ConfigError, Problem
 from shared.site_checks import check_sites
@@ -234,7 +234,7 @@ def decode_project(document: Mapping[str, Any]) -> Project:
     for kind, type_ in shapes.items():
         entries = document.get(kind) or {}
         if not isinstance(entries, dict):
-            problems.append(Problem(kind, f"expected a mapping of names to {kind}, got {type(entries).__name__}"))
+            problems.append(Problem(kind, f"expected a mapping of names to {kind}, got {kind_of(entries)}"))
             continue
         parts[kind] = {}
         for name, entry in entries.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,12 +19,14 @@ from msgspec import Meta, field
 
 from loader.postgres.errors import translate
 from loader.sql import literal
-from shared.errors import Transient
+from shared.errors import SetupError, Transient
 from shared.tasks import timeout
 from shared.units import Duration
 
 if TYPE_CHECKING:
     import asyncpg
+
+_AUTHORITY = re.compile(r"[A-Za-z+]+://([^/?#]*)")
 
 NAME_BYTES = 63
 """NAMEDATALEN - 1: the server cuts longer application names without a word."""
@@ -103,6 +106,13 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         "tcp_keepalives_count": "3",
         **{key: str(max(1, int(seconds * 1000))) for key, seconds in milliseconds.items()},
     }
+    where = address(options)
+    if "@" in where:
+        raise SetupError(
+            f"{what}: the dsn has more than one @, and what stands before the last is taken for the password's end; "
+            "write %40 for an @ in the password, or give it as `password`"
+        )
+    what = f"{what} at {where}"
     try:
         link = await asyncpg.connect(
             options.dsn,
@@ -129,6 +139,20 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         raise translate(error, what) from error
     _keep_alive(link, options.stall_timeout)
     return link
+
+
+def address(options: Options) -> str:
+    """Returns where the server is, for messages: `host:port`, without anything secret, as asyncpg reads it."""
+    hosts = ""
+    if options.dsn is not None:
+        # asyncpg ends the password at the first @, where a URL ends it at the last
+        netloc = _AUTHORITY.match(options.dsn)
+        _, at, place = netloc[1].partition("@") if netloc else ("", "", "")
+        hosts = place if at else netloc[1] if netloc else ""
+    host, colon, port = hosts.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = hosts, ""
+    return f"{options.host or host or 'the default host'}:{options.port or port or 5432}"
 
 
 async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> None:

@@ -76,6 +76,8 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
     # asyncpg tells of a server without TLS by a plain ConnectionError
     if isinstance(error, ssl.SSLError) or (isinstance(error, OSError) and "SSL upgrade" in str(error)):
         return SetupError(f"{words}; check `ssl` and the certificates")
+    if isinstance(error, ConnectionRefusedError):
+        return NotConnected(f"{what}: the connection is refused; check `host` and `port`, and that a server listens there")
     if isinstance(error, OSError):
         return NotConnected(words)
 
@@ -117,6 +119,10 @@ def _of_state(error: BaseException, state: str, what: str, table: str | None) ->
         return Permanent(f"{words} ({context.splitlines()[0]})")  # a trigger that does not work
     if state == "42501" and "must be owner" in words:
         return TableSetupError(f"{words}: only its owner may change it; give it to this user, or choose schema_policy: freeze")
+    if state == "42501" and "permission denied for database" in words:
+        return SetupError(
+            f"{words}: the user may not make the schema; create it and give it to this user, or grant CREATE on the database"
+        )
     if state in _SETUP:
         return (TableSetupError if state in _OF_A_TABLE else SetupError)(f"{words}: {_SETUP[state]}")
     if state.startswith("08") or state in _GONE:

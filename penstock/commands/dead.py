@@ -23,6 +23,7 @@ from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
 from penstock.redeliver import Outcome, Redelivery
+from penstock.screen import cut
 from shared.config_snapshot import current_snapshot
 from shared.dead import DeadLetter
 from shared.errors import SetupError
@@ -41,7 +42,12 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--connection", help="Only letters of this connection.")
     @click.option("--site", help="Only letters of this site.")
     @click.option("--stage", type=click.Choice(STAGES), help="Only letters of this stage.")
-    @click.option("--reason", type=click.Choice([str(reason) for reason in DeadReason]), help="Only letters with this reason.")
+    @click.option(
+        "--reason",
+        type=click.Choice([str(reason) for reason in DeadReason]),
+        metavar="REASON",
+        help="Only letters with this reason (docs/reasons.md).",
+    )
     @click.option("--since", type=Moment(), help="Only letters since then: 2026-03-01T12:00:00Z, or 15m for how long ago.")
     @functools.wraps(function)
     def wrapper(
@@ -96,7 +102,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
             each.connection or each.site,
             str(each.reason),
             each.event or each.type,
-            _cut(each.detail),
+            cut(each.detail, SHOWN_DETAIL),
         )
         for letter_id, each in newest
     ]
@@ -341,10 +347,6 @@ def _body(letter: DeadLetter) -> dict[str, str]:
         return {"body": letter.body.decode()}
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(letter.body).decode()}
-
-
-def _cut(detail: str) -> str:
-    return detail if len(detail) <= SHOWN_DETAIL else detail[: SHOWN_DETAIL - 1] + "…"
 
 
 def _pretty(text: str) -> str:

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from penstock import exits
 from penstock.lines import Lines
 from penstock.options import Setting, at_broker, at_home
 from penstock.reach import open_broker
-from penstock.screen import Screen
+from penstock.screen import Screen, counted
 from penstock.send import BATCH_EVENTS, Sent, batches
 from penstock.send import send as send_batches
 from penstock.tail import tail as tail_events
@@ -52,11 +53,11 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
         raise click.UsageError(f"--url is the address of an edge, such as http://127.0.0.1:8080, got {edge!r}")
     with (
         Lines(file) as lines,
-        setting.screen.progress("sending (KiB)", total=lines.size and max(1, lines.size // 1024)) as advance,
+        setting.screen.progress("sending", total=lines.size, in_bytes=True) as advance,
     ):
 
         def progress(sent: Sent, note: str) -> None:
-            advance(lines.bytes_read // 1024, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
+            advance(lines.bytes_read, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
 
         sent = asyncio.run(send_batches(edge, key, batches(lines, batch), progress, patience))
     setting.screen.result(sent)
@@ -68,7 +69,7 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
 @click.argument("name", required=False, metavar="[SITE|CONNECTION]")
 @click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
-@click.option("--full", is_flag=True, help="Print whole events, not one line of each.")
+@click.option("--full", is_flag=True, help="Print whole events, indented, not one line of each.")
 @at_broker
 def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool) -> int:
     """Prints accepted events of a site, of a connection's site, or of all: what the client sent and what the server knows.
@@ -92,12 +93,13 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
         async for found in tail_events(broker, site, last, follow=follow):
             event = found.event
             if setting.screen.json or full:
-                sys.stdout.write(encode_event({"site": found.site, "seq": found.seq, "event": event}).decode() + "\n")
+                text = encode_event({"site": found.site, "seq": found.seq, "event": event})
+                sys.stdout.write((text if setting.screen.json else msgspec.json.format(text)).decode() + "\n")
                 sys.stdout.flush()
                 continue
             who = event.get("userId") or event.get("anonymousId") or "-"
             what = event.get("event") or event.get("name") or ""
-            at = event["receivedAt"].strftime("%H:%M:%S.%f")[:-3]
+            at = event["receivedAt"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
             setting.screen.say(f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}")
 
 
@@ -124,7 +126,7 @@ async def _only_key(setting: Setting) -> str:
 
 
 def _show(screen: Screen, sent: Sent) -> None:
-    screen.say(f"{sent.events} events: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused")
+    screen.say(f"{counted(sent.events, 'event')}: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused")
     if sent.rejects:
         rows = [(reject["line"], reject["reason"], reject["detail"]) for reject in sent.rejects]
         screen.table(("line", "reason", "detail"), rows, title="The first that were not accepted")

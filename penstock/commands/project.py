@@ -16,6 +16,7 @@ from penstock import exits
 from penstock.apply import apply_checked, show_plan
 from penstock.check import DestinationCheck, check_destinations
 from penstock.dotenv import with_dotenv
+from penstock.moments import moment_of
 from penstock.options import Setting, at_broker
 from penstock.plan import Change, compare
 from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
@@ -198,7 +199,7 @@ async def _history(reach: Reach) -> list[Revision]:
     entries = [
         Revision(
             revision=revision,
-            applied_at=(stored.applied_at or "unknown").removesuffix("+00:00").replace("T", " "),
+            applied_at=moment_of(stored.applied_at),
             applied_by=stored.applied_by or "unknown",
             # what the oldest one changed is not known when the broker forgot the one before it
             changes=compare(before[index].document, stored.document, before[index].resolved, stored.resolved),

@@ -13,7 +13,7 @@ from penstock import exits
 from penstock.options import Setting, at_broker
 from penstock.query import Answer, ask, choose
 from penstock.reach import open_broker
-from penstock.screen import Screen, counted
+from penstock.screen import Screen, counted, cut
 from shared.config_snapshot import stored_project
 from shared.errors import SetupError
 
@@ -69,6 +69,4 @@ def _show(screen: Screen, answer: Answer) -> None:
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > CUT:
-        return value[: CUT - 1] + "…"
-    return value
+    return cut(value, CUT) if isinstance(value, str) else value

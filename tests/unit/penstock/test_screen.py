@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.screen import Screen
+from penstock.screen import Screen, counted, cut
 
 COLUMNS = ("connection", "received", "why")
 ROWS = [
@@ -56,6 +56,11 @@ def test_spare_columns_go_before_a_table_becomes_lines(
     assert [line.split() for line in out.splitlines() if "shop" in line] == [["shop", "ok", "3"]]
     assert "last load" not in out
     assert err.strip() == "not shown in 40 columns: last load"
+
+
+def test_what_is_cut_says_so() -> None:
+    assert (cut("abcd", 4), cut("abcde", 4)) == ("abcd", "abc…")
+    assert (counted(1, "event"), counted(0, "event")) == ("1 event", "0 events")
 
 
 def test_a_table_without_rows_is_its_heading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,16 +52,20 @@ def test_a_project_file_is_read_with_units_and_variables() -> None:
             "sites: {shop: {keys: [{idd: a}]}}",
             "sites.shop.keys[0]: unknown key `idd`; did you mean `id`? known keys: id, kind, secret",
         ),
-        ("sites: {shop: {ip: trunc}}", "sites.shop.ip: expected one of keep, truncate, drop, got 'trunc'"),
+        (
+            "sites: {shop: {ip: trunc}}",
+            "sites.shop.ip: expected one of keep, truncate, drop, got 'trunc'; did you mean `truncate`?",
+        ),
+        ("sites: {shop: {origins: a.example}}", "sites.shop.origins: expected a list, got a text"),
         ("sites: {shop: {keys: [{id: a, kind: x}]}}", "sites.shop.keys[0].kind: expected one of browser, server, got 'x'"),
         (
             "sites: {web: {}}\ndestinations: {wh: {}}\nconnections: {c: {site: wbe, destination: wh}}",
             "no site is named 'wbe'; did you mean `web`?",
         ),
         ("sites: {shop: {batch_period: 5x}}", "sites.shop.batch_period: expected a duration like 500ms"),
-        ("sites: {shop: {keys: [{id: 5}]}}", "sites.shop.keys[0].id: expected `str`, got `int`"),
+        ("sites: {shop: {keys: [{id: 5}]}}", "sites.shop.keys[0].id: expected a text, got a whole number"),
         ("sites: {Shop!: {}}", "sites.Shop!: a name is 1 to 63 of a-z"),
-        ("sites: 5", "sites: expected a mapping of names to sites, got int"),
+        ("sites: 5", "sites: expected a mapping of names to sites, got a whole number"),
         ("sities: {}", "sities: unknown key; did you mean `sites`? known: sites, destinations, connections"),
         ("- 1", "expected a mapping with sites, destinations and connections, got a list"),
         ("a: [", "line 1, column 5"),
@@ -132,5 +136,5 @@ def test_settings_come_from_the_environment_and_errors_name_the_variable() -> No
     settings = read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "9000", "PENSTOCK_DRAIN_PERIOD": "1m"})
     assert (settings.admin_port, settings.drain_period) == (9000, Duration(60))
     assert read_settings(ServiceSettings, environment={"PENSTOCK_DRAIN_PERIOD": "20"}).drain_period == Duration(20)
-    with pytest.raises(ConfigError, match="PENSTOCK_ADMIN_PORT: expected `int`"):
+    with pytest.raises(ConfigError, match="PENSTOCK_ADMIN_PORT: expected a whole number"):
         read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "many"})
