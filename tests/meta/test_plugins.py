@@ -83,7 +83,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
     ("document", "path", "words"),
     [
         ({"type": "postgres", "hots": "x"}, "destinations.wh", "hots"),
-        ({"type": "postgres", "port": "x"}, "destinations.wh.port", "int"),
+        ({"type": "postgres", "port": "x"}, "destinations.wh.port", "a whole number"),
         ({"type": "duckdb"}, "destinations.wh", "path"),
         ({"type": "local", "path": "x", "format": "xml"}, "destinations.wh.format", "xml"),
         ({"type": "local", "path": "x", "prefix": "{date}/"}, "destinations.wh", "{table}"),
