@@ -3,6 +3,9 @@
 Requests of 1 and of 100 events. The ceiling (`bench/bare.py`) and the edge take turns within each round, so that what the machine
 does meanwhile hits both; the ratio printed is the median over the rounds. Every answer of the edge comes after its events are
 synced to disk by the broker; afterwards the events in the stream are counted against the answers.
+
+`--against FOLDER` lets the edge of another checkout take turns with both, on a broker of its own: what a change saves is the ratio
+of CPU within one run, because the machine's speed changes by half from one hour to the next.
 """
 
 from __future__ import annotations
@@ -37,8 +40,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextlib.contextmanager
-def _process(module: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env={**os.environ, **environment}, cwd=ROOT)
+def _process(module: str, *arguments: str, folder: Path = ROOT, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env={**os.environ, **environment}, cwd=folder)
     try:
         yield process
     finally:
@@ -96,6 +99,8 @@ def measure(kind: str, per_request: int, connections: int, rounds: int, seconds:
     frames_before = asyncio.run(stored(stand.nats))[0]
     turns: list[dict[str, float]] = []
     acknowledged = (warm["requests"] - warm["refused"]) * per_request
+    if stand.before is not None:
+        volley(stand.before.port, requests=200, **options)
     for _ in range(rounds):
         with Meter({"bare": stand.bare}) as bare_meter:
             bare = volley(stand.bare_port, requests=requests, **options)
@@ -103,21 +108,29 @@ def measure(kind: str, per_request: int, connections: int, rounds: int, seconds:
             result = volley(stand.port, requests=requests, **options)
         acknowledged += (result["requests"] - result["refused"]) * per_request
         generator = result["cpu_seconds"] / meter.wall_seconds / (os.cpu_count() or 1)
-        turns.append(
-            {
-                "events_per_second": 1e6 * million / result["seconds"],
-                "bare_events_per_second": 1e6 * million / bare["seconds"],
-                "ratio": bare["seconds"] / result["seconds"],
-                "ingest_cpu_per_million": meter.costs["ingest"].cpu_seconds / million,
-                "nats_cpu_per_million": meter.costs["nats"].cpu_seconds / million,
-                "bare_cpu_per_million": bare_meter.costs["bare"].cpu_seconds / million,
-                "p50_ms": result["p50_ms"],
-                "p99_ms": result["p99_ms"],
-                "refused": result["refused"],
-                "peak_mb": meter.costs["ingest"].peak_mb,
-                "others_share": max(0.0, meter.others_share - generator),
-            }
-        )
+        ingest_cpu, bare_cpu = meter.costs["ingest"].cpu_seconds, bare_meter.costs["bare"].cpu_seconds
+        turn = {
+            "events_per_second": 1e6 * million / result["seconds"],
+            "bare_events_per_second": 1e6 * million / bare["seconds"],
+            "ratio": bare["seconds"] / result["seconds"],
+            "cpu_ratio": bare_cpu / ingest_cpu,
+            "ingest_cpu_per_million": ingest_cpu / million,
+            "nats_cpu_per_million": meter.costs["nats"].cpu_seconds / million,
+            "bare_cpu_per_million": bare_cpu / million,
+            "p50_ms": result["p50_ms"],
+            "p99_ms": result["p99_ms"],
+            "refused": result["refused"],
+            "peak_mb": meter.costs["ingest"].peak_mb,
+            "others_share": max(0.0, meter.others_share - generator),
+        }
+        if stand.before is not None:
+            with Meter({"ingest": stand.before.ingest}) as before_meter:
+                before = volley(stand.before.port, requests=requests, **options)
+            before_cpu = before_meter.costs["ingest"].cpu_seconds
+            turn["before_cpu_per_million"] = before_cpu / million
+            turn["before_events_per_second"] = 1e6 * million / before["seconds"]
+            turn["cpu_of_before"] = ingest_cpu / before_cpu
+        turns.append(turn)
     found: dict[str, Any] = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     frames = asyncio.run(stored(stand.nats))[0] - frames_before
     found |= {
@@ -126,7 +139,6 @@ def measure(kind: str, per_request: int, connections: int, rounds: int, seconds:
         "connections": connections,
         "requests_per_round": requests,
         "events_per_frame": rounds * requests * per_request / max(1, frames),
-        "cpu_ratio": found["bare_cpu_per_million"] / found["ingest_cpu_per_million"],
         "acknowledged": int(acknowledged),
     }
     return found
@@ -134,14 +146,27 @@ def measure(kind: str, per_request: int, connections: int, rounds: int, seconds:
 
 def words(found: dict[str, Any]) -> str:
     """Returns a measurement for people."""
+    before = (
+        "  before: {before_events_per_second:,.0f} events/s; CPU s per million events: {before_cpu_per_million:.2f}; "
+        "the edge costs {cpu_of_before:.2f} of it\n"
+    )
     return (
         "{kind}, {events_per_request} event(s) a request, {connections} connections, {requests_per_round:,} requests a round\n"
         "  edge: {events_per_second:,.0f} events/s; CPU s per million events: ingest {ingest_cpu_per_million:.2f}, "
         "broker {nats_cpu_per_million:.2f}; p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms; {events_per_frame:.0f} events a frame, "
         "peak {peak_mb:.0f} MB, {refused:.0f} refused\n"
         "  bare: {bare_events_per_second:,.0f} events/s; CPU s per million events: {bare_cpu_per_million:.2f}\n"
-        "  ratio of rates {ratio:.2f}, of CPU {cpu_ratio:.2f}; others used {others_share:.0%} of the machine"
+        + (before if "cpu_of_before" in found else "")
+        + "  ratio of rates {ratio:.2f}, of CPU {cpu_ratio:.2f}; others used {others_share:.0%} of the machine"
     ).format(**found)
+
+
+@dataclass(frozen=True)
+class Before:
+    """The edge of another checkout: port and process id."""
+
+    port: int
+    ingest: int
 
 
 @dataclass(frozen=True)
@@ -153,24 +178,39 @@ class Stand:
     bare_port: int
     ingest: int
     bare: int
+    before: Before | None = None
 
 
 @contextlib.contextmanager
-def stand(settings: dict[str, str]) -> Iterator[Stand]:
-    """Starts a broker, the edge and the ceiling."""
-    with tempfile.TemporaryDirectory() as folder, nats_server(Path(folder)) as nats:
+def stand(settings: dict[str, str], against: Path | None = None) -> Iterator[Stand]:
+    """Starts a broker, the edge, the ceiling, and the edge of another checkout with a broker of its own."""
+    with contextlib.ExitStack() as stack:
+        nats, port, ingest = stack.enter_context(_edge(ROOT, settings))
+        bare_port = free_port()
+        bare = stack.enter_context(_process("bench.bare", str(bare_port)))
+        _wait_for(bare_port)
+        before = None
+        if against is not None:
+            _, before_port, before_ingest = stack.enter_context(_edge(against, {}))
+            before = Before(before_port, before_ingest)
+        yield Stand(nats, port, bare_port, ingest, bare.pid, before)
+
+
+@contextlib.contextmanager
+def _edge(folder: Path, settings: dict[str, str]) -> Iterator[tuple[NatsServer, int, int]]:
+    with tempfile.TemporaryDirectory() as data, nats_server(Path(data)) as nats:
         asyncio.run(prepare(nats))
-        port, bare_port = free_port(), free_port()
+        port = free_port()
         environment = {
             "PENSTOCK_NATS_URL": nats.url,
             "PENSTOCK_INGEST_PORT": str(port),
+            "PENSTOCK_ADMIN_PORT": str(free_port()),
             "PENSTOCK_LOG_LEVEL": "warning",
             **settings,
         }
-        with _process("ingest", **environment) as ingest, _process("bench.bare", str(bare_port)) as bare:
+        with _process("ingest", folder=folder, **environment) as ingest:
             _wait_for(port)
-            _wait_for(bare_port)
-            yield Stand(nats, port, bare_port, ingest.pid, bare.pid)
+            yield nats, port, ingest.pid
 
 
 def main() -> None:
@@ -183,6 +223,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the edge, PENSTOCK_INGEST_…"
     )
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout whose edge takes turns")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     kinds = [("flat", 1, 256), ("flat", 100, 16)]
@@ -191,7 +232,7 @@ def main() -> None:
     if arguments.only:
         kinds = [each for each in kinds if each[1] == arguments.only]
     results = []
-    with stand(dict(each.split("=", 1) for each in arguments.set)) as running:
+    with stand(dict(each.split("=", 1) for each in arguments.set), arguments.against) as running:
         for kind, per_request, connections in kinds:
             found = measure(kind, per_request, connections, arguments.rounds, arguments.seconds, running)
             results.append(found)
