@@ -17,7 +17,7 @@ from ingest.answer import Answer, Answered
 from ingest.contract import Reply
 from ingest.guard import Guard
 from ingest.quick import Quick, QuickParser
-from ingest.watched import Watched
+from ingest.watched import SMALL_CHUNK, Watched
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -46,6 +46,20 @@ class Connection(Watched):
         assert self._parser is not None  # noqa: S101  # it was just made
         self._sieve = QuickParser(self._parser, self, quick)
         self._parser = self._sieve  # type: ignore[assignment]  # has all of it that is used
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if (
+            waiter is None
+            or waiter.done()
+            or self._paused
+            or self._silence is not None
+            or self._body is not None
+            or self._head_bytes
+            or len(data) > SMALL_CHUNK
+            or not self._sieve.take(data)
+        ):
+            super().data_received(data)
 
     def is_idle(self) -> bool:
         """Whether aiohttp has nothing to do and waits for a request."""

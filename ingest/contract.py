@@ -134,8 +134,7 @@ class Parsed:
     """Events that carried keys only the server may set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The events of a request are durable: `accepted` in EVENTS, `rejected` in the dead letters, `dropped` nowhere."""
 
     accepted: int

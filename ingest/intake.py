@@ -22,7 +22,7 @@ from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.keys import KeyIndex
 from ingest.origins import Origins
 from ingest.outlet import Outlet
-from ingest.packer import Overloaded, Packer
+from ingest.packer import FutureTicket, Overloaded, Packer, Ticket
 from ingest.rate import RateLimiter, burst_of
 from shared.clock import Clock
 from shared.dead import DeadLetter, bury
@@ -143,17 +143,18 @@ class Intake:
             Transient: nothing may be acknowledged; the client should send the whole request again.
             Permanent: the broker can never take them.
         """
-        taken = self.take(parsed, sender, protocol)
-        if not isinstance(taken, asyncio.Future):
+        ticket = FutureTicket(asyncio.get_running_loop().create_future())
+        taken = self.take(parsed, sender, protocol, ticket)
+        if taken is not None:
             return taken
-        await taken
+        await ticket.future
         return self.accepted(parsed, protocol)
 
-    def take(self, parsed: Parsed, sender: Sender, protocol: str) -> asyncio.Future[None] | Accepted | Refusal:
+    def take(self, parsed: Parsed, sender: Sender, protocol: str, ticket: Ticket) -> Accepted | Refusal | None:
         """Sends the events of a request on their way.
 
         Returns:
-            A future that is done when all of them are durable; then `accepted` counts them. It raises as `accept` does.
+            None where there is something to wait for: `ticket` is settled when all of it is durable, and `accepted` then counts it.
 
         Raises:
             Overloaded: too much waits already; nothing was taken.
@@ -171,16 +172,18 @@ class Intake:
             self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
         if not parsed.rejects:
-            return self._packer.submit(site, context, parsed.heads, parsed.bodies)
+            if not parsed.heads:
+                return self.accepted(parsed, protocol)
+            self._packer.add(ticket, site, context, parsed.heads, parsed.bodies)
+            return None
         reserved = self._reserve(parsed)
         try:
             stored = self._packer.submit(site, context, parsed.heads, parsed.bodies)
         except Transient:
             self._rejected_bytes -= reserved
             raise
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._start(self._settle(parsed, context, stored, reserved, settled), "ingest-rejects")
-        return settled
+        self._start(self._store_rejects(parsed, context, stored, reserved, ticket), "ingest-rejects")
+        return None
 
     def accepted(self, parsed: Parsed, protocol: str) -> Accepted:
         """Counts a request whose events are durable."""
@@ -194,32 +197,23 @@ class Intake:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
         return Accepted(len(parsed.heads), parsed.rejects)
 
-    async def _settle(
-        self,
-        parsed: Parsed,
-        context: RequestContext,
-        stored: asyncio.Future[None],
-        reserved: int,
-        settled: asyncio.Future[None],
+    async def _store_rejects(
+        self, parsed: Parsed, context: RequestContext, stored: asyncio.Future[None], reserved: int, ticket: Ticket
     ) -> None:
-        """Waits until the dead letters of a request are durable, and its events; fails only by way of `settled`."""
+        """Waits until the dead letters of a request are durable, and its events; raises nothing but cancellation."""
+        failure: Exception | None = Transient("the service is stopping")
         try:
             try:
                 await self._bury(parsed, context)
             finally:
                 # also when the dead letters fail: a failed future nobody asks is a warning
                 await stored
+            failure = None
         except Exception as exc:  # noqa: BLE001  # the request hears of it
-            if not settled.done():
-                settled.set_exception(exc)
-        except asyncio.CancelledError:
-            settled.cancel()
-            raise
-        else:
-            if not settled.done():
-                settled.set_result(None)
+            failure = exc
         finally:
             self._rejected_bytes -= reserved
+            ticket.settle(failure)
 
     def _reserve(self, parsed: Parsed) -> int:
         """Counts rejects that wait for the broker, within the bound that holds for events."""

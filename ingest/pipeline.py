@@ -1,17 +1,15 @@
 """From a whole request to its answer: one way for all requests, whoever read them from their sockets.
 
-`begin` parses, judges and hands the events over; what must wait for the disk comes back as `Pending`, and `finish` words the answer
-when its time has come. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line in the log. The two that
-call it are `ingest/server.py`, with a task for each request, and `ingest/quick.py`, without.
+`begin` parses, judges and hands the events over. What is answered at once it returns; what must wait for the disk it answers later,
+through a function it was given. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line in the log. The two
+that call it are `ingest/server.py`, with a task for each request, and `ingest/quick.py`, without.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -23,6 +21,7 @@ from ingest.contract import NO_HEADERS, HttpRequest, Parsed, Refusal, Reply
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
 from ingest.origins import Origins, preflight_headers
+from ingest.packer import Ticket
 from ingest.routes import Match, Routes
 from shared.errors import Permanent, Transient
 
@@ -44,15 +43,26 @@ _ENCODE = msgspec.json.Encoder().encode
 log = logging.getLogger(__name__)
 
 
-class Pending(NamedTuple):
-    """A request whose events are on their way. When `stored` is done, whatever came of it, `Pipeline.finish` gives the answer."""
+Done = Callable[[Answered], None]
+"""Called with the answer, once; neither waits nor raises."""
 
-    stored: asyncio.Future[None]
-    match: Match
-    asked: HttpRequest
-    parsed: Parsed
-    started: float
-    """By the performance counter; 0 for the requests that are not timed."""
+
+class _Pending(Ticket):
+    """A request whose events are on their way."""
+
+    __slots__ = ("asked", "done", "match", "parsed", "pipeline", "started")
+
+    def __init__(self, pipeline: Pipeline, match: Match, asked: HttpRequest, parsed: Parsed, started: float, done: Done) -> None:
+        super().__init__()
+        self.pipeline = pipeline
+        self.match = match
+        self.asked = asked
+        self.parsed = parsed
+        self.started = started
+        self.done = done
+
+    def settle(self, failure: Exception | None) -> None:
+        self.done(self.pipeline.finish(self, failure))
 
 
 class Pipeline:
@@ -82,35 +92,34 @@ class Pipeline:
             "" if body else self._base_url(peer, headers, authority),
         )
 
-    def begin(self, match: Match, asked: HttpRequest, peer: str | None) -> Answered | Pending:
-        """Takes a whole request in."""
+    def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
+        """Takes a whole request in; returns None where the answer must wait for the disk: `done` is called with it."""
         self._begun += 1
         started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 else 0.0
         try:
-            result = self._take(match, asked, peer, started)
+            answered = self._take(match, asked, peer, started, done)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
             return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
-        if started and not isinstance(result, Pending):
+        if started and answered is not None:
             self._time(match, started)
-        return result
+        return answered
 
-    def finish(self, pending: Pending) -> Answered:
+    def finish(self, pending: _Pending, failure: Exception | None) -> Answered:
         """Returns the answer, now that the events are stored, or will not be."""
-        stored, match, asked, parsed, started = pending
+        match, asked, parsed = pending.match, pending.asked, pending.parsed
         site = parsed.admission.site
         try:
-            exc = _failure(stored)
-            if exc is None:
+            if failure is None:
                 reply = match.protocol.reply(asked, self.intake.accepted(parsed, match.protocol.NAME))
                 answered = self.answer(asked.headers, match.protocol.NAME, reply, site)
             else:
-                answered = self.refuse(match, asked, _not_stored(exc, site))
+                answered = self.refuse(match, asked, _not_stored(failure, site))
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
             return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
-        if started:
-            self._time(match, started)
+        if pending.started:
+            self._time(match, pending.started)
         return answered
 
     def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal) -> Answered:
@@ -157,7 +166,7 @@ class Pipeline:
             return int(admission[0].limits.request_bytes)
         return keys.largest_request
 
-    def _take(self, match: Match, asked: HttpRequest, peer: str | None, started: float) -> Answered | Pending:
+    def _take(self, match: Match, asked: HttpRequest, peer: str | None, started: float, done: Done) -> Answered | None:
         protocol = match.protocol
         parsed = protocol.parse(asked, self.intake)
         if isinstance(parsed, Reply):
@@ -168,12 +177,13 @@ class Pipeline:
         limit = int(parsed.admission.limits.request_bytes)
         if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
             return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, site))
+        pending = _Pending(self, match, asked, parsed, started, done)
         try:
-            result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME)
+            result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME, pending)
         except (Transient, Permanent) as exc:
             result = _not_stored(exc, site)
-        if isinstance(result, asyncio.Future):
-            return Pending(result, match, asked, parsed, started)
+        if result is None:
+            return None
         if isinstance(result, Refusal):
             return self.refuse(match, asked, result)
         return self.answer(asked.headers, protocol.NAME, protocol.reply(asked, result), site)
@@ -227,13 +237,7 @@ def as_reply(refusal: Refusal) -> Reply:
     return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)
 
 
-def _failure(stored: asyncio.Future[None]) -> BaseException | None:
-    if stored.cancelled():
-        return Transient("the service is stopping")
-    return stored.exception()
-
-
-def _not_stored(exc: BaseException, site: str) -> Refusal:
+def _not_stored(exc: Exception, site: str) -> Refusal:
     if isinstance(exc, Transient):
         log.debug("request not accepted", extra={"site": site, "error": str(exc)})
         message = f"the events could not be stored yet; send them again: {exc}"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Container, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11
@@ -29,7 +28,9 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from ingest.answer import CLOSE, Answered, encode_answer
 from ingest.bounds import Bounds, Held
-from ingest.pipeline import Pending, Pipeline, decode
+from ingest.contract import Refusal
+from ingest.encoding import GZIP_MAGIC
+from ingest.pipeline import Pipeline, decode
 
 if TYPE_CHECKING:
     from ingest.connections import Connection
@@ -51,54 +52,75 @@ class Quick:
     """
 
     def __init__(self, pipeline: Pipeline, bounds: Bounds, max_bytes: int, sockets: Container[str]) -> None:
-        self.pipeline = pipeline
         self.bounds = bounds
+        self._pipeline = pipeline
         self._max_bytes = max_bytes
         self._sockets = sockets
 
-    def begin(self, message: RawRequestMessage, payload: StreamReader, peer: str | None, turn: Turn) -> Answered | Pending | None:
-        """Takes a request in, or returns None with nothing touched: it is not for the quick way."""
+    def take(self, message: RawRequestMessage, payload: StreamReader, parser: QuickParser) -> bool:
+        """Begins a request, or returns False with nothing touched: it is not for the quick way."""
         method = message.method
         size = payload.total_bytes
         if method == "POST":
             if size > self._max_bytes or (payload is not EMPTY_PAYLOAD and not payload.is_eof()):
-                return None
+                return False
         elif method != "GET" or payload is not EMPTY_PAYLOAD or not self._max_bytes:
-            return None
-        if message.version != HttpVersion11 or message.upgrade or message.chunked:
-            return None
-        pipeline, bounds = self.pipeline, self.bounds
+            return False
+        if message.version is not HttpVersion11 or message.upgrade or message.chunked:
+            return False
+        pipeline, bounds = self._pipeline, self.bounds
         if pipeline.draining or bounds.requests >= bounds.max_requests:
-            return None
+            return False
         if size and (size > pipeline.intake.keys.smallest_request or bounds.body_bytes + size > bounds.max_body_bytes):
-            return None
+            return False
         headers = message.headers
         if "expect" in headers:
-            return None
+            return False
         path, _, query = message.path.partition("?")
         match = pipeline.find(method, path)
         if match is None or path in self._sockets:
-            return None
-        bounds.requests += 1
-        turn.grow_to(size)
-        body = payload.read_nowait()
-        encoding = headers.get("content-encoding")
-        read = decode(body, encoding, pipeline.request_limit(match, method, query, headers), turn) if body else body
-        if not isinstance(read, bytes):
-            return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), read)
-        return pipeline.begin(match, pipeline.ask(match, method, query, headers, read, peer), peer)
+            return False
+        turn = Turn(bounds, parser, message.should_close)
+        parser.turns.append(turn)
+        peer = parser.connection.peer
+        body: bytes | Refusal = b""
+        if size:
+            turn.grow_to(size)
+            body = payload.read_nowait()
+            encoding = headers.get("content-encoding")
+            if encoding is not None or body[:2] == GZIP_MAGIC:
+                body = decode(body, encoding, pipeline.request_limit(match, method, query, headers), turn)
+        answered: Answered | None
+        if isinstance(body, Refusal):
+            answered = pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)
+        else:
+            answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer), peer, turn.finish)
+        if answered is not None:
+            turn.finish(answered)
+        return True
 
 
 class Turn(Held):
     """A quick request until its answer is written."""
 
-    __slots__ = ("answer", "last")
+    __slots__ = ("_parser", "answer", "last")
 
-    def __init__(self, bounds: Bounds, last: bool) -> None:
+    def __init__(self, bounds: Bounds, parser: QuickParser, last: bool) -> None:
         super().__init__(bounds)
+        self._parser = parser
         self.answer: bytes | None = None
         self.last = last
         """The connection closes after it."""
+        bounds.requests += 1
+
+    def finish(self, answered: Answered) -> None:
+        """Takes the answer, which is written as soon as those before it are."""
+        if answered.close:
+            self.last = True
+        self.answer = encode_answer(answered, CLOSE if self.last else b"")
+        self._parser.write()
+        self.free()
+        self._bounds.leave()
 
 
 class QuickParser:
@@ -106,9 +128,11 @@ class QuickParser:
 
     def __init__(self, parser: Any, connection: Connection, quick: Quick) -> None:
         self._parser = parser
-        self._connection = connection
+        self.connection = connection
         self._quick = quick
-        self._turns: deque[Turn] = deque()
+        self.turns: deque[Turn] = deque()
+        self._seen: _Fed | HttpProcessingError | None = None
+        """What `take` found and did not want."""
         self._held: _Fed | HttpProcessingError | None = None
         """What is passed on once the turns before it are over."""
         self._stopped = False
@@ -121,15 +145,30 @@ class QuickParser:
     @property
     def busy(self) -> bool:
         """Whether an answer is outstanding."""
-        return bool(self._turns)
+        return bool(self.turns)
+
+    def take(self, data: bytes) -> bool:
+        """Handles data that is one quick request, which most is; else it is still to be fed."""
+        if self.turns or self._held is not None:
+            return False
+        try:
+            fed: _Fed = self._parser.feed_data(data)
+        except HttpProcessingError as exc:
+            self._seen = exc
+            return False
+        messages = fed[0]
+        if len(messages) == 1 and self._quick.take(*messages[0], self):
+            return True
+        self._seen = fed
+        return False
 
     def feed_data(self, data: bytes) -> _Fed:
         """Called by aiohttp with what the socket gave; returns what aiohttp shall handle."""
         if self._held is not None:  # only empty data comes: nothing is read meanwhile
-            return _NOTHING if self._turns else self._take_held()
-        turns, connection = self._turns, self._connection
+            return _NOTHING if self.turns else self._take_held()
+        turns, connection = self.turns, self.connection
         try:
-            fed: _Fed = self._parser.feed_data(data)
+            fed = self._feed(data)
         except HttpProcessingError as exc:
             if not turns:
                 raise
@@ -141,7 +180,7 @@ class QuickParser:
             return fed
         before, taken = len(turns), 0
         for message, payload in messages:
-            if connection.writing_paused or not self._take(message, payload):
+            if connection.writing_paused or not self._quick.take(message, payload, self):
                 break
             taken += 1
             if connection.transport is None:  # that was the last answer of the connection
@@ -164,33 +203,11 @@ class QuickParser:
             message, payload = messages[-1]
             self._held = ([*messages[:-1], (message._replace(should_close=True), payload)], upgraded, tail)
         else:
-            self._turns[-1].last = True
+            self.turns[-1].last = True
 
-    def _take(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        turn = Turn(self._quick.bounds, message.should_close)
-        found = self._quick.begin(message, payload, self._connection.peer, turn)
-        if found is None:
-            return False
-        self._turns.append(turn)
-        if isinstance(found, Pending):
-            found.stored.add_done_callback(partial(self._stored, turn, found))
-        else:
-            self._settle(turn, found)
-        return True
-
-    def _stored(self, turn: Turn, pending: Pending, _: asyncio.Future[None]) -> None:
-        self._settle(turn, self._quick.pipeline.finish(pending))
-
-    def _settle(self, turn: Turn, answered: Answered) -> None:
-        turn.last = turn.last or answered.close
-        turn.answer = encode_answer(answered, CLOSE if turn.last else b"")
-        self._write()
-        turn.free()
-        self._quick.bounds.leave()
-
-    def _write(self) -> None:
+    def write(self) -> None:
         """Writes what is answered, up to the first that is not."""
-        turns, connection = self._turns, self._connection
+        turns, connection = self.turns, self.connection
         transport = connection.transport
         if transport is None:  # the client is gone
             turns.clear()
@@ -208,6 +225,15 @@ class QuickParser:
         if self._stopped and (not turns or (self._held is None and len(turns) <= FEW)):
             self._go_on()
 
+    def _feed(self, data: bytes) -> _Fed:
+        seen, self._seen = self._seen, None
+        if seen is None:
+            fed: _Fed = self._parser.feed_data(data)
+            return fed
+        if isinstance(seen, HttpProcessingError):
+            raise seen
+        return seen
+
     def _hold(self, fed: _Fed | HttpProcessingError) -> _Fed:
         self._held = fed
         self._stop()
@@ -222,13 +248,13 @@ class QuickParser:
 
     def _stop(self) -> None:
         self._stopped = True
-        self._connection.stop_reading()
-        if not self._turns:
+        self.connection.stop_reading()
+        if not self.turns:
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._connection.transport is not None:
+        if self.connection.transport is not None:
             self._stopped = False
-            self._connection.data_received(b"")  # what the parser holds, or what is held from it
+            self.connection.data_received(b"")  # what the parser holds, or what is held from it
             if not self._stopped:
-                self._connection.read_on()
+                self.connection.read_on()

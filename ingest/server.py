@@ -30,7 +30,6 @@ from ingest.pipeline import (
     RETRY_AFTER_SECONDS,
     TOO_MANY_BYTES,
     TOO_MANY_REQUESTS,
-    Pending,
     Pipeline,
     as_reply,
     decode,
@@ -132,12 +131,14 @@ class EdgeServer:
             body = await self._read(request, pipeline.request_limit(match, method, query, headers), held)
         if isinstance(body, Refusal):
             return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)
-        found = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer), peer)
-        if isinstance(found, Pending):
-            with contextlib.suppress(Exception):  # `finish` tells the client
-                await found.stored
-            return pipeline.finish(found)
-        return found
+        later: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+
+        def done(answered: Answered) -> None:
+            if not later.done():  # the server has given up waiting
+                later.set_result(answered)
+
+        answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer), peer, done)
+        return await later if answered is None else answered
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
         headers = request.headers
