@@ -1,25 +1,37 @@
-"""The client's address: from the socket, or from what trusted proxies say of it. Pure.
+"""The client's address, and the scheme and host it used: from the socket, or from what trusted proxies say. Pure.
 
-A proxy's word counts only when the proxy itself is trusted: the list of addresses is read from the nearest one outwards, and the
-first that is not a trusted proxy is the client. Both `Forwarded` (RFC 7239) and `X-Forwarded-For` are read; the former wins.
+A proxy's word counts only when the proxy itself is trusted, and only in the one header the operator names: proxies pass on every
+other header as the client sent it. The header's list is read from the nearest proxy outwards, over all its lines, and the first address
+that is not a trusted proxy's is the client's. `Forwarded` (RFC 7239) also carries scheme and host; beside any other header
+they stand in `X-Forwarded-Proto` and `X-Forwarded-Host`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from multidict import MultiMapping
 
 from shared.errors import ConfigError, Problem
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
+FORWARDED_FOR = "X-Forwarded-For"
 MAX_HOPS = 20
+LONGEST_ADDRESS = 64
+LONGEST_FORWARDED = 4096
+REMEMBERED_ADDRESSES = 10_000
 
-_FOR = re.compile(r'(?:^|[;,\s])for=(?:"([^"]*)"|([^;,\s]*))', re.IGNORECASE)
-_PROTO = re.compile(r'(?:^|[;,\s])proto="?([a-z]+)', re.IGNORECASE)
+_ELEMENT = re.compile(r'(?:[^,"]|"[^"]*")+')
+_FOR = re.compile(r'(?:^|[;\s])for=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
+_PROTO = re.compile(r'(?:^|[;\s])proto="?([a-z]+)', re.IGNORECASE)
+_HOST = re.compile(r'(?:^|[;\s])host=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
+_AUTHORITY = re.compile(r"[A-Za-z0-9._-]{1,253}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
 
 
 def parse_networks(texts: Iterable[str], name: str) -> tuple[Network, ...]:
@@ -40,32 +52,91 @@ def parse_networks(texts: Iterable[str], name: str) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def client_address(peer: str | None, headers: Mapping[str, str], trusted: Sequence[Network]) -> str | None:
-    """Returns the address of the client, in canonical form."""
-    nearest = _parse(peer) if peer else None
-    if nearest is None:
-        return None
-    if not trusted or not _is_in(nearest, trusted):
-        return str(nearest)
-    client = nearest
-    for text in reversed(_hops(headers)[-MAX_HOPS:]):
-        hop = _parse(text)
-        if hop is None:
-            break  # `unknown`, an obfuscated name, or nonsense: what is beyond it cannot be trusted
-        client = hop
-        if not _is_in(hop, trusted):
-            break
-    return str(client)
+class Place(NamedTuple):
+    """What a client called, as the outermost trusted proxy saw it. None: it does not say."""
+
+    scheme: str | None = None
+    authority: str | None = None
 
 
-def forwarded_scheme(peer: str | None, headers: Mapping[str, str], trusted: Sequence[Network]) -> str | None:
-    """Returns the scheme the client used, if a trusted proxy tells."""
-    nearest = _parse(peer) if peer and trusted else None
-    if nearest is None or not _is_in(nearest, trusted):
-        return None
-    match = _PROTO.search(headers.get("forwarded", ""))
-    scheme = match[1] if match else headers.get("x-forwarded-proto", "").split(",")[0].strip()
-    return scheme.lower() if scheme.lower() in ("http", "https") else None
+class Proxies:
+    """The proxies that are trusted, and the header their word stands in."""
+
+    def __init__(self, trusted: Sequence[Network] = (), header: str = FORWARDED_FOR) -> None:
+        self.trusted = tuple(trusted)
+        self._header = header.lower()
+        self._nearest = lru_cache(REMEMBERED_ADDRESSES)(self._read_nearest)
+
+    def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
+        """Returns the address of the client, in canonical form.
+
+        Args:
+            peer: the address on the socket.
+        """
+        if not peer:
+            return None
+        nearest, trusted = self._nearest(peer)
+        if not trusted:
+            return nearest
+        client = nearest
+        for hop in self._hops(headers)[1]:
+            client = str(hop)
+        return client
+
+    def place(self, peer: str | None, headers: Mapping[str, str]) -> Place:
+        """Returns the scheme and host the client used, as far as a trusted proxy says."""
+        if not self.trusted or not peer or not self._nearest(peer)[1]:
+            return _NO_PLACE
+        elements, hops = self._hops(headers)
+        back = max(1, len(hops))  # the outermost trusted proxy wrote the entry that names the client
+        if self._header == "forwarded":
+            element = elements[-back] if len(elements) >= back else ""
+            scheme, host = _PROTO.search(element), _HOST.search(element)
+            return _as_place(scheme[1] if scheme else "", (host[1] or host[2]) if host else "")
+        return _as_place(_entry(headers, "x-forwarded-proto", back), _entry(headers, "x-forwarded-host", back))
+
+    def _hops(self, headers: Mapping[str, str]) -> tuple[list[str], list[Address]]:
+        """Returns the entries of the header, and from the nearest on the addresses up to the client's, which is the last."""
+        text = _joined(headers, self._header)
+        if self._header == "forwarded":
+            elements = _ELEMENT.findall(text[-LONGEST_FORWARDED:])
+            texts = [(found[1] or found[2]) if (found := _FOR.search(each)) else "" for each in elements[-MAX_HOPS:]]
+        else:
+            elements = texts = [each for each in text.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if each.strip()]
+        hops: list[Address] = []
+        for each in reversed(texts):
+            hop = _parse(each)
+            if hop is None:
+                break  # `unknown`, an obfuscated name, or nonsense: what is beyond it cannot be trusted
+            hops.append(hop)
+            if not _is_in(hop, self.trusted):
+                break
+        return elements, hops
+
+    def _read_nearest(self, peer: str) -> tuple[str | None, bool]:
+        address = _parse(peer)
+        return (None, False) if address is None else (str(address), _is_in(address, self.trusted))
+
+
+_NO_PLACE = Place()
+
+
+def _as_place(scheme: str, authority: str) -> Place:
+    scheme = scheme.lower()
+    return Place(scheme if scheme in ("http", "https") else None, authority if _AUTHORITY.fullmatch(authority) else None)
+
+
+def _entry(headers: Mapping[str, str], name: str, back: int) -> str:
+    """Returns the entry of a list that the outermost trusted proxy wrote; most proxies write one and replace it."""
+    entries = _joined(headers, name).split(",")
+    return entries[-min(back, len(entries))].strip()
+
+
+def _joined(headers: Mapping[str, str], name: str) -> str:
+    """Returns all lines of a header as one list."""
+    if isinstance(headers, MultiMapping):
+        return ",".join(headers.getall(name, ()))
+    return headers.get(name, "")
 
 
 def treat_address(address: str | None, treatment: Literal["keep", "truncate", "drop"]) -> str | None:
@@ -78,15 +149,13 @@ def treat_address(address: str | None, treatment: Literal["keep", "truncate", "d
     return str(ip_network(f"{address}/{prefix}", strict=False).network_address)
 
 
-def _hops(headers: Mapping[str, str]) -> list[str]:
-    forwarded = headers.get("forwarded")
-    if forwarded:
-        return [quoted or plain for quoted, plain in _FOR.findall(forwarded)]
-    return [part for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
-
-
 def _parse(text: str) -> Address | None:
     text = text.strip()
+    return _parse_short(text) if len(text) <= LONGEST_ADDRESS else None
+
+
+@lru_cache(REMEMBERED_ADDRESSES)
+def _parse_short(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.address import Network, client_address, treat_address
+from ingest.address import Proxies, treat_address
 from ingest.client import ReadAgent, ReadPlace
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.keys import KeyIndex
@@ -82,7 +82,7 @@ class Intake:
         start: Start,
         read_agent: ReadAgent,
         read_place: ReadPlace,
-        trusted: Sequence[Network] = (),
+        proxies: Proxies | None = None,
         keep_headers: Sequence[str] = (),
         largest_event: int | None = None,
         clock: Clock | None = None,
@@ -95,7 +95,7 @@ class Intake:
         self._start = start
         self._read_agent = read_agent
         self._read_place = read_place
-        self.trusted = trusted
+        self.proxies = proxies or Proxies()
         self._keep_headers = [name.lower() for name in keep_headers]
         self._largest_event = largest_event
         # a dead letter carries the context of its request as well
@@ -253,7 +253,7 @@ class Intake:
         headers = sender.headers
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
-            address = client_address(sender.peer, headers, self.trusted)
+            address = self.proxies.client_address(sender.peer, headers)
             user_agent = _text(headers.get("user-agent"))
             if user_agent:
                 agent, bot = self._read_agent(user_agent)

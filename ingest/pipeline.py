@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
+from multidict import MultiMapping
 
-from ingest.address import forwarded_scheme
 from ingest.answer import Answered
 from ingest.bounds import Held
 from ingest.contract import NO_HEADERS, HttpRequest, Parsed, Refusal, Reply
@@ -80,7 +80,9 @@ class Pipeline:
         self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None
     ) -> HttpRequest:
         """Returns the request as protocols see it. `body` is decoded."""
-        authority = headers.get("host", "")
+        proxies = self.intake.proxies
+        scheme, forwarded = proxies.place(peer, headers) if proxies.trusted else (None, None)
+        authority = forwarded or headers.get("host", "")
         return HttpRequest(
             method,
             match.route,
@@ -89,7 +91,7 @@ class Pipeline:
             headers,
             body,
             host_name(authority),
-            "" if body else self._base_url(peer, headers, authority),
+            "" if body else f"{scheme or 'http'}://{authority}",
         )
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
@@ -195,9 +197,6 @@ class Pipeline:
         desk = self.intake.sites.get(site) if site is not None else None
         return self.intake.all_origins if desk is None else desk.origins
 
-    def _base_url(self, peer: str | None, headers: Mapping[str, str], authority: str) -> str:
-        return f"{forwarded_scheme(peer, headers, self.intake.trusted) or 'http'}://{authority}"
-
 
 def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes | Refusal:
     """Returns the body without its content encodings."""
@@ -212,6 +211,11 @@ def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes |
         return too_large(f"the body of {len(body)} bytes is larger when decoded", limit)
     except BadEncoding as exc:
         return Refusal(415 if exc.unknown else 400, "bad_encoding", str(exc))
+
+
+def content_encoding(headers: MultiMapping[str]) -> str | None:
+    """Returns the encodings of all lines as one list; None where the client names none."""
+    return ",".join(headers.getall("content-encoding")) if "content-encoding" in headers else None
 
 
 def parse_query(query: str) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ from ingest.answer import CLOSE, Answered, encode_answer
 from ingest.bounds import Bounds, Held
 from ingest.contract import Refusal
 from ingest.encoding import GZIP_MAGIC
-from ingest.pipeline import Pipeline, decode
+from ingest.pipeline import Pipeline, content_encoding, decode
 
 if TYPE_CHECKING:
     from ingest.connections import Connection
@@ -87,7 +87,7 @@ class Quick:
         if size:
             turn.grow_to(size)
             body = payload.read_nowait()
-            encoding = headers.get("content-encoding")
+            encoding = content_encoding(headers)
             if encoding is not None or body[:2] == GZIP_MAGIC:
                 body = decode(body, encoding, pipeline.request_limit(match, method, query, headers), turn)
         answered: Answered | None

@@ -32,6 +32,7 @@ from ingest.pipeline import (
     TOO_MANY_REQUESTS,
     Pipeline,
     as_reply,
+    content_encoding,
     decode,
     host_name,
     parse_query,
@@ -178,7 +179,7 @@ class EdgeServer:
             if read is None:
                 return TOO_MANY_BYTES
             body = read
-        return decode(body, request.headers.get("content-encoding"), limit, held)
+        return decode(body, content_encoding(request.headers), limit, held)
 
 
 async def _read_stream(content: Any, limit: int, held: Held) -> bytes | None:

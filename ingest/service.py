@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
-from ingest.address import parse_networks
+from ingest.address import Proxies, parse_networks
 from ingest.bounds import Bounds
 from ingest.client import agent_reader, place_reader
 from ingest.guard import Guard, places_for
@@ -54,7 +54,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         ConfigError: a setting is wrong, or the port is taken.
     """
     settings = settings or read_settings(IngestSettings, PREFIX)
-    trusted = parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES")
+    proxies = Proxies(parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES"), settings.address_header)
     async with contextlib.AsyncExitStack() as stack:
         read_place = stack.enter_context(place_reader(settings.geo_file))
         spool = await stack.enter_async_context(_spool(settings))
@@ -80,7 +80,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             start=start,
             read_agent=agent_reader(),
             read_place=read_place,
-            trusted=trusted,
+            proxies=proxies,
             keep_headers=settings.keep_headers,
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
             clock=context.clock,
@@ -98,7 +98,7 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         max_connections=places_for(settings.max_connections),
         max_per_address=settings.max_connections_per_address,
         max_sockets=settings.max_websockets,
-        trusted=intake.trusted,
+        trusted=intake.proxies.trusted,
         expects_proxy_header=settings.proxy_protocol,
     )
     server = EdgeServer(

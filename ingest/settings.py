@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, field
 
+from ingest.address import FORWARDED_FOR
 from ingest.packer import PackerSettings
 from shared.units import ByteSize, Duration
 
@@ -43,6 +44,14 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")
     ] = []
+    address_header: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z0-9-]{1,64}\Z",
+            description="the one header whose word on the client's address counts from trusted proxies; "
+            "`Forwarded` also gives scheme and host, beside another they come from X-Forwarded-Proto and X-Forwarded-Host",
+        ),
+    ] = FORWARDED_FOR
     keep_headers: Annotated[
         list[str], Meta(description="request headers to keep with the events, comma-separated; they appear in the frame only")
     ] = []

@@ -69,6 +69,7 @@ class Sockets:
         )
         place = _Place(guard, stranger=stranger)
         try:
+            socket.headers["Server"] = "penstock"  # instead of the versions of what it runs on
             await socket.prepare(request)
             frames = Frames(bounds, largest, stranger=stranger)
             request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/watched.py

@@ -6,8 +6,9 @@ import tempfile
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
-from ingest.address import client_address, forwarded_scheme, parse_networks, treat_address
+from ingest.address import Proxies, parse_networks, treat_address
 from ingest.client import agent_reader, place_reader
 from ingest.contract import Credential, Refusal, Route
 from ingest.keys import KeyIndex
@@ -32,10 +33,10 @@ TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
         ("10.0.0.1", {"x-forwarded-for": "nonsense, 10.0.0.7"}, "10.0.0.7"),
         ("10.0.0.1", {"x-forwarded-for": ""}, "10.0.0.1"),
         ("10.0.0.1", {"x-forwarded-for": ",".join(["10.0.0.3"] * 500)}, "10.0.0.3"),
-        ("10.0.0.1", {"forwarded": 'for="[2001:DB8::1]:4711";proto=https'}, "2001:db8::1"),
-        ("10.0.0.1", {"forwarded": "for=9.9.9.9, for=6.6.6.6;by=10.0.0.9"}, "6.6.6.6"),
-        ("10.0.0.1", {"forwarded": "for=unknown"}, "10.0.0.1"),
-        ("10.0.0.1", {"forwarded": "For=6.6.6.6", "x-forwarded-for": "7.7.7.7"}, "6.6.6.6"),
+        ("10.0.0.1", {"forwarded": "for=7.7.7.7"}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": "for=7.7.7.7", "x-forwarded-for": "6.6.6.6"}, "6.6.6.6"),
+        ("10.0.0.1", {"x-forwarded-for": "7.7.7.7" + " " * 100}, "7.7.7.7"),
+        ("10.0.0.1", {"x-forwarded-for": "7" * 100}, "10.0.0.1"),
         ("::1", {"x-forwarded-for": "2001:db8::5"}, "2001:db8::5"),
         ("::ffff:10.0.0.1", {"x-forwarded-for": "6.6.6.6"}, "6.6.6.6"),
         ("::ffff:1.2.3.4", {}, "1.2.3.4"),
@@ -46,14 +47,55 @@ TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
 def test_the_clients_address_is_believed_from_trusted_proxies_only(
     peer: str | None, headers: dict[str, str], client: str | None
 ) -> None:
-    assert client_address(peer, headers, TRUSTED) == client
+    assert Proxies(TRUSTED).client_address(peer, headers) == client
 
 
-def test_the_scheme_is_believed_from_trusted_proxies_only() -> None:
-    assert forwarded_scheme("10.0.0.1", {"x-forwarded-proto": "https"}, TRUSTED) == "https"
-    assert forwarded_scheme("10.0.0.1", {"forwarded": "for=1.1.1.1;proto=https"}, TRUSTED) == "https"
-    assert forwarded_scheme("10.0.0.1", {"x-forwarded-proto": "javascript"}, TRUSTED) is None
-    assert forwarded_scheme("1.2.3.4", {"x-forwarded-proto": "https"}, TRUSTED) is None
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        ({"forwarded": 'for="[2001:DB8::1]:4711";proto=https'}, "2001:db8::1"),
+        ({"forwarded": "for=9.9.9.9, for=6.6.6.6;by=10.0.0.9"}, "6.6.6.6"),
+        ({"forwarded": "for=unknown"}, "10.0.0.1"),
+        ({"forwarded": "by=10.0.0.9"}, "10.0.0.1"),
+        ({"forwarded": "For=6.6.6.6", "x-forwarded-for": "7.7.7.7"}, "6.6.6.6"),
+        ({"forwarded": 'for=9.9.9.9;host="a, for=8.8.8.8", for=6.6.6.6, for=10.0.0.3'}, "6.6.6.6"),
+        ({"forwarded": '"' * 8000 + ", for=6.6.6.6"}, "6.6.6.6"),
+        ({"x-forwarded-for": "7.7.7.7"}, "10.0.0.1"),
+    ],
+)
+def test_forwarded_is_believed_where_the_operator_names_it(headers: dict[str, str], client: str) -> None:
+    assert Proxies(TRUSTED, "Forwarded").client_address("10.0.0.1", headers) == client
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Real-IP"])
+def test_all_lines_of_a_header_are_one_list(header: str) -> None:
+    lines = CIMultiDict([(header, "9.9.9.9"), ("Other", "x"), (header, "6.6.6.6, 10.0.0.3")])
+    assert Proxies(TRUSTED, header).client_address("10.0.0.1", lines) == "6.6.6.6"
+    forwarded = CIMultiDict([("Forwarded", "for=9.9.9.9"), ("Forwarded", "for=6.6.6.6")])
+    assert Proxies(TRUSTED, "forwarded").client_address("10.0.0.1", forwarded) == "6.6.6.6"
+
+
+@pytest.mark.parametrize(
+    ("header", "headers", "place"),
+    [
+        ("X-Forwarded-For", {"x-forwarded-proto": "https", "x-forwarded-host": "in.example.com:8443"}, ("https", "in.example.com:8443")),
+        ("X-Forwarded-For", {"x-forwarded-proto": "javascript", "x-forwarded-host": "a b"}, (None, None)),
+        ("X-Forwarded-For", {"forwarded": "for=1.1.1.1;proto=https;host=evil.example"}, (None, None)),
+        (
+            "X-Forwarded-For",
+            {"x-forwarded-for": "1.1.1.1, 10.0.0.3", "x-forwarded-proto": "http, https, http", "x-forwarded-host": "e.example, a.example, b"},
+            ("https", "a.example"),
+        ),
+        ("Forwarded", {"forwarded": 'for=1.1.1.1;proto=https;host="[2001:db8::1]:80"'}, ("https", "[2001:db8::1]:80")),
+        ("Forwarded", {"forwarded": "for=9.9.9.9;host=evil.example, for=1.1.1.1;host=a.example, for=10.0.0.3;host=b"}, (None, "a.example")),
+        ("Forwarded", {"x-forwarded-proto": "https"}, (None, None)),
+    ],
+)  # fmt: skip
+def test_scheme_and_host_are_the_word_of_the_outermost_trusted_proxy(
+    header: str, headers: dict[str, str], place: tuple[str | None, str | None]
+) -> None:
+    assert Proxies(TRUSTED, header).place("10.0.0.1", headers) == place
+    assert Proxies(TRUSTED, header).place("1.2.3.4", headers) == (None, None)
 
 
 def test_a_wrong_network_is_named() -> None:
