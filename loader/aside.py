@@ -20,9 +20,10 @@ from urllib.parse import quote, unquote
 from shared import topology
 from shared.errors import PenstockError
 from shared.frame import Frame, encode_frame
-from shared.headers import EPOCH, TABLE, Place, read_place, write_place
+from shared.headers import BITS, EPOCH, TABLE, Place, read_place, write_place
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
+from shared.waiting import bits_of
 
 DELAYS_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _PREFIX = "aside"
@@ -31,7 +32,7 @@ _PREFIX = "aside"
 class Aside(NamedTuple):
     """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first.
 
-    `epoch`: of the loader that put it there.
+    `epoch`: of the loader that put it there. `bits` say which of the frame's events have a row here.
     """
 
     seq: int
@@ -39,6 +40,7 @@ class Aside(NamedTuple):
     place: Place
     at_seconds: float
     epoch: int
+    bits: int = 0
 
     @property
     def lane(self) -> str:
@@ -87,16 +89,17 @@ def read_aside(message: Message) -> Aside | None:
     epoch = headers.get(EPOCH, "0")
     if place is None or TABLE not in headers or not epoch.isdecimal():
         return None
-    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, int(epoch))
+    bits = bits_of(headers.get(BITS), place.events)
+    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, int(epoch), bits)
 
 
-async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, place: Place, frame: Frame) -> None:
+async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, place: Place, frame: Frame, bits: int = 0) -> None:
     """Stores a frame's rows of a table for later; returns when they are durable.
 
     Args:
         queue: name of the connection's queue.
         epoch: of the loader; its successor leaves alone what arrives under a lower one (`loader/retries.py`).
-        frame: only the events that have a row in `table`.
+        frame: only the events that have a row in `table`; `bits` say which of the first frame's these are.
 
     Raises:
         NotConnected, Transient, QueueFull: not known to be stored.
@@ -104,7 +107,7 @@ async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, pl
     name = quote(table, safe="")  # under `original_names` it may hold what would end a header's line
     # with the epoch: the broker must not take it for a repeat of what a former holder put there, which nobody will load
     msg_id = f"aside.{queue}.{name}.{place.lane}.{place.seq}.{epoch}"
-    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch)}
+    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), BITS: f"{bits:x}"}
     await publisher.publish(topology.retry_subject("loader", queue), encode_frame(frame), msg_id=msg_id, headers=headers)
 
 

@@ -17,10 +17,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
+from loader.account import Accounts
 from loader.aside import Failing
 from loader.contract import Destination, Session
 from loader.destinations import Destinations
 from loader.flow import Definition, Flow
+from loader.gauges import keep_gauges
 from loader.leftovers import sweep
 from loader.retries import Retries
 from loader.troubles import Troubles
@@ -60,6 +62,8 @@ class ConnectionLoader:
         self._failures = 0
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
+        self._accounts = Accounts(context.broker, definition.queue or name, name, context.telemetry)
+        self._retries: Retries | None = None
         self._free = asyncio.Event()
         self._free.set()
 
@@ -93,16 +97,24 @@ class ConnectionLoader:
                 await asyncio.sleep(FENCED_SECONDS)
 
     async def _while_held(self, lease: leases.Lease) -> None:
+        with contextlib.suppress(PenstockError):  # for the gauges, while its destination cannot be opened
+            await self._accounts.read(lambda _: False)
         work = asyncio.create_task(self._persist(lease.epoch))
         lost = asyncio.create_task(lease.lost.wait())
+        context = self._context
+        gauges = asyncio.create_task(
+            keep_gauges(
+                context.broker, context.telemetry, self._name, self._definition.queue, self._accounts, lambda: self._retries
+            )
+        )
         try:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await work
         finally:
-            for task in (work, lost):
+            for task in (work, lost, gauges):
                 task.cancel()
-            await asyncio.gather(work, lost, return_exceptions=True)
+            await asyncio.gather(work, lost, gauges, return_exceptions=True)
 
     async def _persist(self, epoch: int) -> None:
         while not self._context.draining.is_set():
@@ -143,12 +155,13 @@ class ConnectionLoader:
             queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
             subject = topology.retry_subject("loader", self._definition.queue)
             asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
-            flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing)
+            flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing, self._accounts)
             retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
             async with queue, asides:
                 # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
                 await queue.claim()
                 await flow.prepare(retries)
+                self._retries = retries
                 self._context.health.good(f"connection {self._name}")
                 await together(
                     flow.shape_all(queue, self._gate),

@@ -19,13 +19,14 @@ import logging
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 
+from loader.account import Outcome
 from loader.aside import Failing, put_aside
 from loader.batch import DeadEvent, ShapedBatch
 from loader.contract import LoadPlan, LoadReport, Session, TablePatch, TableSchema
@@ -86,10 +87,13 @@ class Deliverer:
         queue: str = "",
         epoch: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
         self._refused_at: dict[str, float] = {}
         self._isolates = isolates
+        self._before_load = before_load
+        self._outcome = Outcome()
         self._connection = connection
         self._site = site
         self._rules = rules
@@ -105,10 +109,10 @@ class Deliverer:
         self._refusals: Counter[str] = Counter()
         """How often rows of which table were refused in the delivery under way."""
 
-    async def deliver(self, work: Work) -> bool:
+    async def deliver(self, work: Work) -> Outcome | None:
         """Brings every event of the chunk to its end: into its tables, the dead letters, or aside.
 
-        Returns whether that is done; False for rows that were aside and must stay there, because their table fails still.
+        Returns what became of them when that is done; None for rows that were aside and must stay there, because their table fails still.
 
         Raises:
             Fenced: a newer holder exists.
@@ -117,6 +121,7 @@ class Deliverer:
         batch = work.batch
         self._refusals.clear()
         self._fresh.clear()
+        self._outcome = Outcome()
         await self._bury(work, batch, batch.dead)
         stamp = Stamp(datetime.now(UTC), f"{work.plan.lane}-{work.plan.first}-{work.plan.last}")
         left: ShapedBatch | None = batch
@@ -124,11 +129,11 @@ class Deliverer:
             if left is None or not left.tables:
                 if not work.aside:
                     self._count_changes(batch)
-                return True
+                return self._outcome
             try:
                 left = await self._round(work, left, stamp)
             except _StillFailsError:
-                return False
+                return None
             except Exception as exc:
                 if left is None or not self._isolates or not is_own(exc):
                     raise
@@ -137,6 +142,7 @@ class Deliverer:
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
         """Tries once; returns what is still to be loaded, None when all is done."""
+        self._outcome.tables = ()
         known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
         if known:
             return await self._set_aside(work, batch, known)
@@ -169,6 +175,9 @@ class Deliverer:
         if not ready:
             return None
         try:
+            self._outcome.tables = [each.load.table for each in ready]
+            if self._before_load is not None:
+                await self._before_load(work, self._outcome)
             report = await self._session.load(work.plan, [each.load for each in ready])
         except RowsRejected as exc:
             return await self._leave_out(work, batch, ready, exc)
@@ -305,7 +314,10 @@ class Deliverer:
             for number, indexes in by_frame.items():
                 seq, frame = batch.frames[number]
                 place = Place(work.plan.lane, seq, len(indexes))
-                await put_aside(self._publisher, self._queue, self._epoch, name, place, select(frame, sorted(indexes)))
+                bits = sum(1 << index for index in indexes)
+                chosen = select(frame, sorted(indexes))
+                await put_aside(self._publisher, self._queue, self._epoch, name, place, chosen, bits)
+                self._outcome.aside[seq] |= bits
             self._telemetry.count("loader_retry_rows_total", len(rows), connection=self._connection)
         return replace(batch, tables={name: table for name, table in batch.tables.items() if name not in failed})
 
@@ -316,6 +328,7 @@ class Deliverer:
         by_frame: dict[int, list[DeadEvent]] = defaultdict(list)
         for event in dead:
             by_frame[event.seq].append(event)
+            self._outcome.dead[event.seq, event.index] = event.reason
             self._telemetry.count("loader_events_dead_total", connection=self._connection, reason=event.reason)
         for seq, events in by_frame.items():
             letters = [self._letter(work, event, requests[seq][event.head.request]) for event in events]

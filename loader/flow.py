@@ -13,14 +13,17 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from opentelemetry.trace import SpanKind
 
+from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_lane
 from loader.aside import Aside, Failing, aside_lane, spent
 from loader.batch import ShapedBatch
 from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
@@ -33,6 +36,7 @@ from loader.shape import NOTHING, Shaper
 from shared import topology
 from shared.clock import Clock
 from shared.dead import DeadLetter, bury, now
+from shared.ended import Pending
 from shared.errors import NotConnected, Permanent
 from shared.frame import Frame, decode_frame
 from shared.headers import Place, read_place, trace_of
@@ -47,6 +51,7 @@ INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
 
 WAKE_SECONDS = 1.0
+EMPTY = ShapedBatch({}, (), Counter(), Counter(), 0, (), np.empty(0, np.int32), np.empty(0, np.int32))
 NOBODY: Refused = MappingProxyType({})
 
 log = logging.getLogger(__name__)
@@ -75,6 +80,7 @@ class Chunk:
     """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` hears whether it is."""
 
     work: Work
+    share: Share
     reader: QueueReader
     acks: list[int]
     oldest_at: float
@@ -94,8 +100,12 @@ class Flow:
         session: Session,
         capabilities: Capabilities,
         failing: Failing,
+        accounts: Accounts,
     ) -> None:
         connection = definition.connection
+        self._accounts = accounts
+        self._share = share_of_lane("", 0, 0)
+        self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0
         self._context = context
         self._name = name
         self._site = connection.site
@@ -114,7 +124,7 @@ class Flow:
         self._key = self._shaper.rules.namer.key
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
-            queue=definition.queue, epoch=epoch,
+            queue=definition.queue, epoch=epoch, before_load=self._before_load,
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
@@ -127,12 +137,25 @@ class Flow:
         if not self._transactional:
             await self._plans.read()
             self._through = self._plans.loaded()
-        self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in await retries.read_all()}
+        await self._accounts.read(self._is_committed)
+        waiting = await retries.read_all()
+        self._waiting = retries.bits
+        self._accounts.keep_asides(waiting)
+        self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in waiting}
         old = spent(marks, self._marks, self._aside, self._key)
         if old:
             await self._session.forget(old)
         if not self._transactional:
             self._aside |= self._plans.asides()
+
+    def _is_committed(self, pending: Pending) -> bool:
+        tables = [self._key(table) for table in pending.tables]
+        if self._transactional:
+            return all(self._marks.get((table, pending.lane), 0) >= pending.last for table in tables)
+        if pending.source.startswith("aside."):
+            lane = pending.lane.removeprefix(aside_lane("", pending.last))
+            return self._plans.asides().issuperset((table, lane, pending.last) for table in tables)
+        return self._plans.loaded().get(pending.lane, 0) >= pending.last
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
@@ -148,8 +171,6 @@ class Flow:
                 while not holding.full and (more := reader.take_buffered(1)):
                     message = more[0]
                     await self._hold(holding, message, reader)
-                self._context.telemetry.gauge("loader_waiting_frames", message.waiting + len(holding), connection=self._name)
-            self._context.telemetry.gauge("loader_oldest_seconds", holding.oldest_seconds(), connection=self._name)
         await self._ready.put(None)
 
     async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
@@ -162,6 +183,10 @@ class Flow:
                 work = self._shape_aside(aside, payload)
             except Permanent as exc:
                 await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
+                outcome = Outcome({(0, index): DeadReason.FRAME_UNREADABLE for index in range(aside.bits.bit_count())})
+                share = share_of_aside(aside, partial(retries.others, aside))
+                plan = LoadPlan(self._name, aside.lane, aside.place.seq, aside.place.seq)
+                await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
                 await retries.reader.ack([aside.seq])
                 return True
             except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
@@ -171,7 +196,8 @@ class Flow:
             if draining():  # nobody takes from the queue any more
                 return False
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            await self._ready.put(Chunk(work, retries.reader, [aside.seq], aside.at_seconds, [], done))
+            share = share_of_aside(aside, partial(retries.others, aside))
+            await self._ready.put(Chunk(work, share, retries.reader, [aside.seq], aside.at_seconds, [], done))
             return await done
 
         await retries.run(attempt, draining)
@@ -182,11 +208,14 @@ class Flow:
             plan = chunk.work.plan
             if not self._transactional and not chunk.work.aside:
                 await self._plans.write(plan, done=False)
+            self._share = chunk.share
             with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
-                done = await self._deliverer.deliver(chunk.work)
+                outcome = await self._deliverer.deliver(chunk.work)
+            if outcome is not None:
+                await self._accounts.done(self._pending(chunk.work, outcome), time.time())
             if chunk.done is not None and not chunk.done.done():
-                chunk.done.set_result(done)
-            if not done:
+                chunk.done.set_result(outcome is not None)
+            if outcome is None:
                 continue
             if chunk.work.aside:
                 self._marks |= {(self._key(table), plan.lane): plan.last for table in chunk.work.batch.tables}
@@ -197,8 +226,14 @@ class Flow:
             self._context.telemetry.record(
                 "loader_latency_seconds", max(0.0, time.time() - chunk.oldest_at), connection=self._name
             )
-            self._context.telemetry.gauge("loader_last_load_seconds", time.time(), connection=self._name)
             loaded()
+        await self._accounts.flush()
+
+    async def _before_load(self, work: Work, outcome: Outcome) -> None:
+        await self._accounts.expect(self._pending(work, outcome))
+
+    def _pending(self, work: Work, outcome: Outcome) -> Pending:
+        return self._accounts.pending(self._share, work.batch, outcome, work.plan)
 
     async def _note_loaded(self, work: Work) -> None:
         plan = work.plan
@@ -222,7 +257,8 @@ class Flow:
         holding.add(Held(message, place))
 
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
-        for chunk in chunks(frames, self._plans.unfinished()):
+        # frames that come again although they are counted are a chunk of their own
+        for chunk in chunks(frames, {**self._accounts.counted, **self._plans.unfinished()}):
             while chunk:
                 try:
                     if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
@@ -239,7 +275,9 @@ class Flow:
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
                 acks = [held.message.seq for held in part]
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
-                await self._ready.put(Chunk(Work(plan, shaped.batch), reader, acks, part[0].message.at_seconds, traces))
+                unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
+                share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane))
+                await self._ready.put(Chunk(Work(plan, shaped.batch), share, reader, acks, part[0].message.at_seconds, traces))
 
     async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
         """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""

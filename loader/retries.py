@@ -11,7 +11,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import reduce
+from operator import or_
 
+from loader.account import frame_of
 from loader.aside import Aside, Failing, read_aside
 from shared import topology
 from shared.errors import NotConnected, Transient
@@ -53,6 +56,7 @@ class Retries:
         self._epoch = epoch
         self._unreadable = unreadable
         self._waiting: defaultdict[str, deque[Aside]] = defaultdict(deque)
+        self._frames: defaultdict[str, dict[int, int]] = defaultdict(dict)
 
     async def read_all(self) -> list[Aside]:
         """Reads what was put aside before; returns it.
@@ -72,6 +76,25 @@ class Retries:
         self._oldest_epoch = self._epoch
         return found
 
+    @property
+    def events(self) -> int:
+        """Events of which a row waits, each once."""
+        return sum(reduce(or_, held.values()).bit_count() for held in self._frames.values())
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest of them was set aside (epoch)."""
+        return min((waiting[0].at_seconds for waiting in self._waiting.values() if waiting), default=None)
+
+    def bits(self, lane: str, seq: int) -> int:
+        """Returns as bits the events of a frame of which rows wait."""
+        return reduce(or_, self._frames.get(f"{lane}:{seq}", {}).values(), 0)
+
+    def others(self, aside: Aside) -> int:
+        """Returns as bits the events of a frame of which other rows wait than these."""
+        held = self._frames.get(frame_of(aside), {})
+        return reduce(or_, (bits for seq, bits in held.items() if seq != aside.seq), 0)
+
     async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
         """Tries what is due, and takes in what is put aside meanwhile, until `ended`.
 
@@ -88,7 +111,7 @@ class Retries:
                         if self._failing.due(table):  # another table failed: rows go elsewhere since the layout was changed
                             self._failing.fails(table, Transient("its rows go to another table now, which fails"))
                         break
-                    waiting.popleft()
+                    self._forget(waiting.popleft())
                 if not waiting:
                     del self._waiting[table]
             message = await self.reader.next(WAKE_SECONDS)
@@ -108,4 +131,11 @@ class Retries:
             await self.reader.ack([message.seq])
             return None
         self._waiting[aside.table].append(aside)
+        self._frames[frame_of(aside)][aside.seq] = aside.bits
         return aside
+
+    def _forget(self, aside: Aside) -> None:
+        held = self._frames[frame_of(aside)]
+        held.pop(aside.seq, None)
+        if not held:
+            del self._frames[frame_of(aside)]

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted events.
 
-    `absent`: accepted while the connection did not exist or was disabled; `left`: how many were accepted when that began, None while
+    `queue` is the connection's queue: another one is another connection's, and begins at zero. `absent`: accepted while the connection did not exist or was disabled; `left`: how many were accepted when that began, None while
     it takes events. `backfilled`: events from before its beginning that it got all the same, from frames up to `began`.
     """
 
+    queue: str = ""
     absent: int = 0
     left: int | None = 0
     began: int = 0
@@ -65,6 +66,11 @@ class LaneAccount:
         self._passed: list[_Passed] = []
         self.sent = self._base.forwarded
         """Events put into the queue since the connection began; what is on its way in the queue bears it as a number."""
+
+    @property
+    def queue(self) -> str:
+        """The connection's queue."""
+        return self._base.queue
 
     @property
     def began(self) -> int:

@@ -104,8 +104,9 @@ class Lanes:
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
-        for name in [name for name in self._lanes if name not in rules.connections]:
-            await self._end(name, keep=name in rules.disabled)
+        for name, lane in list(self._lanes.items()):
+            if name not in rules.connections or rules.connections[name].queue != lane.rules.queue:
+                await self._end(name, keep=name in rules.disabled)
         for name in [name for name in self._parked if name not in rules.connections and name not in rules.disabled]:
             self._discard(name, self._parked.pop(name))
         await self._forget_removed(rules)
@@ -171,10 +172,14 @@ class Lanes:
         return found
 
     async def _forget_removed(self, rules: SiteRules) -> None:
-        for name in [name for name in self._accounts if name not in rules.connections and name not in rules.disabled]:
-            del self._accounts[name]
-            await forget_ended(self._broker, self._sender.site, name)
-            self._telemetry.forget(connection=name)
+        """Forgets what was counted of connections that left, also where another of the same name came."""
+        for name, account in list(self._accounts.items()):
+            new = rules.connections.get(name)
+            if (new is None and name not in rules.disabled) or (new is not None and new.queue != account.queue):
+                del self._accounts[name]
+                self._begun.discard(name)
+                await forget_ended(self._broker, account.queue)
+                self._telemetry.forget(connection=name)
 
     def _note_begun(self, rules: SiteRules) -> None:
         self._begun = set(rules.connections) | (self._begun & rules.disabled)
@@ -184,7 +189,7 @@ class Lanes:
         cursor = self._unpark(name)
         if cursor is None and name not in self._begun and connection.backfill_seconds:
             cursor = await self._backfill(connection)
-        account = self._accounts.setdefault(name, LaneAccount())
+        account = self._accounts.setdefault(name, LaneAccount(Account(queue=connection.queue)))
         account.join(self._front.accepted(self._front.events), self._front.seq)
         lane = self._lanes[name] = Lane(
             connection,

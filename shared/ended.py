@@ -1,7 +1,7 @@
 """What became of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
 
-The loader writes it (`loader/account.py`), the router removes it when the connection leaves the project, the command reads it. A
-connection that moves to another site begins at zero, as its queue does.
+The loader writes it (`loader/account.py`), the router removes it when the connection leaves the project, the command reads it. It bears
+the name of the connection's queue: a connection that is added again, or moves to another site, begins at zero.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pending: Pending | None = None
 
 
-def ended_key(site: str, connection: str) -> str:
-    """The key of a connection in the bucket `stats`."""
-    return f"loader.{site}.{connection}"
+def ended_key(queue: str) -> str:
+    """The key of a connection in the bucket `stats`, by the name of its queue."""
+    return f"loader.{queue}"
 
 
 def decode_ended(value: bytes | None) -> Ended:
@@ -77,14 +77,14 @@ def decode_ended(value: bytes | None) -> Ended:
     return msgspec.json.decode(value, type=Ended) if value else Ended()
 
 
-async def forget_ended(broker: Broker, site: str, connection: str) -> None:
+async def forget_ended(broker: Broker, queue: str) -> None:
     """Removes what was counted: the connection left the project.
 
     Raises:
         NotConnected: the broker does not answer.
     """
     bucket = Bucket(broker, topology.STATS_BUCKET)
-    entry = await bucket.get(ended_key(site, connection))
+    entry = await bucket.get(ended_key(queue))
     if entry is not None:
         await bucket.remove(entry.revision)
 

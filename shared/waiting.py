@@ -19,9 +19,10 @@ from nats.js.errors import APIError, NotFoundError
 from shared import topology
 from shared.errors import NotConnected, Permanent
 from shared.frame import decode_frame, decode_ids
-from shared.headers import BITS, TABLE, read_place
+from shared.headers import BITS, TABLE, is_live, read_place
 from shared.jetstream.broker import Broker
 
+FEW_FRAMES = 8
 SAMPLED_FRAMES = 20
 """So many frames are looked at one by one where the numbers on them do not tell."""
 
@@ -36,6 +37,8 @@ class Waiting(NamedTuple):
     events: int = 0
     exact: bool = True
     oldest_at: float | None = None
+    replayed: int = 0
+    """Events of these that a replay put there."""
 
 
 class SetAside(NamedTuple):
@@ -99,15 +102,13 @@ async def look_at_queue(broker: Broker, queue: str) -> Waiting:
         frames = await _count(broker, topology.DELIVER, subject)
         if not frames:
             return Waiting()
-        looked = [message async for message in _messages(broker, topology.DELIVER, subject, 1, SAMPLED_FRAMES)]
+        looked = [message async for message in _sample(broker, topology.DELIVER, subject, frames)]
         if not looked:  # delivered meanwhile
             return Waiting()
-        with contextlib.suppress(NotFoundError):
-            if frames > len(looked):
-                looked.append(await broker.js.get_last_msg(topology.DELIVER, subject, direct=True))
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the stream {topology.DELIVER} does not tell what waits: {exc or type(exc).__name__}") from exc
-    return Waiting(frames, *_estimate(looked, frames), _accepted_at(looked[0]))
+    events, exact, replayed = _estimate(looked, frames)
+    return Waiting(frames, events, exact, _accepted_at(looked[0]), replayed)
 
 
 async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
@@ -150,6 +151,26 @@ async def _count(broker: Broker, stream: str, subject: str) -> int:
     return (info.state.subjects or {}).get(subject, 0)
 
 
+async def _sample(broker: Broker, stream: str, subject: str, frames: int) -> AsyncIterator[RawStreamMsg]:
+    """Gives all of a few messages; of many the oldest, the newest and some between them, in their order."""
+    if frames <= FEW_FRAMES:
+        async for message in _messages(broker, stream, subject, 1, frames):
+            yield message
+        return
+    async for oldest in _messages(broker, stream, subject, 1, 1):
+        yield oldest
+        newest = await broker.js.get_last_msg(stream, subject, direct=True)
+        first, last = oldest.seq or 0, newest.seq or 0
+        seen = first
+        for part in range(1, FEW_FRAMES):
+            async for message in _messages(broker, stream, subject, first + (last - first) * part // FEW_FRAMES, 1):
+                if seen < (message.seq or 0) < last:
+                    seen = message.seq or 0
+                    yield message
+        if last > seen:
+            yield newest
+
+
 async def _messages(
     broker: Broker, stream: str, subject: str, seq: int, most: int, *, direct: bool = True
 ) -> AsyncIterator[RawStreamMsg]:
@@ -162,15 +183,18 @@ async def _messages(
         seq = (message.seq or seq) + 1
 
 
-def _estimate(looked: list[RawStreamMsg], frames: int) -> tuple[int, bool]:
+def _estimate(looked: list[RawStreamMsg], frames: int) -> tuple[int, bool, int]:
+    """Returns how many events wait, whether that is exact, and how many of them come from replays."""
     places = [place for message in looked if (place := read_place(message.headers or {})) is not None]
     events = sum(place.events for place in places)
+    replayed = sum(place.events for place in places if not is_live(place.lane))
     if frames <= len(looked) or not places:
-        return events, frames <= len(looked)
+        return events, frames <= len(looked), replayed
     first, last = places[0], places[-1]
     if first.total and last.total and all(place.lane == first.lane for place in places):
-        return last.total - first.total + first.events, True
-    return round(events * frames / len(places)), False
+        events = last.total - first.total + first.events
+        return events, True, 0 if is_live(first.lane) else events
+    return round(events * frames / len(places)), False, round(replayed * frames / len(places))
 
 
 def _events_in(message: RawStreamMsg) -> int:

@@ -85,7 +85,7 @@ async def test_counts_of_the_router_survive_being_killed_again_and_again(
         state = await routed(broker, last)
     assert state.accepted == 2 * EVENTS + 2
     assert not problems(state)
-    assert state.accounts["all"] == Account(left=None, forwarded=2 * EVENTS + 1, dropped={"duplicate": 1})
+    assert state.accounts["all"] == Account(queue="all", left=None, forwarded=2 * EVENTS + 1, dropped={"duplicate": 1})
     assert state.accounts["some"].forwarded == EVENTS
     assert (await look_at_queue(broker, "all")).events == 2 * EVENTS + 1
     assert (await look_ahead(broker, "shop", state.position)).frames == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tests.faults.places import Place
-from tests.support.exactly_once import dead_letters, problems, settled
+from tests.support.exactly_once import dead_letters, problems, settled, unbalanced
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
 
@@ -33,7 +33,7 @@ async def verify(
     assert not dead_services, f"{dead_services} ended by themselves"
     await settled(running, seconds, but=but)
     dead = await dead_letters(running.nats.url)
-    wrong: list[str] = []
+    wrong = await unbalanced(running)
     for connection, place in places.items():
         if connection not in but:
             fate = (fates or {}).get(connection)

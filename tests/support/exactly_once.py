@@ -17,12 +17,15 @@ from pathlib import Path
 import nats.errors
 from nats.js.errors import APIError
 
+from penstock.balance import read_balances
 from router.state import StateKeeper
 from shared import topology
+from shared.config_snapshot import current_snapshot
 from shared.dead import decode_dead
 from shared.errors import PenstockError
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
+from shared.waiting import look_ahead
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
 
@@ -180,6 +183,18 @@ def problems(
     for id_ in letters.keys() - fates.keys():
         wrong["in the dead letters and never sent"].append(f"{id_} ({letters[id_][0].detail})")
     return [f"{what}: {len(ids)} events, such as {', '.join(sorted(ids)[:SHOWN])}" for what, ids in sorted(wrong.items())]
+
+
+async def unbalanced(running: Stack) -> list[str]:
+    """Returns what the accounts of sites and connections do not add up to, in words; nothing when all is right."""
+    async with connect(running.nats.url, "test-accounts", patience_seconds=10) as broker:
+        sites, connections = await read_balances(broker, await current_snapshot(broker))
+        held = await look_ahead(broker, "*", 0)
+    wrong = [f"accounts of {each.connection}: {problem}" for each in connections for problem in each.problems]
+    accepted = sum(each.accepted + each.unrouted for each in sites)
+    if held.exact and held.events != accepted:
+        wrong.append(f"accounts: EVENTS holds {held.events} events, the sites accepted {accepted}")
+    return wrong
 
 
 async def settled(running: Stack, seconds: float = 60.0, *, but: Iterable[str] = ()) -> None:

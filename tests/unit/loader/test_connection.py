@@ -27,7 +27,7 @@ class Context:
     """As much of a service as a connection that only fails needs."""
 
     def __init__(self) -> None:
-        self.draining, self.health, self.telemetry = asyncio.Event(), Health(), self
+        self.draining, self.health, self.telemetry, self.broker = asyncio.Event(), Health(), self, self
         self.counted: list[str] = []
 
     def count(self, name: str, **labels: str) -> None:

@@ -88,7 +88,8 @@ class Bench:
 
     async def deliver(self, *events: dict[str, Any], aside: bool = False) -> bool:
         batch = self.desk.shape(*events)
-        return await self.deliverer.deliver(Work(LoadPlan("shop-wh", "live", self.desk.seq, self.desk.seq), batch, aside))
+        plan = LoadPlan("shop-wh", "live", self.desk.seq, self.desk.seq)
+        return await self.deliverer.deliver(Work(plan, batch, aside)) is not None
 
 
 @pytest.mark.parametrize("error", [Permanent("no"), TableSetupError("no"), TableBusy("no")])

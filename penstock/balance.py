@@ -1,0 +1,173 @@
+"""The accounts of every site and connection, read from what is stored and from what waits, and whether they balance.
+
+Router and loader store what they counted with the positions it belongs to; what waits is counted where it waits. Three equations must
+hold whenever nothing moves: what the router received has ended there or is owed; what it forwarded was taken by the loader or
+waits in the queue; what the loader took has ended or is set aside. Together they say that accepted = delivered + dropped + dead + waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from router.account import Account
+from router.state import SiteState, StateKeeper
+from shared import topology
+from shared.config_snapshot import ConfigSnapshot
+from shared.ended import Counts, Ended, decode_ended, ended_key
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.waiting import SetAside, Waiting, look_ahead, look_aside, look_at_queue
+
+TRIES = 20
+TRY_SECONDS = 0.25
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection's events since it began."""
+
+    connection: str
+    site: str
+    received: int
+    replayed: int
+    delivered: int
+    dropped: dict[str, int]
+    dead: dict[str, int]
+    waiting: dict[str, int]
+    """In `events` (the connection is behind), `queue` and `aside`."""
+    exact: bool = True
+    """False: too much waits to count all of it, or its newest load is not decided."""
+    problems: list[str] = []
+
+    @property
+    def all_waiting(self) -> int:
+        """Events that wait anywhere."""
+        return sum(self.waiting.values())
+
+
+class SiteBalance(msgspec.Struct, frozen=True, kw_only=True):
+    """One site's events. `unrouted` wait in EVENTS."""
+
+    site: str
+    accepted: int
+    unrouted: int
+    exact: bool = True
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was read of one connection."""
+
+    state: SiteState
+    ended: Ended
+    queue: Waiting
+    aside: SetAside
+
+
+async def read_view(broker: Broker, site: str, queue: str, state: SiteState | None = None) -> View:
+    """Reads one connection: the state first and what waits last, so that nothing is seen twice that moves forward.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    found = state or await StateKeeper(broker, site).load() or SiteState()
+    entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(queue))
+    return View(
+        state=found,
+        ended=decode_ended(entry.value if entry else None),
+        queue=await look_at_queue(broker, queue),
+        aside=await look_aside(broker, queue),
+    )
+
+
+async def read_site(broker: Broker, site: str, state: SiteState | None = None) -> SiteBalance:
+    """Reads one site.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    found = state or await StateKeeper(broker, site).load() or SiteState()
+    ahead = await look_ahead(broker, site, found.position)
+    return SiteBalance(site=site, accepted=found.accepted, unrouted=ahead.events, exact=ahead.exact)
+
+
+def balance_of(connection: str, site: str, view: View) -> Balance:
+    """Adds up what was read; a load that is pending may or may not be done."""
+    decided = _balance(connection, site, view, view.ended.counts, view.ended.early)
+    pending = view.ended.pending
+    if pending is None or not decided.problems:
+        return decided
+    early = {**view.ended.early, **pending.early}
+    return _balance(connection, site, view, view.ended.counts.plus(pending.counts), early)
+
+
+async def settle_balance(broker: Broker, site: str, connection: str, queue: str) -> Balance:
+    """Reads one connection again and again until it balances or stops moving.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    before: View | None = None
+    for _ in range(TRIES):
+        view = await read_view(broker, site, queue)
+        balance = balance_of(connection, site, view)
+        if not balance.problems:
+            return balance
+        if view == before and view.ended.pending is None:
+            return balance
+        before = view
+        await asyncio.sleep(TRY_SECONDS)
+    return balance
+
+
+async def read_balances(broker: Broker, snapshot: ConfigSnapshot) -> tuple[list[SiteBalance], list[Balance]]:
+    """Reads everything, waiting for each connection to come to rest.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    project = snapshot.project
+    sites = [await read_site(broker, name) for name in project.sites]
+    connections = [
+        await settle_balance(broker, each.site, name, snapshot.queue_of(name)) for name, each in project.connections.items()
+    ]
+    return sites, connections
+
+
+def _balance(connection: str, site: str, view: View, counts: Counts, early: dict[str, str]) -> Balance:
+    account = view.state.accounts.get(connection, Account())
+    owed = view.state.behind[connection].owed if connection in view.state.behind else 0
+    received = account.received(view.state.accepted)
+    aside = view.aside.events - sum(int(bits, 16).bit_count() for bits in early.values())
+    live = view.queue.events - view.queue.replayed
+    equations = (
+        ("the router received {} events and ended, or owes, {}", received, account.ended + owed, True),
+        (
+            "the router forwarded {} events, the loader took, or has waiting, {}",
+            account.forwarded,
+            counts.live + live,
+            view.queue.exact,
+        ),
+        (
+            "the loader took {} events and ended, or set aside, {}",
+            counts.live + counts.replayed,
+            counts.total + aside,
+            view.aside.exact,
+        ),
+    )
+    return Balance(
+        connection=connection,
+        site=site,
+        received=received,
+        replayed=counts.replayed + view.queue.replayed,
+        delivered=counts.delivered,
+        dropped=_both(account.dropped, counts.dropped),
+        dead=_both(account.dead, counts.dead),
+        waiting={"events": owed, "queue": view.queue.events, "aside": aside},
+        exact=view.queue.exact and view.aside.exact,
+        problems=[words.format(left, right) for words, left, right, exact in equations if exact and left != right],
+    )
+
+
+def _both(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+    return {reason: one.get(reason, 0) + two.get(reason, 0) for reason in sorted({*one, *two})}

@@ -1,0 +1,169 @@
+"""What the account of a connection counts: each event once, whatever is cut off, set aside or refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from loader import account as module
+from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_lane
+from loader.aside import Aside
+from loader.batch import ShapedBatch
+from loader.contract import LoadPlan
+from shared.ended import Counts, Pending
+from shared.errors import Conflict, Fenced
+from shared.headers import Place
+from shared.jetstream.kv import Entry
+
+LANE = "live-1-shop"
+
+
+class Store:
+    """The bucket, and whoever is killed keeps what is in it."""
+
+    def __init__(self) -> None:
+        self.value: bytes | None = None
+        self.revision = 0
+        self.writes = 0
+
+    async def get(self, key: str) -> Entry | None:
+        return Entry(key, self.value, self.revision) if self.value is not None else None
+
+    async def put(self, key: str, value: bytes, *, revision: int) -> int:
+        assert key == "loader.c.1-a"
+        if revision != self.revision:
+            raise Conflict("no")
+        self.value, self.revision, self.writes = value, self.revision + 1, self.writes + 1
+        return self.revision
+
+
+class Gauges:
+    def __init__(self) -> None:
+        self.set: dict[str, float] = {}
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        self.set[f"{name} {labels.get('reason', '')}".strip()] = value
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    stored = Store()
+    monkeypatch.setattr(module, "Bucket", lambda *_: stored)
+    return stored
+
+
+def accounts() -> Accounts:
+    return Accounts(cast("Any", None), "c.1-a", "c", cast("Any", Gauges()))
+
+
+async def restarted(*committed: str) -> Accounts:
+    """A successor, whose destination knows the loads of these lanes."""
+    fresh = accounts()
+    await fresh.read(lambda pending: pending.lane in committed)
+    return fresh
+
+
+def batch(*events: int, first: int = 1, **dropped: int) -> ShapedBatch:
+    """Frames of so many events each."""
+    frames = cast("Any", [(first + number, None) for number in range(len(events))])
+    none = np.empty(0, np.int32)
+    return ShapedBatch({}, (), cast("Any", Counter(dropped)), Counter(), sum(events), frames, none, none)
+
+
+def noted(
+    held: Accounts, shaped: ShapedBatch, outcome: Outcome, *, share: Share | None = None, lane: str = LANE, first: int = 1
+) -> Pending:
+    last = first + len(shaped.frames) - 1
+    return held.pending(share or share_of_lane(lane, last, 0), shaped, outcome, LoadPlan("c", lane, first, last))
+
+
+async def test_a_committed_load_counts_once_whether_it_is_said_or_only_known_by_the_ledger(store: Store) -> None:
+    first = await restarted()
+    outcome = Outcome({(1, 0): "too_deep"}, tables=("tracks",))
+    load = noted(first, batch(3, 2, filtered=1), outcome)
+    await first.expect(load)
+    for lanes, delivered in (((), 0), ((LANE,), 3)):
+        assert (await restarted(*lanes)).counts.delivered == delivered
+    second = await restarted(LANE)
+    again = noted(second, batch(3, 2, filtered=1), Outcome(tables=()))
+    assert again.counts == Counts()
+    await second.done(again, 1.0)
+    assert (await restarted()).counts == Counts(live=5, delivered=3, dead={"too_deep": 1}, dropped={"filtered": 1})
+    with pytest.raises(Fenced):
+        await first.done(noted(first, batch(1, first=9), Outcome(), first=9), 2.0)
+
+
+async def test_a_load_is_one_write_and_what_is_only_known_here_is_written_at_the_next_chance(store: Store) -> None:
+    held = await restarted()
+    for number in range(3):
+        load = noted(held, batch(2, first=number + 1), Outcome(tables=("t",)), first=number + 1)
+        await held.expect(load)
+        await held.done(load, 5.0 + number)
+    assert store.writes == 3
+    await held.flush()
+    await held.flush()
+    assert store.writes == 4
+    successor = await restarted()
+    assert (successor.counts.delivered, successor.last_load_at) == (6, 7.0)
+
+
+async def test_an_event_with_rows_set_aside_waits_until_the_last_of_them_is_in(store: Store) -> None:
+    held = await restarted()
+    await held.done(noted(held, batch(3), Outcome(aside={1: 0b011}, tables=("tracks",))), 1.0)
+    assert held.counts.delivered == 1
+    place = Place(LANE, 1, 2)
+    orders = Aside(1, "orders", place, 0.0, 0, 0b011)
+    views = Aside(2, "views", place, 0.0, 0, 0b001)
+    await held.done(noted(held, batch(2), Outcome(tables=("orders",)), share=share_of_aside(orders, lambda: views.bits)), 1.0)
+    assert held.counts.delivered == 2
+    await held.done(noted(held, batch(1), Outcome(tables=("views",)), share=share_of_aside(views, lambda: 0)), 1.0)
+    assert held.counts == Counts(live=3, delivered=3)
+    again = noted(await restarted(), batch(1), Outcome(), share=share_of_aside(views, lambda: 0))
+    assert again.counts == Counts()
+
+
+async def test_an_event_that_is_dead_by_one_row_is_not_delivered_by_another(store: Store) -> None:
+    held = await restarted()
+    await held.done(noted(held, batch(2), Outcome({(1, 0): "rejected_by_destination"}, {1: 0b11})), 1.0)
+    assert (held.counts.total, held.early) == (1, 1)
+    aside = Aside(1, "orders", Place(LANE, 1, 2), 0.0, 0, 0b11)
+    await held.done(noted(held, batch(2), Outcome(tables=("orders",)), share=share_of_aside(aside, lambda: 0)), 1.0)
+    assert held.counts == Counts(live=2, delivered=1, dead={"rejected_by_destination": 1})
+    assert held.early == 0
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_rows_set_aside_by_a_delivery_that_was_cut_off_are_counted_with_their_frame(store: Store, dead: bool) -> None:
+    waits = {1: 0b01}
+    cut_off = await restarted()
+    aside = Aside(1, "orders", Place(LANE, 1, 1), 0.0, 0, 0b01)
+    share = share_of_lane(LANE, 1, 0, waits.__getitem__)
+    assert noted(cut_off, batch(2), Outcome(), share=share).counts.delivered == 1
+    # the table works again before the frame comes again
+    done = Outcome({(1, 0): "missing_key"} if dead else {}, tables=("orders",))
+    await cut_off.done(noted(cut_off, batch(1), done, share=share_of_aside(aside, lambda: 0)), 1.0)
+    cut_off.keep_asides([])
+    await cut_off.flush()
+    await cut_off.done(noted(cut_off, batch(2), Outcome()), 1.0)
+    assert cut_off.counts == Counts(live=2, delivered=1 if dead else 2, dead={"missing_key": 1} if dead else {})
+
+
+async def test_events_of_replays_and_of_unreadable_frames_are_accounted_for(store: Store) -> None:
+    held = await restarted()
+    replay = share_of_lane("replay-x", 1, 0)
+    await held.done(noted(held, batch(4), Outcome(tables=("t",)), share=replay, lane="replay-x"), 1.0)
+    await held.done(noted(held, batch(0), Outcome(), share=share_of_lane(LANE, 2, 7)), 1.0)
+    assert held.counts == Counts(live=7, replayed=4, delivered=4, dead={"frame_unreadable": 7})
+
+
+async def test_what_other_task_ends_does_not_take_a_load_under_way_for_done(store: Store) -> None:
+    held = await restarted()
+    load = noted(held, batch(5), Outcome(tables=("t",)))
+    await held.expect(load)
+    aside = Aside(3, "orders", Place(LANE, 0, 1), 0.0, 0, 0b1)
+    await held.done(noted(held, batch(1), Outcome({(0, 0): "frame_unreadable"}), share=share_of_aside(aside, lambda: 0)), 1.0)
+    assert (await restarted(LANE)).counts.delivered == 5
+    assert (await restarted()).counts.delivered == 0
