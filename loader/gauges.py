@@ -52,13 +52,14 @@ async def set_gauges(
     waiting = await look_at_queue(broker, queue)
     if retries is None:
         aside = await look_aside(broker, queue)
-        set_aside, oldest_aside = aside.events, aside.oldest_at
+        set_aside, oldest_aside, aside_rows = aside.events, aside.oldest_at, sum(aside.rows.values())
     else:
-        set_aside, oldest_aside = retries.events, retries.oldest_at
+        set_aside, oldest_aside, aside_rows = retries.events, retries.oldest_at, retries.rows
     telemetry.gauge("loader_waiting_frames", waiting.frames, connection=connection)
     oldest = [at for at in (waiting.oldest_at, oldest_aside) if at is not None]
     telemetry.gauge("loader_oldest_seconds", max(0.0, time.time() - min(oldest)) if oldest else 0.0, connection=connection)
     telemetry.gauge("account_waiting_events", waiting.events, connection=connection, place="queue")
     telemetry.gauge("account_waiting_events", set_aside - accounts.early, connection=connection, place="aside")
     telemetry.gauge("account_replayed_events", taken + waiting.replayed, connection=connection)
+    telemetry.gauge("loader_aside_rows", aside_rows, connection=connection)
     accounts.export()

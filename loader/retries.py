@@ -82,6 +82,11 @@ class Retries:
         return sum(reduce(or_, held.values()).bit_count() for held in self._frames.values())
 
     @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return sum(aside.place.events for waiting in self._waiting.values() for aside in waiting)
+
+    @property
     def oldest_at(self) -> float | None:
         """When the oldest of them was set aside (epoch)."""
         return min((waiting[0].at_seconds for waiting in self._waiting.values() if waiting), default=None)

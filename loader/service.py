@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
+from functools import partial
 
 from loader.connection import ConnectionLoader
 from loader.contract import Environment
@@ -18,6 +20,7 @@ from loader.leftovers import sweep_removed
 from loader.settings import PREFIX, LoaderSettings
 from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Problem
+from shared.health import Health
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
@@ -40,6 +43,7 @@ async def main(context: ServiceContext) -> None:
     gate = ThreadGate(THREADS, "loader")
     destinations = Destinations(Environment(gate))
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
+    context.health.bear(partial(_bearable, context.health, running))
     try:
         async with task_group() as group:
             sweeping = group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed")
@@ -63,6 +67,14 @@ async def main(context: ServiceContext) -> None:
             sweeping.cancel()
     finally:
         gate.close()
+
+
+def _bearable(health: Health, running: Collection[str], part: str) -> str | None:
+    """Says why a loader is ready although a connection fails: its other connections load. Where none does, it is not."""
+    if not part.startswith("connection "):
+        return None
+    failing = {problem.removeprefix("connection ").partition(":")[0] for problem in health.problems}
+    return "other connections load" if any(name not in failing for name in running) else None
 
 
 def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:

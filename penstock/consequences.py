@@ -12,11 +12,11 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
-from penstock.status import look_at_queue
 from shared import topology
 from shared.config_snapshot import StoredProject
 from shared.errors import NotConnected
 from shared.jetstream.broker import Broker
+from shared.waiting import look_at_subject
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +78,8 @@ async def _waiting(broker: Broker, queue: str) -> int:
         ):
             info = await broker.js.stream_info(stream, subjects_filter=pattern)
             for subject, frames in (info.state.subjects or {}).items():
-                events, _ = await look_at_queue(broker, stream, subject, frames)
-                total += events or 0
+                events = (await look_at_subject(broker, stream, subject)).events if frames else 0
+                total += events
     except NotFoundError:  # a broker without our streams holds nothing
         return 0
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:

@@ -26,6 +26,7 @@ class Scrape:
     samples: Mapping[str, Sequence[tuple[Mapping[str, str], float]]] = field(default_factory=dict)
     ready: bool = False
     problems: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     """Why it said nothing."""
 
@@ -76,8 +77,14 @@ async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape:
             ready, body = answer.status == 200, await answer.json(content_type=None)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
         return Scrape(url, error=str(exc) or type(exc).__name__)
-    problems = body.get("problems") if isinstance(body, dict) else None
-    return Scrape(url, _samples(text), ready, problems if isinstance(problems, dict) else {})
+    problems, warnings = (body.get(part) if isinstance(body, dict) else None for part in ("problems", "warnings"))
+    return Scrape(
+        url,
+        _samples(text),
+        ready,
+        problems if isinstance(problems, dict) else {},
+        warnings if isinstance(warnings, dict) else {},
+    )
 
 
 def _samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:

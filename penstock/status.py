@@ -1,8 +1,8 @@
-"""The state of every connection, from what the broker stores and what the services count.
+"""The state of every connection and of what it depends on, from what the broker stores and what the services say.
 
-The broker alone tells what waits (frames, and the age of the oldest), what lies in the dead letters, and who holds a connection's
-lease. With the services' `/metrics` and `/ready` come received, delivered, dropped, the last load, and why something is not well;
-these numbers count from the start of the process that gives them.
+The broker alone tells what was received, delivered, dropped and is dead (`penstock/balance.py`), what waits, how full the streams are,
+and who holds a connection's lease: no number begins anew with a process. With the services' `/metrics` and `/ready` come the reasons,
+and who is refused at the edge. Whatever needs a person is a problem with a next step.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import nats.errors
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
+from penstock.balance import Balance, View, balance_of, read_site, read_view
+from penstock.home import StackState
 from penstock.letters import Filter, find
 from penstock.metrics import Scrape, total
+from router.state import SiteState, StateKeeper
 from shared import topology
 from shared.config_snapshot import current_snapshot
-from shared.errors import NotConnected, Permanent
-from shared.frame import decode_frame
-from shared.headers import read_place
+from shared.errors import NotConnected
+from shared.fill import WARN_RATIO, advice, read_fill
 from shared.jetstream import lease
 from shared.jetstream.broker import Broker
 from shared.project import Connection, Project
@@ -28,26 +30,30 @@ from shared.project import Connection, Project
 COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
 
-SAMPLED_FRAMES = 20
 LATE_SLACK_SECONDS = 30.0
+GOOD = ("ok", "idle", "disabled", "catching up")
+"""States that need nobody."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection. None: nobody who knows it could be asked."""
+    """One connection. Its events are counted since it began."""
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, failing or unknown."""
+    """ok, idle, disabled, catching up, late, table failing, failing or unknown."""
     why: str = ""
-    received: int | None = None
-    delivered: int | None = None
-    dropped: int | None = None
+    received: int = 0
+    """Accepted for it, and replayed into it."""
+    delivered: int = 0
+    dropped: int = 0
     dead: int = 0
-    """Dead letters kept for this connection."""
-    dead_is_lower_bound: bool = False
     waiting_frames: int = 0
-    waiting_events: int | None = None
+    """In its queue."""
+    waiting_events: int = 0
+    """In its queue, behind it in EVENTS, or with rows set aside."""
     waiting_events_is_estimate: bool = False
+    aside: dict[str, int] = {}
+    """Rows set aside, by failing table."""
     oldest_waiting_seconds: float | None = None
     last_load_at: float | None = None
     """Epoch seconds."""
@@ -58,157 +64,170 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     connections: list[ConnectionStatus]
-    edge_accepted: int | None = None
+    edge_accepted: int = 0
+    """Events accepted of all sites."""
+    unrouted: int = 0
+    """Of these, those that wait for the router."""
     edge_dead: int = 0
     """Dead letters kept of events the edge refused."""
+    refused: dict[str, int] = {}
+    """Requests refused at the edge since its start, by what is known of them: code, site, key."""
     not_answering: dict[str, str] = {}
     problems: dict[str, str] = {}
-    """What services say is wrong with them, apart from connections."""
+    """What needs a person, apart from connections: a service, a process, a stream, the journal; with a next step."""
 
     @property
     def healthy(self) -> bool:
         """True if nothing needs a person."""
-        bad = ("failing", "late", "unknown")
-        return not self.not_answering and not self.problems and not any(each.state in bad for each in self.connections)
+        return not self.not_answering and not self.problems and all(each.state in GOOD for each in self.connections)
 
 
-async def read_status(broker: Broker, project: Project, revision: int, scrapes: Sequence[Scrape], now: float) -> Status:
-    """Reads the state of every connection.
+async def read_status(
+    broker: Broker, project: Project, revision: int, scrapes: Sequence[Scrape], now: float, stack: StackState | None = None
+) -> Status:
+    """Reads the state of everything.
 
     Args:
         scrapes: what the services said; may be empty.
         now: epoch seconds.
+        stack: the local stack, where there is one.
 
     Raises:
         NotConnected: the broker does not answer.
     """
+    problems = {**_of_processes(stack), **_of_services(scrapes)}
+    connections: list[ConnectionStatus] = []
+    accepted = unrouted = edge_dead = 0
     try:
-        waiting = await _subjects(broker, topology.DELIVER, "deliver.>")
-        dead = await _subjects(broker, topology.DEAD, "dead.>")
         snapshot = await current_snapshot(broker)
-        connections = [
-            await _read_connection(broker, name, snapshot.queue_of(name), connection, waiting, dead, scrapes, now)
-            for name, connection in project.connections.items()
-        ]
-        edge_dead = 0
-        for subject in dead:
-            if subject.startswith("dead.ingest."):
-                edge_dead += (await _count_dead(broker, subject, dead[subject]))[0]
+        states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.sites}
+        for site, state in states.items():
+            balance = await read_site(broker, site, state)
+            accepted, unrouted = accepted + balance.accepted + balance.unrouted, unrouted + balance.unrouted
+        for name, connection in project.connections.items():
+            view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
+            connections.append(await _read_connection(broker, name, connection, view, scrapes, now))
+        dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
+        for subject, messages in dead.items():
+            edge_dead += await _count_dead(broker, subject, messages)
+        for stream in (topology.EVENTS, topology.DELIVER, topology.DEAD):
+            fill = await read_fill(broker, stream)
+            if fill.ratio >= WARN_RATIO:
+                problems[f"stream {stream}"] = f"{fill}; {advice(stream)}"
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
-    accepted = total(scrapes, "ingest_events_accepted_total")
     return Status(
         revision=revision,
         connections=connections,
-        edge_accepted=None if accepted is None else int(accepted),
+        edge_accepted=accepted,
+        unrouted=unrouted,
         edge_dead=edge_dead,
+        refused=_refused(scrapes),
         not_answering={scrape.url: scrape.error for scrape in scrapes if scrape.error},
-        problems={
-            f"{scrape.url} {part}": why
-            for scrape in scrapes
-            for part, why in scrape.problems.items()
-            if not part.startswith("connection ")
-        },
+        problems=problems,
     )
 
 
+def _of_processes(stack: StackState | None) -> dict[str, str]:
+    """Returns the processes that the supervisor cannot keep running."""
+    found: dict[str, str] = {}
+    for process in stack.processes if stack is not None else ():
+        if process.restarts and process.state != "ready":
+            log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
+            found[f"process {process.name}"] = f"{process.state}; it died {process.restarts} times; its log says why: {log}"
+    return found
+
+
+def _of_services(scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns what services say is wrong, apart from connections; streams are measured here."""
+    return {
+        f"{scrape.url} {part}": why
+        for scrape in scrapes
+        for part, why in {**scrape.warnings, **scrape.problems}.items()
+        if not part.startswith(("connection ", "stream "))
+    }
+
+
+def _refused(scrapes: Sequence[Scrape]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for scrape in scrapes:
+        for labels, value in scrape.samples.get("ingest_requests_refused_total", ()):
+            what = ", ".join(f"{label} {labels[label]}" for label in sorted(labels) if labels[label])
+            found[what] = found.get(what, 0) + int(value)
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
 async def _read_connection(
-    broker: Broker,
-    name: str,
-    queue: str,
-    connection: Connection,
-    waiting: Mapping[str, int],
-    dead: Mapping[str, int],
-    scrapes: Sequence[Scrape],
-    now: float,
+    broker: Broker, name: str, connection: Connection, view: View, scrapes: Sequence[Scrape], now: float
 ) -> ConnectionStatus:
-    frames = waiting.get(topology.deliver_subject(queue), 0)
-    events, oldest = await look_at_queue(broker, topology.DELIVER, topology.deliver_subject(queue), frames)
-    letters, lower_bound = 0, False
-    for stage in ("router", "loader"):
-        subject = topology.dead_subject(stage, name)
-        count, cut = await _count_dead(broker, subject, dead.get(subject, 0))
-        letters, lower_bound = letters + count, lower_bound or cut
-    forwarded = _whole(total(scrapes, "router_events_forwarded_total", connection=name))
-    routed_out = _whole(total(scrapes, "router_events_dropped_total", connection=name))
-    loaded_out = _whole(total(scrapes, "loader_events_dropped_total", connection=name))
-    delivered = _whole(total(scrapes, "loader_events_total", connection=name))
-    known = any(not scrape.error for scrape in scrapes)
-    age = None if oldest is None else max(0.0, now - oldest)
-    state, why = await _judge(broker, name, connection, frames, age, scrapes)
+    balance = balance_of(name, connection.site, view)
+    oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
+    age = max(0.0, now - min(oldest)) if oldest else None
+    state, why = await _judge(broker, name, connection, view, balance, age, scrapes)
     return ConnectionStatus(
         connection=name,
-        state="idle" if state == "ok" and not frames and not delivered else state,
+        state="idle" if state == "ok" and not balance.all_waiting and not balance.delivered else state,
         why=why,
-        received=(forwarded or 0) + (routed_out or 0) if known else None,
-        delivered=delivered or 0 if known else None,
-        dropped=(routed_out or 0) + (loaded_out or 0) if known else None,
-        dead=letters,
-        dead_is_lower_bound=lower_bound,
-        waiting_frames=frames,
-        waiting_events=events,
-        waiting_events_is_estimate=frames > SAMPLED_FRAMES,
+        received=balance.received + balance.replayed,
+        delivered=balance.delivered,
+        dropped=sum(balance.dropped.values()),
+        dead=sum(balance.dead.values()),
+        waiting_frames=view.queue.frames,
+        waiting_events=balance.all_waiting,
+        waiting_events_is_estimate=not balance.exact,
+        aside=view.aside.rows,
         oldest_waiting_seconds=age,
-        last_load_at=total(scrapes, "loader_last_load_seconds", connection=name),
+        last_load_at=view.ended.last_load_at,
     )
 
 
 async def _judge(
-    broker: Broker, name: str, connection: Connection, frames: int, age: float | None, scrapes: Sequence[Scrape]
+    broker: Broker,
+    name: str,
+    connection: Connection,
+    view: View,
+    balance: Balance,
+    age: float | None,
+    scrapes: Sequence[Scrape],
 ) -> tuple[str, str]:
     """Returns the state and why."""
     if not connection.enabled:
         return "disabled", "enabled: false in the project"
-    problems = [scrape.problems[f"connection {name}"] for scrape in scrapes if f"connection {name}" in scrape.problems]
-    if problems:
-        return "failing", problems[0]
+    said = _said(scrapes, f"connection {name}")
+    if said:
+        return "failing", said[0]
     if await lease.holder(broker, f"loader.{name}") is None:
         return "unknown", "no loader works on it; is the service up?"
-    if total(scrapes, "router_connection_stopped", connection=name):
-        return "catching up", "its queue was full; the router reads again from EVENTS"
+    if view.aside.rows:
+        told = _said(scrapes, f"connection {name}: tables")
+        return "table failing", "; ".join(told) or _of_tables(view.aside.rows)
+    if name in view.state.behind or total(scrapes, "router_connection_stopped", connection=name):
+        owed = balance.waiting["events"]
+        return "catching up", f"its queue was full; the router reads again from EVENTS, {owed} events are left"
     period = float(connection.batch.period) if connection.mode == "batch" else 0.0
-    if frames and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
-        return "late", f"the oldest event waits for {age:.0f} s"
+    if view.queue.frames and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
+        return (
+            "late",
+            f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
+        )
     return "ok", ""
 
 
-async def look_at_queue(broker: Broker, stream: str, subject: str, frames: int) -> tuple[int | None, float | None]:
-    """Returns how many events wait in a queue (estimated from the first of its `frames`) and when the oldest was accepted."""
-    if not frames:
-        return 0, None
-    seq, seen, events = 1, 0, 0
-    oldest: float | None = None
-    while seen < min(frames, SAMPLED_FRAMES):
-        try:
-            message = await broker.js.get_msg(stream, seq, subject=subject, direct=stream == topology.DELIVER, next=True)
-        except NotFoundError:  # delivered meanwhile
-            break
-        place = read_place(message.headers or {})
-        events += place.events if place else 0
-        if oldest is None:
-            with contextlib.suppress(Permanent):
-                oldest = min(request.received_at for request in decode_frame(message.data or b"").requests) / 1e6
-        seen += 1
-        seq = (message.seq or seq) + 1
-    if not seen:
-        return 0, None
-    return round(events * frames / seen) if frames > SAMPLED_FRAMES else events, oldest
+def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
+    said = ({**scrape.warnings, **scrape.problems}.get(part) for scrape in scrapes)
+    return [why for why in said if why is not None]
 
 
-async def _count_dead(broker: Broker, subject: str, messages: int) -> tuple[int, bool]:
-    if messages == 0:
-        return 0, False
+def _of_tables(rows: Mapping[str, int]) -> str:
+    each = ", ".join(f"{count} rows of {table}" for table, count in sorted(rows.items()))
+    return f"{each} are set aside because loading the table fails; the loader's log says why, and when it tries again"
+
+
+async def _count_dead(broker: Broker, subject: str, messages: int) -> int:
     if messages > COUNTED_DEAD_MESSAGES:
-        return messages, True
-    _, stage, name = subject.split(".", 2)
-    wanted = Filter(stage=stage, site=name) if stage == "ingest" else Filter(stage=stage, connection=name)
-    return sum([len(stored.matching) async for stored in find(broker, wanted)]), False
-
-
-async def _subjects(broker: Broker, stream: str, pattern: str) -> dict[str, int]:
-    info = await broker.js.stream_info(stream, subjects_filter=pattern)
-    return dict(info.state.subjects or {})
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+        return messages
+    with contextlib.suppress(ValueError):
+        _, stage, name = subject.split(".", 2)
+        wanted = Filter(stage=stage, site=name) if stage == "ingest" else Filter(stage=stage, connection=name)
+        return sum([len(stored.matching) async for stored in find(broker, wanted)])
+    return messages

@@ -59,6 +59,11 @@ class Fill(NamedTuple):
         return f"the stream {self.stream}{where} is {self.ratio:.0%} full ({of}{'' if self.unit == 'bytes' else ' ' + self.unit})"
 
 
+def advice(stream: str) -> str:
+    """Returns what happens when a stream is full, and what to do."""
+    return _ADVICE[stream]
+
+
 def fill_of(info: api.StreamInfo) -> Fill:
     """Returns how full a stream is."""
     config, state = info.config, info.state

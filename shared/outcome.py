@@ -43,10 +43,8 @@ class DropReason(StrEnum):
 
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
-    SITE_DISABLED = "site_disabled"
     BOT = "bot"
     TABLE_TEMPLATE_EMPTY = "table_template_empty"
-    NO_TABLE = "no_table"
     INTEGRATIONS = "integrations"
     CONSENT = "consent"
     SAMPLED = "sampled"
@@ -111,10 +109,8 @@ _DEAD_MEANING = {
 _DROP_MEANING = {
     DropReason.DUPLICATE: "the same messageId was accepted before, within the site's window",
     DropReason.FILTERED: "the connection's `where` does not match",
-    DropReason.SITE_DISABLED: "the site is disabled in the project file",
     DropReason.BOT: "the site drops requests of bots",
     DropReason.TABLE_TEMPLATE_EMPTY: "the connection's table template gave an empty name, which skips the event",
-    DropReason.NO_TABLE: "the layout has no table for this type of event",
     DropReason.INTEGRATIONS: "the event's `integrations` object excludes the destination",
     DropReason.CONSENT: "the event's consent does not cover the destination",
     DropReason.SAMPLED: "the connection's sampling left the user out",

@@ -142,6 +142,7 @@ METRICS: tuple[Metric, ...] = (
         'tables that fail now, whose rows wait in RETRY; beyond 20 of a connection the rest is one, "(others)"',
         ("connection", "table"),
     ),
+    Metric("loader_aside_rows", "gauge", "rows", "rows that are set aside because their table fails", ("connection",)),
     Metric("loader_retry_rows_total", "counter", "rows", "rows put aside because their table fails", ("connection",)),
     Metric(
         "driver_errors_unknown_total",

@@ -91,24 +91,32 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
     return Waiting(frames, events if exact else round(events * frames / len(looked)), exact, oldest)
 
 
+async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
+    """Looks at what waits in a work queue under a subject.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    try:
+        frames = await _count(broker, stream, subject)
+        if not frames:
+            return Waiting()
+        looked = [message async for message in _sample(broker, stream, subject, frames)]
+        if not looked:  # delivered meanwhile
+            return Waiting()
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the stream {stream} does not tell what waits: {exc or type(exc).__name__}") from exc
+    events, exact, replayed = _estimate(looked, frames)
+    return Waiting(frames, events, exact, _accepted_at(looked[0]), replayed)
+
+
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
     """Looks at what waits for a connection's destination in DELIVER; `queue` as `shared.topology.queue_of` names it.
 
     Raises:
         NotConnected: the broker does not answer.
     """
-    subject = topology.deliver_subject(queue)
-    try:
-        frames = await _count(broker, topology.DELIVER, subject)
-        if not frames:
-            return Waiting()
-        looked = [message async for message in _sample(broker, topology.DELIVER, subject, frames)]
-        if not looked:  # delivered meanwhile
-            return Waiting()
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the stream {topology.DELIVER} does not tell what waits: {exc or type(exc).__name__}") from exc
-    events, exact, replayed = _estimate(looked, frames)
-    return Waiting(frames, events, exact, _accepted_at(looked[0]), replayed)
+    return await look_at_subject(broker, topology.DELIVER, topology.deliver_subject(queue))
 
 
 async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
@@ -153,17 +161,20 @@ async def _count(broker: Broker, stream: str, subject: str) -> int:
 
 async def _sample(broker: Broker, stream: str, subject: str, frames: int) -> AsyncIterator[RawStreamMsg]:
     """Gives all of a few messages; of many the oldest, the newest and some between them, in their order."""
+    direct = stream != topology.RETRY
     if frames <= FEW_FRAMES:
-        async for message in _messages(broker, stream, subject, 1, frames):
+        async for message in _messages(broker, stream, subject, 1, frames, direct=direct):
             yield message
         return
-    async for oldest in _messages(broker, stream, subject, 1, 1):
+    async for oldest in _messages(broker, stream, subject, 1, 1, direct=direct):
         yield oldest
-        newest = await broker.js.get_last_msg(stream, subject, direct=True)
+        newest = await broker.js.get_last_msg(stream, subject, direct=direct)
         first, last = oldest.seq or 0, newest.seq or 0
         seen = first
         for part in range(1, FEW_FRAMES):
-            async for message in _messages(broker, stream, subject, first + (last - first) * part // FEW_FRAMES, 1):
+            async for message in _messages(
+                broker, stream, subject, first + (last - first) * part // FEW_FRAMES, 1, direct=direct
+            ):
                 if seen < (message.seq or 0) < last:
                     seen = message.seq or 0
                     yield message

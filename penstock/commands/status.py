@@ -19,6 +19,7 @@ from shared.config_snapshot import stored_project
 from shared.project import Project, decode_project
 
 WATCH_SECONDS = 2.0
+SHOWN_REFUSED = 5
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
@@ -29,7 +30,8 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
-    Received, delivered and dropped count from the start of the services; without a local stack or --metrics they are unknown.
+    Received, delivered, dropped and dead count since the connection began. Without a local stack or --metrics nothing is known of
+    what only the services can say.
     Exit code 1 if something needs a person.
 
     \b
@@ -54,7 +56,7 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
         stored = await stored_project(broker)
         project = decode_project(stored[1].resolved) if stored else Project()
         scrapes = await scrape_all(metrics or local)
-        return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time())
+        return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
 
 
 def _show(screen: Screen, found: Status) -> None:
@@ -68,8 +70,10 @@ def _show(screen: Screen, found: Status) -> None:
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
-    accepted = "" if found.edge_accepted is None else f"{counted(found.edge_accepted, 'event')} accepted, "
+    accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
     screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
+    for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
+        screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
     for url, why in found.not_answering.items():
         screen.say(f"{url} does not answer: {why}", "red")
     for part, why in found.problems.items():
@@ -80,8 +84,7 @@ def _row(each: ConnectionStatus) -> tuple[object, ...]:
     about = "~" if each.waiting_events_is_estimate else ""
     waiting = f"{about}{each.waiting_events}"
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
-    dead = f"{'>=' if each.dead_is_lower_bound else ''}{each.dead}"
     return (
-        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.delivered, each.dropped, dead,
+        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.delivered, each.dropped, each.dead,
         waiting, oldest, shown(each.last_load_at),
     )  # fmt: skip

@@ -374,15 +374,12 @@ def test_the_status_has_a_line_for_every_connection(stack: LocalStack) -> None:
     assert "shop-live" in stack.run("status").out
 
 
-def test_a_broker_alone_tells_what_waits_and_leaves_the_rest_open(stack: LocalStack) -> None:
+def test_a_broker_alone_tells_all_counts(stack: LocalStack) -> None:
     nowhere = ["--home", str(stack.folder / "elsewhere"), "--url", stack.state.broker_url]
     done = stack.run("status", *nowhere, "--json")
     (first, _) = done.json["connections"]
-    assert first["received"] is None
-    assert first["waiting_frames"] >= 0
-    admin = [process.admin_url for process in stack.state.processes if process.admin_url]
-    known = stack.run("status", *nowhere, "--json", *(part for url in admin for part in ("--metrics", url)))
-    assert known.json["connections"][0]["received"] is not None
+    assert first["received"] >= first["delivered"] > 0
+    assert first["last_load_at"]
 
 
 def test_a_service_that_does_not_answer_is_named(stack: LocalStack) -> None:
