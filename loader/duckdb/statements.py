@@ -73,6 +73,12 @@ def read_epoch(schema: str) -> str:
     return f"SELECT epoch FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
 
 
+def read_mark(schema: str) -> str:
+    """Returns the query of one mark: $1 connection, $2 table, $3 lane."""
+    return f"""
+    SELECT last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = $2 AND lane = $3"""
+
+
 def write_epoch(schema: str) -> str:
     """Returns the statement that sets a connection's epoch: $1 connection, $2 epoch."""
     return f"""

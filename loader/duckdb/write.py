@@ -67,13 +67,16 @@ def load_all(
     holder: tuple[str, int],
     plan: LoadPlan | None,
     loads: Sequence[TableLoad],
+    last: tuple[str, str, int] | None,
 ) -> LoadReport:
     """Loads everything and commits, or nothing; without a plan, takes everything back.
 
     Args:
         holder: connection and epoch of the session.
+        last: a mark the session has written: table, lane, sequence.
 
     Raises:
+        NotConnected: the file is an older copy, which does not have that mark.
         Fenced, TableChanged, RowsRejected
         the driver's errors; translated by the caller.
     """
@@ -92,6 +95,12 @@ def load_all(
         ) from error
     if held is None or held[0] != epoch:
         raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded')
+    if last is not None:
+        mark = connection.execute(statements.read_mark(schema), [name, *last[:2]]).fetchone()
+        if mark is None or mark[0] < last[2]:
+            raise NotConnected(
+                f'connection "{name}": the file is an older copy of what was loaded; a new session begins in what is there'
+            )
     for load in loads:
         _load(connection, schema, load)
         rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Kind, TableLoad
 from loader.postgres import statements
 from loader.postgres.errors import translate
+from loader.postgres.straight import Straight, has_key
 from loader.postgres.types import LiveColumn, length_of, live_column
 from loader.postgres.watch import Watch
 from loader.reject import narrow, rows_longer_than, rows_with_text
@@ -46,6 +47,7 @@ _ARRAYS = {
 """What an array parameter holds for each kind; the others go as text and are cast by the server. Times too: asyncpg takes the last
 moment of the year 9999 for infinity."""
 
+UNIQUE = "23505"
 JSON_NUL = r"(?:^|[^\\])(?:\\\\)*\\u0000"
 """An escaped NUL in JSON: an odd number of backslashes before it."""
 
@@ -56,6 +58,7 @@ class LiveRows:
 
     columns: Mapping[str, LiveColumn]
     copied: bool = True
+    oid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Prepared:
     staged: frozenset[str]
     filled: frozenset[str]
     copied: bool
+    oid: int = 0
 
 
 async def lock_tables(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> Mapping[str, LiveRows]:
@@ -89,12 +93,14 @@ async def read_columns(connection: asyncpg.Connection, schema: str, tables: Sequ
     """Returns the live columns of those of `tables` that exist."""
     found: dict[str, dict[str, LiveColumn]] = {}
     copied: dict[str, bool] = {}
+    oids: dict[str, int] = {}
     for row in await connection.fetch(statements.COLUMNS, schema, list(tables)):
         columns = found.setdefault(row["name"], {})
+        oids[row["name"]] = row["oid"]
         copied[row["name"]] = row["relkind"] != "v" and not row["guarded"]
         if row["column"] is not None:
             columns[row["column"]] = live_column(row)
-    return {name: LiveRows(columns, copied[name]) for name, columns in found.items()}
+    return {name: LiveRows(columns, copied[name], oids[name]) for name, columns in found.items()}
 
 
 def prepare(load: TableLoad, live: LiveRows) -> Prepared:
@@ -128,11 +134,19 @@ def prepare(load: TableLoad, live: LiveRows) -> Prepared:
             rows = rows.set_column(position, field.name, changed)
         elif column.kind is Kind.OTHER:
             staged.add(field.name)
-    return Prepared(load, rows, live.columns, frozenset(staged), frozenset(filled), live.copied)
+    return Prepared(load, rows, live.columns, frozenset(staged), frozenset(filled), live.copied, live.oid)
 
 
 async def send(
-    connection: asyncpg.Connection, schema: str, prepared: Prepared, number: int, watch: Watch, *, small: bool, in_turn: bool
+    connection: asyncpg.Connection,
+    schema: str,
+    prepared: Prepared,
+    number: int,
+    watch: Watch,
+    *,
+    small: bool,
+    in_turn: bool,
+    straight: Straight | None = None,
 ) -> int:
     """Brings the rows into the table within the open transaction; returns the bytes sent.
 
@@ -145,6 +159,8 @@ async def send(
         small: whether a merge of few rows may take the short way, on which the server names no refused row.
         in_turn: whether keys that differ here may be one key there; rows of one key are then merged one after the other.
 
+        straight: which tables a merge may try to copy its rows into; None: it does not.
+
     Raises:
         the driver's errors; translated by the caller.
     """
@@ -153,6 +169,12 @@ async def send(
         return await _copy(connection, prepared, load.table, schema, watch)
     if small and load.write == "merge" and prepared.rows.num_rows <= SMALL_ROWS:
         return await _insert(connection, schema, prepared, watch)
+    if straight is not None and not in_turn and _may_go_straight(prepared) and straight.tries(load.table):
+        sent = await _copy_straight(connection, schema, prepared, watch)
+        if sent is not None:
+            straight.passed(load.table)
+            return sent
+        straight.met(load.table)
     stage = f"{STAGE}_{number}"
     types = {name: "text" if name in prepared.staged else prepared.live[name].native for name in prepared.rows.column_names}
     await connection.execute(statements.create_stage(stage, types))
@@ -168,6 +190,30 @@ async def send(
     else:
         await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)} AS r", values, others))
     watch.moved()
+    return sent
+
+
+def _may_go_straight(prepared: Prepared) -> bool:
+    load = prepared.load
+    plain = prepared.copied and not prepared.staged and not prepared.filled
+    return plain and load.write == "merge" and not load.coalesce
+
+
+async def _copy_straight(connection: asyncpg.Connection, schema: str, prepared: Prepared, watch: Watch) -> int | None:
+    """Copies a merge's rows into their table; returns None, and leaves nothing behind, where a unique key has one of them already."""
+    load = prepared.load
+    keys = await connection.fetch(statements.KEYS, prepared.oid)
+    if not has_key([key["columns"] for key in keys], load.key):
+        return None
+    await connection.execute("SAVEPOINT straight")
+    try:
+        sent = await _copy(connection, prepared, load.table, schema, watch)
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != UNIQUE:
+            raise
+        await connection.execute("ROLLBACK TO SAVEPOINT straight")
+        return None
+    await connection.execute("RELEASE SAVEPOINT straight")
     return sent
 
 

@@ -155,6 +155,7 @@ class DuckDBSession:
         self._connection = connection
         self._epoch = epoch
         self._closed = False
+        self._last: tuple[str, str, int] | None = None
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
         """See `Session.marks`."""
@@ -193,9 +194,12 @@ class DuckDBSession:
         holder = (self._connection, self._epoch)
         ordered = False
         while True:
-            work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads)
+            work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads, last=self._last)
             try:
-                return await self._run("loading into", work)
+                report = await self._run("loading into", work)
+                if plan is not None:
+                    self._last = (loads[-1].table, plan.lane, plan.last)
+                return report
             except RowsRejected as error:
                 if not error.needs_others or ordered or len(loads) < 2:
                     raise

@@ -36,6 +36,7 @@ from loader.postgres import copy, ledger, statements
 from loader.postgres import patch as patches
 from loader.postgres.connect import Options, application_name, connect, end_older
 from loader.postgres.errors import translate
+from loader.postgres.straight import Straight
 from loader.postgres.types import WIDEN
 from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
@@ -136,6 +137,7 @@ class PostgresSession:
         self._link = link
         self._connection = connection
         self._epoch = epoch
+        self._straight = Straight()
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
         """See `Session.marks`."""
@@ -219,7 +221,10 @@ class PostgresSession:
                 live = await copy.lock_tables(self._link, self._schema, [load.table for load in loads])
                 for number, load in enumerate(loads):
                     sending.append(copy.prepare(load, live[load.table]))
-                    sent += await copy.send(self._link, self._schema, sending[-1], number, watch, small=small, in_turn=in_turn)
+                    sent += await copy.send(
+                        self._link, self._schema, sending[-1], number, watch, small=small, in_turn=in_turn,
+                        straight=None if plan is None else self._straight,
+                    )  # fmt: skip
                     rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
                 await self._link.execute("SET CONSTRAINTS ALL IMMEDIATE")  # those deferred to COMMIT would name no table there
                 copied = perf_counter()

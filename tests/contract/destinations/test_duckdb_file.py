@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import duckdb
@@ -261,3 +263,19 @@ async def test_nothing_counts_as_loaded_into_a_file_that_was_removed_or_replaced
     await append(again, 2, "t", SHAPE, {"id": 2})
     await destination.close()
     assert [row["id"] for row in await wh.rows("t", SHAPE)] == [2]
+
+
+@pytest.mark.parametrize("copy", [shutil.copyfile, os.replace])
+async def test_an_older_copy_put_back_while_the_file_is_closed_is_noticed(wh: Open, copy: Callable[[Path, Path], object]) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    older = path_of(wh).with_name("older")
+    shutil.copyfile(path_of(wh), older)
+    await append(session, 2, "t", SHAPE, {"id": 2})
+    copy(older, path_of(wh))
+    with pytest.raises(NotConnected, match="older copy"):
+        await append(session, 3, "t", SHAPE, {"id": 3})
+    again = await wh.session(epoch=2)
+    assert await again.marks() == {("t", "live-1"): 1}
+    await append(again, 3, "t", SHAPE, {"id": 3})

@@ -123,6 +123,18 @@ async def test_rows_without_a_key_are_refused_by_index(wh: Open) -> None:
     assert await wh.rows("t", SHAPE) == []
 
 
+async def test_large_merges_with_and_without_repeats_take_turns(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.BIGINT, "v": Kind.BIGINT, "extra": Kind.TEXT}
+    await make(session, "t", shape, ["id"])
+    starts = [0, 150, 300, 200, 1000, 1150, 1300, 1450, 1600, 1700]  # of 150 rows each; some meet rows that are there
+    for sequence, start in enumerate(starts, 1):
+        sent = [{"id": id_, "v": sequence} for id_ in range(start, start + 150)]
+        await merge(session, sequence, "t", {"id": Kind.BIGINT, "v": Kind.BIGINT}, *sent)
+    expected = {id_: sequence for sequence, start in enumerate(starts, 1) for id_ in range(start, start + 150)}
+    assert {row["id"]: row["v"] for row in await wh.rows("t", shape)} == expected
+
+
 @pytest.mark.parametrize("rows", [1, 99, 101, 3000])
 async def test_batches_of_every_size_merge_alike(wh: Open, rows: int) -> None:
     session = await wh.session()
