@@ -1,4 +1,4 @@
-"""Postgres: rows arrive by binary COPY, merges by INSERT ... ON CONFLICT, and the ledger commits with them.
+"""Postgres: rows arrive by binary COPY, repeats merge by INSERT ... ON CONFLICT, and the ledger commits with them.
 
 One connection a session, opened under a name by which the successor ends it (`loader/postgres/connect.py`). A load is one
 transaction: lock the tables against alteration, COPY, merge, check the epoch, write the marks, COMMIT.
