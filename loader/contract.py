@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from shared.locks import KeyedLocks
 
@@ -285,6 +285,19 @@ class Destination(Protocol):
 
     async def close(self) -> None:
         """Closes pools and files. Never raises."""
+        ...
+
+
+@runtime_checkable
+class FindsIds(Protocol):
+    """A destination that can say which message ids its tables hold, for `penstock status --check`. Optional."""
+
+    async def find_ids(self, connection: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """Returns how often each of these ids is in each table that the connection loads, by table; those that are in none are left out.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
         ...
 
 

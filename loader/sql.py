@@ -21,6 +21,9 @@ _CONSTANT = re.compile(
     rf"(?:CAST\()?(?:'(?:[^']|'')*'|[+-]?[\d.]+|true|false|null)(?:::{_TYPE})*(?: AS {_TYPE}\))?", re.IGNORECASE
 )
 
+ID_COLUMNS = ("message_id", "id", "messageId")
+"""Columns that hold an event's message id, by layout; the first that a table has."""
+
 OWN_INDEX = "penstock_pk_"
 """Prefix of keys we made; only those are ever replaced."""
 

@@ -98,6 +98,23 @@ def forget_marks(schema: str) -> str:
     AND (table_name, lane) IN (SELECT unnest($2::VARCHAR[]), unnest($3::VARCHAR[]))"""
 
 
+def id_columns(schema: str) -> str:
+    """Returns the query of the tables that a connection loads and their columns of ids: $1 schema, $2 connection, $3 columns."""
+    return f"""
+    SELECT table_name, min(list_position($3::VARCHAR[], column_name)) FROM duckdb_columns()
+    WHERE database_name = current_database() AND schema_name = $1 AND list_contains($3::VARCHAR[], column_name)
+      AND lower(table_name) IN (SELECT lower(table_name) FROM {qualified(schema, LEDGER)} WHERE connection = $2)
+    GROUP BY 1"""
+
+
+def count_ids(schema: str, table: str, column: str) -> str:
+    """Returns the query of how often ids are in a table: $1 ids."""
+    name = identifier(column)
+    return f"""
+    SELECT {name}::VARCHAR, count(*) FROM {qualified(schema, table)}
+    WHERE {name}::VARCHAR IN (SELECT unnest($1::VARCHAR[])) GROUP BY 1"""
+
+
 def write_marks(schema: str) -> str:
     """Returns the statement that writes the marks of a load: $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows."""
     return f"""

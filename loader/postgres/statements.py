@@ -106,6 +106,22 @@ def forget_marks(schema: str) -> str:
     WHERE connection = $1 AND table_name <> '' AND (table_name, lane) IN (SELECT * FROM unnest($2::text[], $3::text[]))"""
 
 
+def id_columns(schema: str) -> str:
+    """Returns the query of the tables that a connection loads and their columns of ids: $1 schema, $2 connection, $3 columns."""
+    return f"""
+    SELECT c.table_name::text AS table, min(array_position($3::text[], c.column_name::text)) AS place
+    FROM information_schema.columns c
+    WHERE c.table_schema = $1 AND c.column_name = ANY($3::text[])
+      AND c.table_name IN (SELECT table_name FROM {qualified(schema, LEDGER)} WHERE connection = $2)
+    GROUP BY 1"""
+
+
+def count_ids(schema: str, table: str, column: str) -> str:
+    """Returns the query of how often ids are in a table: $1 ids."""
+    name = identifier(column)
+    return f"SELECT {name}::text AS id, count(*) AS times FROM {qualified(schema, table)} WHERE {name}::text = ANY($1::text[]) GROUP BY 1"
+
+
 def write_marks(schema: str) -> str:
     """Returns the statement that checks the epoch and writes the marks of a load, last before COMMIT.
 

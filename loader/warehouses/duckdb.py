@@ -36,11 +36,11 @@ from loader.contract import (
     TableSchema,
 )
 from loader.duckdb import patch as patches
-from loader.duckdb import write
+from loader.duckdb import statements, write
 from loader.duckdb.file import DatabaseFile
 from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
-from loader.sql import LEDGER, by_dependency, qualified
+from loader.sql import ID_COLUMNS, LEDGER, by_dependency, qualified
 from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 from shared.units import ByteSize, Duration
@@ -129,6 +129,20 @@ class DuckDBDestination:
     async def close(self) -> None:
         """See `Destination.close`."""
         await self._file.close()
+
+    async def find_ids(self, connection: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+        """See `FindsIds.find_ids`."""
+        schema, wanted = self._schema, list(ids)
+
+        def work(link: duckdb.DuckDBPyConnection, stop: Stop) -> dict[str, dict[str, int]]:
+            found: dict[str, dict[str, int]] = {}
+            for table, place in link.execute(statements.id_columns(schema), [schema, connection, list(ID_COLUMNS)]).fetchall():
+                stop.check()
+                rows = link.execute(statements.count_ids(schema, table, ID_COLUMNS[place - 1]), [wanted]).fetchall()
+                found[table] = dict(rows)
+            return found
+
+        return await self._file.run(f'asking duckdb destination "{self._name}" for ids', work)
 
     async def _count(self, table: str) -> int:
         def work(link: duckdb.DuckDBPyConnection, _: Stop) -> int:

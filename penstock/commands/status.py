@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
 from penstock import exits
 from penstock.metrics import scrape_all
-from penstock.moments import shown
+from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen, counted
 from penstock.status import ConnectionStatus, Status, read_status
-from shared.config_snapshot import stored_project
+from shared.config_snapshot import current_snapshot, stored_project
 from shared.project import Project, decode_project
+
+if TYPE_CHECKING:
+    from penstock.audit import Audit
 
 WATCH_SECONDS = 2.0
 SHOWN_REFUSED = 5
+SHOWN_IDS = 5
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
 @click.command()
+@click.option("--check", "checks", is_flag=True, help="Check by ids that every accepted event has arrived, once.")
+@click.option("--since", type=Moment(), metavar="TIME", help="With --check: leave out what was accepted before this time.")
 @click.option("--watch", is_flag=True, help="Show it again every two seconds until Ctrl-C.")
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
-def status(setting: Setting, metrics: tuple[str, ...], watch: bool) -> int:
+def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
     Received, delivered, dropped and dead count since the connection began. Without a local stack or --metrics nothing is known of
@@ -38,6 +45,8 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool) -> int:
     Example:
       penstock status --json
     """
+    if checks:
+        return _check(setting, since)
     while True:
         found = asyncio.run(_read(setting, metrics))
         if watch and setting.screen.is_terminal and not setting.screen.json:
@@ -47,6 +56,35 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool) -> int:
         if not watch:
             return exits.OK if found.healthy else exits.NO
         time.sleep(WATCH_SECONDS)
+
+
+def _check(setting: Setting, since: float | None) -> int:
+    from penstock.audit import audit  # reads and routes events again, which no other command does
+
+    async def run() -> Audit:
+        async with open_broker(setting.reach()) as broker:
+            return await audit(broker, await current_snapshot(broker), since)
+
+    found = asyncio.run(run())
+    screen = setting.screen
+    screen.result(found)
+    columns = ("connection", "accepted", "delivered", "dropped", "dead", "waiting")
+    screen.table(
+        columns,
+        [
+            (each.connection, each.received + each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
+             each.all_waiting)
+            for each in found.connections
+        ],
+    )  # fmt: skip
+    for note in found.notes:
+        screen.say(note, "yellow")
+    for finding in found.findings:
+        some = f": {counted(finding.events, 'event')}, such as {', '.join(finding.ids[:SHOWN_IDS])}" if finding.events else ""
+        screen.say(f"{finding.name}: {finding.what}{some}", "red")
+    if not found.findings:
+        screen.say(f"nothing is missing and nothing is doubled; {counted(found.ids, 'id')} looked at", "green")
+    return exits.NO if found.findings else exits.OK
 
 
 async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tests.faults.places import Place
-from tests.support.exactly_once import dead_letters, problems, settled, unbalanced
+from tests.support.exactly_once import audited, dead_letters, problems, settled, unbalanced
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
 
@@ -18,6 +18,7 @@ async def verify(
     seconds: float = 60.0,
     fates: Mapping[str, Mapping[str, Fate]] | None = None,
     but: Iterable[str] = (),
+    ids: bool = False,
 ) -> None:
     """Waits until all is settled, and holds every connection's place against the books.
 
@@ -25,6 +26,7 @@ async def verify(
         places: by connection; each is the place of that connection alone.
         fates: by connection, where it is not what the books say.
         but: connections that need not be settled and are not looked at.
+        ids: nothing was taken out of the places, so `penstock status --check` must find nothing either.
 
     Raises:
         AssertionError: says for each connection what is wrong.
@@ -34,6 +36,8 @@ async def verify(
     await settled(running, seconds, but=but)
     dead = await dead_letters(running.nats.url)
     wrong = await unbalanced(running)
+    if ids:
+        wrong += await audited(running)
     for connection, place in places.items():
         if connection not in but:
             fate = (fates or {}).get(connection)

@@ -68,7 +68,7 @@ async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
                 await asyncio.sleep(chance.choice([0.3, 1.5, 3.0]) * chance.uniform(0.5, 1.5))
                 await kill_and_start(running, victim, chance)
             await asyncio.sleep(1)
-        await verify(running, books, places)
+        await verify(running, books, places, ids=True)
 
 
 @pytest.mark.timeout(180 * ROUNDS)
@@ -85,4 +85,4 @@ async def test_all_processes_killed_in_any_order_lose_and_double_nothing(
                 victims = chance.sample([*SERVICES, "nats"], chance.choice([1, 1, 2, 4]))
                 await asyncio.gather(*(kill_and_start(running, victim, chance) for victim in victims))
             await asyncio.sleep(1)
-        await verify(running, books, places)
+        await verify(running, books, places, ids=True)

@@ -1,0 +1,107 @@
+"""`penstock status --check`: which ids are missing and which are twice, in a destination that lost or doubled rows behind our back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pytest
+
+from penstock.audit import Audit, audit
+from router.state import StateKeeper
+from shared import topology
+from shared.config_snapshot import ConfigSnapshot
+from shared.ended import Counts, Ended, ended_key
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.project import decode_project
+from shared.settings import ServiceSettings
+from shared.telemetry import Telemetry
+from tests.support.router import put, routing
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def snapshot(file: Path, **connection: Any) -> ConfigSnapshot:
+    return ConfigSnapshot(
+        1,
+        decode_project(
+            {
+                "sites": {"shop": {"keys": [{"id": "k"}]}},
+                "destinations": {"wh": {"type": "duckdb", "path": str(file)}},
+                "connections": {"c": {"site": "shop", "destination": "wh", **connection}},
+            }
+        ),
+    )
+
+
+def change(file: Path, *statements: str) -> None:
+    with duckdb.connect(str(file)) as link:
+        for statement in statements:
+            link.execute(statement)
+
+
+async def loaded(broker: Broker, file: Path, config: ConfigSnapshot, last: int, *ids: str) -> None:
+    """Routes what is in EVENTS and loads it, as far as the account and the tables show."""
+    telemetry = Telemetry("router-test", ServiceSettings())
+    try:
+        async with routing(broker, telemetry, config), asyncio.timeout(30):
+            while await position(broker) < last:  # stored by another task
+                await asyncio.sleep(0.02)
+    finally:
+        telemetry.shutdown()
+    await broker.js.purge_stream(topology.DELIVER)
+    counts = Counts(live=len(ids), delivered=len(ids))
+    await Bucket(broker, topology.STATS_BUCKET).put(ended_key("c"), msgspec.json.encode(Ended(counts=counts)))
+    rows = ", ".join(f"('{id_}')" for id_ in ids)
+    change(
+        file,
+        "CREATE TABLE _penstock_loads (connection VARCHAR, table_name VARCHAR, lane VARCHAR, epoch BIGINT, last_sequence BIGINT,"
+        " rows BIGINT, loaded_at TIMESTAMP WITH TIME ZONE, PRIMARY KEY (connection, table_name, lane))",
+        "INSERT INTO _penstock_loads VALUES ('c', 'tracks', 'live', 1, 1, 1, now()), ('other', 'theirs', 'live', 1, 1, 1, now())",
+        "CREATE TABLE tracks (id VARCHAR, event VARCHAR)",
+        "CREATE TABLE theirs (id VARCHAR)",
+        f"INSERT INTO tracks (id) VALUES {rows}",
+        f"INSERT INTO theirs VALUES {rows}, {rows}",
+    )
+
+
+async def position(broker: Broker) -> int:
+    state = await StateKeeper(broker, "shop").load()
+    return state.position if state is not None else 0
+
+
+def found(result: Audit) -> dict[str, list[str]]:
+    return {finding.what: finding.ids for finding in result.findings}
+
+
+async def test_ids_that_are_missing_and_ids_that_are_twice_are_named(broker: Broker, tmp_path: Path) -> None:
+    file = tmp_path / "wh.duckdb"
+    config = snapshot(file, where=[{"field": "event", "in": ["x"]}])
+    await put(broker, ["a", "b", "c"], event="x")
+    await put(broker, ["left-out"], event="y")
+    last = await put(broker, ["c", "d"], event="x")
+    await loaded(broker, file, config, last, "a", "b", "c", "d")
+    right = await audit(broker, config)
+    assert (found(right), right.notes, right.ids) == ({}, [], 6)
+    assert (right.connections[0].received, right.connections[0].delivered) == (6, 4)
+    change(file, "DELETE FROM tracks WHERE id = 'b'", "INSERT INTO tracks (id) VALUES ('d')")
+    wrong = await audit(broker, config)
+    assert found(wrong) == {
+        "forwarded, and neither in the destination nor in the dead letters": ["b"],
+        "twice or more in table tracks": ["d"],
+    }
+
+
+async def test_counts_that_do_not_add_up_are_named_and_what_cannot_be_checked_is_said(broker: Broker, tmp_path: Path) -> None:
+    file = tmp_path / "wh.duckdb"
+    config = snapshot(file)
+    last = await put(broker, ["a", "b"], event="x")
+    await loaded(broker, file, config, last, "a")
+    wrong = await audit(broker, config)
+    assert "the router forwarded 2 events, the loader took, or has waiting, 1" in found(wrong)
+    stricter = snapshot(file, where=[{"field": "event", "in": ["z"]}])
+    assert "only what is twice" in (await audit(broker, stricter)).notes[0]
