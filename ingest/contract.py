@@ -12,8 +12,10 @@ Every protocol is one file that defines:
     def credentials(request) -> list[Credential]          keys found without reading the body, strongest carrier first
     def parse(request, desk) -> Parsed | Reply | Refusal  never raises, whatever the bytes
     def reply(request, result) -> Reply                   what the client of this protocol wants to hear
+    def judge_again(parsed, body, form, new_id)           judges the body of a dead letter, `form` as the request's Parsed had it
+    def as_event(body, form) -> bytes | None              the same body as JSON that says everything itself
 
-`parse` collects every key it finds, asks `desk.admit` once, and judges the events by the limits of the site it is given.
+`parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of the site it is given.
 A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
 
 A protocol that keeps a connection open is a file with `PATH` instead of ROUTES, and reads and writes messages:
@@ -23,6 +25,7 @@ A protocol that keeps a connection open is a file with `PATH` instead of ROUTES,
     def credentials(request) -> list[Credential]
     def read(data, desk, credentials) -> SocketMessage | SocketProblem     never raises, whatever the bytes
     def write_hello / write_ack / write_problem / write_pong
+    def judge_again, as_event                                              as above
 
 `ingest/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of them to
 this page.
@@ -30,7 +33,7 @@ this page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -115,6 +118,9 @@ class Reject(NamedTuple):
     body: bytes
 
 
+IgnoredReason = Literal["unknown_batch_member", "context_not_an_object", "integrations_not_an_object"]
+
+
 @dataclass(slots=True)
 class Parsed:
     """The events of a request: `heads` and `bodies` run in parallel; heads have request index 0."""
@@ -124,14 +130,14 @@ class Parsed:
     bodies: list[bytes] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     sent_at: str | None = None
-    correct_skew: bool = True
-    """False where times are the client's word, as for historic imports."""
+    form: str = ""
+    """What the request said of its events beside their bodies, in words of the protocol (`judge_again`). Kept in dead letters."""
     defaults: bytes | None = None
     """A JSON object merged under every event."""
     repaired: int = 0
     """Events whose bytes were not JSON and were mended."""
-    stripped: int = 0
-    """Events that carried keys only the server may set."""
+    ignored: Sequence[IgnoredReason] = ()
+    """Parts of the request beside its events that mean nothing here."""
 
 
 class Accepted(NamedTuple):
@@ -196,6 +202,10 @@ class HttpProtocol(Protocol):
 
     def reply(self, request: HttpRequest, result: Accepted | Refusal) -> Reply: ...
 
+    def judge_again(self, parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None: ...
+
+    def as_event(self, body: bytes, form: str) -> bytes | None: ...
+
 
 class SocketProtocol(Protocol):
     """A module of `ingest/protocols/` for connections that stay open. Text messages are `str`, binary ones `bytes`."""
@@ -215,3 +225,7 @@ class SocketProtocol(Protocol):
     def write_problem(self, binary: bool, problem: SocketProblem) -> str | bytes: ...
 
     def write_pong(self, binary: bool, value: Any) -> str | bytes: ...
+
+    def judge_again(self, parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None: ...
+
+    def as_event(self, body: bytes, form: str) -> bytes | None: ...

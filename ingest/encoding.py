@@ -1,4 +1,4 @@
-"""Decodes content encodings within a bound: a bomb of a few kilobytes must not become gigabytes. Pure.
+"""Decodes content encodings within a bound: a bomb of a few kilobytes must not become gigabytes. Also charsets. Pure.
 
 Clients lie about encodings: a body with gzip's magic bytes is decoded without being declared, and a declared encoding that the
 body plainly does not have is ignored when the body looks like JSON.
@@ -6,7 +6,9 @@ body plainly does not have is ignored when the body looks like JSON.
 
 from __future__ import annotations
 
+import re
 import zlib
+from functools import lru_cache
 
 import brotli
 import zstandard
@@ -20,6 +22,33 @@ MAX_ZSTD_WINDOW = 8 * 1024 * 1024
 """What RFC 9659 demands of zstd over HTTP."""
 
 
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+_CODECS = {
+    # what browsers take these names for (https://encoding.spec.whatwg.org): Latin-1 has nothing to print where windows-1252 has
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "l1", "windows-1252", "cp1252"), "cp1252"),
+    **dict.fromkeys(("utf-16", "utf16"), "utf-16"),
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+    **{f"iso-8859-{part}": f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)},
+    "iso-8859-9": "cp1254",
+    **{f"windows-{page}": f"cp{page}" for page in (1250, 1251, 1253, 1254, 1255, 1256, 1257, 1258)},
+    "koi8-r": "koi8-r",
+    "koi8-u": "koi8-u",
+    "shift_jis": "cp932",
+    "euc-jp": "euc-jp",
+    "euc-kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "gb18030": "gb18030",
+    "big5": "big5hkscs",
+}
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+class UnknownCharset(Exception):
+    """The charset a request declares is none that is decoded here."""
+
+
 class TooLarge(Exception):
     """The decoded body exceeds the bound."""
 
@@ -30,6 +59,33 @@ class BadEncoding(Exception):
     def __init__(self, message: str, *, unknown: bool = False) -> None:
         super().__init__(message)
         self.unknown = unknown
+
+
+def to_utf8(body: bytes, content_type: str | None) -> bytes:
+    """Returns a body in UTF-8, whatever charset its Content-Type declares; what a charset does not know becomes U+FFFD.
+
+    Raises:
+        UnknownCharset: naming it.
+    """
+    if not content_type:
+        return body
+    codec = _codec(content_type)
+    return body if codec is None else body.decode(codec, "replace").encode("utf-8", "replace")
+
+
+@lru_cache(256)
+def _codec(content_type: str) -> str | None:
+    """Returns Python's name of the declared charset; None for UTF-8, and where none is declared."""
+    declared = _CHARSET.search(content_type)
+    if declared is None:
+        return None
+    name = declared[1].lower()
+    if name in _UTF8:
+        return None
+    codec = _CODECS.get(name)
+    if codec is None:
+        raise UnknownCharset(f"charset {name[:40]!r} is not decoded here; send UTF-8")
+    return codec
 
 
 def decode_body(body: bytes, encoding: str | None, max_bytes: int) -> bytes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import msgspec
 
+from ingest.budget import Budget
+from ingest.contract import IgnoredReason
 from ingest.mend import Fault, json_type, mend_object, read_leniently
 from ingest.split import split_batch
 from shared.outcome import DeadReason
@@ -16,6 +19,7 @@ LONGEST_TEXT = 64
 MERGED_REQUESTS = 4
 """How many times the limit of a request its events may be after `context` and `integrations` are merged under each."""
 
+_NUMBER = re.compile(rb"\d+(?:\.\d+)?")
 _encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -27,26 +31,32 @@ class Opened(NamedTuple):
     events: list[bytes] | None
 
 
-def open_leniently(body: bytes) -> Opened | Fault:
-    """Reads `{"batch": […]}`, `[…]` or any other object; the fault says where the body breaks."""
+def open_leniently(body: bytes, budget: Budget, most_events: int) -> Opened | Fault:
+    """Reads `{"batch": […]}`, `[…]` or any other object; the fault says where the body breaks.
+
+    Args:
+        most_events: a batch of more is not taken apart.
+    """
     if not body.strip():
         return Fault(DeadReason.MALFORMED_JSON, "it is empty")
-    pieces = split_batch(body)
+    pieces = split_batch(body, most_events)
     if pieces is not None:
         if not pieces.envelope:
             return Opened(b"{}", pieces.events)
-        envelope = read_leniently(pieces.envelope)
+        envelope = read_leniently(pieces.envelope, budget)
         if not isinstance(envelope, Fault) and isinstance(envelope[0], dict):
             return Opened(envelope[1], pieces.events)
-    whole = read_leniently(body)
+    whole = read_leniently(body, budget)
     if isinstance(whole, Fault):
         return whole
     if not isinstance(whole[0], dict):
-        return Fault(DeadReason.NOT_AN_OBJECT, f"it is {json_type(whole[0])}, expected an object")
+        return Fault(DeadReason.NOT_AN_OBJECT, f"it is {json_type(whole[1])}, expected an object")
     return Opened(whole[1], None)
 
 
-def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits, events: int) -> bytes | Fault | None:
+def defaults_of(
+    context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits, events: int, budget: Budget
+) -> bytes | Fault | None:
     """Returns the objects that are merged under each of the `events`, as one JSON object; what is no object is left out.
 
     They count as if every event carried them: else a request of a few hundred kilobytes becomes gigabytes in a warehouse.
@@ -56,7 +66,7 @@ def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLim
         text = bytes(raw).strip()
         if not text.startswith(b"{") or text == b"{}":
             continue
-        mended = mend_object(text, limits) if len(text) <= limits.event_bytes else Fault(DeadReason.TOO_LARGE, "")
+        mended = mend_object(text, limits, budget) if len(text) <= limits.event_bytes else Fault(DeadReason.TOO_LARGE, "")
         if isinstance(mended, Fault):
             return Fault(
                 mended.reason, f"`{name}` of {len(text)} bytes cannot be merged into events: {mended.detail or _limit(limits)}"
@@ -74,12 +84,22 @@ def defaults_of(context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLim
     return defaults
 
 
+def ignored_defaults(context: msgspec.Raw, integrations: msgspec.Raw) -> list[IgnoredReason]:
+    """Returns why some of what stands beside a batch is left out: it is no object, and not null either."""
+    ignored: list[IgnoredReason] = []
+    if not bytes(context).strip().startswith((b"{", b"n")) and bytes(context):
+        ignored.append("context_not_an_object")
+    if not bytes(integrations).strip().startswith((b"{", b"n")) and bytes(integrations):
+        ignored.append("integrations_not_an_object")
+    return ignored
+
+
 def _limit(limits: SiteLimits) -> str:
     return f"the limit of an event is {limits.event_bytes} bytes"
 
 
 def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
-    """Returns a member that is a text of at most `longest` bytes, such as a `sentAt`; None where it is anything else.
+    """Returns a member that is a text of at most `longest` bytes, such as a key; None where it is anything else.
 
     Read only now, because what else may stand there is the client's choice, and building it could take all memory.
     """
@@ -90,3 +110,9 @@ def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
         return _decode_text(text)
     except (msgspec.MsgspecError, UnicodeError):
         return None
+
+
+def time_of(raw: msgspec.Raw) -> str | None:
+    """Returns a `sentAt` as text: also one that is a number, of seconds or milliseconds since 1970."""
+    text = bytes(raw)
+    return text.decode() if len(text) <= LONGEST_TEXT and _NUMBER.fullmatch(text) else text_of(raw)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest.address import Proxies, treat_address
-from ingest.client import ReadAgent, ReadPlace
+from ingest.client import MAX_USER_AGENT, ReadAgent, ReadPlace
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.keys import KeyIndex
 from ingest.origins import Origins
@@ -25,7 +25,7 @@ from ingest.outlet import Outlet
 from ingest.packer import FutureTicket, Overloaded, Packer, Ticket
 from ingest.rate import RateLimiter, burst_of
 from shared.clock import Clock
-from shared.dead import DeadLetter, bury
+from shared.dead import LETTER_BYTES, DeadLetter, bury
 from shared.errors import Transient
 from shared.event import micros, read_time
 from shared.frame import RequestContext
@@ -34,8 +34,8 @@ from shared.project import Project, Site
 from shared.site_checks import ANY_ORIGIN
 from shared.telemetry import Telemetry
 
-MAX_SKEW_MICROSECONDS = 366 * 86_400 * 1_000_000
-"""A clock further off is no clock; the time is left as sent."""
+MAX_HEADER = 1024
+"""Of a longer header that is kept only the beginning: it stands in every event of its request."""
 
 CUT_BODY_BYTES = 1024 * 1024
 """Of a larger rejected event only the beginning is kept."""
@@ -195,6 +195,8 @@ class Intake:
             count("ingest_events_rejected_total", site=site, protocol=protocol, reason=reject.reason)
         if parsed.repaired:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
+        for reason in parsed.ignored:
+            count("ingest_members_ignored_total", site=site, reason=reason)
         return Accepted(len(parsed.heads), parsed.rejects)
 
     async def _store_rejects(
@@ -217,7 +219,7 @@ class Intake:
 
     def _reserve(self, parsed: Parsed) -> int:
         """Counts rejects that wait for the broker, within the bound that holds for events."""
-        size = sum(len(reject.body) for reject in parsed.rejects)
+        size = sum(LETTER_BYTES + len(reject.detail) + len(reject.body) for reject in parsed.rejects)
         limit = self._packer.settings.max_held_bytes
         if self._rejected_bytes and self._rejected_bytes + size > limit:
             raise Overloaded(f"{self._rejected_bytes} bytes of rejected events wait for the broker, the limit is {limit}")
@@ -256,14 +258,21 @@ class Intake:
             address = self.proxies.client_address(sender.peer, headers)
             user_agent = _text(headers.get("user-agent"))
             if user_agent:
-                agent, bot = self._read_agent(user_agent)
+                user_agent = user_agent[:MAX_USER_AGENT]
+                agent, bot, skipped = self._read_agent(user_agent)
+                if skipped:
+                    self.telemetry.count("ingest_agents_unparsed_total", site=admission.site)
             if address:
                 place = self._read_place(address)
             if desk is not None:
                 ip = treat_address(address, desk.site.ip)
                 if bot and desk.site.bots != "keep":
                     return None
-        kept = {name: value for name in self._keep_headers if (value := _text(headers.get(name)))} if self._keep_headers else None
+        kept = (
+            {name: value[:MAX_HEADER] for name in self._keep_headers if (value := _text(headers.get(name)))}
+            if self._keep_headers
+            else None
+        )
         return RequestContext(
             received_at,
             protocol,
@@ -272,7 +281,7 @@ class Intake:
             ip,
             user_agent,
             parsed.sent_at,
-            self._skew(parsed, received_at) if parsed.sent_at and parsed.correct_skew else None,
+            self._skew(parsed, received_at) if parsed.sent_at else None,
             parsed.defaults,
             kept or None,
             agent,
@@ -281,9 +290,12 @@ class Intake:
         )
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
+        """Returns by how much the client's clock is behind; None where it is no time, or further off than the site allows."""
         sent_at = read_time(parsed.sent_at)
         skew = None if sent_at is None else received_at - micros(sent_at)
-        if skew is None or abs(skew) > MAX_SKEW_MICROSECONDS:
+        desk = self.sites.get(parsed.admission.site)
+        largest = desk.site.max_clock_skew if desk is not None else 0
+        if skew is None or abs(skew) > largest * 1_000_000:
             self.telemetry.count("ingest_skew_ignored_total", site=parsed.admission.site)
             return None
         return skew
@@ -303,6 +315,7 @@ class Intake:
                 at=at,
                 origin=f"{origin}:{reject.position}",
                 request=context,
+                form=parsed.form,
             )
             for reject in parsed.rejects
         ]

@@ -1,22 +1,27 @@
 """Judges the events of a request one by one: good ones get a head, bad ones a reason; neither touches its neighbours.
 
 Pure, and the hottest code of the edge. Only the head of an event is decoded; of the rest the decoder checks that it is JSON. What
-needs a closer look (another type than expected, deep nesting, suspicious escapes) goes through `ingest/mend.py`. The body that is
+needs a closer look (another type than expected, many brackets, almost-JSON) goes through `ingest/mend.py`. The body that is
 accepted is the client's bytes.
 
-Not checked here: numbers beyond a double (`1e999`). No JSON writer makes them from a number; the loader finds them.
+Not checked here. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds them. Keys that
+steer the loader elsewhere (`__sql_type`): the loader obeys them only in frames of a function, leaves them out of every row, and
+counts them. A key that stands twice in an event: the last one counts, as with every JSON reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from ingest.budget import Budget
 from ingest.contract import Parsed, Reject
-from ingest.mend import ESCAPED, HINT, Fault, mend
+from ingest.ids import is_visible, repaired
+from ingest.mend import Fault, Mended, excess, mend
 from shared.frame import Head
 from shared.outcome import DeadReason
+from shared.project import SiteLimits
 
 MAX_ID_CHARACTERS = 1024
 """Heads stay in memory along the whole path, so ids and event names are bounded. Segment advises 100 for messageId."""
@@ -49,9 +54,9 @@ _decode_item = msgspec.json.Decoder(Item).decode
 
 
 class Scan:
-    """What a look over a whole body tells of the events inside, so that most need no look of their own."""
+    """A body as UTF-8 without a byte order mark."""
 
-    __slots__ = ("body", "replaced", "suspicious")
+    __slots__ = ("body", "replaced")
 
     def __init__(self, body: bytes) -> None:
         if body[:1] > b"\x7f":
@@ -64,78 +69,79 @@ class Scan:
             except UnicodeDecodeError:
                 body = body.decode("utf-8", "replace").encode()
                 self.replaced = True
-        self.suspicious = (
-            (b"\\" in body and ESCAPED.search(body) is not None) or b"__sql_type" in body or b"JITSU_TABLE_NAME" in body
-        )
         self.body = body
 
 
 def judge(
     parsed: Parsed,
-    events: Iterable[bytes | msgspec.Raw],
-    scan: Scan,
+    bodies: Sequence[bytes],
     new_id: Callable[[], str],
+    *,
+    budget: Budget,
+    items: Sequence[Item] | None = None,
     fixed_type: str | None = None,
+    replaced: bool = False,
 ) -> None:
     """Adds every event to `parsed`, as accepted or as a reject.
 
     Args:
-        events: JSON texts, out of the body of `scan`.
+        bodies: JSON texts, in UTF-8.
+        items: their heads, where the caller could decode all of them at once: half the price.
         fixed_type: the type the path gives to all of them.
+        replaced: some of them may have held stray bytes (`Scan.replaced`).
     """
     limits = parsed.admission.limits
     event_bytes, most_brackets, keys_from_bytes = limits.event_bytes, limits.depth, limits.keys * 4
-    suspicious, replaced = scan.suspicious, scan.replaced
     require_id = parsed.admission.require_id
     add_head, add_body = parsed.heads.append, parsed.bodies.append
-    for index, raw in enumerate(events):
-        body = bytes(raw)
-        size = len(body)
+    for index, original in enumerate(bodies):
+        size = len(original)
         if size > event_bytes:
             detail = f"the event has {size} bytes, the limit is {event_bytes}"
-            parsed.rejects.append(Reject(index, DeadReason.TOO_LARGE, detail, body))
+            parsed.rejects.append(Reject(index, DeadReason.TOO_LARGE, detail, original))
             continue
-        # the number of brackets bounds the depth, and a key takes at least four bytes (`"":1`, with its comma five)
-        item = None
-        if not (
-            body.count(b"{") + body.count(b"[") > most_brackets
-            or size > keys_from_bytes
-            or (suspicious and (HINT.search(body) or ESCAPED.search(body)))
-        ):
-            try:
-                item = _decode_item(body)
-            except (msgspec.MsgspecError, UnicodeError, RecursionError):
-                item = None
-        if replaced and REPLACEMENT in body:
+        if replaced and REPLACEMENT in original:
             parsed.repaired += 1
+        body = original
+        fault: Fault | None = None
+        item = _head_of(body) if items is None else items[index]
         if item is None:
-            mended = mend(body, limits, fixed_type)
-            if isinstance(mended, Fault):
-                parsed.rejects.append(Reject(index, mended.reason, mended.detail, body))
+            found = _mended(body, limits, budget, fixed_type)
+            if isinstance(found, Fault):
+                parsed.rejects.append(Reject(index, found.reason, found.detail, original))
                 continue
-            body = mended.body
-            if len(body) > event_bytes and len(body) > size:  # a control character becomes six
-                detail = f"the event has {len(body)} bytes once mended, the limit is {event_bytes}"
-                parsed.rejects.append(Reject(index, DeadReason.TOO_LARGE, detail, bytes(raw)))
-                continue
-            parsed.repaired += mended.repaired
-            parsed.stripped += mended.stripped
+            parsed.repaired += found.repaired
+            body = found.body
             item = _decode_item(body)
+        # the number of brackets bounds the depth, and a key takes at least four bytes (`"":1`, with its comma five)
+        elif size > keys_from_bytes or size - len(body.translate(None, b"{[")) > most_brackets:
+            fault = excess(body, limits)
         kind = fixed_type or item.type
-        if kind == "track":
-            fault = None if item.event else _MISSING_EVENT
-        elif kind in _NEEDS_NOTHING:
-            fault = None
-        else:
+        event, message_id, user_id, anonymous_id = item.event, item.message_id, item.user_id, item.anonymous_id
+        # nearly every text begins with a visible ASCII character, and is looked at no further
+        if user_id is not None and not "!" <= user_id < "\x7f" and not is_visible(user_id):
+            user_id = None
+        if anonymous_id is not None and not "!" <= anonymous_id < "\x7f" and not is_visible(anonymous_id):
+            anonymous_id = None
+        if fault is not None:
+            pass
+        elif kind == "track":
+            if event is None or (not "!" <= event < "\x7f" and not is_visible(event)):
+                fault = _MISSING_EVENT
+        elif kind not in _NEEDS_NOTHING:
             fault = _judge_rare(kind, item, require_id)
-        if fault is None and require_id and not item.user_id and not item.anonymous_id:
+        if fault is None and require_id and user_id is None and anonymous_id is None:
             fault = _MISSING_USER
         if fault is None and size > MAX_ID_CHARACTERS:
             fault = _judge_lengths(item)
         if fault is not None:
-            parsed.rejects.append(Reject(index, fault.reason, fault.detail, bytes(raw)))
+            parsed.rejects.append(Reject(index, fault.reason, fault.detail, original))
             continue
-        add_head(Head(item.message_id or new_id(), kind or "", item.event, item.user_id or None, item.anonymous_id or None))
+        if message_id is None or (not "!" <= message_id < "\x7f" and not is_visible(message_id)):
+            message_id = new_id()
+        elif "\0" in message_id:
+            message_id = repaired(message_id)
+        add_head(Head(message_id, kind or "", event, user_id, anonymous_id))
         add_body(body)
 
 
@@ -143,13 +149,28 @@ _MISSING_EVENT = Fault(DeadReason.MISSING_ID, "a track event needs `event`, its 
 _MISSING_USER = Fault(DeadReason.MISSING_ID, "neither `userId` nor `anonymousId` is given")
 
 
+def _head_of(body: bytes) -> Item | None:
+    try:
+        return _decode_item(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _mended(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | None) -> Mended | Fault:
+    found = mend(body, limits, budget, fixed_type)
+    if isinstance(found, Mended) and len(found.body) > limits.event_bytes:  # a control character becomes six
+        detail = f"the event has {len(found.body)} bytes once mended, the limit is {limits.event_bytes}"
+        return Fault(DeadReason.TOO_LARGE, detail)
+    return found
+
+
 def _judge_rare(kind: str | None, item: Item, require_id: bool) -> Fault | None:
     if kind == "group":
-        return None if item.group_id else Fault(DeadReason.MISSING_ID, "a group event needs `groupId`")
+        return None if is_visible(item.group_id) else Fault(DeadReason.MISSING_ID, "a group event needs `groupId`")
     if kind == "alias":
-        if not item.previous_id and not item.anonymous_id:
+        if not is_visible(item.previous_id) and not is_visible(item.anonymous_id):
             return Fault(DeadReason.MISSING_ID, "an alias event needs `previousId`")
-        if require_id and not item.user_id:
+        if require_id and not is_visible(item.user_id):
             return Fault(DeadReason.MISSING_ID, "an alias event needs `userId`, the new id")
         return None
     if not kind:

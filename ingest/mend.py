@@ -1,9 +1,10 @@
 """The second look at an event that the fast path did not like: mend what can be mended, or say what is wrong.
 
-Pure. The fast path (`ingest/judge.py`) reads only the head of an event and trusts the rest; here everything is read. What is
-mended is counted by the caller: NaN and infinities become null, lone surrogates become U+FFFD, control characters inside strings
-are escaped, numbers given as ids become text, keys that only the server may set are removed. All other bytes stay the client's:
-objects are taken apart with `msgspec.Raw` and put together again, and only a part that must change is written anew.
+Pure. What is mended is counted by the caller: NaN and infinities become null, lone surrogates become U+FFFD, control characters
+inside strings are escaped, numbers given as ids become text. All other bytes stay the client's: only what is no JSON is written
+anew, and of the rest only the members that must change.
+
+Nothing here builds more than the top of an event, but for the lenient reader, whose work a request has a budget for.
 """
 
 from __future__ import annotations
@@ -15,30 +16,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ingest.budget import LENIENT_BYTES, Budget
 from shared.outcome import DeadReason
 from shared.project import SiteLimits
-
-MAX_LENIENT_BYTES = 1024 * 1024
-"""The lenient reader builds every value, at a third of a second a megabyte, during which nobody else is served."""
 
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")
 
-HINT = re.compile(rb"__sql_type|JITSU_TABLE_NAME")
-"""Type and table hints: honoured only when a function wrote them, so clients may not send them."""
-
-ESCAPED = re.compile(rb"\\u(?:00[4-7]|[dD][89a-fA-F])")
-"""Escapes that may spell a hint, or half a surrogate pair."""
-
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_INTEGER = re.compile(rb"-?\d+")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 """Brackets as signed bytes: one level in, one level out."""
 
-_decode_any = msgspec.json.Decoder().decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,7 +38,6 @@ class Mended(NamedTuple):
 
     body: bytes
     repaired: bool
-    stripped: bool
 
 
 class Fault(NamedTuple):
@@ -57,64 +47,63 @@ class Fault(NamedTuple):
     detail: str
 
 
-def mend(body: bytes, limits: SiteLimits, fixed_type: str | None = None) -> Mended | Fault:
+def mend(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | None = None) -> Mended | Fault:
     """Reads an event completely and returns acceptable bytes of it, or the fault.
 
     Args:
         fixed_type: the type the path gave; the event's own `type` is then overwritten if it is not text.
     """
-    read = _read_object(body, limits)
-    return read if isinstance(read, Fault) else _fix_fields(*read, fixed_type)
+    read = mend_object(body, limits, budget)
+    return read if isinstance(read, Fault) else _fix_fields(read, fixed_type)
 
 
-def mend_object(body: bytes, limits: SiteLimits) -> Mended | Fault:
+def mend_object(body: bytes, limits: SiteLimits, budget: Budget) -> Mended | Fault:
     """Does the same for an object that is no event, whose members may be anything."""
-    read = _read_object(body, limits)
-    return read if isinstance(read, Fault) else read[1]
-
-
-def _read_object(body: bytes, limits: SiteLimits) -> tuple[dict[str, Any], Mended] | Fault:
-    repaired = stripped = False
+    repaired = False
     try:
-        value = _decode_any(body)
+        _check(body)
     except RecursionError:
-        return _too_deep(limits)
+        return Fault(DeadReason.TOO_DEEP, f"it nests more than 1000 levels deep, the limit is {limits.depth}")
     except (msgspec.MsgspecError, UnicodeError):
-        lenient = read_leniently(body)
+        lenient = read_leniently(body, budget)
         if isinstance(lenient, Fault):
             return lenient
-        value, body = lenient
+        _, body = lenient
         repaired = True
-    if not isinstance(value, dict):
-        return Fault(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, got {json_type(value)}")
+    kind = json_type(body)
+    if kind != "an object":
+        return Fault(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, got {kind}")
+    return excess(body, limits) or Mended(body, repaired)
+
+
+def excess(body: bytes, limits: SiteLimits) -> Fault | None:
+    """Returns the fault of a JSON text that nests too deeply or has too many keys."""
     depth, keys = measure(body)
     if depth > limits.depth:
         return Fault(DeadReason.TOO_DEEP, f"it nests {depth} levels deep, the limit is {limits.depth}")
     if keys > limits.keys:
         return Fault(DeadReason.TOO_MANY_KEYS, f"it has {keys} keys, the limit is {limits.keys}")
-    if has_hints(body):
-        clean = strip_hints(body)
-        stripped = clean != body
-        body = clean
-    return value, Mended(body, repaired, stripped)
+    return None
 
 
-def read_leniently(body: bytes) -> tuple[Any, bytes] | Fault:
+def read_leniently(body: bytes, budget: Budget) -> tuple[Any, bytes] | Fault:
     """Reads almost-JSON as the widely used writers produce it; returns the value and strict JSON of it."""
-    if len(body) > MAX_LENIENT_BYTES:
-        return Fault(DeadReason.MALFORMED_JSON, f"{_first_fault(body)}, and {len(body)} bytes are too many to be mended")
+    if not budget.takes(len(body)):
+        spent = f"a request may hold {LENIENT_BYTES} bytes of almost-JSON to be mended"
+        return Fault(DeadReason.MALFORMED_JSON, f"{_first_fault(body)}; {spent}")
     try:
         text = body.decode("utf-8", "replace")
         value = json.loads(text, strict=False, parse_constant=_nothing, parse_float=_finite)
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         clean = written.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-        return _decode_any(clean), clean
+        _check(clean)
     except json.JSONDecodeError as exc:
         return Fault(DeadReason.MALFORMED_JSON, f"{exc.msg} at line {exc.lineno}, column {exc.colno}")
     except RecursionError:
         return Fault(DeadReason.TOO_DEEP, "the JSON nests too deeply to be read")
     except (ValueError, msgspec.MsgspecError) as exc:  # numbers of thousands of digits
         return Fault(DeadReason.MALFORMED_JSON, str(exc).partition(";")[0])
+    return value, clean
 
 
 def _first_fault(body: bytes) -> str:
@@ -122,94 +111,70 @@ def _first_fault(body: bytes) -> str:
         _check(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         return f"{exc}"
-    return "it is not strictly JSON"  # e.g. a number beyond every bound
+    return "it is not strictly JSON"  # e.g. bytes that are no UTF-8
 
 
 def measure(body: bytes) -> tuple[int, int]:
     """Returns (depth, number of keys) of a valid JSON text, from its brackets and colons alone: in C, and in one pass."""
-    bare = _STRINGS.sub(b"", body)
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    bare = b"".join(body.split(b'"')[::2])  # what stands outside of strings
     steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
     return max(accumulate(steps), default=0), bare.count(b":")
 
 
-def has_hints(body: bytes) -> bool:
-    """Tells whether `body` may hold keys that only the server may set; cheap, and never wrong when it says no."""
-    return HINT.search(body) is not None or ESCAPED.search(body) is not None
-
-
-def strip_hints(body: bytes) -> bytes:
-    """Returns valid JSON `body` without `__sql_type`, `__sql_type_*` and `JITSU_TABLE_NAME` keys, at every depth."""
-    text = body.lstrip(b" \t\r\n")
-    if text[:1] == b"{":
-        members = _decode_object(text)
-        kept: dict[str, Any] = {}
-        changed = False
-        for key, raw in members.items():
-            if key == "JITSU_TABLE_NAME" or key == "__sql_type" or key.startswith("__sql_type_"):
-                changed = True
-                continue
-            kept[key], inner_changed = _stripped(raw)
-            changed = changed or inner_changed
-        return _encode(kept) if changed else body
-    if text[:1] == b"[":
-        items = [_stripped(raw) for raw in _decode_array(text)]
-        return _encode([item for item, _ in items]) if any(changed for _, changed in items) else body
-    return body
-
-
-def json_type(value: object) -> str:
-    """Returns what JSON calls the type of a decoded value."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
+def json_type(text: bytes) -> str:
+    """Returns what JSON calls the type of a valid text."""
+    match text.lstrip(b" \t\r\n")[:1]:
+        case b"{":
             return "an object"
+        case b"[":
+            return "an array"
+        case b'"':
+            return "a string"
+        case b"n":
+            return "null"
+        case b"t" | b"f":
+            return "a boolean"
+        case _:
+            return "a number"
 
 
-def _stripped(raw: msgspec.Raw) -> tuple[msgspec.Raw, bool]:
-    inner = bytes(raw)
-    if not has_hints(inner):
-        return raw, False
-    clean = strip_hints(inner)
-    return (raw, False) if clean == inner else (msgspec.Raw(clean), True)
-
-
-def _fix_fields(value: dict[str, Any], mended: Mended, fixed_type: str | None) -> Mended | Fault:
+def _fix_fields(mended: Mended, fixed_type: str | None) -> Mended | Fault:
+    members = _decode_object(mended.body)
+    kinds = {name: json_type(bytes(raw)) for name, raw in members.items()}
     changes: dict[str, str] = {}
     for name in ID_FIELDS:
-        found = value.get(name)
-        if found is None or type(found) is str:
+        kind = kinds.get(name, "null")
+        if kind == "a number":
+            number = _as_text(bytes(members[name]))
+            if number is None:
+                return Fault(DeadReason.WRONG_TYPE, f"`{name}` is a number without bounds, expected a string")
+            changes[name] = number
+        elif kind not in ("null", "a string"):
+            return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {kind}, expected a string")
+    for name in ("type", "event"):
+        kind = kinds.get(name, "null")
+        if kind in ("null", "a string"):
             continue
-        if type(found) is int or type(found) is float:
-            changes[name] = str(int(found)) if found == found // 1 else repr(found)
-        else:
-            return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {json_type(found)}, expected a string")
-    if fixed_type is None or type(value.get("type")) is str:
-        if type(value.get("type", "")) is not str and value["type"] is not None:
-            return Fault(DeadReason.WRONG_TYPE, f"`type` is {json_type(value['type'])}, expected a string")
-    elif value.get("type") is not None:
-        changes["type"] = fixed_type
-    if type(value.get("event", "")) is not str and value["event"] is not None:
-        return Fault(DeadReason.WRONG_TYPE, f"`event` is {json_type(value['event'])}, expected a string")
+        if name == "event" or fixed_type is None:
+            return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {kind}, expected a string")
+        changes[name] = fixed_type
     for name in OBJECT_FIELDS:
-        if value.get(name) is not None and type(value[name]) is not dict:
-            return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {json_type(value[name])}, expected an object")
-    if not changes:
-        return mended
-    members: dict[str, Any] = {**_decode_object(mended.body), **changes}
-    return mended._replace(body=_encode(members))
+        kind = kinds.get(name, "null")
+        if kind not in ("null", "an object"):
+            return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {kind}, expected an object")
+    return mended._replace(body=_encode({**members, **changes})) if changes else mended
 
 
-def _too_deep(limits: SiteLimits) -> Fault:
-    return Fault(DeadReason.TOO_DEEP, f"it nests more than 1000 levels deep, the limit is {limits.depth}")
+def _as_text(number: bytes) -> str | None:
+    """Returns a number as the text of an id: 7.0 is "7"."""
+    if _INTEGER.fullmatch(number):
+        return number.decode()
+    value = float(number)
+    if abs(value) == float("inf"):
+        return None
+    return str(int(value)) if value == value // 1 else repr(value)
 
 
 def _nothing(_: str) -> None:

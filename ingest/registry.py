@@ -11,8 +11,11 @@ from typing import cast
 from ingest import protocols
 from ingest.contract import HttpProtocol, SocketProtocol
 
-HTTP_PARTS = ("NAME", "ROUTES", "credentials", "parse", "reply")
-SOCKET_PARTS = ("NAME", "PATH", "SUBPROTOCOLS", "credentials", "read", "write_hello", "write_ack", "write_problem", "write_pong")
+HTTP_PARTS = ("NAME", "ROUTES", "credentials", "parse", "reply", "judge_again", "as_event")
+SOCKET_PARTS = (
+    "NAME", "PATH", "SUBPROTOCOLS", "credentials", "read", "write_hello", "write_ack", "write_problem", "write_pong",
+    "judge_again", "as_event",
+)  # fmt: skip
 
 
 def http_protocols() -> Sequence[HttpProtocol]:
@@ -27,6 +30,13 @@ def http_protocols() -> Sequence[HttpProtocol]:
 def socket_protocols() -> Sequence[SocketProtocol]:
     """Returns every protocol of open connections, ordered by name; raises as `http_protocols` does."""
     return [cast("SocketProtocol", module) for module in _modules() if _is_complete(module, SOCKET_PARTS, "PATH")]
+
+
+def protocol_of(name: str | None) -> HttpProtocol | SocketProtocol:
+    """Returns a protocol by its name; Segment's where there is none of that name, whose rules its events meet as well."""
+    every: list[HttpProtocol | SocketProtocol] = [*http_protocols(), *socket_protocols()]
+    found = {each.NAME: each for each in every}
+    return found.get(name or "", found["segment"])
 
 
 def _modules() -> list[ModuleType]:

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from loader.contract import Kind
-from loader.hints import is_hint
+from loader.hints import HINTS_LEFT_OUT, is_hint
 from loader.layouts.contract import Event, Fixed, Root
 from loader.names import Namer, Path
 from loader.runs import Rows, runs_of, text_run
@@ -264,6 +264,7 @@ class Tree:
     def _seal_column(self, node: _Node, key: Any, rows: Rows, values: list[Any], shape: _Shape | None) -> type | None:
         """Sorts the values of a column by their types; returns the type if all had the same."""
         if is_hint(key):
+            self._notes[HINTS_LEFT_OUT] += sum(value is not None for value in values)
             return None
         types = set(map(type, values))
         if dict in types:

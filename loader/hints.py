@@ -17,6 +17,9 @@ from typing import Any
 
 from loader.contract import Kind
 
+HINTS_LEFT_OUT = "hints_left_out"
+"""The note of hints that no function wrote."""
+
 TABLE_KEY = "JITSU_TABLE_NAME"
 TYPE_KEY = "__sql_type"
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loader.contract import Kind
-from loader.hints import TABLE_KEY, TYPE_KEY, is_hint
+from loader.hints import HINTS_LEFT_OUT, TABLE_KEY, TYPE_KEY, is_hint
 from loader.lattice import ARROW, TIMESTAMP
 from loader.layouts.contract import Event
 
@@ -169,7 +169,11 @@ def _clean(text: bytes, notes: Counter[str]) -> bytes:
     """Returns JSON text without hints and NUL characters."""
     if _TYPE_MARK in text or _TABLE_MARK in text:
         with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
-            text = _write(_without_hints(json.loads(text)))
+            value = json.loads(text)
+            clean = _without_hints(value)
+            if clean != value:
+                notes[HINTS_LEFT_OUT] += 1
+                text = _write(clean)
     text, count = _NUL_ESCAPE.subn(rb"\1\\ufffd", text)
     if count:
         notes[NUL_REPLACED] += count

@@ -5,7 +5,7 @@ is deleted. Who is killed in between leaves the note; the next replay finishes i
 sequences, so that the loader's ledger recognises what it has.
 
 Where they go: letters of the loader into their connection's queue, in a lane of their own (`into="stage"`). Letters of ingest are
-judged again, as the edge judges them now, and go to EVENTS when they are good; those that are still bad stay. `into="start"`
+judged again, by the rules of their protocol as they are now, and go to EVENTS when they are good; those that are still bad stay. `into="start"`
 sends letters of any stage to EVENTS. There the router drops a messageId that it saw within the site's window, so letters whose
 event was accepted that lately are held back and counted.
 """
@@ -16,14 +16,14 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 from nats.js.errors import NotFoundError
 
-from ingest.contract import Admission, Parsed
-from ingest.judge import Scan, judge
+from ingest.contract import Admission, Parsed, Reject
+from ingest.registry import protocol_of
 from penstock.letters import Filter, Stored, fetch, find, remove
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot, current_snapshot
@@ -43,8 +43,17 @@ NOTE = "replay.dead"
 GROUP_LETTERS = 500
 GROUP_BYTES = 4 * 1024 * 1024
 POLL_SECONDS = 0.2
+SHOWN_REFUSED = 20
 GENERATION_SLACK = 1.125
 """The router remembers an id up to an eighth longer than its window (`router/dedupe.py`)."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A letter that stays, and why."""
+
+    id: str
+    reason: str
+    detail: str
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +72,8 @@ class Outcome:
     replayed: int = 0
     still_bad: int = 0
     """Letters of ingest that the edge would refuse again; they stay."""
+    refused: list[Refused] = field(default_factory=list)
+    """The first of them."""
     held_back: int = 0
     """Letters that the router would drop as repeats right now; they stay."""
     unreadable: int = 0
@@ -183,8 +194,10 @@ class Redelivery:
             letter = stored.letters[index]
             if letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
                 self.outcome.unreadable += 1
-            elif letter.stage == "ingest" and self._judged(letter) is None:
+            elif letter.stage == "ingest" and isinstance(judged := self._judged(letter), Reject):
                 self.outcome.still_bad += 1
+                if len(self.outcome.refused) < SHOWN_REFUSED:
+                    self.outcome.refused.append(Refused(f"{stored.seq}.{index}", str(judged.reason), judged.detail))
             elif self._into == "stage" and letter.stage == "loader" and not self._is_at_home(letter):
                 self.outcome.foreign += 1
             elif self._into == "start" and letter.stage != "ingest" and self._is_remembered(letter):
@@ -204,7 +217,7 @@ class Redelivery:
         accepted = letter.request.received_at / 1e6 if letter.request else letter.at
         return window > 0 and accepted + window * GENERATION_SLACK + 60 > self._clock()
 
-    def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | None:
+    def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Reject:
         return judge_again(letter, self._project.sites.get(letter.site, Site()))
 
     async def _publish(self, note: Note, messages: Sequence[Stored]) -> None:
@@ -240,7 +253,7 @@ class Redelivery:
             if whole is not None:
                 frames.append(whole)
                 continue
-            if found is None:
+            if isinstance(found, Reject):
                 continue
             site = letter.site
             request = letter.request or RequestContext(received_at=int(letter.at * 1e6), protocol="replay", key="")
@@ -254,14 +267,14 @@ class Redelivery:
         return frames
 
 
-def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | None:
-    """Returns head and body of a letter as the edge would accept it under the site's present rules; None if it would not."""
+def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Reject:
+    """Returns head and body of a letter as its protocol would accept it under the site's present rules, or why it would not."""
     parsed = Parsed(Admission(letter.site, "", "server", site.limits, site.require_id))
-    scan = Scan(letter.body)
     # the same id however often a replay is repeated
     made = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.origin}.{letter.at}"))
-    judge(parsed, (scan.body,), scan, lambda: letter.message_id or made)
-    return (parsed.heads[0], parsed.bodies[0]) if parsed.heads else None
+    protocol = protocol_of(letter.request.protocol if letter.request else None)
+    protocol.judge_again(parsed, letter.body, letter.form, lambda: letter.message_id or made)
+    return (parsed.heads[0], parsed.bodies[0]) if parsed.heads else parsed.rejects[0]
 
 
 async def current_project(broker: Broker) -> Project:

@@ -90,7 +90,8 @@ class Frame(msgspec.Struct, array_like=True):
     codec: int
     block: bytes
     trusted_hints: bool = False
-    """True only for frames a function wrote: type hints inside bodies may then be honoured."""
+    """True only for frames a function wrote: type hints inside bodies may then be honoured. Bodies of clients may hold such keys too, so
+    what runs functions takes them out of what it gives to one."""
 
     def __len__(self) -> int:
         return len(self.heads)

@@ -94,6 +94,12 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     )
     ip: Annotated[Literal["keep", "truncate", "drop"], Meta(description="what happens to the client's address")] = "keep"
     bots: Annotated[Literal["keep", "drop", "refuse"], Meta(description="what happens to requests of known bots")] = "keep"
+    max_clock_skew: Annotated[
+        Duration,
+        Meta(
+            description="how far a client's clock (`sentAt`) may be off to be corrected; beyond it times stay as sent; 0: never"
+        ),
+    ] = field(default_factory=lambda: Duration(86_400))
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
     limits: Annotated[SiteLimits, Meta(description="bounds of what is accepted")] = field(default_factory=SiteLimits)
 

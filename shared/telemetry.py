@@ -64,7 +64,27 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "ingest_key_disagreements_total", "counter", "requests", "requests whose key carriers disagree; the header won", ("site",)
     ),
-    Metric("ingest_skew_ignored_total", "counter", "requests", "requests whose sentAt makes no sense", ("site",)),
+    Metric(
+        "ingest_skew_ignored_total",
+        "counter",
+        "requests",
+        "requests whose sentAt is no time, or further off than the site's max_clock_skew; their times stay as sent",
+        ("site",),
+    ),
+    Metric(
+        "ingest_members_ignored_total",
+        "counter",
+        "members",
+        "parts of requests beside their events that mean nothing here",
+        ("site", "reason"),
+    ),
+    Metric(
+        "ingest_agents_unparsed_total",
+        "counter",
+        "requests",
+        "requests whose user agent was not parsed, because too many unknown ones came at once; its text is kept",
+        ("site",),
+    ),
     Metric("ingest_connections", "gauge", "connections", "open connections, WebSockets among them"),
     Metric(
         "ingest_connections_refused_total",
@@ -113,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "values",
         "values that no column can hold as they are: numbers_not_finite became null, nul_characters_replaced and "
-        "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types",
+        "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types, hints_left_out were hints that no function wrote",
         ("connection", "reason"),
     ),
     Metric(

@@ -4,9 +4,10 @@ https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ 
 ones (`/v1/t`). One event a request, or `{"batch": [...]}`, whatever the content type says. The answer to success is exactly 200
 `{"success": true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry when the body of an error is not JSON
 with `code` and `message`. Rejected events are no error of the request, as with Segment: `accepted` and `rejected` are added to
-the answer, and the events are in the dead letters.
+the answer, and the events are in the dead letters. `success` is false where nothing was accepted; SDKs look at the status only,
+and must not send such an event again.
 
-`/v1/import` is a batch whose times are taken as they are. `/v1/m` receives the browser SDK's own metrics, which are discarded.
+`/v1/import` is a batch; mobile SDKs send everything there. `/v1/m` receives the browser SDK's own metrics, which are discarded.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from
 `/v1/projects/{key}/settings`; that document asks for no device-mode destination.
 
@@ -18,15 +19,32 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from ingest import carriers
-from ingest.contract import Accepted, Credential, Desk, HttpRequest, Parsed, Refusal, Reject, Reply, Route
-from ingest.envelope import defaults_of, open_leniently, text_of
-from ingest.judge import Scan, judge
+from ingest.batch import ABSENT, read_batch, unreadable
+from ingest.budget import Budget
+from ingest.contract import (
+    Accepted,
+    Admission,
+    Credential,
+    Desk,
+    HttpRequest,
+    Parsed,
+    Refusal,
+    Reject,
+    Reply,
+    Route,
+)
+from ingest.early import admit_early, decides
+from ingest.encoding import UnknownCharset, to_utf8
+from ingest.envelope import defaults_of, ignored_defaults, text_of, time_of
+from ingest.judge import Item, Scan, judge
 from ingest.mend import Fault, json_type, read_leniently
+from ingest.repeats import ids_for
 from shared.outcome import DeadReason
 
 NAME = "segment"
@@ -60,25 +78,22 @@ PIXEL_LEVELS = 32
 SHOWN_REJECTS = 10
 LONGEST_KEY = 4096
 
-_ABSENT = msgspec.Raw()
-
-
-class _Batch(msgspec.Struct, gc=False):
-    batch: list[msgspec.Raw]
-    writeKey: msgspec.Raw = _ABSENT  # noqa: N815  # the wire's name
-    sentAt: msgspec.Raw = _ABSENT  # noqa: N815
-    context: msgspec.Raw = _ABSENT
-    integrations: msgspec.Raw = _ABSENT
-
 
 class _Single(msgspec.Struct, gc=False):
-    writeKey: msgspec.Raw = _ABSENT  # noqa: N815
-    sentAt: msgspec.Raw = _ABSENT  # noqa: N815
+    writeKey: msgspec.Raw = ABSENT  # noqa: N815  # the wire's name
+    sentAt: msgspec.Raw = ABSENT  # noqa: N815
 
 
-_decode_batch = msgspec.json.Decoder(_Batch).decode
-_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+class _SingleItem(Item, gc=False, kw_only=True, rename="camel"):
+    """A single event and what stands beside it in one pass."""
+
+    write_key: msgspec.Raw = ABSENT
+    sent_at: msgspec.Raw = ABSENT
+
+
 _decode_single = msgspec.json.Decoder(_Single).decode
+_decode_single_item = msgspec.json.Decoder(_SingleItem).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,6 +120,22 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
             return _parse_batch(request, desk)
 
 
+def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None:
+    """Judges the body of a dead letter; `form` is the type its path gave."""
+    scan = Scan(body)
+    judge(parsed, (scan.body,), new_id, budget=Budget(), fixed_type=form or None, replaced=scan.replaced)
+
+
+def as_event(body: bytes, form: str) -> bytes:
+    """Returns the body of a dead letter with the type its path gave, where it can be written in."""
+    if form:
+        try:
+            return _encode({**_decode_members(body), "type": form})
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            pass
+    return body
+
+
 def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     """Words the answer."""
     if request.route == PIXEL:
@@ -115,106 +146,119 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     if not result.rejects:
         return _SUCCESS
     shown = [{"index": each.position, "reason": each.reason, "detail": each.detail} for each in result.rejects[:SHOWN_REJECTS]]
-    answer = {"success": True, "accepted": result.accepted, "rejected": len(result.rejects), "rejects": shown}
+    answer = {"success": result.accepted > 0, "accepted": result.accepted, "rejected": len(result.rejects), "rejects": shown}
+    if len(result.rejects) > SHOWN_REJECTS:
+        answer["rejects_not_shown"] = len(result.rejects) - SHOWN_REJECTS
     return Reply(200, _encode(answer))
 
 
 def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Parsed | Refusal:
-    scan = Scan(body)
+    found = carriers.from_request(request)
+    decided = decides(found)
+    early = admit_early(found, body, desk, decided=decided)
+    if isinstance(early, Refusal):
+        return early
+    read = _utf8(request, body)
+    if isinstance(read, Refusal):
+        return read
+    scan = Scan(read)
     body = scan.body
+    budget = Budget()
     repaired = False
+    item: _SingleItem | None = None
     try:
-        envelope = _decode_single(body)
+        item = _decode_single_item(body)
+        write_key, sent_at = item.write_key, item.sent_at
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        lenient = read_leniently(body)
-        if isinstance(lenient, Fault):
-            return _unreadable(body, lenient)
-        value, body = lenient
-        if not isinstance(value, dict):
-            return Refusal(400, "invalid_json", f"the body is {json_type(value)}, expected an object")
-        repaired = True
-        envelope = _decode_single(body)
-    admission = desk.admit(_with_body_key(request, text_of(envelope.writeKey, LONGEST_KEY)))
+        try:
+            envelope = _decode_single(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            lenient = read_leniently(body, budget)
+            if isinstance(lenient, Fault):
+                return unreadable(body, lenient)
+            value, body = lenient
+            if not isinstance(value, dict):
+                return Refusal(400, "invalid_json", f"the body is {json_type(body)}, expected an object")
+            repaired = True
+            envelope = _decode_single(body)
+        write_key, sent_at = envelope.writeKey, envelope.sentAt
+    key = text_of(write_key, LONGEST_KEY)
+    admission = early if decided and early is not None and not key else desk.admit(_with_body_key(found, key))
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.event_bytes
     if len(body) > limit:
         return Refusal(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}", site=admission.site)
-    parsed = Parsed(admission, sent_at=text_of(envelope.sentAt), repaired=int(repaired))
-    judge(parsed, (body,), scan, desk.new_id, kind)
+    parsed = Parsed(admission, sent_at=time_of(sent_at), form=kind, repaired=int(repaired))
+    items = None if item is None else (item,)
+    judge(
+        parsed, (body,), ids_for(request, admission.site, desk, (body,)),
+        budget=budget, items=items, fixed_type=kind, replaced=scan.replaced,
+    )  # fmt: skip
     return parsed
 
 
 def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
-    scan = Scan(request.body)
-    envelope = _read_batch(scan.body)
-    if isinstance(envelope, Refusal):
-        return envelope
-    key = text_of(envelope.writeKey, LONGEST_KEY)
-    found = _with_body_key(request, key)
-    if key is None and envelope.batch and all(each.carrier in ("host", "bearer") for each in found):
-        found = _with_event_key(found, envelope.batch[0])
-    admission = desk.admit(found)
+    found = carriers.from_request(request)
+    decided = decides(found)
+    early = admit_early(found, request.body, desk, decided=decided)
+    if isinstance(early, Refusal):
+        return early
+    body = _utf8(request, request.body)
+    if isinstance(body, Refusal):
+        return body
+    scan = Scan(body)
+    budget = Budget()
+    # a body small enough to be read for strangers has fewer events than bytes
+    most = len(scan.body) if early is None else early.limits.events_per_request
+    batch = read_batch(scan.body, most, budget)
+    if isinstance(batch, Refusal):
+        return batch
+    key = text_of(batch.envelope.writeKey, LONGEST_KEY)
+    admission = early if decided and early is not None and not key else _admit_batch(found, key, batch.events, desk)
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.events_per_request
-    if len(envelope.batch) > limit:
-        message = f"the request has {len(envelope.batch)} events, the limit is {limit}"
+    if len(batch.events) > limit:
+        message = f"the request has more than {limit} events, the site's limit; send fewer at once"
         return Refusal(413, "too_many_events", message, site=admission.site)
-    defaults = defaults_of(envelope.context, envelope.integrations, admission.limits, len(envelope.batch))
+    context, integrations = batch.envelope.context, batch.envelope.integrations
+    defaults = defaults_of(context, integrations, admission.limits, len(batch.events), budget)
     if isinstance(defaults, Fault):
         if defaults.reason is DeadReason.TOO_LARGE:
             return Refusal(413, "context_too_large", defaults.detail, site=admission.site)
         return Refusal(400, "invalid_batch", defaults.detail, site=admission.site)
-    parsed = Parsed(
-        admission,
-        sent_at=text_of(envelope.sentAt),
-        correct_skew=request.route != "/v1/import",
-        defaults=defaults,
-    )
-    judge(parsed, envelope.batch, scan, desk.new_id)
+    ignored = ignored_defaults(context, integrations)
+    ignored += ["unknown_batch_member" for _ in batch.ignored]
+    parsed = Parsed(admission, sent_at=time_of(batch.envelope.sentAt), defaults=defaults, ignored=ignored)
+    judge(
+        parsed, batch.events, ids_for(request, admission.site, desk, batch.events),
+        budget=budget, items=batch.items, replaced=scan.replaced,
+    )  # fmt: skip
     return parsed
 
 
-def _read_batch(body: bytes) -> _Batch | Refusal:
+def _admit_batch(found: list[Credential], key: str | None, events: Sequence[bytes], desk: Desk) -> Admission | Refusal:
+    if key is None and events and all(each.carrier in ("host", "bearer") for each in found):
+        return desk.admit(_with_event_key(found, events[0]))
+    return desk.admit(_with_body_key(found, key))
+
+
+def _utf8(request: HttpRequest, body: bytes) -> bytes | Refusal:
     try:
-        if body[:1] == b"[":
-            return _Batch(_decode_array(body))
-        return _decode_batch(body)
-    except msgspec.ValidationError as exc:
-        problem = str(exc)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        problem = ""
-    if problem:
-        return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {problem[:1].lower()}{problem[1:]}')
-    opened = open_leniently(body)
-    if isinstance(opened, Fault):
-        return _unreadable(body, opened)
-    if opened.events is None:
-        return Refusal(400, "invalid_batch", 'expected {"batch": [events]}')
-    try:
-        read = _decode_batch(opened.envelope) if opened.envelope != b"{}" else _Batch([])
-    except msgspec.MsgspecError as exc:  # `batch` appears twice, and the second is no list
-        return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {exc}')
-    read.batch = [msgspec.Raw(event) for event in opened.events]
-    return read
+        return to_utf8(body, request.headers.get("content-type"))
+    except UnknownCharset as exc:
+        return Refusal(415, "unknown_charset", str(exc))
 
 
-def _unreadable(body: bytes, fault: Fault) -> Refusal:
-    if not body.strip():
-        return Refusal(400, "empty_body", "the body is empty, expected a JSON object")
-    return Refusal(400, "invalid_json", f"the body is not JSON: {fault.detail}")
-
-
-def _with_body_key(request: HttpRequest, key: str | None) -> list[Credential]:
-    found = carriers.from_request(request)
+def _with_body_key(found: list[Credential], key: str | None) -> list[Credential]:
     if key:
         place = next((n for n, each in enumerate(found) if each.carrier in ("query", "host")), len(found))
         found.insert(place, Credential("body", key))
     return found
 
 
-def _with_event_key(found: list[Credential], event: msgspec.Raw) -> list[Credential]:
+def _with_event_key(found: list[Credential], event: bytes) -> list[Credential]:
     try:
         key = text_of(_decode_single(event).writeKey, LONGEST_KEY)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -239,7 +283,7 @@ def _parse_pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     if isinstance(admission, Refusal) or parsed.status not in (400, 413):
         return parsed
     reason = DeadReason.TOO_LARGE if parsed.status == 413 else DeadReason.MALFORMED_JSON
-    return Parsed(admission, rejects=[Reject(0, reason, parsed.message, body)])
+    return Parsed(admission, form=kind, rejects=[Reject(0, reason, parsed.message, body)])
 
 
 def _decode_data(data: str) -> bytes:

@@ -29,12 +29,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from ingest import carriers
+from ingest.batch import ABSENT, cut_events, heads_of
+from ingest.budget import Budget
 from ingest.contract import (
     Accepted,
     Credential,
@@ -46,9 +48,11 @@ from ingest.contract import (
     SocketMessage,
     SocketProblem,
 )
-from ingest.envelope import defaults_of, open_leniently, text_of
+from ingest.early import SMALL_BYTES
+from ingest.envelope import defaults_of, ignored_defaults, open_leniently, time_of
 from ingest.judge import Scan, judge
-from ingest.mend import MAX_LENIENT_BYTES, Fault
+from ingest.mend import Fault
+from ingest.packed import count, events_in, to_json
 from shared.outcome import DeadReason
 
 NAME = "websocket"
@@ -56,22 +60,25 @@ PATH = "/v1/ws"
 SUBPROTOCOLS = ("penstock.v1",)
 VERSION = 1
 
+PACKED = "msgpack"
+"""The form of events that came as MessagePack."""
+
 _KEY_PREFIX = "key."
-_ABSENT = msgspec.Raw()
+_NULLS = (b"null", b"\xc0")
 
 MAX_VALUE_BYTES = 1024
 """Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
 
 
 class _Message(msgspec.Struct, gc=False):
-    id: msgspec.Raw = _ABSENT
+    id: msgspec.Raw = ABSENT
     key: str | None = None
-    ping: msgspec.Raw = _ABSENT
-    batch: list[msgspec.Raw] | None = None
-    event: msgspec.Raw = _ABSENT
-    sentAt: msgspec.Raw = _ABSENT  # noqa: N815  # the wire's name
-    context: msgspec.Raw = _ABSENT
-    integrations: msgspec.Raw = _ABSENT
+    ping: msgspec.Raw = ABSENT
+    batch: msgspec.Raw = ABSENT
+    event: msgspec.Raw = ABSENT
+    sentAt: msgspec.Raw = ABSENT  # noqa: N815  # the wire's name
+    context: msgspec.Raw = ABSENT
+    integrations: msgspec.Raw = ABSENT
 
 
 _read_json = msgspec.json.Decoder().decode
@@ -104,12 +111,18 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
         known: what opened the site so far: keys of the handshake, or of an earlier message.
     """
     binary = isinstance(data, bytes)
-    message = _decode_binary(data) if isinstance(data, bytes) else _decode_text(data.encode("utf-8", "replace"))
-    if isinstance(message, SocketProblem):
-        return message
+    budget = Budget()
+    if isinstance(data, bytes):
+        decoded = _decode_binary(data)
+    else:
+        decoded = _decode_text(data.encode("utf-8", "replace"), desk, known, budget)
+    if isinstance(decoded, SocketProblem):
+        return decoded
+    message, pieces = decoded
     id_, ping = _value(message.id, binary), _value(message.ping, binary)
     found = (Credential("body", message.key), *known) if message.key else tuple(known)
-    has_events = message.batch is not None or bytes(message.event) != b""
+    batch = b"" if bytes(message.batch) in _NULLS else bytes(message.batch)
+    has_events = bool(batch or pieces is not None or bytes(message.event))
     if not has_events and ping is not None:
         return SocketMessage(id_, None, ping)
     admission = desk.admit(found)
@@ -124,24 +137,45 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
             f"a message with events needs an `id`, a number or a text of at most {MAX_VALUE_BYTES} bytes, to be acknowledged by"
         )
         return SocketProblem("missing_id", text)
-    events = [message.event] if message.batch is None else message.batch
     limit = admission.limits.events_per_request
+    if pieces is not None:
+        events: list[bytes] | None = pieces
+    else:
+        events = _events(batch, limit, binary) if batch else [bytes(message.event)]
+    if events is None:
+        return SocketProblem("invalid_message", "expected `batch` to be an array of events", id_)
     if len(events) > limit:
-        return SocketProblem("too_many_events", f"the message has {len(events)} events, the limit is {limit}", id_)
+        return SocketProblem("too_many_events", f"the message has more than {limit} events, the site's limit", id_)
     context, integrations, sent_at = message.context, message.integrations, message.sentAt
     if binary:
-        context, integrations, sent_at = _converted(context), _converted(integrations), _converted(sent_at)
-    defaults = defaults_of(context, integrations, admission.limits, len(events))
+        largest = admission.limits.event_bytes
+        context, integrations, sent_at = (_converted(raw, largest) for raw in (context, integrations, sent_at))
+    defaults = defaults_of(context, integrations, admission.limits, len(events), budget)
     if isinstance(defaults, Fault):
         code = "context_too_large" if defaults.reason is DeadReason.TOO_LARGE else "invalid_message"
         return SocketProblem(code, defaults.detail, id_)
-    parsed = Parsed(admission, sent_at=text_of(sent_at), defaults=defaults)
+    parsed = Parsed(admission, sent_at=time_of(sent_at), defaults=defaults, ignored=ignored_defaults(context, integrations))
     if binary:
-        _judge_packed(parsed, events, desk)
+        parsed.form = PACKED
+        _judge_packed(parsed, events, desk.new_id, budget)
     else:
-        # the text was made of whole characters, so only escapes and hints are left to look for
-        judge(parsed, events, Scan(b"".join(bytes(event) for event in events)), desk.new_id)
+        items = heads_of(batch, bare=True) if batch and pieces is None else None
+        judge(parsed, events, desk.new_id, budget=budget, items=items)
     return SocketMessage(id_, parsed, ping, found)
+
+
+def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None:
+    """Judges the body of a dead letter; `form` says whether it is MessagePack."""
+    if form == PACKED:
+        _judge_packed(parsed, [body], new_id, Budget())
+    else:
+        judge(parsed, [Scan(body).body], new_id, budget=Budget())
+
+
+def as_event(body: bytes, form: str) -> bytes | None:
+    """Returns the body of a dead letter as JSON; None where MessagePack holds what JSON cannot."""
+    written = to_json(body) if form == PACKED else body
+    return written if isinstance(written, bytes) else None
 
 
 def write_hello(binary: bool, credit: int) -> str | bytes:
@@ -172,28 +206,33 @@ def _write(binary: bool, message: dict[str, Any]) -> str | bytes:
     return _to_pack(message) if binary else _to_json(message).decode()
 
 
-def _decode_text(body: bytes) -> _Message | SocketProblem:
+def _decode_text(
+    body: bytes, desk: Desk, known: Sequence[Credential], budget: Budget
+) -> tuple[_Message, list[bytes] | None] | SocketProblem:
+    """Returns a message, and the events of one that is not strictly JSON."""
     try:
-        return _decode_json(body)
+        return _decode_json(body), None
     except msgspec.ValidationError as exc:
         return SocketProblem("invalid_message", f"{exc}")
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass
-    opened = open_leniently(body)
+    admission = desk.admit(known)
+    if isinstance(admission, Refusal) and len(body) > SMALL_BYTES:
+        return SocketProblem(admission.code, admission.message, fatal=True)
+    most = len(body) if isinstance(admission, Refusal) else admission.limits.events_per_request
+    opened = open_leniently(body, budget, most)
     if isinstance(opened, Fault):
         return SocketProblem("invalid_json", f"the message is not JSON: {opened.detail}")
     try:
         message = _decode_json(opened.envelope)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         return SocketProblem("invalid_message", f"{exc}")
-    if opened.events is not None:
-        message.batch = [msgspec.Raw(event) for event in opened.events]
-    return message
+    return message, opened.events
 
 
-def _decode_binary(body: bytes) -> _Message | SocketProblem:
+def _decode_binary(body: bytes) -> tuple[_Message, list[bytes] | None] | SocketProblem:
     try:
-        return _decode_pack(body)
+        return _decode_pack(body), None
     except msgspec.ValidationError as exc:
         return SocketProblem("invalid_message", f"{exc}")
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as exc:
@@ -211,28 +250,46 @@ def _value(raw: msgspec.Raw, binary: bool) -> Any:
         return None
 
 
-def _judge_packed(parsed: Parsed, events: Sequence[msgspec.Raw], desk: Desk) -> None:
-    """Judges events that are MessagePack: each becomes JSON, or a reject with its own bytes."""
+def _events(batch: bytes, most: int, binary: bool) -> list[bytes] | None:
+    """Returns the events of an array, a few more than `most` of more; None where it is no array."""
+    if not binary:
+        try:
+            return cut_events(batch, most)
+        except msgspec.MsgspecError:
+            return None
+    size = count(batch)
+    return None if size is None else events_in(batch) if size <= most else [b""] * (most + 1)
+
+
+def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], str], budget: Budget) -> None:
+    """Judges events that are MessagePack: each becomes JSON, or a reject. Dead letters hold the bytes that were sent."""
+    limit = parsed.admission.limits.event_bytes
     converted: list[bytes] = []
     positions: list[int] = []
-    for position, raw in enumerate(events):
-        try:
-            converted.append(_to_json(_read_pack(raw)))
+    for position, packed in enumerate(events):
+        written = to_json(packed) if len(packed) <= limit else b""
+        if isinstance(written, str):
+            detail = f"the event cannot be read as JSON: {written}"
+            parsed.rejects.append(Reject(position, DeadReason.MALFORMED_JSON, detail, packed))
+        elif not 0 < len(written) <= limit:
+            size = len(written) or len(packed)
+            detail = f"the event has {size} bytes, the limit is {limit}"
+            parsed.rejects.append(Reject(position, DeadReason.TOO_LARGE, detail, packed))
+        else:
+            converted.append(written)
             positions.append(position)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError) as exc:
-            detail = f"the event cannot be read as JSON: {exc}"
-            parsed.rejects.append(Reject(position, DeadReason.MALFORMED_JSON, detail, bytes(raw)))
     unreadable = len(parsed.rejects)
-    judge(parsed, converted, Scan(b"".join(converted)), desk.new_id)
+    judge(parsed, converted, new_id, budget=budget)
     judged = parsed.rejects[unreadable:]
-    parsed.rejects[unreadable:] = [each._replace(position=positions[each.position]) for each in judged]
+    parsed.rejects[unreadable:] = [
+        each._replace(position=positions[each.position], body=events[positions[each.position]]) for each in judged
+    ]
 
 
-def _converted(raw: msgspec.Raw) -> msgspec.Raw:
+def _converted(raw: msgspec.Raw, largest: int) -> msgspec.Raw:
     """Returns MessagePack as JSON, nothing where it is no JSON. What is too large is not read, and refused by its size."""
-    if len(bytes(raw)) > MAX_LENIENT_BYTES:
-        return msgspec.Raw(b"{" + bytes(raw))
-    try:
-        return msgspec.Raw(_to_json(_read_pack(raw))) if bytes(raw) else raw
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError):
-        return _ABSENT
+    packed = bytes(raw)
+    if len(packed) > largest:
+        return msgspec.Raw(b"{" + packed)
+    written = to_json(packed) if packed else b""
+    return msgspec.Raw(written) if isinstance(written, bytes) else ABSENT

@@ -17,6 +17,7 @@ import click
 import msgspec
 from rich.syntax import Syntax
 
+from ingest.registry import protocol_of
 from penstock import exits
 from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remove_all
 from penstock.moments import Moment, shown
@@ -193,6 +194,8 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     ):
         if count:
             say(f"{count} {text}", "yellow")
+    for each in outcome.refused:
+        say(f"  {each.id} {each.reason}: {each.detail}")
     stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
     return exits.NO if stayed else exits.OK
 
@@ -294,6 +297,9 @@ async def _export(setting: Setting, wanted: Filter, file: TextIO, *, events: boo
 def _line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
     if not events:
         return msgspec.json.encode({**_as_json(letter_id, letter), **_body(letter)}, enc_hook=str).decode()
+    if letter.stage == "ingest":  # what its path or protocol said beside it is written in
+        protocol = protocol_of(letter.request.protocol if letter.request else None)
+        letter = msgspec.structs.replace(letter, body=protocol.as_event(letter.body, letter.form) or b"")
     text = _body(letter).get("body", "").strip()
     if "\n" in text or "\r" in text:
         with contextlib.suppress(msgspec.MsgspecError):

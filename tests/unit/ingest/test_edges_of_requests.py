@@ -9,7 +9,7 @@ import pytest
 from multidict import CIMultiDict
 
 from ingest.address import Proxies, parse_networks, treat_address
-from ingest.client import agent_reader, place_reader
+from ingest.client import agent_reader, names_bot, place_reader
 from ingest.contract import Credential, Refusal, Route
 from ingest.keys import KeyIndex
 from ingest.origins import Origins, preflight_headers
@@ -262,6 +262,8 @@ def test_two_protocols_cannot_claim_one_route() -> None:
         credentials = staticmethod(segment.credentials)
         parse = staticmethod(segment.parse)
         reply = staticmethod(segment.reply)
+        judge_again = staticmethod(segment.judge_again)
+        as_event = staticmethod(segment.as_event)
 
     with pytest.raises(ValueError, match=r"GET /v1/pixel/\{kind\} is claimed by segment and rival"):
         Routes([segment, Rival()])
@@ -269,7 +271,7 @@ def test_two_protocols_cannot_claim_one_route() -> None:
 
 def test_a_browser_is_described_and_a_bot_is_known() -> None:
     read = agent_reader()
-    facts, bot = read(
+    facts, bot, _ = read(
         "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
     )
     assert facts == {
@@ -278,8 +280,50 @@ def test_a_browser_is_described_and_a_bot_is_known() -> None:
     }  # fmt: skip
     assert not bot
     assert read("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)").bot
-    assert read("nobody knows me") == (None, False)
-    assert read("x" * 100_000) == (None, False)
+    assert read("nobody knows me") == (None, False, False)
+    assert read("x" * 100_000) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("agent", "is_bot"),
+    [
+        (
+            "Mozilla/5.0 (Linux; Android 9; CUBOT_X19) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/96.0 Mobile Safari/537.36",
+            False,
+        ),
+        ("Dalvik/2.1.0 (Linux; U; Android 9; ROBOT P1 Build/PPR1)", False),
+        ("MyApp/1.0 (CUBOT P40; Android 10)", False),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/16.4 Safari/605.1.15 (Safari Technology Preview)", False),
+        ("Safari Technology Preview/18615.1 CFNetwork/1400 Darwin/22", False),
+        (
+            "Mozilla/5.0 (Linux; Android 6; Nexus 5X) Safari/537.36 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            True,
+        ),
+        ("Mozilla/5.0 (compatible; SemrushBot-BA; +http://www.semrush.com/bot.html)", True),
+        ("Mozilla/5.0 (Windows NT 6.1; Win64; x64) Chrome/41 Safari/537.36 BingPreview/1.0b", True),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/119.0 Safari/537.36", True),
+        ("Pingdom.com_bot_version_1.4_(http://www.pingdom.com/)", True),
+    ],
+)
+def test_the_name_of_a_device_or_a_browser_makes_no_bot(agent: str, is_bot: bool) -> None:
+    assert names_bot(agent) is is_bot
+
+
+def test_unknown_user_agents_take_a_bounded_share_of_the_time() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.03  # what parsing one is taken to cost
+        return now
+
+    read = agent_reader(clock)
+    agents = [read(f"agent {number} of a bot") for number in range(100)]
+    parsed = sum(not agent.skipped for agent in agents)
+    assert 5 < parsed < 40
+    assert all(agent.bot for agent in agents)
+    now += 10
+    assert not read("agent 99 of a bot").skipped
 
 
 def test_a_geo_file_that_cannot_be_read_is_named() -> None:

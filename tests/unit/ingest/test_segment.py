@@ -68,7 +68,6 @@ def test_a_batch_gives_its_events_in_order_with_bytes_untouched(path: str) -> No
     assert result.bodies == [first.encode(), second.encode()]
     assert [head.message_id for head in result.heads] == ["1", "2"]
     assert result.sent_at == "2026-01-01T00:00:00.000Z"
-    assert result.correct_skew is (path != "import")
     assert result.admission.site == "shop"
 
 
@@ -77,8 +76,6 @@ def test_context_and_integrations_of_a_batch_are_kept_as_defaults() -> None:
     result = parsed("/v1/batch", batch(event, context='{"ip":"1.2.3.4"}', integrations='{"All":false}'))
     assert json.loads(result.defaults or b"") == {"context": {"ip": "1.2.3.4"}, "integrations": {"All": False}}
     assert parsed("/v1/batch", batch(event, context="5", integrations="{}")).defaults is None
-    hostile = parsed("/v1/batch", batch(event, context='{"a":{"__sql_type_b":"x"}}'))
-    assert json.loads(hostile.defaults or b"") == {"context": {"a": {}}}
 
 
 @pytest.mark.parametrize(
@@ -218,24 +215,6 @@ def test_duplicate_keys_and_huge_numbers_are_taken_as_they_are() -> None:
     assert result.bodies == [event.encode()]
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["__sql_type", "__sql_type_total", "JITSU_TABLE_NAME", "\\u005f_sql_type", "__sql\\u005ftype_x", "JITSU_TABLE\\u005FNAME"],
-)
-@pytest.mark.parametrize("place", ['{"userId":"u",%s,"x":1.10}', '{"userId":"u","properties":{"a":[1,{%s,"b":1.10}]}}'])
-def test_hints_of_clients_are_removed_at_every_depth_and_however_they_are_spelled(key: str, place: str) -> None:
-    result = parsed("/v1/page", place % f'"{key}":"text"')
-    assert result.stripped == 1
-    assert b"sql" not in result.bodies[0]
-    assert b"JITSU" not in result.bodies[0]
-    assert b"1.10" in result.bodies[0]
-
-
-def test_a_value_or_a_longer_name_that_looks_like_a_hint_stays() -> None:
-    event = '{"userId":"u","a":"__sql_type","my__sql_type":1}'
-    assert parsed("/v1/page", event).bodies == [event.encode()]
-
-
 def test_an_event_without_ids_is_accepted_where_the_site_does_not_ask_for_them() -> None:
     result = segment.parse(post("/v1/page", "{}", headers={"x-write-key": "other"}), CountingDesk())
     assert isinstance(result, Parsed)
@@ -315,7 +294,7 @@ def test_an_almost_json_body_too_large_to_be_mended_is_told_where_it_breaks() ->
     refusal = refused("/v1/page", '{"userId":"u","a":NaN,"text":"' + "x" * 2**20 + '"}')
     assert (refusal.status, refusal.code) == (400, "invalid_json")
     assert "byte 18" in refusal.message
-    assert "too many to be mended" in refusal.message
+    assert "524288 bytes" in refusal.message
 
 
 def test_an_event_that_grows_beyond_the_limit_when_mended_is_rejected_with_its_own_bytes() -> None:

@@ -1,0 +1,60 @@
+"""Admits a request before its body is read, so that a stranger's body costs next to nothing. Pure.
+
+A key in a header decides alone. Where only the body can hold the key, a small body is read as any other; in a larger one the text
+is searched for `"writeKey"`, and one of the keys found must open a site before anything is built. The search only opens the door:
+which key counts is decided afterwards, by the place where it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ingest.contract import Admission, Credential, Desk, Refusal
+
+SMALL_BYTES = 64 * 1024
+"""What may be read for a stranger: some milliseconds."""
+
+MAX_KEYS = 32
+"""Different keys in one body that are tried."""
+
+_KEY = re.compile(rb'"writeKey"\s{0,16}:\s{0,16}"([^"\\]{1,4096})"')
+
+
+def decides(found: Sequence[Credential]) -> bool:
+    """Tells whether `found`, keys outside the body, settle which site it is: they are stronger than any key inside."""
+    return bool(found) and any(each.carrier in ("basic", "header") for each in found)
+
+
+def admit_early(found: Sequence[Credential], body: bytes, desk: Desk, *, decided: bool) -> Admission | Refusal | None:
+    """Returns what the keys outside the body open, as far as it is known to let the body be read.
+
+    None where only the body can tell and is small enough to be read without knowing.
+
+    Args:
+        decided: what `decides` says of `found`.
+    """
+    if decided:
+        return desk.admit(found)
+    if len(body) <= SMALL_BYTES:
+        return None
+    outside = desk.admit(found)
+    if isinstance(outside, Admission):
+        return outside
+    refusal = outside
+    for key in _keys_in(body):
+        inside = desk.admit([*found, Credential("body", key)])
+        if isinstance(inside, Admission):
+            return inside
+        refusal = inside
+    return refusal
+
+
+def _keys_in(body: bytes) -> Iterator[str]:
+    seen: set[bytes] = set()
+    for match in _KEY.finditer(body):
+        if match[1] not in seen:
+            seen.add(match[1])
+            yield match[1].decode("utf-8", "replace")
+        if len(seen) == MAX_KEYS:
+            return

@@ -1,0 +1,38 @@
+"""Events that come as MessagePack: cut out of their array, and made JSON. Pure.
+
+MessagePack is dense: a byte can become an object of 64. So the number of events is read from the array's first bytes before one of
+them is built, and an event is checked against the limit before it is read.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+_ARRAY16, _ARRAY32 = 0xDC, 0xDD
+
+_read = msgspec.msgpack.Decoder().decode
+_decode_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_to_json = msgspec.json.Encoder().encode
+
+
+def count(array: bytes) -> int | None:
+    """Returns how many items an array says it has; None where it is no array."""
+    first = array[0] if array else 0
+    if first & 0xF0 == 0x90:
+        return first & 0x0F
+    if first in (_ARRAY16, _ARRAY32):
+        return int.from_bytes(array[1 : 3 if first == _ARRAY16 else 5], "big")
+    return None
+
+
+def events_in(array: bytes) -> list[bytes]:
+    """Returns the items of a valid array, as they stand."""
+    return [bytes(raw) for raw in _decode_array(array)]
+
+
+def to_json(packed: bytes) -> bytes | str:
+    """Returns MessagePack as JSON, or as text why it is none: keys that are no text, binary data, values beyond JSON."""
+    try:
+        return _to_json(_read(packed))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError) as exc:
+        return str(exc)
