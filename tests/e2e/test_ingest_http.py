@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -51,10 +52,11 @@ async def test_what_the_server_knows_of_a_browser_stands_once_beside_its_events(
     async with edge_here(nats, broker, trusted_proxies=["127.0.0.0/8"], keep_headers=["Referer"]) as edge:
         agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
         headers = {**KEY, "User-Agent": agent, "X-Forwarded-For": "81.2.69.160", "Referer": "https://shop.example.com/a"}
+        clock = datetime.now(UTC) - timedelta(hours=3)
         body = {
-            "batch": [track("1", timestamp="2026-01-01T00:00:00Z"), track("2")],
+            "batch": [track("1", timestamp=(clock - timedelta(seconds=5)).isoformat()), track("2")],
             "context": {"library": {"name": "x"}, "ip": "9.9.9.9"},
-            "sentAt": "2026-01-01T00:00:05Z",
+            "sentAt": clock.isoformat(),
         }
         assert (await post(edge, "/v1/batch", body, headers))[0] == 200
         first, second = await edge.events()
@@ -526,7 +528,7 @@ async def test_rejected_events_that_wait_for_the_broker_are_bounded_as_accepted_
 ) -> None:
     async with edge_here(nats, broker, inflight_bytes=40_000, deadline=3.0) as edge, browser() as session:
         nats.kill()
-        body = json.dumps({"batch": [{"type": "page", "filler": "x" * 500}] * 20})
+        body = json.dumps({"batch": [{"type": "page", "filler": "x" * 260}] * 20})
 
         async def send() -> str:
             async with session.post(f"{edge.url}/v1/batch", data=body, headers=KEY) as answer:
