@@ -18,6 +18,7 @@ from multidict import MultiMapping
 from ingest.answer import Answered
 from ingest.bounds import Held
 from ingest.contract import NO_HEADERS, HttpRequest, Parsed, Refusal, Reply
+from ingest.early import decides
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
 from ingest.origins import Origins, preflight_headers
@@ -167,6 +168,17 @@ class Pipeline:
         if isinstance(admission, tuple):
             return int(admission[0].limits.request_bytes)
         return keys.largest_request
+
+    def unpack(
+        self, match: Match, method: str, query: str, headers: MultiMapping[str], body: bytes, limit: int, held: Held
+    ) -> bytes | Refusal:
+        """Returns the body without its content encodings. Of a stranger none is unpacked, where a header says that it is one."""
+        encoding = content_encoding(headers)
+        if encoding is not None or body[:2] == GZIP_MAGIC:
+            found = match.protocol.credentials(self.ask(match, method, query, headers, b"", None))
+            if decides(found) and isinstance(refusal := self.intake.keys.admit(found), Refusal):
+                return refusal
+        return decode(body, encoding, limit, held)
 
     def _take(self, match: Match, asked: HttpRequest, peer: str | None, started: float, done: Done) -> Answered | None:
         protocol = match.protocol

@@ -30,7 +30,7 @@ from ingest.answer import CLOSE, Answered, encode_answer
 from ingest.bounds import Bounds, Held
 from ingest.contract import Refusal
 from ingest.encoding import GZIP_MAGIC
-from ingest.pipeline import Pipeline, content_encoding, decode
+from ingest.pipeline import Pipeline, content_encoding
 
 if TYPE_CHECKING:
     from ingest.connections import Connection
@@ -89,7 +89,8 @@ class Quick:
             body = payload.read_nowait()
             encoding = content_encoding(headers)
             if encoding is not None or body[:2] == GZIP_MAGIC:
-                body = decode(body, encoding, pipeline.request_limit(match, method, query, headers), turn)
+                limit = pipeline.request_limit(match, method, query, headers)
+                body = pipeline.unpack(match, method, query, headers, body, limit, turn)
         answered: Answered | None
         if isinstance(body, Refusal):
             answered = pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)

@@ -32,8 +32,6 @@ from ingest.pipeline import (
     TOO_MANY_REQUESTS,
     Pipeline,
     as_reply,
-    content_encoding,
-    decode,
     host_name,
     parse_query,
     too_large,
@@ -129,7 +127,10 @@ class EdgeServer:
         pipeline, method, headers, peer = self._pipeline, request.method, request.headers, _peer(request)
         body: bytes | Refusal = b""
         if method == "POST":
-            body = await self._read(request, pipeline.request_limit(match, method, query, headers), held)
+            limit = pipeline.request_limit(match, method, query, headers)
+            body = await self._read(request, limit, held)
+            if isinstance(body, bytes):
+                body = pipeline.unpack(match, method, query, headers, body, limit, held)
         if isinstance(body, Refusal):
             return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)
         later: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
@@ -154,7 +155,7 @@ class EdgeServer:
             return Answer(self._pipeline.answer(headers, "none", reply))
 
     async def _read(self, request: web.BaseRequest, limit: int, held: Held) -> bytes | Refusal:
-        """Reads and decodes the body; a declared length beyond the limit is refused unread."""
+        """Reads the body; a declared length beyond the limit is refused unread."""
         length = request.content_length
         if length is not None and length > limit:
             return too_large(f"the body has {length} bytes", limit)
@@ -179,7 +180,7 @@ class EdgeServer:
             if read is None:
                 return TOO_MANY_BYTES
             body = read
-        return decode(body, content_encoding(request.headers), limit, held)
+        return body
 
 
 async def _read_stream(content: Any, limit: int, held: Held) -> bytes | None:

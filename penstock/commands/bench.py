@@ -12,7 +12,7 @@ import penstock
 from penstock.options import Setting, at_home
 from shared.errors import SetupError
 
-BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape")
+BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge")
 """What there is to run; the other modules of the folder are what these start."""
 
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
+from multidict import CIMultiDict
 
+from ingest.address import Proxies
 from ingest.batch import LARGE_BYTES
+from ingest.bounds import Bounds, Held
 from ingest.contract import Accepted, Parsed, Refusal, Reject, SocketMessage, SocketProblem
 from ingest.early import SMALL_BYTES
+from ingest.intake import Intake
+from ingest.keys import KeyIndex
+from ingest.pipeline import Pipeline
 from ingest.protocols import segment, websocket
+from ingest.routes import Routes
 from shared.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, post, project
 
@@ -247,3 +256,20 @@ def test_a_request_has_a_bounded_amount_of_almost_json_and_what_is_beyond_it_is_
     assert (len(result.heads), len(result.rejects), result.repaired) == (3, 3, 2)
     assert {reject.reason for reject in result.rejects} == {DeadReason.MALFORMED_JSON}
     assert "524288 bytes" in result.rejects[0].detail
+
+
+def test_a_strangers_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise AssertionError("the body was unpacked")
+
+    pipeline = Pipeline(cast("Intake", SimpleNamespace(keys=KeyIndex(project()), proxies=Proxies())), Routes([segment]))
+    match = pipeline.find("POST", "/v1/batch")
+    assert match is not None
+    held = Held(Bounds(max_requests=1, max_body_bytes=1000))
+    packed = gzip.compress(b"{}")
+    assert pipeline.unpack(match, "POST", "", CIMultiDict(KEY), packed, 1000, held) == b"{}"
+    monkeypatch.setattr("ingest.pipeline.decode_body", fails)
+    for headers in ({"x-write-key": "nobody"}, {"authorization": "Basic bm9ib2R5Og==", "content-encoding": "br"}):
+        refusal = pipeline.unpack(match, "POST", "", CIMultiDict(headers), packed, 1000, held)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.code) == (401, "unknown_key")
