@@ -71,7 +71,7 @@ def main() -> None:
 
 def run(checkout: Path) -> dict[str, dict[str, float]]:
     """Measures the code of a checkout, in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--once"]
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--once"]  # not from the folder: `loader` is a file there
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     result: dict[str, dict[str, float]] = json.loads(subprocess.check_output(command, env=environment, cwd=checkout))
     return result
