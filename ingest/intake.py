@@ -130,7 +130,7 @@ class Intake:
 
     def new_id(self) -> str:
         """Part of `contract.Desk`: 48 bits of milliseconds and 80 of chance, so that ids sort by time."""
-        return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+        return f"{self._clock.now_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
     def frame_id(self) -> str:
         """Returns the message id of a new frame."""

@@ -57,6 +57,8 @@ class Outlet:
         self._spool_after_seconds = spool_after_seconds
         self.full: dict[str, str] = {}
         """Streams that refused the last message for want of room, in the broker's words."""
+        self.refusal: str | None = None
+        """Why the last message was not published; None: it was."""
 
     async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float = 0.0) -> None:
         """Publishes a frame of `events` events.
@@ -118,11 +120,13 @@ class Outlet:
             stream = _stream(record)
             if stream not in self.full:
                 log.error("the stream is full, events are refused", extra={"stream": stream, "error": str(exc)})
-            self.full[stream] = str(exc)
+            self.full[stream] = self.refusal = str(exc)
             raise
-        except Transient:
+        except Transient as exc:
+            self.refusal = str(exc)
             self.full.pop(_stream(record), "")  # away is another state than full
             raise
+        self.refusal = None
         if self.full and self.full.pop(_stream(record), ""):
             log.info("the stream takes messages again", extra={"stream": _stream(record)})
 

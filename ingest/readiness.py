@@ -80,6 +80,8 @@ class Readiness:
             health.warn("journal", f"{spool.failure}; {away}; check the disk under PENSTOCK_INGEST_SPOOL_DIR")
         elif ratio >= WARN_RATIO:
             health.warn("journal", f"it is nearly full, {_used(spool)}; requests are answered with 503 when it is")
+        elif spool.backlog and self._outlet.refusal:
+            health.warn("journal", f"events go to it, {_used(spool)}, because the broker takes none: {self._outlet.refusal}")
         else:
             health.good("journal")
 

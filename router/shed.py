@@ -31,7 +31,7 @@ from shared.errors import NotConnected, Transient
 from shared.fill import Fill, read_fill
 from shared.health import Health
 from shared.jetstream.broker import Broker
-from shared.jetstream.hold_back import held_back_from
+from shared.jetstream.hold_back import Holds
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.project import Project
@@ -92,9 +92,11 @@ async def keep_room(context: ServiceContext) -> None:
         return
     while True:
         async with hold(context.broker, LEASE, context.instance) as lease:
+            holds = Holds(context.broker)
             while not lease.lost.is_set():
                 try:
-                    await Shedding(context.broker, context.config.current.project, context.health, context.telemetry).run_once()
+                    project = context.config.current.project
+                    await Shedding(context.broker, project, holds, context.health, context.telemetry).run_once()
                 except Transient as exc:
                     log.debug("EVENTS cannot be shed", extra={"error": str(exc)})
                 await asyncio.sleep(PERIOD_SECONDS)
@@ -104,9 +106,10 @@ async def keep_room(context: ServiceContext) -> None:
 class Shedding:
     """One look at EVENTS."""
 
-    def __init__(self, broker: Broker, project: Project, health: Health, telemetry: Telemetry) -> None:
+    def __init__(self, broker: Broker, project: Project, holds: Holds, health: Health, telemetry: Telemetry) -> None:
         self._broker = broker
         self._project = project
+        self._holds = holds
         self._health = health
         self._telemetry = telemetry
 
@@ -144,7 +147,7 @@ class Shedding:
     async def _needs(self, info: api.StreamInfo) -> list[Need]:
         incarnation = incarnation_of(info)
         states = await read_states(self._broker)
-        held = await held_back_from(self._broker)
+        held = await self._holds.first()
         needs = [] if held is None else [Need(held, math.inf, "a replay")]
         for site in sorted({subject.split(".")[1] for subject in info.state.subjects or {}} | set(self._project.sites)):
             if site in states and site not in self._project.sites:

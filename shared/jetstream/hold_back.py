@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 
@@ -53,11 +54,32 @@ async def hold_back(broker: Broker, needs: Callable[[], int]) -> AsyncIterator[N
                 await bucket.remove(revision)
 
 
-async def held_back_from(broker: Broker) -> int | None:
-    """Returns the first sequence that a reader needs; None where nobody holds EVENTS back.
+class Holds:
+    """What holds EVENTS back. Keep it between two looks: it tells a reader that lives from a key that the broker forgot to end.
 
-    Raises:
-        NotConnected: the broker does not answer.
+    A broker whose clock is set back ends keys later, and one that was killed may not end them at all. A reader that lives renews.
+
+    Args:
+        steady: a clock that nobody sets, in seconds.
     """
-    entries = await Bucket(broker, topology.LEASE_BUCKET).entries(PREFIX)
-    return min((int(entry.value) for entry in entries if entry.value), default=None)
+
+    def __init__(self, broker: Broker, steady: Callable[[], float] = time.monotonic) -> None:
+        self._bucket = Bucket(broker, topology.LEASE_BUCKET)
+        self._steady = steady
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    async def first(self) -> int | None:
+        """Returns the first sequence that a reader needs; None where nobody holds EVENTS back.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        entries = await self._bucket.entries(PREFIX)
+        now = self._steady()
+        last = self._seen
+        self._seen = {
+            entry.key: last[entry.key] if last.get(entry.key, (0, now))[0] == entry.revision else (entry.revision, now)
+            for entry in entries
+        }
+        alive = [entry for entry in entries if now - self._seen[entry.key][1] <= TTL_SECONDS]
+        return min((int(entry.value) for entry in alive if entry.value), default=None)

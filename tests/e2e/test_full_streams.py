@@ -20,7 +20,7 @@ from shared.dead import DeadLetter, bury, decode_dead
 from shared.errors import QueueFull
 from shared.health import Health
 from shared.jetstream.broker import Broker
-from shared.jetstream.hold_back import hold_back
+from shared.jetstream.hold_back import TTL_SECONDS, Holds, hold_back
 from shared.project import Project, Site
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
@@ -82,7 +82,7 @@ async def test_frames_that_every_reader_passed_go_when_room_is_short_and_no_othe
     gone = (await broker.publisher.publish(topology.events_subject("gone"), b"one")).seq
 
     async def shed(of: Project) -> int:
-        return await Shedding(broker, of, health, telemetry).run_once()
+        return await Shedding(broker, of, Holds(broker), health, telemetry).run_once()
 
     await fill(broker, 0.5)
     assert await shed(project()) == 0, "there is room"
@@ -124,12 +124,22 @@ async def test_frames_in_a_window_of_message_ids_stay_until_the_stream_is_almost
 ) -> None:
     incarnation = await limit_events(broker)
     shop = Keeper(broker, "shop", incarnation)
-    shedding = Shedding(broker, project(3600.0), Health(), telemetry)
+    shedding = Shedding(broker, project(3600.0), Holds(broker), Health(), telemetry)
     await shop.at(await fill(broker, 0.85))
     assert await shedding.run_once() == 0
     await shop.at(await fill(broker, 0.92))
     assert await shedding.run_once() > 0
     assert "recognises no repeats of older events" in caplog.text
+
+
+async def test_a_reader_that_died_holds_nothing_back_although_the_broker_keeps_its_word(broker: Broker) -> None:
+    now = 0.0
+    holds = Holds(broker, lambda: now)
+    async with hold_back(broker, lambda: 7):
+        assert await holds.first() == 7
+        now = TTL_SECONDS + 1
+        assert await holds.first() is None
+    assert await holds.first() is None
 
 
 async def test_a_full_stream_refuses_at_once_and_says_so(broker: Broker) -> None:

@@ -15,7 +15,7 @@ from ingest import readiness
 from ingest.outlet import Outlet
 from ingest.readiness import Readiness
 from ingest.spool import Spool, open_spool
-from shared.errors import NotConnected, QueueFull
+from shared.errors import NotConnected, QueueFull, Transient
 from shared.fill import Fill
 from shared.health import Health
 from shared.service import ServiceContext
@@ -44,7 +44,7 @@ class Edge:
             raise self.failure
 
     async def send(self, size: int = 10) -> None:
-        with contextlib.suppress(NotConnected, QueueFull):
+        with contextlib.suppress(Transient):
             await self.outlet.send_frame("events.shop.0", b"x" * size, "id", 1)
 
     async def looks(self) -> None:
@@ -73,6 +73,19 @@ async def test_an_absent_broker_is_a_warning_while_the_journal_takes_events_and_
     )
     with_journal.health.bad("ingest", "draining")
     assert not with_journal.health.report().ready
+
+
+async def test_a_journal_in_use_is_a_warning_with_the_brokers_words_until_it_is_empty(spool: Spool) -> None:
+    edge = Edge(spool)
+    edge.failure = Transient("broker refused a message on events.shop.0: insufficient resources")
+    await edge.send()
+    edge.readiness.refresh()
+    assert edge.health.report().ready
+    assert "insufficient resources" in edge.health.report().warnings["journal"]
+    edge.failure = None
+    await spool.empty(edge.outlet.publish_stored, once=True)
+    edge.readiness.refresh()
+    assert edge.health.report().warnings == {}
 
 
 async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_the_next_step(spool: Spool) -> None:
