@@ -45,13 +45,14 @@ _SUBJECT = re.compile(r"(?:events|dead)\.[^\s.*>]+\.[^\s.*>]+")
 
 
 class Record(NamedTuple):
-    """A message that waits to be published."""
+    """A message that waits to be published. `sent_at`: when it was sent without an answer (epoch); None: it was not."""
 
     subject: str
     msg_id: str
     events: int
     payload: bytes
     headers: dict[str, str] | None = None
+    sent_at: float | None = None
 
     @property
     def is_ours(self) -> bool:

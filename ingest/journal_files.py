@@ -61,6 +61,8 @@ class JournalFiles:
         self._ahead: _Open | None = None
         self._published: dict[Path, set[int]] = {}
         """What is published of a file, also where noting it on disk failed."""
+        self.attempted: dict[Path, float] = {}
+        """Files that an earlier process began to publish, and when it noted something last (epoch)."""
         self.closed: deque[Closed] = deque()
         self._closed_bytes = 0
         for path in sorted(folder.glob("*.journal")):
@@ -72,7 +74,9 @@ class JournalFiles:
                 path.unlink()
         (folder / AHEAD).unlink(missing_ok=True)
         for path in folder.glob("*.published"):
-            if not path.with_suffix(".journal").exists():
+            if path.with_suffix(".journal").exists():
+                self.attempted[path.with_suffix(".journal")] = path.stat().st_mtime
+            else:
                 path.unlink()
 
     @property
@@ -162,6 +166,15 @@ class JournalFiles:
         if is_new:
             os.fsync(self._descriptor)
 
+    def note_begun(self, path: Path) -> None:
+        """Remembers durably that records of a file may be published.
+
+        Raises:
+            OSError: it is not remembered.
+        """
+        if not path.with_suffix(".published").exists():
+            self.note_published(path, b"", [])
+
     def keep_refused(self, path: Path, record: Record) -> None:
         """Keeps a record that cannot be published, for an operator to look at.
 
@@ -196,6 +209,7 @@ class JournalFiles:
         path, size = self.closed.popleft()
         self._closed_bytes -= size
         self._published.pop(path, None)
+        self.attempted.pop(path, None)
         # the notes go last: a file that a power failure brings back is then known as published
         with contextlib.suppress(OSError):
             os.fsync(self._descriptor)

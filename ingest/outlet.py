@@ -11,6 +11,7 @@ The journal would hide the state until it were full as well.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -95,12 +96,13 @@ class Outlet:
                 raise QueueFull(refusal)
             if await self._store(spool, record):
                 return
+        sent_at = time.time()
         try:
             await self._publish(record, self._spool_after_seconds - waited_seconds)
         except QueueFull:
             raise
         except Transient:
-            if not await self._store(spool, record):
+            if not await self._store(spool, record._replace(sent_at=sent_at)):
                 await self.publish_stored(record)
 
     async def _publish(self, record: Record, deadline_seconds: float) -> None:

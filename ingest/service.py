@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ingest.client import agent_reader, place_reader
 from ingest.guard import Guard, places_for
 from ingest.intake import Intake, Start
 from ingest.listen import BACKLOG, described, inherited, open_listeners
+from ingest.lookup import stored_ids
 from ingest.outlet import Outlet
 from ingest.packer import Packer, open_packer
 from ingest.rate import RateLimiter
@@ -31,6 +33,7 @@ from ingest.settings import PREFIX, IngestSettings
 from ingest.sockets import Sockets
 from ingest.spool import Spool, open_spool
 from shared.errors import ConfigError
+from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
@@ -67,9 +70,9 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         )
         start = await stack.enter_async_context(_background())
         if spool is not None:
-            start(spool.empty(outlet.publish_stored), "ingest-spool")
+            start(spool.empty(outlet.publish_stored, partial(stored_ids, context.broker)), "ingest-spool")
             for folder in _orphans(settings):
-                start(_empty_orphan(folder, outlet), f"ingest-spool-{folder.name}")
+                start(_empty_orphan(folder, outlet, context.broker), f"ingest-spool-{folder.name}")
         holder: list[Intake] = []
         packer = await stack.enter_async_context(open_packer(outlet.send_frame, lambda: holder[0].frame_id(), settings.packer()))
         intake = Intake(
@@ -186,11 +189,11 @@ def _orphans(settings: IngestSettings) -> list[Path]:
     return [path for path in folders if int(path.name) >= settings.processes and next(path.glob("*.journal"), None)]
 
 
-async def _empty_orphan(folder: Path, outlet: Outlet) -> None:
+async def _empty_orphan(folder: Path, outlet: Outlet, broker: Broker) -> None:
     try:
         async with open_spool(folder, 0) as spool:
             log.info("emptying the journal of a process that is no more", extra={"folder": str(folder)})
-            await spool.empty(outlet.publish_stored, once=True)
+            await spool.empty(outlet.publish_stored, partial(stored_ids, broker), once=True)
     except ConfigError as exc:  # its owner lives after all
         log.warning("journal left alone", extra={"folder": str(folder), "error": str(exc)})
 

@@ -2,8 +2,8 @@
 
 `store` returns when the record is on disk. `empty` publishes what is stored, oldest first, in order within a subject. A record that
 is published is noted on disk, so that a file which was published in part goes on where it stopped. A file is deleted only after
-every record in it is published. A crash between an acknowledgement and its note repeats a record under the id it was first published
-with: JetStream collapses it within its window, the router by messageId within the site's.
+every record in it is published. Records that were sent without an answer may be stored; JetStream recognises their ids for two
+minutes only, so the broker is asked for them before they are sent again.
 
 While anything is stored, new frames go behind it, so that the order of acceptance holds. When the rest is small and is being
 published, `store` makes callers wait for its end instead of growing it, for `patience_seconds` at most, and then tells them to
@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ PAUSE_AFTER_FAILURE_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
 
 Publish = Callable[[Record], Awaitable[None]]
+LookUp = Callable[[str, set[str], float], Awaitable[set[str]]]
+"""(subject, message ids, when the first of them was sent): returns the ids that the broker has stored."""
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,8 @@ class Spool:
         self._ending: asyncio.Event | None = None
         self._flows = False
         """Whether the last record was published."""
+        self._unsure: dict[str, float] = {}
+        """Records that were sent without an answer, by message id, and when."""
         if self._files.closed:
             self._something.set()
 
@@ -141,12 +146,16 @@ class Spool:
                 self._let_through()
         return self.backlog
 
-    async def empty(self, publish: Publish, *, once: bool = False) -> None:
-        """Publishes what is stored, for ever, or until nothing is left; `publish` raises when a record could not be published."""
+    async def empty(self, publish: Publish, look_up: LookUp | None = None, *, once: bool = False) -> None:
+        """Publishes what is stored, for ever, or until nothing is left; `publish` raises when a record could not be published.
+
+        Args:
+            look_up: asks for records that were sent without an answer; None: they are sent again under their ids.
+        """
         while not once or self.backlog:
             await self._something.wait()
             try:
-                await self._empty_oldest(publish)
+                await self._empty_oldest(publish, look_up)
             except PenstockError as exc:
                 log.debug("journal waits for the broker", extra={"error": str(exc)})
                 self._stand_still()
@@ -188,7 +197,7 @@ class Spool:
                 else:
                     stored.set_exception(failure)
 
-    async def _empty_oldest(self, publish: Publish) -> None:
+    async def _empty_oldest(self, publish: Publish, look_up: LookUp | None) -> None:
         files = self._files
         if not files.closed:
             if self._flows and self._ending is None and self.stored_bytes <= SMALL_REST_BYTES:
@@ -204,12 +213,20 @@ class Spool:
                 return
         path = files.closed[0].path
         contents, published = await self._gate.run(files.read, path)
-        await self._publish_all(path, contents.salt, [each for each in contents.stored if each.offset not in published], publish)
+        left = [each for each in contents.stored if each.offset not in published]
+        began_at = files.attempted.pop(path, None)
+        if began_at is not None:
+            self._unsure.update({each.record.msg_id: began_at for each in left[:CHUNK]})
+        elif left:
+            await self._gate.run(files.note_begun, path)
+        await self._publish_all(path, contents.salt, left, publish, look_up)
         await self._gate.run(files.put_away, contents)
         if not self.backlog:
             self._finish()
 
-    async def _publish_all(self, path: Path, salt: bytes, stored: Sequence[Stored], publish: Publish) -> None:
+    async def _publish_all(
+        self, path: Path, salt: bytes, stored: Sequence[Stored], publish: Publish, look_up: LookUp | None
+    ) -> None:
         for start in range(0, len(stored), CHUNK):
             subjects: dict[str, list[Stored]] = {}
             for each in stored[start : start + CHUNK]:
@@ -220,7 +237,7 @@ class Spool:
             try:
                 async with task_group() as group:
                     for some in subjects.values():
-                        group.create_task(self._publish_in_order(some, publish, published, refused, failures))
+                        group.create_task(self._publish_in_order(some, publish, look_up, published, refused, failures))
                 for each in refused:
                     await self._gate.run(self._files.keep_refused, path, each.record)
                     published.append(each.offset)
@@ -234,11 +251,21 @@ class Spool:
         self,
         stored: Sequence[Stored],
         publish: Publish,
+        look_up: LookUp | None,
         published: list[int],
         refused: list[Stored],
         failures: list[PenstockError],
     ) -> None:
+        try:
+            known = await self._look_up(stored, look_up)
+        except PenstockError as exc:
+            failures.append(exc)
+            return
         for each in stored:
+            if each.record.msg_id in known:
+                published.append(each.offset)
+                continue
+            sent_at = time.time()
             try:
                 if not each.record.is_ours:
                     raise Permanent(f"the subject {each.record.subject!r} is none of the edge's")
@@ -247,11 +274,28 @@ class Spool:
                 log.error("journal record cannot be published", extra={"msg_id": each.record.msg_id, "error": str(exc)})
                 refused.append(each)
             except PenstockError as exc:
+                if not isinstance(exc, QueueFull):
+                    self._unsure.setdefault(each.record.msg_id, sent_at)
                 failures.append(exc)
                 return
             else:
                 self._flows = True
+                self._unsure.pop(each.record.msg_id, None)
                 published.append(each.offset)
+
+    async def _look_up(self, stored: Sequence[Stored], look_up: LookUp | None) -> set[str]:
+        """Returns the ids of the records that were sent without an answer and are stored all the same."""
+        since: dict[str, float] = {}
+        for each in stored:
+            sent_at = self._unsure.get(each.record.msg_id, each.record.sent_at)
+            if sent_at is not None:
+                since[each.record.msg_id] = min(sent_at, each.record.sent_at or sent_at)
+        if not since or look_up is None:
+            return set()
+        known = await look_up(stored[0].record.subject, set(since), min(since.values()))
+        for msg_id in known:
+            self._unsure.pop(msg_id, None)
+        return known
 
     def _finish(self) -> None:
         self._something.clear()

@@ -318,6 +318,49 @@ async def test_a_file_that_was_published_in_part_goes_on_where_it_stopped_also_a
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
+async def test_records_that_were_sent_without_an_answer_are_asked_for_before_they_are_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.spool.PAUSE_SECONDS", 0.01)
+    sink = Sink()
+    stored: list[str] = []
+    asked: list[set[str]] = []
+
+    async def publish(each: Record) -> None:
+        await asyncio.sleep(0)
+        stored.append(each.msg_id)
+        if each.msg_id == "id-2" or sink.away:
+            raise NotConnected("no acknowledgement")
+
+    async def look_up(subject: str, ids: set[str], since: float) -> set[str]:
+        assert subject == "events.shop.0"
+        assert time.time() - 60 < since <= time.time()
+        asked.append(ids)
+        return ids & set(stored)
+
+    async with open_spool(tmp_path, 10 * MIB) as spool:
+        await spool.store(record(0)._replace(sent_at=time.time()))  # a frame that went to the journal after its first try
+        stored.append("id-0")
+        for n in range(1, 4):
+            await spool.store(record(n))
+        await spool.empty(publish, look_up, once=True)
+        assert stored == ["id-0", "id-1", "id-2", "id-3"]
+        assert asked == [{"id-0"}, {"id-2"}]
+
+        # a process that ends while records are under way leaves the question to the next one
+        sink.away = True
+        for n in range(4, 8):
+            await spool.store(record(n))
+        task = asyncio.create_task(spool.empty(publish, once=True))
+        while "id-4" not in stored:
+            await asyncio.sleep(0.005)
+        task.cancel()
+    sink.away = False
+    async with open_spool(tmp_path, 10 * MIB) as spool:
+        await spool.empty(publish, look_up, once=True)
+    assert stored == [f"id-{n}" for n in range(8)]
+
+
 async def test_a_record_that_is_refused_for_now_is_not_overtaken_within_its_subject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,45 @@
+"""Asks the broker for messages that were sent without an answer: whether it stored them."""
+
+from __future__ import annotations
+
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
+
+from shared import topology
+from shared.errors import NotConnected
+from shared.jetstream.broker import Broker
+from shared.jetstream.publisher import MSG_ID
+from shared.jetstream.reader import StreamReader
+
+SLACK_SECONDS = 60.0
+"""How far the broker's clock may be from ours."""
+QUIET_SECONDS = 10.0
+
+
+async def stored_ids(broker: Broker, subject: str, ids: set[str], since: float) -> set[str]:
+    """Returns those of the message ids that are stored on a subject since a time (epoch).
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    if not broker.nc.is_connected:
+        raise NotConnected("the broker is away")
+    stream = topology.EVENTS if subject.startswith("events.") else topology.DEAD
+    start, found = max(0.0, since - SLACK_SECONDS), set[str]()
+    try:
+        newest = await broker.js.get_last_msg(stream, subject)
+    except NotFoundError:
+        return found
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
+    last = newest.seq or 0
+    if newest.time is not None and newest.time.timestamp() < start:
+        return found
+    async with StreamReader(broker, stream, subject, start_seconds=start, headers_only=True, pull_messages=512) as reader:
+        while reader.last_seq < last and found != ids:
+            message = await reader.next(QUIET_SECONDS)
+            if message is None:
+                raise NotConnected(f"the stream {stream} does not tell what it holds")
+            if (msg_id := message.headers.get(MSG_ID)) in ids:
+                found.add(msg_id)
+    return found
