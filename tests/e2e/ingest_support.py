@@ -184,7 +184,7 @@ async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | N
             },
         )
     async with asyncio.timeout(60):
-        while not await asyncio.to_thread(_is_ready, edge.admin_port):
+        while not await asyncio.to_thread(is_ready, edge.admin_port):
             if edge.process.poll() is not None:
                 raise RuntimeError(f"ingest ended with {edge.process.returncode}:\n{edge.log.read_text()[-4000:]}")
             await asyncio.sleep(0.02)
@@ -216,7 +216,8 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _is_ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether `/ready` on an admin port answers 200; blocks."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=1) as answer:
         return bool(answer.status == 200)
     return False

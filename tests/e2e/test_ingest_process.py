@@ -24,7 +24,7 @@ from ingest.spool import open_spool
 from shared.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG
-from tests.e2e.ingest_support import ROOT, Edge, browser, edge_process, start, stop, track
+from tests.e2e.ingest_support import ROOT, Edge, browser, edge_process, is_ready, start, stop, track
 from tests.support.nats import NatsServer, free_port
 
 KEY = {"X-Write-Key": "web"}
@@ -164,6 +164,7 @@ async def test_with_a_journal_clients_go_on_while_the_broker_is_away_and_the_jou
             await state.until(2000)
             assert set(state.statuses) == {200}
             assert list((tmp_path / "spool" / "0").glob("*.journal"))
+            assert await asyncio.to_thread(is_ready, edge.admin_port), "a balancer must go on sending"
             if killed:
                 await asyncio.to_thread(stop, edge, signal.SIGKILL)
                 await asyncio.to_thread(nats.start)
