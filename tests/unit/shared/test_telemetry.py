@@ -39,7 +39,8 @@ def test_gauges_go_with_what_they_are_about(telemetry: Telemetry) -> None:
     telemetry.forget(connection="one")
     assert lines(telemetry, "loader_waiting_frames") == ['loader_waiting_frames{connection="two"} 3.0']
     assert len(lines(telemetry, "account_dead_events")) == 1
-    assert len(lines(telemetry, "loader_rows_total")) == 2
+    # the registry is the process's: other tests may have left counters of their own
+    assert all(lines(telemetry, f'loader_rows_total{{connection="{name}"}}') for name in ("one", "two"))
     assert lines(telemetry, "router_lag_frames")
     telemetry.forget("account_dead_events", connection="two", stage="router")
     assert lines(telemetry, "account_dead_events")
