@@ -135,7 +135,8 @@ class Accounts:
         """Returns what a delivery counts when it is done."""
         counts, early = self._count(share, batch, outcome, plan.lane)
         if share.through <= self._ended.through.get(share.source, 0):
-            counts, early = Counts(), {}
+            # they come again, and are counted: so are those of which a row is set aside now
+            counts, early = Counts(), {f"{plan.lane}:{seq}": f"{bits:x}" for seq, bits in outcome.aside.items() if bits}
         return Pending(
             lane=plan.lane,
             last=plan.last,

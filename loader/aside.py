@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from shared import topology
 from shared.errors import PenstockError
 from shared.frame import Frame, encode_frame
-from shared.headers import BITS, EPOCH, TABLE, Place, read_place, write_place
+from shared.headers import BITS, EPOCH, RUN, TABLE, Place, read_place, write_place
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
 from shared.waiting import bits_of
@@ -32,7 +32,8 @@ _PREFIX = "aside"
 class Aside(NamedTuple):
     """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first.
 
-    `epoch`: of the loader that put it there. `bits` say which of the frame's events have a row here.
+    `epoch`: of the loader that put it there. `run`: the sequence from which on all rows of the table were set aside. `bits` say which
+    of the frame's events have a row here.
     """
 
     seq: int
@@ -40,6 +41,7 @@ class Aside(NamedTuple):
     place: Place
     at_seconds: float
     epoch: int
+    run: int
     bits: int = 0
 
     @property
@@ -66,7 +68,8 @@ def spent(
     waiting: Container[tuple[str, str, int]],
     key: Callable[[str], str],
 ) -> list[tuple[str, str]]:
-    """Returns the marks of rows that were put aside which nothing needs any more: the table's own mark is beyond their frame.
+    """Returns the marks of rows that were put aside which nothing needs any more: the table's own mark is beyond their frame, and a newer
+    one tells how far rows that were aside had come (`loader/memory.py`).
 
     Args:
         marks: of the ledger, (table, lane).
@@ -75,9 +78,16 @@ def spent(
         key: returns what the destination compares a table's name by.
     """
     found: list[tuple[str, str]] = []
-    for table, lane in marks:
-        frame = frame_of(lane)
-        if frame is not None and loaded.get((key(table), frame[0]), 0) >= frame[1] and (key(table), *frame) not in waiting:
+    framed = [(table, lane, frame) for table, lane in marks if (frame := frame_of(lane)) is not None]
+    newest: dict[tuple[str, str], int] = {}
+    for table, _, (first, seq) in framed:
+        newest[table, first] = max(seq, newest.get((table, first), 0))
+    for table, lane, frame in framed:
+        if (
+            frame[1] < newest[table, frame[0]]
+            and loaded.get((key(table), frame[0]), 0) >= frame[1]
+            and (key(table), *frame) not in waiting
+        ):
             found.append((table, lane))
     return found
 
@@ -86,19 +96,25 @@ def read_aside(message: Message) -> Aside | None:
     """Reads a message of RETRY, all but its frame, which may be large; None when it is not one of ours."""
     headers: Mapping[str, str] = message.headers
     place = read_place(headers)
-    epoch = headers.get(EPOCH, "0")
-    if place is None or TABLE not in headers or not epoch.isdecimal():
+    if place is None or TABLE not in headers:
+        return None
+    try:
+        epoch, run = int(headers.get(EPOCH, "0")), int(headers.get(RUN, place.seq))
+    except ValueError:
         return None
     bits = bits_of(headers.get(BITS), place.events)
-    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, int(epoch), bits)
+    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, epoch, run, bits)
 
 
-async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, place: Place, frame: Frame, bits: int = 0) -> None:
+async def put_aside(
+    publisher: Publisher, queue: str, epoch: int, run: int, table: str, place: Place, frame: Frame, bits: int = 0
+) -> None:
     """Stores a frame's rows of a table for later; returns when they are durable.
 
     Args:
         queue: name of the connection's queue.
         epoch: of the loader; its successor leaves alone what arrives under a lower one (`loader/retries.py`).
+        run: the sequence from which on all rows of the table were set aside.
         frame: only the events that have a row in `table`; `bits` say which of the first frame's these are.
 
     Raises:
@@ -107,7 +123,7 @@ async def put_aside(publisher: Publisher, queue: str, epoch: int, table: str, pl
     name = quote(table, safe="")  # under `original_names` it may hold what would end a header's line
     # with the epoch: the broker must not take it for a repeat of what a former holder put there, which nobody will load
     msg_id = f"aside.{queue}.{name}.{place.lane}.{place.seq}.{epoch}"
-    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), BITS: f"{bits:x}"}
+    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), RUN: str(run), BITS: f"{bits:x}"}
     await publisher.publish(topology.retry_subject("loader", queue), encode_frame(frame), msg_id=msg_id, headers=headers)
 
 
@@ -116,6 +132,7 @@ class _Failure:
     why: PenstockError
     times: int
     due: float
+    runs: dict[str, int]
 
 
 class Failing:
@@ -130,8 +147,13 @@ class Failing:
         known = self._tables.get(table)
         times = known.times + 1 if known else 1
         delay = DELAYS_SECONDS[min(times, len(DELAYS_SECONDS)) - 1]
-        self._tables[table] = _Failure(why, times, self._clock() + delay)
+        self._tables[table] = _Failure(why, times, self._clock() + delay, known.runs if known else {})
         return delay
+
+    def run(self, table: str, lane: str, seq: int) -> int:
+        """Returns the sequence of a lane from which on all rows of a table are set aside; `seq` is set aside now."""
+        known = self._tables.get(table)
+        return seq if known is None else known.runs.setdefault(lane, seq)
 
     def works(self, table: str) -> None:
         """Notes that a table took rows, or named those that it refuses."""

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from loader.account import Accounts
 from loader.aside import Failing
@@ -162,11 +163,12 @@ class ConnectionLoader:
                 await queue.claim()
                 await flow.prepare(retries)
                 self._retries = retries
-                self._context.health.good(f"connection {self._name}")
+                self._tell(flow)
                 await together(
                     flow.shape_all(queue, self._gate),
                     flow.retry_all(retries, self._gate),
-                    flow.deliver_all(self._loaded),
+                    flow.deliver_all(partial(self._loaded, flow)),
+                    flow.follow_rewinds(queue, partial(self._tell, flow)),
                     self._wake_at_drain(queue, asides),
                 )
 
@@ -175,9 +177,15 @@ class ConnectionLoader:
         for reader in readers:
             reader.wake()
 
-    def _loaded(self) -> None:
+    def _loaded(self, flow: Flow) -> None:
         self._failures = 0
-        self._context.health.good(f"connection {self._name}")
+        self._tell(flow)
+
+    def _tell(self, flow: Flow) -> None:
+        if flow.trouble:
+            self._context.health.bad(f"connection {self._name}", flow.trouble)
+        else:
+            self._context.health.good(f"connection {self._name}")
 
 
 class _DrainedError(Exception):

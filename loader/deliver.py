@@ -19,7 +19,7 @@ import logging
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -59,11 +59,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A chunk to deliver. `aside`: its rows, all of one table, were put aside before."""
+    """A chunk to deliver. `aside`: its rows, all of one table, were put aside before.
+
+    `again`: all its rows are put aside; by table and sequence it gives where the run of rows set aside began.
+    """
 
     plan: LoadPlan
     batch: ShapedBatch
     aside: bool = False
+    again: Callable[[str, int], int] | None = None
 
 
 class _StillFailsError(Exception):
@@ -103,6 +107,10 @@ class Deliverer:
         self._failing = failing
         self._queue = queue or connection
         self._epoch = epoch
+        self.buried: Collection[str] = ()
+        """Origins of events that are dead letters already, and may come again."""
+        self.committed = False
+        """Whether the last delivery committed a load."""
         self._live: dict[str, TableSchema | None] = {}
         self._fresh: set[str] = set()
         """Tables that were read from the destination in the delivery under way."""
@@ -122,6 +130,10 @@ class Deliverer:
         self._refusals.clear()
         self._fresh.clear()
         self._outcome = Outcome()
+        self.committed = False
+        if work.again is not None:
+            await self._set_aside(work, batch, batch.tables)
+            return self._outcome
         await self._bury(work, batch, batch.dead)
         stamp = Stamp(datetime.now(UTC), f"{work.plan.lane}-{work.plan.first}-{work.plan.last}")
         left: ShapedBatch | None = batch
@@ -186,6 +198,7 @@ class Deliverer:
             return batch
         except OF_ONE_TABLE as exc:
             return await self._fail(work, batch, await self._find_failing(ready, exc))
+        self.committed = True
         self._count(batch, report, sum(done.unmapped.values()))
         return None
 
@@ -304,7 +317,7 @@ class Deliverer:
             raise _StillFailsError
         return await self._set_aside(work, batch, failed)
 
-    async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Mapping[str, PenstockError]) -> ShapedBatch:
+    async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Collection[str]) -> ShapedBatch:
         """Puts the rows of failing tables aside; returns the batch without them."""
         for name in failed:
             rows = batch.tables[name]
@@ -316,7 +329,8 @@ class Deliverer:
                 place = Place(work.plan.lane, seq, len(indexes))
                 bits = sum(1 << index for index in indexes)
                 chosen = select(frame, sorted(indexes))
-                await put_aside(self._publisher, self._queue, self._epoch, name, place, chosen, bits)
+                run = work.again(name, seq) if work.again else self._failing.run(name, work.plan.lane, seq)
+                await put_aside(self._publisher, self._queue, self._epoch, run, name, place, chosen, bits)
                 self._outcome.aside[seq] |= bits
             self._telemetry.count("loader_retry_rows_total", len(rows), connection=self._connection)
         return replace(batch, tables={name: table for name, table in batch.tables.items() if name not in failed})
@@ -327,8 +341,10 @@ class Deliverer:
         requests = {seq: frame.requests for seq, frame in batch.frames}
         by_frame: dict[int, list[DeadEvent]] = defaultdict(list)
         for event in dead:
-            by_frame[event.seq].append(event)
             self._outcome.dead[event.seq, event.index] = event.reason
+            if _origin(work, event) in self.buried:
+                continue
+            by_frame[event.seq].append(event)
             self._telemetry.count("loader_events_dead_total", connection=self._connection, reason=event.reason)
         for seq, events in by_frame.items():
             letters = [self._letter(work, event, requests[seq][event.head.request]) for event in events]
@@ -346,7 +362,7 @@ class Deliverer:
             detail=event.detail,
             body=event.body,
             at=now(),
-            origin=f"{work.plan.lane}:{event.seq}:{event.index}",
+            origin=_origin(work, event),
             message_id=head.message_id,
             type=head.type,
             event=head.event,
@@ -376,3 +392,7 @@ class Deliverer:
             telemetry.count("loader_values_unmapped_total", unmapped, connection=name)
         for phase, seconds in report.phases.items():
             telemetry.record("loader_load_seconds", seconds, connection=name, phase=phase)
+
+
+def _origin(work: Work, event: DeadEvent) -> str:
+    return f"{work.plan.lane}:{event.seq}:{event.index}"

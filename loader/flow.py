@@ -30,27 +30,34 @@ from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, 
 from loader.contract import Capabilities, LoadPlan, Session
 from loader.deliver import Deliverer, Work
 from loader.isolate import Frames, Refused, is_of_events, shape_offenders
+from loader.look_back import LookBack
+from loader.memory import Memory
 from loader.plans import Plans
+from loader.progress import Progress
 from loader.retries import Retries
 from loader.shape import NOTHING, Shaper
 from shared import topology
 from shared.clock import Clock
 from shared.dead import DeadLetter, bury, now
 from shared.ended import Pending
-from shared.errors import NotConnected, Permanent
+from shared.errors import NotConnected, Permanent, WentBack
 from shared.frame import Frame, decode_frame
-from shared.headers import Place, read_place, trace_of
+from shared.headers import read_place, trace_of
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.outcome import DeadReason
 from shared.project import Connection, Site
 from shared.service import ServiceContext
+from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
 
 WAKE_SECONDS = 1.0
+LOOK_SECONDS = 60.0
+"""How often a destination is looked at to which nothing is loaded."""
+
 EMPTY = ShapedBatch({}, (), Counter(), Counter(), 0, (), np.empty(0, np.int32), np.empty(0, np.int32))
 NOBODY: Refused = MappingProxyType({})
 
@@ -116,12 +123,14 @@ class Flow:
         self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
         self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
         self._bounds = _bounds(connection, definition.site, context.settings.deliver_max_frames)
-        self._marks: dict[tuple[str, str], int] = {}
-        self._aside: set[tuple[str, str, int]] = set()
+        self._memory = Memory(context.broker, name, connection.destination, definition.destination)
+        self._look_back = LookBack(context.broker, context.telemetry, connection.site, name, definition.queue)
         self._through: dict[str, int] = {}
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
+        self._queue = definition.queue
         self._key = self._shaper.rules.namer.key
+        self._progress = Progress(self._key, {})
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
@@ -130,28 +139,45 @@ class Flow:
     async def prepare(self, retries: Retries) -> None:
         """Reads what is loaded already and what was put aside."""
         marks = await self._session.marks()
-        for (table, lane), seq in marks.items():
-            place = (self._key(table), lane)  # a table may be in the ledger under several spellings of its name
-            self._marks[place] = max(seq, self._marks.get(place, 0))
-        self._tables |= {table for table, _ in self._marks} - self._shaper.built_in
-        if not self._transactional:
+        if self._transactional:
+            await self._look_back.begin(self._memory, marks)
+        else:
             await self._plans.read()
             self._through = self._plans.loaded()
+        asides = await retries.read_all()
+        waiting = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in asides}
+        if not self._transactional:
+            waiting |= self._plans.asides()
+        self._progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
         await self._accounts.read(self._is_committed)
-        waiting = await retries.read_all()
         self._waiting = retries.bits
-        self._accounts.keep_asides(waiting)
-        self._aside = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in waiting}
-        old = spent(marks, self._marks, self._aside, self._key)
+        self._accounts.keep_asides(asides)
+        self._tables |= self._progress.tables - self._shaper.built_in
+        old = spent(marks, self._progress.marks, waiting, self._key)
         if old:
             await self._session.forget(old)
-        if not self._transactional:
-            self._aside |= self._plans.asides()
+        self._deliverer.buried = await self._look_back.buried(self._queue)
+
+    @property
+    def trouble(self) -> str:
+        """Says what is wrong with what is there already; empty where all is well."""
+        return self._look_back.trouble
+
+    async def follow_rewinds(self, reader: QueueReader, settled: Callable[[], None]) -> None:
+        """Watches until what is missing is loaded again, or the service drains."""
+        while self._look_back.open and not self._context.draining.is_set():
+            with contextlib.suppress(NotConnected):
+                await self._look_back.settle(empty=await reader.count() == 0)
+            if self._look_back.open:
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(WAKE_SECONDS):
+                        await self._context.draining.wait()
+        settled()
 
     def _is_committed(self, pending: Pending) -> bool:
         tables = [self._key(table) for table in pending.tables]
         if self._transactional:
-            return all(self._marks.get((table, pending.lane), 0) >= pending.last for table in tables)
+            return all(self._progress.mark(table, pending.lane) >= pending.last for table in tables)
         if pending.source.startswith("aside."):
             lane = pending.lane.removeprefix(aside_lane("", pending.last))
             return self._plans.asides().issuperset((table, lane, pending.last) for table in tables)
@@ -204,7 +230,7 @@ class Flow:
 
     async def deliver_all(self, loaded: Callable[[], None]) -> None:
         """Delivers shaped chunks in order and acknowledges them."""
-        while (chunk := await self._ready.get()) is not None:
+        while (chunk := await self._next_chunk()) is not None:
             plan = chunk.work.plan
             if not self._transactional and not chunk.work.aside:
                 await self._plans.write(plan, done=False)
@@ -218,9 +244,12 @@ class Flow:
             if outcome is None:
                 continue
             if chunk.work.aside:
-                self._marks |= {(self._key(table), plan.lane): plan.last for table in chunk.work.batch.tables}
+                for table in chunk.work.batch.tables:
+                    self._progress.note(table, plan.lane, plan.last)
             if not self._transactional:
                 await self._note_loaded(chunk.work)
+            elif self._deliverer.committed:
+                await self._remember(chunk)
             with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
                 await chunk.reader.ack(chunk.acks)
             self._context.telemetry.record(
@@ -243,22 +272,60 @@ class Flow:
         for table in work.batch.tables:
             await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
 
+    async def _next_chunk(self) -> Chunk | None:
+        """Waits for work; while there is none, looks whether an older state of the destination was put back."""
+        while True:
+            try:
+                async with timeout(LOOK_SECONDS):
+                    return await self._ready.get()
+            except TimeoutError:
+                if self._transactional and self._memory.gaps(await self._session.marks()):
+                    raise WentBack(f'connection "{self._name}": an older state of the destination was put back') from None
+
+    async def _remember(self, chunk: Chunk) -> None:
+        """Notes outside of the destination what it holds now."""
+        aside, plan = chunk.share.aside, chunk.work.plan
+        if aside is not None:
+            for table in chunk.work.batch.tables:
+                await self._memory.note_aside(table, aside.place.lane, aside.run, aside.place.seq)
+        else:
+            await self._memory.note(plan.lane, plan.last)
+            await self._look_back.passed(plan.lane, plan.last)
+
     async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
         place = read_place(message.headers)
         if place is None:
             await self.bury_unreadable(topology.DELIVER, message.seq, message.payload, "the message names no lane and sequence")
             await reader.ack([message.seq])
             return
-        if place.seq <= self._through.get(place.lane, 0):
+        superseded = False
+        if self._progress.is_before_rewind(place):
+            first = await self._first_again(place.lane)
+            if first is None:  # the service drains, and the frame stays in the queue
+                return
+            superseded = place.seq >= first
+        if superseded or place.seq <= self._through.get(place.lane, 0):
             self._context.telemetry.count("loader_events_repeated_total", place.events, connection=self._name)
             await reader.ack([message.seq])
             return
         self._through[place.lane] = place.seq
         holding.add(Held(message, place))
 
+    async def _first_again(self, lane: str) -> int | None:
+        """Waits until the router has begun to read again; None: the service drains."""
+        while (first := await self._look_back.first_again(lane)) is None:
+            with contextlib.suppress(TimeoutError):
+                async with timeout(WAKE_SECONDS / 4):
+                    await self._context.draining.wait()
+                return None
+        return first
+
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
+        again = [held for held in frames if self._progress.goes_aside(held.place)]
+        others = [held for held in frames if not self._progress.goes_aside(held.place)] if again else frames
         # frames that come again although they are counted are a chunk of their own
-        for chunk in chunks(frames, {**self._accounts.counted, **self._plans.unfinished()}):
+        ends = {**self._accounts.counted, **self._plans.unfinished()}
+        for chunk in [*chunks(again, ends), *chunks(others, ends)]:
             while chunk:
                 try:
                     if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
@@ -277,7 +344,9 @@ class Flow:
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
                 unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
                 share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane))
-                await self._ready.put(Chunk(Work(plan, shaped.batch), share, reader, acks, part[0].message.at_seconds, traces))
+                run = partial(self._progress.run, plan.lane) if self._progress.goes_aside(places[-1]) else None
+                work = Work(plan, shaped.batch, again=run)
+                await self._ready.put(Chunk(work, share, reader, acks, part[0].message.at_seconds, traces))
 
     async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
         """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""
@@ -296,27 +365,21 @@ class Flow:
             frames += 1
             try:
                 left_out = refused.get(held.message.seq, NOTHING)
-                self._shaper.add(decode_frame(held.message.payload), held.place.seq, partial(self._loaded, held.place), left_out)
+                self._shaper.add(
+                    decode_frame(held.message.payload), held.place.seq, partial(self._progress.through, held.place), left_out
+                )
             except Permanent as exc:
                 unreadable.append((held, str(exc)))
             if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
                 break
         return Shaped(self._shaper.take(), frames, unreadable)
 
-    def _loaded(self, place: Place, table: str) -> int:
-        """Returns the last sequence of the place's lane that needs no loading into `table` any more."""
-        key = self._key(table)
-        mark = self._marks.get((key, place.lane), 0)
-        if (key, place.lane, place.seq) in self._aside or (key, aside_lane(place.lane, place.seq)) in self._marks:
-            return place.seq
-        return mark
-
     def _shape_aside(self, aside: Aside, payload: bytes, refused: Mapping[int, str] = NOTHING) -> Work:
         place, lane, own = aside.place, aside.lane, self._key(aside.table)
         frame = decode_frame(payload)
 
         def loaded(table: str) -> int:
-            return self._marks.get((self._key(table), lane), 0)
+            return self._progress.mark(table, lane)
 
         self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq, refused)
         batch = self._aside_shaper.take()

@@ -70,6 +70,7 @@ async def _catch_up(lane: Lane, cursor: Cursor, broker: Broker, new_window: Call
 
 async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window | None) -> None:
     total = 0
+    again = lane.is_counted(message.seq)
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=lane.rules.needs_heads)
         total = len(arrival)
@@ -81,17 +82,19 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
             if not cursor.in_gap(message.seq):
                 matched = match(lane.rules, arrival)
                 parcel = lane.parcel(arrival, matched)
-                lane.count_drops(message.seq, matched)
-                if message.seq <= lane.account.began:
-                    lane.account.backfill(message.seq, total)
+                if not again:
+                    lane.count_drops(message.seq, matched)
+                    if message.seq <= lane.account.began:
+                        lane.account.backfill(message.seq, total)
                 if parcel is not None:
                     await lane.send(parcel)
     except Permanent as exc:
         # the site's reading dead-lettered it under the same id, unless it never came so far
-        await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))
+        if not again:
+            await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))
     cursor.seq = message.seq + 1
     cursor.at_seconds = message.at_seconds
-    cursor.events_before += total
+    cursor.events_before += 0 if again else total
     lane.note_moved()
 
 

@@ -59,6 +59,23 @@ async def first_since(broker: Broker, site: str, at_seconds: float) -> tuple[int
     return message.seq, message.at_seconds
 
 
+async def first_from(broker: Broker, site: str, seq: int) -> tuple[int, float] | None:
+    """Returns sequence and time of the first frame of a site at a sequence or behind it; None if there is none.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    try:
+        message = await broker.js.get_msg(
+            topology.EVENTS, max(1, seq), subject=topology.events_filter(site), direct=True, next=True
+        )
+    except NotFoundError:
+        return None
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    return message.seq or seq, message.time.timestamp() if message.time else 0.0
+
+
 def remember(window: Window | None, message: Message) -> None:
     """Fills the window with a frame that is not routed again; one that is unreadable holds nothing to remember."""
     if window is not None:

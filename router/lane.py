@@ -61,6 +61,8 @@ class Cursor:
     at_seconds: float
     events_before: int
     gaps: list[tuple[int, int | None]] = field(default_factory=list)
+    counted: int = 0
+    """Frames up to here were in the queue once and count no more."""
 
     def in_gap(self, seq: int) -> bool:
         """Says whether the connection was disabled when a frame came."""
@@ -77,6 +79,8 @@ class Lane:
         sender: Sender,
         telemetry: Telemetry,
         *,
+        lane: str,
+        rewind: int = 0,
         account: LaneAccount | None = None,
         max_frames: int,
         max_bytes: int,
@@ -87,6 +91,9 @@ class Lane:
         self.front = front
         self.sender = sender
         self.telemetry = telemetry
+        self.lane = lane
+        """`Penstock-Lane` of everything it sends."""
+        self.rewind = rewind
         self.account = account or LaneAccount()
         self.cursor = cursor
         """Where the lane is while it is behind; None: it is live."""
@@ -125,6 +132,10 @@ class Lane:
     def is_full(self) -> bool:
         """Says whether a further frame would exceed the memory."""
         return len(self._pending) >= self.max_frames or self._pending_bytes >= self._max_bytes
+
+    def is_counted(self, seq: int) -> bool:
+        """Says whether a frame was in the queue once, and is only sent again."""
+        return self.cursor is not None and seq <= self.cursor.counted
 
     def place(self) -> Cursor:
         """Returns the first frame that is not known to be in the queue."""
@@ -249,7 +260,8 @@ class Lane:
         full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
         while True:
             try:
-                place = Place(self.sender.lane, parcel.seq, parcel.events, self.account.sent + parcel.events)
+                total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
+                place = Place(self.lane, parcel.seq, parcel.events, total, self.rewind)
                 await self.sender.try_send(self.rules.queue, parcel.revision, place, parcel.payload, parcel.trace)
             except QueueFull:
                 self.blocked = True
@@ -257,7 +269,8 @@ class Lane:
                 pause = full.next()
             except Permanent as exc:
                 await self.sender.bury_frame(self.telemetry, parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
-                self.account.bury(parcel.seq, parcel.events)
+                if not self.is_counted(parcel.seq):
+                    self.account.bury(parcel.seq, parcel.events)
                 return True
             except Transient as exc:
                 log.warning("frame cannot be queued yet", extra={"connection": self.name, "seq": parcel.seq, "error": str(exc)})
@@ -265,7 +278,8 @@ class Lane:
             else:
                 self.blocked = False
                 self.telemetry.count("router_events_forwarded_total", parcel.events, connection=self.name)
-                self.account.forward(parcel.seq, parcel.events)
+                if not self.is_counted(parcel.seq):
+                    self.account.forward(parcel.seq, parcel.events)
                 return True
             if self.behind and not was_behind:
                 return False

@@ -12,21 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from router.account import Account, LaneAccount
 from router.catch_up import run_lane
 from router.dedupe import Window
 from router.front import Front
-from router.history import first_since
+from router.history import first_from, first_since
 from router.lane import Cursor, Lane
 from router.rules import ConnectionRules, SiteRules
 from router.send import Sender
 from router.settings import RouterSettings
-from router.state import Mark
+from router.state import Life, Mark
 from shared.ended import forget_ended
+from shared.headers import live_lane
 from shared.jetstream.broker import Broker
 from shared.outcome import DropReason
+from shared.rewind import Answer, Rewinds
 from shared.tasks import timeout
 from shared.telemetry import Telemetry
 
@@ -72,24 +76,38 @@ class Lanes:
         self._parked: dict[str, Cursor] = {}
         self._begun: set[str] = set()
         self._accounts: dict[str, LaneAccount] = {}
+        self._lives: dict[str, Life] = {}
+        self._asked: dict[str, Rewinds] = {}
 
     async def begin(
-        self, rules: SiteRules, behind: Mapping[str, Mark], begun: Collection[str] | None, accounts: Mapping[str, Account]
+        self,
+        rules: SiteRules,
+        behind: Mapping[str, Mark],
+        begun: Collection[str] | None,
+        accounts: Mapping[str, Account],
+        lives: Mapping[str, Life],
     ) -> None:
         """Starts a lane for every connection; those that were behind begin where they were.
 
         Args:
             begun: connections that got frames before; None: all.
             accounts: what became of events so far.
+            lives: where connections began.
 
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
         self._begun = set(rules.connections if begun is None else begun)
+        self._lives = dict(lives)
+        if begun is None and not self._front.seq:
+            self._lives = {name: Life(first=1, queue=rules.connections[name].queue) for name in self._begun}
+        self._begun -= self._added_again(rules)
         self._accounts = {name: LaneAccount(stored) for name, stored in accounts.items()}
         await self._forget_removed(rules)
         for name, mark in behind.items():
-            cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps))
+            if name in rules.connections and name not in self._begun:
+                continue
+            cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps), mark.counted)
             if name in rules.connections or name in rules.disabled:
                 self._parked[name] = cursor
             else:
@@ -104,10 +122,12 @@ class Lanes:
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
-        for name, lane in list(self._lanes.items()):
-            if name not in rules.connections or rules.connections[name].queue != lane.rules.queue:
-                await self._end(name, keep=name in rules.disabled)
-        for name in [name for name in self._parked if name not in rules.connections and name not in rules.disabled]:
+        again = self._added_again(rules)
+        for name in [name for name in self._lanes if name not in rules.connections or name in again]:
+            await self._end(name, keep=name in rules.disabled)
+        self._begun -= again
+        gone = [name for name in self._parked if name in again or (name not in rules.connections and name not in rules.disabled)]
+        for name in gone:
             self._discard(name, self._parked.pop(name))
         await self._forget_removed(rules)
         for name, connection in rules.connections.items():
@@ -116,6 +136,31 @@ class Lanes:
             else:
                 await self._start(connection)
         self._note_begun(rules)
+
+    async def ask(self, connection: str, rewinds: Rewinds) -> None:
+        """Notes what a loader asks for, and reads again from there; to be called between two frames.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        self._asked[connection] = rewinds
+        await self._rewind(connection)
+        self._on_moved()
+
+    def answers(self) -> dict[str, Answer]:
+        """Returns by connection how far the rewinds are that were asked for."""
+        found: dict[str, Answer] = {}
+        for name, lane in self._lanes.items():
+            rewind = self._asked[name].lanes.get(lane.lane) if name in self._asked else None
+            if rewind is not None and rewind.number == lane.rewind:
+                sent = {lane.lane: lane.rewind} if lane.place().seq > rewind.last else {}
+                found[name] = Answer(begun={lane.lane: (lane.rewind, self._lives[name].again)}, sent=sent)
+        return found
+
+    @property
+    def lives(self) -> dict[str, Life]:
+        """Where connections began, and how often they were rewound."""
+        return dict(self._lives)
 
     @property
     def begun(self) -> list[str]:
@@ -181,28 +226,79 @@ class Lanes:
                 await forget_ended(self._broker, account.queue)
                 self._telemetry.forget(connection=name)
 
+    def _added_again(self, rules: SiteRules) -> set[str]:
+        """Returns connections that were removed, and added again, since they began."""
+        return {
+            name
+            for name, connection in rules.connections.items()
+            if name in self._lives and self._lives[name].queue not in ("", connection.queue)
+        }
+
     def _note_begun(self, rules: SiteRules) -> None:
         self._begun = set(rules.connections) | (self._begun & rules.disabled)
+        self._lives = {name: life for name, life in self._lives.items() if name in self._begun}
 
     async def _start(self, connection: ConnectionRules) -> None:
         name = connection.name
         cursor = self._unpark(name)
-        if cursor is None and name not in self._begun and connection.backfill_seconds:
-            cursor = await self._backfill(connection)
+        if name not in self._begun:
+            if cursor is None and connection.backfill_seconds:
+                cursor = await self._backfill(connection)
+            first = cursor.seq if cursor is not None else self._front.seq + 1
+            self._lives[name] = Life(first=first, queue=connection.queue)
+        life = self._lives.get(name, Life())
+        self._lives[name] = replace(life, queue=connection.queue, gaps=self._closed(life.gaps))
         account = self._accounts.setdefault(name, LaneAccount(Account(queue=connection.queue)))
         account.join(self._front.accepted(self._front.events), self._front.seq)
+        self._run(connection, cursor)
+        await self._rewind(name)
+
+    def _run(self, connection: ConnectionRules, cursor: Cursor | None) -> None:
+        name, life = connection.name, self._lives[connection.name]
         lane = self._lanes[name] = Lane(
             connection,
             self._front,
             self._sender,
             self._telemetry,
-            account=account,
+            lane=live_lane(self._sender.incarnation, self._sender.site, life.first),
+            rewind=life.rewind,
+            account=self._accounts[name],
             max_frames=self._settings.pending_frames,
             max_bytes=int(self._settings.pending_bytes),
             cursor=cursor,
             on_moved=self._on_moved,
         )
         self._tasks[name] = self._group.create_task(run_lane(lane, self._broker, self._new_window), name=f"lane-{name}")
+
+    async def _rewind(self, name: str) -> None:
+        """Reads frames of a connection again, if its loader asks for that and it has not been done."""
+        asked, lane = self._asked.get(name), self._lanes.get(name)
+        if lane is None or asked is None or asked.queue != lane.rules.queue:
+            return
+        rewind = asked.lanes.get(lane.lane)
+        if rewind is None or rewind.number <= lane.rewind:
+            return
+        first = await first_from(self._broker, self._sender.site, rewind.first)
+        await self._cancel(name)
+        place = lane.place()
+        lane.account.forget(place.seq)
+        lane.account.settle(place.seq, self._front.accepted(place.events_before))
+        life = self._lives[name]
+        cursor: Cursor | None = place
+        if first is not None and first[0] < place.seq:
+            counted = max(place.seq - 1, place.counted)
+            cursor = Cursor(*first, place.events_before, [*life.gaps], counted)
+        elif place.seq > self._front.seq:
+            cursor = None
+        again = min(cursor.seq, place.seq) if cursor is not None else place.seq
+        self._lives[name] = replace(life, rewind=rewind.number, again=again)
+        log.warning("connection reads again", extra={"connection": name, "seq": again, "until": place.seq})
+        self._run(lane.rules, cursor)
+
+    async def _cancel(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.wait([task])
 
     async def _end(self, name: str, *, keep: bool) -> None:
         """Lets a lane send what it holds, for a bounded time; what is left is kept for a connection that is only disabled."""
@@ -212,10 +308,11 @@ class Lanes:
                 await lane.wait_idle()
         except TimeoutError:
             log.warning("connection ends with frames left", extra={"connection": name})
-        task = self._tasks.pop(name)
-        task.cancel()
-        await asyncio.wait([task])
+        await self._cancel(name)
         del self._lanes[name]
+        if keep:
+            life = self._lives[name]
+            self._lives[name] = replace(life, gaps=[*life.gaps, (self._front.seq + 1, None)])
         self._telemetry.gauge("router_connection_stopped", 0, connection=name)
         self._accounts[name].leave(self._front.accepted(self._front.events), lane.place().seq)
         if lane.idle:
@@ -240,8 +337,12 @@ class Lanes:
         """Returns where a connection left off that was disabled, or that was behind when the router stopped."""
         cursor = self._parked.pop(name, None)
         if cursor is not None:
-            cursor.gaps = [(first, self._front.seq if last is None else last) for first, last in cursor.gaps]
+            cursor.gaps = self._closed(cursor.gaps)
         return cursor
+
+    def _closed(self, gaps: Sequence[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
+        """Returns gaps of which none is open: the connection takes frames again."""
+        return [(first, self._front.seq if last is None else last) for first, last in gaps]
 
     def _discard(self, name: str, cursor: Cursor) -> None:
         events = max(0, self._front.events - cursor.events_before)
@@ -257,4 +358,5 @@ def _mark(place: Cursor, position: Cursor) -> Mark:
         at_seconds=place.at_seconds,
         owed=max(0, position.events_before - place.events_before),
         gaps=list(place.gaps),
+        counted=place.counted,
     )

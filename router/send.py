@@ -31,7 +31,7 @@ class Sender:
 
     Args:
         lane: `Penstock-Lane` of everything it sends.
-        source: makes message ids unique: the incarnation of EVENTS, or the id of a replay.
+        source: makes message ids unique: the id of a replay, or the incarnation of EVENTS.
     """
 
     def __init__(self, publisher: Publisher, site: str, lane: str, source: str) -> None:
@@ -39,6 +39,11 @@ class Sender:
         self.site = site
         self.lane = lane
         self._source = source
+
+    @property
+    def incarnation(self) -> str:
+        """Of the EVENTS stream it reads."""
+        return self._source
 
     async def try_send(
         self, queue: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
@@ -52,7 +57,7 @@ class Sender:
         await self._publisher.publish(
             topology.deliver_subject(queue),
             payload,
-            msg_id=f"{self._source}.{place.seq}.{queue}.{revision}",
+            msg_id=f"{self._source}.{place.seq}.{queue}.{revision}.{place.rewind}",
             headers={**write_place(place), **(trace or {})},
         )
 

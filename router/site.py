@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
@@ -37,8 +38,11 @@ from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
 from shared.headers import live_lane, trace_of
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message
 from shared.outcome import DropReason
+from shared.rewind import PATTERN as REWINDS
+from shared.rewind import Answer, answer_key, connection_of, decode_rewinds
 from shared.tasks import first_of, task_group
 from shared.telemetry import Telemetry
 from shared.waiting import look_ahead
@@ -105,6 +109,7 @@ class SiteRouter:
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._ready = False
+        self._answered: dict[str, Answer] = {}
 
     @property
     def site(self) -> str:
@@ -129,6 +134,7 @@ class SiteRouter:
                     group.create_task(self._keep_saving(lanes), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
                     group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
+                    group.create_task(self._watch_rewinds(lanes), name=f"rewind-{self.site}"),
                 ]
                 await stop.wait()
                 reading.cancel()
@@ -187,6 +193,7 @@ class SiteRouter:
             connections=state.connections,
             accepted=accepted,
             accounts=accounts,
+            lives=state.lives,
         )
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
@@ -207,7 +214,8 @@ class SiteRouter:
             on_moved=self._changed.set,
         )
         # a site that was never routed begins with its first frame: all of it is before every connection
-        await lanes.begin(self._rules, state.behind, state.connections if stored is not None else None, accounts)
+        begun = state.connections if stored is not None else None
+        await lanes.begin(self._rules, state.behind, begun, accounts, state.lives)
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
@@ -308,6 +316,7 @@ class SiteRouter:
             connections=lanes.begun,
             accepted=self._front.accepted(position.events_before),
             accounts=lanes.accounts(position),
+            lives=lanes.lives,
         )
 
     async def _keep_saving(self, lanes: Lanes) -> None:
@@ -317,7 +326,16 @@ class SiteRouter:
             state = self._state(lanes)
             if state != self._saved:
                 await self._save(state)
+            await self._answer(lanes)
             await asyncio.sleep(SAVE_SECONDS)
+
+    async def _answer(self, lanes: Lanes) -> None:
+        """Tells loaders how far it is with what they asked for again; what it says of that is stored before."""
+        for name, answer in lanes.answers().items():
+            if self._answered.get(name) != answer and self._saved.lives.get(name) == lanes.lives[name]:
+                with contextlib.suppress(Transient):
+                    await Bucket(self._broker, topology.STATE_BUCKET).put(answer_key(name), msgspec.json.encode(answer))
+                    self._answered[name] = answer
 
     async def _save(self, state: SiteState) -> None:
         pause = Pause(FAULT_SECONDS)
@@ -341,6 +359,12 @@ class SiteRouter:
                 oldest = 0.0 if lag.oldest_at is None else max(0.0, time.time() - lag.oldest_at)
                 self._telemetry.gauge("router_oldest_seconds", oldest, site=self.site)
             await asyncio.sleep(LAG_SECONDS)
+
+    async def _watch_rewinds(self, lanes: Lanes) -> None:
+        async for entry in Bucket(self._broker, topology.STATE_BUCKET).watch(REWINDS):
+            async with self._between_frames:
+                if self._lanes is not None:  # else it ends
+                    await lanes.ask(connection_of(entry.key), decode_rewinds(entry.value))
 
     async def _watch_events(self) -> None:
         while True:

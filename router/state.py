@@ -24,11 +24,24 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from there
     to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was disabled.
+    Frames up to `counted` were in its queue once: they are read again for a destination that went back, and count no more.
     """
 
     seq: int
     at_seconds: float
     owed: int = 0
+    gaps: list[tuple[int, int | None]] = []
+    counted: int = 0
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A connection since it was added. `first`: the sequence at which it began, 0 if not known; `queue`: of its incarnation;
+    `rewind`: see `shared/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it was disabled."""
+
+    first: int = 0
+    queue: str = ""
+    rewind: int = 0
+    again: int = 0
     gaps: list[tuple[int, int | None]] = []
 
 
@@ -37,7 +50,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
 
     `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts` what
     became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
-    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet.
+    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet. `lives` tells more of
+    them.
     """
 
     version: int = 1
@@ -49,6 +63,7 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     connections: list[str] | None = None
     accepted: int = 0
     accounts: dict[str, Account] = {}
+    lives: dict[str, Life] = {}
 
 
 SHED_KEY = "shed.events"

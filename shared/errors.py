@@ -3,6 +3,7 @@
     PenstockError
     ├── Transient          try again, with back-off; nothing is lost meanwhile
     │   ├── NotConnected   the connection is gone: open a new one, then try again
+    │   │   └── WentBack   an older copy of the destination was put back
     │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
     │   ├── UnknownDriverError   a driver raised what its plug-in does not know; counted
     │   ├── TableBusy      somebody else holds one table for longer than we wait: go on with the others
@@ -36,6 +37,10 @@ class Transient(PenstockError):
 
 class NotConnected(Transient):
     """The connection the call used is gone."""
+
+
+class WentBack(NotConnected):
+    """The destination is not as this session left it: an older copy was put back. A new session finds out what is missing."""
 
 
 class TableChanged(Transient):
@@ -91,7 +96,11 @@ class Defect(PenstockError):
 
 
 class Fenced(PenstockError):
-    """A newer epoch exists for what this holder believed to hold."""
+    """A newer epoch exists for what this holder believed to hold. `newest`: that epoch, where it is known."""
+
+    def __init__(self, message: str, newest: int = 0) -> None:
+        super().__init__(message)
+        self.newest = newest
 
 
 class Problem(NamedTuple):

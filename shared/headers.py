@@ -17,6 +17,8 @@ TABLE = "Penstock-Table"
 BITS = "Penstock-Bits"
 """Which events of its frame a message of RETRY holds, as hexadecimal bits, the first event the lowest."""
 EPOCH = "Penstock-Epoch"
+RUN = "Penstock-Run"
+REWIND = "Penstock-Rewind"
 
 _LIVE = "live-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
@@ -26,25 +28,32 @@ class Place(NamedTuple):
     """Where a frame of a connection's queue comes from, and how many events it holds.
 
     `total`: the events sent in the lane so far, this frame's included; 0 where the sender does not count. The newest frame of a queue
-    and its oldest tell by it how many events wait between them.
+    and its oldest tell by it how many events wait between them. `rewind`: how often the lane was read again from an earlier sequence
+    (`shared/rewind.py`); frames of a lower number have been superseded.
     """
 
     lane: str
     seq: int
     events: int
     total: int = 0
+    rewind: int = 0
 
 
 def write_place(place: Place) -> dict[str, str]:
     """Returns the headers of a place."""
     headers = {LANE: place.lane, SEQUENCE: str(place.seq), EVENTS: str(place.events)}
-    return {**headers, TOTAL: str(place.total)} if place.total else headers
+    if place.total:
+        headers[TOTAL] = str(place.total)
+    if place.rewind:
+        headers[REWIND] = str(place.rewind)
+    return headers
 
 
 def read_place(headers: Mapping[str, str]) -> Place | None:
     """Returns the place a message's headers name; None when they name none."""
     try:
-        return Place(headers[LANE], int(headers[SEQUENCE]), int(headers.get(EVENTS, "0")), int(headers.get(TOTAL, "0")))
+        numbers = (int(headers.get(name, "0")) for name in (EVENTS, TOTAL, REWIND))
+        return Place(headers[LANE], int(headers[SEQUENCE]), *numbers)
     except (KeyError, ValueError):
         return None
 
@@ -54,12 +63,22 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _TRACE if name in headers} if _TRACE[0] in headers else {}
 
 
-def live_lane(incarnation: str, site: str) -> str:
+def live_lane(incarnation: str, site: str, first: int = 0) -> str:
     """The lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor.
 
     Each site has its own: routers of two sites do not keep to one order, and a connection may be moved from one to the other.
+
+    Args:
+        first: the sequence at which the connection began, so that its name in a ledger tells which frames it stands for: those from
+            there to its mark; 0 where that is not known.
     """
-    return f"{_LIVE}{incarnation}-{site}"
+    return f"{_LIVE}{incarnation}-{site}@{first}" if first else f"{_LIVE}{incarnation}-{site}"
+
+
+def split_lane(lane: str) -> tuple[str, int]:
+    """Returns what all lives of a connection have in common, and the sequence at which this one began (1 if not known)."""
+    source, _, first = lane.partition("@")
+    return source, int(first) if first.isdecimal() else 1
 
 
 def is_live(lane: str) -> bool:

@@ -143,6 +143,13 @@ METRICS: tuple[Metric, ...] = (
         "exceptions of our own code in shaping or loading; the events they concern are dead letters (internal_error)",
         ("connection",),
     ),
+    Metric(
+        "loader_destination_went_back_total",
+        "counter",
+        "times",
+        "an older state of the destination was put back; what is missing is read again from EVENTS",
+        ("connection",),
+    ),
     Metric("loader_loads_total", "counter", "loads", "loads by result", ("connection", "result")),
     Metric("loader_load_seconds", "histogram", "seconds", "duration of the phases of a load", ("connection", "phase")),
     Metric(

@@ -69,14 +69,8 @@ def create_ledger(schema: str) -> str:
 
 
 def read_epoch(schema: str) -> str:
-    """Returns the query of a connection's epoch: $1 connection."""
-    return f"SELECT epoch FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
-
-
-def read_mark(schema: str) -> str:
-    """Returns the query of one mark: $1 connection, $2 table, $3 lane."""
-    return f"""
-    SELECT last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = $2 AND lane = $3"""
+    """Returns the query of a connection's epoch and count of loads: $1 connection."""
+    return f"SELECT epoch, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
 
 
 def write_epoch(schema: str) -> str:
@@ -84,6 +78,13 @@ def write_epoch(schema: str) -> str:
     return f"""
     INSERT INTO {qualified(schema, LEDGER)} VALUES ($1, '', '', $2, 0, 0, now())
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = EXCLUDED.loaded_at"""
+
+
+def count_load(schema: str) -> str:
+    """Returns the statement that counts a load: $1 connection."""
+    return f"""
+    UPDATE {qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
+    WHERE connection = $1 AND table_name = '' AND lane = ''"""
 
 
 def read_marks(schema: str) -> str:

@@ -17,7 +17,7 @@ from loader.duckdb import statements
 from loader.duckdb.errors import describe, translate
 from loader.duckdb.types import fold, kind_of
 from loader.sql import identifier, is_constant
-from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged
+from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged, WentBack
 from shared.threads import Stop
 
 if TYPE_CHECKING:
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def claim(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, name: str, epoch: int) -> None:
+class Holder(NamedTuple):
+    """A connection's session: its epoch, and how many loads the ledger counts. Another count means that the file is not as the session
+    left it."""
+
+    connection: str
+    epoch: int
+    loads: int
+
+
+def claim(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, name: str, epoch: int) -> Holder:
     """Makes the ledger if it is missing and raises the epoch of a connection.
 
     Raises:
@@ -35,10 +44,11 @@ def claim(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, name: 
     connection.execute(statements.create_ledger(schema))
     held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
     if held is not None and held[0] > epoch:
-        raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it')
+        raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it', held[0])
     connection.execute(statements.write_epoch(schema), [name, epoch])
     stop.check()
     connection.execute("COMMIT")
+    return Holder(name, epoch, held[1] if held is not None else 0)
 
 
 def read_marks(connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, name: str) -> Mapping[tuple[str, str], int]:
@@ -64,27 +74,21 @@ def load_all(
     connection: duckdb.DuckDBPyConnection,
     stop: Stop,
     schema: str,
-    holder: tuple[str, int],
+    holder: Holder,
     plan: LoadPlan | None,
     loads: Sequence[TableLoad],
-    last: tuple[str, str, int] | None,
 ) -> LoadReport:
     """Loads everything and commits, or nothing; without a plan, takes everything back.
 
-    Args:
-        holder: connection and epoch of the session.
-        last: a mark the session has written: table, lane, sequence.
-
     Raises:
-        NotConnected: the file is an older copy, which does not have that mark.
-        Fenced, TableChanged, RowsRejected
+        Fenced, WentBack, TableChanged, RowsRejected
         the driver's errors; translated by the caller.
     """
     started = perf_counter()
     rows: dict[str, int] = {}
     connection.execute("BEGIN")
     # nobody else can write between here and COMMIT, so looking once is enough
-    name, epoch = holder
+    name, epoch, counted = holder
     try:
         held = connection.execute(statements.read_epoch(schema), [name]).fetchone()
     except Exception as error:
@@ -93,14 +97,10 @@ def load_all(
         raise NotConnected(
             f'connection "{name}": the ledger is gone, and the file with it perhaps; a new session makes it'
         ) from error
-    if held is None or held[0] != epoch:
-        raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded')
-    if last is not None:
-        mark = connection.execute(statements.read_mark(schema), [name, *last[:2]]).fetchone()
-        if mark is None or mark[0] < last[2]:
-            raise NotConnected(
-                f'connection "{name}": the file is an older copy of what was loaded; a new session begins in what is there'
-            )
+    if held is not None and held[0] > epoch:
+        raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded', held[0])
+    if held != (epoch, counted):
+        raise WentBack(f'connection "{name}": the ledger is not as this loader left it, an older copy of the file was put back')
     for load in loads:
         _load(connection, schema, load)
         rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
@@ -109,6 +109,7 @@ def load_all(
     if plan is None:
         connection.execute("ROLLBACK")
     else:
+        connection.execute(statements.count_load(schema), [name])
         marks = [name, epoch, plan.lane, plan.last, list(rows), list(rows.values())]
         connection.execute(statements.write_marks(schema), marks)
         stop.check()

@@ -13,14 +13,14 @@ from loader.contract import LoadPlan
 from loader.postgres import statements
 from loader.postgres.patch import make_schema
 from loader.sql import LEDGER, qualified
-from shared.errors import Fenced
+from shared.errors import Fenced, WentBack
 
 if TYPE_CHECKING:
     import asyncpg
 
 
-async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> None:
-    """Makes the ledger if it is missing and raises the epoch of a connection.
+async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> int:
+    """Makes the ledger if it is missing and raises the epoch of a connection; returns how many loads it counts.
 
     Raises:
         Fenced: a session with a higher epoch exists.
@@ -30,8 +30,11 @@ async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: i
             await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{LEDGER}")
             await make_schema(connection, schema)
             await connection.execute(statements.create_ledger(schema))
-        if await connection.fetchval(statements.raise_epoch(schema), name, epoch) is None:
-            raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it')
+        loads: int | None = await connection.fetchval(statements.raise_epoch(schema), name, epoch)
+        if loads is None:
+            newest = await connection.fetchval(statements.read_epoch(schema), name)
+            raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it', newest or 0)
+        return loads
 
 
 async def read_marks(connection: asyncpg.Connection, schema: str, name: str) -> Mapping[tuple[str, str], int]:
@@ -45,14 +48,23 @@ async def forget_marks(connection: asyncpg.Connection, schema: str, name: str, m
     await connection.execute(statements.forget_marks(schema), name, [table for table, _ in marks], [lane for _, lane in marks])
 
 
-async def write_marks(connection: asyncpg.Connection, schema: str, epoch: int, plan: LoadPlan, rows: Mapping[str, int]) -> None:
+async def write_marks(
+    connection: asyncpg.Connection, schema: str, epoch: int, loads: int, plan: LoadPlan, rows: Mapping[str, int]
+) -> None:
     """Checks the epoch and writes the marks of a load; the next statement must be COMMIT.
+
+    Args:
+        loads: how many the ledger counts, if it is as the session left it.
 
     Raises:
         Fenced: the epoch is not ours any more.
+        WentBack: the ledger is older than the session.
     """
     written = await connection.fetch(
-        statements.write_marks(schema), plan.connection, epoch, plan.lane, plan.last, list(rows), list(rows.values())
+        statements.write_marks(schema), plan.connection, epoch, plan.lane, plan.last, list(rows), list(rows.values()), loads
     )
     if len(written) != len(rows):
-        raise Fenced(f'connection "{plan.connection}": a newer epoch than {epoch} exists; nothing was loaded')
+        newest = await connection.fetchval(statements.read_epoch(schema), plan.connection)
+        if newest is not None and newest > epoch:
+            raise Fenced(f'connection "{plan.connection}": a newer epoch than {epoch} exists; nothing was loaded', newest)
+        raise WentBack(f'connection "{plan.connection}": the ledger is not as this loader left it, an older state was put back')

@@ -84,13 +84,19 @@ def create_ledger(schema: str) -> str:
 
 
 def raise_epoch(schema: str) -> str:
-    """Returns the statement that claims a connection: $1 connection, $2 epoch; no row comes back when a newer one exists."""
+    """Returns the statement that claims a connection: $1 connection, $2 epoch. It gives the count of loads; no row comes back when a
+    newer epoch exists."""
     return f"""
     INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
     VALUES ($1, '', '', $2, 0, 0)
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = now()
     WHERE l.epoch <= EXCLUDED.epoch
-    RETURNING l.epoch"""
+    RETURNING l.last_sequence"""
+
+
+def read_epoch(schema: str) -> str:
+    """Returns the query of a connection's epoch: $1 connection."""
+    return f"SELECT epoch FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
 
 
 def read_marks(schema: str) -> str:
@@ -123,16 +129,17 @@ def count_ids(schema: str, table: str, column: str) -> str:
 
 
 def write_marks(schema: str) -> str:
-    """Returns the statement that checks the epoch and writes the marks of a load, last before COMMIT.
+    """Returns the statement that checks the epoch, counts the load and writes its marks, last before COMMIT.
 
-    $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows of each. No row comes back when the epoch is no longer
-    ours. The lock on the epoch's row makes a successor wait for our COMMIT, and us for its claim, whichever came first.
+    $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows of each, $7 loads so far. No row comes back when the epoch is
+    no longer ours, or the count of loads is another: the tables are not as the session left them. The lock on the epoch's row makes a
+    successor wait for our COMMIT, and us for its claim, whichever came first.
     """
     return f"""
     WITH mine AS MATERIALIZED (
-        SELECT epoch FROM {qualified(schema, LEDGER)}
-        WHERE connection = $1 AND table_name = '' AND lane = '' AND epoch = $2
-        FOR UPDATE
+        UPDATE {qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
+        WHERE connection = $1 AND table_name = '' AND lane = '' AND epoch = $2 AND last_sequence = $7
+        RETURNING epoch
     )
     INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
     SELECT $1, t.name, $3, mine.epoch, $4, t.rows FROM mine, unnest($5::text[], $6::bigint[]) AS t(name, rows)

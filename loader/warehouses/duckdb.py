@@ -123,8 +123,8 @@ class DuckDBDestination:
     async def open_session(self, connection: str, epoch: int) -> Session:
         """See `Destination.open_session`."""
         work = partial(write.claim, schema=self._schema, name=connection, epoch=epoch)
-        await self._file.run(f'opening duckdb destination "{self._name}"', work)
-        return DuckDBSession(self._name, self._schema, self._file, connection, epoch)
+        holder = await self._file.run(f'opening duckdb destination "{self._name}"', work)
+        return DuckDBSession(self._name, self._schema, self._file, holder)
 
     async def close(self) -> None:
         """See `Destination.close`."""
@@ -162,22 +162,22 @@ class DuckDBDestination:
 class DuckDBSession:
     """A connection's right to write; it holds nothing open of its own."""
 
-    def __init__(self, name: str, schema: str, file: DatabaseFile, connection: str, epoch: int) -> None:
+    def __init__(self, name: str, schema: str, file: DatabaseFile, holder: write.Holder) -> None:
         self._name = name
         self._schema = schema
         self._file = file
-        self._connection = connection
-        self._epoch = epoch
+        self._holder = holder
         self._closed = False
-        self._last: tuple[str, str, int] | None = None
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
         """See `Session.marks`."""
-        return await self._run("reading the ledger of", partial(write.read_marks, schema=self._schema, name=self._connection))
+        return await self._run(
+            "reading the ledger of", partial(write.read_marks, schema=self._schema, name=self._holder.connection)
+        )
 
     async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
         """See `Session.forget`."""
-        work = partial(write.forget_marks, schema=self._schema, name=self._connection, marks=marks)
+        work = partial(write.forget_marks, schema=self._schema, name=self._holder.connection, marks=marks)
         await self._run("cleaning the ledger of", work)
 
     async def describe(self, table: str) -> TableSchema | None:
@@ -205,14 +205,13 @@ class DuckDBSession:
     async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
         for load in loads:
             refuse_null_keys(load)
-        holder = (self._connection, self._epoch)
         ordered = False
         while True:
-            work = partial(write.load_all, schema=self._schema, holder=holder, plan=plan, loads=loads, last=self._last)
+            work = partial(write.load_all, schema=self._schema, holder=self._holder, plan=plan, loads=loads)
             try:
                 report = await self._run("loading into", work)
                 if plan is not None:
-                    self._last = (loads[-1].table, plan.lane, plan.last)
+                    self._holder = self._holder._replace(loads=self._holder.loads + 1)
                 return report
             except RowsRejected as error:
                 if not error.needs_others or ordered or len(loads) < 2:

@@ -94,14 +94,14 @@ class PostgresDestination:
             # first those that may hold the epoch's row, then, with the epoch ours, those that came meanwhile
             async with timeout(self._options.stall_timeout):
                 await end_older(link, schema, connection, epoch - 1)
-                await ledger.claim(link, schema, connection, epoch)
+                loads = await ledger.claim(link, schema, connection, epoch)
                 await end_older(link, schema, connection, epoch)
         except BaseException as error:
             link.terminate()
             if isinstance(error, Exception):
                 raise translate(error, what) from error
             raise
-        return PostgresSession(self._name, self._options, link, connection, epoch)
+        return PostgresSession(self._name, self._options, link, connection, epoch, loads)
 
     async def close(self) -> None:
         """See `Destination.close`; there is nothing outside the sessions."""
@@ -144,7 +144,7 @@ class PostgresDestination:
 class PostgresSession:
     """A connection's right to write, and the one link to the server it has."""
 
-    def __init__(self, name: str, options: Options, link: asyncpg.Connection, connection: str, epoch: int) -> None:
+    def __init__(self, name: str, options: Options, link: asyncpg.Connection, connection: str, epoch: int, loads: int) -> None:
         self._name = name
         self._options = options
         self._schema = options.schema
@@ -152,6 +152,7 @@ class PostgresSession:
         self._connection = connection
         self._epoch = epoch
         self._straight = Straight()
+        self._loads = loads
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
         """See `Session.marks`."""
@@ -245,8 +246,9 @@ class PostgresSession:
                 if plan is None:
                     await self._link.execute("ROLLBACK")
                 else:
-                    await ledger.write_marks(self._link, self._schema, self._epoch, plan, rows)
+                    await ledger.write_marks(self._link, self._schema, self._epoch, self._loads, plan, rows)
                     await self._commit()
+                    self._loads += 1
         except Permanent as error:
             if not sending or error.__cause__ is None:
                 raise

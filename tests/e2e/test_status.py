@@ -90,8 +90,8 @@ async def test_what_waits_is_counted_exactly_however_much_it_is_and_is_late_afte
 async def test_a_failing_table_is_a_state_with_rows_reason_and_next_try(broker: Broker) -> None:
     await counted(broker, forwarded=3, counts=Counts(live=3, delivered=1))
     whole = decode_frame(payload("a", "b"))
-    await put_aside(broker.publisher, "c", 1, "orders", Place("live-1-shop", 1, 2), whole, 0b011)
-    await put_aside(broker.publisher, "c", 1, "views", Place("live-1-shop", 1, 1), whole, 0b010)
+    await put_aside(broker.publisher, "c", 1, 1, "orders", Place("live-1-shop", 1, 2), whole, 0b011)
+    await put_aside(broker.publisher, "c", 1, 1, "views", Place("live-1-shop", 1, 1), whole, 0b010)
     found = await status(broker)
     (line,) = found.connections
     assert (line.state, line.aside, line.waiting_events) == ("table failing", {"orders": 2, "views": 1}, 2)

@@ -141,12 +141,13 @@ async def test_a_table_name_of_any_characters_comes_back_as_it_was() -> None:
     published = Published()
     table = " Käufe\r\nNats-Rollup: all; 100% "
     frame: Frame = frame_of([PAGE])
-    await put_aside(cast("Publisher", published), "shop-wh", 5, table, Place("live", 7, 1), frame)
+    await put_aside(cast("Publisher", published), "shop-wh", 5, 6, table, Place("live", 7, 1), frame)
     ((subject, payload, msg_id, headers),) = published.messages
     assert all(value.isascii() and value.isprintable() and value == value.strip() for value in (msg_id, *headers.values()))
     aside = read_aside(Message(subject, payload, headers, 3, 0.0, 0))
     assert aside is not None
-    assert (aside.table, aside.place, aside.lane, aside.epoch) == (table, Place("live", 7, 1), "aside.7.live", 5)
+    assert (aside.table, aside.place, aside.lane) == (table, Place("live", 7, 1), "aside.7.live")
+    assert (aside.epoch, aside.run) == (5, 6)
 
 
 async def test_what_shaping_left_out_or_changed_is_counted_once_however_often_the_load_is_tried(

@@ -1,0 +1,68 @@
+"""What a loader asks of the router when its destination went back: frames of a lane again, from a sequence on.
+
+One value of the bucket `state` per connection. A rewind has a number, which every frame sent under it bears; the loader leaves out
+the frames of lower numbers that are in its queue still, for they come again, in order. So however often a rewind is asked for or
+begun, each frame is loaded once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PATTERN = "rewind.*"
+
+
+class Rewind(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames `first` to `last` of a lane are wanted again; what is beyond `last` was never loaded.
+
+    Up to `level` the destination has all rows but those in `holes`: by table, ranges of sequences in which rows were set aside, and
+    loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS keeps no more. `done`: all is loaded again.
+    """
+
+    number: int
+    first: int
+    last: int
+    level: int = 0
+    holes: dict[str, list[tuple[int, int]]] = {}
+    lost: int = 0
+    done: bool = False
+
+
+class Rewinds(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest rewind of each lane. `queue`: of the connection's incarnation; of another one they mean nothing."""
+
+    queue: str
+    lanes: dict[str, Rewind] = {}
+
+
+def rewind_key(connection: str) -> str:
+    """The key of a connection in the bucket `state`."""
+    return f"rewind.{connection}"
+
+
+def connection_of(key: str) -> str:
+    """The connection that a key belongs to."""
+    return key.partition(".")[2]
+
+
+def decode_rewinds(value: bytes | None) -> Rewinds:
+    """Reads a value."""
+    return msgspec.json.decode(value, type=Rewinds) if value else Rewinds(queue="")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the router says, by lane. `begun`: number of the rewind it is in and the first sequence that comes again, which its own state
+    holds by then; `sent`: number of the one of which everything is in the queue."""
+
+    begun: dict[str, tuple[int, int]] = {}
+    sent: dict[str, int] = {}
+
+
+def answer_key(connection: str) -> str:
+    """The key of a connection's answer in the bucket `state`."""
+    return f"rewound.{connection}"
+
+
+def decode_answer(value: bytes | None) -> Answer:
+    """Reads a value."""
+    return msgspec.json.decode(value, type=Answer) if value else Answer()

@@ -1,0 +1,35 @@
+"""What a loader remembers of its destination, and what it finds missing there."""
+
+from __future__ import annotations
+
+from loader.aside import aside_lane
+from loader.memory import Gap, Remembered, find_gaps
+
+LANE = "live-1-shop@5"
+HERE = Remembered(address="a", lanes={LANE: 100, "replay-x": 7})
+
+
+def test_a_ledger_that_is_not_behind_lacks_nothing() -> None:
+    marks = {("events", LANE): 40, ("tracks", LANE): 100, ("events", "replay-x"): 9}
+    assert find_gaps(HERE, "a", marks) == {}
+
+
+def test_a_ledger_that_is_behind_lacks_what_was_loaded_since() -> None:
+    marks = {("events", LANE): 40, ("tracks", LANE): 60, ("events", "replay-x"): 7}
+    assert find_gaps(HERE, "a", marks) == {LANE: Gap(60, 100, {})}
+    assert find_gaps(HERE, "b", marks) == {LANE: Gap(60, 100, {})}, "a replica that lags has another address"
+
+
+def test_an_empty_destination_lacks_everything_unless_it_is_another_one() -> None:
+    assert find_gaps(HERE, "a", {}) == {LANE: Gap(0, 100, {}), "replay-x": Gap(0, 7, {})}
+    assert find_gaps(HERE, "b", {}) == {}
+    assert find_gaps(HERE, "b", {("events", "live-1-blog@1"): 3}) == {}
+
+
+def test_rows_that_were_aside_and_are_gone_are_holes() -> None:
+    here = Remembered(address="a", lanes={LANE: 100}, asides={LANE: {"events": [(10, 20), (40, 50), (90, 95)]}})
+    marks = {("tracks", LANE): 100, ("events", aside_lane(LANE, 44)): 44}
+    gap = find_gaps(here, "a", marks)[LANE]
+    assert gap == Gap(100, 100, {"events": [(45, 50), (90, 95)]})
+    assert gap.first == 45
+    assert find_gaps(here, "a", {**marks, ("events", aside_lane(LANE, 95)): 95}) == {}
