@@ -22,13 +22,14 @@ from loader.account import Accounts
 from loader.aside import Failing
 from loader.contract import Destination, Session
 from loader.destinations import Destinations
+from loader.epochs import raise_above, read_offset
 from loader.flow import Definition, Flow
 from loader.gauges import keep_gauges
 from loader.leftovers import sweep
 from loader.retries import Retries
 from loader.troubles import Troubles
 from shared import topology
-from shared.errors import Fenced, NotConnected, PenstockError, Transient, UnknownDriverError
+from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
@@ -53,6 +54,8 @@ class ConnectionLoader:
         destinations: Destinations,
         gate: ThreadGate,
         lease_seconds: float,
+        *,
+        claims: bool = False,
     ) -> None:
         self._context = context
         self._name = name
@@ -60,6 +63,9 @@ class ConnectionLoader:
         self._destinations = destinations
         self._gate = gate
         self._lease_seconds = lease_seconds
+        self._claims = claims
+        self._offset = 0
+        """What the ledger's epochs exceed the lease's by."""
         self._failures = 0
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
@@ -100,7 +106,7 @@ class ConnectionLoader:
     async def _while_held(self, lease: leases.Lease) -> None:
         with contextlib.suppress(PenstockError):  # for the gauges, while its destination cannot be opened
             await self._accounts.read(lambda _: False)
-        work = asyncio.create_task(self._persist(lease.epoch))
+        work = asyncio.create_task(self._begin(lease.epoch))
         lost = asyncio.create_task(lease.lost.wait())
         context = self._context
         gauges = asyncio.create_task(
@@ -117,18 +123,46 @@ class ConnectionLoader:
                 task.cancel()
             await asyncio.gather(work, lost, gauges, return_exceptions=True)
 
+    async def _begin(self, epoch: int) -> None:
+        await self._read_offset()
+        await self._persist(epoch)
+
     async def _persist(self, epoch: int) -> None:
         while not self._context.draining.is_set():
             try:
-                await self._session(epoch)
+                await self._session(epoch + self._offset)
             except Fenced as exc:
-                log.warning("fenced by a newer holder", extra={"connection": self._name, "error": str(exc)})
-                return
+                if not await self._is_ahead(exc, epoch):
+                    log.warning("fenced by a newer holder", extra={"connection": self._name, "error": str(exc)})
+                    return
+                if not self._claims:
+                    await self._wait_after(_copied(self._name, exc.newest, epoch))
+                    continue
+                with contextlib.suppress(Transient):
+                    self._offset = await raise_above(self._context.broker, self._name, epoch, exc.newest)
+                    log.warning("the ledger is taken over", extra={"connection": self._name, "epoch": exc.newest})
             except PenstockError as exc:
                 await self._wait_after(exc)
             except Exception as exc:  # a defect of ours must not end the process, and with it every other connection
                 log.exception("unexpected error in a load", extra={"connection": self._name})
                 await self._wait_after(Transient(f"unexpected {type(exc).__name__}: {exc}"))
+
+    async def _is_ahead(self, fenced: Fenced, epoch: int) -> bool:
+        """Says whether the ledger is of another stack: it has a higher epoch, though in this one the lease is ours."""
+        if fenced.newest <= epoch + self._offset:
+            return False
+        try:
+            return await leases.holder(self._context.broker, f"loader.{self._name}") == self._context.instance
+        except NotConnected:
+            return False
+
+    async def _read_offset(self) -> None:
+        while True:
+            try:
+                self._offset = await read_offset(self._context.broker, self._name)
+                return
+            except Transient:
+                await asyncio.sleep(FENCED_SECONDS)
 
     async def _wait_after(self, error: PenstockError) -> None:
         transient = isinstance(error, Transient)
@@ -186,6 +220,13 @@ class ConnectionLoader:
             self._context.health.bad(f"connection {self._name}", flow.trouble)
         else:
             self._context.health.good(f"connection {self._name}")
+
+
+def _copied(connection: str, newest: int, epoch: int) -> SetupError:
+    return SetupError(
+        f"the ledger was written under epoch {newest}, this stack is at {epoch}: the destination is a copy of another stack's, or another "
+        f"stack loads it too. If none does, start the loader once with PENSTOCK_LOADER_CLAIM={connection}"
+    )
 
 
 class _DrainedError(Exception):

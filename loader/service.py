@@ -37,7 +37,9 @@ async def main(context: ServiceContext) -> None:
     Raises:
         ConfigError: a setting is wrong.
     """
-    lease_seconds = float(read_settings(LoaderSettings, PREFIX).lease)
+    settings = read_settings(LoaderSettings, PREFIX)
+    lease_seconds = float(settings.lease)
+    claimed = {name.strip() for name in settings.claim.split(",")}
     if lease_seconds < 2:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {lease_seconds:g}s")])
     gate = ThreadGate(THREADS, "loader")
@@ -57,7 +59,9 @@ async def main(context: ServiceContext) -> None:
                         context.health.good(f"connection {name}")
                 for name, definition in wanted.items():
                     if name not in running:
-                        loader = ConnectionLoader(context, name, definition, destinations, gate, lease_seconds)
+                        loader = ConnectionLoader(
+                            context, name, definition, destinations, gate, lease_seconds, claims=name in claimed
+                        )
                         running[name] = (definition, group.create_task(loader.run(), name=f"load-{name}"))
                 changed = asyncio.ensure_future(context.config.changed(snapshot))
                 draining = asyncio.ensure_future(context.draining.wait())

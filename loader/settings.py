@@ -19,3 +19,10 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease: Annotated[Duration, Meta(description="how long a dead loader keeps its connections; at least 2s")] = field(
         default_factory=lambda: Duration(TTL_SECONDS)
     )
+    claim: Annotated[
+        str,
+        Meta(
+            description="connections, joined by commas, whose destination was copied from another stack's: their ledgers are taken over. "
+            "Only for one start, and only if no other stack loads them"
+        ),
+    ] = ""

@@ -86,6 +86,8 @@ class Lanes:
         begun: Collection[str] | None,
         accounts: Mapping[str, Account],
         lives: Mapping[str, Life],
+        *,
+        again: bool = False,
     ) -> None:
         """Starts a lane for every connection; those that were behind begin where they were.
 
@@ -93,6 +95,7 @@ class Lanes:
             begun: connections that got frames before; None: all.
             accounts: what became of events so far.
             lives: where connections began.
+            again: the queues were lost. Everything is read again from where each connection began; loaders know what they have.
 
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
@@ -113,6 +116,8 @@ class Lanes:
             else:
                 self._discard(name, cursor)
         for connection in rules.connections.values():
+            if again and connection.name in self._begun:
+                await self._read_all_again(connection.name)
             await self._start(connection)
         self._note_begun(rules)
 
@@ -269,6 +274,14 @@ class Lanes:
             on_moved=self._on_moved,
         )
         self._tasks[name] = self._group.create_task(run_lane(lane, self._broker, self._new_window), name=f"lane-{name}")
+
+    async def _read_all_again(self, name: str) -> None:
+        life = self._lives.get(name, Life())
+        place = self._parked.get(name) or Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
+        first = await first_from(self._broker, self._sender.site, life.first)
+        if first is not None and first[0] < place.seq:
+            counted = max(place.seq - 1, place.counted)
+            self._parked[name] = Cursor(*first, place.events_before, [*life.gaps], counted)
 
     async def _rewind(self, name: str) -> None:
         """Reads frames of a connection again, if its loader asks for that and it has not been done."""

@@ -38,6 +38,7 @@ from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
 from shared.headers import live_lane, trace_of
 from shared.jetstream.broker import Broker
+from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message
 from shared.outcome import DropReason
@@ -55,6 +56,10 @@ QUIET_SECONDS = 1.0
 """When EVENTS gives nothing for so long at the start, the window is taken to be filled."""
 
 log = logging.getLogger(__name__)
+
+
+class QueuesReplaced(Transient):
+    """DELIVER is another stream than the one the router put frames into: they are put there again."""
 
 
 class EventsReplaced(Transient):
@@ -172,6 +177,7 @@ class SiteRouter:
 
     async def _open(self, group: asyncio.TaskGroup) -> Lanes:
         incarnation, first_kept = await look_at_events(self._broker)
+        queues = (await identify(self._broker, topology.DELIVER)).incarnation
         stored = await self._keeper.load()
         accepted, accounts = (stored.accepted, stored.accounts) if stored is not None else (0, {})
         if stored is not None and stored.incarnation not in ("", incarnation):
@@ -194,6 +200,7 @@ class SiteRouter:
             accepted=accepted,
             accounts=accounts,
             lives=state.lives,
+            queues=queues,
         )
         # a router that believes to hold the site fails from here on
         await self._save(self._saved)
@@ -215,7 +222,10 @@ class SiteRouter:
         )
         # a site that was never routed begins with its first frame: all of it is before every connection
         begun = state.connections if stored is not None else None
-        await lanes.begin(self._rules, state.behind, begun, accounts, state.lives)
+        lost = state.queues not in ("", queues)
+        if lost:
+            log.error("DELIVER was created anew; what was in it is read again from EVENTS", extra={"site": self.site})
+        await lanes.begin(self._rules, state.behind, begun, accounts, state.lives, again=lost)
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
@@ -317,6 +327,7 @@ class SiteRouter:
             accepted=self._front.accepted(position.events_before),
             accounts=lanes.accounts(position),
             lives=lanes.lives,
+            queues=self._saved.queues,
         )
 
     async def _keep_saving(self, lanes: Lanes) -> None:
@@ -371,7 +382,10 @@ class SiteRouter:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 incarnation, _ = await look_at_events(self._broker)
+                queues = (await identify(self._broker, topology.DELIVER)).incarnation
             except NotConnected:
                 continue
             if incarnation != self._saved.incarnation:
                 raise EventsReplaced(f"site {self.site}: EVENTS was created anew")
+            if queues != self._saved.queues:
+                raise QueuesReplaced(f"site {self.site}: DELIVER was created anew")

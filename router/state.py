@@ -51,7 +51,7 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts` what
     became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
     those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet. `lives` tells more of
-    them.
+    them. `queues` tells the stream DELIVER that they were put into from one that was created anew.
     """
 
     version: int = 1
@@ -64,6 +64,7 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int = 0
     accounts: dict[str, Account] = {}
     lives: dict[str, Life] = {}
+    queues: str = ""
 
 
 SHED_KEY = "shed.events"

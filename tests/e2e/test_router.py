@@ -354,6 +354,37 @@ async def test_events_created_anew_are_routed_from_their_first_frame_on_a_lane_o
     assert len(set(one.lanes)) == 2
 
 
+async def test_what_was_in_the_queues_is_read_again_when_their_stream_is_lost(broker: Broker, telemetry: Telemetry) -> None:
+    config = snapshot({"one": {}})
+    async with routing(broker, telemetry, config):
+        await put(broker, ["a"])
+        await put(broker, ["b"])
+        async with asyncio.timeout(10):
+            while await waiting(broker, "one") < 2:
+                await asyncio.sleep(0.01)
+    queues = next(stream for stream in topology.streams(topology.TopologySettings()) if stream.name == topology.DELIVER)
+    await broker.js.delete_stream(topology.DELIVER)
+    await broker.js.add_stream(StreamConfig(**vars(queues)))
+    async with reading(broker, "one") as (one,), routing(broker, telemetry, config):
+        await put(broker, ["c"])
+        await until(lambda: one.ids == ["a", "b", "c"])
+        await until(lambda: telemetry.value("account_forwarded_events", connection="one") == 3)
+    assert one.repeats == 0
+
+
+async def test_a_connection_added_again_begins_a_lane_where_its_backfill_begins(broker: Broker, telemetry: Telemetry) -> None:
+    await put(broker, ["a"])
+    async with reading(broker, "one") as (one,), routing(broker, telemetry, snapshot({"other": {}})) as router:
+        await until(lambda: telemetry.value("account_accepted_events", site="shop") == 1)
+        await router.apply(compile_project(snapshot({"one": {}, "other": {}}))["shop"])
+        await put(broker, ["b"])
+        await until(lambda: one.ids == ["b"])
+        await router.apply(compile_project(snapshot({"other": {}}))["shop"])
+        await router.apply(compile_project(snapshot({"one": {"backfill": "1h"}, "other": {}}, 2))["shop"])
+        await until(lambda: one.ids == ["b", "a", "b"])
+    assert [lane.rpartition("@")[2] for lane in one.lanes] == ["2", "1", "1"]
+
+
 async def test_a_connection_that_was_moved_to_another_site_gets_frames_with_lower_sequences_too(
     broker: Broker, telemetry: Telemetry
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from loader import connection as module
 from loader.connection import ConnectionLoader
 from loader.flow import Definition
-from shared.errors import SetupError
+from shared.errors import Fenced, SetupError
+from shared.jetstream import lease as leases
 from shared.project import Connection, Site
 from shared.service import ServiceContext
 
@@ -29,6 +30,7 @@ class Context:
     def __init__(self) -> None:
         self.draining, self.health, self.telemetry, self.broker = asyncio.Event(), Health(), self, self
         self.counted: list[str] = []
+        self.broker, self.instance = None, "me"
 
     def count(self, name: str, **labels: str) -> None:
         self.counted.append(f"{name} {labels['result']}")
@@ -55,3 +57,39 @@ async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_proc
         "connection c: unexpected RecursionError: ",
     ]
     assert len(context.counted) == 3
+
+
+async def test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001,))
+    stored: list[int] = []
+
+    async def holder(*_: object) -> str:
+        return "me"
+
+    async def raise_above(_broker: object, _name: str, epoch: int, newest: int) -> int:
+        stored.append(newest + 1 - epoch)
+        return stored[-1]
+
+    monkeypatch.setattr(leases, "holder", holder)
+    monkeypatch.setattr(module, "raise_above", raise_above)
+    epochs: list[int] = []
+
+    class Loader(ConnectionLoader):
+        async def _session(self, epoch: int) -> None:
+            epochs.append(epoch)
+            if epoch < 99:
+                if len(epochs) == 3:
+                    self._claims = True
+                raise Fenced("a newer epoch", 99)
+            context.draining.set()
+
+    context = Context()
+    definition = Definition(Connection(site="shop", destination="wh"), Site(), {})
+    loader = Loader(cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0)
+    await loader._persist(7)
+    assert epochs == [7, 7, 7, 100]
+    assert stored == [93]
+    assert len(context.health.said) == 2
+    assert "PENSTOCK_LOADER_CLAIM=c" in context.health.said[0]

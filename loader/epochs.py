@@ -1,0 +1,37 @@
+"""By how much the epochs of a connection's ledger exceed those of its lease.
+
+Epochs are of one stack. A destination that was copied from another stack's, as staging from production, has a ledger that is ahead of
+this stack's, and refuses it for good, as it must while the other stack may still write. Where an operator says that none does
+(`PENSTOCK_LOADER_CLAIM`), epochs are raised above the ledger's, for this and all later holders.
+"""
+
+from __future__ import annotations
+
+from shared import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+
+
+def _key(connection: str) -> str:
+    return f"epoch.{connection}"
+
+
+async def read_offset(broker: Broker, connection: str) -> int:
+    """Returns what is to be added to the epoch of the lease.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await Bucket(broker, topology.STATE_BUCKET).get(_key(connection))
+    return int(entry.value) if entry and entry.value else 0
+
+
+async def raise_above(broker: Broker, connection: str, epoch: int, newest: int) -> int:
+    """Stores, and returns, an offset by which the epoch of the lease exceeds `newest`.
+
+    Raises:
+        NotConnected, Transient: not known to be stored.
+    """
+    offset = newest + 1 - epoch
+    await Bucket(broker, topology.STATE_BUCKET).put(_key(connection), str(offset).encode())
+    return offset
