@@ -41,8 +41,8 @@ class Aside(NamedTuple):
     place: Place
     at_seconds: float
     epoch: int
-    run: int
     bits: int = 0
+    run: int = 0
 
     @property
     def lane(self) -> str:
@@ -103,7 +103,7 @@ def read_aside(message: Message) -> Aside | None:
     except ValueError:
         return None
     bits = bits_of(headers.get(BITS), place.events)
-    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, epoch, run, bits)
+    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, epoch, bits, run)
 
 
 async def put_aside(

@@ -30,7 +30,7 @@ class Context:
     def __init__(self) -> None:
         self.draining, self.health, self.telemetry, self.broker = asyncio.Event(), Health(), self, self
         self.counted: list[str] = []
-        self.broker, self.instance = None, "me"
+        self.instance = "me"
 
     def count(self, name: str, **labels: str) -> None:
         self.counted.append(f"{name} {labels['result']}")
