@@ -16,6 +16,8 @@ from loader.contract import Kind
 from loader.moments import parse_one
 from tests.unit.loader.shaping import Desk, Loaded, capabilities
 
+pytestmark = pytest.mark.timeout(120)  # many generated batches, on a machine that may be busy
+
 RESERVED = {
     "messageId", "type", "receivedAt", "timestamp", "originalTimestamp", "sentAt", "context", "writeKey", "_metadata", "integrations",
     "JITSU_TABLE_NAME",
@@ -117,7 +119,6 @@ def found(loaded: Loaded, message: str, layout: str) -> Counter[Any]:
     return values
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(OBJECTS, min_size=1, max_size=6), POLICIES)
 def test_every_leaf_of_every_event_is_found_exactly_once(objects: list[dict[str, Any]], options: dict[str, Any]) -> None:
