@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from shared.clock import Clock
 from shared.headers import Place
 from shared.jetstream.reader import Message
+from shared.project import Connection, Site
 
 CHUNK_EVENTS = 20_000
 """Events shaped and loaded at once: beyond, COPY gains nothing and memory grows (bench/RESULTS.md)."""
@@ -127,3 +128,12 @@ def chunks(
             size += held.size
         if chunk:
             yield chunk
+
+
+def bounds_of(connection: Connection, site: Site, queue_frames: int) -> Bounds:
+    """Returns the bounds of a connection whose queue takes so many frames."""
+    frames = max(1, queue_frames // 2)
+    if connection.mode == "stream":
+        return Bounds(0.0, CHUNK_EVENTS, CHUNK_BYTES, frames)
+    period = connection.batch.period if site.batch_period is None else site.batch_period
+    return Bounds(float(period), connection.batch.max_rows, int(connection.batch.max_bytes), frames)

@@ -15,7 +15,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,10 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from opentelemetry.trace import SpanKind
 
-from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_lane
+from loader.account import Accounts, Outcome, share_of_aside, share_of_lane
 from loader.aside import Aside, Failing, aside_lane, spent
 from loader.batch import ShapedBatch
-from loader.collect import CHUNK_BODY_BYTES, CHUNK_BYTES, CHUNK_EVENTS, Bounds, Held, Holding, chunks
+from loader.chunk import Chunk, Shaped, readable
+from loader.collect import CHUNK_BODY_BYTES, Held, Holding, bounds_of, chunks
 from loader.contract import Capabilities, LoadPlan, Session
 from loader.deliver import Deliverer, Work
 from loader.isolate import Frames, Refused, is_of_events, shape_offenders
@@ -41,7 +41,7 @@ from shared.clock import Clock
 from shared.dead import DeadLetter, bury, now
 from shared.ended import Pending
 from shared.errors import NotConnected, Permanent, WentBack
-from shared.frame import Frame, decode_frame
+from shared.frame import decode_frame
 from shared.headers import read_place, trace_of
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
@@ -74,27 +74,6 @@ class Definition(NamedTuple):
     """Name of the connection's queue (`shared.topology.queue_of`); another one is another connection."""
 
 
-class Shaped(NamedTuple):
-    """The first `frames` frames of a chunk as a batch, and those among them that cannot be read, with the reason."""
-
-    batch: ShapedBatch
-    frames: int
-    unreadable: list[tuple[Held, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` hears whether it is."""
-
-    work: Work
-    share: Share
-    reader: QueueReader
-    acks: list[int]
-    oldest_at: float
-    traces: list[dict[str, str]]
-    done: asyncio.Future[bool] | None = None
-
-
 class Flow:
     """One session: from the queue to the destination."""
 
@@ -122,7 +101,7 @@ class Flow:
         self._tables: set[str] = set()
         self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
         self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
-        self._bounds = _bounds(connection, definition.site, context.settings.deliver_max_frames)
+        self._bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._memory = Memory(context.broker, name, connection.destination, definition.destination)
         self._look_back = LookBack(context.broker, context.telemetry, connection.site, name, definition.queue)
         self._through: dict[str, int] = {}
@@ -333,7 +312,7 @@ class Flow:
                     else:
                         shaped = await gate.run(self._shape_chunk, chunk)
                 except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
-                    refused = await self._offenders(self._shaper, _readable(chunk), gate, exc)
+                    refused = await self._offenders(self._shaper, readable(chunk), gate, exc)
                     shaped = await gate.run(self._shape_chunk, chunk, refused)
                 for held, why in shaped.unreadable:
                     await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
@@ -404,19 +383,3 @@ class Flow:
         await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
         self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
         log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
-
-
-def _readable(chunk: list[Held]) -> Frames:
-    frames: dict[int, tuple[int, Frame]] = {}
-    for held in chunk:
-        with contextlib.suppress(Permanent):
-            frames[held.message.seq] = (held.place.seq, decode_frame(held.message.payload))
-    return frames
-
-
-def _bounds(connection: Connection, site: Site, queue_frames: int) -> Bounds:
-    frames = max(1, queue_frames // 2)
-    if connection.mode == "stream":
-        return Bounds(0.0, CHUNK_EVENTS, CHUNK_BYTES, frames)
-    period = connection.batch.period if site.batch_period is None else site.batch_period
-    return Bounds(float(period), connection.batch.max_rows, int(connection.batch.max_bytes), frames)
