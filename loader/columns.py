@@ -21,6 +21,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from loader.contract import Kind
 from loader.hints import HINTS_LEFT_OUT, is_hint
 from loader.layouts.contract import Event, Fixed, Root
 from loader.names import Namer, Path
-from loader.runs import Rows, runs_of, text_run
+from loader.runs import Rows, runs_of, text_run, times_of
 
 WINDOW_ROWS = 512
 WINDOW_KEYS = 20_000
@@ -74,6 +75,11 @@ class _Leaf:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.parts: dict[Kind, tuple[list[Rows], list[pa.Array]]] = {}
+
+    @property
+    def timed(self) -> bool:
+        """Whether this is one of an event's own times."""
+        return self.source.fixed is not None and self.source.fixed.kind is Kind.TIMESTAMP
 
     def push(self, kind: Kind, rows: Rows, run: pa.Array) -> None:
         kept = self.parts.get(kind)
@@ -259,7 +265,7 @@ class Tree:
                     leaf.push(Kind.TEXT, rows, run)
                     continue
             only = self._seal_column(node, key, rows, values, shape)
-            shape.texts[position] = node.leaves[key] if only is str else None
+            shape.texts[position] = node.leaves[key] if only is str and not node.leaves[key].timed else None
 
     def _seal_column(self, node: _Node, key: Any, rows: Rows, values: list[Any], shape: _Shape | None) -> type | None:
         """Sorts the values of a column by their types; returns the type if all had the same."""
@@ -298,7 +304,8 @@ class Tree:
             leaf = node.leaves[key] = _Leaf(self._source(node, key))
             self._leaves.append(leaf)
             self.size += 1
-        for kind, where, run in runs_of(type_, rows, values, self._notes):
+        runs = times_of if leaf.timed and type_ is not datetime else runs_of
+        for kind, where, run in runs(type_, rows, values, self._notes):
             leaf.push(kind, where, run)
 
     def _source(self, node: _Node, key: Any) -> Source:

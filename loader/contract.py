@@ -51,6 +51,8 @@ class Kind(StrEnum):
     JSON = "json"
     OTHER = "other"
     """A type of the warehouse we do not know: values are handed over as text and the warehouse casts."""
+    NUMBER = "number"
+    """Numbers with more digits than a double has, as text. A kind of values only: no column is of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Capabilities:
     """`load` brings several tables in at once, `batch.threads` of them. None of ours: one transaction has one connection."""
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
     """Pairs (from, to) that `patch` can change a column's type between."""
-    kinds: frozenset[Kind] = frozenset(Kind)
+    kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
     """Kinds a new column may have; others are created as text."""
     max_columns: int = 1000
     case: Literal["lower", "upper", "keep"] = "keep"

@@ -8,14 +8,16 @@ with the marks of those; what then happens to them is the connection's `on_confl
     bigint       0, 1 only     =               if exact     =               digits            -           -          yes
     double       0, 1 only     if integral     =            if integral     plain decimal     -           -          yes
     decimal      0, 1 only     if it fits      if exact     =               digits            -           -          yes
-    text         true t 1 ...  canonical       parses       canonical       =                 parses      parses     a string
+    number       -             if integral     if one       if integral     plain decimal     -           -          yes
+    text         true t 1 ...  canonical       canonical    canonical       =                 parses      parses     a string
     timestamp    -             -               -            -               ISO, ms, Z        =           midnight   a string
     json         -             -               -            -               compact JSON      -           -          =
 
 To `other`, a type of the warehouse we do not know, everything goes as its text, except that a number with a scale, such as
-`numeric(12,2)`, is given numbers only. "Canonical" integer text is what the integer
-would be written as: `007` and `+7` stay text, because the zeros and the sign would be lost. Integer text "parses" as a double only if
-that is exactly the same number. A time has microseconds in its text only where it would not be the same without them.
+`numeric(12,2)`, is given numbers only. "Canonical" text is what the number would be written as: `007`, `+7`, `.5`, `1e3` and, for a
+double, `1.10` stay text, because zeros, signs and exponents would be lost. A `number` has digits that its nearest double lacks: it is
+"one" of a double's numbers if it is the double in 17 digits or in all of its digits. A time has microseconds in its text only where
+it would not be the same without them.
 
 Arrays given here have no nulls and hold no NaN or infinity (`loader/runs.py` takes them out). Pure.
 """
@@ -34,6 +36,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from loader import exact
 from loader.contract import Column, Kind
 from loader.lattice import ARROW, DECIMAL, TIMESTAMP, inexact_as_double
 from loader.moments import moments
@@ -44,10 +47,17 @@ Converted = tuple[pa.Array, Marks | None]
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _INTEGER_TEXT = r"^(?:0|-?[1-9][0-9]{0,37})$"
-_NUMBER_TEXT = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-_DIGITS = re.compile(r"[+-]?[0-9]+", re.ASCII)
-_SOMETHING = re.compile(r"[^eE]*[1-9]", re.ASCII)
-_ALWAYS_EXACT_DIGITS = 15
+_NUMBER_TEXT = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?$"
+_SCALED_TEXT = r"^-?(?:0|[1-9][0-9]*)%s$"
+_NEGATIVE_ZERO = r"^-0(?:\.0*)?$"
+_LONGEST_DOUBLE = 400
+"""Characters of a double without an exponent, at most."""
+_LONGEST_FRACTION = 1000
+"""What RE2 counts to."""
+_MOST_ZEROS = 400
+_LONGEST_IN_JSON = 1000
+_FIRST_GAP = 2.0**53
+"""From here on there are integers that are no double."""
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
 _NUMERIC = re.compile(r"(?:numeric|decimal|number)\b[\s\d(),]*", re.IGNORECASE)
 _DAY_MICROSECONDS = 86_400_000_000
@@ -70,8 +80,9 @@ def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
 
 def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
     """As `convert`, for a column whose own type may say more than its kind."""
-    if column.kind is Kind.OTHER and column.native and _NUMERIC.fullmatch(column.native):
-        return _as_numeric(values, source)
+    digits = column.limits.digits if column.limits else None
+    if column.kind is Kind.OTHER and (digits or (column.native and _NUMERIC.fullmatch(column.native))):
+        return _as_numeric(values, source, digits[1] if digits else _LONGEST_FRACTION)
     return convert(values, source, column.kind)
 
 
@@ -136,6 +147,50 @@ def _doubles_as_text(values: pa.Array) -> Converted:
     return texts, None
 
 
+def _numbers_as_double(values: pa.Array) -> Converted:
+    texts = values.to_pylist()
+    doubles = [float(text) for text in texts]
+    bad = [not exact.holds(value, Decimal(text)) for value, text in zip(doubles, texts, strict=True)]
+    return _masked(pa.array(doubles, pa.float64()), np.array(bad, np.bool_))
+
+
+def _numbers_as_integer(values: pa.Array) -> Converted:
+    return _whole(values, pa.int64(), -(2**63), 2**63)
+
+
+def _numbers_as_decimal(values: pa.Array) -> Converted:
+    return _whole(values, DECIMAL, 1 - 10**38, 10**38)
+
+
+def _whole(values: pa.Array, type_: pa.DataType, lowest: int, beyond: int) -> Converted:
+    """Returns numbers without a fraction within bounds."""
+    found: list[int | None] = []
+    for text in values.to_pylist():
+        number = Decimal(text)
+        whole = int(number) if 0 <= number.adjusted() < DECIMAL.precision else None
+        found.append(whole if whole is not None and whole == number and lowest <= whole < beyond else None)
+    return _masked(pa.array(found, type_), np.array([each is None for each in found], np.bool_))
+
+
+def _numbers_as_text(values: pa.Array) -> Converted:
+    return pa.array([_plain(text) for text in values.to_pylist()], pa.string()), None
+
+
+def _plain(text: str) -> str:
+    """Returns a number without an exponent, unless it would be nothing but zeros."""
+    number = Decimal(text)
+    return f"{number:f}" if abs(number.adjusted()) <= _MOST_ZEROS else text
+
+
+def _numbers_as_json(values: pa.Array) -> Converted:
+    # databases have bounds for a number in JSON, and some readers fail on one: there it is a string
+    texts = [
+        text if abs(Decimal(text).adjusted()) <= _MOST_ZEROS and len(text) <= _LONGEST_IN_JSON else f'"{text}"'
+        for text in values.to_pylist()
+    ]
+    return pa.array(texts, pa.string()), None
+
+
 def _decimals_as_integer(values: pa.Array) -> Converted:
     whole = [int(value) if -(2**63) <= value < 2**63 else None for value in values.to_pylist()]
     return _masked(pa.array(whole, type=pa.int64()), np.fromiter((value is None for value in whole), np.bool_, len(whole)))
@@ -171,26 +226,30 @@ def _text_as_integer(values: pa.Array) -> Converted:
 
 
 def _text_as_double(values: pa.Array) -> Converted:
-    good = pc.match_substring_regex(values, _NUMBER_TEXT)
+    good = pc.and_(pc.match_substring_regex(values, _NUMBER_TEXT), pc.less_equal(pc.utf8_length(values), _LONGEST_DOUBLE))
     numbers = [_double(text) if ok else np.nan for text, ok in zip(values.to_pylist(), good.to_pylist(), strict=True)]
     doubles = np.array(numbers, dtype=np.float64)
-    return _masked(pa.array(doubles), ~np.isfinite(doubles))
+    bad = ~np.isfinite(doubles)
+    same = pc.equal(_doubles_as_text(pa.array(np.where(bad, 0.0, doubles)))[0], values)
+    return _masked(pa.array(doubles), bad | ~same.to_numpy(zero_copy_only=False))
 
 
 def _double(text: str) -> float:
-    """Returns the number a text is, NaN where the nearest double is another integer, or nothing at all."""
+    """Returns the double a text is, NaN where that is another integer."""
     number = float(text)
-    if len(text) > _ALWAYS_EXACT_DIGITS and _DIGITS.fullmatch(text):
-        return number if math.isfinite(number) and Decimal(number) == Decimal(text) else math.nan
-    return number if number or not _SOMETHING.match(text) else math.nan
+    return number if abs(number) < _FIRST_GAP or Decimal(number) == Decimal(text) else math.nan
 
 
-def _as_numeric(values: pa.Array, source: Kind) -> Converted:
-    """Returns numbers as text, for a decimal with a scale; whether it can hold them is the warehouse's to say."""
+def _as_numeric(values: pa.Array, source: Kind, scale: int) -> Converted:
+    """Returns numbers as text, for a decimal with a scale; whether it has room for them its limits say (`loader/limits.py`)."""
     if source in (Kind.TIMESTAMP, Kind.JSON):
         return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
     texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())
-    return _masked(texts, pc.invert(pc.match_substring_regex(texts, _NUMBER_TEXT)))
+    if source is not Kind.TEXT:
+        return texts, None
+    fraction = rf"(?:\.[0-9]{{1,{min(scale, _LONGEST_FRACTION)}}})?" if scale > 0 else ""
+    good = pc.match_substring_regex(texts, _SCALED_TEXT % fraction)
+    return _masked(texts, pc.or_(pc.invert(good), pc.match_substring_regex(texts, _NEGATIVE_ZERO)))
 
 
 def _text_as_json(values: pa.Array) -> Converted:
@@ -248,6 +307,11 @@ _CELLS: dict[tuple[Kind, Kind], Callable[[pa.Array], Converted]] = {
     (Kind.DECIMAL, Kind.DOUBLE): _decimals_as_double,
     (Kind.DECIMAL, Kind.TEXT): _cast(pa.string()),
     (Kind.DECIMAL, Kind.JSON): _cast(pa.string()),
+    (Kind.NUMBER, Kind.BIGINT): _numbers_as_integer,
+    (Kind.NUMBER, Kind.DOUBLE): _numbers_as_double,
+    (Kind.NUMBER, Kind.DECIMAL): _numbers_as_decimal,
+    (Kind.NUMBER, Kind.TEXT): _numbers_as_text,
+    (Kind.NUMBER, Kind.JSON): _numbers_as_json,
     (Kind.TEXT, Kind.BOOLEAN): _text_as_boolean,
     (Kind.TEXT, Kind.BIGINT): _text_as_integer,
     (Kind.TEXT, Kind.DOUBLE): _text_as_double,

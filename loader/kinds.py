@@ -2,7 +2,7 @@
 
 It is their join, with what the values themselves decide: text is a date-time if all of it is; integers join doubles only if each
 of them is exactly a double, else both are text; arrays alone make text, because that is how arrays are stored, and a column of
-text takes whatever comes later. A kind the destination cannot create is text. Pure.
+text takes whatever comes later; numbers with more digits than a double has are text for the digits' sake. A kind the destination cannot create is text. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def choose_kind(parts: Sequence[Part], creatable: Container[Kind]) -> tuple[Kind
     kind = join_all(kinds)
     if kind is Kind.DOUBLE and len(kinds) > 1 and not all(_exact(part) for part in parts):
         kind = Kind.TEXT
-    if kind is Kind.JSON or kind not in creatable:
+    if kind in (Kind.JSON, Kind.NUMBER) or kind not in creatable:
         kind = Kind.TEXT
     return kind, list(parts)
 

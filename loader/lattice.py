@@ -1,6 +1,6 @@
 """The lattice of column types: how two kinds join, and the Arrow type each kind travels in.
 
-    boolean < bigint < decimal < double < text        date < timestamp < text        json < text        other < text
+    boolean < bigint < decimal < double < text        date < timestamp < text        json, other, number < text
 
 A join is the narrowest kind that holds values of both. What depends on the values too is settled in `loader/kinds.py`.
 
@@ -31,6 +31,7 @@ ARROW: dict[Kind, pa.DataType] = {
     Kind.TEXT: pa.string(),
     Kind.JSON: pa.string(),
     Kind.OTHER: pa.string(),
+    Kind.NUMBER: pa.string(),
 }
 """The Arrow type of every kind, as the destination contract lists them."""
 

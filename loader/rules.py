@@ -80,5 +80,5 @@ class Rules:
         return {self.namer.key(name): column for name, column in live.columns.items()}
 
     def supported(self, kind: Kind) -> Kind:
-        """Returns the kind, or text where the destination cannot create it."""
+        """Returns the kind, or text where no column of the destination can be of it."""
         return kind if kind in self.capabilities.kinds else Kind.TEXT

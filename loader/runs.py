@@ -1,8 +1,8 @@
 """Runs: Python values of one type as Arrow arrays of one kind, with what cannot be stored taken out and counted.
 
 Left out or changed, and counted in `notes`: NaN and infinity, which no SQL type of ours holds alike; NUL characters, which
-Postgres refuses in text and in jsonb, become U+FFFD. Integers beyond 64 bits are a run of decimals, and text beyond 38 digits.
-Arrays, and objects kept whole, are compact JSON without hints (`loader/hints.py`).
+Postgres refuses in text and in jsonb, become U+FFFD; times of an event have microseconds. Integers beyond 64 bits are a run of decimals, and text beyond 38 digits.
+Numbers of which a double would lose digits are `Decimal`s (`loader/exact.py`). Arrays, and objects kept whole, are compact JSON without hints (`loader/hints.py`).
 
 Pure.
 """
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,14 +24,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from loader import exact
 from loader.contract import Kind
 from loader.hints import HINTS_LEFT_OUT, TABLE_KEY, TYPE_KEY, is_hint
 from loader.lattice import ARROW, TIMESTAMP
 from loader.layouts.contract import Event
+from shared.event import is_finer, read_time
 
 NUL_REPLACED = "nul_characters_replaced"
 NOT_FINITE = "numbers_not_finite"
 SURROGATE_REPLACED = "half_surrogates_replaced"
+TIME_CUT = "times_cut_to_microseconds"
 
 Rows = NDArray[np.int32]
 
@@ -46,6 +50,18 @@ def runs_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> 
     return (run for run in _RUNS[type_](rows, values, notes) if len(run[1]))
 
 
+def times_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> Iterator[tuple[Kind, Rows, pa.Array]]:
+    """As `runs_of`, for the times of an event that are not read yet; those that are finer than microseconds are cut, and counted."""
+    times = [read_time(value) if is_finer(value) else None for value in values]
+    cut = np.array([time is not None for time in times], np.bool_)
+    if cut.any():
+        notes[TIME_CUT] += int(cut.sum())
+        yield from runs_of(datetime, rows[cut], [time for time in times if time is not None], notes)
+        rows, values = rows[~cut], [value for value, time in zip(values, times, strict=True) if time is None]
+    if values:
+        yield from runs_of(type_, rows, values, notes)
+
+
 def text_run(values: list[Any]) -> pa.StringArray | None:
     """Returns values as text if all of them are, without a NUL character; else None. Cheaper than looking at their types first."""
     try:
@@ -58,7 +74,7 @@ def text_run(values: list[Any]) -> pa.StringArray | None:
 _TEXT = pa.string()
 _since_epoch = datetime(1970, 1, 1, tzinfo=UTC).__rsub__  # type: ignore[attr-defined]  # the stubs know only __sub__
 _Runs = Iterator[tuple[Kind, Rows, pa.Array]]
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _TYPE_MARK, _TABLE_MARK = TYPE_KEY.encode(), TABLE_KEY.encode()
 _UNCLEAN = (b"\\u0000", _TYPE_MARK, _TABLE_MARK)
 _NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -120,6 +136,10 @@ def _integers(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
             yield kind, rows[indexes], run
 
 
+def _numbers(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
+    yield Kind.NUMBER, rows, pa.array(map(str, values), type=_TEXT)
+
+
 def _documents(rows: Rows, values: list[Any], notes: Counter[str]) -> _Runs:
     texts = list(map(_document, values))
     run = pa.array(texts, type=pa.string())
@@ -147,6 +167,8 @@ def _write(value: Any) -> bytes:
         item = waiting.pop()
         if type(item) is _Written:
             pieces.append(item.text)
+        elif type(item) is Decimal:
+            pieces.append(str(item))
         elif type(item) is list:
             pieces.append("[")
             waiting.append(_END_OF_LIST)
@@ -169,7 +191,7 @@ def _clean(text: bytes, notes: Counter[str]) -> bytes:
     """Returns JSON text without hints and NUL characters."""
     if _TYPE_MARK in text or _TABLE_MARK in text:
         with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
-            value = json.loads(text)
+            value = json.loads(text, parse_float=exact.number)
             clean = _without_hints(value)
             if clean != value:
                 notes[HINTS_LEFT_OUT] += 1
@@ -193,6 +215,7 @@ _RUNS: dict[type, Callable[[Rows, list[Any], Counter[str]], _Runs]] = {
     bool: _booleans,
     int: _integers,
     float: _doubles,
+    Decimal: _numbers,
     datetime: _moments,
     list: _documents,
     dict: _documents,

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 
 import msgspec
 import numpy as np
 
+from loader import exact
 from loader.batch import SEQUENCE_FACTOR, DeadEvent, RawTable, ShapedBatch, spread
 from loader.columns import Tree
 from loader.contract import Capabilities, Kind
@@ -130,7 +131,8 @@ class Shaper:
         Raises:
             Permanent: the frame's block cannot be opened. Nothing was added; the payload is a dead letter whole.
         """
-        bodies = frame.bodies()
+        block = frame.open()
+        bodies = frame.cut(block)
         try:
             facts = [facts_of(request) for request in frame.requests]
         except (msgspec.MsgspecError, OverflowError, RecursionError) as exc:
@@ -144,7 +146,7 @@ class Shaper:
             self._dead.append(DeadEvent(seq, index, frame.heads[index], bodies[index], DeadReason.INTERNAL_ERROR, why))
         if refused:
             heads = [(index, head) for index, head in heads if index not in refused]
-        self._add_events(frame, seq, heads, bodies, facts, loaded)
+        self._add_events(frame, seq, heads, bodies, facts, loaded, exact.suspects(block, frame.sizes))
 
     def clear(self) -> None:
         """Forgets everything, also what `add` or `take` left behind when they raised."""
@@ -159,6 +161,7 @@ class Shaper:
         bodies: list[bytes],
         facts: list[RequestFacts],
         loaded: Callable[[str], int] | None,
+        suspects: Container[int],
     ) -> None:
         """The hot loop: every call in it costs a percent."""
         place, indexes, add_shared = self._layout.place, self._indexes, self._shared.add
@@ -168,7 +171,10 @@ class Shaper:
         for index, head in heads:
             body = bodies[index]
             try:
-                event = materialise(body, head, facts[head.request])
+                if index in suspects:
+                    event = materialise(body, head, facts[head.request], exact.decode)
+                else:
+                    event = materialise(body, head, facts[head.request])
             except UNREADABLE as exc:
                 rescued = rescue(body, head, facts[head.request], exc, self._notes)
                 if isinstance(rescued, Dead):

@@ -8,13 +8,15 @@ Server values win over client values of the same name, with one exception that b
 and `context.userAgent` describe the client's own user and stay as sent.
 
 Times are aware `datetime`s in UTC, so that the loader need not parse what the server made; `encode_event` writes them as
-RFC 3339 for everybody else.
+RFC 3339 for everybody else. A time as sent with more than microseconds stays as it was sent.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,7 +44,9 @@ SERVER_KEYS = frozenset(
 """Keys at the top of an event that `materialise` sets, moves or removes; with `context`, into which it merges, all it touches."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_NUMBER = re.compile(r"\d{9,14}(?:\.\d{1,6})?", re.ASCII)
+_NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
+_FINER = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
+_SHORTEST_FINER, _SHORTEST_NANOSECONDS = len("2026-09-01T12:34:56.1234567"), 18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -52,7 +56,7 @@ class RequestFacts(NamedTuple):
     """A `RequestContext` prepared for merging: times as datetimes, JSON decoded, additions to `context` as one dict."""
 
     received_at: datetime
-    sent_at: datetime | None
+    sent_at: datetime | str | None
     skew: timedelta | None
     context: JSON
     """Values that win over the client's."""
@@ -86,7 +90,7 @@ def facts_of(request: RequestContext) -> RequestFacts:
     integrations = defaults.get("integrations")
     return RequestFacts(
         received_at=_EPOCH + timedelta(microseconds=request.received_at),
-        sent_at=read_time(request.sent_at),
+        sent_at=request.sent_at if is_finer(request.sent_at) else read_time(request.sent_at),
         skew=None if request.skew is None else timedelta(microseconds=request.skew),
         context=wins,
         fallback_context=fallback,
@@ -94,8 +98,10 @@ def facts_of(request: RequestContext) -> RequestFacts:
     )
 
 
-def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
+def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[bytes], JSON] = _decode_object) -> JSON:
     """Returns the full event of one body: the client's object with ids, times and server context merged in.
+
+    `decode` reads the body; msgspec's own reading makes each number with a point or an exponent the nearest double.
 
     `timestamp` is `receivedAt - (sentAt - originalTimestamp)` where the client sent both, as Segment computes it
     (segment.com/docs/connections/spec/common, "Timestamps"); else the time as sent; else `receivedAt`.
@@ -103,7 +109,7 @@ def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
     Raises:
         msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
     """
-    event = _decode_object(body)
+    event = decode(body)
     event["messageId"] = head.message_id
     event["type"] = head.type
     context = event.get("context")
@@ -126,7 +132,7 @@ def materialise(body: bytes, head: Head, facts: RequestFacts) -> JSON:
         if sent is not None:
             event["originalTimestamp"] = sent
     else:
-        event["originalTimestamp"] = original
+        event["originalTimestamp"] = sent if is_finer(sent) else original
         event["timestamp"] = _shift(original, facts.skew)
     if facts.sent_at is not None:
         event["sentAt"] = facts.sent_at
@@ -146,7 +152,7 @@ def parse_time(value: object) -> datetime | None:
     if type(value) is not str or not 19 <= len(value) <= 35:
         return None
     try:
-        parsed = datetime.fromisoformat(value)
+        parsed = datetime.fromisoformat(value if value[-1] != "z" else value.upper())
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
@@ -155,8 +161,8 @@ def parse_time(value: object) -> datetime | None:
 def read_time(value: object) -> datetime | None:
     """Returns when a client says something was: as `parse_time`, and also from what some send instead.
 
-    Those are a date, a time without seconds, or with a blank around it; and seconds or milliseconds since 1970 as a number or
-    as text, from 1973 on (smaller numbers are no times).
+    Those are a date, a time without seconds, or with a blank around it; and seconds, milliseconds, microseconds or nanoseconds since
+    1970 as a number or as text, from 1973 on (smaller numbers are no times).
     """
     moment = parse_time(value)
     if moment is not None or value is None:
@@ -164,23 +170,34 @@ def read_time(value: object) -> datetime | None:
     if type(value) is str:
         text = value.strip()
         if _NUMBER.fullmatch(text):
-            return _of_epoch(float(text))
+            return _of_epoch(Decimal(text))
         if len(text) > 35 or not _DATE.match(text):
             return None
         try:
-            parsed = datetime.fromisoformat(text)
+            parsed = datetime.fromisoformat(text if text[-1] != "z" else text.upper())
             return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
         except (ValueError, OverflowError):
             return None
-    return _of_epoch(value) if type(value) is int or type(value) is float else None
+    return _of_epoch(value) if isinstance(value, int | float | Decimal) and type(value) is not bool else None
 
 
-def _of_epoch(number: float) -> datetime | None:
-    if 1e8 <= number < 1e11:
-        return _EPOCH + timedelta(seconds=number)
-    if 1e11 <= number < 1e14:
-        return _EPOCH + timedelta(milliseconds=number)
-    return None
+def is_finer(value: object) -> bool:
+    """Whether a time has more digits than the microseconds that are kept of it."""
+    if type(value) is str:
+        if len(value) < _SHORTEST_NANOSECONDS or (len(value) < _SHORTEST_FINER and value[4] == "-"):
+            return False
+        return _FINER.search(value) is not None or (value.isdigit() and value.isascii() and int(value[-3:]) != 0)
+    return type(value) is Decimal or (type(value) is int and value >= 10**17 and value % 1000 != 0)
+
+
+def _of_epoch(number: float | Decimal) -> datetime | None:
+    if not 1e8 <= number < 1e20:
+        return None
+    if number >= 1e17:
+        return _EPOCH + timedelta(microseconds=int(number) // 1000)
+    if number >= 1e14:
+        return _EPOCH + timedelta(microseconds=int(number))
+    return _EPOCH + (timedelta(seconds=float(number)) if number < 1e11 else timedelta(milliseconds=float(number)))
 
 
 def micros(moment: datetime) -> int:

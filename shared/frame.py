@@ -103,7 +103,18 @@ class Frame(msgspec.Struct, array_like=True):
         Raises:
             Permanent: the block does not hold what `sizes` promises.
         """
-        block = _open_block(self)
+        return self.cut(self.open())
+
+    def open(self) -> bytes:
+        """Returns the bodies one after the other, decompressed.
+
+        Raises:
+            Permanent: the block does not hold what `sizes` promises.
+        """
+        return _open_block(self)
+
+    def cut(self, block: bytes) -> list[bytes]:
+        """Returns the body of every event out of what `open` gave."""
         bodies: list[bytes] = []
         start = 0
         for size in self.sizes:

@@ -133,7 +133,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "values",
         "values that no column can hold as they are: numbers_not_finite became null, nul_characters_replaced and "
-        "half_surrogates_replaced became U+FFFD, type_hints_ignored were no types, hints_left_out were hints that no function wrote",
+        "half_surrogates_replaced became U+FFFD, times_cut_to_microseconds lost finer digits, "
+        "type_hints_ignored were no types, hints_left_out were hints that no function wrote",
         ("connection", "reason"),
     ),
     Metric(

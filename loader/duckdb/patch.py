@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
-from loader.duckdb.types import fold, kind_of, limits_of, native_of, widening
+from loader.duckdb.types import fold, kind_of, limits_of, native_of, survives, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 from shared.threads import Stop
@@ -78,6 +78,7 @@ def _apply(
     connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch, refused: frozenset[str]
 ) -> TableSchema:
     connection.execute("BEGIN")
+    lossy: frozenset[str] = frozenset()
     if connection.execute(statements.VIEWS, [schema, patch.table]).fetchone():
         raise Permanent(f'"{patch.table}" is a view, and DuckDB\'s views take no rows; choose another name for the table')
     live = describe_table(connection, stop, schema, patch.table)
@@ -86,7 +87,7 @@ def _apply(
         definitions = ", ".join(_definition(connection, column) for column in columns.values())
         connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
     else:
-        _alter(connection, schema, patch, live)
+        lossy = _alter(connection, schema, patch, live)
     if patch.primary_key is not None:
         _keep_key(connection, schema, patch.table, patch.primary_key)
     after = describe_table(connection, stop, schema, patch.table, patch.primary_key or ())
@@ -94,25 +95,31 @@ def _apply(
         raise Permanent(f'table "{patch.table}" was made and is not there')
     stop.check()
     connection.execute("COMMIT")
-    return replace(after, refused=refused)
+    return replace(after, refused=refused | lossy)
 
 
-def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> None:
+def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> frozenset[str]:
+    """Adds and widens columns; returns those that stay as they are because a stored value would not."""
     table = qualified(schema, patch.table)
     for column in (*patch.add, *patch.widen):
         if fold(column.name) not in live.columns:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(connection, column)}")
     changes: list[str] = []
+    lossy: set[str] = set()
     for column in patch.widen:
         now = live.columns.get(fold(column.name))
         if now is None or (now.kind is column.kind and now.limits is None):
             continue
         name = identifier(column.name)
         expression = widening(name, now.kind, column.kind)
-        if expression is not None:
+        if expression is None:
+            continue
+        if not _survive(connection, table, survives(name, now.kind, column.kind)):
+            lossy.add(column.name)
+        else:
             changes.append(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")
     if not changes:
-        return
+        return frozenset(lossy)
     own = [
         (name, sql)
         for name, sql in connection.execute(statements.INDEXES, [schema, patch.table]).fetchall()
@@ -124,6 +131,15 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
         connection.execute(change)
     for _, sql in own:
         connection.execute(sql)
+    return frozenset(lossy)
+
+
+def _survive(connection: duckdb.DuckDBPyConnection, table: str, condition: str | None) -> bool:
+    """Whether the condition holds for every stored value; nobody writes to the file meanwhile."""
+    if condition is None:
+        return True
+    query = f"SELECT count(*) FROM {table} WHERE NOT ({condition})"  # noqa: S608 - names are quoted
+    return connection.execute(query).fetchall() == [(0,)]
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loader.contract import Column, TablePatch, TableSchema
 from loader.postgres import statements
 from loader.postgres.errors import describe
-from loader.postgres.types import LiveColumn, live_column, native_of, widening
+from loader.postgres.types import LiveColumn, live_column, native_of, survives, widening
 from loader.sql import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, qualified, require_key
 from shared.errors import Permanent
 
@@ -135,6 +135,7 @@ async def _refuse_other_things(connection: asyncpg.Connection, schema: str, tabl
 
 
 async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> frozenset[str]:
+    conditions: dict[str, str | None] = {}
     changes = {
         column.name: f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         for column in patch.add
@@ -149,7 +150,21 @@ async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch,
             expression = widening(name, now.kind, column.kind)
             if expression is not None:
                 changes[column.name] = f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}"
-    return await _change(connection, schema, patch.table, changes)
+                conditions[column.name] = survives(name, now.kind, column.kind)
+    lossy = await _lossy(connection, schema, patch.table, conditions)
+    kept = {name: change for name, change in changes.items() if name not in lossy}
+    return lossy | await _change(connection, schema, patch.table, kept)
+
+
+async def _lossy(connection: asyncpg.Connection, schema: str, table: str, conditions: Mapping[str, str | None]) -> frozenset[str]:
+    """Returns the columns with a stored value for which its condition does not hold; nobody writes to the table from here on."""
+    asked = {name: condition for name, condition in conditions.items() if condition is not None}
+    if not asked:
+        return frozenset()
+    await connection.execute(f"LOCK TABLE {qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE")
+    tests = ", ".join(f"coalesce(bool_and({condition}), true)" for condition in asked.values())
+    found = await connection.fetchrow(f"SELECT {tests} FROM {qualified(schema, table)}")  # noqa: S608 - names are quoted
+    return frozenset(name for name, holds in zip(asked, found, strict=True) if not holds)
 
 
 async def _change(connection: asyncpg.Connection, schema: str, table: str, changes: Mapping[str, str]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loader import literals
 from loader.contract import Column, Kind, Limits
 from loader.sql import forced_native, literal
 
@@ -42,8 +43,31 @@ _ARGUMENTS = re.compile(r"\((?P<inside>[\d, -]*)\)")
 _WITHOUT_LENGTH = {"character": "bpchar", "bit": '"bit"'}
 """Types whose bare name means a length of one."""
 _INTEGERS = {"smallint": 2**15, "integer": 2**31}
-_UUID = r"^\{?(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}\}?$"
-_NUMBER = r"^\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
+_ANY_NUMERIC = (131_072 + 16_383, 16_383)
+"""Digits of a numeric without a declared size, and those after its point; it rounds what has more of these."""
+_MONEY = (18, 2)
+_BYTES = r"^(?:\\x(?:[0-9a-fA-F]{2})*|[^\\]*)$"
+_ASCII = "^[\x01-\x7f]{0,%d}$"
+_LOOKED_UP = ("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc",
+              "regprocedure", "regrole", "regtype")  # fmt: skip
+"""Types of names that the server looks up."""
+_ALONE = {
+    "uuid": Limits(accepted=literals.UUID),
+    "oid": Limits(accepted=literals.UNSIGNED),
+    "bytea": Limits(accepted=_BYTES),
+    "money": Limits(digits=_MONEY),
+    "name": Limits(accepted=_ASCII % 63),
+    '"char"': Limits(accepted=_ASCII % 1),
+    **dict.fromkeys(("bit", "bit varying"), Limits(accepted=literals.BITS)),
+    **dict.fromkeys(_LOOKED_UP, Limits(accepted=literals.NOTHING)),
+}
+_HARMLESS = frozenset(
+    ("inet", "cidr", "macaddr", "macaddr8", "xml", "tsvector", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath")
+)
+"""Types in which a word is a word."""
+_TIME_RANGES = ("tsrange", "tstzrange", "daterange", "tsmultirange", "tstzmultirange", "datemultirange")
+_ROUNDED = {"real": r"[0-9.]{8}|[eE]", "double precision": r"[0-9.]{17}|[eE]", "numeric": r"[eE]"}
+"""Of numbers in arrays: what might lose digits without a word."""
 _WHOLE_NUMERIC = re.compile(r"numeric\(\d+,0\)")
 
 _UTC = "\"c\" AT TIME ZONE 'UTC'"
@@ -52,6 +76,10 @@ _ISO = (
     f'CASE WHEN extract(microseconds FROM "c")::bigint % 1000 = 0 THEN to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\') '
     f'ELSE to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') END'
 )
+# the shortest text that reads back as the same double, without an exponent; where there are gaps between doubles, all of their digits
+_UPPER = 'trunc("c" / 9223372036854775808)'  # a cast of the whole to numeric rounds to 15 digits
+_ALL = f'{_UPPER}::bigint::numeric * 9223372036854775808 + ("c" - {_UPPER} * 9223372036854775808)::bigint'
+_DIGITS = f'CASE WHEN abs("c") < 9007199254740992 THEN "c"::text::numeric ELSE {_ALL} END'
 _WIDEN = {
     (Kind.BOOLEAN, Kind.BIGINT): '"c"::integer::bigint',
     (Kind.BOOLEAN, Kind.DOUBLE): '"c"::integer::double precision',
@@ -62,9 +90,8 @@ _WIDEN = {
     (Kind.BIGINT, Kind.DECIMAL): '"c"::numeric',
     (Kind.BIGINT, Kind.TEXT): '"c"::text',
     (Kind.BIGINT, Kind.JSON): 'to_jsonb("c")',
-    # through the shortest text that reads back as the same double; numeric then writes it without an exponent
-    (Kind.DOUBLE, Kind.TEXT): '"c"::text::numeric::text',
-    (Kind.DOUBLE, Kind.JSON): 'to_jsonb("c")',
+    (Kind.DOUBLE, Kind.TEXT): f"({_DIGITS})::text",
+    (Kind.DOUBLE, Kind.JSON): f"to_jsonb({_DIGITS})",
     (Kind.DECIMAL, Kind.TEXT): '"c"::text',
     (Kind.DECIMAL, Kind.JSON): 'to_jsonb("c")',
     (Kind.DATE, Kind.TIMESTAMP): "\"c\"::timestamp AT TIME ZONE 'UTC'",
@@ -76,6 +103,17 @@ _WIDEN = {
     (Kind.JSON, Kind.TEXT): '"c"::text',
     (Kind.OTHER, Kind.TEXT): '"c"::text',
 }
+
+_IN_CALENDAR = "\"c\" BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
+_WHOLE_DOUBLES = 'abs("c") < 1e37'
+_SURVIVES = {
+    (Kind.BIGINT, Kind.DOUBLE): 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END',
+    (Kind.DOUBLE, Kind.TEXT): _WHOLE_DOUBLES,
+    (Kind.DOUBLE, Kind.JSON): _WHOLE_DOUBLES,
+    **{(source, target): _IN_CALENDAR for source in (Kind.DATE, Kind.TIMESTAMP) for target in (Kind.TEXT, Kind.JSON)},
+    (Kind.DATE, Kind.TIMESTAMP): _IN_CALENDAR,
+}
+"""Conditions under which a stored value is the same after widening; always, of the others."""
 
 _NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP))
 """What a column of a narrower type becomes when it is to hold all of its kind: an `integer` becomes a `bigint`."""
@@ -110,6 +148,8 @@ class LiveColumn:
         A cast to `varchar(3)` cuts what is longer; a cast to `varchar`, and the assignment to the column after it, does not.
         """
         plain = _ARGUMENTS.sub("", self.base or self.native)
+        if plain == "money":
+            return "numeric::money"  # the text of money is read as the server's locale writes it
         bare = plain.removesuffix("[]")
         return plain if bare not in _WITHOUT_LENGTH else _WITHOUT_LENGTH[bare] + plain[len(bare) :]
 
@@ -136,7 +176,7 @@ def kind_of(native: str) -> Kind:
 def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
     """Returns what a type holds of its kind; None where that is all of it, or only the server can tell."""
     if native.endswith("[]"):
-        return None
+        return _limits_of_array(native.rstrip("[]"))
     match = _ARGUMENTS.search(native)
     numbers = [int(number) for number in match["inside"].split(",")] if match and match["inside"] else []
     bare = _ARGUMENTS.sub("", native)
@@ -148,22 +188,43 @@ def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
         return _limits_of_numeric(numbers)
     if bare.startswith("timestamp") and numbers:
         return Limits(seconds_digits=numbers[0]) if numbers[0] < _SECOND_DIGITS else None
-    if bare.startswith("time ") or bare == "interval":
-        digits = numbers[0] if numbers else _SECOND_DIGITS
-        return Limits(refused=rf"\.[0-9]{{{digits}}}[0-9]*[1-9]")
-    if bare == "money":
-        return Limits(refused=r"\.[0-9]{2}[0-9]*[1-9]")
-    if bare == "uuid":
-        return Limits(accepted=_UUID)
+    digits = numbers[0] if numbers else _SECOND_DIGITS
+    if bare.startswith("time "):
+        return Limits(accepted=literals.clock(digits, zone=bare.endswith("with time zone")))
+    if bare.startswith("interval"):
+        # one of certain fields cuts the others
+        fraction = rf"\.[0-9]{{{digits}}}[0-9]*[1-9]"
+        return Limits(refused=f"{fraction}|{literals.COMPUTED}") if bare == "interval" else Limits(accepted=literals.NOTHING)
     if labels:
         return Limits(one_of=frozenset(labels))
     length = length_of(native)
-    return None if length is None else Limits(characters=length)
+    return Limits(characters=length) if length is not None else _limits_of_others(bare)
+
+
+def _limits_of_others(bare: str) -> Limits | None:
+    if bare in _ALONE:
+        return _ALONE[bare]
+    if bare in _TIME_RANGES:
+        return Limits(accepted=literals.TIMES_INSIDE)
+    return None if bare in _KINDS or bare in _HARMLESS else Limits(refused=literals.COMPUTED)
+
+
+def _limits_of_array(native: str) -> Limits | None:
+    bare = _ARGUMENTS.sub("", native)
+    if bare.startswith("time "):
+        return Limits(accepted=literals.CLOCKS_INSIDE)
+    if bare.startswith("timestamp") or bare == "date":
+        return Limits(accepted=literals.TIMES_INSIDE)
+    if bare in _ROUNDED and (bare != "numeric" or native == bare):
+        return Limits(refused=_ROUNDED[bare])
+    if bare == "numeric" or bare in _LOOKED_UP:
+        return Limits(accepted=literals.NOTHING)
+    return None if bare in _KINDS or bare in _HARMLESS or bare in _ALONE else Limits(refused=literals.COMPUTED)
 
 
 def _limits_of_numeric(numbers: Sequence[int]) -> Limits | None:
     if not numbers:
-        return Limits(accepted=_NUMBER)
+        return Limits(digits=_ANY_NUMERIC)
     precision, scale = numbers
     if scale:
         return Limits(digits=(precision, scale))
@@ -190,6 +251,13 @@ def native_of(column: Column) -> str:
 def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
     """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
     if (source, target) in _NARROW:
-        return quoted_column
+        # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
+        return f"{quoted_column}::text::double precision" if source is Kind.DOUBLE else quoted_column
     template = _WIDEN.get((source, target))
+    return None if template is None else template.replace('"c"', quoted_column)
+
+
+def survives(quoted_column: str, source: Kind, target: Kind) -> str | None:
+    """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
+    template = _SURVIVES.get((source, target))
     return None if template is None else template.replace('"c"', quoted_column)

@@ -17,31 +17,67 @@ from tests.support.destinations import Open
 pytestmark = pytest.mark.needs("evolve")
 
 SAME = "00000000-0000-0000-0000-00000000000a"
+COMPUTED = [
+    "now",
+    "epoch",
+    "infinity",
+    "-infinity",
+    "today",
+    "yesterday",
+    "tomorrow",
+    "allballs",
+    "2026-01-01 BC",
+    "0044-03-15 (BC)",
+]
 HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
     "both": [
         ("smallint", 32767, [32768, -32769]),
         ("integer", -(2**31), [2**31]),
-        ("numeric(12,2)", "19.99", [19.999, "1e12", "abc", "NaN"]),
+        ("numeric(12,2)", "19.99", [19.999, "1e12", "abc", "NaN", "007", "+7", ".5", "5.", "1.100"]),
+        ("double precision", "-0.5", ["007", "+7", ".5", "5.", "1e3", "1.10", "NaN", "infinity", "9007199254740993"]),
         ("decimal(5,0)", 99999, [100000]),
         ("real", 0.1, [3.141592653589793, "1e300"]),
         ("uuid", SAME, ["nope"]),
-        ("time", "10:00:00.123456", ["10:00:00.1234567"]),
+        ("time", "10:00:00.123456", ["10:00:00.1234567", *COMPUTED, "10:00:00Z", "2026-01-01 10:00:00", "10:00:60"]),
+        ("date", "2026-01-01", COMPUTED),
+        ("timestamp", "2026-01-01t00:00:00z", [*COMPUTED, "2026-01-01T00:00:00.123456789Z"]),
+        ("interval", "1 day", ["epoch", "infinity"]),
     ],
     "postgres": [
         ("varchar(5)", "abcde", ["abcdef", "abc   "]),
         ("char(5)", "abcde", ["abcdef"]),
         ("varchar(3)[]", '{"abc"}', []),
-        ("money", "19.99", ["19.999"]),
+        ("money", "19.99", ["19.999", "1,999.00", "007"]),
+        ("timetz", "10:00:00+02", [*COMPUTED, "10:00:00"]),
+        ("timestamptz", "2026-01-01T00:00:00Z", COMPUTED),
+        ("interval year to month", None, ["1 year 3 days"]),
+        ("tstzrange", "[2026-01-01 00:00:00Z,2026-01-02 00:00:00Z)", ["[now,)", "[epoch,2026-01-02)"]),
+        ("timestamptz[]", '{"2026-01-01T00:00:00Z"}', ["{now}", "{epoch}", "{01/02/2026}"]),
+        ("time[]", "{10:00}", ["{now}", "{allballs}"]),
+        ("numeric(4,1)[]", None, ["{1.25}"]),
+        ("real[]", "{0.5}", ["{3.141592653589793}"]),
+        ("regclass", None, ["pg_class"]),
+        ("oid", "1259", ["-1"]),
+        ("bytea", "\\x616263", ["a\\134"]),
+        ("bit(4)", "1010", ["x0f"]),
+        ("name", "abc", ["n" * 64, "ü"]),
+        ('"char"', "a", ["ab"]),
+        ("{}.pair", None, ["(now,1)"]),
         ("timestamp(3)", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
         ("timestamptz(0)", "2026-01-01T00:00:00Z", ["2026-01-01T00:00:00.5Z"]),
         ("{}.short", "abcd", ["abcde"]),
         ("{}.mood", "good", ["bad"]),
-        ("numeric", "1.123456789", ["many"]),
+        ("numeric", "1.123456789", ["many", "1e-20000", "0." + "1" * 16384]),
     ],
     "duckdb": [
         ("utinyint", 255, [256, -1]),
         ("ubigint", 2**63, [-1]),
-        ("timestamp_s", "2026-01-01T00:00:00Z", ["2026-01-01T00:00:00.5Z"]),
+        ("timestamp_s", "2026-01-01T00:00:00+02:00", ["2026-01-01T00:00:00.5Z", *COMPUTED]),
+        ("timestamptz[]", "['2026-01-01 00:00:00']", ["[epoch]", "[infinity]"]),
+        ("bigint[]", "[1, 2]", ["[1.5]", "[1e1]"]),
+        ("double[]", "[0.5]", ["[0.1234567890123456789]"]),
+        ("struct(a timestamp)", "{'a': '2026-01-01 00:00:00'}", ["{'a': epoch}"]),
+        ("uhugeint", "7", ["1.5", "007", "-1"]),
         ("timestamp_ms", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
         ("timestamp_ns", "2026-01-01T00:00:00Z", ["9999-01-01T00:00:00Z"]),
         ("enum('good', 'it''s')", "it's", ["bad"]),
@@ -68,6 +104,7 @@ async def test_a_value_that_a_column_would_round_or_cut_or_refuse_goes_to_the_un
     if wh.subject.label == "postgres":
         await wh.subject.run("CREATE DOMAIN {}.short AS varchar(4)")
         await wh.subject.run("CREATE TYPE {}.mood AS ENUM ('good', 'it''s')")
+        await wh.subject.run("CREATE TYPE {}.pair AS (at timestamptz, n integer)")
     for number, (type_, good, bad) in enumerate([*HELD["both"], *HELD[wh.subject.label]]):
         table = f"t{number}"
         await wh.subject.run(f"CREATE TABLE {{}}.{table} (message_id varchar, v {type_})")
@@ -75,7 +112,7 @@ async def test_a_value_that_a_column_would_round_or_cut_or_refuse_goes_to_the_un
         events = [{"messageId": str(index), "v": value} for index, value in enumerate([good, *bad])]
         assert await one.send(*events) == {}, type_
         found = await wh.rows(table, {"message_id": Kind.TEXT, "v": Kind.TEXT, "_unmapped_data": Kind.JSON}, "message_id")
-        assert found[0]["v"] is not None, type_
+        assert (found[0]["v"] is None) is (good is None), (type_, found[0])
         assert [(row["v"], json.loads(row["_unmapped_data"])["v"]) for row in found[1:]] == [(None, value) for value in bad], (
             type_
         )
@@ -85,6 +122,46 @@ async def test_widen_makes_a_narrower_column_hold_all_of_its_kind(wh: Open) -> N
     one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n integer)', on_conflict="widen")
     assert await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": 2**40}) == {}
     assert await rows(wh, "n") == [(1,), (2**40,)]
+
+
+SURVIVING: list[tuple[str, str, Any, list[Any]]] = [
+    ("bigint", "9007199254740992", 1.5, [9007199254740992.0, 1.5]),
+    ("bigint", "9007199254740993", 1.5, [9007199254740993, None]),
+    ("bigint", "9223372036854775807", 1.5, [9223372036854775807, None]),
+    ("bigint", "9223372036854775807", "x", ["9223372036854775807", "x"]),
+    ("double precision", "9223372036854774784", "x", ["9223372036854774784", "x"]),
+    ("double precision", "-9007199254740994", "x", ["-9007199254740994", "x"]),
+    ("double precision", "-0.0000001", "x", ["-0.0000001", "x"]),
+    ("double precision", "1e23", "x", ["99999999999999991611392", "x"]),
+    ("double precision", "1e300", "x", [1e300, None]),
+    ("real", "0.1", 0.123456789012345, [0.1, 0.123456789012345]),
+    ("timestamptz", "'2026-01-01 00:00:00.123456+00'", "x", ["2026-01-01T00:00:00.123456Z", "x"]),
+    ("date", "'0044-03-15 BC'", "x", [..., None]),
+    ("date", "'infinity'", "2026-01-01T10:00:00Z", [..., None]),
+]
+"""A type, a value stored in it, one that does not fit, and what the column has afterwards."""
+
+
+@pytest.mark.timeout(90)
+async def test_a_column_is_widened_only_if_every_stored_value_survives(wh: Open) -> None:
+    await wh.session()  # makes the schema
+    for number, (type_, stored, value, expected) in enumerate(SURVIVING):
+        table = f"w{number}"
+        await wh.subject.run(f"CREATE TABLE {{}}.{table} (message_id varchar, v {type_})")
+        await wh.subject.run(f"INSERT INTO {{}}.{table} VALUES ('1', {stored.replace(' BC', wh_era(wh))})")
+        one = Delivery(wh, await wh.session(epoch=number + 2), table=table, on_conflict="widen")
+        assert await one.send({"messageId": "2", "v": value}) == {}
+        assert one.kept.aside == 0, one.why(table)
+        if ... in expected:
+            await wh.subject.run(f"DELETE FROM {{}}.{table} WHERE message_id = '1'")  # Python has no such day
+        found = await wh.rows(table, {"message_id": Kind.TEXT, "v": Kind.TEXT, "_unmapped_data": Kind.JSON}, "message_id")
+        assert [row["v"] for row in found] == [each for each in expected if each is not ...], (type_, stored)
+        assert found[-1]["v"] is not None or json.loads(found[-1]["_unmapped_data"]) == {"v": value}, (type_, stored)
+
+
+def wh_era(wh: Open) -> str:
+    """Returns how a database marks years before the first."""
+    return " BC" if wh.subject.label == "postgres" else " (BC)"
 
 
 async def test_a_value_for_a_column_that_the_database_computes_goes_to_the_unmapped_data(wh: Open) -> None:

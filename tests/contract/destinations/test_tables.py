@@ -24,7 +24,7 @@ async def test_a_table_that_is_not_there_is_none(wh: Open) -> None:
 
 async def test_a_patch_creates_the_table_and_describe_agrees(wh: Open) -> None:
     session = await wh.session()
-    shape = {kind.value: kind for kind in Kind if kind is not Kind.OTHER}
+    shape = {kind.value: kind for kind in Kind if kind not in (Kind.OTHER, Kind.NUMBER)}
     made = await session.patch(TablePatch("orders", add=columns(shape), primary_key=("text",)))
     assert {name: column.kind for name, column in made.columns.items()} == shape
     assert made.primary_key == ("text",)

@@ -22,8 +22,8 @@ NO = "does not convert"
 T1 = datetime(2026, 9, 1, 12, 34, 56, 789_000, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 9, 1, tzinfo=UTC)
 HUGE = Decimal(2**70)
-B, L, F, N, T, S, J, D = (
-    Kind.BOOLEAN, Kind.BIGINT, Kind.DOUBLE, Kind.DECIMAL, Kind.TEXT, Kind.TIMESTAMP, Kind.JSON, Kind.DATE,
+B, L, F, N, X, T, S, J, D = (
+    Kind.BOOLEAN, Kind.BIGINT, Kind.DOUBLE, Kind.DECIMAL, Kind.NUMBER, Kind.TEXT, Kind.TIMESTAMP, Kind.JSON, Kind.DATE,
 )  # fmt: skip
 
 CELLS: dict[tuple[Kind, Kind], list[tuple[Any, Any]]] = {
@@ -68,6 +68,19 @@ CELLS: dict[tuple[Kind, Kind], list[tuple[Any, Any]]] = {
     (N, S): [(HUGE, NO)],
     (N, D): [(HUGE, NO)],
     (N, J): [(HUGE, "1180591620717411303424")],
+    (X, B): [("12345678901234567.5", NO)],
+    (X, L): [("12345678901234567.0", 12345678901234567), ("12345678901234567.5", NO), ("9223372036854775808.0", NO), ("1E+400", NO), ("1E-400", NO)],
+    (X, F): [("0.10000000000000001", 0.1), ("0.1000000000000000055511151231257827021181583404541015625", 0.1), ("0.1000000000000000001", NO), ("1E+400", NO), ("1E-400", NO), ("-1E-324", NO)],
+    (X, N): [("1180591620717411303424.00", HUGE), ("1.5000000000000000001", NO), ("1E+38", NO), ("1E+999999999", NO), ("1E-999999999", NO)],
+    (X, T): [
+        ("12345678901234567.890", "12345678901234567.890"),
+        ("1.2345678901234567891E-8", "0.000000012345678901234567891"),
+        ("1E+400", "1" + "0" * 400),
+        ("1E+999999999", "1E+999999999"),
+    ],
+    (X, S): [("1788000000.1234567891", NO)],
+    (X, D): [("20.000000000000000001", NO)],
+    (X, J): [("12345678901234567.890", "12345678901234567.890"), ("1E+400", "1E+400"), ("1E+401", '"1E+401"'), ("0." + "1" * 1000, '"0.' + "1" * 1000 + '"')],
     (T, B): [("true", True), ("TRUE", True), ("t", True), ("1", True), ("false", False), ("f", False), ("0", False), ("yes", NO), ("", NO)],
     (T, L): [
         ("42", 42),
@@ -89,16 +102,25 @@ CELLS: dict[tuple[Kind, Kind], list[tuple[Any, Any]]] = {
     ],
     (T, F): [
         ("1.5", 1.5),
-        ("-1e3", -1000.0),
-        (".5", 0.5),
+        ("-1e3", NO),
+        (".5", NO),
+        ("5.", NO),
         ("7", 7.0),
+        ("007", NO),
+        ("+7", NO),
+        ("1.10", NO),
+        ("0.1", 0.1),
+        ("0.00000025", 2.5e-7),
         ("1e400", NO),
         ("1e-400", NO),
-        ("-0.000e-999", -0.0),
+        ("-0.000e-999", NO),
+        ("-0", -0.0),
+        ("0.1234567890123456789", NO),
         ("9007199254740992", 2.0**53),
         ("9007199254740993", NO),
         ("12345678901234567891", NO),
-        ("+00018446744073709551616", 2.0**64),
+        ("18446744073709551616", NO),
+        ("100000000000000000000000", NO),
         ("9" * 400, NO),
         ("nan", NO),
         ("inf", NO),
@@ -155,11 +177,11 @@ def test_each_cell_of_the_table_converts_what_loses_nothing_and_marks_the_rest(
 
 
 def test_the_table_is_complete() -> None:
-    sources = (B, L, F, N, T, S, J)
-    assert set(CELLS) == {(source, target) for source in sources for target in (*sources, D)}
+    targets = (B, L, F, N, T, S, J, D)
+    assert set(CELLS) == {(source, target) for source in (B, L, F, N, X, T, S, J) for target in targets}
 
 
-@pytest.mark.parametrize("source", [B, L, F, N, T, S, J])
+@pytest.mark.parametrize("source", [B, L, F, N, X, T, S, J])
 def test_a_type_we_do_not_know_takes_everything_as_its_text(source: Kind) -> None:
     value = CELLS[source, T][0][0]
     values = pa.array([value], type=ARROW[source])

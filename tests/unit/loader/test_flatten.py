@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 
 from loader.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
 from loader.contract import Kind
-from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED
-from tests.unit.loader.shaping import Desk, Loaded, Row, frame_of, kinds_of
+from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED, TIME_CUT
+from tests.unit.loader.shaping import RECEIVED, Desk, Loaded, Row, frame_of, kinds_of
 
 
 def flat(*events: dict[str, Any] | bytes) -> tuple[list[Row], Loaded]:
@@ -143,10 +144,21 @@ def test_arrays_keep_integers_beyond_64_bits() -> None:
     assert rows == [{"l": '[1180591620717411303424,{"a":18446744073709551616}]'}]
 
 
-def test_numbers_no_double_holds_become_null_and_are_counted() -> None:
-    rows, loaded = flat(b'{"a":1e400,"b":1.5,"c":[-1e999]}', b'{"a":NaN,"b":Infinity}', {"a": 2.5})
-    assert rows == [{"b": 1.5, "c": "[null]"}, {}, {"a": 2.5}]
-    assert loaded.batch.notes[NOT_FINITE] == 4
+def test_what_is_no_number_becomes_null_and_is_counted() -> None:
+    rows, loaded = flat(b'{"a":NaN,"b":1e999}', b'{"a":-Infinity,"b":2,"c":[NaN]}', {"a": 2.5})
+    assert rows == [{"b": "1E+999"}, {"b": "2", "c": "[null]"}, {"a": 2.5}]
+    assert loaded.batch.notes[NOT_FINITE] == 3
+
+
+@pytest.mark.parametrize("sent", ["2026-03-01T12:00:00.123456789Z", 1772366400123456789, "1772366400123456789"])
+def test_the_events_own_time_is_cut_to_microseconds_and_counted(sent: Any) -> None:
+    loaded = Desk().load({"timestamp": sent, "v": sent}, {"timestamp": "2026-03-01T12:00:00.123456Z"}, {"timestamp": "soon"})
+    moment = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+    assert loaded.column("original_timestamp") == [moment, moment, None]
+    assert loaded.column("timestamp") == [moment, moment, RECEIVED]
+    assert loaded.column("v")[0] == sent
+    assert loaded.batch.notes[TIME_CUT] == 1
+    assert loaded.unmapped() == [None, None, {"original_timestamp": "soon"}]
 
 
 def test_nul_characters_are_replaced_and_counted_wherever_they_stand() -> None:

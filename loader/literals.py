@@ -1,0 +1,31 @@
+"""Text that a database reads as it stands, for types whose values it reads from text itself.
+
+Some text is no literal: `now` is the time of the load, `epoch` and `allballs` are computed, `10:00` of a type with a zone depends on
+the session's, `01/02/2026` on its style, and a table's name is looked up. What was sent would then not be in the column, so types
+are given only what these patterns (RE2) accept. Pure.
+"""
+
+from __future__ import annotations
+
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,%d}0*)?)?"
+
+NOTHING = "[^\x00-\U0010ffff]"
+"""Accepts no text."""
+UUID = r"^\{?(?:[0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}\}?$"
+WHOLE = "^(?:0|-?[1-9][0-9]*)$"
+UNSIGNED = "^(?:0|[1-9][0-9]*)$"
+BITS = "^[01]*$"
+
+TIMES_INSIDE = (
+    r"""^(?:["',(){}\[\]\s]|empty|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+(?: ?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?))?)?)*$"""
+)
+"""Lists and ranges of dates and times: full dates only, and no words."""
+CLOCKS_INSIDE = rf"""^(?:["',{{}}\[\]\s]|{_CLOCK % 6}(?:[Zz]|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)?)*$"""
+COMPUTED = r"(?i)\b(?:now|today|tomorrow|yesterday|epoch|allballs|infinity|inf|bc)\b"
+"""Words that times are computed from; for types that may hold times and much else."""
+
+
+def clock(digits: int, zone: bool = False) -> str:
+    """Returns what a type of times of the day reads as it stands: so many digits of a second, a zone always or never."""
+    seconds = _CLOCK % digits if digits else _CLOCK.replace(r"(?:\.[0-9]{1,%d}0*)?", r"(?:\.0+)?")
+    return f"^{seconds}{'(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)' if zone else ''}$"
