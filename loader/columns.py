@@ -58,7 +58,7 @@ class Source:
     """Where values come from: the identity of a column before it has a name.
 
     `name` is what the path folds to; `suffixed` what the column is called where another path has that name. `fixed` is set for
-    columns of the layout. Keys are what the destination compares names by.
+    columns of the layout. Keys are what the destination compares names by. `exact`: the keys of the path are spelled as the name is.
     """
 
     path: Path
@@ -67,6 +67,7 @@ class Source:
     suffixed: str
     suffixed_key: str
     fixed: Fixed | None = None
+    exact: bool = False
 
 
 class _Leaf:
@@ -107,12 +108,13 @@ _NO_SHAPE = _Shape((object(),), ())
 
 
 class _Node:
-    __slots__ = ("children", "depth", "fixed", "last", "leaves", "lifted", "loose", "names", "path", "shapes")
+    __slots__ = ("children", "depth", "exact", "fixed", "last", "leaves", "lifted", "loose", "names", "path", "shapes")
 
-    def __init__(self, path: Path, names: tuple[str, ...], depth: int) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...], depth: int, exact: bool = True) -> None:
         self.path = path
         self.names = names
         self.depth = depth
+        self.exact = exact
         self.shapes: dict[tuple[Any, ...], _Shape] = {}
         self.last = _NO_SHAPE
         self.loose: dict[Any, tuple[list[Any], array[int]]] = {}
@@ -208,7 +210,8 @@ class Tree:
         child = node.children.get(key)
         if child is None and node.depth < MAX_DEPTH and not is_hint(key):
             self.size += 1
-            child = node.children[key] = _Node((*node.path, str(key)), self._names_below(node, key), node.depth + 1)
+            names, exact = self._names_below(node, key), self._exact(node, key)
+            child = node.children[key] = _Node((*node.path, str(key)), names, node.depth + 1, exact)
         return child
 
     def _names_below(self, node: _Node, key: Any) -> tuple[str, ...]:
@@ -216,6 +219,9 @@ class Tree:
             return tuple(self._namer.part(part) for part in node.lifted[key])
         fixed = node.fixed.get(key)
         return (*node.names, fixed.name if fixed else self._namer.part(str(key)))
+
+    def _exact(self, node: _Node, key: Any) -> bool:
+        return node.exact and (key in node.lifted or self._namer.part(str(key)) == key)
 
     def _seal(self) -> None:
         """Turns what the window holds into Arrow."""
@@ -313,7 +319,9 @@ class Tree:
         path = (*node.path, str(key))
         name = fixed.name if fixed else self._namer.column((*node.names, self._namer.part(str(key))))
         suffixed = self._namer.suffixed(name, path)
-        return Source(path, name, self._namer.key(name), suffixed, self._namer.key(suffixed), fixed)
+        key_of_name = self._namer.key(name)
+        exact = key_of_name == name and self._exact(node, key)
+        return Source(path, name, key_of_name, suffixed, self._namer.key(suffixed), fixed, exact)
 
 
 _NONE = type(None)

@@ -121,6 +121,9 @@ class Column:
     """Set by `describe` and `patch` for a column that is narrower than its kind."""
     writable: bool = True
     """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
+    owner: str | None = None
+    """Which source path the column was made for, as `loader/claims.py` spells it. `patch` stores it with a column it adds, where
+    the warehouse has a place for it, and `describe` gives it back."""
 
 
 @dataclass(frozen=True, slots=True)

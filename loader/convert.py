@@ -127,12 +127,24 @@ def _integers_as_double(values: pa.Array) -> Converted:
 def _doubles_as_integer(values: pa.Array) -> Converted:
     doubles = values.to_numpy()
     bad = (doubles != np.floor(doubles)) | (doubles < -(2.0**63)) | (doubles >= 2.0**63)
-    return _masked(pa.array(np.where(bad, 0.0, doubles).astype(np.int64)), bad)
+    integers = np.where(bad, 0.0, doubles).astype(np.int64)
+    for index in np.flatnonzero(~bad & (np.abs(doubles) >= _FIRST_GAP)).tolist():
+        whole = _written(doubles[index])
+        bad[index] = not -(2**63) <= whole < 2**63
+        integers[index] = 0 if bad[index] else whole
+    return _masked(pa.array(integers), bad)
 
 
 def _doubles_as_decimal(values: pa.Array) -> Converted:
-    whole = [Decimal(int(value)) if value == int(value) and abs(value) < 1e38 else None for value in values.to_numpy().tolist()]
+    whole = [
+        Decimal(_written(value)) if value == int(value) and abs(value) < 1e38 else None for value in values.to_numpy().tolist()
+    ]
     return _masked(pa.array(whole, type=DECIMAL), np.fromiter((value is None for value in whole), np.bool_, len(whole)))
+
+
+def _written(double: float) -> int:
+    """Returns the integer that a double was sent as: in the fewest digits that tell it apart, and zeros."""
+    return int(Decimal(repr(float(double))))
 
 
 def _doubles_as_text(values: pa.Array) -> Converted:

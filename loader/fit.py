@@ -93,7 +93,7 @@ class Fitted:
 
 def _alike(found: Column, wanted: Column) -> bool:
     """Whether what was made to fit one column fits another."""
-    return (found.kind, found.limits, found.writable) == (wanted.kind, wanted.limits, wanted.writable)
+    return (found.kind, found.limits, found.writable, found.owner) == (wanted.kind, wanted.limits, wanted.writable, wanted.owner)
 
 
 def fit(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Fitted:

@@ -28,7 +28,8 @@ _EXACT = Context(prec=5000)
 
 def fit_values(values: pa.Array, source: Kind, column: Column) -> Converted:
     """Returns values as the column holds them, null where one is lost by that, with the marks of those (None: there are none)."""
-    if not column.writable:
+    digits_beyond = source is Kind.NUMBER and column.limits is not None and column.limits.single
+    if not column.writable or digits_beyond:
         return pa.nulls(len(values), ARROW[column.kind]), np.ones(len(values), dtype=np.bool_)
     converted, bad = convert_to(values, source, column)
     if column.limits is None:

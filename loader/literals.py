@@ -29,3 +29,10 @@ def clock(digits: int, zone: bool = False) -> str:
     """Returns what a type of times of the day reads as it stands: so many digits of a second, a zone always or never."""
     seconds = _CLOCK % digits if digits else _CLOCK.replace(r"(?:\.[0-9]{1,%d}0*)?", r"(?:\.0+)?")
     return f"^{seconds}{'(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)' if zone else ''}$"
+
+
+def interval(digits: int) -> str:
+    """Returns what a type of intervals reads as it stands: numbers with their units, or hours, minutes and seconds."""
+    fraction = rf"(?:\.[0-9]{{1,{digits}}}0*)?" if digits else ""
+    units = rf"(?:-?[0-9]+{fraction} ?(?:year|mon|month|week|day|hour|min|minute|sec|second)s?(?:,? |$))*"
+    return f"^{units}(?:-?[0-9]+:[0-5][0-9](?::[0-5][0-9]{fraction})?)?$"

@@ -153,7 +153,8 @@ class _Settling:
             if claim.key in self._stuck or not self._may_add(own=claim.fixed is not None):
                 self._no_column(claim)
                 return
-            column = self._new(claim.key, Column(claim.name, *forced) if forced else Column(claim.name, self._choose_kind(claim)))
+            kind, native = forced or (self._choose_kind(claim), None)
+            column = self._new(claim.key, Column(claim.name, kind, native, owner=claim.owner))
         self._fill(claim, column)
 
     def _fill(self, claim: Claim, column: Column, widened: bool = False) -> None:
@@ -249,7 +250,7 @@ class _Settling:
         kind = join_all([column.kind, *(part.kind for part in failures)])
         if (column.kind, kind) not in self._rules.capabilities.widen:
             return None
-        return Column(column.name, kind)
+        return Column(column.name, kind, owner=column.owner)
 
     def _widen_to(self, column: Column, wider: Column) -> None:
         if column in self._add:

@@ -24,6 +24,9 @@ _CONSTANT = re.compile(
 ID_COLUMNS = ("message_id", "id", "messageId")
 """Columns that hold an event's message id, by layout; the first that a table has."""
 
+OWNER = "penstock source: "
+"""Comments of columns that we made begin so; the path follows."""
+
 OWN_INDEX = "penstock_pk_"
 """Prefix of keys we made; only those are ever replaced."""
 
@@ -47,6 +50,20 @@ def identifiers(names: Iterable[str], prefix: str = "") -> str:
 def qualified(schema: str, table: str) -> str:
     """Returns `"schema"."table"`."""
     return f"{identifier(schema)}.{identifier(table)}"
+
+
+def ownership(schema: str, table: str, columns: Iterable[Column]) -> str:
+    """Returns the statements that store with new columns which paths they were made for; empty if there is nothing to store."""
+    return "; ".join(
+        f"COMMENT ON COLUMN {qualified(schema, table)}.{identifier(column.name)} IS {literal(OWNER + column.owner)}"
+        for column in columns
+        if column.owner is not None
+    )
+
+
+def owner_of(comment: str | None) -> str | None:
+    """Returns which path a column was made for; None if its comment is not ours."""
+    return comment.removeprefix(OWNER) if comment is not None and comment.startswith(OWNER) else None
 
 
 def literal(text: str) -> str:

@@ -81,7 +81,7 @@ def facts_of(request: RequestContext) -> RequestFacts:
         wins["bot"] = True
     defaults = _decode_object(request.defaults) if request.defaults else {}
     fallback = defaults.get("context")
-    fallback = fallback if isinstance(fallback, dict) else {}
+    fallback = fallback if isinstance(fallback, dict) else {} if fallback is None else {"value": fallback}
     if request.kind == "server":
         # a backend's address and library say nothing of its user: the ip stays only when the batch itself names one
         fallback = {key: value for key, value in fallback.items() if value is not None}

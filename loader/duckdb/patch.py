@@ -15,7 +15,7 @@ from loader.contract import Column, TablePatch, TableSchema
 from loader.duckdb import statements
 from loader.duckdb.errors import describe
 from loader.duckdb.types import fold, kind_of, limits_of, native_of, survives, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, no_key, own_index, qualified, require_key
+from loader.sql import OWN_INDEX, identifier, identifiers, no_key, own_index, owner_of, ownership, qualified, require_key
 from shared.errors import Permanent
 from shared.threads import Stop
 
@@ -45,8 +45,8 @@ def describe_table(
     if not rows:
         return None
     columns = {
-        fold(name): Column(fold(name), kind_of(native), native, limits_of(native), writable=not generated)
-        for name, native, _, _, generated in rows
+        fold(name): Column(fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
+        for name, native, _, _, generated, comment in rows
     }
     keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
     key = tuple(fold(name) for name in keys[0].columns) if keys else ()
@@ -88,6 +88,10 @@ def _apply(
         connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
     else:
         lossy = _alter(connection, schema, patch, live)
+    there = live.columns if live else {}
+    owners = ownership(schema, patch.table, [column for column in patch.add if fold(column.name) not in there])
+    if owners:
+        connection.execute(owners)
     if patch.primary_key is not None:
         _keep_key(connection, schema, patch.table, patch.primary_key)
     after = describe_table(connection, stop, schema, patch.table, patch.primary_key or ())

@@ -15,7 +15,7 @@ ROWS = "_penstock_rows"
 SETTINGS = "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false"
 
 COLUMNS = """
-SELECT column_name, data_type, is_nullable, column_default, is_generated FROM duckdb_columns()
+SELECT column_name, data_type, is_nullable, column_default, is_generated, comment FROM duckdb_columns()
 WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?) ORDER BY column_index"""
 
 VIEWS = """

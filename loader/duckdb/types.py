@@ -55,7 +55,7 @@ _OTHERS = {
     "BIT": Limits(accepted=literals.BITS),
     "UHUGEINT": Limits(accepted=literals.UNSIGNED),
     "BIGNUM": Limits(accepted=literals.WHOLE),
-    "INTERVAL": Limits(refused=literals.COMPUTED + r"|^[0-9.\s]*$|\.[0-9]{6}[0-9]*[1-9]"),
+    "INTERVAL": Limits(accepted=literals.interval(6)),
 }
 _HARMLESS = frozenset(("BLOB", "GEOMETRY", "VARIANT"))
 """Types in which a word is a word."""

@@ -150,6 +150,7 @@ class _Live(NamedTuple):
     nullable: bool
     default: str | None
     generated: bool
+    comment: str | None
 
 
 def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> tuple[dict[str, _Live], list[str]]:

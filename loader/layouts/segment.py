@@ -5,18 +5,20 @@
 | track | `tracks` without properties, and a table named for the event with its properties at the top |
 | identify | `identifies`, and `users`: one row per `userId` with the latest traits |
 | page, screen | `pages`, `screens`: properties at the top, `name` and `category` |
-| group | `groups`: `group_id` and the traits |
+| group | `groups`: `group_id` and the traits; and `accounts`: one row per `groupId` with the latest traits |
 | alias | `aliases`: `previous_id` |
 | any other | a table named for the type, properties and traits at the top |
 
 Every table has `id` (the messageId), `anonymous_id`, `user_id`, the four times, `uuid_ts` (time of loading) and `context_*`;
-`users` has `id` (the userId), `received_at`, `uuid_ts` and traits only. `type` and `integrations` are not stored. An event whose
+`users` and `accounts` have `id` (the userId, the groupId), `received_at`, `uuid_ts` and traits only. `integrations` is not stored,
+nor `type`, which the table tells. What differs from Segment's own warehouses on purpose: docs/loading.md. An event whose
 table would be one of the above gets `_` appended. With a table template, or a table a function chose, every event is one row
 of that table only, with `type`, properties and traits.
 """
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from loader.contract import Kind
@@ -26,7 +28,7 @@ from loader.names import Namer
 
 LOAD_TIME = "uuid_ts"
 
-_SLUG, _EVENT_TEXT, _USER, _RECEIVED = 0, 1, 2, 3
+_SLUG, _EVENT_TEXT, _ENTITY, _RECEIVED = 0, 1, 2, 3
 """Keys of columns the layout makes."""
 
 _COMMON = {
@@ -45,11 +47,11 @@ _PARTICULAR: dict[Any, Fixed] = {
     "groupId": Fixed("group_id", Kind.TEXT),
     "previousId": Fixed("previous_id", Kind.TEXT),
 }
-_USERS: dict[Any, Fixed] = {_USER: Fixed("id", Kind.TEXT), _RECEIVED: Fixed("received_at", Kind.TIMESTAMP)}
+_ENTITIES: dict[Any, Fixed] = {_ENTITY: Fixed("id", Kind.TEXT), _RECEIVED: Fixed("received_at", Kind.TIMESTAMP)}
 _RESERVED = frozenset(column.name for column in _COMMON.values()) | {LOAD_TIME}
 _NOTHING, _PROPERTIES, _TRAITS = Root(), Root(("properties",)), Root(("traits",))
 _BOTH = Root(lifted={"properties": (), "traits": ()})
-_PROFILE = Root(fixed=_USERS, lifted={"traits": ()})
+_PROFILE = Root(fixed=_ENTITIES, lifted={"traits": ()})
 _MOST_NAMES = 10_000
 
 
@@ -59,6 +61,9 @@ def _spec(*reserved: str) -> TableSpec:
 
 _OF_CLIENT = _spec("event", "event_text")
 _CHOSEN = _spec("event", "event_text", "type")
+_LATEST = TableSpec(
+    reserved=frozenset({"id", "received_at", LOAD_TIME}), key="id", received="received_at", entity=True, load_time=LOAD_TIME
+)
 _BUILT_IN = {
     "tracks": _OF_CLIENT,
     "identifies": _spec(),
@@ -66,9 +71,8 @@ _BUILT_IN = {
     "screens": _spec(),
     "groups": _spec("group_id"),
     "aliases": _spec("previous_id"),
-    "users": TableSpec(
-        reserved=frozenset({"id", "received_at", LOAD_TIME}), key="id", received="received_at", entity=True, load_time=LOAD_TIME
-    ),
+    "users": _LATEST,
+    "accounts": _LATEST,
 }
 
 
@@ -79,6 +83,7 @@ class Segment:
         self.shared_root = Root(fixed={**_COMMON, **_PARTICULAR})
         self._namer = namer
         self.built_in = frozenset(namer.key(table) for table in _BUILT_IN)
+        self._entities = frozenset(namer.key(table) for table, spec in _BUILT_IN.items() if spec.entity)
         self._events: dict[str, tuple[str, str]] = {}
         self._chosen: set[str] = set()
 
@@ -102,9 +107,9 @@ class Segment:
         if kind == "page" or kind == "screen":
             return event, ((kind + "s", _PROPERTIES, _page(event)),)
         if kind == "identify":
-            return event, _identify(event)
+            return event, _with_latest(event, "identifies", "users", "userId")
         if kind == "group":
-            return event, (("groups", _TRAITS, _own(event, "traits")),)
+            return event, _with_latest(event, "groups", "accounts", "groupId")
         if kind == "alias":
             return event, (("aliases", _NOTHING, None),)
         return self._lift(event, self._names(kind)[1])
@@ -114,8 +119,8 @@ class Segment:
             if len(self._chosen) >= _MOST_NAMES:
                 self._chosen.clear()
             self._chosen.add(table)
-        if self._namer.key(table) == self._namer.key("users"):
-            table = self._namer.cut(table, "_")  # its key is the user, not the message
+        if self._namer.key(table) in self._entities:
+            table = self._namer.cut(table, "_")  # its key is the user or group, not the message
         return self._lift(event, table)
 
     def _lift(self, event: Event, table: str) -> tuple[Event, Rows]:
@@ -148,14 +153,15 @@ class Segment:
         return names
 
 
-def _identify(event: Event) -> Rows:
-    user, traits = event.get("userId"), _own(event, "traits")
-    if not user or type(user) not in (str, int, float):
-        return (("identifies", _TRAITS, traits),)
-    profile: Event = {_USER: user, _RECEIVED: event["receivedAt"]}
+def _with_latest(event: Event, table: str, entities: str, key: str) -> Rows:
+    """Returns the row of an event with traits, and the row of whom they are about."""
+    entity, traits = event.get(key), _own(event, "traits")
+    if not entity or type(entity) not in (str, int, float, Decimal):
+        return ((table, _TRAITS, traits),)
+    profile: Event = {_ENTITY: entity, _RECEIVED: event["receivedAt"]}
     if traits:
         profile["traits"] = traits
-    return ("identifies", _TRAITS, traits), ("users", _PROFILE, profile)
+    return (table, _TRAITS, traits), (entities, _PROFILE, profile)
 
 
 def _own(event: Event, key: str) -> Event | None:

@@ -14,7 +14,7 @@ from loader.contract import Column, TablePatch, TableSchema
 from loader.postgres import statements
 from loader.postgres.errors import describe
 from loader.postgres.types import LiveColumn, live_column, native_of, survives, widening
-from loader.sql import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, qualified, require_key
+from loader.sql import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, ownership, qualified, require_key
 from shared.errors import Permanent
 
 if TYPE_CHECKING:
@@ -97,6 +97,10 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
         refused = await _alter(connection, schema, patch, live)
         if patch.primary_key is not None:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
+    there = {*refused, *(live.columns if live else ())}
+    owners = ownership(schema, patch.table, [column for column in patch.add if column.name not in there])
+    if owners:
+        await connection.execute(owners)
     after = await read_table(connection, schema, patch.table)
     if after is None:
         raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')

@@ -24,11 +24,13 @@ SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, 
        ) END AS default,
        a.attidentity <> 'a' AND a.attgenerated = '' AS writable,
        CASE WHEN a.attidentity = 'd' THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END AS sequence,
-       CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels
+       CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels,
+       d.description AS comment
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_description d ON d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
 WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p', 'f', 'v')
 ORDER BY c.oid, a.attnum
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 from loader import literals
 from loader.contract import Column, Kind, Limits
-from loader.sql import forced_native, literal
+from loader.sql import forced_native, literal, owner_of
 
 _KINDS = {
     "boolean": Kind.BOOLEAN,
@@ -135,6 +135,7 @@ class LiveColumn:
     default: str | None = None
     writable: bool = True
     labels: tuple[str, ...] = ()
+    owner: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -155,7 +156,8 @@ class LiveColumn:
 
     def as_column(self) -> Column:
         """Returns it as the core knows columns."""
-        return Column(self.name, self.kind, self.native, limits_of(self.base or self.native, self.labels), self.writable)
+        limits = limits_of(self.base or self.native, self.labels)
+        return Column(self.name, self.kind, self.native, limits, self.writable, self.owner)
 
 
 def live_column(row: Mapping[str, Any]) -> LiveColumn:
@@ -163,7 +165,8 @@ def live_column(row: Mapping[str, Any]) -> LiveColumn:
     default = row["default"]
     if row["sequence"] is not None:
         default = f"nextval({literal(row['sequence'])}::regclass)"
-    return LiveColumn(row["column"], row["native"], row["base"], default, row["writable"], tuple(row["labels"] or ()))
+    labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
+    return LiveColumn(row["column"], row["native"], row["base"], default, row["writable"], labels, owner)
 
 
 def kind_of(native: str) -> Kind:
@@ -193,8 +196,7 @@ def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
         return Limits(accepted=literals.clock(digits, zone=bare.endswith("with time zone")))
     if bare.startswith("interval"):
         # one of certain fields cuts the others
-        fraction = rf"\.[0-9]{{{digits}}}[0-9]*[1-9]"
-        return Limits(refused=f"{fraction}|{literals.COMPUTED}") if bare == "interval" else Limits(accepted=literals.NOTHING)
+        return Limits(accepted=literals.interval(digits) if bare == "interval" else literals.NOTHING)
     if labels:
         return Limits(one_of=frozenset(labels))
     length = length_of(native)

@@ -363,6 +363,7 @@ def test_values_convert_where_the_page_says_they_do_and_nowhere_else() -> None:
         Kind.BIGINT: [0, 1, 7],
         Kind.DOUBLE: [0.0, 1.0, 1.5],
         Kind.DECIMAL: [0, 1, 10**20],
+        Kind.NUMBER: ["12345678901234567.0", "0.10000000000000001"],
         Kind.TEXT: ["1", "true", "1.5", "2026-03-01T12:00:00Z", "2026-03-01", "x"],
         Kind.TIMESTAMP: [0, 1_000_000],
         Kind.JSON: ['{"a":1}', "1"],

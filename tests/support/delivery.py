@@ -59,17 +59,19 @@ class Delivery:
             cast("Telemetry", _Silence()),
             self._failing,
         )
-        self._sequence = 0
+        self._sequence = self._sent = 0
 
     def why(self, table: str = "events") -> str:
         """Returns why a table fails and its rows were put aside; empty if it does not."""
         error = self._failing.why(table)
         return "" if error is None else str(error)
 
-    async def send(self, *events: Event) -> dict[str, str]:
-        """Delivers one chunk; returns the events that became dead letters, with the detail."""
+    async def send(self, *events: Event | bytes) -> dict[str, str]:
+        """Delivers one chunk, bodies perhaps as they are; returns the events that became dead letters, with the detail."""
         self._sequence += 1
-        self._shaper.add(frame_of([{"type": "track", **event} for event in events]), self._sequence)
+        bodies = [event if isinstance(event, bytes) else {"type": "track", **event} for event in events]
+        self._shaper.add(frame_of(bodies, first=self._sent), self._sequence)
+        self._sent += len(events)
         known = len(self.kept.dead)
         plan = LoadPlan("shop-wh", "live", self._sequence, self._sequence)
         await self._deliverer.deliver(Work(plan, self._shaper.take()))

@@ -262,6 +262,16 @@ async def test_tables_that_refer_to_each_other_are_loaded_in_their_order(wh: Ope
     assert [len(await wh.rows(table, {"k": Kind.TEXT}, "k")) for table in ("aaa", "zzz")] == [2, 2]
 
 
+async def test_a_column_stays_that_of_the_path_it_was_made_for(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(), on_conflict="widen")
+    await one.send({"messageId": "1", "orderId": 1, "it's": 1})
+    await one.send({"messageId": "2", "orderId": "widened"})
+    other = Delivery(wh, await wh.session(epoch=2))  # as after a restart
+    await other.send({"messageId": "3", "order_id": "late", "orderId": "3", "it_s": 2, "it's": 3})
+    await other.send({"messageId": "4", "order_id": "4", "it_s": 4})
+    assert await rows(wh, "order_id", "it_s") == [("1", 1), ("widened", None), ("3", 3), ("4", 4)]
+
+
 async def test_names_of_system_columns_are_names_like_others(wh: Open) -> None:
     one = Delivery(wh, await wh.session())
     names = ("ctid", "xmin", "tableoid", "rowid", "oid")

@@ -38,20 +38,21 @@ class Table:
     on_conflict: str
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
     kinds: dict[str, Kind] = field(default_factory=dict)
+    owners: dict[str, Path] = field(default_factory=dict)
 
     def load(self, events: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
         """Returns the row of each event without its nulls; None for one that is refused."""
         flat: list[dict[Path, Value] | None] = [dict(flatten(event, ())) for event in events]
-        before = dict(self.kinds)
+        before, owned = dict(self.kinds), dict(self.owners)
         while True:
-            self.kinds = dict(before)
+            self.kinds, self.owners = dict(before), dict(owned)
             rows, refused = self._load(flat)
             if not refused:
                 return rows
             flat = [None if number in refused else each for number, each in enumerate(flat)]
 
     def _load(self, flat: list[dict[Path, Value] | None]) -> tuple[list[dict[str, Any] | None], set[int]]:
-        columns = claim(flat, self.namer, self.kinds)
+        columns, firsts = claim(flat, self.namer, self.owners)
         rows: list[dict[str, Any] | None] = [None if each is None else {} for each in flat]
         unmapped: dict[int, dict[str, Any]] = {}
         refused: set[int] = set()
@@ -59,6 +60,8 @@ class Table:
         for name, (values, fixed) in columns.items():
             if name not in self.kinds:
                 self.kinds[name] = fixed or join(list(values.values()))
+                if name in firsts:
+                    self.owners[name] = firsts[name]
             failed = self._convert(name, values, rows)
             if failed and self.on_conflict == "widen":
                 wider = join_kinds([self.kinds[name], *(kind for kind, _ in failed.values())])
@@ -149,34 +152,43 @@ def without_hints(value: Any) -> Any:
 
 
 def claim(
-    flat: list[dict[Path, Value] | None], namer: Namer, live: Mapping[str, Kind]
-) -> dict[str, tuple[dict[int, Value], Kind | None]]:
-    """Returns by column name the values by event that want to be there, and the kind of a column of the layout."""
+    flat: list[dict[Path, Value] | None], namer: Namer, owners: Mapping[str, Path]
+) -> tuple[dict[str, tuple[dict[int, Value], Kind | None]], dict[str, Path]]:
+    """Returns by column name the values by event that want to be there, with the kind of a column of the layout; and the first path of
+    each column of a client."""
     sources: dict[Path, dict[int, Value]] = {}
     for number, each in enumerate(flat):
         for path, value in (each or {}).items():
             sources.setdefault(path, {})[number] = value
     claims: dict[str, tuple[dict[int, Value], Kind | None]] = {}
+    firsts: dict[str, Path] = {}
     fixed_names = {namer.column([namer.part(key)]) for key in TEXTS | TIMES}
-    late: list[tuple[Path, str]] = []
-    for path in sorted(sources, key=lambda path: (len(path), path)):
-        if len(path) == 1 and path[0] in TEXTS | TIMES:
-            kind = Kind.TEXT if path[0] in TEXTS else Kind.TIMESTAMP
-            claims[namer.column([namer.part(path[0])])] = (sources[path], kind)
-    for path in sorted(sources, key=lambda path: (len(path), path)):
-        if len(path) == 1 and path[0] in TEXTS | TIMES:
-            continue
+    late: list[tuple[Path, str, dict[int, Value]]] = []
+
+    def rank(path: Path) -> tuple[bool, bool, int, Path]:
         name = namer.column([namer.part(key) for key in path])
-        taken = name in fixed_names or name in OWN or namer.suffixed(name, path) in live
-        if taken or (name in claims and claims[name][0].keys() & sources[path].keys()):
-            late.append((path, name))
-        else:
-            claims[name] = ({**claims.get(name, ({}, None))[0], **sources[path]}, None)
-    for path, name in late:
+        return owners.get(name) != path, any(namer.part(key) != key for key in path), len(path), path
+
+    for path, values in sorted(sources.items(), key=lambda item: rank(item[0])):
+        name = namer.column([namer.part(key) for key in path])
+        if len(path) == 1 and path[0] in TEXTS | TIMES:
+            claims[name] = (values, Kind.TEXT if path[0] in TEXTS else Kind.TIMESTAMP)
+            continue
+        if name in fixed_names or name in OWN:
+            late.append((path, name, values))
+            continue
+        there = claims.setdefault(name, ({}, None))[0]
+        firsts.setdefault(name, path)
+        both = {number: value for number, value in values.items() if number in there}
+        there.update({number: value for number, value in values.items() if number not in both})
+        if both:
+            late.append((path, name, both))
+    for path, name, values in late:
         suffixed = namer.suffixed(name, path)
         assert suffixed not in claims, "these tests make no such names"
-        claims[suffixed] = (sources[path], None)
-    return claims
+        claims[suffixed] = (values, None)
+        firsts[suffixed] = path
+    return claims, firsts
 
 
 def join_kinds(kinds: list[Kind]) -> Kind:
@@ -263,7 +275,7 @@ def as_integer(kind: Kind, it: Any, limit: int, target: Kind) -> Any:
     """Returns what is a whole number as one."""
     number: int | None = None
     if kind in NUMBERS:
-        number = int(it) if it == int(it) else None
+        number = (int(Decimal(repr(it))) if kind is Kind.DOUBLE else int(it)) if it == int(it) else None
     elif kind is Kind.TEXT and it.removeprefix("-").isdecimal() and it.isascii() and it == str(int(it)):
         number = int(it)
     smallest = -limit if target is Kind.BIGINT else 1 - limit

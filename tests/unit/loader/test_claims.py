@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+
 from loader.contract import Kind
 from loader.names import Namer
-from tests.unit.loader.shaping import Desk, capabilities, kinds_of, table_of
+from tests.unit.loader.shaping import Desk, Row, capabilities, kinds_of, table_of
 
 NAMER = Namer(capabilities())
 NESTED = NAMER.suffixed("a_b", ("a", "b"))
@@ -19,27 +21,63 @@ def test_paths_whose_values_never_meet_share_a_column() -> None:
     assert loaded.column("a_b") == [1, 2, 3]
 
 
-def test_paths_that_meet_in_a_row_are_two_columns() -> None:
+def test_paths_that_meet_in_a_row_are_two_columns_of_that_row() -> None:
     loaded = Desk().load({"a_b": 1, "a": {"b": 2}}, {"a": {"b": 3}})
-    assert (loaded.column("a_b"), loaded.column(NESTED)) == ([1, None], [2, 3])
+    assert (loaded.column("a_b"), loaded.column(NESTED)) == ([1, 3], [2, None])
 
 
 def test_which_path_keeps_the_name_does_not_depend_on_who_came_first() -> None:
     events: list[dict[str, Any]] = [{"a": {"b": 2}}, {"a_b": 1, "a": {"b": 3}}, {"a": {"b": 5}, "a_b": 4}, {"a_b": 6}]
     for order in itertools.permutations(events):
         rows = Desk().load(*order).rows()
-        assert {row.get("a_b") for row in rows} == {None, 1, 4, 6}
-        assert {row.get(NESTED) for row in rows} == {None, 2, 3, 5}
+        assert [(row.get("a_b"), row.get(NESTED)) for row in sorted(rows, key=lambda row: row["a_b"])] == [
+            (1, 3),
+            (2, None),
+            (4, 5),
+            (6, None),
+        ]
 
 
-def test_a_path_that_once_got_its_own_column_keeps_it_in_later_batches_and_after_a_restart() -> None:
+FOLDED = NAMER.suffixed("order_id", ("orderId",))
+EXACT = NAMER.suffixed("order_id", ("order_id",))
+
+
+@pytest.mark.parametrize("known", [{"order_id": 1}, None])
+def test_one_event_with_both_spellings_moves_no_other_value(known: Row | None) -> None:
     desk = Desk()
-    desk.load({"a_b": 1, "a": {"b": 2}})
-    again = Desk(live=desk.live)
-    for chosen in (desk, again):
-        loaded = chosen.load({"a": {"b": 7}})
-        assert loaded.rows()[0][NESTED] == 7
-        assert not loaded.fitted.patches
+    if known is not None:
+        desk.load(known)
+    desk.load({"order_id": 2, "orderId": 3})
+    for chosen in (desk, Desk(live=desk.live)):
+        loaded = chosen.load({"order_id": 4}, {"orderId": 5}, {"orderId": 6, "order_id": 7}, {"order_id": 8})
+        assert loaded.column("order_id") == [4, 5, 7, 8]
+        assert loaded.column(FOLDED) == [None, None, 6, None]
+
+
+def test_the_path_that_a_column_was_made_for_keeps_it_whatever_else_is_sent() -> None:
+    desk = Desk()
+    desk.load({"orderId": 1})
+    for chosen in (desk, Desk(live=desk.live)):
+        loaded = chosen.load({"order_id": 2, "orderId": 3}, {"order_id": 4}, {"orderId": 5})
+        assert loaded.column("order_id") == [3, 4, 5]
+        assert loaded.column(EXACT) == [2, None, None]
+
+
+def test_in_a_table_that_others_made_the_exact_spelling_is_the_columns() -> None:
+    desk = Desk(live={"events": table_of(order_id=Kind.BIGINT)})
+    loaded = desk.load({"orderId": 3, "order_id": 2}, {"orderId": 4})
+    assert loaded.column("order_id") == [2, 4]
+    assert loaded.column(FOLDED) == [3, None]
+
+
+def test_a_long_path_is_remembered_too() -> None:
+    long = {"a": {"b": {"x" * 4000: 1}}}
+    desk = Desk()
+    desk.load(long)
+    folded = {"a": {"b": {"X" * 4000: 2}}}
+    loaded = desk.load({"a": {"b": {**folded["a"]["b"], **long["a"]["b"]}}})
+    assert sorted(value for value in loaded.rows()[0].values() if value in (1, 2)) == [1, 2]
+    assert all(len(column.owner or "") <= 300 for column in (desk.live["events"] or table_of()).columns.values())
 
 
 def test_a_suffix_column_somebody_chose_in_advance_does_not_swallow_the_other_value() -> None:

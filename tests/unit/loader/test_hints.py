@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loader.contract import Column, Kind
+from loader.contract import Kind
 from loader.hints import kind_of_type, type_of_hint
 from loader.shape import HINTS_IGNORED
 from tests.unit.loader.shaping import Desk, kinds_of
@@ -94,11 +94,11 @@ def test_a_functions_hints_decide_types_and_never_reach_the_table() -> None:
     )
     schema = desk.live["e"]
     assert schema is not None
-    assert schema.columns["total"] == Column("total", Kind.OTHER, "numeric(12,2)")
-    assert schema.columns["tags"] == Column("tags", Kind.JSON, "jsonb")
-    assert schema.columns["address"] == Column("address", Kind.JSON, "json")
-    assert schema.columns["nested_code"] == Column("nested_code", Kind.TEXT, "varchar(9)")
-    assert schema.columns["bad"] == Column("bad", Kind.BIGINT)
+    assert (schema.columns["total"].kind, schema.columns["total"].native) == (Kind.OTHER, "numeric(12,2)")
+    assert (schema.columns["tags"].kind, schema.columns["tags"].native) == (Kind.JSON, "jsonb")
+    assert (schema.columns["address"].kind, schema.columns["address"].native) == (Kind.JSON, "json")
+    assert (schema.columns["nested_code"].kind, schema.columns["nested_code"].native) == (Kind.TEXT, "varchar(9)")
+    assert schema.columns["bad"].kind is Kind.BIGINT
     (row,) = loaded.rows("e")
     assert row["address"] == '{"city":"Ulm","geo":{"lat":1.5}}'
     assert (row["total"], row["tags"], row["nested_code"]) == ("5", '["a"]', "7")
@@ -128,7 +128,7 @@ def test_types_of_the_project_file_win_over_hints_and_values() -> None:
     )  # fmt: skip
     schema = desk.live["events"]
     assert schema is not None
-    assert schema.columns["a"] == Column("a", Kind.DATE, "date")
-    assert schema.columns["properties_total"] == Column("properties_total", Kind.OTHER, "numeric(12,2)")
+    assert (schema.columns["a"].kind, schema.columns["a"].native) == (Kind.DATE, "date")
+    assert (schema.columns["properties_total"].kind, schema.columns["properties_total"].native) == (Kind.OTHER, "numeric(12,2)")
     assert loaded.column("properties_total") == ["1.5", None]
     assert loaded.unmapped() == [None, {"a": "not a date", "properties_total": "x"}]

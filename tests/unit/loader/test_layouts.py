@@ -111,6 +111,7 @@ def test_groups_and_aliases_have_their_ids() -> None:
     )
     assert tables == {
         "groups": [usual(0, user_id="u", group_id="g", name="Acme")],
+        "accounts": [{"id": "g", "received_at": RECEIVED, "uuid_ts": STAMP.loaded_at, "name": "Acme"}],
         "aliases": [usual(1, user_id="u", previous_id="p")],
     }
 
@@ -119,7 +120,7 @@ def test_an_unknown_type_has_a_table_of_its_name() -> None:
     assert segment({"type": "Page Leave", "properties": {"depth": 3}}) == {"page_leave": [usual(0, depth=3)]}
 
 
-@pytest.mark.parametrize("name", ["Tracks", "users", "Pages", "identifies", "SCREENS", "groups", "aliases"])
+@pytest.mark.parametrize("name", ["Tracks", "users", "Pages", "identifies", "SCREENS", "groups", "aliases", "Accounts"])
 def test_an_event_named_like_a_built_in_table_gets_a_table_of_its_own(name: str) -> None:
     tables = segment({"type": "track", "event": name, "userId": "u", "properties": {"x": 1}}, {"type": "identify", "userId": "u"})
     assert set(tables) == {"tracks", "identifies", "users", name.lower() + "_"}
@@ -277,3 +278,43 @@ def test_an_event_of_a_type_of_its_own_has_its_properties_and_traits_at_the_top(
     assert (row["a"], row["b"], row["both"], row["user_id"]) == (1, 2, 1, "u")
     assert "type" not in row
     assert 2 in [value for name, value in row.items() if name.startswith("both_")]
+
+
+ODD: list[Any] = [
+    "found",
+    ["found"],
+    {"inside": "found"},
+    {"user_id": "found"},
+    [[{"deep": "found"}]],
+    {"": "found"},
+    {"!": {"?": "found"}},
+]
+PLACES = [
+    "context",
+    "properties",
+    "traits",
+    "event",
+    "userId",
+    "groupId",
+    "name",
+    "category",
+    "timestamp",
+    "sentAt",
+    "channel",
+    "_seq",
+    "uuid_ts",
+]
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("kind", ["track", "page", "identify", "group", "alias", "Custom"])
+def test_a_value_is_found_again_wherever_it_was_sent_and_whatever_it_is(layout: str, kind: str) -> None:
+    sent = [{"type": kind, place: odd} for place in PLACES for odd in ODD]
+    sent += [
+        {"type": kind, place: {"name": "other", "id": "found"}, "name": "x", "id": "y"} for place in ("properties", "traits")
+    ]
+    loaded = Desk({"layout": layout}).load(*sent)
+    assert not loaded.dead
+    key = "id" if layout == "segment" else "message_id"
+    found = {row[key] for table in loaded.tables for row in loaded.rows(table) if "found" in str(row)}
+    assert [event for number, event in enumerate(sent) if f"m{number}" not in found] == []

@@ -73,6 +73,10 @@ def test_a_body_that_is_no_object_is_a_decode_error(body: bytes) -> None:
         materialise(body, Head("m", "track"), facts_of(request()))
 
 
+def test_a_batchs_context_that_is_no_object_is_kept_as_its_value() -> None:
+    assert event({}, request(defaults=b'{"context":"text"}'))["context"]["value"] == "text"
+
+
 def test_a_context_that_is_no_object_is_kept_as_its_value() -> None:
     assert event({"context": "web"}, request())["context"] == {"value": "web"}
 
