@@ -9,8 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ingest.contract import Credential, HttpRequest
+
+LONGEST_REMEMBERED = 256
+"""Longer values of `Authorization` are decoded each time: what is remembered stays small."""
 
 QUERY_NAMES = ("writeKey", "writekey", "token")
 
@@ -23,7 +27,7 @@ def from_headers(headers: Mapping[str, str]) -> list[Credential]:
         scheme, _, value = authorization.partition(" ")
         value = value.strip()
         if scheme.lower() == "basic":
-            found.append(Credential("basic", _decode_basic(value)))
+            found.append(Credential("basic", _remembered(value) if len(value) <= LONGEST_REMEMBERED else _decode_basic(value)))
         elif scheme.lower() == "bearer" and value:
             found.append(Credential("bearer", value))
     key = headers.get("x-write-key")
@@ -53,3 +57,6 @@ def _decode_basic(value: str) -> str:
         return value
     # `key:` is a user without password; in `id:secret:` the password is followed by the same habit
     return text.removesuffix(":")
+
+
+_remembered = lru_cache(1024)(_decode_basic)

@@ -17,6 +17,7 @@ from ingest.answer import Answer, Answered
 from ingest.contract import Reply
 from ingest.guard import Guard
 from ingest.quick import Quick, QuickParser
+from ingest.upgrades import Parser
 from ingest.watched import SMALL_CHUNK, Watched
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -44,7 +45,7 @@ class Connection(Watched):
     def __init__(self, manager: web.Server, quick: Quick, guard: Guard, read_timeout_seconds: float, **options: Any) -> None:
         super().__init__(manager, guard, read_timeout_seconds, **options)
         assert self._parser is not None  # noqa: S101  # it was just made
-        self._sieve = QuickParser(self._parser, self, quick)
+        self._sieve = QuickParser(Parser(self._parser), self, quick)
         self._parser = self._sieve  # type: ignore[assignment]  # has all of it that is used
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +92,9 @@ class Connection(Watched):
         if self._sieve.busy:
             self._sieve.close_after_last()
             return True
-        if self._upgraded or (self._waiter is not None and not self._messages):
+        if self._upgraded:
+            return self._payload_parser is None  # declined, so that it is answered, and what stands behind it
+        if self._waiter is not None and not self._messages:
             return False  # nothing to answer
         last = None if self._current_request is None else self._current_request.content
         if self._messages:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
@@ -31,6 +31,7 @@ from ingest.bounds import Bounds, Held
 from ingest.contract import Refusal
 from ingest.encoding import GZIP_MAGIC
 from ingest.pipeline import Pipeline, content_encoding
+from ingest.upgrades import Fed, Parser
 
 if TYPE_CHECKING:
     from ingest.connections import Connection
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 FEW = MAX_MSG_QUEUE_SIZE // 2
 """Reading goes on when so few requests are left."""
 
-_Message = tuple[RawRequestMessage, StreamReader]
-_Fed = tuple[Sequence[_Message], bool, bytes]
-_NOTHING: _Fed = ((), False, b"")
+_NOTHING: Fed = ((), False, b"")
 
 
 class Quick:
@@ -127,14 +126,14 @@ class Turn(Held):
 class QuickParser:
     """A parser for aiohttp's `RequestHandler`; see the module."""
 
-    def __init__(self, parser: Any, connection: Connection, quick: Quick) -> None:
+    def __init__(self, parser: Parser, connection: Connection, quick: Quick) -> None:
         self._parser = parser
         self.connection = connection
         self._quick = quick
         self.turns: deque[Turn] = deque()
-        self._seen: _Fed | HttpProcessingError | None = None
+        self._seen: Fed | HttpProcessingError | None = None
         """What `take` found and did not want."""
-        self._held: _Fed | HttpProcessingError | None = None
+        self._held: Fed | HttpProcessingError | None = None
         """What is passed on once the turns before it are over."""
         self._stopped = False
         """Nothing is read from the socket until turns are over."""
@@ -153,7 +152,7 @@ class QuickParser:
         if self.turns or self._held is not None:
             return False
         try:
-            fed: _Fed = self._parser.feed_data(data)
+            fed = self._parser.feed_data(data)
         except HttpProcessingError as exc:
             self._seen = exc
             return False
@@ -163,7 +162,7 @@ class QuickParser:
         self._seen = fed
         return False
 
-    def feed_data(self, data: bytes) -> _Fed:
+    def feed_data(self, data: bytes) -> Fed:
         """Called by aiohttp with what the socket gave; returns what aiohttp shall handle."""
         if self._held is not None:  # only empty data comes: nothing is read meanwhile
             return _NOTHING if self.turns else self._take_held()
@@ -226,21 +225,20 @@ class QuickParser:
         if self._stopped and (not turns or (self._held is None and len(turns) <= FEW)):
             self._go_on()
 
-    def _feed(self, data: bytes) -> _Fed:
+    def _feed(self, data: bytes) -> Fed:
         seen, self._seen = self._seen, None
         if seen is None:
-            fed: _Fed = self._parser.feed_data(data)
-            return fed
+            return self._parser.feed_data(data)
         if isinstance(seen, HttpProcessingError):
             raise seen
         return seen
 
-    def _hold(self, fed: _Fed | HttpProcessingError) -> _Fed:
+    def _hold(self, fed: Fed | HttpProcessingError) -> Fed:
         self._held = fed
         self._stop()
         return _NOTHING
 
-    def _take_held(self) -> _Fed:
+    def _take_held(self) -> Fed:
         held, self._held = self._held, None
         if isinstance(held, HttpProcessingError):
             raise held

@@ -109,6 +109,11 @@ WHOLE = [
     request("/v1/track", None, "Origin: https://any.example", "Access-Control-Request-Headers: x-own", method="OPTIONS"),
     request("*", None, method="OPTIONS"),
     request("/v1/projects/web/settings", None, "Connection: keep-alive", method="GET", version="1.0"),
+    request("/v1/track", TRACK, KEY, "Connection: Upgrade", "Upgrade: h2c"),
+    request("/v1/track", TRACK, KEY, "connection: upgrade", "UPGRADE: h2c"),
+    request("/v1/track", TRACK, KEY, "Connection: Upgrade", "Upgrade: websocket"),
+    request("/v1/projects/web/settings", None, "Connection: Upgrade", "Upgrade: h2c", method="GET"),
+    request("/v1/track", b'{"event":"upgrade","userId":"u","messageId":"up"}', KEY),
     chunked(TRACK),
     chunked(TRACK[:10], TRACK[10:], end=b"0\r\nX-Trailer: 1\r\n\r\n"),
     chunked(),
@@ -177,6 +182,19 @@ async def test_pipelined_requests_cut_anywhere_are_answered_alike_both_ways(seed
 async def test_all_lines_of_content_encoding_count() -> None:
     twice = request("/v1/track", squeeze(squeeze(TRACK)), KEY, "Content-Encoding: gzip", "Content-Encoding: gzip")
     assert (await compare([twice + LAST])).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_what_is_pipelined_behind_an_upgrade_that_is_not_known_is_answered() -> None:
+    offers = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__", "Upgrade: h2c")
+    for first in (request("/v1/track", TRACK, KEY, *offers), request("/v1/projects/web/settings", None, *offers, method="GET")):
+        data = first + WHOLE[0] + LAST
+        for cut in range(0, len(first) + 10, 7):
+            assert (await compare([data[:cut], data[cut:]])).count(b"HTTP/1.1 200 OK") == 3
+
+
+async def test_where_the_end_of_an_upgrade_cannot_be_told_the_connection_closes() -> None:
+    mixed = request("/v1/track", TRACK, KEY, "Connection: upGrade", "upGrade: h2c")
+    assert (await compare([mixed + WHOLE[0] + LAST])).count(b"Connection: close") == 1
 
 
 async def test_more_requests_than_may_wait_on_a_connection_are_answered_in_their_order() -> None:

@@ -1,0 +1,108 @@
+"""aiohttp's parser, which forgets what stands behind a request that asks for an `Upgrade` it does not know. Here it does not.
+
+Such a request is answered as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so what is pipelined behind it is
+the next request. The parser drops it where both came in one piece; so from the first such word on, a connection's data is fed to it
+in pieces that end where a request may end. Where that cannot be told (chunks, a word cut in two, too many requests at once), the
+answer closes the connection, and the client knows that nothing behind it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
+
+Message = tuple[RawRequestMessage, StreamReader]
+Fed = tuple[Sequence[Message], bool, bytes]
+"""What a parser returns: messages, whether the connection changes its protocol, and what follows in the new one."""
+
+_END = b"\r\n\r\n"
+
+
+class Parser:
+    """See the module."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+        self._careful = False
+        self._last: Message | None = None
+        """The newest request; its body may still be coming."""
+        self._under_way = 0
+        self._between = False
+        """The last piece ended with a request."""
+        self.set_upgraded = parser.set_upgraded
+        self.pause_reading = parser.pause_reading
+        self.feed_eof = parser.feed_eof
+
+    def message_consumed(self) -> None:
+        """A request that was returned has been taken."""
+        self._under_way -= 1
+        self._parser.message_consumed()
+
+    def feed_data(self, data: bytes) -> Fed:
+        """As the parser's own; raises what it raises."""
+        if self._careful or b"pgrade" in data or b"PGRADE" in data:
+            self._careful = True
+            return self._feed_pieces(data)
+        fed: Fed = self._parser.feed_data(data)
+        if fed[0]:
+            self._under_way += len(fed[0])
+            self._last = last = fed[0][-1]
+            if last[0].upgrade and not fed[1]:
+                return _closing(fed[0]), False, b""
+        return fed
+
+    def _feed_pieces(self, data: bytes) -> Fed:
+        messages: list[Message] = []
+        position, closing = 0, False
+        for end in self._ends(data):
+            left = self._left()
+            fed, upgraded, tail = self._parser.feed_data(data[position:end])
+            position = end
+            if fed:
+                messages += fed
+                self._under_way += len(fed)
+                self._last = fed[-1]
+                # where it stops for the number of requests, the parser cannot stop for the upgrade as well
+                blind = left is None or fed[-1][0].chunked or self._under_way >= MAX_MSG_QUEUE_SIZE
+                if fed[-1][0].upgrade and not upgraded and blind:
+                    messages, closing = _closing(messages), True
+            self._between = (bool(fed) or left != 0) and self._left() == 0
+            if upgraded:
+                return messages, True, tail + data[position:]
+            if closing and self._left() == 0:
+                break
+        return messages, False, b""
+
+    def _ends(self, data: bytes) -> Iterator[int]:
+        """Yields where pieces end: each place at which a request may end, as far as is known when it is reached."""
+        position, size = 0, len(data)
+        if not size:
+            yield 0
+        while position < size:
+            left = self._left()
+            if left is None:
+                position = size
+            elif left:
+                position = min(size, position + left)
+            elif position < len(_END) - 1 and not self._between:  # the end of a head may have begun in the piece before
+                position += 1
+            else:
+                found = data.find(_END, max(0, position - len(_END) + 1))
+                position = max(position + 1, found + len(_END)) if found >= 0 else size
+            yield position
+
+    def _left(self) -> int | None:
+        """Returns how many bytes the body that is coming still has; None where only its end tells."""
+        if self._last is None or self._last[1].is_eof():
+            return 0
+        message, payload = self._last
+        return None if message.chunked else int(message.headers["content-length"]) - payload.total_bytes
+
+
+def _closing(messages: Sequence[Message]) -> list[Message]:
+    message, payload = messages[-1]
+    return [*messages[:-1], (message._replace(should_close=True), payload)]
