@@ -6,7 +6,8 @@ the answer when the events are stored. All others (bodies that are still coming,
 it passes on, and aiohttp handles them with a task each, as if it had read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
-quick while aiohttp works. A client that goes away cancels nothing. One that does not read is passed on to aiohttp, which waits
+quick while aiohttp works. A client that goes away cancels nothing. What is pipelined behind a request that closes the connection may
+have been taken, but it has no answer, as when a connection breaks. One that does not read is passed on to aiohttp, which waits
 for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
 
 It leans on the inside of aiohttp's `RequestHandler` in the few places below; `tests/unit/ingest/test_ways.py` sends the same

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 Message = tuple[RawRequestMessage, StreamReader]
@@ -28,8 +28,9 @@ class Parser:
     def __init__(self, parser: Any) -> None:
         self._parser = parser
         self._careful = False
-        self._last: Message | None = None
-        """The newest request; its body may still be coming."""
+        self._body: StreamReader | None = None
+        """What is still coming of the newest request. Its head is not kept: it may be large."""
+        self._length: int | None = None
         self._under_way = 0
         self._between = False
         """The last piece ended with a request."""
@@ -50,7 +51,8 @@ class Parser:
         fed: Fed = self._parser.feed_data(data)
         if fed[0]:
             self._under_way += len(fed[0])
-            self._last = last = fed[0][-1]
+            last = fed[0][-1]
+            self._note(last)
             if last[0].upgrade and not fed[1]:
                 return _closing(fed[0]), False, b""
         return fed
@@ -65,7 +67,7 @@ class Parser:
             if fed:
                 messages += fed
                 self._under_way += len(fed)
-                self._last = fed[-1]
+                self._note(fed[-1])
                 # where it stops for the number of requests, the parser cannot stop for the upgrade as well
                 blind = left is None or fed[-1][0].chunked or self._under_way >= MAX_MSG_QUEUE_SIZE
                 if fed[-1][0].upgrade and not upgraded and blind:
@@ -95,12 +97,19 @@ class Parser:
                 position = max(position + 1, found + len(_END)) if found >= 0 else size
             yield position
 
+    def _note(self, last: Message) -> None:
+        message, payload = last
+        if payload is EMPTY_PAYLOAD or payload.is_eof():
+            self._body = None
+        else:
+            self._body = payload
+            self._length = None if message.chunked else int(message.headers["content-length"])
+
     def _left(self) -> int | None:
         """Returns how many bytes the body that is coming still has; None where only its end tells."""
-        if self._last is None or self._last[1].is_eof():
+        if self._body is None or self._body.is_eof():
             return 0
-        message, payload = self._last
-        return None if message.chunked else int(message.headers["content-length"]) - payload.total_bytes
+        return None if self._length is None else self._length - self._body.total_bytes
 
 
 def _closing(messages: Sequence[Message]) -> list[Message]:
