@@ -20,6 +20,7 @@ import click
 
 from penstock import exits
 from penstock.dotenv import load_dotenv
+from penstock.postponed import postpone
 from penstock.screen import Screen
 from shared.errors import PenstockError, SetupError
 from shared.tasks import first_of
@@ -90,6 +91,8 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
 
+
+postpone("aiohttp")  # before any command brings the broker's client
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 """A full disk behind `> file`, a terminal that is gone."""

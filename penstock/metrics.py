@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
-import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
+import msgspec
 
 from shared.tasks import timeout
 
@@ -44,8 +45,7 @@ def total(scrapes: Iterable[Scrape], name: str, **labels: str) -> float | None:
 
 async def scrape_all(urls: Sequence[str]) -> list[Scrape]:
     """Asks every service, all at once; one that does not answer has an `error`."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
-        return list(await asyncio.gather(*(_scrape(session, url.rstrip("/").removesuffix("/metrics")) for url in urls)))
+    return list(await asyncio.gather(*(asyncio.to_thread(_scrape, url.rstrip("/").removesuffix("/metrics")) for url in urls)))
 
 
 async def wait_for_revision(urls: Sequence[str], revision: int, timeout_seconds: float = 20.0) -> list[str]:
@@ -68,26 +68,42 @@ def _lowest_revision(scrape: Scrape) -> float:
     return min((value for _, value in scrape.samples.get("config_revision", ())), default=0)
 
 
-async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape:
+def _scrape(url: str) -> Scrape:
     try:
-        async with session.get(f"{url}/metrics") as answer:
-            answer.raise_for_status()
-            text = await answer.text()
-        async with session.get(f"{url}/ready") as answer:
-            ready, body = answer.status == 200, await answer.json(content_type=None)
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+        status, metrics = _get(f"{url}/metrics")
+        if status != 200:
+            return Scrape(url, error=f"/metrics answers {status}")
+        status, answer = _get(f"{url}/ready")
+        body = msgspec.json.decode(answer)
+    except (OSError, HTTPException, ValueError, msgspec.MsgspecError) as exc:
         return Scrape(url, error=str(exc) or type(exc).__name__)
     problems, warnings = (body.get(part) if isinstance(body, dict) else None for part in ("problems", "warnings"))
     return Scrape(
         url,
-        _samples(text),
-        ready,
+        _samples(metrics.decode()),
+        status == 200,
         problems if isinstance(problems, dict) else {},
         warnings if isinstance(warnings, dict) else {},
     )
 
 
+def _get(url: str) -> tuple[int, bytes]:
+    """Returns status and body."""
+    place = urlsplit(url)
+    if place.scheme != "http" or not place.hostname:
+        raise ValueError(f"expected an address such as http://127.0.0.1:9464, got {url!r}")
+    link = HTTPConnection(place.hostname, place.port or 80, timeout=TIMEOUT_SECONDS)
+    try:
+        link.request("GET", place.path)
+        answer = link.getresponse()
+        return answer.status, answer.read()
+    finally:
+        link.close()
+
+
 def _samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    from prometheus_client.parser import text_string_to_metric_families  # only for those who ask a service
+
     samples: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

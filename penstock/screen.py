@@ -21,15 +21,6 @@ import msgspec
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -155,6 +146,16 @@ class Screen:
             passing: the bar goes at the end, because what follows says it all.
             in_bytes: done and total are bytes; only their ratio is shown, and the note counts.
         """
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )  # most commands show none
+
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
         spoke = began

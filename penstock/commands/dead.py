@@ -11,11 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import msgspec
-from rich.syntax import Syntax
 
 from ingest.registry import protocol_of
 from penstock import exits
@@ -23,13 +22,15 @@ from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remo
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
-from penstock.redeliver import Outcome, Redelivery
 from penstock.screen import cut
 from shared.config_snapshot import current_snapshot
 from shared.dead import DeadLetter
 from shared.errors import SetupError
 from shared.jetstream.broker import Broker
 from shared.outcome import DeadReason
+
+if TYPE_CHECKING:
+    from penstock.redeliver import Outcome
 
 SHOWN = 20
 SHOWN_DETAIL = 100
@@ -147,6 +148,8 @@ def show(setting: Setting, letter: str) -> int:
         if text is None:
             setting.screen.say(repr(each.body))
         elif setting.screen.out.is_terminal:
+            from rich.syntax import Syntax
+
             setting.screen.out.print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
         else:
             setting.screen.say(text)
@@ -320,6 +323,8 @@ async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
 
 
 async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:
+    from penstock.redeliver import Redelivery  # brings the edge with it, which the others do not need
+
     async with open_broker(setting.reach()) as broker:
         total = await _count(broker, wanted)
         redelivery = Redelivery(broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +15,13 @@ from penstock.moments import Moment
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen
-from router.replay import ReplayReport
-from router.replay import replay as replay_range
 from shared.config_snapshot import stored_project
 from shared.document import parse_yaml
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project import Project
+
+if TYPE_CHECKING:
+    from router.replay import ReplayReport
 
 Bound = datetime | int | None
 
@@ -88,6 +89,8 @@ async def _replay(
     dry_run: bool,
     agreed: bool,
 ) -> ReplayReport:
+    from router.replay import replay as replay_range  # brings the router with it, which --help does not need
+
     async with open_broker(setting.reach()) as broker:
         stored = await stored_project(broker)
         if stored is None:
