@@ -13,11 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 from jinja2 import TemplateError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from shared.decode import meant
 from shared.errors import ConfigError, Problem
 from shared.outcome import Dead, DeadReason, Drop, DropReason
 
+KNOWN = ("event", "site")
+"""What a template sees."""
 LONGEST_RESULT = 1000
 LONGEST_REPETITION = 10_000
 
@@ -57,6 +61,11 @@ class TableTemplate:
             raise ConfigError(
                 [Problem(path, f"not a Jinja template: {exc.message}" + (f" (line {line})" if line else ""))]
             ) from exc
+        unknown = sorted(find_undeclared_variables(environment.parse(source)) - {*KNOWN, *environment.globals})
+        if unknown:
+            raise ConfigError(
+                [Problem(path, f"the template has no `{unknown[0]}`;{meant(unknown[0], KNOWN)} known: {', '.join(KNOWN)}")]
+            )
         self._constant = source.strip() if not any(mark in source for mark in ("{{", "{%", "{#")) else None
 
     def table(self, event: dict[Any, Any], site: str) -> str | Drop | Dead:

@@ -75,6 +75,8 @@ def show_plan(screen: Screen, made: Plan) -> None:
     show_changes(screen, made.changes)
     for loss in made.losses:
         screen.say(f"! {loss}", "bold red" if loss.events else "yellow")
+    for doubt in made.doubts:
+        screen.note(f"warning: {doubt}", "yellow")
 
 
 def _ask(screen: Screen, made: Plan) -> None:

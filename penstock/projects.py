@@ -20,13 +20,14 @@ import msgspec
 from loader import registry
 from loader.template import TableTemplate
 from penstock.consequences import Loss, losses
+from penstock.doubts import doubts
 from penstock.plan import Change, compare, inline_secrets, plain
 from router.where import compile_where
 from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
 from shared.document import parse_document
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
-from shared.project import interpolate, required_variables
+from shared.project import decode_project, interpolate, required_variables
 
 DEFAULT_FILE = Path("penstock.yaml")
 
@@ -37,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     changes: list[Change]
     losses: list[Loss] = []
+    doubts: list[str] = []
+    """What is allowed and rarely meant, each with its path."""
 
 
 def read_document(file: Path) -> dict[str, Any]:
@@ -97,6 +100,7 @@ async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mappi
         revision=revision,
         changes=compare(stored.document, keepable(document), stored.resolved, resolved),
         losses=await losses(broker, stored, resolved),
+        doubts=[str(doubt) for doubt in doubts(decode_project(resolved))],
     )
 
 

@@ -17,7 +17,7 @@ from nats.js.errors import APIError, NotFoundError
 from shared import topology
 from shared.errors import NotConnected, Permanent
 from shared.event import JSON, facts_of, materialise
-from shared.frame import decode_frame
+from shared.frame import decode_frame, decode_ids
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
 
@@ -68,6 +68,33 @@ async def tail(broker: Broker, site: str | None, last: int, *, follow: bool) -> 
                     yield found
 
 
+async def last_frames(broker: Broker, site: str, events: int) -> list[Message]:
+    """Returns the newest frames of a site that hold at least so many events together, or all there are, the oldest first.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.events_filter(site)
+    try:
+        first = (await broker.js.stream_info(topology.EVENTS)).state.first_seq
+        end = await _last_seq(broker, subject)
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot read EVENTS: {exc or type(exc).__name__}") from exc
+    window = FIRST_WINDOW
+    while True:
+        start = max(first, end - window + 1)
+        held = [message async for message in _messages(broker, subject, start, end)]
+        kept: deque[Message] = deque()
+        total = 0
+        while held and total < events:
+            kept.appendleft(held.pop())
+            with contextlib.suppress(Permanent):
+                total += len(decode_ids(kept[0].payload))
+        if total >= events or start <= first:
+            return list(kept)
+        window *= 8
+
+
 def events_of(message: Message) -> list[Tailed]:
     """Returns the whole events of a frame; what cannot be read is left out."""
     try:
@@ -91,11 +118,16 @@ async def _last_seq(broker: Broker, subject: str) -> int:
 
 
 async def _until(broker: Broker, subject: str, start: int, end: int) -> AsyncIterator[Tailed]:
+    async for message in _messages(broker, subject, start, end):
+        for found in events_of(message):
+            yield found
+
+
+async def _messages(broker: Broker, subject: str, start: int, end: int) -> AsyncIterator[Message]:
     if start > end:
         return
     async with StreamReader(broker, topology.EVENTS, subject, start_seq=start) as reader:
         while (message := await reader.next(SILENCE_SECONDS)) is not None and message.seq <= end:
-            for found in events_of(message):
-                yield found
+            yield message
             if message.seq == end or message.waiting == 0:
                 return

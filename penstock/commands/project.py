@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -21,11 +21,14 @@ from penstock.options import Setting, at_broker
 from penstock.plan import Change, compare
 from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.reach import Reach, open_broker
-from penstock.screen import Screen
+from penstock.screen import Screen, counted
 from shared.config_snapshot import StoredProject, project_history, stored_project
 from shared.document import parse_document, write_document
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project import decode_project
+from shared.project import Project, decode_project
+
+if TYPE_CHECKING:
+    from penstock.trial import Trial
 
 SHOWN_CHANGES = 4
 """Changes that the table of `penstock history` names of a revision."""
@@ -46,20 +49,26 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 @click.command()
 @_file
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to change.")
+@click.option(
+    "--sample", type=click.IntRange(1, 1_000_000), metavar="N",
+    help="Try the changed connections on the latest N events of their sites: what passes, which tables come.",
+)  # fmt: skip
 @at_broker
-def plan(setting: Setting, file: Path, exit_code: bool) -> int:
-    """Shows what applying FILE (default penstock.yaml) would change.
+def plan(setting: Setting, file: Path, exit_code: bool, sample: int | None) -> int:
+    """Shows what applying FILE (default penstock.yaml) would change and remove.
 
     \b
-    Example:
+    Examples:
       penstock plan examples/shop/penstock.yaml
+      penstock plan --sample 1000
     """
     document = read_document(file)
     reach = setting.reach()
     resolved = check_document(document, with_dotenv(reach.environment, file.parent))
-    made = asyncio.run(_plan(reach, document, resolved))
-    setting.screen.result(made)
+    made, trials = asyncio.run(_plan(reach, document, resolved, sample))
+    setting.screen.result({**msgspec.to_builtins(made), **({} if sample is None else {"sample": trials})})
     show_plan(setting.screen, made)
+    _show_trials(setting.screen, trials)
     return exits.NO if exit_code and made.changes else exits.OK
 
 
@@ -179,9 +188,42 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
     return exits.OK if all(step.ok for found in checks for step in found.steps) else exits.NO
 
 
-async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any]) -> Plan:
+async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any], sample: int | None) -> tuple[Plan, list[Trial]]:
     async with open_broker(reach) as broker:
-        return await make_plan(broker, document, resolved)
+        made = await make_plan(broker, document, resolved)
+        if sample is None:
+            return made, []
+        from penstock.trial import try_out  # brings router and loader with it
+
+        project = decode_project(resolved)
+        return made, await try_out(broker, project, _touched(made, project), sample)
+
+
+def _touched(made: Plan, project: Project) -> list[str]:
+    """Returns the connections that a plan changes, or whose site or destination it changes."""
+    paths = [change.path for change in made.changes]
+
+    def changes(section: str, name: str) -> bool:
+        return any(path == section or f"{path}.".startswith(f"{section}.{name}.") for path in paths)
+
+    return [
+        name
+        for name, each in project.connections.items()
+        if changes("connections", name) or changes("sites", each.site) or changes("destinations", each.destination)
+    ]
+
+
+def _show_trials(screen: Screen, trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        screen.say(f"\n{trial.connection}: takes {trial.taken} of the latest {counted(trial.events, 'event')}", "bold")
+        for what, counts in (("dropped", trial.dropped), ("dead letters", trial.dead)):
+            if counts:
+                screen.say(f"  {what}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items()))
+        for doubt in trial.doubts:
+            screen.say(f"  {doubt}", "yellow")
+        if trial.tables:
+            rows = [(each.table, each.rows, len(each.columns), ", ".join(each.columns)) for each in trial.tables]
+            screen.table(("table", "rows", "columns", "names"), rows)
 
 
 async def _export(reach: Reach) -> StoredProject:

@@ -73,9 +73,27 @@ def test_a_plan_names_what_differs_and_changes_nothing(stack: LocalStack) -> Non
     done = stack.run("plan", str(file), "--json", "--exit-code")
     assert done.code == 1
     expected = {"path": "connections.shop-live.on_conflict", "kind": "change", "before": "dead_letter", "after": "widen"}
-    assert done.json == {"revision": before, "changes": [expected], "losses": []}
+    assert done.json == {"revision": before, "changes": [expected], "losses": [], "doubts": []}
     assert "~ connections.shop-live.on_conflict: dead_letter -> widen" in stack.run("plan", str(file)).out
     assert revision(stack) == before
+
+
+def test_a_plan_tries_the_changed_connections_on_the_latest_events(stack: LocalStack) -> None:
+    marker = uuid.uuid4().hex
+    for total in (5, "much"):
+        send(
+            stack,
+            {"type": "track", "event": marker, "userId": "u", "messageId": uuid.uuid4().hex, "properties": {"total": total}},
+        )
+    file = changed(
+        stack, "tried", where=[{"field": "event", "eq": marker}], primary_key=["order_idd"], column_types={"total": "bigint"}
+    )
+    done = stack.run("plan", str(file), "--sample", "2", "--json")
+    (trial,) = done.json["sample"]
+    assert (trial["connection"], trial["events"], trial["taken"]) == ("shop-live", 2, 2)
+    assert trial["dead"] == {"missing_key": 1, "type_conflict": 1}
+    assert "shop-live: takes 2 of the latest 2 events" in stack.run("plan", str(file), "--sample", "2").out
+    assert "sample" not in stack.run("plan", str(file), "--json").json
 
 
 def test_another_value_of_a_secret_is_planned_without_being_shown(stack: LocalStack) -> None:

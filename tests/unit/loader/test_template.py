@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -85,3 +86,17 @@ def test_the_name_a_template_gives_is_folded_like_any_other() -> None:
 
 def test_a_template_sees_the_times_of_the_event() -> None:
     assert list(Desk({"table": "events_{{ event.receivedAt.strftime('%Y%m') }}"}).load({}).tables) == ["events_202609"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("{{ sites }}_x", "no `sites`; did you mean `site`?"), ("{% if x %}a{% endif %}", "no `x`;")]
+)
+def test_a_name_that_no_template_sees_is_refused_before_any_event(source: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        TableTemplate(source, "connections.c.table")
+
+
+def test_names_that_a_template_makes_itself_are_fine() -> None:
+    assert (
+        TableTemplate("{% set x = event.type %}{% for n in range(1) %}{{ x }}{% endfor %}").table({"type": "page"}, "s") == "page"
+    )

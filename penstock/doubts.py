@@ -1,0 +1,60 @@
+"""What is allowed in a project file and yet rarely meant: said by `penstock plan` and `apply` as warnings. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+from shared.errors import Problem
+from shared.project import Connection, Project
+
+FIELDS = (
+    "type", "event", "userId", "anonymousId", "messageId", "groupId", "previousId", "name", "category", "properties", "traits", "context",
+    "integrations", "timestamp", "receivedAt", "sentAt", "originalTimestamp", "channel", "version",
+)  # fmt: skip
+"""What an event has at its top, in Segment's form; a client may send others."""
+ALIKE = 0.75
+"""From here on two names are taken for one that is misspelt; `property` and `properties` are 0.78."""
+
+
+def doubts(project: Project) -> list[Problem]:
+    """Returns what is probably a mistake, by path."""
+    found: list[Problem] = []
+    for name, connection in project.connections.items():
+        found.extend(_fields(connection.where, f"connections.{name}.where"))
+    for (first, one), (second, other) in combinations(project.connections.items(), 2):
+        found.extend(_shared_tables(first, one, second, other))
+    return found
+
+
+def _fields(where: Any, path: str) -> Iterator[Problem]:
+    """Yields fields of conditions that look like a known one misspelt."""
+    if isinstance(where, list):
+        for index, each in enumerate(where):
+            yield from _fields(each, f"{path}[{index}]")
+    elif isinstance(where, Mapping):
+        field = where.get("field")
+        top = field[0] if isinstance(field, list) and field else str(field).partition(".")[0] if field is not None else ""
+        close = difflib.get_close_matches(str(top), FIELDS, n=1, cutoff=ALIKE)
+        if top and top not in FIELDS and close:
+            yield Problem(f"{path}.field", f"events seldom have a key {top!r}; did you mean {close[0]!r}?")
+        for word in ("all", "any", "not"):
+            if word in where:
+                yield from _fields(where[word], f"{path}.{word}")
+
+
+def _shared_tables(first: str, one: Connection, second: str, other: Connection) -> Iterator[Problem]:
+    """Yields what keeps two connections from loading the same tables."""
+    if one.destination != other.destination or (one.layout, one.table) != (other.layout, other.table):
+        return
+    for key in ("deduplicate", "primary_key"):
+        mine, theirs = getattr(one, key), getattr(other, key)
+        if mine != theirs:
+            yield Problem(
+                f"connections.{second}.{key}",
+                f"connection {first!r} loads tables of the same names with another `{key}`; a table has one key, so give them "
+                "tables or schemas of their own, or the same key",
+            )
+            return

@@ -1,0 +1,46 @@
+"""What a plan warns of although it is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.doubts import doubts
+from shared.project import decode_project
+
+
+def said(*connections: dict[str, Any]) -> list[str]:
+    document = {
+        "sites": {"shop": {}},
+        "destinations": {"wh": {"type": "duckdb"}, "other": {"type": "duckdb"}},
+        "connections": {f"c{n}": {"site": "shop", "destination": "wh", **each} for n, each in enumerate(connections)},
+    }
+    return [str(doubt) for doubt in doubts(decode_project(document))]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"field": "property.total", "gt": 1}, "connections.c0.where.field: events seldom have a key 'property'; did you mean 'properties'?"),
+        ([{"any": [{"not": {"field": ["Context", "ip"], "exists": True}}]}], "connections.c0.where[0].any[0].not.field"),
+    ],
+)  # fmt: skip
+def test_a_field_that_looks_misspelt_is_named(where: Any, words: str) -> None:
+    (doubt,) = said({"where": where})
+    assert words in doubt
+
+
+@pytest.mark.parametrize("field", ["properties.total", "tenant", "order_id", "context.page.url", "name"])
+def test_a_field_of_the_clients_own_is_not_doubted(field: str) -> None:
+    assert said({"where": {"field": field, "exists": True}}) == []
+
+
+def test_two_connections_that_want_other_keys_of_one_table_are_named() -> None:
+    (doubt,) = said({"primary_key": ["a"]}, {"primary_key": ["b"]})
+    assert doubt.startswith("connections.c1.primary_key: connection 'c0' loads tables of the same names")
+    (doubt,) = said({}, {"deduplicate": False})
+    assert "deduplicate" in doubt
+    assert said({}, {}) == []
+    assert said({"primary_key": ["a"]}, {"primary_key": ["b"], "destination": "other"}) == []
+    assert said({"primary_key": ["a"]}, {"primary_key": ["b"], "table": "mine"}) == []
