@@ -77,6 +77,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What needs a person, apart from connections: a service, a process, a stream, the journal; with a next step."""
 
     @property
+    def waiting(self) -> int:
+        """Events that are accepted and not at their end, over all connections."""
+        return self.unrouted + sum(each.waiting_events for each in self.connections)
+
+    @property
     def healthy(self) -> bool:
         """True if nothing needs a person."""
         return not self.not_answering and not self.problems and all(each.state in GOOD for each in self.connections)

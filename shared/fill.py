@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nats.errors import Error as NatsError
 from nats.js import api
@@ -18,7 +18,9 @@ from shared import topology
 from shared.errors import NotConnected
 from shared.health import Health
 from shared.jetstream.broker import Broker
-from shared.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from shared.telemetry import Telemetry
 
 WARN_RATIO = 0.8
 CALM_RATIO = 0.75

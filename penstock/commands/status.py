@@ -22,6 +22,7 @@ from shared.project import Project, decode_project
 if TYPE_CHECKING:
     from penstock.audit import Audit
 
+WAIT_SECONDS = 0.25
 WATCH_SECONDS = 2.0
 SHOWN_REFUSED = 5
 SHOWN_IDS = 5
@@ -31,10 +32,16 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 @click.command()
 @click.option("--check", "checks", is_flag=True, help="Check by ids that every accepted event has arrived, once.")
 @click.option("--since", type=Moment(), metavar="TIME", help="With --check: leave out what was accepted before this time.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="First wait until no event waits, at most so long; then exit code 1.",
+)
 @click.option("--watch", is_flag=True, help="Show it again every two seconds until Ctrl-C.")
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
-def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None) -> int:
+def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
     Received, delivered, dropped and dead count since the connection began. Without a local stack or --metrics nothing is known of
@@ -42,19 +49,24 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
     Exit code 1 if something needs a person.
 
     \b
-    Example:
-      penstock status --json
+    Examples:
+      penstock status --watch
+      penstock send events.ndjson && penstock status --wait 60
     """
-    if checks:
-        return _check(setting, since)
+    ends_at = time.monotonic() + (wait or 0.0)
     while True:
         found = asyncio.run(_read(setting, metrics))
+        if wait is not None and found.waiting and time.monotonic() < ends_at:
+            time.sleep(WAIT_SECONDS)
+            continue
+        if checks:
+            return _check(setting, since)
         if watch and setting.screen.is_terminal and not setting.screen.json:
             setting.screen.out.clear()
         setting.screen.result(found)
         _show(setting.screen, found)
         if not watch:
-            return exits.OK if found.healthy else exits.NO
+            return exits.OK if found.healthy and not (wait is not None and found.waiting) else exits.NO
         time.sleep(WATCH_SECONDS)
 
 
