@@ -44,6 +44,6 @@ def test_down_waits_for_a_supervisor_that_has_given_its_lock_back_and_still_ends
 
 
 def test_down_begins_at_once_because_it_imports_no_client() -> None:
-    code = "import sys, penstock.cli, penstock.commands.up; print([name for name in ('aiohttp', 'nats', 'duckdb') if name in sys.modules])"
+    code = "import sys, penstock.cli, penstock.commands.up; print([name for name in ('aiohttp.client', 'nats', 'duckdb') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
