@@ -95,6 +95,10 @@ class Proxies:
             return _as_place(scheme[1] if scheme else "", (host[1] or host[2]) if host else "")
         return _as_place(_entry(headers, "x-forwarded-proto", back), _entry(headers, "x-forwarded-host", back))
 
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the other side of a connection is a trusted proxy."""
+        return bool(self.trusted) and peer is not None and self._nearest(peer)[1]
+
     def _hops(self, headers: Mapping[str, str]) -> tuple[list[str], list[Address]]:
         """Returns the entries of the header, and from the nearest on the addresses up to the client's, which is the last."""
         text = _joined(headers, self._header)

@@ -18,6 +18,7 @@ from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ingest.contract import NO_HEADERS, Reply
+from ingest.request_ids import new_request_id
 
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
@@ -31,6 +32,8 @@ class Answered(NamedTuple):
     headers: Mapping[str, str] = NO_HEADERS
     close: bool = False
     """The connection ends with this answer."""
+    request_id: bytes = b""
+    """What the log calls the request, if it does."""
 
 
 def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: bool = True) -> bytes:
@@ -40,9 +43,9 @@ def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: boo
         connection: the line that says what becomes of the connection, where it is not what the version of HTTP has it.
         with_body: False for HEAD.
     """
-    reply, extra, _ = answered
+    reply, extra, _, request_id = answered
     status, body, content_type, own = reply
-    date = _date_line(int(time.time()))
+    date = b"%bX-Request-Id: %b\r\n" % (_date_line(int(time.time())), request_id or new_request_id())
     head = _NO_CONTENT + date if status == 204 else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
     if own or extra:
         lines = [f"{name}: {value}\r\n" for headers in (own, extra) for name, value in headers.items()]

@@ -1,8 +1,19 @@
-"""What all requests together may hold: the counters that bound the memory and the work of one edge process."""
+"""What all requests together may hold: the counters that bound the memory and the work of one edge process.
+
+Bytes count when they have come, never when they are announced. Bodies that are still coming share: those without a key outside of
+the body have a quarter of all bytes together, and those of one address a quarter, so that neither strangers nor one client can keep the
+others out. A body that came whole is not held to the shares: it is answered before the next is read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+
+SHARE = 4
+"""Strangers together, and one address, have one part in so many."""
+
+LEAST_SHARE = 16 * 1024 * 1024
+"""Enough for two of the largest requests that are usual."""
 
 
 class Bounds:
@@ -13,7 +24,11 @@ class Bounds:
         self.max_body_bytes = max_body_bytes
         self.requests = 0
         """Requests that are being read or answered."""
+        self.reading = 0
+        """Of these, requests whose body is still coming."""
         self.body_bytes = 0
+        self.stranger_bytes = 0
+        self.address_bytes: dict[str, int] = {}
         self._quiet: asyncio.Event | None = None
 
     def leave(self) -> None:
@@ -30,28 +45,58 @@ class Bounds:
 
 
 class Held:
-    """The bytes one request holds, within the sum over all requests."""
+    """The bytes one request holds, within the sums over all requests."""
 
-    __slots__ = ("_bounds", "bytes")
+    __slots__ = ("_address", "_bounds", "_stranger", "bytes")
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
+        self._address = ""
+        self._stranger = False
         self.bytes = 0
 
+    def belongs_to(self, address: str, *, stranger: bool) -> None:
+        """Holds what follows to shares.
+
+        Args:
+            stranger: no key is known yet.
+        """
+        self._address, self._stranger = address, stranger
+
+    def has_room(self, more: int) -> bool:
+        """Whether so many bytes could come. What one request alone holds is bounded by its site's limit."""
+        bounds, own = self._bounds, self.bytes
+        if bounds.body_bytes - own and bounds.body_bytes + more > bounds.max_body_bytes:
+            return False
+        share = max(bounds.max_body_bytes // SHARE, LEAST_SHARE)
+        if self._stranger and bounds.stranger_bytes - own and bounds.stranger_bytes + more > share:
+            return False
+        of_address = bounds.address_bytes.get(self._address, 0)
+        return not (self._address and of_address - own and of_address + more > share)
+
     def grow_to(self, size: int) -> bool:
-        """Counts them; False where all requests together hold too much, unless there is only this one."""
-        bounds = self._bounds
+        """Counts them; False where all requests together, or those it shares with, hold too much."""
         if size > self.bytes:
-            bounds.body_bytes += size - self.bytes
-            self.bytes = size
-        return bounds.body_bytes <= bounds.max_body_bytes or bounds.body_bytes == self.bytes
+            self._change(size - self.bytes)
+        return self.has_room(0)
 
     def shrink_to(self, size: int) -> None:
         """Counts fewer."""
-        self._bounds.body_bytes -= self.bytes - size
-        self.bytes = size
+        self._change(size - self.bytes)
 
     def free(self) -> None:
         """Forgets them."""
-        self._bounds.body_bytes -= self.bytes
-        self.bytes = 0
+        self._change(-self.bytes)
+
+    def _change(self, more: int) -> None:
+        bounds = self._bounds
+        self.bytes += more
+        bounds.body_bytes += more
+        if self._stranger:
+            bounds.stranger_bytes += more
+        if self._address:
+            left = bounds.address_bytes.get(self._address, 0) + more
+            if left:
+                bounds.address_bytes[self._address] = left
+            else:
+                bounds.address_bytes.pop(self._address, None)

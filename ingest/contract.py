@@ -93,6 +93,10 @@ class Admission:
     bucket: str = ""
     """What the key's events a second are counted under; never shown."""
 
+    def refuse(self, status: int, code: str, message: str, retry_after: int | None = None) -> Refusal:
+        """Refuses a request of this key."""
+        return Refusal(status, code, message, retry_after, self.site, self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -105,6 +109,8 @@ class Refusal:
     """Seconds; set on 429 and 503."""
     site: str | None = None
     """Known where the key was: the refusal is counted for it."""
+    key: str = ""
+    """The key's id, masked as in `Admission`, known where the site is."""
     dead: Reject | None = None
     """What to keep of the request in the dead letters, for protocols whose clients never learn of errors."""
 

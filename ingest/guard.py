@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 import resource
 from collections import OrderedDict
-from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from ingest.address import Network
+from ingest.address import Proxies
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of one unfinished head. The longest line is 16 KiB."""
@@ -48,7 +47,7 @@ class Guard:
     """The counters, and who may come in.
 
     Args:
-        trusted: proxies, whose addresses are not counted.
+        proxies: those that are trusted; their addresses are not counted.
         expects_proxy_header: trusted proxies begin every connection with the PROXY protocol.
     """
 
@@ -58,7 +57,7 @@ class Guard:
         max_connections: int,
         max_per_address: int,
         max_sockets: int,
-        trusted: Sequence[Network] = (),
+        proxies: Proxies | None = None,
         expects_proxy_header: bool = False,
     ) -> None:
         self.max_connections = max_connections
@@ -71,7 +70,7 @@ class Guard:
         """Connections refused or ended here."""
         self.expects_proxy_header = expects_proxy_header
         self._max_per_address = max_per_address
-        self._trusted = trusted
+        self._proxies = proxies or Proxies()
         self._addresses: dict[str, int] = {}
         self._occupants: dict[Occupant, str] = {}
         self._newcomers: OrderedDict[Occupant, None] = OrderedDict()
@@ -83,7 +82,7 @@ class Guard:
 
     def trusts(self, address: str) -> bool:
         """Whether a trusted proxy has this address."""
-        return bool(self._trusted) and _is_in(address, tuple(self._trusted))
+        return self._proxies.trusts(address)
 
     def enter(self, occupant: Occupant, address: str) -> str:
         """Takes a connection in; returns why not, or an empty text."""
@@ -164,13 +163,3 @@ def places_for(wanted: int) -> int:
     places = max(1, soft - RESERVE)
     log.warning("fewer connections than set: the limit of descriptors is low", extra={"connections": places, "descriptors": soft})
     return places
-
-
-@lru_cache(10_000)
-def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return any((mapped or parsed) in network for network in networks)

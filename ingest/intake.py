@@ -24,6 +24,7 @@ from ingest.origins import Origins
 from ingest.outlet import Outlet
 from ingest.packer import FutureTicket, Overloaded, Packer, Ticket
 from ingest.rate import RateLimiter, burst_of
+from ingest.refusals import Refusals
 from shared.clock import Clock
 from shared.dead import LETTER_BYTES, DeadLetter, bury
 from shared.errors import Transient
@@ -101,6 +102,7 @@ class Intake:
         # a dead letter carries the context of its request as well
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = rates or RateLimiter()
+        self.refusals = Refusals(telemetry)
         self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -167,7 +169,7 @@ class Intake:
         context = self._context(parsed, sender, protocol)
         if context is None:
             if self.sites[site].site.bots == "refuse":
-                return Refusal(403, "bot_refused", "this site takes no events of bots", site=site)
+                return admission.refuse(403, "bot_refused", "this site takes no events of bots")
             dropped = len(parsed.heads) + len(parsed.rejects)
             self.telemetry.count("ingest_events_dropped_total", dropped, site=site, reason=DropReason.BOT)
             return Accepted(0, dropped=DropReason.BOT)
@@ -232,18 +234,18 @@ class Intake:
         if desk is None:  # the project changed since the key was looked up
             return None
         if admission.kind == "browser" and (page := desk.origins.stranger(sender.headers)) is not None:
-            return Refusal(403, "origin_not_allowed", f"pages of {page[:200]!r} may not send to this site", site=admission.site)
+            return admission.refuse(403, "origin_not_allowed", f"pages of {page[:200]!r} may not send to this site")
         rate = admission.limits.rate
         if rate:
             events = len(parsed.heads) + len(parsed.rejects)
             burst = burst_of(rate)
             if events > burst:
                 message = f"the request has {events} events; with {rate} events a second a key may send {burst} at once"
-                return Refusal(413, "too_many_events", message, site=admission.site)
+                return admission.refuse(413, "too_many_events", message)
             wait = self._rates.take(admission.bucket, events, rate, time.monotonic())
             if wait:
                 message = f"more than {rate} events a second with this key; try again in {wait} s"
-                return Refusal(429, "rate_limited", message, retry_after=wait, site=admission.site)
+                return admission.refuse(429, "rate_limited", message, wait)
         return None
 
     def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:

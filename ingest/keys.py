@@ -98,7 +98,9 @@ class KeyIndex:
         if chosen is None:
             return stranger or _NO_KEY
         if not chosen.site.enabled:
-            return Refusal(401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name)
+            return Refusal(
+                401, "site_disabled", f"site {chosen.site_name!r} is disabled", site=chosen.site_name, key=chosen.admission.key
+            )
         return chosen.admission, disagree
 
     def site_of_host(self, host: str) -> str | None:
@@ -121,12 +123,14 @@ class KeyIndex:
             # `key:anything`: clients that put a password beside a key without secret
             return entry
         if not colon or not secret:
-            return Refusal(401, "missing_secret", "this key has a secret: send `id:secret`", site=entry.site_name)
+            return Refusal(
+                401, "missing_secret", "this key has a secret: send `id:secret`", site=entry.site_name, key=entry.admission.key
+            )
         given = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
         if hmac.compare_digest(given, entry.digest):
             self._proven[presented] = entry
             return entry
-        return Refusal(401, "wrong_secret", "the secret of the key is wrong", site=entry.site_name)
+        return Refusal(401, "wrong_secret", "the secret of the key is wrong", site=entry.site_name, key=entry.admission.key)
 
 
 def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) -> _Entry:

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from shared.site_checks import ANY_ORIGIN
+
+VARY: Mapping[str, str] = MappingProxyType({"Vary": "Origin"})
 
 MAX_AGE_SECONDS = 86_400
 """Chromium honours two hours, Firefox a day."""
@@ -67,7 +70,7 @@ class Origins:
             return {"Vary": "Origin"}
         headers = {
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "Retry-After",
+            "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
             "Vary": "Origin",
         }
         if self.lists(origin):

@@ -10,19 +10,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 import msgspec
 from multidict import MultiMapping
 
+from ingest.address import Place
 from ingest.answer import Answered
 from ingest.bounds import Held
-from ingest.contract import NO_HEADERS, HttpRequest, Parsed, Refusal, Reply
+from ingest.contract import NO_HEADERS, Admission, HttpRequest, Parsed, Refusal, Reply
 from ingest.early import decides
 from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.intake import Intake, Sender
-from ingest.origins import Origins, preflight_headers
+from ingest.origins import VARY, Origins, preflight_headers
+from ingest.own_address import host_of, own_url
 from ingest.packer import Ticket
+from ingest.refusals import jittered
+from ingest.request_ids import new_request_id
 from ingest.routes import Match, Routes
 from shared.errors import Permanent, Transient
 
@@ -30,6 +35,7 @@ TIMED_REQUESTS = 64
 """One request in so many is timed: a histogram costs more than the rest of the counting together."""
 
 RETRY_AFTER_SECONDS = 2
+HEALTH_PATH = "/health"
 
 LAST_STATUSES = frozenset({408, 413})
 """After these the connection closes: the rest of the request may still be coming."""
@@ -37,6 +43,7 @@ LAST_STATUSES = frozenset({408, 413})
 TOO_MANY_REQUESTS = Refusal(503, "overloaded", "too many requests at once; try again", retry_after=RETRY_AFTER_SECONDS)
 TOO_MANY_BYTES = Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
 
+_NO_PLACE = Place()
 _NO_QUERY: Mapping[str, str] = {}
 _INTERNAL = Refusal(500, "internal", "the request failed; its events were not accepted")
 _ENCODE = msgspec.json.Encoder().encode
@@ -51,13 +58,16 @@ Done = Callable[[Answered], None]
 class _Pending(Ticket):
     """A request whose events are on their way."""
 
-    __slots__ = ("asked", "done", "match", "parsed", "pipeline", "started")
+    __slots__ = ("asked", "done", "match", "parsed", "peer", "pipeline", "started")
 
-    def __init__(self, pipeline: Pipeline, match: Match, asked: HttpRequest, parsed: Parsed, started: float, done: Done) -> None:
+    def __init__(
+        self, pipeline: Pipeline, match: Match, asked: HttpRequest, peer: str | None, parsed: Parsed, started: float, done: Done
+    ) -> None:
         super().__init__()
         self.pipeline = pipeline
         self.match = match
         self.asked = asked
+        self.peer = peer
         self.parsed = parsed
         self.started = started
         self.done = done
@@ -69,21 +79,27 @@ class _Pending(Ticket):
 class Pipeline:
     """See the module."""
 
-    def __init__(self, intake: Intake, routes: Routes) -> None:
+    def __init__(self, intake: Intake, routes: Routes, is_ready: Callable[[], bool] = lambda: True, public_url: str = "") -> None:
         self.intake = intake
         self._routes = routes
+        self.is_ready = is_ready
+        self._public_url = public_url.rstrip("/")
         self.find = routes.find
         self.draining = False
         """Every answer closes its connection."""
         self._begun = 0
 
     def ask(
-        self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None
+        self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None, local: str = ""
     ) -> HttpRequest:
-        """Returns the request as protocols see it. `body` is decoded."""
+        """Returns the request as protocols see it. `body` is decoded.
+
+        Args:
+            local: this side of the connection, for requests without a body: some ask where they should send to.
+        """
         proxies = self.intake.proxies
-        scheme, forwarded = proxies.place(peer, headers) if proxies.trusted else (None, None)
-        authority = forwarded or headers.get("host", "")
+        place = proxies.place(peer, headers) if proxies.trusted else _NO_PLACE
+        host = headers.get("host", "")
         return HttpRequest(
             method,
             match.route,
@@ -91,8 +107,8 @@ class Pipeline:
             parse_query(query) if query else _NO_QUERY,
             headers,
             body,
-            host_name(authority),
-            "" if body else f"{scheme or 'http'}://{authority}",
+            host_of(place.authority or host),
+            "" if body else self._base_url(place, host, peer, local),
         )
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
@@ -117,7 +133,7 @@ class Pipeline:
                 reply = match.protocol.reply(asked, self.intake.accepted(parsed, match.protocol.NAME))
                 answered = self.answer(asked.headers, match.protocol.NAME, reply, site)
             else:
-                answered = self.refuse(match, asked, _not_stored(failure, site))
+                answered = self.refuse(match, asked, _not_stored(failure, parsed.admission), pending.peer)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
             return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
@@ -125,10 +141,31 @@ class Pipeline:
             self._time(match, pending.started)
         return answered
 
-    def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal) -> Answered:
+    def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal, peer: str | None) -> Answered:
         """Words and counts the refusal of a whole request."""
-        self.intake.telemetry.count("ingest_requests_refused_total", code=refusal.code)
-        return self.answer(asked.headers, match.protocol.NAME, match.protocol.reply(asked, refusal), refusal.site)
+        refusal, request_id = self._refused(refusal, peer)
+        answered = self.answer(asked.headers, match.protocol.NAME, match.protocol.reply(asked, refusal), refusal.site)
+        return answered._replace(request_id=request_id)
+
+    def turn_away(self, headers: Mapping[str, str], protocol: str, refusal: Refusal, peer: str | None) -> Answered:
+        """Words and counts a refusal before any protocol saw the request."""
+        refusal, request_id = self._refused(refusal, peer)
+        return self.answer(headers, protocol, as_reply(refusal), refusal.site)._replace(request_id=request_id)
+
+    def health(self, method: str) -> Answered:
+        """Says to balancers whether this edge takes requests; why not is told on the admin page only."""
+        status, body = (200, b'{"status":"ok"}') if self.is_ready() and not self.draining else (503, b'{"status":"unavailable"}')
+        if method not in ("GET", "HEAD"):
+            status, body = 405, b'{"code":"wrong_method","message":"/health takes GET"}'
+        headers = {"Cache-Control": "no-store"} | ({"Retry-After": str(jittered(RETRY_AFTER_SECONDS))} if status == 503 else {})
+        return Answered(Reply(status, body, headers=headers), close=self.draining)
+
+    def _refused(self, refusal: Refusal, peer: str | None) -> tuple[Refusal, bytes]:
+        request_id = new_request_id()
+        self.intake.refusals.note(refusal, peer, request_id)
+        if refusal.retry_after is not None:
+            refusal = replace(refusal, retry_after=jittered(refusal.retry_after))
+        return refusal, request_id
 
     def answer(self, headers: Mapping[str, str], protocol: str, reply: Reply, site: str | None = None) -> Answered:
         """Adds what the page that asked must see, and counts.
@@ -138,12 +175,13 @@ class Pipeline:
         """
         self.intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
         origin = headers.get("origin")
-        extra = self._origins(site).headers(origin) if origin else NO_HEADERS
+        # what a cache keeps without an origin must not be given to a page that has one
+        extra = self._origins(site).headers(origin) if origin else VARY if "Cache-Control" in reply.headers else NO_HEADERS
         return Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
 
     def preflight(self, headers: Mapping[str, str]) -> Answered:
         """Answers OPTIONS."""
-        by_host = self.intake.keys.site_of_host(host_name(headers.get("host", "")))
+        by_host = self.intake.keys.site_of_host(host_of(headers.get("host", "")))
         allowed = preflight_headers(self._origins(by_host), headers)
         allowed["Allow"] = "GET, POST, OPTIONS"
         return Answered(Reply(204, b"", "", allowed), close=self.draining)
@@ -163,11 +201,16 @@ class Pipeline:
         keys = self.intake.keys
         if keys.smallest_request == keys.largest_request:
             return keys.largest_request
+        return self.admitted(match, method, query, headers)[0]
+
+    def admitted(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> tuple[int, bool]:
+        """Returns the limit of the body, and whether a key outside of it opens a site."""
+        keys = self.intake.keys
         found = match.protocol.credentials(self.ask(match, method, query, headers, b"", None))
         admission = keys.admit(found) if found else None
         if isinstance(admission, tuple):
-            return int(admission[0].limits.request_bytes)
-        return keys.largest_request
+            return int(admission[0].limits.request_bytes), True
+        return keys.largest_request, False
 
     def unpack(
         self, match: Match, method: str, query: str, headers: MultiMapping[str], body: bytes, limit: int, held: Held
@@ -186,20 +229,20 @@ class Pipeline:
         if isinstance(parsed, Reply):
             return self.answer(asked.headers, protocol.NAME, parsed)
         if isinstance(parsed, Refusal):
-            return self.refuse(match, asked, parsed)
+            return self.refuse(match, asked, parsed, peer)
         site = parsed.admission.site
         limit = int(parsed.admission.limits.request_bytes)
         if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
-            return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, site))
-        pending = _Pending(self, match, asked, parsed, started, done)
+            return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, parsed.admission), peer)
+        pending = _Pending(self, match, asked, peer, parsed, started, done)
         try:
             result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME, pending)
         except (Transient, Permanent) as exc:
-            result = _not_stored(exc, site)
+            result = _not_stored(exc, parsed.admission)
         if result is None:
             return None
         if isinstance(result, Refusal):
-            return self.refuse(match, asked, result)
+            return self.refuse(match, asked, result, peer)
         return self.answer(asked.headers, protocol.NAME, protocol.reply(asked, result), site)
 
     def _time(self, match: Match, started: float) -> None:
@@ -208,6 +251,12 @@ class Pipeline:
     def _origins(self, site: str | None) -> Origins:
         desk = self.intake.sites.get(site) if site is not None else None
         return self.intake.all_origins if desk is None else desk.origins
+
+    def _base_url(self, place: Place, host: str, peer: str | None, local: str) -> str:
+        if self._public_url:
+            return self._public_url
+        keys = self.intake.keys
+        return own_url(place, host, self.intake.proxies.trusts(peer), lambda name: keys.site_of_host(name) is not None, local)
 
 
 def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes | Refusal:
@@ -235,16 +284,10 @@ def parse_query(query: str) -> Mapping[str, str]:
     return dict(parse_qsl(query, keep_blank_values=True))  # the line's limit of 16 KiB bounds it
 
 
-def host_name(authority: str) -> str:
-    """Returns the host of `host:port`, in lower case."""
-    if authority.startswith("["):
-        return authority.partition("]")[0][1:].lower()
-    return authority.partition(":")[0].lower()
-
-
-def too_large(what: str, limit: int, site: str | None = None) -> Refusal:
+def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:
     """Returns the refusal of a body."""
-    return Refusal(413, "request_too_large", f"{what}, the limit is {limit}", site=site)
+    refusal = Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
+    return refusal if admission is None else admission.refuse(413, refusal.code, refusal.message)
 
 
 def as_reply(refusal: Refusal) -> Reply:
@@ -253,11 +296,11 @@ def as_reply(refusal: Refusal) -> Reply:
     return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)
 
 
-def _not_stored(exc: Exception, site: str) -> Refusal:
+def _not_stored(exc: Exception, admission: Admission) -> Refusal:
     if isinstance(exc, Transient):
-        log.debug("request not accepted", extra={"site": site, "error": str(exc)})
+        log.debug("request not accepted", extra={"site": admission.site, "error": str(exc)})
         message = f"the events could not be stored yet; send them again: {exc}"
-        return Refusal(503, "unavailable", message, retry_after=RETRY_AFTER_SECONDS, site=site)
+        return admission.refuse(503, "unavailable", message, RETRY_AFTER_SECONDS)
     if isinstance(exc, Permanent):
-        return Refusal(413, "too_large", f"the events cannot be stored: {exc}", site=site)
+        return admission.refuse(413, "too_large", f"the events cannot be stored: {exc}")
     raise exc

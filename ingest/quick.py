@@ -69,7 +69,7 @@ class Quick:
         if message.version is not HttpVersion11 or message.upgrade or message.chunked:
             return False
         pipeline, bounds = self._pipeline, self.bounds
-        if pipeline.draining or bounds.requests >= bounds.max_requests:
+        if pipeline.draining or bounds.requests - bounds.reading >= bounds.max_requests:
             return False
         if size and (size > pipeline.intake.keys.smallest_request or bounds.body_bytes + size > bounds.max_body_bytes):
             return False
@@ -93,9 +93,11 @@ class Quick:
                 body = pipeline.unpack(match, method, query, headers, body, limit, turn)
         answered: Answered | None
         if isinstance(body, Refusal):
-            answered = pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)
+            answered = pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body, peer)
         else:
-            answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer), peer, turn.finish)
+            local = "" if body else parser.connection.local
+            asked = pipeline.ask(match, method, query, headers, body, peer, local)
+            answered = pipeline.begin(match, asked, peer, turn.finish)
         if answered is not None:
             turn.finish(answered)
         return True

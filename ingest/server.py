@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -24,15 +24,15 @@ from ingest.answer import Answer, Answered
 from ingest.bounds import Bounds, Held
 from ingest.connections import Connection, Connections
 from ingest.contract import HttpRequest, Refusal
-from ingest.guard import Guard
+from ingest.guard import Guard, address_key
 from ingest.intake import Intake, Sender
+from ingest.own_address import host_of
 from ingest.pipeline import (
+    HEALTH_PATH,
     RETRY_AFTER_SECONDS,
     TOO_MANY_BYTES,
     TOO_MANY_REQUESTS,
     Pipeline,
-    as_reply,
-    host_name,
     parse_query,
     too_large,
 )
@@ -64,12 +64,14 @@ class EdgeServer:
         max_body_bytes: int,
         quick_bytes: int,
         guard: Guard,
+        is_ready: Callable[[], bool] = lambda: True,
+        public_url: str = "",
     ) -> None:
         self._intake = intake
         self._sockets = sockets
         self._guard = guard
         self._read_timeout_seconds = read_timeout_seconds
-        self._pipeline = Pipeline(intake, routes)
+        self._pipeline = Pipeline(intake, routes, is_ready, public_url)
         self.bounds = Bounds(max_requests=max_requests, max_body_bytes=max_body_bytes)
         self.connections = Connections(
             self.handle,
@@ -110,11 +112,11 @@ class EdgeServer:
         if sockets is not None and method == "GET" and headers.get("upgrade", "").lower() == "websocket":
             return await self._upgrade(request, path, query, sockets)
         match = pipeline.find(method, path)
+        if match is None and path == HEALTH_PATH:
+            return Answer(pipeline.health(method))
         if match is None:
             return Answer(pipeline.answer(headers, "none", pipeline.unknown(method, path, is_upgrade=sockets is not None)))
         bounds = self.bounds
-        if bounds.requests >= bounds.max_requests:
-            return Answer(pipeline.answer(headers, match.protocol.NAME, as_reply(TOO_MANY_REQUESTS)))
         bounds.requests += 1
         held = Held(bounds)
         try:
@@ -127,32 +129,44 @@ class EdgeServer:
         pipeline, method, headers, peer = self._pipeline, request.method, request.headers, _peer(request)
         body: bytes | Refusal = b""
         if method == "POST":
-            limit = pipeline.request_limit(match, method, query, headers)
-            body = await self._read(request, limit, held)
+            limit, is_known = pipeline.admitted(match, method, query, headers)
+            client = self._intake.proxies.client_address(peer, headers)
+            held.belongs_to(address_key(client or ""), stranger=not is_known)
+            # a request that waits for its body keeps nobody out: its connection and its bytes are counted
+            self.bounds.reading += 1
+            try:
+                body = await self._read(request, limit, held)
+            finally:
+                self.bounds.reading -= 1
             if isinstance(body, bytes):
                 body = pipeline.unpack(match, method, query, headers, body, limit, held)
+        if not isinstance(body, Refusal) and self.bounds.requests - self.bounds.reading > self.bounds.max_requests:
+            body = TOO_MANY_REQUESTS
         if isinstance(body, Refusal):
-            return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body)
+            return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body, peer)
         later: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
 
         def done(answered: Answered) -> None:
             if not later.done():  # the server has given up waiting
                 later.set_result(answered)
 
-        answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer), peer, done)
+        local = request.protocol.local if isinstance(request.protocol, Connection) else ""
+        answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer, local), peer, done)
         return await later if answered is None else answered
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
-        headers = request.headers
+        headers, peer = request.headers, _peer(request)
         if self._pipeline.draining:
             refusal = Refusal(503, "unavailable", "the server restarts; connect again", retry_after=RETRY_AFTER_SECONDS)
-            return Answer(self._pipeline.answer(headers, "none", as_reply(refusal)))
-        asked = HttpRequest("GET", path, NO_PARAMS, parse_query(query), headers, b"", host_name(headers.get("host", "")), "")
+            return Answer(self._pipeline.turn_away(headers, "none", refusal, peer))
+        host: str = self._intake.proxies.place(peer, headers).authority or headers.get("host") or ""
+        asked = HttpRequest("GET", path, NO_PARAMS, parse_query(query), headers, b"", host_of(host), "")
         try:
-            return await sockets.serve(request, asked, Sender(_peer(request), headers), self._guard, self.bounds)
+            return await sockets.serve(request, asked, Sender(peer, headers), self._guard, self.bounds)
         except web.HTTPException as exc:  # no valid handshake
-            reply = as_reply(Refusal(exc.status, "bad_handshake", exc.text or exc.reason))
-            return Answer(self._pipeline.answer(headers, "none", reply))
+            wait = RETRY_AFTER_SECONDS if exc.status == 503 else None
+            refusal = Refusal(exc.status, "bad_handshake", exc.text or exc.reason, wait)
+            return Answer(self._pipeline.turn_away(headers, "none", refusal, peer))
 
     async def _read(self, request: web.BaseRequest, limit: int, held: Held) -> bytes | Refusal:
         """Reads the body; a declared length beyond the limit is refused unread."""
@@ -160,7 +174,7 @@ class EdgeServer:
         if length is not None and length > limit:
             return too_large(f"the body has {length} bytes", limit)
         # what is declared is not counted before it comes: else a few clients that send nothing could keep all others out
-        if self.bounds.body_bytes and self.bounds.body_bytes + (length or 0) > self.bounds.max_body_bytes:
+        if not held.has_room(length or 0):
             return TOO_MANY_BYTES
         content = request.content
         if content.is_eof():

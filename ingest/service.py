@@ -101,7 +101,7 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         max_connections=places_for(settings.max_connections),
         max_per_address=settings.max_connections_per_address,
         max_sockets=settings.max_websockets,
-        trusted=intake.proxies.trusted,
+        proxies=intake.proxies,
         expects_proxy_header=settings.proxy_protocol,
     )
     server = EdgeServer(
@@ -123,6 +123,8 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         max_body_bytes=2 * int(settings.inflight_bytes),
         quick_bytes=int(settings.quick_bytes),
         guard=guard,
+        is_ready=lambda: not context.health.problems,
+        public_url=settings.public_url,
     )
     start(_measure_connections(context, guard, server.bounds), "ingest-connections")
     loop = asyncio.get_running_loop()

@@ -41,6 +41,12 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_protocol: Annotated[
         bool, Meta(description="true: every connection of a trusted proxy begins with the PROXY protocol, version 1 or 2")
     ] = False
+    public_url: Annotated[
+        str,
+        Meta(
+            description="address under which clients reach the edge, for settings documents, such as https://events.example.com"
+        ),
+    ] = ""
     trusted_proxies: Annotated[
         list[str], Meta(description="networks whose word on the client's address counts, such as 10.0.0.0/8; comma-separated")
     ] = []

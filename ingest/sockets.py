@@ -19,6 +19,8 @@ from ingest.contract import Credential, HttpRequest, Parsed, Refusal, SocketProb
 from ingest.frames import Frames
 from ingest.guard import STRANGERS, Guard
 from ingest.intake import Intake, Sender
+from ingest.refusals import jittered
+from ingest.request_ids import new_request_id
 from shared.errors import Permanent, Transient
 from shared.tasks import task_group
 
@@ -67,6 +69,7 @@ class Sockets:
             protocols=self._subprotocols(request),
             timeout=2.0,
         )
+        socket.headers["X-Request-Id"] = new_request_id().decode()
         place = _Place(guard, stranger=stranger)
         try:
             socket.headers["Server"] = "penstock"  # instead of the versions of what it runs on
@@ -235,7 +238,7 @@ class _Session:
         try:
             result = await self._intake.accept(parsed, self._sender, self._protocol.NAME)
         except Transient as exc:
-            problem = SocketProblem("unavailable", f"not stored yet, send it again: {exc}", id_, RETRY_AFTER_SECONDS)
+            problem = SocketProblem("unavailable", f"not stored yet, send it again: {exc}", id_, jittered(RETRY_AFTER_SECONDS))
         except Permanent as exc:
             problem = SocketProblem("too_large", f"cannot be stored: {exc}", id_)
         except Exception:
@@ -244,12 +247,13 @@ class _Session:
         else:
             if not isinstance(result, Refusal):
                 return self._protocol.write_ack(binary, id_, result, self._credit)
-            self._intake.telemetry.count("ingest_requests_refused_total", code=result.code)
-            problem = SocketProblem(result.code, result.message, id_, result.retry_after)
+            self._intake.refusals.note(result, self._sender.peer, new_request_id())
+            wait = None if result.retry_after is None else jittered(result.retry_after)
+            problem = SocketProblem(result.code, result.message, id_, wait)
         return self._protocol.write_problem(binary, problem)
 
     async def _tell(self, binary: bool, problem: SocketProblem) -> bool:
-        self._intake.telemetry.count("ingest_requests_refused_total", code=problem.code)
+        self._intake.refusals.note(Refusal(0, problem.code, problem.message), self._sender.peer, new_request_id())
         await self._send(self._protocol.write_problem(binary, problem))
         if problem.fatal:
             await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=problem.code.encode())

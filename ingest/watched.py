@@ -51,6 +51,14 @@ class Watched(RequestHandler):
         """Set when the connection became a WebSocket."""
         self.peer: str | None = None
 
+    @property
+    def local(self) -> str:
+        """Address and port of our side."""
+        name = self.transport.get_extra_info("sockname") if self.transport is not None else None
+        if not isinstance(name, tuple):
+            return "localhost"
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, (tuple, list)) else LOCAL

@@ -439,7 +439,7 @@ async def test_a_pixel_is_a_gif_whether_its_event_is_good_or_not(nats: NatsServe
                 assert (answer.status, answer.content_type) == (200, "image/gif")
         assert await edge.ids() == ["1"]
         assert [letter.reason for letter in await edge.dead()] == [DeadReason.MALFORMED_JSON]
-        assert edge.count("ingest_requests_refused_total", code="unknown_key") == 1
+        assert edge.count("ingest_requests_refused_total", code="unknown_key", site="", key="") == 1
 
 
 async def test_a_key_beyond_its_rate_is_told_429_and_when_to_come_back(nats: NatsServer, broker: Broker) -> None:
@@ -595,3 +595,19 @@ async def test_a_strange_origin_breaks_no_answer(nats: NatsServer, broker: Broke
         )
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"Access-Control-Allow-Origin: https://caf\xe9.example\r\n" in answer
+
+
+async def test_a_trusted_proxy_says_the_address_and_each_has_its_share_of_connections(nats: NatsServer, broker: Broker) -> None:
+    trusted: dict[str, Any] = {"trusted_proxies": ["127.0.0.1"], "proxy_protocol": True, "max_connections_per_address": 2}
+    async with edge_here(nats, broker, **trusted) as edge:
+
+        async def ask(preface: bytes) -> tuple[bytes, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            writer.write(preface + b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+            return await reader.readline(), writer
+
+        preface = b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n"
+        answers = [await ask(preface) for _ in range(3)] + [await ask(b""), await ask(preface.replace(b"7", b"8"))]
+        assert [line.split()[1] for line, _ in answers] == [b"404", b"404", b"503", b"400", b"404"]
+        for _, writer in answers:
+            writer.transport.abort()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ingest.address import parse_networks
+from ingest.address import Proxies, parse_networks
 from ingest.bounds import Bounds
 from ingest.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
 from ingest.guard import Guard, address_key
 
-TRUSTED = parse_networks(["10.0.0.0/8"], "X")
+TRUSTED = Proxies(parse_networks(["10.0.0.0/8"], "X"))
 
 
 class Socket:
@@ -19,7 +19,7 @@ class Socket:
 
 
 def guard(connections: int = 3, per_address: int = 2) -> Guard:
-    return Guard(max_connections=connections, max_per_address=per_address, max_sockets=4, trusted=TRUSTED)
+    return Guard(max_connections=connections, max_per_address=per_address, max_sockets=4, proxies=TRUSTED)
 
 
 def test_an_address_has_its_share_and_gets_it_back() -> None:

@@ -153,7 +153,7 @@ class Edge:
             await asyncio.sleep(0)
         async with asyncio.timeout(5):
             await wire.closed.wait()
-        return re.sub(rb"Date: [^\r]*\r\n", b"", bytes(wire.received))
+        return re.sub(rb"(Date|X-Request-Id): [^\r]*\r\n|(?<=Retry-After: )\d+", b"", bytes(wire.received))
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,56 @@
+"""Who is being refused: counted by site and key, told in the log now and then, and told when to come back.
+
+Labels are names of the project's sites and masked ids of its keys, so their number is bounded. Of each kind of refusal (code, site
+and key) the log holds one line in `LOG_EVERY_SECONDS`, with how many there were since the line before: a client that is refused all
+the time is seen, and fills no disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+from ingest.contract import Refusal
+from shared.telemetry import Telemetry
+
+LOG_EVERY_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+def jittered(seconds: int) -> int:
+    """Returns a time to come back of up to half as much again, so that clients refused together do not come back together."""
+    return seconds + random.randint(0, (seconds + 1) // 2)
+
+
+class Refusals:
+    """Counts refusals of one process."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
+        """When each kind was logged last, and how many there were since."""
+
+    def note(self, refusal: Refusal, peer: str | None, request_id: bytes) -> None:
+        """Counts a refusal."""
+        kind = (refusal.code, refusal.site or "", refusal.key)
+        self._telemetry.count("ingest_requests_refused_total", code=kind[0], site=kind[1], key=kind[2])
+        now = time.monotonic()
+        at, since = self._told.get(kind, (-LOG_EVERY_SECONDS, 0))
+        if now - at < LOG_EVERY_SECONDS:
+            self._told[kind] = (at, since + 1)
+            return
+        self._told[kind] = (now, 0)
+        log.warning(
+            "refused",
+            extra={
+                "code": kind[0],
+                "site": kind[1],
+                "key": kind[2],
+                "address": peer or "",
+                "request": request_id.decode(),
+                "why": refusal.message[:200],
+                "more": since,
+            },
+        )
