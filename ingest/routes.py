@@ -14,7 +14,7 @@ NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 _ADDRESS = re.compile(r"\Ahttps?://[^/]*/?")
 _SLASHES = re.compile(r"//+")
-_PARAMETER = re.compile(r"\{(\w+)\}")
+PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class Match(NamedTuple):
@@ -38,12 +38,12 @@ class Routes:
         claimed: dict[tuple[str, str], str] = {}
         for protocol in protocols:
             for route in protocol.ROUTES:
-                shape = (route.method, _PARAMETER.sub("{}", route.path))
+                shape = (route.method, PARAMETER.sub("{}", route.path))
                 if shape in claimed:
                     raise ValueError(f"{route.method} {route.path} is claimed by {claimed[shape]} and {protocol.NAME}")
                 claimed[shape] = protocol.NAME
                 if "{" in route.path:
-                    pattern = re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", route.path))
+                    pattern = re.compile(PARAMETER.sub(r"(?P<\1>[^/]+)", route.path))
                     self._patterns.append((route.method, pattern, protocol, route.path))
                 else:
                     self._fixed[route.method, route.path] = Match(protocol, route.path)

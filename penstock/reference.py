@@ -16,6 +16,7 @@ import click
 import msgspec
 from msgspec import NODEFAULT, inspect
 
+from ingest import openapi
 from ingest.settings import PREFIX as INGEST_PREFIX
 from ingest.settings import IngestSettings
 from loader import registry
@@ -60,6 +61,7 @@ def pages() -> dict[str, str]:
         "reasons.md": "\n".join(_reasons()) + "\n",
         "command.md": "\n".join(_command()) + "\n",
         "project.schema.json": schema_text(),
+        "openapi.json": openapi.text(),
     }
 
 
@@ -388,11 +390,10 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) not in ([], ["--check"]):
         sys.stderr.write("usage: python -m penstock.reference [--check]\n")
         return exits.WRONG_INPUT
-    checking = bool(arguments)
-    names = stale() if checking else write()
+    names = stale() if arguments else write()
     for name in names:
-        sys.stdout.write(f"docs/{name} {'is stale' if checking else 'written'}\n")
-    return exits.NO if checking and names else exits.OK
+        sys.stdout.write(f"docs/{name} {'is stale' if arguments else 'written'}\n")
+    return exits.NO if arguments and names else exits.OK
 
 
 if __name__ == "__main__":

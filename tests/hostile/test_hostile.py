@@ -1,0 +1,48 @@
+"""Attacks, one after the other, each within bounds of CPU and memory, beside a healthy client that is always served.
+
+CPU is that of the process, so a busy machine changes nothing. It is bounded for each request an attack consists of, and for an attack
+of many small ones in sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.hostile.edge import MIB, SECONDS, Target, measured, neighbour
+from tests.hostile.requests import Row, rows
+from tests.hostile.sockets import SCRIPTS, Script
+
+pytestmark = pytest.mark.timeout(120)
+
+CPU_SECONDS = 0.3
+"""Of one request."""
+
+FLOOD_CPU_SECONDS = 3.0
+"""Of an attack of many."""
+
+REQUEST_BYTES = 96 * MIB
+FLOOD_BYTES = 300 * MIB
+"""What the process may grow by meanwhile."""
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
+async def test_a_hostile_request_costs_little_and_hurts_nobody(target: Target, idle_bytes: int, row: Row) -> None:
+    async with asyncio.timeout(SECONDS), neighbour(target) as healthy, measured(target, idle_bytes) as cost:
+        heard = await target.send(row.data)
+    assert set(heard) <= row.heard, f"heard {heard[:10]}"
+    assert set(healthy.statuses) == {"200"}, healthy.statuses
+    assert cost.cpu_seconds <= max(CPU_SECONDS, 0.01 * row.requests)
+    assert cost.grown_bytes <= REQUEST_BYTES
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_a_hostile_client_costs_little_and_hurts_nobody(target: Target, idle_bytes: int, name: str) -> None:
+    script: Script
+    script, requests = SCRIPTS[name]
+    async with asyncio.timeout(SECONDS), neighbour(target) as healthy, measured(target, idle_bytes) as cost:
+        await script(target)
+    assert set(healthy.statuses) == {"200"}, healthy.statuses
+    assert cost.cpu_seconds <= min(CPU_SECONDS * requests, FLOOD_CPU_SECONDS)
+    assert cost.grown_bytes <= FLOOD_BYTES
