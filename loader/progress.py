@@ -1,6 +1,8 @@
 """The one answer to "is this loaded already?": from the ledger's marks, the rows that wait aside, and rewinds. Pure.
 
-A mark (table, lane) says: of this lane, every row of this table up to there is in, but for rows set aside. A lane stands for the
+A mark (table, lane) says: of this lane, every row of this table up to there is in, but for rows set aside. All tables of a load are
+committed together, so frames up to the highest mark of the lane are loaded, whatever tables their events would go to now: another
+`layout` or `table` meanwhile makes no second rows. A lane stands for the
 frames from the sequence in its name on, so what lies before it was never taken: a connection that was removed and added again has a
 lane of its own, and of its former ones counts what they had.
 """
@@ -35,6 +37,7 @@ class Progress:
         self._key = key
         self.marks: dict[tuple[str, str], int] = {}
         """By key of the table, and lane."""
+        self._levels: defaultdict[str, int] = defaultdict(int)
         self._lives: defaultdict[str, set[str]] = defaultdict(set)
         for (table, lane), seq in marks.items():
             self.note(table, lane, seq)
@@ -51,6 +54,7 @@ class Progress:
         """Notes that a load is committed."""
         place = (self._key(table), lane)
         self.marks[place] = max(seq, self.marks.get(place, 0))
+        self._levels[lane] = max(seq, self._levels[lane])
 
     def mark(self, table: str, lane: str) -> int:
         """Returns up to where a lane is loaded into a table."""
@@ -82,7 +86,7 @@ class Progress:
         for lane in self._lives.get(source, ()):
             if lane != place.lane and split_lane(lane)[1] <= place.seq <= self.marks.get((key, lane), 0):
                 return place.seq
-        return self.marks.get((key, place.lane), 0)
+        return self._levels.get(place.lane, 0)
 
     def _holes(self, lane: str, table: str) -> list[tuple[int, int]]:
         key = self._key(table)

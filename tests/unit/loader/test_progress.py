@@ -23,8 +23,15 @@ def test_a_mark_holds_for_its_table_in_all_spellings_and_its_lane() -> None:
     found = progress({("Events", LANE): 60, ("events", LANE): 55})
     assert loaded(found, 60)
     assert not loaded(found, 61)
-    assert not loaded(found, 60, table="other")
     assert not loaded(found, 60, lane="replay-x")
+
+
+def test_a_frame_that_is_loaded_makes_no_rows_in_tables_of_another_layout() -> None:
+    found = progress({("events", LANE): 60})
+    assert loaded(found, 60, table="tracks")
+    assert not loaded(found, 61, table="tracks")
+    found.note("tracks", LANE, 62)
+    assert loaded(found, 62)
 
 
 def test_rows_set_aside_are_not_loaded_on_the_way_they_came_first() -> None:
