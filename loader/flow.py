@@ -156,7 +156,9 @@ class Flow:
     def _is_committed(self, pending: Pending) -> bool:
         tables = [self._key(table) for table in pending.tables]
         if self._transactional:
-            return all(self._progress.mark(table, pending.lane) >= pending.last for table in tables)
+            if all(self._progress.mark(table, pending.lane) >= pending.last for table in tables):
+                return True
+            return self._memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection was moved since
         if pending.source.startswith("aside."):
             lane = pending.lane.removeprefix(aside_lane("", pending.last))
             return self._plans.asides().issuperset((table, lane, pending.last) for table in tables)

@@ -11,7 +11,7 @@ one that went back; nor is one whose destination was given another address and i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -74,6 +74,15 @@ def find_gaps(remembered: Remembered, address: str, marks: Marks) -> dict[str, G
     return gaps
 
 
+def was_loaded(remembered: Iterable[Remembered], lane: str, seq: int, tables: Iterable[str]) -> bool:
+    """Says whether one of the destinations had the load of a lane, or of rows that were aside, that ended with a sequence."""
+    aside = frame_of(lane)
+    if aside is None:
+        return any(each.lanes.get(lane, 0) >= seq for each in remembered)
+    runs = [each.asides.get(aside[0], {}) for each in remembered]
+    return any(all(any(first <= seq <= last for first, last in each.get(table, ())) for table in tables) for each in runs)
+
+
 def address_of(destination: Mapping[str, Any]) -> str:
     """Returns what tells one address of a destination from another, and no secret."""
     return hashlib.sha256(msgspec.json.encode(destination, order="deterministic")).hexdigest()[:16]
@@ -88,6 +97,7 @@ class Memory:
         self._name = name
         self._address = address_of(destination)
         self._all: dict[str, Remembered] = {}
+        self._before: dict[str, Remembered] = {}
         self._revision = 0
 
     @property
@@ -104,6 +114,11 @@ class Memory:
         entry = await self._bucket.get(self._key)
         self._revision = entry.revision if entry else 0
         self._all = msgspec.json.decode(entry.value, type=dict[str, Remembered]) if entry and entry.value else {}
+        self._before = dict(self._all)
+
+    def was_loaded(self, lane: str, seq: int, tables: Iterable[str]) -> bool:
+        """Says whether former holders noted a load, into this or any other destination; only then may it be acknowledged."""
+        return was_loaded(self._before.values(), lane, seq, tables)
 
     def gaps(self, marks: Marks) -> dict[str, Gap]:
         """Returns what is missing in the destination."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loader.aside import aside_lane
-from loader.memory import Gap, Remembered, find_gaps
+from loader.memory import Gap, Remembered, find_gaps, was_loaded
 
 LANE = "live-1-shop@5"
 HERE = Remembered(address="a", lanes={LANE: 100, "replay-x": 7})
@@ -33,3 +33,14 @@ def test_rows_that_were_aside_and_are_gone_are_holes() -> None:
     assert gap == Gap(100, 100, {"events": [(45, 50), (90, 95)]})
     assert gap.first == 45
     assert find_gaps(here, "a", {**marks, ("events", aside_lane(LANE, 95)): 95}) == {}
+
+
+def test_a_load_that_a_former_destination_had_was_done() -> None:
+    former = [HERE, Remembered(asides={LANE: {"events": [(10, 20)]}})]
+    assert was_loaded(former, LANE, 100, ["tracks"])
+    assert not was_loaded(former, LANE, 101, ["tracks"])
+    assert not was_loaded(former, "live-1-shop@9", 1, ["tracks"])
+    assert was_loaded(former, aside_lane(LANE, 12), 12, ["events"])
+    assert not was_loaded(former, aside_lane(LANE, 21), 21, ["events"])
+    assert not was_loaded(former, aside_lane(LANE, 12), 12, ["tracks"])
+    assert not was_loaded([], LANE, 1, ["events"])
