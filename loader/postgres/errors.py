@@ -131,7 +131,8 @@ def _of_state(error: BaseException, state: str, what: str, table: str | None) ->
         return TableChanged(words)
     if state in _AGAIN:
         return (TableBusy if state == "55P03" else Transient)(f"{words}: {_AGAIN[state]}")
-    if state[:2] in ("22", "23", "P0") or state == TOO_LARGE:
+    # a text that is no `tsvector`, `ltree` or `jsonpath` is a syntax error too, but at no place in the statement
+    if state[:2] in ("22", "23", "P0") or state == TOO_LARGE or (state == "42601" and getattr(error, "position", None) is None):
         return _of_rows(error, what, table)
     if state[:2] in ("42", "0A", "21", "54"):
         return Permanent(words)

@@ -9,7 +9,7 @@ import pytest
 from loader.duckdb import errors as duckdb
 from loader.files import local
 from loader.postgres import errors as postgres
-from shared.errors import Defect, RowsRejected, UnknownDriverError
+from shared.errors import Defect, Permanent, RowsRejected, UnknownDriverError
 
 
 class _ServerError(Exception):
@@ -35,3 +35,12 @@ def test_a_parameter_that_has_no_form_is_a_matter_of_rows() -> None:
     from asyncpg.exceptions import _base
 
     assert type(postgres.translate(_base.DataError("invalid input for query argument $1"), "loading", "events")) is RowsRejected
+
+
+def test_a_text_that_a_type_cannot_read_is_a_matter_of_rows_and_a_statement_that_the_server_cannot_read_is_not() -> None:
+    from asyncpg.exceptions import PostgresSyntaxError
+
+    error = PostgresSyntaxError('syntax error in tsvector: "a:b"')
+    assert type(postgres.translate(error, "loading", "events")) is RowsRejected
+    error.position = "8"
+    assert type(postgres.translate(error, "loading", "events")) is Permanent
