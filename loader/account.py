@@ -116,6 +116,17 @@ class Accounts:
         self._ended = msgspec.structs.replace(self._ended, pending=None)
         self.export()
 
+    def note_moved(self, is_here: Callable[[str], bool]) -> None:
+        """Notes whether what is counted was loaded into another destination.
+
+        Args:
+            is_here: says whether anything of a lane is, or was, in the present one.
+        """
+        live = [source for source in self._ended.through if is_live(source)]
+        if self._ended.counts.delivered and not self._ended.moved and not all(map(is_here, live)):
+            self._ended = msgspec.structs.replace(self._ended, moved=True)
+            self._dirty = True
+
     def keep_asides(self, waiting: Iterable[Aside]) -> None:
         """Forgets what was noted of rows that wait no more."""
         held = list(waiting)
@@ -198,9 +209,8 @@ class Accounts:
     def _settle(self, pending: Pending, at: float | None) -> None:
         through = {**self._ended.through, pending.source: max(pending.through, self._ended.through.get(pending.source, 0))}
         early = {frame: bits for frame, bits in (self._ended.early | pending.early).items() if bits != "0"}
-        self._ended = Ended(
-            counts=self._ended.counts.plus(pending.counts), through=_newest(through), early=early, last_load_at=at
-        )
+        counts = self._ended.counts.plus(pending.counts)
+        self._ended = Ended(counts=counts, through=_newest(through), early=early, last_load_at=at, moved=self._ended.moved)
 
     async def _write(self, ended: Ended) -> None:
         try:

@@ -129,6 +129,9 @@ class Flow:
             waiting |= self._plans.asides()
         self._progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
         await self._accounts.read(self._is_committed)
+        if self._transactional:
+            lanes = {lane for _, lane in marks}
+            self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
         self._waiting = retries.bits
         self._accounts.keep_asides(asides)
         self._tables |= self._progress.tables - self._shaper.built_in

@@ -116,6 +116,11 @@ class Memory:
         self._all = msgspec.json.decode(entry.value, type=dict[str, Remembered]) if entry and entry.value else {}
         self._before = dict(self._all)
 
+    def knows(self, lane: str) -> bool:
+        """Says whether former holders loaded a lane into the present destination."""
+        here = self._before.get(self._name)
+        return here is not None and here.address == self._address and lane in here.lanes
+
     def was_loaded(self, lane: str, seq: int, tables: Iterable[str]) -> bool:
         """Says whether former holders noted a load, into this or any other destination; only then may it be acknowledged."""
         return was_loaded(self._before.values(), lane, seq, tables)

@@ -2,8 +2,8 @@
 
 The accounts must balance (`penstock/balance.py`). Then the ids of EVENTS are read, routed again by the rules of now, and looked for:
 each that a connection should have got is in its destination, in the dead letters, or waits, and none is twice in a table. Where a
-destination cannot be asked for ids (files), the balance has to do; where the rules or the connection changed meanwhile, only what
-is twice is told.
+destination cannot be asked for ids (files), the balance has to do; where the rules or the connection changed meanwhile, or what was
+delivered is in another destination, only what is twice is told.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from router.rules import SiteRules, compile_project
 from router.state import SiteState, StateKeeper
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot
+from shared.ended import decode_ended, ended_key
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.frame import decode_frame
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
 from shared.tasks import timeout
 from shared.threads import ThreadGate
@@ -107,6 +109,8 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                 missing: set[str] = set()
                 if changed:
                     notes.append(f"{name}: its rules changed or it was not always there, so only what is twice is looked for")
+                elif await _is_moved(broker, snapshot.queue_of(name)):
+                    notes.append(f"{name}: it was moved to another destination, so only what is twice is looked for")
                 else:
                     missing = await _missing(broker, snapshot.queue_of(name), name, expected[name].ids, rows)
                 dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
@@ -193,6 +197,11 @@ async def _rows(
         notes.append(f"{name}: the destination {connection.destination} does not answer: {exc or type(exc).__name__}")
         return None
     return found
+
+
+async def _is_moved(broker: Broker, queue: str) -> bool:
+    entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(queue))
+    return decode_ended(entry.value if entry else None).moved
 
 
 async def _missing(broker: Broker, queue: str, connection: str, ids: set[str], rows: Mapping[str, Counter[str]]) -> set[str]:

@@ -65,6 +65,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_load_at: float | None = None
     """Epoch seconds."""
     pending: Pending | None = None
+    moved: bool = False
+    """Whether some of it was loaded into another destination than that of now."""
 
 
 def ended_key(queue: str) -> str:

@@ -103,5 +103,10 @@ async def test_counts_that_do_not_add_up_are_named_and_what_cannot_be_checked_is
     await loaded(broker, file, config, last, "a")
     wrong = await audit(broker, config)
     assert "the router forwarded 2 events, the loader took, or has waiting, 1" in found(wrong)
+    bucket = Bucket(broker, topology.STATS_BUCKET)
+    await bucket.put(ended_key("c"), msgspec.json.encode(Ended(counts=Counts(live=2, delivered=2), moved=True)))
+    moved = await audit(broker, config)
+    assert not moved.findings
+    assert "moved to another destination" in moved.notes[0]
     stricter = snapshot(file, where=[{"field": "event", "in": ["z"]}])
     assert "only what is twice" in (await audit(broker, stricter)).notes[0]

@@ -13,7 +13,7 @@ from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_la
 from loader.aside import Aside
 from loader.batch import ShapedBatch
 from loader.contract import LoadPlan
-from shared.ended import Counts, Pending
+from shared.ended import Counts, Pending, decode_ended
 from shared.errors import Conflict, Fenced
 from shared.headers import Place
 from shared.jetstream.kv import Entry
@@ -167,3 +167,22 @@ async def test_what_other_task_ends_does_not_take_a_load_under_way_for_done(stor
     await held.done(noted(held, batch(1), Outcome({(0, 0): "frame_unreadable"}), share=share_of_aside(aside, lambda: 0)), 1.0)
     assert (await restarted(LANE)).counts.delivered == 5
     assert (await restarted()).counts.delivered == 0
+
+
+async def test_what_was_loaded_into_another_destination_stays_noted(store: Store) -> None:
+    held = await restarted()
+    held.note_moved(lambda _: False)  # nothing is counted yet
+    load = noted(held, batch(2), Outcome(tables=("t",)))
+    await held.expect(load)
+    await held.done(load, 1.0)
+    held.note_moved(lambda lane: lane == LANE)
+    await held.flush()
+    assert not decode_ended(store.value).moved
+    moved = await restarted()
+    moved.note_moved(lambda _: False)
+    await moved.flush()
+    load = noted(moved, batch(2, first=5), Outcome(tables=("t",)), first=5)
+    await moved.expect(load)
+    await moved.done(load, 2.0)
+    await moved.flush()
+    assert decode_ended(store.value).moved
