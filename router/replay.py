@@ -22,6 +22,7 @@ from nats.js.errors import APIError, NotFoundError
 from router.arrival import Arrival
 from router.dedupe import Window
 from router.match import match
+from router.replay_range import Bound, note_range, range_of
 from router.rules import ConnectionRules, compile_project
 from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
 from router.where import compile_where
@@ -31,6 +32,7 @@ from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFu
 from shared.headers import Place, replay_lane
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import hold_back
+from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message, StreamReader
 from shared.outcome import DropReason
 from shared.tasks import task_group
@@ -43,9 +45,6 @@ QUIET_SECONDS = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
-
-Bound = datetime | int | None
-"""A time, a sequence of EVENTS, or no bound."""
 
 
 @dataclass(slots=True)
@@ -94,21 +93,25 @@ async def replay(
     Args:
         start: time of acceptance or sequence of the first frame; None: the oldest kept.
         end: of the last frame, included; None: the newest.
-        replay_id: names the lane. The same replay under the same id, begun again after a failure, repeats nothing.
+        replay_id: names the lane, and stands for one range. The same replay under the same id, begun again after a failure, repeats
+            nothing, and leaves out frames that came after it began first.
         connection: only this one; None: all enabled ones of the site.
         where: further conditions beside those of the connections.
         dry_run: read and count, send nothing.
         progress: called after every frame with the report so far.
 
     Raises:
-        ConfigError: no such site or connection, or wrong conditions; says which there are.
-        NotConnected: the broker did not answer at the start. Once it runs, it waits as long as it takes.
+        ConfigError: no such site or connection, or wrong conditions; says which there are. Or the id stands for another range.
+        NotConnected, Transient, QueueFull: the broker did not answer at the start. Once it runs, it waits as long as it takes.
     """
     rules = _rules(config, site, connection, where)
     report = ReplayReport(replay_id, dry_run, connections={each.name: Sent() for each in rules})
     last, last_at = await _newest(broker, site)
     if not last or _begins_after(start, last, last_at):
         return report
+    if not dry_run:
+        asked = range_of(site, start, end, connection, where, last)
+        last = (await note_range(Bucket(broker, topology.STATE_BUCKET), replay_id, asked)).last
     sender = Sender(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
     window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
     with_heads = any(each.needs_heads for each in rules)

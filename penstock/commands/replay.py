@@ -71,7 +71,9 @@ def replay(
             _replay(setting, site, bounds, replay_id, connection, _conditions(where), dry_run=dry_run, agreed=yes)
         )
     except (KeyboardInterrupt, click.Abort):
-        setting.screen.note(f"interrupted; the same command with --id {replay_id} goes on without repeats")
+        setting.screen.note(
+            f"interrupted; it goes on without repeats as {range_options(*bounds)} --id {replay_id}, all else as before"
+        )
         return exits.INTERRUPTED
     setting.screen.result(report)
     _show(setting.screen, report)
@@ -106,6 +108,17 @@ async def _replay(
                 broker, config, site, *bounds,
                 replay_id=replay_id, connection=connection, where=where, dry_run=dry_run, progress=progress,
             )  # fmt: skip
+
+
+def range_options(start: Bound, end: Bound) -> str:
+    """Returns the options that give this range at any time; `--from 2h` is another one a minute later."""
+    texts = []
+    for name, bound in (("from", start), ("to", end)):
+        if isinstance(bound, int):
+            texts.append(f"--{name}-seq {bound}")
+        elif bound is not None:
+            texts.append(f"--{name} {bound:%Y-%m-%dT%H:%M:%S.%fZ}")
+    return " ".join(texts)
 
 
 def appending(project: Project, site: str, connection: str | None) -> list[str]:

@@ -92,15 +92,6 @@ async def test_a_replay_waits_while_a_queue_is_full(broker: Broker) -> None:
     assert report.connections["one"].events == 40
 
 
-async def test_a_replay_begun_again_under_its_id_repeats_nothing(broker: Broker) -> None:
-    await accept(broker, 0, 10)
-    async with reading(broker, "one") as (one,):
-        await replay(broker, CONFIG, "shop", 1, 6, replay_id="r1", connection="one")
-        await replay(broker, CONFIG, "shop", replay_id="r1", connection="one")
-        await until(lambda: len(one.ids) == 10)
-    assert one.ids == [f"m{index}" for index in range(10)]
-
-
 async def test_an_unreadable_frame_is_counted_and_the_rest_is_replayed(broker: Broker) -> None:
     await accept(broker, 0, 2)
     await broker.publisher.publish(topology.events_subject("shop"), b"nonsense")
@@ -126,3 +117,27 @@ async def test_an_unknown_site_or_connection_is_refused_with_the_known_ones(brok
         await replay(broker, CONFIG, "shop", replay_id="r1", connection="off")
     with pytest.raises(ConfigError, match=r"where\.gt: expected a number"):
         await replay(broker, CONFIG, "shop", replay_id="r1", where={"field": "x", "gt": []})
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+async def test_a_replay_goes_on_under_its_id_which_stands_for_one_range(broker: Broker) -> None:
+    def kill(report: ReplayReport) -> None:
+        if report.frames == 2:
+            raise KilledError
+
+    await accept(broker, 1, 6)
+    async with reading(broker, "one") as (one,):
+        with pytest.raises(KilledError):
+            await replay(broker, CONFIG, "shop", 2, replay_id="r1", connection="one", progress=kill)
+        await accept(broker, 6, 8)
+        with pytest.raises(ConfigError, match="'r1' is of site shop, 2 to the newest, to one"):
+            await replay(broker, CONFIG, "shop", 2, 7, replay_id="r1", connection="one")
+        await replay(broker, CONFIG, "shop", 2, 7, replay_id="r1", connection="one", dry_run=True)
+        again = await replay(broker, CONFIG, "shop", 2, replay_id="r1", connection="one")
+        await replay(broker, CONFIG, "shop", 7, 7, replay_id="r2", connection="one")
+        await until(lambda: one.ids[-1:] == ["m7"])
+    assert one.ids == ["m2", "m3", "m4", "m5", "m7"]
+    assert (again.first_seq, again.last_seq) == (2, 5)

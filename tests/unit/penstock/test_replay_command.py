@@ -1,8 +1,11 @@
-"""`penstock replay`: which connections double rows."""
+"""`penstock replay`: which connections double rows, and how an interrupted one goes on."""
 
 from __future__ import annotations
 
-from penstock.commands.replay import appending
+from datetime import UTC, datetime
+
+from penstock.commands.replay import appending, range_options
+from penstock.moments import Moment
 from shared.project import decode_project
 
 
@@ -23,3 +26,11 @@ def test_connections_that_append_are_named_whatever_makes_them_append() -> None:
     assert appending(project, "shop", None) == ["appends", "files"]
     assert appending(project, "shop", "merges") == []
     assert appending(project, "blog", None) == ["elsewhere"]
+
+
+def test_the_options_of_a_range_give_the_same_range_again() -> None:
+    at = datetime.fromtimestamp(Moment().convert("2h", None, None), UTC)
+    assert range_options(3, None) == "--from-seq 3"
+    name, text = range_options(at, None).split()
+    assert (name, datetime.fromtimestamp(Moment().convert(text, None, None), UTC)) == ("--from", at)
+    assert range_options(at, 9) == f"--from {text} --to-seq 9"

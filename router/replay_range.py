@@ -1,0 +1,70 @@
+"""What a replay consists of, noted in the bucket `state` under its id.
+
+The loader remembers how far it loaded each lane, and an id names a lane. Frames of another range under a used id would be taken for repeats
+and left out without a word. So an id stands for one range from its first use on, also of the frames that came later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from datetime import datetime
+
+import msgspec
+
+from shared.errors import ConfigError, Conflict, Problem
+from shared.jetstream.kv import Bucket
+
+Bound = datetime | int | None
+"""A time, a sequence of EVENTS, or no bound."""
+
+
+class ReplayRange(msgspec.Struct, frozen=True):
+    """A value of the bucket: what was asked for, and the newest frame of the site when it was."""
+
+    site: str
+    start: str | None
+    end: str | None
+    connection: str | None
+    where: str | None
+    last: int
+
+    @property
+    def words(self) -> str:
+        """Returns what it is, for people."""
+        bounds = f"{self.start or 'the oldest frame'} to {self.end or 'the newest'}"
+        to = f", to {self.connection}" if self.connection else ""
+        conditions = f", where {self.where}" if self.where else ""
+        return f"site {self.site}, {bounds}{to}{conditions}"
+
+
+def range_of(site: str, start: Bound, end: Bound, connection: str | None, where: object, last: int) -> ReplayRange:
+    """Returns the range that a replay asks for."""
+    conditions = None if where is None else msgspec.json.encode(where, order="sorted").decode()
+    return ReplayRange(site, _text(start), _text(end), connection, conditions, last)
+
+
+async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> ReplayRange:
+    """Notes what a replay consists of; returns what was noted when its id was used first.
+
+    Raises:
+        ConfigError: the id stands for another range; says which.
+        NotConnected, Transient, QueueFull: the broker did not answer.
+    """
+    key = f"replay.{hashlib.sha256(replay_id.encode()).hexdigest()[:32]}"
+    while True:
+        entry = await bucket.get(key)
+        if entry is not None and entry.value is not None:
+            noted = msgspec.json.decode(entry.value, type=ReplayRange)
+            if msgspec.structs.replace(noted, last=wanted.last) != wanted:
+                raise ConfigError(
+                    [Problem("id", f"replay {replay_id!r} is of {noted.words}; give the same range, or choose another id")]
+                )
+            return noted
+        with contextlib.suppress(Conflict):  # the same replay may be begun twice at once
+            await bucket.put(key, msgspec.json.encode(wanted), revision=0)
+            return wanted
+
+
+def _text(bound: Bound) -> str | None:
+    return None if bound is None else bound.isoformat() if isinstance(bound, datetime) else str(bound)
