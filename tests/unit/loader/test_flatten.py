@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loader import shape
 from loader.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
 from loader.contract import Kind
 from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED, TIME_CUT
@@ -60,12 +61,12 @@ def test_one_shape_may_turn_a_value_into_an_object_late() -> None:
 
 
 def test_more_shapes_than_are_remembered_change_nothing() -> None:
-    events = [{f"k{each}": number for each in range(12) if number >> each & 1} | {"n": number} for number in range(4096)]
+    events = [{f"k{each}": number for each in range(10) if number >> each & 1} | {"n": number} for number in range(1024)]
     _, loaded = flat(*events)
     assert len(events) > MAX_SHAPES
-    assert loaded.column("n") == list(range(4096))
-    for each in range(12):
-        assert loaded.column(f"k{each}") == [number if number >> each & 1 else None for number in range(4096)]
+    assert loaded.column("n") == list(range(1024))
+    for each in range(10):
+        assert loaded.column(f"k{each}") == [number if number >> each & 1 else None for number in range(1024)]
 
 
 def test_the_builder_is_reused_for_the_next_batch_and_keeps_nothing_of_the_last() -> None:
@@ -76,23 +77,26 @@ def test_the_builder_is_reused_for_the_next_batch_and_keeps_nothing_of_the_last(
     assert "only_first_x" not in second.tables["events"][0]
 
 
-def test_ten_thousand_keys_in_one_event_are_columns_up_to_the_limit_and_no_value_is_lost() -> None:
+def test_thousands_of_keys_in_one_event_are_columns_up_to_the_limit_and_no_value_is_lost() -> None:
     desk = Desk({"max_columns": 200, "max_new_columns": 10_000})
-    event = {f"key {number}": number for number in range(10_000)}
+    event = {f"key {number}": number for number in range(3_000)}
     loaded = desk.load(event, {"key 1": 5})
     row = loaded.tables["events"][0]
     columns = {name: value for name, value in row.items() if name.startswith("key_") and value is not None}
     unmapped = loaded.unmapped()[0]
     assert len(kinds_of(desk.live["events"])) == 201
-    assert columns | unmapped == {f"key_{number}": number for number in range(10_000)}
+    assert columns | unmapped == {f"key_{number}": number for number in range(3_000)}
     assert not set(columns) & set(unmapped)
 
 
-def test_events_made_to_be_unlike_each_other_fill_the_shaper_and_are_forgotten_after_the_batch() -> None:
+def test_events_made_to_be_unlike_each_other_fill_the_shaper_and_are_forgotten_after_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shape, "MOST_PATHS", 500)
     desk = Desk()
     for number in range(5):
         desk.seq += 1
-        desk.shaper.add(frame_of([{f"k{number}_{each}": {f"n{each}": 1} for each in range(5_000)}]), desk.seq)
+        desk.shaper.add(frame_of([{f"k{number}_{each}": {f"n{each}": 1} for each in range(50)}]), desk.seq)
     full_before = desk.shaper.full
     assert desk.shaper.take().rows == 5
     assert (full_before, desk.shaper.full) == (True, False)

@@ -77,7 +77,8 @@ def test_without_a_stack_a_command_says_how_to_get_one(arguments: list[str], cap
     assert "penstock up" in capsys.readouterr().err
 
 
-def test_a_broker_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broker_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.reach.PATIENCE_SECONDS", 0.1)
     assert run(["status", "--url", "nats://user:hunter2@127.0.0.1:1"]) == exits.UNREACHABLE
     error = capsys.readouterr().err
     assert "127.0.0.1:1" in error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.plan import Change, compare, inline_secrets, mask
@@ -105,6 +105,7 @@ documents = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.text("xyz", min_size=1), documents, max_size=4),
     st.dictionaries(st.text("xyz", min_size=1), documents, max_size=4),

@@ -168,7 +168,7 @@ wheres = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(events=events, where=wheres, sample=st.sampled_from([1.0, 0.5]), honours=st.booleans(), data=st.data())
 def test_every_event_is_forwarded_or_dropped_for_one_reason(
     events: list[dict[str, Any]], where: Any, sample: float, honours: bool, data: st.DataObject

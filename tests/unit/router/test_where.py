@@ -167,7 +167,7 @@ bodies = st.fixed_dictionaries(
 
 
 @pytest.mark.timeout(120)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250)
 @given(where=wheres, body=bodies, kind=st.sampled_from(["track", "page"]))
 def test_a_compiled_predicate_says_what_the_sentences_say(where: Any, body: dict[str, Any], kind: str) -> None:
     predicate = compile_where(where)
