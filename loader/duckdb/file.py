@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from loader.contract import Environment
 from loader.duckdb.errors import is_locked, translate
+from loader.duckdb.read_copy import ReadCopy
 from loader.duckdb.statements import SETTINGS
 from loader.sql import literal
 from shared.errors import NotConnected, RowsRejected
@@ -55,6 +56,7 @@ class DatabaseFile:
         threads: of DuckDB's own.
         linger_seconds, share_every_seconds: see above.
         lock_seconds: how long to wait for another process to close the file.
+        read_copy: where a copy for readers is published, at most once in `read_copy_seconds`; None: nowhere.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class DatabaseFile:
         linger_seconds: float,
         share_every_seconds: float,
         lock_seconds: float,
+        read_copy: Path | None = None,
+        read_copy_seconds: float = 0.0,
     ) -> None:
         self._path = path
         self._gate = environment.gate
@@ -83,6 +87,9 @@ class DatabaseFile:
         self._used_at = 0.0
         self._shared_at = float("-inf")
         self._closer: asyncio.Task[None] | None = None
+        self._read_copy = (
+            None if read_copy is None else ReadCopy(path, read_copy, environment.gate, self._lock, read_copy_seconds)
+        )
 
     async def run(self, what: str, work: Work[T]) -> T:
         """Runs blocking work with the file open, and translates what it raises.
@@ -127,6 +134,8 @@ class DatabaseFile:
             await asyncio.wait([closer])
         async with self._lock:
             await self._shut()
+        if self._read_copy is not None:
+            await self._read_copy.close()
 
     async def _open(self, what: str) -> duckdb.DuckDBPyConnection:
         loop = asyncio.get_running_loop()
@@ -203,6 +212,8 @@ class DatabaseFile:
         connection, self._connection = self._connection, None
         if connection is not None:
             await self._gate.run(_close, connection)
+            if self._read_copy is not None:
+                await self._read_copy.file_closed()
 
 
 def _close(connection: duckdb.DuckDBPyConnection) -> None:

@@ -75,9 +75,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         default_factory=lambda: Duration(10)
     )
 
+    read_copy: Annotated[
+        str | None,
+        Meta(description="path of a copy of the file that any program can read while events are loaded; default: none is made"),
+    ] = None
+    read_copy_every: Annotated[
+        Duration, Meta(description="how often the copy is replaced; each time the whole file is copied")
+    ] = field(default_factory=lambda: Duration(60))
+
     def __post_init__(self) -> None:
         if self.path.startswith((":memory:", "md:", "motherduck:")) or "://" in self.path:
             raise ValueError(f"path {self.path!r} is not a local file, which is what this destination writes")
+        if self.read_copy is not None and Path(self.read_copy).resolve() == Path(self.path).resolve():
+            raise ValueError("read_copy must be another file than path")
 
 
 OPTIONS = Options
@@ -114,6 +124,8 @@ class DuckDBDestination:
             linger_seconds=options.linger,
             share_every_seconds=options.share_every,
             lock_seconds=options.lock_timeout,
+            read_copy=None if options.read_copy is None else Path(options.read_copy).resolve(),
+            read_copy_seconds=options.read_copy_every,
         )
 
     async def check(self) -> Sequence[CheckResult]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pytest
 
 from loader import registry
-from loader.contract import Kind, TableLoad
+from loader.contract import Environment, Kind, Session, TableLoad
 from loader.duckdb.file import ROW_GROUP_ROWS
 from shared.errors import ConfigError, Fenced, NotConnected, SetupError, Transient
+from shared.threads import ThreadGate
 from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +53,28 @@ sys.stdin.readline()
 link.close()
 print("closed", flush=True)
 """
+
+
+async def test_a_read_copy_can_be_read_while_the_file_is_loaded_and_ends_with_the_last_load(tmp_path: Path) -> None:
+    path, copy = tmp_path / "wh.duckdb", tmp_path / "for" / "readers.duckdb"
+    gate = ThreadGate(2, "test")
+    plugin, options = registry.parse_options(
+        "wh", {"type": "duckdb", "path": str(path), "read_copy": str(copy), "read_copy_every": 3600, "linger": 60}
+    )
+    destination = await plugin.open_destination("wh", options, Environment(gate))
+    try:
+        session = await destination.open_session("c", 1)
+        await make(session, "t", SHAPE)
+        for sequence in (1, 2):
+            await append(session, sequence, "t", SHAPE, {"id": sequence, "text": "x"})
+        assert not copy.exists()  # the file was never closed
+        await session.close()
+    finally:
+        await destination.close()
+        gate.close()
+    with duckdb.connect(str(copy), read_only=True) as database:
+        assert database.sql("SELECT id FROM t ORDER BY id").fetchall() == [(1,), (2,)]
+    assert [each.name for each in copy.parent.iterdir()] == [copy.name]
 
 
 async def test_other_processes_read_the_file_between_loads(wh: Open) -> None:
@@ -135,10 +158,12 @@ async def test_two_destinations_that_name_one_file_take_turns(wh: Open) -> None:
     link.symlink_to(path_of(wh))
     two = await wh.session("two", destination=await wh.another(path=str(link), linger="100ms", threads=2, memory_limit="1GB"))
     rows = arrow(SHAPE, [{"id": n} for n in range(2000)])
-    async with asyncio.TaskGroup() as group:
+
+    async def load(session: Session, connection: str) -> None:
         for sequence in range(1, 6):
-            group.create_task(one.load(plan(sequence, connection="one"), [TableLoad("t", rows)]))
-            group.create_task(two.load(plan(sequence, connection="two"), [TableLoad("t", rows)]))
+            await session.load(plan(sequence, connection=connection), [TableLoad("t", rows)])
+
+    await asyncio.gather(load(one, "one"), load(two, "two"))
     await asyncio.sleep(0.3)
     assert len(await wh.rows("t", SHAPE)) == 20_000
 
