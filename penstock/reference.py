@@ -111,7 +111,7 @@ def _configuration() -> Iterator[str]:
         "",
         "Values:",
         "",
-        "- `${NAME}` in a text is the environment variable `NAME` of whoever applies the file, `${NAME:-text}` has a default, and `$$`",
+        "- `${NAME}` in a text is the environment variable `NAME` in the environment of the command that applies the file, `${NAME:-text}` has a default, and `$$`",
         "  is a dollar sign. A variable that is not set is an error.",
         "- A *duration* is a number of seconds or a text such as `250ms`, `30s`, `5m`, `1h30m`, `7d`.",
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",

@@ -80,7 +80,7 @@ def parse_document(text: str, origin: str = "project file") -> dict[str, Any]:
     """
     document = parse_yaml(text, origin)
     if document is None:
-        raise ConfigError([Problem(origin, "is empty; a project that shall have nothing in it is written as `sites: {}`")])
+        raise ConfigError([Problem(origin, "is empty; for an empty project, write `sites: {}`")])
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else "a single value"
         raise ConfigError([Problem(origin, f"expected a mapping with sites, destinations and connections, got {kind}")])

@@ -51,7 +51,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("ingest_events_dropped_total", "counter", "events", "events left out on purpose at the edge", ("site", "reason")),
     Metric(
-        "ingest_events_repaired_total", "counter", "events", "events whose JSON was read leniently and written anew", ("site",)
+        "ingest_events_repaired_total", "counter", "events", "events whose JSON was read leniently and written again", ("site",)
     ),
     Metric("ingest_events_spooled_total", "counter", "events", "events acknowledged from the local journal", ("site",)),
     Metric("ingest_requests_total", "counter", "requests", "answers by status code", ("protocol", "status")),
@@ -177,7 +177,7 @@ METRICS: tuple[Metric, ...] = (
         ("connection", "table"),
     ),
     Metric("loader_aside_rows", "gauge", "rows", "rows that are set aside because their table fails", ("connection",)),
-    Metric("loader_retry_rows_total", "counter", "rows", "rows put aside because their table fails", ("connection",)),
+    Metric("loader_retry_rows_total", "counter", "rows", "rows set aside because their table fails", ("connection",)),
     Metric(
         "driver_errors_unknown_total",
         "counter",

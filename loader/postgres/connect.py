@@ -60,7 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     statement_timeout: Annotated[Duration, Meta(description="how long one statement, such as the COPY of a batch, may take")] = (
         field(default_factory=lambda: Duration(600))
     )
-    lock_timeout: Annotated[Duration, Meta(description="how long a statement waits for a lock somebody else holds")] = field(
+    lock_timeout: Annotated[Duration, Meta(description="how long a statement waits for another session's lock")] = field(
         default_factory=lambda: Duration(10)
     )
     stall_timeout: Annotated[

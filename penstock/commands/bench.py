@@ -38,6 +38,7 @@ def bench(setting: Setting, name: str | None, arguments: tuple[str, ...]) -> int
         return 0
     if name not in known:
         raise click.UsageError(f"no benchmark is named {name!r}; known: {', '.join(known)}")
+    setting.screen.note("a benchmark takes minutes and wants a quiet machine; docs/performance.md explains its figures")
     extra = ["--json"] if setting.screen.json else []
     command = [sys.executable, "-m", f"bench.{name}", *arguments, *extra]
     return subprocess.run(command, cwd=FOLDER.parent, check=False).returncode  # noqa: S603  # a module of ours

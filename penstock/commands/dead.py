@@ -169,7 +169,7 @@ def show(setting: Setting, letter: str) -> int:
 def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
     """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
 
-    Letters of the edge are judged again by its present rules; those that are still bad stay. Exit code 1 if some stayed or failed
+    Dead letters of the edge are checked again by its present rules; those still refused stay. Exit code 1 if some stayed or failed
     again.
 
     \b
