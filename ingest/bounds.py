@@ -74,6 +74,11 @@ class Held:
         of_address = bounds.address_bytes.get(self._address, 0)
         return not (self._address and of_address - own and of_address + more > share)
 
+    def hold(self, size: int) -> None:
+        """Counts a body that came whole, which is held to no share."""
+        self.bytes = size
+        self._bounds.body_bytes += size
+
     def grow_to(self, size: int) -> bool:
         """Counts them; False where all requests together, or those it shares with, hold too much."""
         if size > self.bytes:
@@ -86,7 +91,11 @@ class Held:
 
     def free(self) -> None:
         """Forgets them."""
-        self._change(-self.bytes)
+        if self._address or self._stranger:
+            self._change(-self.bytes)
+        else:
+            self._bounds.body_bytes -= self.bytes
+            self.bytes = 0
 
     def _change(self, more: int) -> None:
         bounds = self._bounds

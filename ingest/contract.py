@@ -71,6 +71,8 @@ class HttpRequest(NamedTuple):
     """Host name without port, lower case."""
     base_url: str = ""
     """Scheme and authority as the client sees them, for documents that name this server."""
+    admission: Admission | None = None
+    """What a key in the headers opened when they came before, where they say nothing else: no charset to be read, no other key."""
 
 
 class Credential(NamedTuple):

@@ -97,8 +97,7 @@ class Pipeline:
         Args:
             local: this side of the connection, for requests without a body: some ask where they should send to.
         """
-        proxies = self.intake.proxies
-        place = proxies.place(peer, headers) if proxies.trusted else _NO_PLACE
+        place = self._place(headers, peer)
         host = headers.get("host", "")
         return HttpRequest(
             method,
@@ -110,6 +109,18 @@ class Pipeline:
             host_of(place.authority or host),
             "" if body else self._base_url(place, host, peer, local),
         )
+
+    def host(self, headers: Mapping[str, str], peer: str | None) -> str:
+        """Returns the host name the client called."""
+        return host_of(self._place(headers, peer).authority or headers.get("host", ""))
+
+    def known_admission(self, match: Match, asked: HttpRequest) -> Admission | None:
+        """Returns what a key in the headers opens, where nothing else about the request can change that; see `HttpRequest`."""
+        if "charset" in asked.headers.get("content-type", "").lower():
+            return None
+        found = match.protocol.credentials(asked)
+        opened = self.intake.keys.admit(found) if decides(found) else None
+        return None if opened is None or isinstance(opened, Refusal) or opened[1] else opened[0]
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
         """Takes a whole request in; returns None where the answer must wait for the disk: `done` is called with it."""
@@ -244,6 +255,10 @@ class Pipeline:
         if isinstance(result, Refusal):
             return self.refuse(match, asked, result, peer)
         return self.answer(asked.headers, protocol.NAME, protocol.reply(asked, result), site)
+
+    def _place(self, headers: Mapping[str, str], peer: str | None) -> Place:
+        proxies = self.intake.proxies
+        return proxies.place(peer, headers) if proxies.trusted else _NO_PLACE
 
     def _time(self, match: Match, started: float) -> None:
         self.intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)

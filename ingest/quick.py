@@ -2,7 +2,7 @@
 
 A request with one event costs mostly what aiohttp spends on every request. So a connection's parser is aiohttp's own behind a
 `QuickParser`, which looks at what comes out. A request that is whole, small and plain it gives to the pipeline itself, and writes
-the answer when the events are stored. All others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …)
+the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/heads.py`). All others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …)
 it passes on, and aiohttp handles them with a task each, as if it had read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
@@ -29,8 +29,9 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from ingest.answer import CLOSE, Answered, encode_answer
 from ingest.bounds import Bounds, Held
-from ingest.contract import Refusal
+from ingest.contract import HttpRequest, Refusal
 from ingest.encoding import GZIP_MAGIC
+from ingest.heads import END, MAX_HEAD_BYTES, Head, Heads, head_of
 from ingest.pipeline import Pipeline, content_encoding
 from ingest.upgrades import Fed, Parser
 
@@ -56,6 +57,60 @@ class Quick:
         self._pipeline = pipeline
         self._max_bytes = max_bytes
         self._sockets = sockets
+        self.heads = Heads()
+
+    def take_known(self, data: bytes, parser: QuickParser) -> bool:
+        """Begins a request whose head came before, or returns False with nothing touched.
+
+        Args:
+            data: all that came, of which the parser knows nothing.
+        """
+        pipeline, bounds = self._pipeline, self.bounds
+        end = data.find(END, 0, MAX_HEAD_BYTES)
+        known = self.heads.get(data[:end])
+        if known is None or not self.heads.is_of(pipeline.intake.keys):
+            return False
+        size = known.size
+        body = data[end + len(END) :]
+        if len(body) != size or body[:2] == GZIP_MAGIC or pipeline.draining:
+            return False
+        if bounds.requests - bounds.reading >= bounds.max_requests or bounds.body_bytes + size > bounds.max_body_bytes:
+            return False
+        turn = Turn(bounds, parser, last=False, parsed=False)
+        turn.hold(size)
+        parser.turns.append(turn)
+        peer = parser.connection.peer
+        method, route, params, query, headers, _, host, _, admission = known.asked
+        match = known.match
+        if known.proxied:
+            host = pipeline.host(headers, peer)
+        asked = HttpRequest(method, route, params, query, headers, body, host, "", admission)
+        answered = pipeline.begin(match, asked, peer, turn.finish)
+        if answered is not None:
+            turn.finish(answered)
+        return True
+
+    def remember(self, data: bytes, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Remembers the head of a request that was taken, if it may be; returns whether the request was exactly `data`.
+
+        The parser is then between two requests.
+        """
+        size = payload.total_bytes
+        head = head_of(data, message, size)
+        pipeline = self._pipeline
+        headers = message.headers
+        if head and size and len(head) <= MAX_HEAD_BYTES and not message.should_close and "content-encoding" not in headers:
+            path, _, query = message.path.partition("?")
+            match = pipeline.find("POST", path)
+            if match is not None:
+                asked = pipeline.ask(match, "POST", query, headers, b"?", None)
+                admission = pipeline.known_admission(match, asked)
+                if admission is not None:
+                    asked = asked._replace(body=b"", admission=admission)
+                    self.heads.remember(
+                        head, Head(match, size, asked, bool(pipeline.intake.proxies.trusted)), pipeline.intake.keys
+                    )
+        return bool(head)
 
     def take(self, message: RawRequestMessage, payload: StreamReader, parser: QuickParser) -> bool:
         """Begins a request, or returns False with nothing touched: it is not for the quick way."""
@@ -80,12 +135,12 @@ class Quick:
         match = pipeline.find(method, path)
         if match is None or path in self._sockets:
             return False
-        turn = Turn(bounds, parser, message.should_close)
+        turn = Turn(bounds, parser, message.should_close, parsed=True)
         parser.turns.append(turn)
         peer = parser.connection.peer
         body: bytes | Refusal = b""
         if size:
-            turn.grow_to(size)
+            turn.hold(size)
             body = payload.read_nowait()
             encoding = content_encoding(headers)
             if encoding is not None or body[:2] == GZIP_MAGIC:
@@ -106,14 +161,16 @@ class Quick:
 class Turn(Held):
     """A quick request until its answer is written."""
 
-    __slots__ = ("_parser", "answer", "last")
+    __slots__ = ("_parser", "answer", "last", "parsed")
 
-    def __init__(self, bounds: Bounds, parser: QuickParser, last: bool) -> None:
+    def __init__(self, bounds: Bounds, parser: QuickParser, last: bool, *, parsed: bool) -> None:
         super().__init__(bounds)
         self._parser = parser
         self.answer: bytes | None = None
         self.last = last
         """The connection closes after it."""
+        self.parsed = parsed
+        """The parser read it, and counts it until it is answered."""
         bounds.requests += 1
 
     def finish(self, answered: Answered) -> None:
@@ -140,6 +197,8 @@ class QuickParser:
         """What is passed on once the turns before it are over."""
         self._stopped = False
         """Nothing is read from the socket until turns are over."""
+        self._between = False
+        """The parser holds nothing: what comes next is the beginning of a request."""
         self.message_consumed = parser.message_consumed
         self.set_upgraded = parser.set_upgraded
         self.pause_reading = parser.pause_reading
@@ -154,14 +213,21 @@ class QuickParser:
         """Handles data that is one quick request, which most is; else it is still to be fed."""
         if self.turns or self._held is not None:
             return False
+        quick = self._quick
+        if self._between and quick.take_known(data, self):
+            return True
+        self._between = False
         try:
             fed = self._parser.feed_data(data)
         except HttpProcessingError as exc:
             self._seen = exc
             return False
         messages = fed[0]
-        if len(messages) == 1 and self._quick.take(*messages[0], self):
-            return True
+        if len(messages) == 1:
+            message, payload = messages[0]
+            if quick.take(message, payload, self):
+                self._between = quick.remember(data, message, payload)
+                return True
         self._seen = fed
         return False
 
@@ -170,6 +236,7 @@ class QuickParser:
         if self._held is not None:  # only empty data comes: nothing is read meanwhile
             return _NOTHING if self.turns else self._take_held()
         turns, connection = self.turns, self.connection
+        self._between = False
         try:
             fed = self._feed(data)
         except HttpProcessingError as exc:
@@ -217,9 +284,11 @@ class QuickParser:
             self._held = None
             return
         while turns and (answer := turns[0].answer) is not None:
-            self._parser.message_consumed()
+            turn = turns.popleft()
+            if turn.parsed:
+                self._parser.message_consumed()
             transport.write(answer)
-            if turns.popleft().last:
+            if turn.last:
                 turns.clear()
                 self._held = None
                 connection.force_close()  # when all is written

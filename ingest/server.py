@@ -73,9 +73,10 @@ class EdgeServer:
         self._read_timeout_seconds = read_timeout_seconds
         self._pipeline = Pipeline(intake, routes, is_ready, public_url)
         self.bounds = Bounds(max_requests=max_requests, max_body_bytes=max_body_bytes)
+        self.quick = Quick(self._pipeline, self.bounds, quick_bytes, sockets)
         self.connections = Connections(
             self.handle,
-            Quick(self._pipeline, self.bounds, quick_bytes, sockets),
+            self.quick,
             guard,
             read_timeout_seconds,
             access_log=None,

@@ -153,15 +153,20 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
 
 
 def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Parsed | Refusal:
-    found = carriers.from_request(request)
-    decided = decides(found)
-    early = admit_early(found, body, desk, decided=decided)
-    if isinstance(early, Refusal):
-        return early
-    read = _utf8(request, body)
-    if isinstance(read, Refusal):
-        return read
-    scan = Scan(read)
+    found: list[Credential] = []
+    early: Admission | Refusal | None = request.admission
+    decided = early is not None
+    if early is None:
+        found = carriers.from_request(request)
+        decided = decides(found)
+        early = admit_early(found, body, desk, decided=decided)
+        if isinstance(early, Refusal):
+            return early
+        read = _utf8(request, body)
+        if isinstance(read, Refusal):
+            return read
+        body = read
+    scan = Scan(body)
     body = scan.body
     budget = Budget()
     repaired = False
@@ -182,14 +187,17 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
             repaired = True
             envelope = _decode_single(body)
         write_key, sent_at = envelope.writeKey, envelope.sentAt
-    key = text_of(write_key, LONGEST_KEY)
-    admission = early if decided and early is not None and not key else desk.admit(_with_body_key(found, key))
+    key = None if write_key is ABSENT else text_of(write_key, LONGEST_KEY)
+    if decided and early is not None and not key:
+        admission: Admission | Refusal = early
+    else:
+        admission = desk.admit(_with_body_key(found or carriers.from_request(request), key))
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.event_bytes
     if len(body) > limit:
         return Refusal(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}", site=admission.site)
-    parsed = Parsed(admission, sent_at=time_of(sent_at), form=kind, repaired=int(repaired))
+    parsed = Parsed(admission, sent_at=None if sent_at is ABSENT else time_of(sent_at), form=kind, repaired=int(repaired))
     items = None if item is None else (item,)
     judge(
         parsed, (body,), ids_for(request, admission.site, desk, (body,)),

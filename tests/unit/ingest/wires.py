@@ -132,6 +132,17 @@ class Wire(asyncio.Transport):
         self.closed.set()
 
 
+def answers_of(wire: Wire) -> bytes:
+    """Returns what a client was sent, without what differs each time."""
+    return re.sub(rb"(Date|X-Request-Id): [^\r]*\r\n|(?<=Retry-After: )\d+", b"", bytes(wire.received))
+
+
+async def settled() -> None:
+    """Lets everything run that waits for nothing outside."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
 class Edge:
     """A running edge."""
 
@@ -153,7 +164,7 @@ class Edge:
             await asyncio.sleep(0)
         async with asyncio.timeout(5):
             await wire.closed.wait()
-        return re.sub(rb"(Date|X-Request-Id): [^\r]*\r\n|(?<=Retry-After: )\d+", b"", bytes(wire.received))
+        return answers_of(wire)
 
 
 @contextlib.asynccontextmanager
