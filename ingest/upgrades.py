@@ -45,16 +45,28 @@ class Parser:
 
     def feed_data(self, data: bytes) -> Fed:
         """As the parser's own; raises what it raises."""
-        if self._careful or b"pgrade" in data or b"PGRADE" in data:
+        if self._careful:
+            return self._feed_pieces(data)
+        size = len(data)
+        if self._body is not None and 0 < size <= (self._left() or 0):
+            fed: Fed = self._parser.feed_data(data)  # nothing but body
+            return fed
+        # a body is mostly one line, and long: it is not searched where the parser can tell that it is one
+        line = data.rfind(b"\n") + 1
+        if _has_word(data, 0, line):
             self._careful = True
             return self._feed_pieces(data)
-        fed: Fed = self._parser.feed_data(data)
+        fed = self._parser.feed_data(data)
+        last_size = -1
         if fed[0]:
             self._under_way += len(fed[0])
             last = fed[0][-1]
             self._note(last)
             if last[0].upgrade and not fed[1]:
                 return _closing(fed[0]), False, b""
+            last_size = last[1].total_bytes
+        if line < size and size - line != last_size and not self._left():
+            self._careful = _has_word(data, line, size)  # in a line that is not whole, so it is not read yet
         return fed
 
     def _feed_pieces(self, data: bytes) -> Fed:
@@ -110,6 +122,10 @@ class Parser:
         if self._body is None or self._body.is_eof():
             return 0
         return None if self._length is None else self._length - self._body.total_bytes
+
+
+def _has_word(data: bytes, start: int, end: int) -> bool:
+    return data.find(b"pgrade", start, end) >= 0 or data.find(b"PGRADE", start, end) >= 0
 
 
 def _closing(messages: Sequence[Message]) -> list[Message]:
