@@ -81,7 +81,9 @@ class LaneAccount:
         """Notes that the connection takes events from now on."""
         if self._base.left is not None:
             self._joined = accepted
-            if not self._base.ended and not self._base.backfilled:
+            if (
+                not self._base.left and not self._base.absent
+            ):  # also where another router had it begin, and died before that was stored
                 self._base = msgspec.structs.replace(self._base, began=seq)
 
     def leave(self, accepted: int, place: int) -> None:

@@ -54,6 +54,26 @@ def test_a_connection_that_began_beyond_the_stored_position_begins_there_after_a
     assert again.settle(7, 100).received(100) == 20
 
 
+def test_frames_of_the_past_that_come_after_the_stored_position_count_once_after_a_crash() -> None:
+    account = LaneAccount()
+    account.join(100, 7)
+    account.backfill(1, 10)
+    account.forward(1, 10)
+    stored = account.settle(2, 80)
+    again = LaneAccount(stored)
+    again.join(80, 5)
+    assert again.began == 5
+    for seq, events in ((2, 70), (6, 20)):
+        if seq <= again.began:
+            again.backfill(seq, events)
+        again.forward(seq, events)
+    assert again.settle(7, 100).received(100) == 100 == again.settle(7, 100).ended
+    again.leave(100, 7)
+    later = LaneAccount(again.settle(7, 100))
+    later.join(150, 9)
+    assert later.began == 5
+
+
 def test_a_frame_that_no_queue_takes_is_dead_and_what_expired_is_dropped() -> None:
     account = LaneAccount()
     account.join(0, 0)
