@@ -110,7 +110,7 @@ class Refusal:
     retry_after: int | None = None
     """Seconds; set on 429 and 503."""
     site: str | None = None
-    """Known where the key was: the refusal is counted for it."""
+    """Known where the key was: the refusal is counted for it. A key outside the body is looked up where a protocol names none."""
     key: str = ""
     """The key's id, masked as in `Admission`, known where the site is."""
     dead: Reject | None = None
@@ -174,6 +174,8 @@ class SocketProblem(NamedTuple):
     """The id of the message, as the client sent it."""
     retry_after: int | None = None
     fatal: bool = False
+    sender: Admission | Refusal | None = None
+    """What the key of the message opened or did not, where it was looked up: names the site and key the problem is counted for."""
 
 
 class SocketMessage(NamedTuple):

@@ -103,6 +103,12 @@ class KeyIndex:
             )
         return chosen.admission, disagree
 
+    def sender_of(self, credentials: Sequence[Credential]) -> tuple[str | None, str]:
+        """Returns the names of site and key that a refusal is counted for; no site where none is known."""
+        found = self.admit(credentials)
+        sender = found if isinstance(found, Refusal) else found[0]
+        return sender.site, sender.key
+
     def site_of_host(self, host: str) -> str | None:
         """Returns the name of the site one of whose domains is `host`."""
         entry = self._by_host.get(host)

@@ -154,6 +154,9 @@ class Pipeline:
 
     def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal, peer: str | None) -> Answered:
         """Words and counts the refusal of a whole request."""
+        if refusal.site is None:
+            site, key = self.intake.keys.sender_of(match.protocol.credentials(asked))
+            refusal = replace(refusal, site=site, key=key)
         refusal, request_id = self._refused(refusal, peer)
         answered = self.answer(asked.headers, match.protocol.NAME, match.protocol.reply(asked, refusal), refusal.site)
         return answered._replace(request_id=request_id)

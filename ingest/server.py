@@ -166,7 +166,8 @@ class EdgeServer:
             return await sockets.serve(request, asked, Sender(peer, headers), self._guard, self.bounds)
         except web.HTTPException as exc:  # no valid handshake
             wait = RETRY_AFTER_SECONDS if exc.status == 503 else None
-            refusal = Refusal(exc.status, "bad_handshake", exc.text or exc.reason, wait)
+            site, key = self._intake.keys.sender_of(sockets.credentials(asked))
+            refusal = Refusal(exc.status, "bad_handshake", exc.text or exc.reason, wait, site, key)
             return Answer(self._pipeline.turn_away(headers, "none", refusal, peer))
 
     async def _read(self, request: web.BaseRequest, limit: int, held: Held) -> bytes | Refusal:

@@ -43,6 +43,10 @@ class Sockets:
         self._key_seconds = key_seconds
         self._open: set[_Session] = set()
 
+    def credentials(self, asked: HttpRequest) -> list[Credential]:
+        """Returns the keys of a handshake."""
+        return self._protocol.credentials(asked)
+
     async def serve(
         self, request: web.BaseRequest, asked: HttpRequest, sender: Sender, guard: Guard, bounds: Bounds
     ) -> web.StreamResponse:
@@ -51,7 +55,7 @@ class Sockets:
         Raises:
             web.HTTPException: the handshake is not valid, its key opens nothing, no project is known yet, or no place is left.
         """
-        found = self._protocol.credentials(asked)
+        found = self.credentials(asked)
         refusal = self._intake.keys.admit(found)
         if isinstance(refusal, Refusal) and any(each.carrier != "host" for each in found):
             wrong = web.HTTPUnauthorized if refusal.status == 401 else web.HTTPServiceUnavailable
@@ -214,12 +218,14 @@ class _Session:
         if message.parsed is None:
             return True
         if self._draining:
-            return await self._tell(binary, SocketProblem("closing", "the server restarts; send it again", message.id, 1))
+            text = "the server restarts; send it again"
+            return await self._tell(binary, SocketProblem("closing", text, message.id, 1, sender=message.parsed.admission))
         if self._under_way >= self._credit:
             self._exceeded += 1
             text = f"{self._under_way} messages are unacknowledged, the credit is {self._credit}"
             fatal = self._exceeded > MOST_EXCEEDED
-            return await self._tell(binary, SocketProblem("credit_exceeded", text, message.id, 1, fatal))
+            sender = message.parsed.admission
+            return await self._tell(binary, SocketProblem("credit_exceeded", text, message.id, 1, fatal, sender))
         self._exceeded = 0
         self._under_way += 1
         self._settled.clear()
@@ -247,17 +253,22 @@ class _Session:
         else:
             if not isinstance(result, Refusal):
                 return self._protocol.write_ack(binary, id_, result, self._credit)
-            self._intake.refusals.note(result, self._sender.peer, new_request_id())
             wait = None if result.retry_after is None else jittered(result.retry_after)
             problem = SocketProblem(result.code, result.message, id_, wait)
+        self._note(problem, parsed.admission.site, parsed.admission.key)
         return self._protocol.write_problem(binary, problem)
 
     async def _tell(self, binary: bool, problem: SocketProblem) -> bool:
-        self._intake.refusals.note(Refusal(0, problem.code, problem.message), self._sender.peer, new_request_id())
+        sender = problem.sender
+        self._note(problem, *(self._intake.keys.sender_of(self._known) if sender is None else (sender.site, sender.key)))
         await self._send(self._protocol.write_problem(binary, problem))
         if problem.fatal:
             await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=problem.code.encode())
         return not problem.fatal
+
+    def _note(self, problem: SocketProblem, site: str | None, key: str) -> None:
+        refusal = Refusal(0, problem.code, problem.message, site=site, key=key)
+        self._intake.refusals.note(refusal, self._sender.peer, new_request_id())
 
     async def _send(self, data: str | bytes) -> None:
         try:

@@ -196,7 +196,7 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
         return admission
     limit = admission.limits.event_bytes
     if len(body) > limit:
-        return Refusal(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}", site=admission.site)
+        return admission.refuse(413, "event_too_large", f"the event has {len(body)} bytes, the limit is {limit}")
     parsed = Parsed(admission, sent_at=None if sent_at is ABSENT else time_of(sent_at), form=kind, repaired=int(repaired))
     items = None if item is None else (item,)
     judge(
@@ -229,13 +229,13 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     limit = admission.limits.events_per_request
     if len(batch.events) > limit:
         message = f"the request has more than {limit} events, the site's limit; send fewer at once"
-        return Refusal(413, "too_many_events", message, site=admission.site)
+        return admission.refuse(413, "too_many_events", message)
     context, integrations = batch.envelope.context, batch.envelope.integrations
     defaults = defaults_of(context, integrations, admission.limits, len(batch.events), budget)
     if isinstance(defaults, Fault):
         if defaults.reason is DeadReason.TOO_LARGE:
-            return Refusal(413, "context_too_large", defaults.detail, site=admission.site)
-        return Refusal(400, "invalid_batch", defaults.detail, site=admission.site)
+            return admission.refuse(413, "context_too_large", defaults.detail)
+        return admission.refuse(400, "invalid_batch", defaults.detail)
     ignored = ignored_defaults(context, integrations)
     ignored += ["unknown_batch_member" for _ in batch.ignored]
     parsed = Parsed(admission, sent_at=time_of(batch.envelope.sentAt), defaults=defaults, ignored=ignored)

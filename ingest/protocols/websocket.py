@@ -127,25 +127,26 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
         return SocketMessage(id_, None, ping)
     admission = desk.admit(found)
     if isinstance(admission, Refusal):
-        return SocketProblem(admission.code, admission.message, id_, fatal=True)
+        return SocketProblem(admission.code, admission.message, id_, fatal=True, sender=admission)
     if not has_events:
         if message.key:
             return SocketMessage(id_, None, None, found)
-        return SocketProblem("invalid_message", 'expected "batch", "event", "key" or "ping"', id_)
+        return SocketProblem("invalid_message", 'expected "batch", "event", "key" or "ping"', id_, sender=admission)
     if not isinstance(id_, (int, float, str)):
         text = (
             f"a message with events needs an `id`, a number or a text of at most {MAX_VALUE_BYTES} bytes, to be acknowledged by"
         )
-        return SocketProblem("missing_id", text)
+        return SocketProblem("missing_id", text, sender=admission)
     limit = admission.limits.events_per_request
     if pieces is not None:
         events: list[bytes] | None = pieces
     else:
         events = _events(batch, limit, binary) if batch else [bytes(message.event)]
     if events is None:
-        return SocketProblem("invalid_message", "expected `batch` to be an array of events", id_)
+        return SocketProblem("invalid_message", "expected `batch` to be an array of events", id_, sender=admission)
     if len(events) > limit:
-        return SocketProblem("too_many_events", f"the message has more than {limit} events, the site's limit", id_)
+        text = f"the message has more than {limit} events, the site's limit"
+        return SocketProblem("too_many_events", text, id_, sender=admission)
     context, integrations, sent_at = message.context, message.integrations, message.sentAt
     if binary:
         largest = admission.limits.event_bytes
@@ -153,7 +154,7 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
     defaults = defaults_of(context, integrations, admission.limits, len(events), budget)
     if isinstance(defaults, Fault):
         code = "context_too_large" if defaults.reason is DeadReason.TOO_LARGE else "invalid_message"
-        return SocketProblem(code, defaults.detail, id_)
+        return SocketProblem(code, defaults.detail, id_, sender=admission)
     parsed = Parsed(admission, sent_at=time_of(sent_at), defaults=defaults, ignored=ignored_defaults(context, integrations))
     if binary:
         parsed.form = PACKED
@@ -218,7 +219,7 @@ def _decode_text(
         pass
     admission = desk.admit(known)
     if isinstance(admission, Refusal) and len(body) > SMALL_BYTES:
-        return SocketProblem(admission.code, admission.message, fatal=True)
+        return SocketProblem(admission.code, admission.message, fatal=True, sender=admission)
     most = len(body) if isinstance(admission, Refusal) else admission.limits.events_per_request
     opened = open_leniently(body, budget, most)
     if isinstance(opened, Fault):
