@@ -1,7 +1,8 @@
 """The applied project as services see it: one value, replaced whole, watched from the KV bucket `config`.
 
 `apply_project` writes a revision; `watch_config` follows it. A revision that cannot be read (a newer Penstock wrote it) is logged
-and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set.
+and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set. A revision that
+an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
 
 Stored beside the project is the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` gives that
 back. Secrets of keys are stored as hashes only.
@@ -27,12 +28,16 @@ import msgspec
 
 from shared import topology
 from shared.errors import ConfigError, Conflict
+from shared.health import Health
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project import Project, decode_project, interpolate
+from shared.site_checks import check_sites
 
 PROJECT_KEY = "project"
+PART = "applied project"
 HASH_PREFIX = "sha256:"
+SHOWN_PLACES = 5
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class StoredProject(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: a later version wrote it.
         """
-        return ConfigSnapshot(revision, decode_project(self.resolved), self.incarnations)
+        return ConfigSnapshot(revision, decode_project(self.resolved, stored=True), self.incarnations)
 
 
 def hash_secret(secret: str) -> str:
@@ -192,18 +197,22 @@ class ConfigWatcher:
 
 
 @contextlib.asynccontextmanager
-async def watch_config(broker: Broker, cache_dir: str | None = None) -> AsyncIterator[ConfigWatcher]:
+async def watch_config(
+    broker: Broker, cache_dir: str | None = None, health: Health | None = None
+) -> AsyncIterator[ConfigWatcher]:
     """Follows the applied project while the context is open.
 
     Args:
         cache_dir: folder for the last good revision; with it a service knows its project while the broker is away.
+        health: is told of a revision that cannot be read, or that `apply` would refuse today.
     """
+    health = health or Health()
     watcher = ConfigWatcher()
     cache = Path(cache_dir) / "project.json" if cache_dir else None
     if cache is not None and cache.exists():
         with contextlib.suppress(ConfigError, msgspec.MsgspecError, OSError):
             watcher.replace(_read(cache.read_bytes(), 0))
-    task = asyncio.create_task(_follow(broker, watcher, cache), name="config-watch")
+    task = asyncio.create_task(_follow(broker, watcher, cache, health), name="config-watch")
     try:
         yield watcher
     finally:
@@ -212,10 +221,11 @@ async def watch_config(broker: Broker, cache_dir: str | None = None) -> AsyncIte
             await task
 
 
-async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None) -> None:
+async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None, health: Health) -> None:
     async for entry in Bucket(broker, topology.CONFIG_BUCKET).watch(PROJECT_KEY):
         if entry.value is None:
             watcher.replace(ConfigSnapshot(entry.revision, Project()))
+            health.good(PART)
             continue
         try:
             snapshot = _read(entry.value, entry.revision)
@@ -223,11 +233,29 @@ async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None) ->
             log.error(
                 "applied project cannot be read, the last good one stays", extra={"revision": entry.revision, "error": str(exc)}
             )
+            unread = f"revision {entry.revision} cannot be read, a later version may have applied it; the log says why"
+            if watcher.loaded.is_set():
+                health.warn(PART, f"{unread}; the last good revision stays in force")
+            else:
+                health.bad(PART, unread)
             continue
         watcher.replace(snapshot)
+        _doubt(snapshot, health)
         log.info("project in force", extra={"revision": entry.revision})
         if cache is not None:
             _keep(cache, entry.value)
+
+
+def _doubt(snapshot: ConfigSnapshot, health: Health) -> None:
+    """Warns of what an earlier version let through. Names places only: a key's id may be a secret."""
+    refused = [problem.path for problem in check_sites(snapshot.project.sites)]
+    if not refused:
+        health.good(PART)
+        return
+    places = ", ".join(refused[:SHOWN_PLACES]) + (f" and {len(refused) - SHOWN_PLACES} more" if refused[SHOWN_PLACES:] else "")
+    why = f"`penstock apply` would refuse revision {snapshot.revision} today: {places}; `penstock plan` says why"
+    health.warn(PART, f"{why}; it goes on as before")
+    log.warning("applied project would be refused today", extra={"revision": snapshot.revision, "places": places})
 
 
 def _read(value: bytes, revision: int) -> ConfigSnapshot:

@@ -228,8 +228,11 @@ def required_variables(document: Any) -> set[str]:
     return {found["name"] for found in _VARIABLE.finditer(document) if found["name"] and found["default"] is None}
 
 
-def decode_project(document: Mapping[str, Any]) -> Project:
+def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Project:
     """Returns the checked project of an interpolated document.
+
+    Args:
+        stored: it was applied already, maybe by an earlier version: what `check_sites` refuses today goes on as it did.
 
     Raises:
         ConfigError: with every problem found; each names its path.
@@ -256,7 +259,7 @@ def decode_project(document: Mapping[str, Any]) -> Project:
     if problems:
         raise ConfigError(problems)
     project = Project(**parts)
-    problems = [*_check_names(project), *check_sites(project.sites), *_check_connections(project)]
+    problems = [*_check_names(project), *([] if stored else check_sites(project.sites)), *_check_connections(project)]
     if problems:
         raise ConfigError(problems)
     return project

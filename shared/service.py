@@ -133,7 +133,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
         async with (
             admin_server(settings, health, telemetry) as port,
             connect(settings.nats_url, instance, wait=False) as broker,
-            watch_config(broker, settings.cache_dir) as config,
+            watch_config(broker, settings.cache_dir, health) as config,
         ):
             health.bad("broker", _no_connection(settings))
             late = await _wait_for_broker(broker, None if needs_broker or not config.loaded.is_set() else PATIENCE_SECONDS)

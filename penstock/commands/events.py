@@ -20,7 +20,7 @@ from penstock.tail import tail as tail_events
 from shared.config_snapshot import stored_project
 from shared.errors import ConfigError, Problem, SetupError
 from shared.event import encode_event
-from shared.project import Project, decode_project
+from shared.project import Project
 
 
 @click.command()
@@ -88,7 +88,7 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
     reach = setting.reach()
     async with open_broker(reach) as broker:
         stored = await stored_project(broker)
-        project = decode_project(stored[1].resolved) if stored else Project()
+        project = stored[1].snapshot(stored[0]).project if stored else Project()
         site = _site_of(project, name) if name else None
         async for found in tail_events(broker, site, last, follow=follow):
             event = found.event
@@ -115,7 +115,7 @@ def _site_of(project: Project, name: str) -> str:
 async def _only_key(setting: Setting) -> str:
     async with open_broker(setting.reach()) as broker:
         stored = await stored_project(broker)
-    project = decode_project(stored[1].resolved) if stored else Project()
+    project = stored[1].snapshot(stored[0]).project if stored else Project()
     keys = [key.id for site in project.sites.values() for key in site.keys if key.secret is None]
     if len(project.sites) != 1 or not keys:
         known = (

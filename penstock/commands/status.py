@@ -17,7 +17,7 @@ from penstock.reach import open_broker
 from penstock.screen import Screen, counted
 from penstock.status import ConnectionStatus, Status, read_status
 from shared.config_snapshot import current_snapshot, stored_project
-from shared.project import Project, decode_project
+from shared.project import Project
 
 if TYPE_CHECKING:
     from penstock.audit import Audit
@@ -104,7 +104,7 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
     local = [process.admin_url for process in reach.state.processes if process.admin_url] if reach.state else []
     async with open_broker(reach) as broker:
         stored = await stored_project(broker)
-        project = decode_project(stored[1].resolved) if stored else Project()
+        project = stored[1].snapshot(stored[0]).project if stored else Project()
         scrapes = await scrape_all(metrics or local)
         return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
 
