@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
+import pytest
+
 from ingest.address import Proxies, parse_networks
 from ingest.bounds import Bounds
 from ingest.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
-from ingest.guard import Guard, address_key
+from ingest.guard import RESERVE, Guard, address_key, places_for
 
 TRUSTED = Proxies(parse_networks(["10.0.0.0/8"], "X"))
 
@@ -83,3 +87,34 @@ def test_a_stranger_has_room_for_a_key_and_all_sockets_together_have_a_bound() -
     for each in known:
         each.free()
     assert bounds.body_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "places", "raised"),
+    [
+        (1024, 100_000, 1000, 1000 + RESERVE),  # raised as far as is needed
+        (100_000, 100_000, 1000, None),
+        (1024, resource.RLIM_INFINITY, 1000, 1000 + RESERVE),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1000, None),
+        (RESERVE, RESERVE + 40, 40, RESERVE + 40),  # the rest is for files and the broker
+        (RESERVE + 40, RESERVE + 40, 40, RESERVE + 40),
+        (10, 10, 1, 10),
+    ],
+)
+def test_connections_leave_descriptors_for_everything_else(
+    soft: int, hard: int, places: int, raised: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits[0]))
+    assert places_for(1000) == places
+    assert set_to == ([] if raised is None else [raised])
+
+
+def test_a_limit_of_descriptors_that_cannot_be_raised_is_lived_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not permitted")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (RESERVE + 7, 100_000))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert places_for(1000) == 7

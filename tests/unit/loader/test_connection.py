@@ -9,8 +9,9 @@ import pytest
 
 from loader import connection as module
 from loader.connection import ConnectionLoader
+from loader.duckdb.errors import translate
 from loader.flow import Definition
-from shared.errors import Fenced, SetupError
+from shared.errors import Fenced, SetupError, Transient
 from shared.jetstream import lease as leases
 from shared.project import Connection, Site
 from shared.service import ServiceContext
@@ -33,7 +34,7 @@ class Context:
         self.instance = "me"
 
     def count(self, name: str, **labels: str) -> None:
-        self.counted.append(f"{name} {labels['result']}")
+        self.counted.append(f"{name} {labels.get('result') or labels['plugin']}")
 
 
 async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +58,22 @@ async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_proc
         "connection c: unexpected RecursionError: ",
     ]
     assert len(context.counted) == 3
+
+
+async def test_an_error_that_a_plug_in_does_not_know_is_counted_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001,))
+    context = Context()
+    errors: list[Exception] = [translate(Exception("odd"), "loading"), Transient("known"), translate(Exception("odd"), "loading")]
+
+    class Loader(ConnectionLoader):
+        async def _session(self, epoch: int) -> None:
+            if errors:
+                raise errors.pop(0)
+            context.draining.set()
+
+    definition = Definition(Connection(site="shop", destination="wh"), Site(), {"type": "duckdb"})
+    await Loader(cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0)._persist(1)
+    assert context.counted.count("driver_errors_unknown_total duckdb") == 2
 
 
 async def test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for(

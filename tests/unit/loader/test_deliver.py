@@ -11,6 +11,8 @@ import pytest
 from loader.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
 from loader.contract import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
 from loader.deliver import REFUSED_SECONDS, Deliverer, Work
+from loader.hints import HINTS_LEFT_OUT
+from shared.dead import decode_dead
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
 from shared.frame import Frame
 from shared.headers import TABLE, Place
@@ -135,6 +137,29 @@ async def test_a_failing_table_is_tried_by_the_rows_that_wait_only_and_later_eac
     assert await bench.deliver(PAGE, aside=True)
     assert await bench.deliver(PAGE)
     assert bench.places.rows == {"pages": 2}
+
+
+async def test_an_event_that_is_a_dead_letter_already_is_none_again_when_its_frame_comes_again() -> None:
+    bench = Bench()
+    batch = bench.desk.shape(b"nonsense", PAGE, b"[1]")
+    work = Work(LoadPlan("shop-wh", "live", bench.desk.seq, bench.desk.seq), batch)
+    bench.deliverer.buried = {f"live:{bench.desk.seq}:0"}
+    outcome = await bench.deliverer.deliver(work)
+    assert outcome is not None
+    assert set(outcome.dead) == {(bench.desk.seq, 0), (bench.desk.seq, 2)}, "the account holds both"
+    letters = [letter for _, payload, *_ in bench.published.messages for letter in decode_dead(payload)]
+    assert [letter.origin for letter in letters] == [f"live:{bench.desk.seq}:2"]
+    dead = bench.telemetry.value("loader_events_dead_total", connection="shop-wh", reason=letters[0].reason)
+    assert dead == 1
+    assert bench.places.rows == {"pages": 1}
+
+
+async def test_hints_of_clients_are_left_out_and_counted() -> None:
+    bench = Bench()
+    await bench.deliver({**PAGE, "properties": {"a": 1, "__sql_type_a": "text"}, "JITSU_TABLE_NAME": "theirs"}, PAGE)
+    assert bench.places.rows == {"pages": 2}
+    counted = bench.telemetry.value("loader_values_changed_total", connection="shop-wh", reason=HINTS_LEFT_OUT)
+    assert counted == 2
 
 
 async def test_a_table_name_of_any_characters_comes_back_as_it_was() -> None:
