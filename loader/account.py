@@ -168,6 +168,24 @@ class Accounts:
         async with self._changing:
             await self._write(msgspec.structs.replace(self._ended, pending=pending))
 
+    async def expect_aside(self, share: Share, lane: str, bits: Mapping[int, int]) -> None:
+        """Notes events that are counted, before rows of them are set aside: whoever is killed then must not leave them to be counted again.
+
+        Args:
+            bits: the events, by sequence of their frame.
+
+        Raises:
+            Fenced, NotConnected, Transient: as `expect`.
+        """
+        if share.aside is not None or share.through > self._ended.through.get(share.source, 0):
+            return
+        async with self._changing:
+            early = dict(self._ended.early)
+            for seq, each in bits.items():
+                frame = f"{lane}:{seq}"
+                early[frame] = f"{int(early.get(frame, '0'), 16) | each:x}"
+            await self._write(msgspec.structs.replace(self._ended, early=early))
+
     async def done(self, pending: Pending, at: float) -> None:
         """Notes that a delivery is done; nothing of it may be acknowledged before this returns.
 

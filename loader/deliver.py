@@ -92,11 +92,13 @@ class Deliverer:
         epoch: int = 0,
         clock: Callable[[], float] = time.monotonic,
         before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
+        before_aside: Callable[[Work, Mapping[int, int]], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
         self._refused_at: dict[str, float] = {}
         self._isolates = isolates
         self._before_load = before_load
+        self._before_aside = before_aside
         self._outcome = Outcome()
         self._connection = connection
         self._site = site
@@ -320,15 +322,15 @@ class Deliverer:
     async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Collection[str]) -> ShapedBatch:
         """Puts the rows of failing tables aside; returns the batch without them."""
         for name in failed:
-            rows = batch.tables[name]
-            by_frame: dict[int, list[int]] = defaultdict(list)
+            rows, by_frame = batch.tables[name], defaultdict[int, int](int)
             for ordinal in rows.events.tolist():
-                by_frame[int(batch.event_frames[ordinal])].append(int(batch.event_indexes[ordinal]))
-            for number, indexes in by_frame.items():
+                by_frame[int(batch.event_frames[ordinal])] |= 1 << int(batch.event_indexes[ordinal])
+            if self._before_aside is not None:
+                await self._before_aside(work, {batch.frames[number][0]: bits for number, bits in by_frame.items()})
+            for number, bits in by_frame.items():
                 seq, frame = batch.frames[number]
-                place = Place(work.plan.lane, seq, len(indexes))
-                bits = sum(1 << index for index in indexes)
-                chosen = select(frame, sorted(indexes))
+                chosen = select(frame, [index for index in range(bits.bit_length()) if bits >> index & 1])
+                place = Place(work.plan.lane, seq, bits.bit_count())
                 run = work.again(name, seq) if work.again else self._failing.run(name, work.plan.lane, seq)
                 await put_aside(self._publisher, self._queue, self._epoch, run, name, place, chosen, bits)
                 self._outcome.aside[seq] |= bits

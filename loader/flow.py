@@ -113,6 +113,7 @@ class Flow:
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
+            before_aside=self._before_aside,
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
@@ -244,6 +245,9 @@ class Flow:
 
     async def _before_load(self, work: Work, outcome: Outcome) -> None:
         await self._accounts.expect(self._pending(work, outcome))
+
+    async def _before_aside(self, work: Work, bits: Mapping[int, int]) -> None:
+        await self._accounts.expect_aside(self._share, work.plan.lane, bits)
 
     def _pending(self, work: Work, outcome: Outcome) -> Pending:
         return self._accounts.pending(self._share, work.batch, outcome, work.plan)

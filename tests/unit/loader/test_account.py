@@ -151,6 +151,25 @@ async def test_rows_set_aside_by_a_delivery_that_was_cut_off_are_counted_with_th
     assert cut_off.counts == Counts(live=2, delivered=1 if dead else 2, dead={"missing_key": 1} if dead else {})
 
 
+async def test_events_that_come_again_count_once_where_their_rows_are_set_aside_by_a_delivery_that_is_cut_off(
+    store: Store,
+) -> None:
+    first = await restarted()
+    await first.done(noted(first, batch(2), Outcome(tables=("tracks",))), 1.0)
+    lanes = share_of_lane(LANE, 1, 0)
+    await first.expect_aside(lanes, LANE, {1: 0b01})
+    await first.expect_aside(lanes, LANE, {1: 0b11})
+    rows = Aside(1, "tracks", Place(LANE, 1, 2), 0.0, 0, 0b11)
+    second = await restarted()
+    second.keep_asides([rows])
+    await second.done(noted(second, batch(2), Outcome(tables=("tracks",)), share=share_of_aside(rows, lambda: 0)), 2.0)
+    assert second.counts.delivered == 2
+    assert second.early == 0
+    new = share_of_lane(LANE, 2, 0)
+    await second.expect_aside(new, LANE, {2: 0b1})  # not counted yet
+    assert second.early == 0
+
+
 async def test_events_of_replays_and_of_unreadable_frames_are_accounted_for(store: Store) -> None:
     held = await restarted()
     replay = share_of_lane("replay-x", 1, 0)
