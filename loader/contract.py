@@ -298,8 +298,13 @@ class Destination(Protocol):
 class FindsIds(Protocol):
     """A destination that can say which message ids its tables hold, for `penstock status --check`. Optional."""
 
-    async def find_ids(self, connection: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+    async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
         """Returns how often each of these ids is in each table that the connection loads, by table; those that are in none are left out.
+
+        Args:
+            connection: whose tables.
+            ids: message ids.
+            key: the column of the connection's layout that holds them; tables without it are older.
 
         Raises:
             NotConnected, Transient, SetupError

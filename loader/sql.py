@@ -21,8 +21,7 @@ _CONSTANT = re.compile(
     rf"(?:CAST\()?(?:'(?:[^']|'')*'|[+-]?[\d.]+|true|false|null)(?:::{_TYPE})*(?: AS {_TYPE}\))?", re.IGNORECASE
 )
 
-ID_COLUMNS = ("message_id", "id", "messageId")
-"""Columns that hold an event's message id, by layout; the first that a table has."""
+_ID_COLUMNS = ("message_id", "id", "messageId")
 
 OWNER = "penstock source: "
 """Comments of columns that we made begin so; the path follows."""
@@ -156,3 +155,8 @@ def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:
     # an older row fills what is null, so that the order in which rows come matters less
     filled = "CASE WHEN {1} THEN COALESCE(EXCLUDED.{0}, t.{0}) ELSE COALESCE(t.{0}, EXCLUDED.{0}) END"
     return f"{target} DO UPDATE SET " + ", ".join(f"{name} = {filled.format(name, newer)}" for name in changed)
+
+
+def id_columns_of(key: str) -> tuple[str, ...]:
+    """Returns the columns that may hold message ids, best first: the connection's own, and for older tables those of other layouts."""
+    return (key, *(column for column in _ID_COLUMNS if column != key))

@@ -20,6 +20,8 @@ from nats.js.errors import APIError, NotFoundError
 
 from loader import registry
 from loader.contract import Environment, FindsIds
+from loader.layouts import LAYOUTS
+from loader.rules import Rules
 from penstock.balance import Balance, SiteBalance, read_balances
 from penstock.letters import Filter, find
 from router.arrival import Arrival
@@ -188,8 +190,10 @@ async def _rows(
                 if not isinstance(destination, FindsIds):
                     notes.append(f"{name}: the destination {connection.destination} cannot be asked for ids; its counts balance")
                     return None
+                layout = LAYOUTS[connection.layout](Rules(connection, plugin.CAPABILITIES).namer)
+                key = layout.spec("").key
                 for part in _parts(sorted(ids)):
-                    for table, counts in (await destination.find_ids(name, part)).items():
+                    for table, counts in (await destination.find_ids(name, part, key)).items():
                         found.setdefault(table, Counter()).update(counts)
             finally:
                 await destination.close()

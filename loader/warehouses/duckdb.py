@@ -40,7 +40,7 @@ from loader.duckdb import statements, write
 from loader.duckdb.file import DatabaseFile
 from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
-from loader.sql import ID_COLUMNS, LEDGER, by_dependency, qualified
+from loader.sql import LEDGER, by_dependency, id_columns_of, qualified
 from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 from shared.units import ByteSize, Duration
@@ -142,15 +142,15 @@ class DuckDBDestination:
         """See `Destination.close`."""
         await self._file.close()
 
-    async def find_ids(self, connection: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+    async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
         """See `FindsIds.find_ids`."""
-        schema, wanted = self._schema, list(ids)
+        schema, wanted, columns = self._schema, list(ids), id_columns_of(key)
 
         def work(link: duckdb.DuckDBPyConnection, stop: Stop) -> dict[str, dict[str, int]]:
             found: dict[str, dict[str, int]] = {}
-            for table, place in link.execute(statements.id_columns(schema), [schema, connection, list(ID_COLUMNS)]).fetchall():
+            for table, place in link.execute(statements.id_columns(schema), [schema, connection, list(columns)]).fetchall():
                 stop.check()
-                rows = link.execute(statements.count_ids(schema, table, ID_COLUMNS[place - 1]), [wanted]).fetchall()
+                rows = link.execute(statements.count_ids(schema, table, columns[place - 1]), [wanted]).fetchall()
                 found[table] = dict(rows)
             return found
 

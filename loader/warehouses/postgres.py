@@ -40,7 +40,7 @@ from loader.postgres.straight import Straight
 from loader.postgres.types import WIDEN
 from loader.postgres.watch import Watch
 from loader.reject import refuse_null_keys
-from loader.sql import ID_COLUMNS, LEDGER, by_dependency, qualified
+from loader.sql import LEDGER, by_dependency, id_columns_of, qualified
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, is_panic
 from shared.tasks import timeout
 
@@ -106,14 +106,14 @@ class PostgresDestination:
     async def close(self) -> None:
         """See `Destination.close`; there is nothing outside the sessions."""
 
-    async def find_ids(self, connection: str, ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+    async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
         """See `FindsIds.find_ids`."""
-        schema = self._options.schema
+        schema, columns = self._options.schema, id_columns_of(key)
 
         async def work(link: asyncpg.Connection) -> dict[str, dict[str, int]]:
             found: dict[str, dict[str, int]] = {}
-            for table, place in await link.fetch(statements.id_columns(schema), schema, connection, list(ID_COLUMNS)):
-                rows = await link.fetch(statements.count_ids(schema, table, ID_COLUMNS[place - 1]), list(ids))
+            for table, place in await link.fetch(statements.id_columns(schema), schema, connection, list(columns)):
+                rows = await link.fetch(statements.count_ids(schema, table, columns[place - 1]), list(ids))
                 found[table] = {row["id"]: row["times"] for row in rows}
             return found
 

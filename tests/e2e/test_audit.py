@@ -88,6 +88,8 @@ async def test_ids_that_are_missing_and_ids_that_are_twice_are_named(broker: Bro
     right = await audit(broker, config)
     assert (found(right), right.notes, right.ids) == ({}, [], 6)
     assert (right.connections[0].received, right.connections[0].delivered) == (6, 4)
+    change(file, "ALTER TABLE tracks ADD COLUMN message_id VARCHAR")  # a property of a client
+    assert not found(await audit(broker, config))
     change(file, "DELETE FROM tracks WHERE id = 'b'", "INSERT INTO tracks (id) VALUES ('d')")
     wrong = await audit(broker, config)
     assert found(wrong) == {
