@@ -23,14 +23,14 @@ Address = IPv4Address | IPv6Address
 
 FORWARDED_FOR = "X-Forwarded-For"
 MAX_HOPS = 20
+MAX_COMMAS = 40
 LONGEST_ADDRESS = 64
 LONGEST_FORWARDED = 4096
 REMEMBERED_ADDRESSES = 10_000
 
-_ELEMENT = re.compile(r'(?:[^,"]|"[^"]*")+')
-_FOR = re.compile(r'(?:^|[;\s])for=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
-_PROTO = re.compile(r'(?:^|[;\s])proto="?([a-z]+)', re.IGNORECASE)
-_HOST = re.compile(r'(?:^|[;\s])host=(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
+_PAIR = r'([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;=\\]*))'
+_PAIRS = re.compile(_PAIR)
+_ELEMENT = re.compile(rf"{_PAIR}(?:\s*;\s*{_PAIR})*(?:\s*;)?")
 _AUTHORITY = re.compile(r"[A-Za-z0-9._-]{1,253}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
 
 
@@ -90,25 +90,25 @@ class Proxies:
         elements, hops = self._hops(headers)
         back = max(1, len(hops))  # the outermost trusted proxy wrote the entry that names the client
         if self._header == "forwarded":
-            element = elements[-back] if len(elements) >= back else ""
-            scheme, host = _PROTO.search(element), _HOST.search(element)
-            return _as_place(scheme[1] if scheme else "", (host[1] or host[2]) if host else "")
+            element = elements[back - 1] if len(elements) >= back else {}
+            return _as_place(element.get("proto", ""), element.get("host", ""))
         return _as_place(_entry(headers, "x-forwarded-proto", back), _entry(headers, "x-forwarded-host", back))
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the other side of a connection is a trusted proxy."""
         return bool(self.trusted) and peer is not None and self._nearest(peer)[1]
 
-    def _hops(self, headers: Mapping[str, str]) -> tuple[list[str], list[Address]]:
-        """Returns the entries of the header, and from the nearest on the addresses up to the client's, which is the last."""
+    def _hops(self, headers: Mapping[str, str]) -> tuple[list[dict[str, str]], list[Address]]:
+        """Returns the elements of `Forwarded`, and the addresses up to the client's, which is the last; both from the nearest on."""
         text = _joined(headers, self._header)
+        elements: list[dict[str, str]] = []
         if self._header == "forwarded":
-            elements = _ELEMENT.findall(text[-LONGEST_FORWARDED:])
-            texts = [(found[1] or found[2]) if (found := _FOR.search(each)) else "" for each in elements[-MAX_HOPS:]]
+            elements = _elements(text[-LONGEST_FORWARDED:])
+            texts = [each.get("for", "") for each in elements]
         else:
-            elements = texts = [each for each in text.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if each.strip()]
+            texts = [each for each in text.rsplit(",", MAX_HOPS)[: -MAX_HOPS - 1 : -1] if each.strip()]
         hops: list[Address] = []
-        for each in reversed(texts):
+        for each in texts:
             hop = _parse(each)
             if hop is None:
                 break  # `unknown`, an obfuscated name, or nonsense: what is beyond it cannot be trusted
@@ -123,6 +123,26 @@ class Proxies:
 
 
 _NO_PLACE = Place()
+
+
+def _elements(text: str) -> list[dict[str, str]]:
+    """Returns the elements of `Forwarded`, the nearest first, up to the first that is none.
+
+    From the end, because only the end is a proxy's: read from the beginning, a quote that a client leaves open would take in what
+    the proxies added. Each is the shortest end that is a whole element, so a comma inside of quotes ends none.
+    """
+    elements: list[dict[str, str]] = []
+    element: str | None = None
+    for part in reversed(text.rsplit(",", MAX_COMMAS)):
+        element = part if element is None else f"{part},{element}"
+        element = element.strip()
+        if _ELEMENT.fullmatch(element):
+            # of a name that comes twice the first counts
+            elements.append({name.lower(): quoted or plain for name, quoted, plain in reversed(_PAIRS.findall(element))})
+            element = None
+        elif not element:
+            element = None
+    return elements[:MAX_HOPS]
 
 
 def _as_place(scheme: str, authority: str) -> Place:

@@ -6,6 +6,7 @@ body plainly does not have is ignored when the body looks like JSON.
 
 from __future__ import annotations
 
+import codecs
 import re
 import zlib
 from functools import lru_cache
@@ -21,6 +22,12 @@ MAX_MEMBERS = 64
 MAX_ZSTD_WINDOW = 8 * 1024 * 1024
 """What RFC 9659 demands of zstd over HTTP."""
 
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+MOST_UNKNOWN = 100_000
+"""Places of a body that its charset does not know: each is slow to replace, and no text has so many."""
+
+PIECE_BYTES = 64 * 1024
 
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _CODECS = {
@@ -46,7 +53,7 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class UnknownCharset(Exception):
-    """The charset a request declares is none that is decoded here."""
+    """The charset a request declares is none that is decoded here, or not the one of its body."""
 
 
 class TooLarge(Exception):
@@ -62,15 +69,32 @@ class BadEncoding(Exception):
 
 
 def to_utf8(body: bytes, content_type: str | None) -> bytes:
-    """Returns a body in UTF-8, whatever charset its Content-Type declares; what a charset does not know becomes U+FFFD.
+    """Returns a body in UTF-8, whatever charset its Content-Type or a mark at its beginning declares.
+
+    What the charset does not know becomes U+FFFD.
 
     Raises:
-        UnknownCharset: naming it.
+        UnknownCharset: naming it, or the body is plainly in another.
     """
-    if not content_type:
-        return body
-    codec = _codec(content_type)
-    return body if codec is None else body.decode(codec, "replace").encode("utf-8", "replace")
+    codec = _codec(content_type) if content_type else None
+    if codec is None and body.startswith(UTF16_MARKS):
+        codec = "utf-16"
+    return body if codec is None else _decode(body, codec).encode("utf-8", "replace")
+
+
+def _decode(body: bytes, codec: str) -> str:
+    try:
+        return body.decode(codec)
+    except UnicodeDecodeError:
+        decoder = codecs.getincrementaldecoder(codec)("replace")
+    parts: list[str] = []
+    unknown = 0
+    for start in range(0, len(body), PIECE_BYTES):
+        parts.append(decoder.decode(body[start : start + PIECE_BYTES], start + PIECE_BYTES >= len(body)))
+        unknown += parts[-1].count("\ufffd")
+        if unknown > MOST_UNKNOWN:
+            raise UnknownCharset(f"the body is not in the charset {codec} that it declares; send UTF-8")
+    return "".join(parts)
 
 
 @lru_cache(256)

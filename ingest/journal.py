@@ -118,12 +118,16 @@ def encode_mark(offset: int, salt: bytes) -> bytes:
 
 
 def read_marks(data: bytes, salt: bytes) -> set[int]:
-    """Returns the offsets of the records that are published; a note that does not check out says nothing."""
+    """Returns the offsets of the records that are published; a note that does not check out says nothing, wherever a crash cut it."""
     found: set[int] = set()
-    for start in range(0, len(data) - MARK_BYTES + 1, MARK_BYTES):
-        (offset,) = _OFFSET.unpack_from(data, start)
-        if data[start : start + MARK_BYTES] == encode_mark(offset, salt):
+    position = 0
+    while position <= len(data) - MARK_BYTES:
+        (offset,) = _OFFSET.unpack_from(data, position)
+        if data[position : position + MARK_BYTES] == encode_mark(offset, salt):
             found.add(offset)
+            position += MARK_BYTES
+        else:
+            position += 1
     return found
 
 

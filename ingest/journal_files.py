@@ -55,7 +55,7 @@ class JournalFiles:
     def __init__(self, folder: Path, segment_bytes: int) -> None:
         self._folder = folder
         self._segment_bytes = segment_bytes
-        self._number = max((int(path.stem) for path in folder.iterdir() if path.stem.isdigit()), default=0)
+        self._number = max((int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()), default=0)
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self._active: _Open | None = None
         self._ahead: _Open | None = None

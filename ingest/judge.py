@@ -18,7 +18,7 @@ import msgspec
 from ingest.budget import Budget
 from ingest.contract import Parsed, Reject
 from ingest.ids import is_visible, repaired
-from ingest.mend import Fault, Mended, excess, mend
+from ingest.mend import Fault, Mended, excess, mend, without_repeats
 from shared.frame import Head
 from shared.outcome import DeadReason
 from shared.project import SiteLimits
@@ -110,9 +110,8 @@ def judge(
             if isinstance(found, Fault):
                 parsed.rejects.append(Reject(index, found.reason, found.detail, original))
                 continue
-            parsed.repaired += found.repaired
-            body = found.body
-            item = _decode_item(body)
+            parsed.repaired += found[0].repaired
+            body, item = found[0].body, found[1]
         # the number of brackets bounds the depth, and a key takes at least four bytes (`"":1`, with its comma five)
         elif size > keys_from_bytes or size - len(body.translate(None, b"{[")) > most_brackets:
             fault = excess(body, limits)
@@ -156,12 +155,18 @@ def _head_of(body: bytes) -> Item | None:
         return None
 
 
-def _mended(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | None) -> Mended | Fault:
+def _mended(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | None) -> tuple[Mended, Item] | Fault:
     found = mend(body, limits, budget, fixed_type)
-    if isinstance(found, Mended) and len(found.body) > limits.event_bytes:  # a control character becomes six
+    if isinstance(found, Fault):
+        return found
+    item = _head_of(found.body)
+    if item is None:  # a member stands twice, and the one that does not count is of another type
+        found = found._replace(body=without_repeats(found.body))
+        item = _decode_item(found.body)
+    if len(found.body) > limits.event_bytes:  # a control character becomes six
         detail = f"the event has {len(found.body)} bytes once mended, the limit is {limits.event_bytes}"
         return Fault(DeadReason.TOO_LARGE, detail)
-    return found
+    return found, item
 
 
 def _judge_rare(kind: str | None, item: Item, require_id: bool) -> Fault | None:

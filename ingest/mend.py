@@ -22,6 +22,7 @@ from shared.project import SiteLimits
 
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")
+_JUDGED_FIELDS = (*ID_FIELDS, *OBJECT_FIELDS, "type", "event")
 
 _INTEGER = re.compile(rb"-?\d+")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -86,6 +87,11 @@ def excess(body: bytes, limits: SiteLimits) -> Fault | None:
     return None
 
 
+def without_repeats(body: bytes) -> bytes:
+    """Returns an object in which each member stands once: of those that stand twice the last, as every JSON reader has it."""
+    return _encode(_decode_object(body))
+
+
 def read_leniently(body: bytes, budget: Budget) -> tuple[Any, bytes] | Fault:
     """Reads almost-JSON as the widely used writers produce it; returns the value and strict JSON of it."""
     if not budget.takes(len(body)):
@@ -142,7 +148,7 @@ def json_type(text: bytes) -> str:
 
 def _fix_fields(mended: Mended, fixed_type: str | None) -> Mended | Fault:
     members = _decode_object(mended.body)
-    kinds = {name: json_type(bytes(raw)) for name, raw in members.items()}
+    kinds = {name: json_type(bytes(members[name])) for name in _JUDGED_FIELDS if name in members}
     changes: dict[str, str] = {}
     for name in ID_FIELDS:
         kind = kinds.get(name, "null")

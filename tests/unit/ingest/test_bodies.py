@@ -16,6 +16,7 @@ from ingest.batch import LARGE_BYTES
 from ingest.bounds import Bounds, Held
 from ingest.contract import Accepted, Parsed, Refusal, Reject, SocketMessage, SocketProblem
 from ingest.early import SMALL_BYTES
+from ingest.encoding import MOST_UNKNOWN
 from ingest.intake import Intake
 from ingest.keys import KeyIndex
 from ingest.pipeline import Pipeline
@@ -60,6 +61,22 @@ def test_an_id_without_a_visible_character_is_no_id(blank: str) -> None:
 @pytest.mark.parametrize("id_", ["x", " x", "\u00e9", "\u65e5\u672c", "\U0001f600", "\u200bx"])
 def test_an_id_with_a_visible_character_stays(id_: str) -> None:
     assert parsed("/v1/batch", batch(PAGE % id_)).heads[0].message_id == id_
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        '"userId":1,"userId":"u"',
+        '"userId":"u","messageId":[],"messageId":"m"',
+        '"userId":"u","properties":1,"properties":{"a":1.10}',
+    ],
+)
+def test_of_a_member_that_stands_twice_the_last_counts_whatever_the_first_is(twice: str) -> None:
+    event = f'{{"type":"page",{twice}}}'
+    result = parsed("/v1/batch", batch(event, PAGE % "n"))
+    assert [head.user_id for head in result.heads] == ["u", "u"]
+    assert msgspec.json.decode(result.bodies[0]) == msgspec.json.decode(event)
+    assert parsed("/v1/page", event).bodies == result.bodies[:1]
 
 
 def test_ids_that_are_one_row_in_a_warehouse_are_one_id_for_the_window_of_duplicates() -> None:
@@ -133,6 +150,22 @@ def test_a_charset_that_is_not_decoded_is_refused_with_415(charset: str) -> None
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.code) == (415, "unknown_charset")
     assert len(refusal.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("charset", "unknown"), [("latin1", b"\x81"), ("utf-16le", b"\x00\xdc"), ("windows-1257", b"\x81"), ("", b"\x00\xdc")]
+)
+def test_what_a_charset_does_not_know_is_replaced_within_a_bound(charset: str, unknown: bytes) -> None:
+    content_type = f"text/plain;charset={charset}"
+    mark = b"" if charset else b"\xff\xfe"
+    wide = not charset or "16" in charset
+    few = mark + '{"type":"page","userId":"?"}'.encode("utf-16-le" if wide else "ascii").replace(
+        b"?\0" if wide else b"?", unknown
+    )
+    assert parsed("/v1/page", few, headers={**KEY, "content-type": content_type}).heads[0].user_id == "\ufffd"
+    refusal = parse("/v1/page", mark + unknown * (2 * MOST_UNKNOWN), headers={**KEY, "content-type": content_type})
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.code) == (415, "unknown_charset")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,12 @@ def test_the_clients_address_is_believed_from_trusted_proxies_only(
         ({"forwarded": "For=6.6.6.6", "x-forwarded-for": "7.7.7.7"}, "6.6.6.6"),
         ({"forwarded": 'for=9.9.9.9;host="a, for=8.8.8.8", for=6.6.6.6, for=10.0.0.3'}, "6.6.6.6"),
         ({"forwarded": '"' * 8000 + ", for=6.6.6.6"}, "6.6.6.6"),
+        ({"forwarded": 'for=9.9.9.9;x=", for="[2001:db8::1]"'}, "2001:db8::1"),
+        ({"forwarded": 'for=9.9.9.9;x=", for="6.6.6.6:80", for="10.0.0.3:80"'}, "6.6.6.6"),
+        ({"forwarded": 'proto=http;host="x;for=9.9.9.9;y";for=6.6.6.6'}, "6.6.6.6"),
+        ({"forwarded": r'host="x, for=9.9.9.9;y=\"\"";for=6.6.6.6'}, "6.6.6.6"),
+        ({"forwarded": "for=9.9.9.9, for=6.6.6.6; proto=https, ,"}, "6.6.6.6"),
+        ({"forwarded": "for=9.9.9.9, nonsense"}, "10.0.0.1"),
         ({"x-forwarded-for": "7.7.7.7"}, "10.0.0.1"),
     ],
 )

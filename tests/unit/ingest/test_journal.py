@@ -142,6 +142,8 @@ def test_notes_of_published_records_hold_for_their_file_only_whatever_is_cut_or_
         flipped = bytearray(notes)
         flipped[position] ^= 1
         assert len(read_marks(bytes(flipped), SALT)) == 2
+    # a crash, or a full disk, cuts a note off, and the next ones are written behind it
+    assert read_marks(notes[:-5] + encode_mark(300, SALT), SALT) == {48, 100, 300}
 
 
 def test_only_frames_and_dead_letters_are_the_edges() -> None:
