@@ -45,6 +45,15 @@ def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: boo
     """
     reply, extra, _, request_id = answered
     status, body, content_type, own = reply
+    if not own and not extra and status != 204:  # as most answers: one piece
+        return b"%b%d\r\n%bX-Request-Id: %b\r\n%b\r\n%b" % (
+            _head(status, content_type),
+            len(body),
+            _date_line(int(time.time())),
+            request_id or new_request_id(),
+            connection,
+            body if with_body else b"",
+        )
     date = b"%bX-Request-Id: %b\r\n" % (_date_line(int(time.time())), request_id or new_request_id())
     head = _NO_CONTENT + date if status == 204 else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
     if own or extra:

@@ -137,14 +137,16 @@ class Packer:
             Overloaded: see `submit`.
         """
         size = sum(map(len, bodies)) + HEAD_BYTES * len(heads)
-        if self.held_bytes and self.held_bytes + size + request.client_bytes > self.settings.max_held_bytes:
+        context_bytes = request.client_bytes
+        if self.held_bytes and self.held_bytes + size + context_bytes > self.settings.max_held_bytes:
             raise Overloaded(
                 f"{self.held_bytes} bytes of events wait for the broker, the limit is {self.settings.max_held_bytes}"
             )
+        if not self.held_bytes:
+            self._idle.clear()
         self.held_bytes += size
-        self._idle.clear()
         if self.settings.partitions == 1:
-            self._lane(site, 0).add(ticket, request, heads, bodies, size)
+            self._lane(site, 0).add(ticket, request, heads, bodies, size, context_bytes)
             return
         parts: dict[int, tuple[list[Head], list[bytes]]] = {}
         for head, body in zip(heads, bodies, strict=True):
@@ -153,7 +155,7 @@ class Packer:
             part[1].append(body)
         for partition, (some_heads, some_bodies) in parts.items():
             some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)
-            self._lane(site, partition).add(ticket, request, some_heads, some_bodies, some_size)
+            self._lane(site, partition).add(ticket, request, some_heads, some_bodies, some_size, context_bytes)
 
     async def drain(self) -> None:
         """Sends what is held and waits until none of it is under way."""
@@ -223,11 +225,26 @@ class _Lane:
         self._last_sent = float("-inf")
         self._timer: asyncio.Handle | None = None
 
-    def add(self, ticket: Ticket, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], size: int) -> None:
+    def add(
+        self,
+        ticket: Ticket,
+        request: RequestContext,
+        heads: Sequence[Head],
+        bodies: Sequence[bytes],
+        size: int,
+        context_bytes: int,
+    ) -> None:
         """Appends events to the open frame, and to further ones when it is full."""
         position, count = 0, len(heads)
-        context_bytes = request.client_bytes
-        if self._filling.heads and self._filling.context_bytes + context_bytes > self._settings.max_bytes:
+        filling, most = self._filling, self._settings.max_bytes
+        held = len(filling.heads)
+        fits = held + count < self._settings.max_events and filling.size + size <= most
+        if held and fits and filling.context_bytes + context_bytes <= most:  # as most do; when it is sent is settled already
+            _put(filling, ticket, request, heads, bodies, size)
+            filling.context_bytes += context_bytes
+            self._packer.held_bytes += context_bytes
+            return
+        if held and filling.context_bytes + context_bytes > most:
             self._full.append(self._filling)
             self._filling = _Filling()
         while position < count:
@@ -318,7 +335,10 @@ def _put(
     filling.requests.append(request)
     filling.tickets.append(ticket)
     ticket.frames += 1
-    if number:
+    if number and len(heads) == 1:
+        each = heads[0]
+        heads = (Head(each.message_id, each.type, each.event, each.user_id, each.anonymous_id, number),)
+    elif number:
         heads = [Head(each.message_id, each.type, each.event, each.user_id, each.anonymous_id, number) for each in heads]
     filling.heads.extend(heads)
     filling.bodies.extend(bodies)

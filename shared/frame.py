@@ -76,7 +76,9 @@ class RequestContext(msgspec.Struct, array_like=True, frozen=True):
     @property
     def client_bytes(self) -> int:
         """What the client made it hold, about. Bounds of messages count it: it can be larger than the events."""
-        held = len(self.defaults or b"") + len(self.user_agent or "")
+        held = len(self.user_agent) if self.user_agent else 0
+        if self.defaults:
+            held += len(self.defaults)
         return held + sum(map(len, self.headers.values())) if self.headers else held
 
 
