@@ -137,6 +137,8 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
             f"a message with events needs an `id`, a number or a text of at most {MAX_VALUE_BYTES} bytes, to be acknowledged by"
         )
         return SocketProblem("missing_id", text, sender=admission)
+    if (batch or pieces is not None) and bytes(message.event) not in (b"", *_NULLS):
+        return SocketProblem("invalid_message", 'expected "batch" or "event", not both', id_, sender=admission)
     limit = admission.limits.events_per_request
     if pieces is not None:
         events: list[bytes] | None = pieces

@@ -106,6 +106,12 @@ def test_a_member_that_stands_twice_beside_the_events_is_refused(body: str) -> N
     assert (refusal.status, refusal.code) == (400, "invalid_batch")
 
 
+def test_a_second_batch_that_is_as_long_as_the_blanks_of_another_writer_is_refused() -> None:
+    for count in range(1, 100):
+        refusal = parse("/v1/batch", f'{{"batch":[{PAGE % "1"}],{batch(*[PAGE % "2"] * count)[1:]}')
+        assert isinstance(refusal, Refusal)
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : ")])
 def test_blanks_and_members_in_any_order_are_read_alike(indent: int | None, separators: tuple[str, str]) -> None:

@@ -36,3 +36,18 @@ def test_an_id_is_a_short_text_or_number(id_: object) -> None:
         return
     assert isinstance(result, SocketProblem)
     assert result.code == "missing_id"
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_message_with_both_an_event_and_a_batch_is_refused_instead_of_losing_one(binary: bool) -> None:
+    def read(**message: object) -> object:
+        encoded = msgspec.msgpack.encode(message) if binary else msgspec.json.encode(message).decode()
+        return websocket.read(encoded, CountingDesk(), KNOWN)
+
+    problem = read(id=1, event=EVENT, batch=[EVENT])
+    assert isinstance(problem, SocketProblem)
+    assert problem.code == "invalid_message"
+    for message in (read(id=1, event=None, batch=[EVENT]), read(id=1, event=EVENT, batch=None)):
+        assert isinstance(message, SocketMessage)
+        assert message.parsed is not None
+        assert len(message.parsed.heads) == 1
