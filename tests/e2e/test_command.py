@@ -16,7 +16,7 @@ from penstock.projects import apply_document, check_document, read_document
 from shared.config_snapshot import stored_project
 from shared.errors import Conflict
 from shared.jetstream.broker import connect
-from tests.support.command import Done, LocalStack, local_stack
+from tests.support.command import Done, LocalStack, local_stack, wait_until
 from tests.support.nats import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -393,11 +393,19 @@ def test_the_status_has_a_line_for_every_connection(stack: LocalStack) -> None:
 
 
 def test_a_broker_alone_tells_all_counts(stack: LocalStack) -> None:
+    name = uuid.uuid4().hex
+    send(stack, page(name=name))
+    stack.wait_for_rows(f"SELECT count(*) FROM shop.pages WHERE name = '{name}'", 1)
+    assert stack.run("status", "--wait", "60").code == 0
     nowhere = ["--home", str(stack.folder / "elsewhere"), "--url", stack.state.broker_url]
-    done = stack.run("status", *nowhere, "--json")
-    (first, _) = done.json["connections"]
-    assert first["received"] >= first["delivered"] > 0
-    assert first["last_load_at"]
+
+    def told() -> bool:
+        return all(
+            each["received"] >= each["delivered"] > 0 and each["last_load_at"]
+            for each in stack.run("status", *nowhere, "--json").json["connections"]
+        )
+
+    wait_until(told)  # the time of the last load is stored a moment after it
 
 
 def test_a_service_that_does_not_answer_is_named(stack: LocalStack) -> None:

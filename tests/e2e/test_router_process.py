@@ -139,22 +139,23 @@ async def test_a_drained_router_hands_its_site_over_at_once_and_a_new_project_ta
 ) -> None:
     await apply(broker, project({"all": {}}))
     with router_process(nats.url, tmp_path / "first.log", PENSTOCK_ROUTER_LEASE="30s") as first:
-        async with reading(broker, "all", "late") as (everything, late), load(broker) as accepted:
+        async with reading(broker, "all") as (everything,), load(broker) as accepted:
             await until(lambda: len(everything.ids) > 100)
             with router_process(nats.url, tmp_path / "second.log", PENSTOCK_ROUTER_LEASE="30s"):
                 await apply(broker, project({"all": {}, "late": {}}))
-                await until(lambda: len(late.ids) > 100)
-                first.signal(signal.SIGTERM)
-                assert await asyncio.to_thread(first.wait) == 0
-                reached = accepted.frames + 100
-                await until(lambda: everything.seqs[-1] > reached)
-                assert (await holder(broker, "router.shop") or "").startswith("router-")
-                await apply(broker, project({"late": {}}))
-                await until(lambda: everything.seqs[-1] < late.seqs[-1] - 50)
-                await apply(broker, project({"late": {"where": [{"field": "type", "gt": []}]}, "never": {}}))
-                reached = accepted.frames + 50
-                await until(lambda: late.seqs[-1] > reached)
-                assert await waiting(broker, "never") == 0
+                async with reading(broker, "late") as (late,):  # its queue is named with the project that adds it
+                    await until(lambda: len(late.ids) > 100)
+                    first.signal(signal.SIGTERM)
+                    assert await asyncio.to_thread(first.wait) == 0
+                    reached = accepted.frames + 100
+                    await until(lambda: everything.seqs[-1] > reached)
+                    assert (await holder(broker, "router.shop") or "").startswith("router-")
+                    await apply(broker, project({"late": {}}))
+                    await until(lambda: everything.seqs[-1] < late.seqs[-1] - 50)
+                    await apply(broker, project({"late": {"where": [{"field": "type", "gt": []}]}, "never": {}}))
+                    reached = accepted.frames + 50
+                    await until(lambda: late.seqs[-1] > reached)
+                    assert await waiting(broker, "never") == 0
     assert everything.ids == accepted.accepted[: len(everything.ids)]
     start = accepted.accepted.index(late.ids[0])
     assert late.ids == accepted.accepted[start : start + len(late.ids)]
