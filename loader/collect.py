@@ -7,7 +7,7 @@ frames of one lane only, because a load plan is a range of one lane.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.clock import Clock
@@ -102,12 +102,18 @@ class Holding:
 
 
 def chunks(
-    frames: Sequence[Held], ends: dict[str, int], max_events: int = CHUNK_EVENTS, max_bytes: int = CHUNK_BYTES
+    frames: Sequence[Held],
+    ends: dict[str, int],
+    max_events: int = CHUNK_EVENTS,
+    max_bytes: int = CHUNK_BYTES,
+    *,
+    apart: Callable[[Place], bool] = lambda _: False,
 ) -> Iterator[list[Held]]:
     """Cuts frames into loads: one lane each, bounded, order kept within a lane.
 
     Args:
         ends: by lane, the last sequence of a plan that was made before a crash: its range is a load of its own, again.
+        apart: says of which frames no chunk may hold others too; they keep their place among them.
     """
     lanes: dict[str, list[Held]] = {}
     for held in frames:
@@ -118,7 +124,7 @@ def chunks(
         end = ends.get(lane, 0)
         for held in mine:
             planned = held.place.seq <= end
-            crosses = chunk and chunk[-1].place.seq <= end < held.place.seq
+            crosses = chunk and (chunk[-1].place.seq <= end < held.place.seq or apart(chunk[-1].place) != apart(held.place))
             full = chunk and not planned and (events + held.place.events > max_events or size + held.size > max_bytes)
             if crosses or full:
                 yield chunk

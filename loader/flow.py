@@ -309,11 +309,9 @@ class Flow:
         return first
 
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
-        again = [held for held in frames if self._progress.goes_aside(held.place)]
-        others = [held for held in frames if not self._progress.goes_aside(held.place)] if again else frames
         # frames that come again although they are counted are a chunk of their own
         ends = {**self._accounts.counted, **self._plans.unfinished()}
-        for chunk in [*chunks(again, ends), *chunks(others, ends)]:
+        for chunk in chunks(frames, ends, apart=self._progress.goes_aside):
             while chunk:
                 try:
                     if sum(held.place.events for held in chunk) <= INLINE_EVENTS:

@@ -96,3 +96,9 @@ def test_chunks_keep_every_frame_once_in_order_one_lane_each_and_bounded(
         if not any(planned) and len(chunk) > 1:
             assert sum(each.place.events for each in chunk) <= 1000
             assert sum(each.size for each in chunk) <= 1000
+
+
+def test_chunks_keep_frames_apart_that_may_not_be_loaded_together_and_all_of_a_lane_in_order() -> None:
+    made = [held(seq) for seq in (1, 2, 3, 4, 5)]
+    cut = chunks(made, {}, apart=lambda place: place.seq in (3, 4))
+    assert [[each.place.seq for each in chunk] for chunk in cut] == [[1, 2], [3, 4], [5]]
