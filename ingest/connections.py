@@ -105,7 +105,14 @@ class Connection(Watched):
             return False  # a request that will never be whole
         if not self._messages:
             self.close()  # after the answer
+            self._loop.call_soon(self._end_unfinished)
         return True
+
+    def _end_unfinished(self) -> None:
+        """Ends a request that was taken from the queue, but not begun, when the client closed its side, and will never be whole."""
+        request = self._current_request
+        if self.transport is not None and request is not None and request.content is self._body and not request.content.is_eof():
+            self.transport.close()
 
     def handle_error(
         self, _: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

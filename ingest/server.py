@@ -187,6 +187,8 @@ class EdgeServer:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
+                if request.transport is None:  # aiohttp would take it for a mistake of ours
+                    raise ConnectionResetError("the client is gone")
                 async with timeout(self._read_timeout_seconds):
                     read = await _read_stream(content, limit, held)
             except TimeoutError:

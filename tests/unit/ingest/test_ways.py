@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
 import zlib
@@ -14,7 +15,7 @@ import pytest
 from shared.errors import NotConnected, Permanent
 from shared.project import Key, Project, Site, SiteLimits
 from shared.units import ByteSize
-from tests.unit.ingest.wires import edge
+from tests.unit.ingest.wires import edge, settled
 
 PROJECT = Project(
     sites={
@@ -219,3 +220,20 @@ async def test_a_failure_is_answered_alike_both_ways(failure: Exception, caplog:
             assert running.server.bounds.requests == running.server.bounds.body_bytes == 0
     assert found[0] == found[1]
     assert not found[0][0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_client_that_closes_its_side_in_the_middle_of_a_body_is_let_go_at_once(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with edge(PROJECT) as running:
+        wire = running.connect()
+        await settled()
+        wire.send(b"POST /v1/track HTTP/1.1\r\nHost: a\r\nX-Write-Key: web\r\nContent-Length: 74\r\n\r\n{")
+        for _ in range(turns):  # of the event loop: the request is in the queue, taken from it, or begun
+            await asyncio.sleep(0)
+        wire.send(None)
+        await settled()
+        assert wire.closed.is_set()
+        assert not running.server.bounds.requests
+    assert not [record for record in caplog.records if record.exc_info]
