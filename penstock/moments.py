@@ -19,11 +19,8 @@ class Moment(click.ParamType[float]):
         if isinstance(value, int | float):
             return float(value)
         text = str(value)
-        try:
-            moment = datetime.fromisoformat(text)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        except ValueError:
-            pass
+        if (at := epoch_of(text)) is not None:
+            return at
         try:
             return datetime.now(UTC).timestamp() - Duration.parse(text)
         except ValueError:
@@ -35,6 +32,15 @@ class Moment(click.ParamType[float]):
 def moment_of(text: str) -> str:
     """Returns an ISO 8601 time in UTC as people read it; `unknown` where it is empty."""
     return text.removesuffix("+00:00").removesuffix("Z").replace("T", " ") or "unknown"
+
+
+def epoch_of(text: str) -> float | None:
+    """Returns an ISO 8601 time in UTC as epoch seconds; None where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def shown(seconds: float | None) -> str | None:

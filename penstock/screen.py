@@ -208,6 +208,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def waits(events: int) -> str:
+    """Returns `1 event waits`, `2 events wait`."""
+    return f"{counted(events, 'event')} {'waits' if events == 1 else 'wait'}"
+
+
 def cut(text: str, characters: int) -> str:
     """Returns a text of at most so many characters; `…` ends one that was longer."""
     return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -40,6 +40,8 @@ DEAD = "DEAD"
 LIVE = "LIVE"
 
 CONFIG_BUCKET = "config"
+KEPT_REVISIONS = 20
+"""Revisions of the project that the broker keeps."""
 LEASE_BUCKET = "leases"
 STATE_BUCKET = "state"
 STATS_BUCKET = "stats"
@@ -188,7 +190,7 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             # Epochs of leases are kept in destinations, which outlive the broker's store: those of a new store must be higher.
             first_seq=time.time_ns() // 1_000_000 if bucket == LEASE_BUCKET else None,
         )
-        for bucket, history in ((CONFIG_BUCKET, 20), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
+        for bucket, history in ((CONFIG_BUCKET, KEPT_REVISIONS), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
     ]
 
 

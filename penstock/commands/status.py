@@ -91,12 +91,17 @@ def _check(setting: Setting, since: float | None) -> int:
     )  # fmt: skip
     for note in found.notes:
         screen.say(note, "yellow")
+    for name, why in found.unchecked.items():
+        screen.say(f"{name}: not checked: {why}", "red")
     for finding in found.findings:
         some = f": {counted(finding.events, 'event')}, such as {', '.join(finding.ids[:SHOWN_IDS])}" if finding.events else ""
         screen.say(f"{finding.name}: {finding.what}{some}", "red")
-    if not found.findings:
-        screen.say(f"nothing is missing and nothing is doubled; {counted(found.ids, 'id')} looked at", "green")
-    return exits.NO if found.findings else exits.OK
+    looked = f"{counted(found.ids, 'id')} read, {counted(found.asked, 'id')} looked for in destinations"
+    if found.passed:
+        screen.say(f"nothing is missing and nothing is doubled; {looked}", "green")
+    elif not found.findings:
+        screen.say(f"nothing is missing and nothing is doubled of what was checked; {looked}", "yellow")
+    return exits.OK if found.passed else exits.NO
 
 
 async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import pytest
 from penstock.audit import Audit, audit
 from router.state import StateKeeper
 from shared import topology
-from shared.config_snapshot import ConfigSnapshot
+from shared.config_snapshot import ConfigSnapshot, current_snapshot
 from shared.ended import Counts, Ended, ended_key
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project import decode_project
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
-from tests.support.router import put, routing
+from tests.support.router import apply, put, routing
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,7 +56,7 @@ async def loaded(broker: Broker, file: Path, config: ConfigSnapshot, last: int, 
         telemetry.shutdown()
     await broker.js.purge_stream(topology.DELIVER)
     counts = Counts(live=len(ids), delivered=len(ids))
-    await Bucket(broker, topology.STATS_BUCKET).put(ended_key("c"), msgspec.json.encode(Ended(counts=counts)))
+    await Bucket(broker, topology.STATS_BUCKET).put(ended_key(config.queue_of("c")), msgspec.json.encode(Ended(counts=counts)))
     rows = ", ".join(f"('{id_}')" for id_ in ids)
     change(
         file,
@@ -112,3 +113,64 @@ async def test_counts_that_do_not_add_up_are_named_and_what_cannot_be_checked_is
     assert "moved to another destination" in moved.notes[0]
     stricter = snapshot(file, where=[{"field": "event", "in": ["z"]}])
     assert "only what is twice" in (await audit(broker, stricter)).notes[0]
+
+
+async def test_backfilled_ids_may_be_there_once_and_a_destination_that_does_not_answer_is_not_checked(
+    broker: Broker, tmp_path: Path
+) -> None:
+    file = tmp_path / "wh.duckdb"
+    config = snapshot(file)
+    began = await put(broker, ["a", "b"], event="x")
+    last = await put(broker, ["c"], event="x")
+    await loaded(broker, file, config, last, "b", "c")
+    keeper = StateKeeper(broker, "shop")
+    state = await keeper.load()
+    assert state is not None
+    account = msgspec.structs.replace(state.accounts["c"], began=began, absent=2, backfilled=1, forwarded=2)
+    await keeper.save(msgspec.structs.replace(state, accounts={"c": account}))
+    right = await audit(broker, config)
+    assert (found(right), right.notes, right.ids, right.asked, right.passed) == ({}, [], 3, 3, True)
+    change(file, "INSERT INTO tracks (id) VALUES ('b')", "DELETE FROM tracks WHERE id = 'c'")
+    assert found(await audit(broker, config)) == {
+        "forwarded, and neither in the destination nor in the dead letters": ["c"],
+        "twice or more in table tracks": ["b"],
+    }
+    since = await audit(broker, config, since=time.time() + 60)
+    assert (since.ids, since.asked) == (0, 0)
+    file.unlink()
+    file.mkdir()
+    away = await audit(broker, config)
+    assert not away.passed
+    assert "destination wh does not answer" in away.unchecked["c"]
+
+
+async def test_what_waits_for_the_router_is_not_held_against_the_counts(broker: Broker, tmp_path: Path) -> None:
+    file = tmp_path / "wh.duckdb"
+    config = snapshot(file)
+    last = await put(broker, ["a"], event="x")
+    await loaded(broker, file, config, last, "a")
+    await put(broker, ["b"], event="x")
+    counts = Counts(live=2, delivered=2)  # forwarded before the router stored that it was
+    await Bucket(broker, topology.STATS_BUCKET).put(ended_key("c"), msgspec.json.encode(Ended(counts=counts)))
+    hung = await audit(broker, config)
+    assert not hung.findings
+    assert hung.unchecked == {"site shop": "1 event waits for the router, so it and the counts of now are not checked"}
+
+
+async def test_what_was_loaded_into_a_former_place_is_not_missing(broker: Broker, tmp_path: Path) -> None:
+    file = tmp_path / "wh.duckdb"
+    last = await put(broker, ["a"], event="x")
+    document: dict[str, Any] = {
+        "sites": {"shop": {"keys": [{"id": "k"}]}},
+        "destinations": {"wh": {"type": "duckdb", "path": str(tmp_path / "former.duckdb")}},
+        "connections": {"c": {"site": "shop", "destination": "wh"}},
+    }
+    await apply(broker, document)
+    document["destinations"]["wh"]["path"] = str(file)
+    await apply(broker, document)
+    config = await current_snapshot(broker)
+    await loaded(broker, file, config, last, "a")
+    change(file, "DELETE FROM tracks")
+    empty = await audit(broker, config)
+    assert empty.passed
+    assert "its destination changed" in empty.notes[0]
