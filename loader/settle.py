@@ -260,12 +260,15 @@ class _Settling:
 
     def _conflict(self, claim: Claim, column: Column, failures: Sequence[Part]) -> None:
         if self._rules.policy == "strict" or self._rules.on_conflict == "dead_letter":
+            expected = (
+                f'table "{self._raw.name}": column "{column.name}" is {column.native or column.kind}, expected a value that'
+                " converts to it, found"
+            )
             for part in failures:
-                detail = (
-                    f'table "{self._raw.name}": column "{column.name}" is {column.native or column.kind}, expected a value that'
-                    f" converts to it, found {part.kind} {_quoted(part)}"
-                )
-                self._refuse([part], DeadReason.TYPE_CONFLICT, detail)
+                texts = json_text(part.values, part.kind).to_pylist()
+                for row, text in zip(part.rows.tolist(), texts, strict=True):  # of each event its own value
+                    detail = f"{expected} {part.kind} {_cut(text)}"
+                    self._refused.setdefault(row, (DeadReason.TYPE_CONFLICT, detail))
             return
         for part in _by_kind(failures):
             if self._rules.on_conflict != "variant" or not self._sibling(claim, part):
@@ -388,6 +391,5 @@ def _object(entries: Mapping[str, str]) -> str:
     return "{" + ",".join(f"{_encode(name).decode()}:{text}" for name, text in entries.items()) + "}"
 
 
-def _quoted(part: Part) -> str:
-    text: str = json_text(part.values.slice(0, 1), part.kind)[0].as_py()
+def _cut(text: str) -> str:
     return text if len(text) <= 100 else text[:100] + "…"

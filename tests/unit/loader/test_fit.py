@@ -177,9 +177,11 @@ def test_dead_letter_refuses_the_event_in_every_table_and_names_what_was_wrong()
         {"type": "track", "event": "E", "properties": {"v": 2}},
         {"type": "track", "event": "E", "properties": {"v": "x", "new": 1}},
         {"type": "page"},
+        {"type": "track", "event": "E", "properties": {"v": "y"}},
     )
     assert {table: len(rows) for table, rows in loaded.tables.items()} == {"tracks": 1, "e": 1, "pages": 1}
-    (dead,) = loaded.dead
+    dead, other = loaded.dead
+    assert other.detail.endswith('found text "y"')
     assert (dead.seq, dead.index, dead.head.message_id, dead.reason) == (2, 1, "m1", "type_conflict")
     assert json.loads(dead.body)["properties"] == {"v": "x", "new": 1}
     assert dead.detail == 'table "e": column "v" is bigint, expected a value that converts to it, found text "x"'
