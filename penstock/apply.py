@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import click
 import yaml
 
 from penstock.check import failing_steps
@@ -87,7 +86,7 @@ def _ask(screen: Screen, made: Plan) -> None:
                 Problem("apply", "say --yes to agree; nothing was changed"),
             ]
         )
-    click.confirm("apply it?", abort=True)
+    screen.agree("apply it?", "nothing was changed")
 
 
 async def _warn_of_destinations(screen: Screen, made: Plan, resolved: dict[str, Any]) -> None:

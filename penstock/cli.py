@@ -142,6 +142,8 @@ def run(arguments: list[str]) -> int:
         first = first_of(group)
         if isinstance(first, PenstockError):
             return _fail(screen, first)
+        if isinstance(first, click.exceptions.Exit):
+            return first.exit_code
         if isinstance(first, BrokenPipeError):
             _give_up_output()
             return exits.OK

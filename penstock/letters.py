@@ -1,7 +1,7 @@
 """Dead letters as people handle them: found by filter, counted, shown, removed.
 
-A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>`. Removing some letters of a
-message stores the others anew first, so nothing is lost between the two; they get a new id by that.
+A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>` of where it lay first. Removing
+some letters of a message stores the others again first, so nothing is lost between the two; they keep their ids.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from nats.js.errors import NotFoundError
@@ -72,6 +72,29 @@ class Filter:
                 return topology.dead_subject("ingest", site)
         return None
 
+    def unmatched(self, seen: Seen) -> list[str]:
+        """Returns what this names and no letter was seen of, in words: ids, the connection, the site."""
+        if self.ids:
+            return [f"dead letter {each}" for each in self.ids if each not in seen.ids]
+        named = [f"{kind} {name!r}" for kind, name in (("connection", self.connection), ("site", self.site)) if name]
+        return [f"dead letter of {' and '.join(named)}"] if named and not seen.letters else []
+
+
+@dataclass(slots=True)
+class Seen:
+    """How many letters matched, and what of `named`, ids of letters or messages, they are."""
+
+    named: Collection[str]
+    letters: int = 0
+    ids: set[str] = field(default_factory=set)
+
+    def add(self, stored: Stored) -> None:
+        """Counts the matching letters of a message."""
+        self.letters += len(stored.matching)
+        if self.named:
+            for letter_id in stored.ids():
+                self.ids.update((letter_id, letter_id.partition(".")[0]))
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -85,7 +108,11 @@ class Stored:
 
     def ids(self) -> list[str]:
         """Ids of the matching letters."""
-        return [f"{self.seq}.{index}" for index in self.matching]
+        return [self.id_of(index) for index in self.matching]
+
+    def id_of(self, index: int) -> str:
+        """The id of one letter."""
+        return id_of(self.letters[index], self.seq, index)
 
 
 class Group(msgspec.Struct, kw_only=True):
@@ -113,7 +140,7 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
         while (message := await reader.next(SILENCE_SECONDS)) is not None and message.seq <= last_seq:
             with contextlib.suppress(msgspec.MsgspecError):  # of a newer version; an upgrade shows it
                 letters = decode_dead(message.payload)
-                matching = [index for index, each in enumerate(letters) if wanted.matches(each, f"{message.seq}.{index}")]
+                matching = [index for index, each in enumerate(letters) if wanted.matches(each, id_of(each, message.seq, index))]
                 if matching:
                     yield Stored(message.seq, message.subject, letters, matching, len(message.payload))
             if message.waiting == 0:
@@ -129,13 +156,31 @@ async def fetch(broker: Broker, seq: int) -> list[DeadLetter] | None:
     return decode_dead(message.data or b"")
 
 
+async def fetch_letter(broker: Broker, letter_id: str) -> DeadLetter | None:
+    """Returns the letter of this id, wherever it lies now; None if it is gone. Without an index, the first of the message."""
+    seq = int(letter_id.partition(".")[0])
+    if "." not in letter_id:
+        letter_id += ".0"
+    for index, letter in enumerate(await fetch(broker, seq) or ()):
+        if id_of(letter, seq, index) == letter_id:
+            return letter
+    async for stored in find(broker, Filter(ids=[letter_id])):
+        return stored.letters[stored.matching[0]]
+    return None
+
+
 async def remove(broker: Broker, stored: Stored) -> None:
     """Removes the matching letters of a message; the others stay.
 
     Raises:
         NotConnected, Transient: not known to be removed; doing it again is harmless.
     """
-    rest = [letter for index, letter in enumerate(stored.letters) if index not in set(stored.matching)]
+    gone = set(stored.matching)
+    rest = [
+        msgspec.structs.replace(letter, id=stored.id_of(index))
+        for index, letter in enumerate(stored.letters)
+        if index not in gone
+    ]
     if rest:
         _, stage, name = stored.subject.split(".", 2)
         digest = hashlib.sha256(repr(stored.matching).encode()).hexdigest()[:16]
@@ -168,6 +213,11 @@ async def remove_all(broker: Broker, wanted: Filter, through: int, on_progress: 
         if len(batch) >= REMOVED_AT_ONCE:
             await remove_batch()
     await remove_batch()
+
+
+def id_of(letter: DeadLetter, seq: int, index: int) -> str:
+    """The id of a letter that lies at this place."""
+    return letter.id or f"{seq}.{index}"
 
 
 class Groups:

@@ -76,10 +76,14 @@ class Outcome:
     """The first of them."""
     held_back: int = 0
     """Letters that the router would drop as repeats right now; they stay."""
+    held_back_until: float = 0.0
+    """From then on the router drops none of them; epoch seconds."""
     unreadable: int = 0
     """Letters that hold a frame which this version cannot read either; they stay."""
     foreign: int = 0
     """Letters of a loader whose connection was removed, or belongs to another site now; they stay."""
+    foreign_until: float = 0.0
+    """As `held_back_until`, for them."""
     waiting: int = 0
     """Replayed letters that their loader has not taken yet."""
     dead_again: int = 0
@@ -197,11 +201,13 @@ class Redelivery:
             elif letter.stage == "ingest" and isinstance(judged := self._judged(letter), Reject):
                 self.outcome.still_bad += 1
                 if len(self.outcome.refused) < SHOWN_REFUSED:
-                    self.outcome.refused.append(Refused(f"{stored.seq}.{index}", str(judged.reason), judged.detail))
+                    self.outcome.refused.append(Refused(stored.id_of(index), str(judged.reason), judged.detail))
             elif self._into == "stage" and letter.stage == "loader" and not self._is_at_home(letter):
                 self.outcome.foreign += 1
-            elif self._into == "start" and letter.stage != "ingest" and self._is_remembered(letter):
+                self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
+            elif self._into == "start" and letter.stage != "ingest" and self._remembered_until(letter) > self._clock():
                 self.outcome.held_back += 1
+                self.outcome.held_back_until = max(self.outcome.held_back_until, self._remembered_until(letter))
             else:
                 kept.append(index)
         return Stored(stored.seq, stored.subject, stored.letters, kept, stored.payload_bytes) if kept else None
@@ -211,11 +217,12 @@ class Redelivery:
         connection = self._project.connections.get(letter.connection or "")
         return connection is not None and connection.site == letter.site
 
-    def _is_remembered(self, letter: DeadLetter) -> bool:
+    def _remembered_until(self, letter: DeadLetter) -> float:
+        """Returns when the router has forgotten the letter's messageId for sure, epoch seconds."""
         site = self._project.sites.get(letter.site)
         window = float(site.dedupe_window) if site else 0.0
         accepted = letter.request.received_at / 1e6 if letter.request else letter.at
-        return window > 0 and accepted + window * GENERATION_SLACK + 60 > self._clock()
+        return accepted + window * GENERATION_SLACK + 60 if window > 0 else 0.0
 
     def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Reject:
         return judge_again(letter, self._project.sites.get(letter.site, Site()))

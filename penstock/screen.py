@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from penstock.exits import NO
 from shared.errors import ConfigError
 
 PIPED_WIDTH = 200
@@ -68,6 +69,17 @@ class Screen:
         """
         with contextlib.suppress(OSError):
             self.err.print(Text(text, style=style or "dim"), soft_wrap=True)
+
+    def agree(self, question: str, otherwise: str) -> None:
+        """Asks whether to go on; ends the command with code 1 where the answer is no, saying what was not done.
+
+        Raises:
+            click.exceptions.Exit: the answer is no.
+            click.Abort: there is none.
+        """
+        if not click.confirm(question):
+            self.say(otherwise)
+            raise click.exceptions.Exit(NO)
 
     def result(self, value: Any) -> None:
         """Prints the result for programs, when they ask for it."""

@@ -67,6 +67,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     anonymous_id: str | None = None
     request: RequestContext | None = None
     form: str = ""
+    id: str | None = None
+    """What people name it by, once it was stored a second time because others of its message were removed; None: where it lies."""
     request_index: int | None = None
     """Only in a message: which of its requests `request` is."""
 

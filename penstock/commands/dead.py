@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import math
 import sys
 import time
 from collections import deque
@@ -18,7 +19,7 @@ import msgspec
 
 from ingest.registry import protocol_of
 from penstock import exits
-from penstock.letters import Filter, Group, Groups, fetch, find, parse_ids, remove_all
+from penstock.letters import Filter, Group, Groups, Seen, fetch_letter, find, parse_ids, remove_all
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
@@ -26,7 +27,6 @@ from penstock.screen import cut
 from shared.config_snapshot import current_snapshot
 from shared.dead import DeadLetter
 from shared.errors import SetupError
-from shared.jetstream.broker import Broker
 from shared.outcome import DeadReason
 
 if TYPE_CHECKING:
@@ -127,11 +127,9 @@ def show(setting: Setting, letter: str) -> int:
       penstock dead show 17.0
     """
     (checked,) = parse_ids([letter])
-    seq, _, index = checked.partition(".")
-    letters = asyncio.run(_fetch(setting, int(seq)))
-    if letters is None or int(index or 0) >= len(letters):
-        raise SetupError(f"no dead letter {letter}; it was replayed, purged or has expired. See: penstock dead list")
-    each = letters[int(index or 0)]
+    each = asyncio.run(_fetch(setting, checked))
+    if each is None:
+        raise SetupError(f"{_gone(f'dead letter {letter}')}. See: penstock dead list")
     setting.screen.result({**_as_json(letter, each), **_body(each)})
     reason = str(each.reason)
     meaning = DeadReason(reason).meaning if reason in list(DeadReason) else ""
@@ -170,7 +168,7 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
 
     Dead letters of the edge are checked again by its present rules; those still refused stay. Exit code 1 if some stayed or failed
-    again.
+    again, or if an ID or the connection or site that is named has none.
 
     \b
     Examples:
@@ -178,21 +176,31 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
       penstock dead replay --connection shop-wh --reason type_conflict
     """
     _demand_filter(wanted, everything=everything)
-    outcome = asyncio.run(_replay(setting, wanted, into, wait))
-    setting.screen.result(outcome)
+    seen = Seen(wanted.ids)
+    outcome = asyncio.run(_replay(setting, wanted, into, wait, seen))
+    unknown = wanted.unmatched(seen)
+    setting.screen.result({**msgspec.to_builtins(outcome), "unknown": unknown})
     say = setting.screen.say
     if outcome.finished:
         say(f"{outcome.finished} letters of an earlier replay that was interrupted are done")
     say(f"{outcome.replayed} replayed")
+    later = outcome.foreign_until > time.time()
     for count, text in (
         (outcome.dead_again, "failed again; they are new dead letters"),
         (outcome.waiting, "are stored and wait for their loader"),
         (outcome.still_bad, "stay: the edge would refuse them again"),
         (
             outcome.held_back,
-            "stay: the router would drop them as repeats within the site's dedupe_window; try --into stage, or later",
+            (
+                "stay: the router would drop them as repeats within the site's dedupe_window; --into start works for all of them from"
+                f" {_minute(outcome.held_back_until)} on, --into stage now where their connection is still there"
+            ),
         ),
-        (outcome.foreign, "stay: their connection was removed or moved to another site; try --into start"),
+        (
+            outcome.foreign,
+            "stay: their connection was removed or moved to another site; --into start sends them to all connections of their site"
+            + (f", from {_minute(outcome.foreign_until)} on: until then the router drops some as repeats" if later else ""),
+        ),
         (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
     ):
         if count:
@@ -200,7 +208,7 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     for each in outcome.refused:
         say(f"  {each.id} {each.reason}: {each.detail}")
     stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
-    return exits.NO if stayed else exits.OK
+    return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
 
 
 @dead.command()
@@ -210,23 +218,26 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
 @at_broker
 @_filtered
 def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
-    """Deletes dead letters for good.
+    """Deletes dead letters for good. Exit code 1 if an ID or the connection or site that is named has none.
 
     \b
     Example:
       penstock dead purge --stage ingest --reason missing_id --yes
     """
     _demand_filter(wanted, everything=everything)
-    groups, _ = asyncio.run(_look(setting, wanted, 0))
+    seen = Seen(wanted.ids)
+    groups, _ = asyncio.run(_look(setting, wanted, 0, seen))
     if groups.total and not yes:
         if not setting.screen.is_terminal:
             raise click.UsageError(f"{groups.total} dead letters would be deleted for good; say --yes")
         _show_groups(setting, groups.largest_first())
-        click.confirm(f"delete {groups.total} dead letters for good?", abort=True)
-    asyncio.run(_purge(setting, wanted, groups))
-    setting.screen.result({"purged": groups.total})
+        setting.screen.agree(f"delete {groups.total} dead letters for good?", "nothing was deleted")
+    if groups.total:
+        asyncio.run(_purge(setting, wanted, groups))
+    unknown = wanted.unmatched(seen)
+    setting.screen.result({"purged": groups.total, "unknown": unknown})
     setting.screen.say(f"{groups.total} purged")
-    return exits.OK
+    return _deny(setting, unknown)
 
 
 @dead.command()
@@ -263,19 +274,39 @@ def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) 
     return exits.NO if left_out else exits.OK
 
 
+def _minute(moment: float) -> str:
+    """The first whole minute that is not before a moment."""
+    return f"{shown(math.ceil(moment / 60) * 60)} UTC"
+
+
 def _demand_filter(wanted: Filter, *, everything: bool) -> None:
     named = wanted.ids or any((wanted.connection, wanted.site, wanted.stage, wanted.reason, wanted.since))
     if not named and not everything:
         raise click.UsageError("say which: ids, a filter such as --connection, or --all")
 
 
-async def _look(setting: Setting, wanted: Filter, keep: int) -> tuple[Groups, list[tuple[str, DeadLetter]]]:
+def _gone(what: str) -> str:
+    return f"no {what}; it was replayed, purged or has expired, or never was"
+
+
+def _deny(setting: Setting, unknown: list[str]) -> int:
+    """Says what has no dead letter; returns the exit code for that."""
+    for each in unknown:
+        setting.screen.note(_gone(each), "yellow")
+    return exits.NO if unknown else exits.OK
+
+
+async def _look(
+    setting: Setting, wanted: Filter, keep: int, seen: Seen | None = None
+) -> tuple[Groups, list[tuple[str, DeadLetter]]]:
     """Counts what matches, and returns the newest letters with their ids."""
     groups, newest = Groups(), deque[tuple[str, DeadLetter]](maxlen=keep)
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("reading dead letters", passing=True) as advance:
             async for stored in find(broker, wanted):
                 groups.add(stored)
+                if seen is not None:
+                    seen.add(stored)
                 newest.extend(zip(stored.ids(), (stored.letters[index] for index in stored.matching), strict=True))
                 advance(groups.total)
     return groups, list(newest)
@@ -310,9 +341,9 @@ def _line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
     return text if text and "\n" not in text and "\r" not in text else None
 
 
-async def _fetch(setting: Setting, seq: int) -> list[DeadLetter] | None:
+async def _fetch(setting: Setting, letter_id: str) -> DeadLetter | None:
     async with open_broker(setting.reach()) as broker:
-        return await fetch(broker, seq)
+        return await fetch_letter(broker, letter_id)
 
 
 async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
@@ -322,20 +353,17 @@ async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
             await remove_all(broker, wanted, counted.last_seq, advance)
 
 
-async def _replay(setting: Setting, wanted: Filter, into: str, wait: float) -> Outcome:
+async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen: Seen) -> Outcome:
     from penstock.redeliver import Redelivery  # brings the edge with it, which the others do not need
 
     async with open_broker(setting.reach()) as broker:
-        total = await _count(broker, wanted)
+        async for stored in find(broker, wanted):
+            seen.add(stored)
         redelivery = Redelivery(broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time)
-        with setting.screen.progress("replaying", total=total) as advance:
+        with setting.screen.progress("replaying", total=seen.letters) as advance:
             await redelivery.run(wanted, advance)
         with setting.screen.progress("waiting for loaders"):
             return await redelivery.wait(wait)
-
-
-async def _count(broker: Broker, wanted: Filter) -> int:
-    return sum([len(stored.matching) async for stored in find(broker, wanted)])
 
 
 def _show_groups(setting: Setting, groups: list[Group]) -> None:

@@ -30,13 +30,26 @@ from shared.project import Project
     "--url", "edge", envvar="PENSTOCK_EDGE_URL", metavar="EDGE", help="Address of the edge; default: the stack in --home."
 )
 @click.option("--batch", type=click.IntRange(1, 5000), default=BATCH_EVENTS, show_default=True, help="Events a request.")
-@click.option("--patience", type=float, default=600.0, show_default=True, help="Seconds to keep trying while the edge is busy.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="Seconds to keep trying while the edge is busy or away.",
+)
+@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Leave out the lines before it.")
 @at_home
-def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float) -> int:
+def send(
+    setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float, from_line: int
+) -> int:  # fmt: skip
     """Sends FILE (one JSON event a line, plain or gzip; `-`: standard input) through the edge, in order.
 
-    Events without a messageId get one. While the edge answers 503 or 429 the command waits as long as it is told to. Exit code 1
-    if events were rejected or refused.
+    Events of a file without a messageId get one from their line and its number: a file that is sent again brings the same events,
+    which are not loaded twice. Those of standard input get a new one each time. While the edge answers 503 or 429 the command
+    waits as long as it is told to. Ctrl-C says with which line the rest begins.
+
+    A rejected event is one the edge could read and did not accept: it is a dead letter. A refused one was in a request that the
+    edge refused whole (not JSON, too large): nothing keeps it but the file. Exit code 1 if there is either.
 
     \b
     Examples:
@@ -44,22 +57,33 @@ def send(setting: Setting, file: Path, key: str | None, edge: str | None, batch:
       penstock send events.ndjson.gz --key shop-api:secret --url https://in.example.com
     """
     if edge is None or key is None:
-        reach = setting.reach()
+        try:
+            reach = setting.reach()
+        except SetupError as exc:
+            if edge is None:
+                raise
+            raise SetupError("no stack is here whose key could be taken; say it with --key ID or --key ID:SECRET") from exc
         edge = edge or (reach.state.ingest_url if reach.state else None)
         if edge is None:
             raise SetupError("the broker is named but the edge is not; say where events go with --url")
         key = key or asyncio.run(_only_key(setting))
     if not edge.startswith(("http://", "https://")):
         raise click.UsageError(f"--url is the address of an edge, such as http://127.0.0.1:8080, got {edge!r}")
-    with (
-        Lines(file) as lines,
-        setting.screen.progress("sending", total=lines.size, in_bytes=True) as advance,
-    ):
+    sent = Sent(next_line=from_line)
+    try:
+        with (
+            Lines(file) as lines,
+            setting.screen.progress("sending", total=lines.size, in_bytes=True) as advance,
+        ):
 
-        def progress(sent: Sent, note: str) -> None:
-            advance(lines.bytes_read, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
+            def progress(_sent: Sent, note: str) -> None:
+                advance(lines.bytes_read, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
 
-        sent = asyncio.run(send_batches(edge, key, batches(lines, batch), progress, patience))
+            packed = batches(lines, batch, from_line=from_line, repeatable=lines.size is not None)
+            asyncio.run(send_batches(edge, key, packed, progress, patience, sent))
+    except KeyboardInterrupt:
+        setting.screen.note(interrupted(sent, file))
+        return exits.INTERRUPTED
     setting.screen.result(sent)
     _show(setting.screen, sent)
     return exits.OK if sent.accepted == sent.events else exits.NO
@@ -125,9 +149,22 @@ async def _only_key(setting: Setting) -> str:
     return keys[0]
 
 
+def interrupted(sent: Sent, file: Path) -> str:
+    """Says how far it came, and how it goes on."""
+    done = f"interrupted: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused"
+    if str(file) == "-":
+        return f"{done}; what became of line {sent.next_line} and those after it is not known"
+    return f"{done}; the rest begins with line {sent.next_line}: go on with --from-line {sent.next_line}, nothing is loaded twice"
+
+
 def _show(screen: Screen, sent: Sent) -> None:
     screen.say(f"{counted(sent.events, 'event')}: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused")
     if sent.rejects:
         rows = [(reject["line"], reject["reason"], reject["detail"]) for reject in sent.rejects]
         screen.table(("line", "reason", "detail"), rows, title="The first that were not accepted")
-        screen.say("all rejected events are kept: penstock dead list --stage ingest")
+    if sent.rejected:
+        screen.say("rejected events are kept: penstock dead list --stage ingest")
+    if sent.refused:
+        screen.say(
+            "refused events are not kept: their request was refused whole; correct the lines and send them again", "yellow"
+        )

@@ -143,7 +143,7 @@ def _agree(screen: Screen, names: list[str], *, dry_run: bool, agreed: bool) -> 
     if not screen.is_terminal or screen.json:
         raise click.UsageError(f"{text}; say --yes to agree, or name another --connection")
     screen.say(text, "yellow")
-    click.confirm("replay?", abort=True)
+    screen.agree("replay?", "nothing was sent")
 
 
 def _bound(moment: float | None, seq: int | None) -> Bound:

@@ -10,7 +10,7 @@ from nats.js.errors import NotFoundError
 
 from ingest.contract import Reject
 from penstock import redeliver
-from penstock.letters import Filter, find, remove
+from penstock.letters import Filter, fetch_letter, find, remove
 from penstock.redeliver import NOTE, Into, Redelivery
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot
@@ -67,7 +67,7 @@ async def test_letters_of_a_connection_that_is_gone_or_of_another_site_now_stay(
     moved = {"shop-wh": Connection(site="blog", destination="wh")}
     for connections in ({}, moved):
         outcome = await redelivery(broker, project=Project(sites=sites, connections=connections)).run(Filter())
-        assert (outcome.replayed, outcome.foreign) == (0, 1)
+        assert (outcome.replayed, outcome.foreign, outcome.foreign_until < time.time()) == (0, 1, True)
     assert await dead_ids(broker) == ["m1"]
     assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
 
@@ -99,6 +99,10 @@ async def test_only_what_the_filter_means_is_replayed_and_the_rest_of_the_messag
     outcome = await redelivery(broker).run(Filter(reason=DeadReason.TYPE_CONFLICT))
     assert outcome.replayed == 2
     assert await dead_ids(broker) == ["m2"]
+    stayed = await fetch_letter(broker, "1.1")  # lies elsewhere now, and keeps its id
+    assert stayed is not None
+    assert stayed.message_id == "m2"
+    assert await fetch_letter(broker, "1.0") is None
     ((_, frame),) = await frames_on(broker, topology.DELIVER)
     assert [head.message_id for head in frame.heads] == ["m1", "m3"]
 
@@ -197,6 +201,7 @@ async def test_what_the_router_would_drop_as_a_repeat_is_held_back(broker: Broke
     await bury_all(broker, [letter(1), letter(2, request=fresh)])
     outcome = await redelivery(broker, "start").run(Filter())
     assert (outcome.replayed, outcome.held_back) == (1, 1)
+    assert outcome.held_back_until == pytest.approx(fresh.received_at / 1e6 + 3600 * redeliver.GENERATION_SLACK + 60)
     assert await dead_ids(broker) == ["m2"]
     ((_, frame),) = await frames_on(broker, topology.EVENTS)
     assert frame.heads[0].message_id == "m1"

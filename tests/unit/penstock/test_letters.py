@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.letters import Filter, Stored, group, parse_ids
-from shared.dead import DeadLetter
+from penstock.letters import Filter, Seen, Stored, group, parse_ids, remove
+from shared.dead import DeadLetter, decode_dead
 from shared.errors import ConfigError
 from shared.outcome import DeadReason
 
@@ -86,3 +86,44 @@ def test_an_id_that_is_none_is_refused() -> None:
 )
 def test_letters_are_removed_by_subject_only_where_all_of_it_is_meant(wanted: Filter, subject: str | None) -> None:
     assert wanted.whole_subject == subject
+
+
+class Broker:
+    """Takes what is stored and deleted."""
+
+    def __init__(self) -> None:
+        self.publisher = self.js = self
+        self.stored: list[DeadLetter] = []
+        self.deleted: list[int] = []
+
+    async def publish(self, _subject: str, payload: bytes, **_: object) -> None:
+        self.stored = decode_dead(payload)
+
+    async def delete_msg(self, _stream: str, seq: int) -> None:
+        self.deleted.append(seq)
+
+
+async def test_a_letter_keeps_its_id_when_its_neighbours_are_removed() -> None:
+    broker = Broker()
+    await remove(broker, Stored(13, "dead.loader.shop-wh", [letter(), letter(), letter()], [1], 0))  # type: ignore[arg-type]
+    assert broker.deleted == [13]
+    rest = Stored(15, "dead.loader.shop-wh", broker.stored, [0, 1], 0)
+    assert rest.ids() == ["13.0", "13.2"]
+    await remove(broker, Stored(15, "dead.loader.shop-wh", broker.stored, [0], 0))  # type: ignore[arg-type]
+    assert Stored(16, "dead.loader.shop-wh", broker.stored, [0], 0).ids() == ["13.2"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unmatched"),
+    [
+        (Filter(ids=["13.0", "13", "13.2", "1"]), ["dead letter 13.2", "dead letter 1"]),
+        (Filter(connection="shop-wh"), []),
+        (Filter(), []),
+    ],
+)
+def test_what_was_named_and_not_found_is_told(wanted: Filter, unmatched: list[str]) -> None:
+    seen = Seen(wanted.ids)
+    assert Filter(connection="gone", stage="loader").unmatched(seen) == ["dead letter of connection 'gone'"]
+    assert Filter(stage="loader").unmatched(seen) == []
+    seen.add(Stored(13, "dead.loader.shop-wh", [letter()], [0], 0))
+    assert wanted.unmatched(seen) == unmatched

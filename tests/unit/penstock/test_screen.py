@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from penstock import exits
 from penstock.screen import Screen, counted, cut
 
 COLUMNS = ("connection", "received", "why")
@@ -67,3 +70,14 @@ def test_a_table_without_rows_is_its_heading(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("COLUMNS", "80")
     Screen().table(COLUMNS, [])
     assert "connection" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n"])
+def test_who_does_not_agree_is_told_that_nothing_was_done(answer: str) -> None:
+    @click.command()
+    def ask() -> None:
+        Screen().agree("apply it?", "nothing was changed")
+
+    result = CliRunner().invoke(ask, input=answer)
+    assert result.exit_code == exits.NO
+    assert result.output.endswith("nothing was changed\n")

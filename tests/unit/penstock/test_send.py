@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from penstock.send import Batch, batches, send
+from penstock import exits
+from penstock.cli import run
+from penstock.commands.events import _show, interrupted
+from penstock.screen import Screen
+from penstock.send import Batch, Sent, batches, send
 from shared.errors import NotConnected, SetupError
 
 Answer = Callable[[int, bytes], web.Response]
@@ -120,7 +126,11 @@ async def test_a_refused_request_does_not_stop_the_others() -> None:
     async with edge(refuses_first) as (url, _):
         sent = await send(url, "key", batches([b'{"broken', *lines(2)]))
     assert (sent.events, sent.accepted, sent.refused) == (3, 2, 1)
-    assert sent.rejects[0] == {"line": 1, "reason": "http_400", "detail": "not JSON"}
+    assert sent.rejects[0] == {
+        "line": 1,
+        "reason": "http_400",
+        "detail": "the line is not JSON: Input data was truncated",
+    }
 
 
 async def test_a_wrong_key_is_an_error_that_says_so() -> None:
@@ -154,3 +164,75 @@ async def test_the_key_travels_as_basic_credentials() -> None:
     finally:
         await runner.cleanup()
     assert headers == ["Basic aWQ6c2VjcmV0"]
+
+
+def test_a_file_sent_again_brings_the_same_ids_also_from_a_line_on() -> None:
+    file = [b'{"type":"page"}', b'{"type":"page"}', b'{"type":"track"}']
+    first, again = (next(batches(file)).lines for _ in range(2))
+    assert first == again
+    assert len({json.loads(line)["messageId"] for line in first}) == 3
+    (rest,) = batches(file, from_line=2)
+    assert (rest.lines, rest.numbers) == (first[1:], (2, 3))
+    assert next(batches(file, repeatable=False)).lines != first
+
+
+async def test_who_is_interrupted_knows_the_line_with_which_the_rest_begins() -> None:
+    sent = Sent()
+
+    def second_never(number: int, body: bytes) -> web.Response:
+        if number:
+            task.cancel()
+        return ok(number, body)
+
+    async with edge(second_never) as (url, _):
+        task = asyncio.create_task(send(url, "key", batches(lines(6), 2), sent=sent))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (sent.accepted, sent.next_line) == (2, 3)
+    assert interrupted(sent, Path("f")).endswith("the rest begins with line 3: go on with --from-line 3, nothing is loaded twice")
+
+
+async def test_patience_holds_for_an_edge_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.send.LEAST_REQUEST_SECONDS", 0.1)
+    answered = asyncio.Event()
+
+    async def never(_request: web.Request) -> web.Response:
+        await answered.wait()
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/v1/batch", never)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        with pytest.raises(NotConnected, match=r"within 0\.2 s"):
+            await send(f"http://127.0.0.1:{runner.addresses[0][1]}", "key", batches(lines(1)), patience_seconds=0.2)
+    finally:
+        answered.set()
+        await runner.cleanup()
+
+
+async def test_a_refusal_tells_places_of_the_file_not_of_the_request() -> None:
+    def refuses(number: int, _body: bytes) -> web.Response:
+        return web.json_response({"message": "column 23"}, status=413 if number else 400)
+
+    async with edge(refuses) as (url, _):
+        sent = await send(url, "key", batches([b'{"broken": x}', *lines(2)]))
+    assert sent.rejects == [
+        {"line": 1, "reason": "http_400", "detail": "the line is not JSON: JSON is malformed: invalid character (byte 11)"},
+        {"line": 2, "reason": "http_413", "detail": "column 23 (lines 2 to 3, one request)"},
+    ]
+
+
+def test_refused_events_are_not_said_to_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(Screen(), Sent(events=1, refused=1, rejects=[{"line": 1, "reason": "http_413", "detail": ""}]))
+    said = capsys.readouterr().out
+    assert "refused events are not kept" in said
+    assert "are kept" not in said
+
+
+def test_an_edge_without_a_key_is_told_apart_from_no_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["send", "-", "--url", "http://127.0.0.1:1", "--home", str(tmp_path / "none")]
+    assert run(arguments) == exits.SETUP
+    assert "say it with --key" in capsys.readouterr().err
