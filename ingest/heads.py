@@ -15,9 +15,12 @@ from ingest.contract import HttpRequest
 from ingest.keys import KeyIndex
 from ingest.routes import Match
 
-MAX_HEADS = 2048
 MAX_HEAD_BYTES = 2048
-"""Together a few megabytes, with the headers read from them."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Of all heads, with what is read from them: anybody who knows a browser's key can send new ones."""
+
+LINE_BYTES = 256
+"""What a header that was read holds beside its bytes, about."""
 
 END = b"\r\n\r\n"
 
@@ -39,6 +42,7 @@ class Heads:
 
     def __init__(self) -> None:
         self.known: dict[bytes, Head] = {}
+        self.bytes = 0
         self._keys: KeyIndex | None = None
         self.get = self.known.get
 
@@ -48,9 +52,13 @@ class Heads:
 
     def remember(self, head: bytes, known: Head, keys: KeyIndex) -> None:
         """Remembers what a head means with these keys."""
-        if self._keys is not keys or len(self.known) >= MAX_HEADS:
+        size = len(head) + LINE_BYTES * (len(known.asked.headers) + len(known.asked.query) + 4)
+        if self._keys is not keys or self.bytes + size > MAX_BYTES:
             self.known.clear()
+            self.bytes = 0
             self._keys = keys
+        if head not in self.known:
+            self.bytes += size
         self.known[head] = known
 
 

@@ -97,7 +97,7 @@ async def test_a_new_revision_of_the_project_forgets_what_old_keys_opened() -> N
 
 
 async def test_heads_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "MAX_HEADS", 4)
+    monkeypatch.setattr(heads, "MAX_BYTES", 10_000)
     async with edge(PROJECT) as running:
         wire = running.connect()
         await learn(wire)
@@ -108,7 +108,8 @@ async def test_heads_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatc
             wire.send(request("/v1/track", TRACK, other))
             await settled()
             assert not _knows(running, request("/v1/track", TRACK, other))
-        assert 0 < len(_known(running)) <= 4
+        assert 0 < len(_known(running)) <= 10
+        assert 0 < running.server.quick.heads.bytes <= 10_000
 
 
 async def test_behind_a_proxy_the_host_is_that_of_each_request() -> None:
