@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -152,21 +152,37 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     return Reply(200, _encode(answer))
 
 
+class _Opened(NamedTuple):
+    """What a request says outside of its events."""
+
+    found: list[Credential]
+    """Keys outside the body, where they may still be needed."""
+    early: Admission | None
+    """What keys outside the body open, as far as it had to be known (`admit_early`)."""
+    decided: Admission | None
+    """The same, where only a key in the body could still disagree."""
+    body: bytes
+    """In UTF-8, as far as its charset says."""
+
+
+def _open(request: HttpRequest, body: bytes, desk: Desk) -> _Opened | Refusal:
+    known = request.admission
+    if known is not None:
+        return _Opened([], known, known, body)
+    found = carriers.from_request(request)
+    decided = decides(found)
+    early = admit_early(found, body, desk, decided=decided)
+    if isinstance(early, Refusal):
+        return early
+    read = _utf8(request, body)
+    return read if isinstance(read, Refusal) else _Opened(found, early, early if decided else None, read)
+
+
 def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Parsed | Refusal:
-    found: list[Credential] = []
-    early: Admission | Refusal | None = request.admission
-    decided = early is not None
-    if early is None:
-        found = carriers.from_request(request)
-        decided = decides(found)
-        early = admit_early(found, body, desk, decided=decided)
-        if isinstance(early, Refusal):
-            return early
-        read = _utf8(request, body)
-        if isinstance(read, Refusal):
-            return read
-        body = read
-    scan = Scan(body)
+    opened = _open(request, body, desk)
+    if isinstance(opened, Refusal):
+        return opened
+    scan = Scan(opened.body)
     body = scan.body
     budget = Budget()
     repaired = False
@@ -188,10 +204,9 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
             envelope = _decode_single(body)
         write_key, sent_at = envelope.writeKey, envelope.sentAt
     key = None if write_key is ABSENT else text_of(write_key, LONGEST_KEY)
-    if decided and early is not None and not key:
-        admission: Admission | Refusal = early
-    else:
-        admission = desk.admit(_with_body_key(found or carriers.from_request(request), key))
+    admission: Admission | Refusal | None = opened.decided
+    if admission is None or key:
+        admission = desk.admit(_with_body_key(opened.found or carriers.from_request(request), key))
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.event_bytes
@@ -207,23 +222,20 @@ def _parse_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> P
 
 
 def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
-    found = carriers.from_request(request)
-    decided = decides(found)
-    early = admit_early(found, request.body, desk, decided=decided)
-    if isinstance(early, Refusal):
-        return early
-    body = _utf8(request, request.body)
-    if isinstance(body, Refusal):
-        return body
-    scan = Scan(body)
+    opened = _open(request, request.body, desk)
+    if isinstance(opened, Refusal):
+        return opened
+    scan = Scan(opened.body)
     budget = Budget()
     # a body small enough to be read for strangers has fewer events than bytes
-    most = len(scan.body) if early is None else early.limits.events_per_request
+    most = len(scan.body) if opened.early is None else opened.early.limits.events_per_request
     batch = read_batch(scan.body, most, budget)
     if isinstance(batch, Refusal):
         return batch
     key = text_of(batch.envelope.writeKey, LONGEST_KEY)
-    admission = early if decided and early is not None and not key else _admit_batch(found, key, batch.events, desk)
+    admission: Admission | Refusal | None = opened.decided
+    if admission is None or key:
+        admission = _admit_batch(opened.found or carriers.from_request(request), key, batch.events, desk)
     if isinstance(admission, Refusal):
         return admission
     limit = admission.limits.events_per_request
