@@ -11,6 +11,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -63,6 +64,9 @@ class Sender(NamedTuple):
     headers: Mapping[str, str]
 
 
+_ONE = Accepted(1)
+
+
 class SiteDesk(NamedTuple):
     """What the edge keeps ready of a site."""
 
@@ -103,6 +107,7 @@ class Intake:
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = rates or RateLimiter()
         self.refusals = Refusals(telemetry)
+        self._count_accepted = lru_cache(4096)(self._accepted_counter)
         self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -192,14 +197,17 @@ class Intake:
         site = parsed.admission.site
         count = self.telemetry.count
         if parsed.heads:
-            count("ingest_events_accepted_total", len(parsed.heads), site=site, protocol=protocol)
+            self._count_accepted(site, protocol)(len(parsed.heads))
         for reject in parsed.rejects:
             count("ingest_events_rejected_total", site=site, protocol=protocol, reason=reject.reason)
         if parsed.repaired:
             count("ingest_events_repaired_total", parsed.repaired, site=site)
         for reason in parsed.ignored:
             count("ingest_members_ignored_total", site=site, reason=reason)
-        return Accepted(len(parsed.heads), parsed.rejects)
+        return Accepted(len(parsed.heads), parsed.rejects) if len(parsed.heads) != 1 or parsed.rejects else _ONE
+
+    def _accepted_counter(self, site: str, protocol: str) -> Callable[[float], None]:
+        return self.telemetry.counter("ingest_events_accepted_total", site=site, protocol=protocol)
 
     async def _store_rejects(
         self, parsed: Parsed, context: RequestContext, stored: asyncio.Future[None], reserved: int, ticket: Ticket

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -44,6 +45,7 @@ TOO_MANY_REQUESTS = Refusal(503, "overloaded", "too many requests at once; try a
 TOO_MANY_BYTES = Refusal(503, "overloaded", "too many bytes at once; try again", retry_after=RETRY_AFTER_SECONDS)
 
 _NO_PLACE = Place()
+_NO_ANSWER = Answered(Reply(0, b""))
 _NO_QUERY: Mapping[str, str] = {}
 _INTERNAL = Refusal(500, "internal", "the request failed; its events were not accepted")
 _ENCODE = msgspec.json.Encoder().encode
@@ -89,6 +91,8 @@ class Pipeline:
         self.draining = False
         """Every answer closes its connection."""
         self._begun = 0
+        self._count_answer = lru_cache(512)(self._answer_counter)
+        self._plain = _NO_ANSWER
 
     def ask(
         self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None, local: str = ""
@@ -188,11 +192,16 @@ class Pipeline:
         Args:
             headers: those of the request.
         """
-        self.intake.telemetry.count("ingest_requests_total", protocol=protocol, status=str(reply.status))
+        self._count_answer(protocol, reply.status)(1)
         origin = headers.get("origin")
+        if reply is self._plain.reply and not origin and not self.draining:
+            return self._plain
         # what a cache keeps without an origin must not be given to a page that has one
         extra = self._origins(site).headers(origin) if origin else VARY if "Cache-Control" in reply.headers else NO_HEADERS
-        return Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
+        answered = Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
+        if reply.status == 200 and not answered.close and not extra:
+            self._plain = answered  # success is one object in most protocols, and nearly always the next answer
+        return answered
 
     def preflight(self, headers: Mapping[str, str]) -> Answered:
         """Answers OPTIONS."""
@@ -263,6 +272,9 @@ class Pipeline:
     def _place(self, headers: Mapping[str, str], peer: str | None) -> Place:
         proxies = self.intake.proxies
         return proxies.place(peer, headers) if proxies.trusted else _NO_PLACE
+
+    def _answer_counter(self, protocol: str, status: int) -> Callable[[float], None]:
+        return self.intake.telemetry.counter("ingest_requests_total", protocol=protocol, status=str(status))
 
     def _time(self, match: Match, started: float) -> None:
         self.intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)

