@@ -46,3 +46,10 @@ def test_gauges_go_with_what_they_are_about(telemetry: Telemetry) -> None:
     assert lines(telemetry, "account_dead_events")
     telemetry.forget("account_dead_events", connection="two")
     assert not lines(telemetry, "account_dead_events")
+
+
+def test_a_counter_looked_up_once_counts_as_any_other(telemetry: Telemetry) -> None:
+    add = telemetry.counter("ingest_events_accepted_total", site="looked-up", protocol="segment")
+    add(2)
+    telemetry.count("ingest_events_accepted_total", 3, site="looked-up", protocol="segment")
+    assert lines(telemetry, 'ingest_events_accepted_total{protocol="segment",site="looked-up"}')[0].endswith(" 5.0")
