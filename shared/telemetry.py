@@ -25,12 +25,12 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import REGISTRY, generate_latest
 
 from shared.settings import ServiceSettings
+from shared.traces import tracer_provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +286,7 @@ class Telemetry:
             self._observe(metric)
         self._tracers: TracerProvider | None = None
         if settings.otlp_endpoint:
-            self._tracers = _tracer_provider(resource, settings)
+            self._tracers = tracer_provider(resource, settings)
         self._tracer = self._tracers.get_tracer("penstock") if self._tracers else None
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
@@ -395,13 +395,3 @@ def _span_of(headers: Mapping[str, str]) -> Span | None:
     if "traceparent" not in headers:
         return None
     return trace.get_current_span(_PROPAGATOR.extract(dict(headers)))
-
-
-def _tracer_provider(resource: Resource, settings: ServiceSettings) -> TracerProvider:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    provider = TracerProvider(resource=resource, sampler=ParentBasedTraceIdRatio(settings.trace_ratio))
-    exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces")
-    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=8192))
-    return provider
