@@ -16,7 +16,7 @@ from loader.retries import Retries
 from shared.errors import NotConnected, PenstockError
 from shared.jetstream.broker import Broker
 from shared.telemetry import Telemetry
-from shared.waiting import look_aside, look_at_queue
+from shared.waiting import look_aside, look_at_oldest_aside, look_at_queue
 
 LOOK_SECONDS = 2.0
 
@@ -54,7 +54,7 @@ async def set_gauges(
         aside = await look_aside(broker, queue)
         set_aside, oldest_aside, aside_rows = aside.events, aside.oldest_at, sum(aside.rows.values())
     else:
-        set_aside, oldest_aside, aside_rows = retries.events, retries.oldest_at, retries.rows
+        set_aside, oldest_aside, aside_rows = retries.events, await look_at_oldest_aside(broker, queue), retries.rows
     telemetry.gauge("loader_waiting_frames", waiting.frames, connection=connection)
     oldest = [at for at in (waiting.oldest_at, oldest_aside) if at is not None]
     telemetry.gauge("loader_oldest_seconds", max(0.0, time.time() - min(oldest)) if oldest else 0.0, connection=connection)

@@ -86,11 +86,6 @@ class Retries:
         """Rows that wait."""
         return sum(aside.place.events for waiting in self._waiting.values() for aside in waiting)
 
-    @property
-    def oldest_at(self) -> float | None:
-        """When the oldest of them was set aside (epoch)."""
-        return min((waiting[0].at_seconds for waiting in self._waiting.values() if waiting), default=None)
-
     def bits(self, lane: str, seq: int) -> int:
         """Returns as bits the events of a frame of which rows wait."""
         return reduce(or_, self._frames.get(f"{lane}:{seq}", {}).values(), 0)

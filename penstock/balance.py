@@ -15,7 +15,7 @@ from router.account import Account
 from router.state import SiteState, StateKeeper
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot
-from shared.ended import Counts, Ended, decode_ended, ended_key
+from shared.ended import Counts, Ended, Pending, decode_ended, ended_key
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.waiting import SetAside, Waiting, look_ahead, look_aside, look_at_queue
@@ -37,7 +37,9 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     waiting: dict[str, int]
     """In `events` (the connection is behind), `queue` and `aside`."""
     exact: bool = True
-    """False: too much waits to count all of it, or its newest load is not decided."""
+    """False: too much waits to count all of it."""
+    settled: bool = True
+    """False: what was read is of different moments, so the counts may be too low still."""
     problems: list[str] = []
 
     @property
@@ -47,21 +49,23 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteBalance(msgspec.Struct, frozen=True, kw_only=True):
-    """One site's events. `unrouted` wait in EVENTS."""
+    """One site's events. `unrouted` wait in EVENTS, the oldest since `oldest_at` (epoch)."""
 
     site: str
     accepted: int
     unrouted: int
     exact: bool = True
+    oldest_at: float | None = None
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was read of one connection."""
+    """Everything that was read of one connection. `steady`: the loader wrote nothing meanwhile."""
 
     state: SiteState
     ended: Ended
     queue: Waiting
     aside: SetAside
+    steady: bool = True
 
 
 async def read_view(broker: Broker, site: str, queue: str, state: SiteState | None = None) -> View:
@@ -71,12 +75,15 @@ async def read_view(broker: Broker, site: str, queue: str, state: SiteState | No
         NotConnected: the broker does not answer.
     """
     found = state or await StateKeeper(broker, site).load() or SiteState()
-    entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(queue))
+    stats = Bucket(broker, topology.STATS_BUCKET)
+    entry = await stats.get(ended_key(queue))
+    waiting, aside = await look_at_queue(broker, queue), await look_aside(broker, queue)
     return View(
         state=found,
         ended=decode_ended(entry.value if entry else None),
-        queue=await look_at_queue(broker, queue),
-        aside=await look_aside(broker, queue),
+        queue=waiting,
+        aside=aside,
+        steady=await stats.get(ended_key(queue)) == entry,
     )
 
 
@@ -88,21 +95,30 @@ async def read_site(broker: Broker, site: str, state: SiteState | None = None) -
     """
     found = state or await StateKeeper(broker, site).load() or SiteState()
     ahead = await look_ahead(broker, site, found.position)
-    return SiteBalance(site=site, accepted=found.accepted, unrouted=ahead.events, exact=ahead.exact)
+    return SiteBalance(site=site, accepted=found.accepted, unrouted=ahead.events, exact=ahead.exact, oldest_at=ahead.oldest_at)
 
 
 def balance_of(connection: str, site: str, view: View) -> Balance:
     """Adds up what was read; a load that is pending may or may not be done."""
-    decided = _balance(connection, site, view, view.ended.counts, view.ended.early)
-    pending = view.ended.pending
-    if pending is None or not decided.problems:
-        return decided
-    early = {**view.ended.early, **pending.early}
-    return _balance(connection, site, view, view.ended.counts.plus(pending.counts), early)
+    balance, pending = _balance(connection, site, view, view.ended.counts, view.ended.early), view.ended.pending
+    settled = view.steady
+    if pending is not None:
+        replay = pending.counts.replayed > 0  # no equation is of replays: only the queue tells whether it is taken
+        if balance.problems or (replay and not _waits(view.queue, pending)):
+            early = {**view.ended.early, **pending.early}
+            balance = _balance(connection, site, view, view.ended.counts.plus(pending.counts), early)
+        settled = settled and not (replay and view.queue.frames)
+    return msgspec.structs.replace(balance, settled=settled and not balance.problems)
+
+
+def _waits(queue: Waiting, pending: Pending) -> bool:
+    """Says whether a pending load is in the queue still, where the oldest comes first."""
+    oldest = queue.oldest
+    return oldest is not None and oldest.lane == pending.source and oldest.seq <= pending.through
 
 
 async def settle_balance(broker: Broker, site: str, connection: str, queue: str) -> Balance:
-    """Reads one connection again and again until it balances or stops moving.
+    """Reads one connection again and again until its counts are settled or nothing moves.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -111,7 +127,7 @@ async def settle_balance(broker: Broker, site: str, connection: str, queue: str)
     for _ in range(TRIES):
         view = await read_view(broker, site, queue)
         balance = balance_of(connection, site, view)
-        if not balance.problems:
+        if balance.settled:
             return balance
         if view == before and view.ended.pending is None:
             return balance

@@ -220,9 +220,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def waits(events: int) -> str:
-    """Returns `1 event waits`, `2 events wait`."""
-    return f"{counted(events, 'event')} {'waits' if events == 1 else 'wait'}"
+def waits(events: int, how: str = "") -> str:
+    """Returns `1 event waits`, `2 events wait`, `2 events still wait`."""
+    return f"{counted(events, 'event')} {how}{'waits' if events == 1 else 'wait'}"
 
 
 def cut(text: str, characters: int) -> str:

@@ -14,10 +14,11 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 
-from penstock.balance import Balance, View, balance_of, read_site, read_view
+from penstock.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
 from penstock.home import StackState
 from penstock.letters import Filter, find
 from penstock.metrics import Scrape, total
+from penstock.screen import counted, waits
 from router.state import SiteState, StateKeeper
 from shared import topology
 from shared.config_snapshot import current_snapshot
@@ -31,6 +32,8 @@ COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
 
 LATE_SLACK_SECONDS = 30.0
+UNROUTED_SECONDS = 10.0
+"""An event that waits for the router for longer is not on its way."""
 GOOD = ("ok", "idle", "disabled", "catching up")
 """States that need nobody."""
 
@@ -40,10 +43,11 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, table failing, failing or unknown."""
+    """ok, idle, disabled, catching up, late, table failing, failing, not routed or unknown."""
     why: str = ""
     received: int = 0
-    """Accepted for it, and replayed into it."""
+    """Accepted for it; without what is replayed."""
+    replayed: int = 0
     delivered: int = 0
     dropped: int = 0
     dead: int = 0
@@ -52,6 +56,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting_events: int = 0
     """In its queue, behind it in EVENTS, or with rows set aside."""
     waiting_events_is_estimate: bool = False
+    settled: bool = True
+    """False: its counts are behind what happened, and change without anything new."""
     aside: dict[str, int] = {}
     """Rows set aside, by failing table."""
     oldest_waiting_seconds: float | None = None
@@ -67,7 +73,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     edge_accepted: int = 0
     """Events accepted of all sites."""
     unrouted: int = 0
-    """Of these, those that wait for the router."""
+    """Of these, those that wait for the router; in no connection's counts."""
+    unrouted_by_site: dict[str, int] = {}
+    """The same by site, where there are any."""
     edge_dead: int = 0
     """Dead letters kept of events the edge refused."""
     refused: dict[str, int] = {}
@@ -80,6 +88,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     def waiting(self) -> int:
         """Events that are accepted and not at their end, over all connections."""
         return self.unrouted + sum(each.waiting_events for each in self.connections)
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing waits and all counts tell so."""
+        return not self.waiting and all(each.settled for each in self.connections)
 
     @property
     def healthy(self) -> bool:
@@ -100,18 +113,16 @@ async def read_status(
     Raises:
         NotConnected: the broker does not answer.
     """
-    problems = {**_of_processes(stack), **_of_services(scrapes)}
+    problems = {**_of_processes(stack, scrapes), **_of_services(stack, scrapes)}
     connections: list[ConnectionStatus] = []
-    accepted = unrouted = edge_dead = 0
+    edge_dead = 0
     try:
         snapshot = await current_snapshot(broker)
         states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.sites}
-        for site, state in states.items():
-            balance = await read_site(broker, site, state)
-            accepted, unrouted = accepted + balance.accepted + balance.unrouted, unrouted + balance.unrouted
+        sites = {site: await read_site(broker, site, state) for site, state in states.items()}
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
-            connections.append(await _read_connection(broker, name, connection, view, scrapes, now))
+            connections.append(await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now))
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
         for subject, messages in dead.items():
             edge_dead += await _count_dead(broker, subject, messages)
@@ -124,29 +135,56 @@ async def read_status(
     return Status(
         revision=revision,
         connections=connections,
-        edge_accepted=accepted,
-        unrouted=unrouted,
+        edge_accepted=sum(each.accepted + each.unrouted for each in sites.values()),
+        unrouted=sum(each.unrouted for each in sites.values()),
+        unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},
         edge_dead=edge_dead,
         refused=_refused(scrapes),
-        not_answering={scrape.url: scrape.error for scrape in scrapes if scrape.error},
+        not_answering=not_answering(stack, scrapes),
         problems=problems,
     )
 
 
-def _of_processes(stack: StackState | None) -> dict[str, str]:
+def not_answering(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns the services that say nothing, and why."""
+    return {_named(stack, scrape.url): scrape.error for scrape in scrapes if scrape.error}
+
+
+def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns all that is known without the broker: what processes and services say is wrong."""
+    said = {
+        f"{_named(stack, scrape.url)} {part}": why
+        for scrape in scrapes
+        for part, why in {**scrape.warnings, **scrape.problems}.items()
+    }
+    return {**_of_processes(stack, scrapes), **said}
+
+
+def _named(stack: StackState | None, url: str) -> str:
+    """Returns a service's address, with its name where that is known."""
+    names = [process.name for process in stack.processes if process.admin_url == url] if stack is not None else []
+    return f"{names[0]} ({url})" if names else url
+
+
+def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
     """Returns the processes that the supervisor cannot keep running."""
     found: dict[str, str] = {}
     for process in stack.processes if stack is not None else ():
         if process.restarts and process.state != "ready":
+            scrape = next((each for each in scrapes if each.url == process.admin_url), None)
+            parts = scrape.problems if scrape is not None else {}
+            why = "".join(f"; {part}: {why}" for part, why in parts.items())
             log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
-            found[f"process {process.name}"] = f"{process.state}; it died {process.restarts} times; its log says why: {log}"
+            found[f"process {process.name}"] = (
+                f"{process.state}{why}; it died {counted(process.restarts, 'time')}; its log says why: {log}"
+            )
     return found
 
 
-def _of_services(scrapes: Sequence[Scrape]) -> dict[str, str]:
+def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
     """Returns what services say is wrong, apart from connections; streams are measured here."""
     return {
-        f"{scrape.url} {part}": why
+        f"{_named(stack, scrape.url)} {part}": why
         for scrape in scrapes
         for part, why in {**scrape.warnings, **scrape.problems}.items()
         if not part.startswith(("connection ", "stream "))
@@ -163,23 +201,28 @@ def _refused(scrapes: Sequence[Scrape]) -> dict[str, int]:
 
 
 async def _read_connection(
-    broker: Broker, name: str, connection: Connection, view: View, scrapes: Sequence[Scrape], now: float
+    broker: Broker, name: str, connection: Connection, view: View, site: SiteBalance, scrapes: Sequence[Scrape], now: float
 ) -> ConnectionStatus:
     balance = balance_of(name, connection.site, view)
     oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
     age = max(0.0, now - min(oldest)) if oldest else None
+    unrouted = max(0.0, now - site.oldest_at) if site.oldest_at is not None else None
     state, why = await _judge(broker, name, connection, view, balance, age, scrapes)
+    if state == "ok" and unrouted is not None:
+        state, why = await _judge_routing(broker, site, unrouted)
     return ConnectionStatus(
         connection=name,
         state="idle" if state == "ok" and not balance.all_waiting and not balance.delivered else state,
         why=why,
-        received=balance.received + balance.replayed,
+        received=balance.received,
+        replayed=balance.replayed,
         delivered=balance.delivered,
         dropped=sum(balance.dropped.values()),
         dead=sum(balance.dead.values()),
         waiting_frames=view.queue.frames,
         waiting_events=balance.all_waiting,
         waiting_events_is_estimate=not balance.exact,
+        settled=balance.settled,
         aside=view.aside.rows,
         oldest_waiting_seconds=age,
         last_load_at=view.ended.last_load_at,
@@ -216,6 +259,17 @@ async def _judge(
             f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
         )
     return "ok", ""
+
+
+async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
+    """Returns the state of a connection that is well, and whose site has events that wait for the router."""
+    who = await lease.holder(broker, f"router.{site.site}")
+    if who is not None and age <= UNROUTED_SECONDS:
+        return "ok", ""
+    why = f"{waits(site.unrouted)} for the router, the oldest for {age:.0f} s"
+    return "not routed", f"{why}; " + (
+        "no router works on the site; is the service up?" if who is None else "see the router's log"
+    )
 
 
 def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:

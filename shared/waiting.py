@@ -19,7 +19,7 @@ from nats.js.errors import APIError, NotFoundError
 from shared import topology
 from shared.errors import NotConnected, Permanent
 from shared.frame import decode_frame, decode_ids
-from shared.headers import BITS, TABLE, is_live, read_place
+from shared.headers import BITS, TABLE, Place, is_live, read_place
 from shared.jetstream.broker import Broker
 
 FEW_FRAMES = 8
@@ -31,7 +31,10 @@ FOREVER_SECONDS = 10.0
 
 
 class Waiting(NamedTuple):
-    """Frames and events that wait; `exact` is false where `events` is estimated. `oldest_at`: when the oldest was accepted (epoch)."""
+    """Frames and events that wait; `exact` is false where `events` is estimated.
+
+    `oldest`: the place of the oldest frame in a queue. `oldest_at`: when it was accepted, or a replay put it there (epoch).
+    """
 
     frames: int = 0
     events: int = 0
@@ -39,6 +42,7 @@ class Waiting(NamedTuple):
     oldest_at: float | None = None
     replayed: int = 0
     """Events of these that a replay put there."""
+    oldest: Place | None = None
 
 
 class SetAside(NamedTuple):
@@ -107,7 +111,7 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the stream {stream} does not tell what waits: {exc or type(exc).__name__}") from exc
     events, exact, replayed = _estimate(looked, frames)
-    return Waiting(frames, events, exact, _accepted_at(looked[0]), replayed)
+    return Waiting(frames, events, exact, _waits_since(looked[0]), replayed, read_place(looked[0].headers or {}))
 
 
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
@@ -140,10 +144,24 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
             found.frames[frame] = found.frames.get(frame, 0) | bits_of(headers.get(BITS), place.events)
             found.rows[table] = found.rows.get(table, 0) + place.events
             if found.oldest_at is None:
-                found = found._replace(oldest_at=_accepted_at(message))
+                found = found._replace(oldest_at=_waits_since(message))
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the stream {topology.RETRY} does not tell what waits: {exc or type(exc).__name__}") from exc
     return found._replace(exact=messages <= most)
+
+
+async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
+    """Returns since when the oldest row of a connection that is set aside waits, as `look_aside` tells it; None where none is.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    try:
+        async for message in _messages(broker, topology.RETRY, topology.retry_subject("loader", queue), 1, 1, direct=False):
+            return _waits_since(message)
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the stream {topology.RETRY} does not tell what waits: {exc or type(exc).__name__}") from exc
+    return None
 
 
 def bits_of(text: str | None, events: int) -> int:
@@ -215,7 +233,10 @@ def _events_in(message: RawStreamMsg) -> int:
         return 0
 
 
-def _accepted_at(message: RawStreamMsg) -> float | None:
+def _waits_since(message: RawStreamMsg) -> float | None:
+    place = read_place(message.headers or {})
+    if place is not None and not is_live(place.lane) and message.time:  # what is replayed was accepted long ago
+        return message.time.timestamp()
     with contextlib.suppress(Permanent, ValueError):
         return min(request.received_at for request in decode_frame(message.data or b"").requests) / 1e6
     return message.time.timestamp() if message.time else None

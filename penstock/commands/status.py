@@ -14,9 +14,10 @@ from penstock.metrics import scrape_all
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
-from penstock.screen import Screen, counted
-from penstock.status import ConnectionStatus, Status, read_status
+from penstock.screen import Screen, counted, waits
+from penstock.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
 from shared.config_snapshot import current_snapshot, stored_project
+from shared.errors import NotConnected
 from shared.project import Project
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ WAIT_SECONDS = 0.25
 WATCH_SECONDS = 2.0
 SHOWN_REFUSED = 5
 SHOWN_IDS = 5
+COLUMNS = (
+    "connection", "state", "received", "replayed", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)",
+)  # fmt: skip
+SPARE = ("last load (UTC)", "received", "replayed", "oldest", "dropped")
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
@@ -36,7 +41,7 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
     "--wait",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="First wait until no event waits, at most so long; then exit code 1.",
+    help="First wait until no event waits and the counts are settled, at most so long; then exit code 1.",
 )
 @click.option("--watch", is_flag=True, help="Show it again every two seconds until Ctrl-C.")
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
@@ -44,8 +49,8 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
-    Received, delivered, dropped and dead count since the connection began. Without a local stack or --metrics nothing is known of
-    what only the services can say.
+    Received, replayed, delivered, dropped and dead count since the connection began; what is replayed is not in received.
+    Without a local stack or --metrics nothing is known of what only the services can say.
     Exit code 1 if something needs a person.
 
     \b
@@ -56,9 +61,12 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
     ends_at = time.monotonic() + (wait or 0.0)
     while True:
         found = asyncio.run(_read(setting, metrics))
-        if wait is not None and found.waiting and time.monotonic() < ends_at:
+        if wait is not None and not found.settled and time.monotonic() < ends_at:
             time.sleep(WAIT_SECONDS)
             continue
+        if wait is not None and not found.settled:
+            late = waits(found.waiting, "still ") if found.waiting else "the counts are not settled"
+            setting.screen.note(f"{late} after {wait:g} s", "yellow")
         if checks:
             return _check(setting, since)
         if watch and setting.screen.is_terminal and not setting.screen.json:
@@ -66,7 +74,7 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
         setting.screen.result(found)
         _show(setting.screen, found)
         if not watch:
-            return exits.OK if found.healthy and not (wait is not None and found.waiting) else exits.NO
+            return exits.OK if found.healthy and not (wait is not None and not found.settled) else exits.NO
         time.sleep(WATCH_SECONDS)
 
 
@@ -80,11 +88,11 @@ def _check(setting: Setting, since: float | None) -> int:
     found = asyncio.run(run())
     screen = setting.screen
     screen.result(found)
-    columns = ("connection", "accepted", "delivered", "dropped", "dead", "waiting")
+    columns = ("connection", "received", "replayed", "delivered", "dropped", "dead", "waiting")
     screen.table(
         columns,
         [
-            (each.connection, each.received + each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
+            (each.connection, each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
              each.all_waiting)
             for each in found.connections
         ],
@@ -107,30 +115,39 @@ def _check(setting: Setting, since: float | None) -> int:
 async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
     reach = setting.reach()
     local = [process.admin_url for process in reach.state.processes if process.admin_url] if reach.state else []
-    async with open_broker(reach) as broker:
-        stored = await stored_project(broker)
-        project = stored[1].snapshot(stored[0]).project if stored else Project()
+    try:
+        async with open_broker(reach) as broker:
+            stored = await stored_project(broker)
+            project = stored[1].snapshot(stored[0]).project if stored else Project()
+            scrapes = await scrape_all(metrics or local)
+            return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
+    except NotConnected:
         scrapes = await scrape_all(metrics or local)
-        return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
+        silent = {service: f"does not answer: {why}" for service, why in not_answering(reach.state, scrapes).items()}
+        for part, why in {**said_by_services(reach.state, scrapes), **silent}.items():
+            setting.screen.note(f"{part}: {why}", "red")
+        raise
 
 
 def _show(screen: Screen, found: Status) -> None:
     if not found.connections:
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
     else:
-        columns = ("connection", "state", "received", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)")
-        screen.table(
-            columns, [_row(each) for each in found.connections], spare=("last load (UTC)", "received", "oldest", "dropped")
-        )
+        replays = any(each.replayed for each in found.connections)
+        columns = tuple(name for name in COLUMNS if replays or name != "replayed")
+        rows = [[cell for name, cell in zip(COLUMNS, _row(each), strict=True) if name in columns] for each in found.connections]
+        screen.table(columns, rows, spare=[name for name in SPARE if name in columns])
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
     accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
     screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
+    for site, events in found.unrouted_by_site.items():
+        screen.say(f"site {site}: {waits(events)} for the router", "yellow")
     for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
         screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
-    for url, why in found.not_answering.items():
-        screen.say(f"{url} does not answer: {why}", "red")
+    for service, why in found.not_answering.items():
+        screen.say(f"{service} does not answer: {why}", "red")
     for part, why in found.problems.items():
         screen.say(f"{part}: {why}", "red")
 
@@ -140,6 +157,6 @@ def _row(each: ConnectionStatus) -> tuple[object, ...]:
     waiting = f"{about}{each.waiting_events}"
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
     return (
-        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.delivered, each.dropped, each.dead,
-        waiting, oldest, shown(each.last_load_at),
+        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.replayed, each.delivered,
+        each.dropped, each.dead, waiting, oldest, shown(each.last_load_at),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.project import decode_project
 from shared.settings import ServiceSettings
 from shared.telemetry import Telemetry
-from tests.support.router import frame, limit_queues
+from tests.support.router import REQUEST, frame, limit_queues, put
 
 PROJECT = decode_project(
     {
@@ -87,6 +87,19 @@ async def test_what_waits_is_counted_exactly_however_much_it_is_and_is_late_afte
     assert "penstock check wh" in line.why
 
 
+async def test_a_replay_is_not_late_for_the_age_of_its_events_and_what_no_router_routes_is_told(broker: Broker) -> None:
+    await counted(broker, forwarded=0, counts=Counts(replayed=2, delivered=2))
+    headers = write_place(Place("replay-r", 1, 1, 1))
+    await broker.publisher.publish(topology.deliver_subject("c"), payload("a"), msg_id="r1", headers=headers)
+    (line,) = (await status(broker)).connections
+    assert (line.state, line.received, line.replayed, line.waiting_events) == ("ok", 1, 3, 1)
+    await put(broker, ["x", "y"])
+    found = await status(broker)
+    assert (found.unrouted_by_site, found.connections[0].state) == ({"shop": 2}, "not routed")
+    assert "2 events wait for the router" in found.connections[0].why
+    assert not found.healthy
+
+
 async def test_a_failing_table_is_a_state_with_rows_reason_and_next_try(broker: Broker) -> None:
     await counted(broker, forwarded=3, counts=Counts(live=3, delivered=1))
     whole = decode_frame(payload("a", "b"))
@@ -112,7 +125,9 @@ async def test_a_failing_table_is_a_state_with_rows_reason_and_next_try(broker: 
             await set_gauges(broker, telemetry, "c", "c", Accounts(broker, "c", "c", telemetry), retries)
             assert telemetry.value("loader_aside_rows", connection="c") == 3
             assert telemetry.value("account_waiting_events", connection="c", place="aside") == 2
-            assert telemetry.value("loader_oldest_seconds", connection="c") > 0
+            age = time.time() - REQUEST.received_at / 1e6
+            assert telemetry.value("loader_oldest_seconds", connection="c") == pytest.approx(age, abs=60)
+            assert line.oldest_waiting_seconds == pytest.approx(age, abs=60)
         finally:
             telemetry.shutdown()
 

@@ -1,0 +1,33 @@
+"""What `penstock status` says of services, and when nothing waits any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.home import ProcessState, StackState
+from penstock.metrics import Scrape
+from penstock.status import ConnectionStatus, Status, not_answering, said_by_services
+
+LOADER = ProcessState(name="loader", pid=1, started=1, restarts=1, state="not ready", admin_url="http://127.0.0.1:9466")
+STACK = StackState(home="/h", supervisor=LOADER, broker_url="", ingest_url="", monitor_url="", started_at="", processes=[LOADER])
+
+
+def test_a_process_that_is_not_ready_says_why_and_services_have_names() -> None:
+    scrape = Scrape("http://127.0.0.1:9466", problems={"broker": "does not answer"})
+    assert said_by_services(STACK, [scrape]) == {
+        "process loader": "not ready; broker: does not answer; it died 1 time; its log says why: /h/logs/loader.log",
+        "loader (http://127.0.0.1:9466) broker": "does not answer",
+    }
+    silent = [Scrape("http://127.0.0.1:9466", error="refused"), Scrape("http://elsewhere", error="refused")]
+    assert list(not_answering(STACK, silent)) == ["loader (http://127.0.0.1:9466)", "http://elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "settled", "unrouted", "done"),
+    [(0, True, 0, True), (0, False, 0, False), (1, True, 0, False), (0, True, 1, False)],
+)
+def test_waiting_ends_when_nothing_waits_and_the_counts_are_settled(
+    waiting: int, settled: bool, unrouted: int, done: bool
+) -> None:
+    line = ConnectionStatus(connection="c", state="ok", waiting_events=waiting, settled=settled)
+    assert Status(revision=1, connections=[line], unrouted=unrouted).settled is done
