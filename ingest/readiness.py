@@ -31,6 +31,7 @@ class Readiness:
         self._outlet = outlet
         self._spool = spool
         context.health.bear(self.bearable)
+        context.health.look_before_report(self.refresh)
 
     async def keep(self) -> None:
         """For ever."""

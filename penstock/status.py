@@ -24,6 +24,7 @@ from shared import topology
 from shared.config_snapshot import current_snapshot
 from shared.errors import NotConnected
 from shared.fill import WARN_RATIO, advice, read_fill
+from shared.headers import is_live
 from shared.jetstream import lease
 from shared.jetstream.broker import Broker
 from shared.project import Connection, Project
@@ -207,7 +208,11 @@ async def _read_connection(
     oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
     age = max(0.0, now - min(oldest)) if oldest else None
     unrouted = max(0.0, now - site.oldest_at) if site.oldest_at is not None else None
-    state, why = await _judge(broker, name, connection, view, balance, age, scrapes)
+    account, place = view.state.accounts.get(name), view.queue.oldest
+    held = age
+    if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
+        held = max(0.0, now - view.queue.queued_at)  # it is of a backfill, and was accepted long ago
+    state, why = await _judge(broker, name, connection, view, balance, held, scrapes)
     if state == "ok" and unrouted is not None:
         state, why = await _judge_routing(broker, site, unrouted)
     return ConnectionStatus(

@@ -43,6 +43,8 @@ class Waiting(NamedTuple):
     replayed: int = 0
     """Events of these that a replay put there."""
     oldest: Place | None = None
+    queued_at: float | None = None
+    """When the oldest frame was put into the queue."""
 
 
 class SetAside(NamedTuple):
@@ -111,7 +113,9 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the stream {stream} does not tell what waits: {exc or type(exc).__name__}") from exc
     events, exact, replayed = _estimate(looked, frames)
-    return Waiting(frames, events, exact, _waits_since(looked[0]), replayed, read_place(looked[0].headers or {}))
+    first = looked[0]
+    queued_at = first.time.timestamp() if first.time else None
+    return Waiting(frames, events, exact, _waits_since(first), replayed, read_place(first.headers or {}), queued_at)
 
 
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:

@@ -46,10 +46,9 @@ async def status(broker: Broker, *scrapes: Scrape, stack: StackState | None = No
         return await read_status(broker, PROJECT, 1, scrapes, time.time(), stack)
 
 
-async def counted(broker: Broker, *, forwarded: int, counts: Counts) -> None:
-    state = SiteState(
-        accepted=forwarded + 1, accounts={"c": Account(queue="c", left=None, forwarded=forwarded, dropped={"filtered": 1})}
-    )
+async def counted(broker: Broker, *, forwarded: int, counts: Counts, began: int = 0) -> None:
+    account = Account(queue="c", left=None, forwarded=forwarded, dropped={"filtered": 1}, began=began)
+    state = SiteState(accepted=forwarded + 1, accounts={"c": account})
     keeper = StateKeeper(broker, "shop")
     await keeper.load()
     await keeper.save(state)
@@ -98,6 +97,15 @@ async def test_a_replay_is_not_late_for_the_age_of_its_events_and_what_no_router
     assert (found.unrouted_by_site, found.connections[0].state) == ({"shop": 2}, "not routed")
     assert "2 events wait for the router" in found.connections[0].why
     assert not found.healthy
+
+
+async def test_a_backfill_is_not_late_for_the_age_of_its_events(broker: Broker) -> None:
+    await counted(broker, forwarded=1, counts=Counts(), began=1)
+    await queue(broker, 1, "a", total=1)
+    (line,) = (await status(broker)).connections
+    assert line.state == "ok"
+    assert line.oldest_waiting_seconds is not None
+    assert line.oldest_waiting_seconds > 1e6
 
 
 async def test_a_failing_table_is_a_state_with_rows_reason_and_next_try(broker: Broker) -> None:

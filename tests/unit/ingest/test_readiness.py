@@ -79,12 +79,10 @@ async def test_a_journal_in_use_is_a_warning_with_the_brokers_words_until_it_is_
     edge = Edge(spool)
     edge.failure = Transient("broker refused a message on events.shop.0: insufficient resources")
     await edge.send()
-    edge.readiness.refresh()
     assert edge.health.report().ready
     assert "insufficient resources" in edge.health.report().warnings["journal"]
     edge.failure = None
     await spool.empty(edge.outlet.publish_stored, once=True)
-    edge.readiness.refresh()
     assert edge.health.report().warnings == {}
 
 
