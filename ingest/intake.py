@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,6 +29,7 @@ from ingest.rate import RateLimiter, burst_of
 from ingest.refusals import Refusals
 from shared.clock import Clock
 from shared.dead import LETTER_BYTES, DeadLetter, bury
+from shared.dead_log import DeadLog
 from shared.errors import Transient
 from shared.event import micros, read_time
 from shared.frame import RequestContext
@@ -108,6 +110,7 @@ class Intake:
         self._rates = rates or RateLimiter()
         self.refusals = Refusals(telemetry)
         self._count_accepted = lru_cache(4096)(self._accepted_counter)
+        self._dead_log = DeadLog(logging.WARNING)  # anybody may send them: nothing here is broken
         self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -335,6 +338,7 @@ class Intake:
             self.telemetry.count("dead_letters_refused_total", len(lost), stage="ingest", source=site)
 
         await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}", on_full=lose)
+        self._dead_log.note([reject.reason for reject in parsed.rejects], site=site)
 
 
 def _text(header: str | None) -> str | None:

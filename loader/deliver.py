@@ -35,6 +35,7 @@ from loader.isolate import Trying, is_of_events, is_own, offenders
 from loader.refused import refused_rows
 from loader.rules import Rules, Stamp
 from shared.dead import DeadLetter, bury, now
+from shared.dead_log import DeadLog
 from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
 from shared.frame import RequestContext, select
 from shared.headers import Place
@@ -106,6 +107,7 @@ class Deliverer:
         self._session = session
         self._publisher = publisher
         self._telemetry = telemetry
+        self._dead_log = DeadLog(logging.ERROR)
         self._failing = failing
         self._queue = queue or connection
         self._epoch = epoch
@@ -353,25 +355,15 @@ class Deliverer:
             content = ",".join(f"{event.index}:{event.reason}" for event in events)
             msg_id = f"loader.{self._connection}.{work.plan.lane}.{seq}.{zlib.crc32(content.encode()):08x}"
             await bury(self._publisher, "loader", self._connection, letters, msg_id)
+            self._dead_log.note([event.reason for event in events], connection=self._connection)
 
     def _letter(self, work: Work, event: DeadEvent, request: RequestContext) -> DeadLetter:
         head = event.head
         return DeadLetter(
-            stage="loader",
-            site=self._site,
-            connection=self._connection,
-            reason=event.reason,
-            detail=event.detail,
-            body=event.body,
-            at=now(),
-            origin=_origin(work, event),
-            message_id=head.message_id,
-            type=head.type,
-            event=head.event,
-            user_id=head.user_id,
-            anonymous_id=head.anonymous_id,
-            request=request,
-        )
+            stage="loader", site=self._site, connection=self._connection, reason=event.reason, detail=event.detail, body=event.body,
+            at=now(), origin=_origin(work, event), message_id=head.message_id, type=head.type, event=head.event,
+            user_id=head.user_id, anonymous_id=head.anonymous_id, request=request,
+        )  # fmt: skip
 
     def _count_changes(self, batch: ShapedBatch) -> None:
         """Counts what shaping left out or changed, now that the rest is at its end and will not be shaped again."""

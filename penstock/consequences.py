@@ -5,18 +5,22 @@ A plan says which lines of the file change. This says what that means for data, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
+from penstock.screen import cut
 from shared import topology
 from shared.config_snapshot import StoredProject
 from shared.errors import NotConnected
 from shared.jetstream.broker import Broker
 from shared.waiting import look_at_subject
+
+SHOWN_ID = 9
+"""Characters of a key's id that are shown, the last of them `…`."""
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +45,29 @@ async def losses(broker: Broker, stored: StoredProject, after: Mapping[str, Any]
 
 def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
     kept = after.get("sites") or {}
-    return [
-        Loss(path=f"sites.{name}", what="the site goes; requests with its keys get 401")
-        for name in before.get("sites") or {}
-        if name not in kept
-    ]
+    ids = {key["id"] for site in kept.values() for key in site.get("keys") or []}
+    found: list[Loss] = []
+    for name, site in (before.get("sites") or {}).items():
+        path = f"sites.{name}"
+        if name not in kept:
+            found.append(Loss(path=path, what="the site goes; requests with its keys get 401"))
+        elif site.get("enabled", True) and not kept[name].get("enabled", True):
+            found.append(Loss(path=path, what="the site is turned off; requests with its keys get 401"))
+        else:
+            found.extend(_keys(f"{path}.keys", site, kept[name], ids))
+    return found
+
+
+def _keys(path: str, before: Mapping[str, Any], after: Mapping[str, Any], ids: Collection[str]) -> Iterator[Loss]:
+    """Yields keys of a site that stop working; one that moved to another site (`ids`) goes on there."""
+    now = {key["id"]: key for key in after.get("keys") or []}
+    for key in before.get("keys") or []:
+        shown = cut(key["id"], SHOWN_ID)  # of a key without a secret the id is one
+        if key["id"] not in ids:
+            yield Loss(path=path, what=f"requests with key {shown} get 401")
+        elif (secret := now.get(key["id"], key).get("secret")) is not None and secret != key.get("secret"):
+            old = "its old secret" if key.get("secret") else "no secret"
+            yield Loss(path=path, what=f"requests with key {shown} and {old} get 401")
 
 
 async def _connections(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:

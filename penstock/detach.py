@@ -38,7 +38,13 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
             stderr=output,
             start_new_session=True,
         )
-    state = _wait_until_ready(setting, supervisor)
+    try:
+        state = _wait_until_ready(setting, supervisor)
+    except KeyboardInterrupt:
+        screen.note("stopping what was started")
+        supervisor.terminate()
+        supervisor.wait()
+        raise
     screen.result(state)
     asyncio.run(show_addresses(setting, state))
     if wishes.demo:
@@ -46,7 +52,7 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
 
         try:
             asyncio.run(show_demo(setting, state))
-        except PenstockError:
+        except (PenstockError, KeyboardInterrupt):
             # as in the foreground: what this command started ends with it
             stop_running(setting)
             raise

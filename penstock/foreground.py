@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.live import Live
@@ -177,11 +178,11 @@ class _StartView:
             if process.restarts > self._restarts.get(name, 0):
                 self._restarts[name] = process.restarts
                 log = os.path.relpath(process.program.log)
-                self._screen.note(f"{name} {process.ending}; {process.state.partition(', ')[2]} (log: {log})", "yellow")
+                self._tell(f"{name} {process.ending}; {process.state.partition(', ')[2]} (log: {log})", "warning")
             lacks = stack.problems.get(name, "") if stack.phase == "ready" and process.running else ""
             if lacks != self._lacks.get(name, ""):
                 self._lacks[name] = lacks
-                self._screen.note(f"{name}: {lacks}" if lacks else f"{name}: ready again", "yellow" if lacks else "")
+                self._tell(f"{name}: {lacks}" if lacks else f"{name}: ready again", "warning" if lacks else "info")
         if self._live is not None:
             with contextlib.suppress(OSError):
                 self._live.update(self._table(stack))
@@ -190,7 +191,13 @@ class _StartView:
                 name = process.program.name
                 if process.state in ("ready", "stopping", "stopped") and self._told.get(name) != process.state:
                     self._told[name] = process.state
-                    self._screen.note(f"{name}: {process.state}")
+                    self._tell(f"{name}: {process.state}", "info")
+
+    def _tell(self, text: str, level: str) -> None:
+        """Prints a line; into a file, with what `penstock logs` reads there: time and level."""
+        if not self._screen.err.is_terminal:
+            text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {level} {text}"
+        self._screen.note(text, "yellow" if level == "warning" else "")
 
     def _table(self, stack: Stack) -> Table:
         table = Table.grid(padding=(0, 2))

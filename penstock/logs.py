@@ -15,8 +15,11 @@ from shared.errors import ConfigError, Problem
 
 POLL_SECONDS = 0.2
 LEVELS = ("debug", "info", "warning", "error")
+SUPERVISOR = "supervisor"
+"""Its log holds what `penstock up` prints; what concerns processes begins with time and level (`penstock/foreground.py`)."""
 _OWN = ("at", "level", "message", "service", "logger", "exception")
 _NATS = re.compile(r"\[\d+\] (\d{4})/(\d\d)/(\d\d) ([\d:.]+) \[(\w+)\] (.*)", re.DOTALL)
+_TOLD = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (info|warning|error) +(.*)", re.DOTALL)
 _NATS_LEVELS = {"ERR": "error", "FTL": "error", "WRN": "warning", "DBG": "debug", "TRC": "debug"}
 
 
@@ -80,6 +83,9 @@ def follow(logs: dict[str, Path], least: str, ended: Callable[[], bool]) -> Iter
 
 def read_line(process: str, raw: str) -> Line:
     """Returns a line as people read it: JSON of our services in words, all else as it is."""
+    if process == SUPERVISOR and (told := _TOLD.fullmatch(raw)):
+        day, clock, level, text = told.groups()
+        return Line(f"{day}T{clock}Z", process, level.lower(), text)
     try:
         fields: Any = msgspec.json.decode(raw)
     except msgspec.MsgspecError:

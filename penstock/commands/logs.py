@@ -21,7 +21,8 @@ STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of at least this level.")
 @at_home
 def logs(setting: Setting, processes: tuple[str, ...], last: int, go_on: bool, level: str) -> int:
-    """Prints what the stack in --home logged: of all processes in the order of time, or of PROCESS (nats, ingest, router, loader).
+    """Prints what the stack in --home logged: of all processes in the order of time, or of PROCESS (nats, ingest, router, loader,
+    or supervisor, which starts the others, for a stack that was started with --detach).
 
     \b
     Examples:

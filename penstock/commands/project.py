@@ -18,7 +18,7 @@ from penstock.check import DestinationCheck, check_destinations
 from penstock.dotenv import with_dotenv
 from penstock.moments import moment_of
 from penstock.options import Setting, at_broker
-from penstock.plan import Change, compare
+from penstock.plan import Change, compare, inline_secrets, mask
 from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen, counted
@@ -137,22 +137,29 @@ def history(setting: Setting) -> int:
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option("--masked", is_flag=True, help="*** in place of secrets, to show it to others; it cannot be applied then.")
 @at_broker
-def export(setting: Setting, output: Path | None) -> int:
+def export(setting: Setting, output: Path | None, masked: bool) -> int:
     """Prints the project that runs; secrets stay ${NAME}.
 
     It is the file that was applied, comments included. Where a secret stood in the file literally, the file was not kept: then the
-    same project is printed without comments, and the secrets of keys as hashes.
+    same project is printed without comments, the secrets of keys as hashes, and passwords of destinations as they are, with a
+    warning, because without them the file could not be applied.
 
     \b
     Example:
       penstock export > penstock.yaml
     """
     stored = asyncio.run(_export(setting.reach()))
+    secrets = inline_secrets(stored.document)
+    document = mask(stored.document) if masked and secrets else stored.document
+    for path in () if masked else secrets:
+        if not path.endswith(".secret"):  # those are hashes
+            setting.screen.note(f"warning: {path} is printed with its secret in plain text; --masked hides it", "yellow")
     if setting.screen.json and output is None:
-        setting.screen.result(stored.document)
+        setting.screen.result(document)
         return exits.OK
-    text = stored.text or write_document(stored.document)
+    text = stored.text or write_document(document)
     if output is None:
         sys.stdout.write(text)
     else:

@@ -152,11 +152,16 @@ def test_an_export_is_the_file_as_written_and_can_be_applied(stack: LocalStack) 
 def test_an_export_of_a_file_with_a_secret_in_it_holds_the_secret_nowhere(stack: LocalStack) -> None:
     document = yaml.safe_load(stack.project.read_text())
     document["sites"]["shop"]["keys"].append({"id": "plain", "secret": "hunter2"})
+    document["destinations"]["pg"] = {"type": "postgres", "dsn": f"postgresql://me:in-clear@127.0.0.1:{free_port()}/none"}
     file = stack.folder / "plain.yaml"
     file.write_text(yaml.safe_dump(document))
-    assert stack.run("apply", str(file)).code == 0
+    assert stack.run("apply", str(file), "--yes").code == 0
     done = stack.run("export")
     assert "hunter2" not in done.out
+    assert "in-clear" in done.out, "it could not be applied without"
+    assert "destinations.pg.dsn is printed with its secret" in done.err
+    masked = stack.run("export", "--masked")
+    assert "in-clear" not in masked.out + masked.err
     assert "${SHOP_SECRET" in done.out
     assert yaml.safe_load(done.out)["sites"]["shop"]["keys"][-1]["secret"].startswith("sha256:")
 
@@ -319,7 +324,7 @@ def test_dead_letters_are_listed_shown_and_purged(stack: LocalStack) -> None:
     assert file.read_text().splitlines() == [each["body"] for each in shown]
 
     assert stack.run("dead", "purge", shown[0]["id"]).code == 2, "nobody is there to be asked"
-    assert stack.run("dead", "purge", shown[0]["id"], "--yes", "--json").json == {"purged": 1}
+    assert stack.run("dead", "purge", shown[0]["id"], "--yes", "--json").json == {"purged": 1, "unknown": []}
     after = stack.run("dead", "list", "--stage", "ingest", "--limit", "100", "--json").json
     assert after["total"] == listed["total"] - 1
     bodies = [stack.run("dead", "show", letter["id"], "--json").json["body"] for letter in after["letters"][-2:]]

@@ -126,7 +126,7 @@ async def test_a_backends_own_address_says_nothing_of_its_user(nats: NatsServer,
 
 
 async def test_good_events_of_a_batch_are_stored_and_bad_ones_are_dead_letters_with_their_bytes(
-    nats: NatsServer, broker: Broker
+    nats: NatsServer, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with edge_here(nats, broker) as edge:
         body = b'{"batch":[{"type":"page","userId":"u","messageId":"1"},{"type":"page"},7,{"type":"page","userId":"u","messageId":"2"}]}'
@@ -141,6 +141,11 @@ async def test_good_events_of_a_batch_are_stored_and_bad_ones_are_dead_letters_w
         assert [letter.origin.rsplit(":", 1)[1] for letter in letters] == ["1", "2"]
         assert letters[0].request is not None
         assert letters[0].request.key == "web"
+        told = [vars(line) for line in caplog.records if line.message == "events are in the dead letters"]
+        assert [(line["levelname"], line["site"], line["reason"], line["events"]) for line in told] == [
+            ("WARNING", "shop", "missing_id", 1),
+            ("WARNING", "shop", "not_an_object", 1),
+        ]
         assert edge.count("ingest_events_accepted_total", site="shop", protocol="segment") == 2
         assert edge.count("ingest_events_rejected_total", site="shop", protocol="segment", reason="missing_id") == 1
 

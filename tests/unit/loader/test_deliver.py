@@ -224,3 +224,16 @@ async def test_a_column_that_cannot_be_added_is_tried_again_in_a_while_only(monk
     bench.now += REFUSED_SECONDS
     await bench.deliver({"messageId": "4", "in_the_way": 4})
     assert len([names for names in asked if "in_the_way" in names]) == 2
+
+
+async def test_the_log_says_that_events_became_dead_letters(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench({"layout": "segment", "on_conflict": "dead_letter"})
+    await bench.deliver({"type": "page", "properties": {"v": 1}})
+    await bench.deliver(*({"type": "page", "properties": {"v": "x"}} for _ in range(3)))
+    (line,) = caplog.records
+    assert (line.levelname, vars(line)["connection"], vars(line)["reason"], vars(line)["events"]) == (
+        "ERROR",
+        "shop-wh",
+        "type_conflict",
+        3,
+    )

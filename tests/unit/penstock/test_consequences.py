@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,24 @@ async def test_events_that_wait_for_a_removed_connection_are_counted_in_both_que
     assert found["connections.gone"].events == 12
     assert str(found["connections.gone"]) == "connections.gone: the connection goes; 12 events that wait for it are not delivered"
     assert "moves from site 'shop' to 'blog'" in found["connections.moved"].what
+
+
+async def test_a_key_that_stops_working_is_a_loss() -> None:
+    def keys(*keys: dict[str, str]) -> dict[str, Any]:
+        return {"sites": {"shop": {"keys": list(keys)}, "blog": {"keys": [{"id": "moved"}] if len(keys) < 3 else []}}}
+
+    before = keys({"id": "web-3444abcd"}, {"id": "api", "secret": "a"}, {"id": "open"}, {"id": "kept"}, {"id": "moved"})
+    after = keys({"id": "api", "secret": "b"}, {"id": "open", "secret": "c"})
+    after["sites"]["shop"]["keys"].append({"id": "kept", "kind": "server"})
+    found = await losses(None, StoredProject({}, before), after)  # type: ignore[arg-type]  # without connections no broker is asked
+    assert [str(loss) for loss in found] == [
+        "sites.shop.keys: requests with key web-3444… get 401",
+        "sites.shop.keys: requests with key api and its old secret get 401",
+        "sites.shop.keys: requests with key open and no secret get 401",
+    ]
+    after["sites"]["shop"]["enabled"] = False
+    (loss,) = await losses(None, StoredProject({}, before), after)  # type: ignore[arg-type]
+    assert "the site is turned off" in loss.what
 
 
 async def test_nothing_is_lost_where_nothing_is_removed(server: NatsServer) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from penstock import cli
+from penstock.foreground import _StartView
 from penstock.logs import Line, follow, last_lines, logs_of, read_line
+from penstock.processes import Ending, Program, Supervised
+from penstock.screen import Screen
 from shared.errors import ConfigError
 
 
@@ -67,3 +71,16 @@ def test_the_command_prints_and_ends(folder: Path, capsys: pytest.CaptureFixture
 
 def test_arrays_and_numbers_are_lines_too() -> None:
     assert read_line("x", "[1]").text == "[1]"
+
+
+def test_the_supervisor_says_when_and_how_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child = Supervised(
+        Program("loader", (), {}, tmp_path / "loader.log", ""), lambda: None, restarts=1, state="died, starts again"
+    )
+    child.ending = Ending(-9, "")
+    stack = SimpleNamespace(processes=[child], problems={}, phase="ready")
+    _StartView(Screen()).refresh(stack)  # type: ignore[arg-type]
+    line = read_line("supervisor", capsys.readouterr().err.strip())
+    assert line.at.startswith("20")
+    assert (line.process, line.level) == ("supervisor", "warning")
+    assert line.text.startswith("loader was ended by SIGKILL; starts again")

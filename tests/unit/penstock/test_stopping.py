@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from penstock.detach import start_detached
+from penstock.foreground import Wishes
 from penstock.home import Home, ProcessState, StackState, is_alive, start_time
 from penstock.options import Setting
 from penstock.screen import Screen
@@ -47,3 +52,17 @@ def test_down_begins_at_once_because_it_imports_no_client() -> None:
     code = "import sys, penstock.cli, penstock.commands.up; print([name for name in ('aiohttp.client', 'nats', 'duckdb') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_detached_start_that_is_interrupted_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[subprocess.Popen[bytes]]()
+
+    def interrupt(_setting: Setting, supervisor: subprocess.Popen[bytes]) -> StackState:
+        started.append(supervisor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penstock.detach._command", lambda _home, _wishes: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr("penstock.detach._wait_until_ready", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        start_detached(Setting(Screen(), Home(tmp_path)), Wishes())
+    assert started[0].returncode == -signal.SIGTERM
