@@ -92,7 +92,10 @@ class Proxies:
         if self._header == "forwarded":
             element = elements[back - 1] if len(elements) >= back else {}
             return _as_place(element.get("proto", ""), element.get("host", ""))
-        return _as_place(_entry(headers, "x-forwarded-proto", back), _entry(headers, "x-forwarded-host", back))
+        schemes, hosts = (_last(headers, name, back) for name in ("x-forwarded-proto", "x-forwarded-host"))
+        # which of several proxies added to these lists, none of them says: a host counts where all agree
+        agreed = hosts[0] if len(set(hosts)) == 1 else ""
+        return _as_place("https" if "https" in map(str.lower, schemes) else schemes[0], agreed)
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the other side of a connection is a trusted proxy."""
@@ -150,10 +153,9 @@ def _as_place(scheme: str, authority: str) -> Place:
     return Place(scheme if scheme in ("http", "https") else None, authority if _AUTHORITY.fullmatch(authority) else None)
 
 
-def _entry(headers: Mapping[str, str], name: str, back: int) -> str:
-    """Returns the entry of a list that the outermost trusted proxy wrote; most proxies write one and replace it."""
-    entries = _joined(headers, name).split(",")
-    return entries[-min(back, len(entries))].strip()
+def _last(headers: Mapping[str, str], name: str, count: int) -> list[str]:
+    """Returns the last entries of a list, of which trusted proxies wrote one at least; most write one and replace what was there."""
+    return [entry.strip() for entry in _joined(headers, name).split(",")[-count:]]
 
 
 def _joined(headers: Mapping[str, str], name: str) -> str:

@@ -88,7 +88,7 @@ def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
         return Batch(envelope, events, None, frozenset())
     ignored: frozenset[str] = frozenset()
     if not bare and not _is_plain(body, envelope, events):
-        beside = _beside(body, sum(map(len, events)) + len(bytes(envelope.context)) + len(bytes(envelope.integrations)))
+        beside = unknown_members(body, sum(map(len, events)) + len(bytes(envelope.context)) + len(bytes(envelope.integrations)))
         if isinstance(beside, Refusal):
             return beside
         ignored = beside
@@ -158,26 +158,26 @@ def _is_plain(body: bytes, envelope: _Envelope, events: list[bytes]) -> bool:
     return body.startswith(joined, body.find(events[0]))
 
 
-def _beside(body: bytes, known_bytes: int) -> frozenset[str] | Refusal:
+def unknown_members(body: bytes, known_bytes: int, known: tuple[str, ...] = _MEMBERS) -> frozenset[str] | Refusal:
     """Returns the unknown members of an envelope, or why it cannot be taken: a member stands twice, or there is too much of it."""
     if len(body) - known_bytes > _BESIDE_BYTES:
         rest = f"{len(body) - known_bytes} bytes beside `batch`, `context` and `integrations` are too many"
         return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {rest}')
     members = _decode_members(body)
-    unknown = frozenset(members) - frozenset(_MEMBERS)
+    unknown = frozenset(members) - frozenset(known)
     written = sum(len(name.encode()) + len(bytes(raw)) + 4 for name, raw in members.items()) + 1
     if len(body) != written:
         # blanks, or a member twice: look at the envelope alone, its values cut out
         for value in sorted(map(bytes, members.values()), key=len, reverse=True):
             if len(value) > _SHORT_BYTES:
                 body = body.replace(value, b"0", 1)
-        twice = _twice(body)
+        twice = _twice(body, known)
         if twice:
             return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {twice}')
     return unknown
 
 
-def _twice(envelope: bytes) -> str | None:
+def _twice(envelope: bytes, known: tuple[str, ...]) -> str | None:
     """Says which known member a JSON object has twice."""
     if len(envelope) > _ENVELOPE_BYTES:
         return "a member stands twice, or there are blanks without end"
@@ -186,7 +186,7 @@ def _twice(envelope: bytes) -> str | None:
     except RecursionError:
         return "a member stands twice"
     names = [name for name, _ in pairs]
-    return next((f"`{name}` stands twice" for name in _MEMBERS if names.count(name) > 1), None)
+    return next((f"`{name}` stands twice" for name in known if names.count(name) > 1), None)
 
 
 def _read_leniently(body: bytes, most: int, budget: Budget) -> Batch | Refusal:

@@ -148,6 +148,10 @@ class Parsed:
     """Parts of the request beside its events that mean nothing here."""
 
 
+SHOWN_REJECTS = 10
+"""An answer names no more of them; how many there are it says."""
+
+
 class Accepted(NamedTuple):
     """The events of a request are durable: `accepted` in EVENTS, `rejected` in the dead letters, `dropped` nowhere."""
 

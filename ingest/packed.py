@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 _ARRAY16, _ARRAY32 = 0xDC, 0xDD
+_MAP16, _MAP32 = 0xDE, 0xDF
 
 _read = msgspec.msgpack.Decoder().decode
 _decode_array = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -23,6 +24,12 @@ def count(array: bytes) -> int | None:
     if first in (_ARRAY16, _ARRAY32):
         return int.from_bytes(array[1 : 3 if first == _ARRAY16 else 5], "big")
     return None
+
+
+def map_size(packed: bytes) -> int:
+    """Returns how many members a valid map has, each counted as often as it stands there."""
+    first = packed[0]
+    return int.from_bytes(packed[1 : 3 if first == _MAP16 else 5], "big") if first in (_MAP16, _MAP32) else first & 0x0F
 
 
 def events_in(array: bytes) -> list[bytes]:

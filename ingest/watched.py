@@ -32,7 +32,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 class Watched(RequestHandler):
-    """One connection. `peer` is the address of the client's side, as the socket or a trusted proxy's preface says."""
+    """One connection. `peer` is the address of the client's side, as the socket or a trusted proxy's preface says; None: unknown."""
 
     __slots__ = ("_body", "_guard", "_head_bytes", "_heads_came", "_preface", "_seconds", "_silence", "_unread", "frames", "peer")
 
@@ -157,8 +157,9 @@ class Watched(RequestHandler):
         if preface is None:
             return b""
         rest, self._preface = self._preface[preface.size :], None
+        # of a proxy that does not say whose connection it is, no header may count: the client may have written it
+        self.peer = preface.address
         if preface.address is not None:
-            self.peer = preface.address
             why = self._guard.move(self, preface.address)
             if why:
                 self._refuse(503, "too_many_connections", f"{why}; try again later")

@@ -28,6 +28,7 @@ from ingest import carriers
 from ingest.batch import ABSENT, read_batch, unreadable
 from ingest.budget import Budget
 from ingest.contract import (
+    SHOWN_REJECTS,
     Accepted,
     Admission,
     Credential,
@@ -75,7 +76,6 @@ _SUCCESS = Reply(200, b'{"success":true}')
 PIXEL_LEVELS = 32
 """A dotted parameter nests at most this deep."""
 
-SHOWN_REJECTS = 10
 LONGEST_KEY = 4096
 
 

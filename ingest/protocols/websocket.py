@@ -35,9 +35,10 @@ from typing import Any
 import msgspec
 
 from ingest import carriers
-from ingest.batch import ABSENT, cut_events, heads_of
+from ingest.batch import ABSENT, cut_events, heads_of, unknown_members
 from ingest.budget import Budget
 from ingest.contract import (
+    SHOWN_REJECTS,
     Accepted,
     Credential,
     Desk,
@@ -52,7 +53,7 @@ from ingest.early import SMALL_BYTES
 from ingest.envelope import defaults_of, ignored_defaults, open_leniently, time_of
 from ingest.judge import Scan, judge
 from ingest.mend import Fault
-from ingest.packed import count, events_in, to_json
+from ingest.packed import count, events_in, map_size, to_json
 from shared.outcome import DeadReason
 
 NAME = "websocket"
@@ -65,6 +66,9 @@ PACKED = "msgpack"
 
 _KEY_PREFIX = "key."
 _NULLS = (b"null", b"\xc0")
+
+PACKED_IN_VAIN = 4
+"""Times that an event counts which is too large as JSON: it was built for nothing."""
 
 MAX_VALUE_BYTES = 1024
 """Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
@@ -81,9 +85,16 @@ class _Message(msgspec.Struct, gc=False):
     integrations: msgspec.Raw = ABSENT
 
 
+_RAW_MEMBERS = ("id", "ping", "batch", "event", "sentAt", "context", "integrations")
+_SHORTEST_MEMBER = len('"batch":1,')
+
+MAX_MEMBERS = 100
+"""Of a packed message: more is none of a client's habits."""
+
 _read_json = msgspec.json.Decoder().decode
 _decode_json = msgspec.json.Decoder(_Message).decode
 _decode_pack = msgspec.msgpack.Decoder(_Message).decode
+_read_members = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 _read_pack = msgspec.msgpack.Decoder().decode
 _to_json = msgspec.json.Encoder().encode
 _to_pack = msgspec.msgpack.Encoder().encode
@@ -139,6 +150,9 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
         return SocketProblem("missing_id", text, sender=admission)
     if (batch or pieces is not None) and bytes(message.event) not in (b"", *_NULLS):
         return SocketProblem("invalid_message", 'expected "batch" or "event", not both', id_, sender=admission)
+    twice = _twice(data, message, pieces)
+    if twice:
+        return SocketProblem("invalid_message", twice, id_, sender=admission)
     limit = admission.limits.events_per_request
     if pieces is not None:
         events: list[bytes] | None = pieces
@@ -188,8 +202,11 @@ def write_hello(binary: bool, credit: int) -> str | bytes:
 
 def write_ack(binary: bool, id_: Any, result: Accepted, credit: int) -> str | bytes:
     """Words the acknowledgement of a message whose events are durable."""
-    rejected = [{"index": each.position, "reason": each.reason, "detail": each.detail} for each in result.rejects]
-    return _write(binary, {"ack": id_, "accepted": result.accepted, "rejected": rejected, "credit": credit})
+    shown = [{"index": each.position, "reason": each.reason, "detail": each.detail} for each in result.rejects[:SHOWN_REJECTS]]
+    answer: dict[str, Any] = {"ack": id_, "accepted": result.accepted, "rejected": shown, "credit": credit}
+    if len(result.rejects) > SHOWN_REJECTS:
+        answer["rejects_not_shown"] = len(result.rejects) - SHOWN_REJECTS
+    return _write(binary, answer)
 
 
 def write_problem(binary: bool, problem: SocketProblem) -> str | bytes:
@@ -242,6 +259,35 @@ def _decode_binary(body: bytes) -> tuple[_Message, list[bytes] | None] | SocketP
         return SocketProblem("invalid_message", f"the message is not MessagePack: {exc}")
 
 
+def _twice(data: str | bytes, message: _Message, pieces: list[bytes] | None) -> str | None:
+    """Says why a message cannot be taken that may have two `batch` or two `event`, of which one would vanish.
+
+    Most messages need no second look: they hold what was read of them and nothing else.
+    """
+    if pieces is not None:  # cut out of the envelope, which keeps an empty array in their place
+        return "`batch` stands twice" if bytes(message.batch) not in (b"", b"[]") else None
+    held = {name: value for name in _RAW_MEMBERS if (value := bytes(getattr(message, name)))}
+    if isinstance(data, bytes):
+        members = map_size(data)
+        if members == len(held) + (message.key is not None):
+            return None
+        if members > MAX_MEMBERS:
+            return f"a message of {members} members has too many"
+        try:
+            return "a member stands twice" if len(_read_members(data)) < members else None
+        except (msgspec.MsgspecError, UnicodeError) as exc:
+            return f"the name of a member is no text: {exc}"
+    body = data.encode("utf-8", "replace")
+    blanks = len(body) - sum(len(name) + len(value) + 4 for name, value in held.items()) - 1
+    if message.key is None and (blanks == 0 or (blanks == 2 * len(held) - 1 and blanks < _SHORTEST_MEMBER)):
+        return None  # as JavaScript and as Python write it
+    try:
+        beside = unknown_members(body, sum(map(len, held.values())), tuple(_Message.__struct_fields__))
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        return f"the name of a member is no text: {exc}"
+    return beside.message if isinstance(beside, Refusal) else None
+
+
 def _value(raw: msgspec.Raw, binary: bool) -> Any:
     """Returns what stands there; None also where it is too large or no value."""
     data = bytes(raw)
@@ -266,19 +312,26 @@ def _events(batch: bytes, most: int, binary: bool) -> list[bytes] | None:
 
 def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], str], budget: Budget) -> None:
     """Judges events that are MessagePack: each becomes JSON, or a reject. Dead letters hold the bytes that were sent."""
-    limit = parsed.admission.limits.event_bytes
+    limits = parsed.admission.limits
+    limit, room = int(limits.event_bytes), int(limits.request_bytes)
     converted: list[bytes] = []
     positions: list[int] = []
     for position, packed in enumerate(events):
+        if room <= 0:
+            detail = f"the message has more than {limits.request_bytes} bytes as JSON; send fewer events at once"
+            parsed.rejects.append(Reject(position, DeadReason.TOO_LARGE, detail, packed))
+            continue
         written = to_json(packed) if len(packed) <= limit else b""
         if isinstance(written, str):
             detail = f"the event cannot be read as JSON: {written}"
             parsed.rejects.append(Reject(position, DeadReason.MALFORMED_JSON, detail, packed))
         elif not 0 < len(written) <= limit:
             size = len(written) or len(packed)
+            room -= PACKED_IN_VAIN * len(written)
             detail = f"the event has {size} bytes, the limit is {limit}"
             parsed.rejects.append(Reject(position, DeadReason.TOO_LARGE, detail, packed))
         else:
+            room -= len(written)
             converted.append(written)
             positions.append(position)
     unreadable = len(parsed.rejects)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.address import Proxies, parse_networks
+from ingest.guard import Guard
 from ingest.proxy_protocol import V2_SIGNATURE, Preface, read_preface
+from ingest.watched import Watched
+from tests.unit.ingest.wires import PEER, Wire
 
 V2_IPV4 = V2_SIGNATURE + b"\x21\x11\x00\x0c" + bytes([192, 0, 2, 1, 10, 0, 0, 1]) + b"\x1f\x90\x00\x50"
 V2_IPV6 = V2_SIGNATURE + b"\x21\x21\x00\x27" + bytes.fromhex("20010db8" + "00" * 11 + "05") + bytes(20) + b"\x04\x00\x00"
@@ -18,6 +25,7 @@ GOOD = {
     V2_IPV4: "192.0.2.1",
     V2_IPV6: "2001:db8::5",
     V2_LOCAL: None,
+    V2_SIGNATURE + b"\x21\x31\x00\xd8" + bytes(216): None,
 }
 
 
@@ -52,3 +60,20 @@ def test_any_bytes_are_read_or_refused_in_bounded_space(data: bytes, prefix: byt
     except ValueError:
         return
     assert found is None or found.size <= len(prefix + data)
+
+
+@pytest.mark.parametrize(("header", "address"), GOOD.items())
+async def test_headers_of_a_client_whose_proxy_does_not_name_it_are_not_believed(header: bytes, address: str | None) -> None:
+    proxies = Proxies(parse_networks([PEER[0]], "X"))
+    guard = Guard(max_connections=1, max_per_address=1, max_sockets=1, proxies=proxies, expects_proxy_header=True)
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError("no request came")
+
+    connection = Watched(web.Server(handler), guard, 5.0, loop=asyncio.get_running_loop())
+    wire = Wire(connection)
+    wire.send(header)
+    written_by_the_client = {"x-forwarded-for": "6.6.6.6", "x-forwarded-host": "evil.example"}
+    assert proxies.client_address(connection.peer, written_by_the_client) == address
+    assert proxies.place(connection.peer, written_by_the_client).authority is None
+    wire.vanish()

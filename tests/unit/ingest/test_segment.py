@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ingest.contract import Accepted, Parsed, Refusal, Reject, Reply
+from ingest.contract import SHOWN_REJECTS, Accepted, Parsed, Refusal, Reject, Reply
 from ingest.protocols import segment
 from shared.frame import Head
 from shared.outcome import DeadReason
@@ -468,7 +468,7 @@ def test_rejected_events_are_counted_and_explained_in_the_answer() -> None:
     rejects = [Reject(n, DeadReason.MISSING_ID, "no id", b"{}") for n in range(30)]
     answer = json.loads(segment.reply(post("/v1/batch", b""), Accepted(70, rejects)).body)
     assert (answer["success"], answer["accepted"], answer["rejected"]) == (True, 70, 30)
-    assert len(answer["rejects"]) == segment.SHOWN_REJECTS
+    assert len(answer["rejects"]) == SHOWN_REJECTS
     assert answer["rejects"][0] == {"index": 0, "reason": "missing_id", "detail": "no id"}
 
 
