@@ -152,13 +152,14 @@ def not_answering(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
 
 
 def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns all that is known without the broker: what processes and services say is wrong."""
-    said = {
+    """Returns all that is known without the broker: which services are ready, and what they and their processes say is wrong."""
+    said = {_named(stack, scrape.url): "ready" if scrape.ready else "not ready" for scrape in scrapes if not scrape.error}
+    parts = {
         f"{_named(stack, scrape.url)} {part}": why
         for scrape in scrapes
         for part, why in {**scrape.warnings, **scrape.problems}.items()
     }
-    return {**_of_processes(stack, scrapes), **said}
+    return {**_of_processes(stack, scrapes), **said, **parts}
 
 
 def _named(stack: StackState | None, url: str) -> str:

@@ -16,6 +16,7 @@ def test_a_process_that_is_not_ready_says_why_and_services_have_names() -> None:
     scrape = Scrape("http://127.0.0.1:9466", problems={"broker": "does not answer"})
     assert said_by_services(STACK, [scrape]) == {
         "process loader": "not ready; broker: does not answer; it died 1 time; its log says why: /h/logs/loader.log",
+        "loader (http://127.0.0.1:9466)": "not ready",
         "loader (http://127.0.0.1:9466) broker": "does not answer",
     }
     silent = [Scrape("http://127.0.0.1:9466", error="refused"), Scrape("http://elsewhere", error="refused")]
