@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from shared import topology
+from shared.dead import origin_of
 from shared.errors import PenstockError
 from shared.frame import Frame, encode_frame
 from shared.headers import BITS, EPOCH, RUN, TABLE, Place, read_place, write_place
@@ -48,6 +49,12 @@ class Aside(NamedTuple):
     def lane(self) -> str:
         """Its own lane in the ledger."""
         return aside_lane(self.place.lane, self.place.seq)
+
+    @property
+    def origins(self) -> list[str]:
+        """Where each of its events came from first, as in a dead letter."""
+        lane, seq = self.place.lane, self.place.seq
+        return [origin_of(lane, seq, index) for index in range(self.bits.bit_length()) if self.bits >> index & 1]
 
 
 def aside_lane(lane: str, seq: int) -> str:

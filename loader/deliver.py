@@ -34,10 +34,10 @@ from loader.fit import Ready, fit_batch
 from loader.isolate import Trying, is_of_events, is_own, offenders
 from loader.refused import refused_rows
 from loader.rules import Rules, Stamp
-from shared.dead import DeadLetter, bury, now
+from shared.dead import DeadLetter, bury, now, origin_of
 from shared.dead_log import DeadLog
 from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
-from shared.frame import RequestContext, select
+from shared.frame import Frame, select
 from shared.headers import Place
 from shared.jetstream.publisher import Publisher
 from shared.outcome import DeadReason
@@ -342,27 +342,29 @@ class Deliverer:
     async def _bury(self, work: Work, batch: ShapedBatch, dead: Sequence[DeadEvent]) -> None:
         if not dead:
             return
-        requests = {seq: frame.requests for seq, frame in batch.frames}
+        frames = dict(batch.frames)
         by_frame: dict[int, list[DeadEvent]] = defaultdict(list)
         for event in dead:
             self._outcome.dead[event.seq, event.index] = event.reason
-            if _origin(work, event) in self.buried:
+            # not by its first origin: a replay took that letter out of DEAD, and this one is all there is
+            if origin_of(work.plan.lane, event.seq, event.index) in self.buried:
                 continue
             by_frame[event.seq].append(event)
             self._telemetry.count("loader_events_dead_total", connection=self._connection, reason=event.reason)
         for seq, events in by_frame.items():
-            letters = [self._letter(work, event, requests[seq][event.head.request]) for event in events]
+            letters = [self._letter(work, event, frames[seq]) for event in events]
             content = ",".join(f"{event.index}:{event.reason}" for event in events)
             msg_id = f"loader.{self._connection}.{work.plan.lane}.{seq}.{zlib.crc32(content.encode()):08x}"
             await bury(self._publisher, "loader", self._connection, letters, msg_id)
             self._dead_log.note([event.reason for event in events], connection=self._connection)
 
-    def _letter(self, work: Work, event: DeadEvent, request: RequestContext) -> DeadLetter:
+    def _letter(self, work: Work, event: DeadEvent, frame: Frame) -> DeadLetter:
         head = event.head
         return DeadLetter(
             stage="loader", site=self._site, connection=self._connection, reason=event.reason, detail=event.detail, body=event.body,
-            at=now(), origin=_origin(work, event), message_id=head.message_id, type=head.type, event=head.event,
-            user_id=head.user_id, anonymous_id=head.anonymous_id, request=request,
+            at=now(), origin=origin_of(work.plan.lane, event.seq, event.index), message_id=head.message_id, type=head.type,
+            event=head.event, user_id=head.user_id, anonymous_id=head.anonymous_id, request=frame.requests[head.request],
+            first_origin=frame.origins[event.index] if frame.origins else None,
         )  # fmt: skip
 
     def _count_changes(self, batch: ShapedBatch) -> None:
@@ -386,7 +388,3 @@ class Deliverer:
             telemetry.count("loader_values_unmapped_total", unmapped, connection=name)
         for phase, seconds in report.phases.items():
             telemetry.record("loader_load_seconds", seconds, connection=name, phase=phase)
-
-
-def _origin(work: Work, event: DeadEvent) -> str:
-    return f"{work.plan.lane}:{event.seq}:{event.index}"

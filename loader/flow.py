@@ -363,6 +363,7 @@ class Flow:
     def _shape_aside(self, aside: Aside, payload: bytes, refused: Mapping[int, str] = NOTHING) -> Work:
         place, lane, own = aside.place, aside.lane, self._key(aside.table)
         frame = decode_frame(payload)
+        frame.origins = frame.origins or aside.origins  # what dies now must be known when the frame it was in comes again
 
         def loaded(table: str) -> int:
             return self._progress.mark(table, lane)

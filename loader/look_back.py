@@ -177,7 +177,8 @@ class LookBack:
                     raise NotConnected("the dead letters cannot be read")
                 waiting = message.waiting
                 try:
-                    found.update(letter.origin for letter in decode_dead(message.payload))
+                    for letter in decode_dead(message.payload):
+                        found |= letter.origins
                 except msgspec.MsgspecError:  # of a later version
                     continue
         return found

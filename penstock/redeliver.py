@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +29,12 @@ from penstock.letters import Filter, Stored, fetch, find, remove
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot, current_snapshot
 from shared.dead import DeadLetter
-from shared.errors import Conflict, Permanent
+from shared.errors import Conflict, Permanent, QueueFull
 from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
 from shared.headers import Place, replay_lane, write_place
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.jetstream.publisher import PubAck
 from shared.outcome import DeadReason
 from shared.project import Project, Site
 from shared.tasks import timeout
@@ -103,10 +105,26 @@ class _Sent:
 
 
 class Redelivery:
-    """One run of `penstock dead replay`."""
+    """One run of `penstock dead replay`.
 
-    def __init__(self, broker: Broker, snapshot: ConfigSnapshot, into: Into, clock: Callable[[], float]) -> None:
+    Args:
+        room_seconds: how long a full queue is waited for, at each frame.
+        on_progress: called with how many letters are replayed, and with what is waited for.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        snapshot: ConfigSnapshot,
+        into: Into,
+        clock: Callable[[], float],
+        *,
+        room_seconds: float = 0.0,
+        on_progress: Callable[[int, str], None] = lambda _done, _note: None,
+    ) -> None:
         self.outcome = Outcome()
+        self._room_seconds = room_seconds
+        self._on_progress = on_progress
         self._broker = broker
         self._snapshot = snapshot
         self._project = snapshot.project
@@ -116,7 +134,7 @@ class Redelivery:
         self._sent: list[_Sent] = []
         self._began = clock()
 
-    async def run(self, wanted: Filter, on_progress: Callable[[int], None] = lambda _done: None) -> Outcome:
+    async def run(self, wanted: Filter) -> Outcome:
         """Replays every matching letter.
 
         Raises:
@@ -125,7 +143,7 @@ class Redelivery:
         await self._finish_earlier()
         async for group in _groups(find(self._broker, wanted)):
             await self._replay(group)
-            on_progress(self.outcome.replayed)
+            self._on_progress(self.outcome.replayed, "")
         return self.outcome
 
     async def wait(self, timeout_seconds: float) -> Outcome:
@@ -230,33 +248,62 @@ class Redelivery:
     async def _publish(self, note: Note, messages: Sequence[Stored]) -> None:
         letters = [stored.letters[index] for stored in messages for index in stored.matching]
         stage, name = note.subject.split(".", 2)[1:]
-        frames = self._frames(letters, judged=stage == "ingest")
+        delivers = stage == "loader" and note.into == "stage"
+        frames = self._frames(letters, judged=stage == "ingest", origins=delivers)
         total = 0
         for number, frame in enumerate(frames, 1):
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
-            if stage == "loader" and note.into == "stage":
+            if delivers:
                 subject = topology.deliver_subject(self._snapshot.queue_of(name))
                 headers = write_place(Place(note.lane, number, len(frame), total))
             else:
                 subject, headers = topology.events_subject(frame.site), {}
-            ack = await self._broker.publisher.publish(subject, encode_frame(frame), msg_id=msg_id, headers=headers)
-            if stage == "loader" and note.into == "stage":
+            ack = await self._send(subject, encode_frame(frame), msg_id, headers)
+            if delivers:
                 self._sent.append(_Sent(subject, ack.seq, note.lane, len(frame)))
 
-    def _frames(self, letters: Sequence[DeadLetter], *, judged: bool) -> list[Frame]:
-        """Packs letters, in their order, a frame for each run of one site."""
+    async def _send(self, subject: str, payload: bytes, msg_id: str, headers: dict[str, str]) -> PubAck:
+        """Publishes a frame; where the queue is full, waits for room."""
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._broker.publisher.publish(subject, payload, msg_id=msg_id, headers=headers)
+            except QueueFull as exc:
+                if time.monotonic() - began >= self._room_seconds:
+                    raise QueueFull(
+                        f"{exc}; waited {self._room_seconds:g} s for room. {self.outcome.replayed} letters are replayed, the rest are "
+                        "kept: run it again when the destination has caught up, or with a longer --wait"
+                    ) from exc
+                self._on_progress(self.outcome.replayed, "the queue is full, waiting for room")
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _frames(self, letters: Sequence[DeadLetter], *, judged: bool, origins: bool) -> list[Frame]:
+        """Packs letters, in their order, a frame for each run of one site.
+
+        Args:
+            origins: whether a frame says where its events came from first, so that those that die again are known by it.
+        """
         frames: list[Frame] = []
         requests: list[RequestContext] = []
         heads: list[Head] = []
         bodies: list[bytes] = []
+        first: list[str] = []
         site = ""
+
+        def end() -> None:
+            nonlocal requests, heads, bodies, first
+            if heads:
+                frame = pack(site, requests, heads, bodies)
+                frame.origins = first
+                frames.append(frame)
+            requests, heads, bodies, first = [], [], [], []
+
         for letter in letters:
             whole = _whole_frame(letter)
             found = self._judged(letter) if judged else (_head(letter), letter.body)
-            if heads and (whole is not None or letter.site != site):
-                frames.append(pack(site, requests, heads, bodies))
-                requests, heads, bodies = [], [], []
+            if whole is not None or letter.site != site:
+                end()
             if whole is not None:
                 frames.append(whole)
                 continue
@@ -269,8 +316,9 @@ class Redelivery:
             head, body = found
             heads.append(msgspec.structs.replace(head, request=len(requests) - 1))
             bodies.append(body)
-        if heads:
-            frames.append(pack(site, requests, heads, bodies))
+            if origins:
+                first.append(letter.first_origin or letter.origin)
+        end()
         return frames
 
 

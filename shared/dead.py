@@ -46,6 +46,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event that could not be processed.
 
     `body` holds the original bytes. `origin` says where it came from, as `lane:sequence:index` (or the request at the edge).
+    `first_origin` is the origin of its first letter, where a replay of that one, or of its row set aside, failed again.
     `request` is what the server knew, so that a replay is the same event. `form` is what the request said of the body beside it
     (`contract.Parsed.form`), so that the edge can judge it again.
     """
@@ -71,6 +72,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What people name it by, once it was stored a second time because others of its message were removed; None: where it lies."""
     request_index: int | None = None
     """Only in a message: which of its requests `request` is."""
+    first_origin: str | None = None
+
+    @property
+    def origins(self) -> set[str]:
+        """By which the event is known when one of its frames comes again."""
+        return {self.origin, self.first_origin or self.origin}
 
     @property
     def held_bytes(self) -> int:
@@ -171,6 +178,11 @@ async def bury(
                 raise
             on_full(some)
         start, part = end, part + 1
+
+
+def origin_of(lane: str, seq: int, index: int) -> str:
+    """Returns the origin of an event: its lane, its frame's sequence there, and its place in that frame."""
+    return f"{lane}:{seq}:{index}"
 
 
 def now() -> float:

@@ -13,7 +13,7 @@ Who builds a full event from a frame: `shared/event.py`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -95,6 +95,8 @@ class Frame(msgspec.Struct, array_like=True):
     trusted_hints: bool = False
     """True only for frames a function wrote: type hints inside bodies may then be honoured. Bodies of clients may hold such keys too, so
     what runs functions takes them out of what it gives to one."""
+    origins: list[str] = []
+    """Where each event came from first, as in a dead letter; only in a replay of dead letters, else empty."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -173,7 +175,7 @@ def _compressor() -> zstandard.ZstdCompressor:
     return found
 
 
-def select(frame: Frame, indexes: Iterable[int], bodies: Sequence[bytes] | None = None) -> Frame:
+def select(frame: Frame, indexes: Sequence[int], bodies: Sequence[bytes] | None = None) -> Frame:
     """Returns a frame with only the events at `indexes` (ascending), keeping only the requests they refer to.
 
     Args:
@@ -195,6 +197,8 @@ def select(frame: Frame, indexes: Iterable[int], bodies: Sequence[bytes] | None 
         kept.append(bodies[index])
     selected = pack(frame.site, requests, heads, kept)
     selected.trusted_hints = frame.trusted_hints
+    if frame.origins:
+        selected.origins = [frame.origins[index] for index in indexes]
     return selected
 
 
@@ -216,6 +220,8 @@ def decode_frame(payload: bytes) -> Frame:
     _check_version(frame.version)
     if len(frame.heads) != len(frame.sizes):
         raise Permanent(f"frame has {len(frame.heads)} heads but {len(frame.sizes)} bodies")
+    if len(frame.origins) not in (0, len(frame.heads)):
+        raise Permanent(f"frame has {len(frame.heads)} heads but {len(frame.origins)} origins")
     if any(not 0 <= head.request < len(frame.requests) for head in frame.heads):
         raise Permanent("a head refers to a request the frame does not carry")
     return frame

@@ -161,7 +161,13 @@ def show(setting: Setting, letter: str) -> int:
     "--into", type=click.Choice(["stage", "start"]), default="stage", show_default=True,
     help="stage: where they failed. start: through routing again, to all connections of the site.",
 )  # fmt: skip
-@click.option("--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for the result of the replay.")
+@click.option(
+    "--wait",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for room in a full queue, and then for the result.",
+)
 @at_broker
 @_filtered
 def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
@@ -359,20 +365,20 @@ async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen
     async with open_broker(setting.reach()) as broker:
         async for stored in find(broker, wanted):
             seen.add(stored)
-        redelivery = Redelivery(broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time)
         with setting.screen.progress("replaying", total=seen.letters) as advance:
-            await redelivery.run(wanted, advance)
+            redelivery = Redelivery(
+                broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time,
+                room_seconds=wait, on_progress=lambda done, note: advance(done, note=note),
+            )  # fmt: skip
+            await redelivery.run(wanted)
         with setting.screen.progress("waiting for loaders"):
             return await redelivery.wait(wait)
 
 
 def _show_groups(setting: Setting, groups: list[Group]) -> None:
     rows = [(each.stage, each.name, each.reason, each.count, shown(each.oldest_at), shown(each.newest_at)) for each in groups]
-    setting.screen.table(
-        ("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)"),
-        rows,
-        spare=("oldest (UTC)", "newest (UTC)"),
-    )
+    columns = ("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)")
+    setting.screen.table(columns, rows, spare=columns[4:])
 
 
 def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
@@ -389,7 +395,6 @@ def _body(letter: DeadLetter) -> dict[str, str]:
 
 
 def _pretty(text: str) -> str:
-    try:
+    with contextlib.suppress(msgspec.MsgspecError):
         return msgspec.json.format(text)
-    except msgspec.MsgspecError:
-        return text
+    return text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
@@ -15,11 +17,12 @@ from penstock.redeliver import NOTE, Into, Redelivery
 from shared import topology
 from shared.config_snapshot import ConfigSnapshot
 from shared.dead import DeadLetter, bury
-from shared.errors import NotConnected
+from shared.errors import NotConnected, QueueFull
 from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
 from shared.headers import Place, read_place
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.jetstream.publisher import PubAck
 from shared.outcome import DeadReason
 from shared.project import Connection, Project, Site
 from shared.units import Duration
@@ -56,9 +59,9 @@ async def dead_ids(broker: Broker) -> list[str | None]:
     return [stored.letters[index].message_id async for stored in find(broker, Filter()) for index in stored.matching]
 
 
-def redelivery(broker: Broker, into: Into = "stage", project: Project | None = None) -> Redelivery:
+def redelivery(broker: Broker, into: Into = "stage", project: Project | None = None, **more: Any) -> Redelivery:
     default = Project(sites={"shop": Site()}, connections={"shop-wh": Connection(site="shop", destination="wh")})
-    return Redelivery(broker, ConfigSnapshot(1, project or default, {"shop-wh": "0-aa"}), into, time.time)
+    return Redelivery(broker, ConfigSnapshot(1, project or default, {"shop-wh": "0-aa"}), into, time.time, **more)
 
 
 async def test_letters_of_a_connection_that_is_gone_or_of_another_site_now_stay(broker: Broker) -> None:
@@ -83,6 +86,7 @@ async def test_letters_of_the_loader_go_to_their_queue_as_the_same_events(broker
     assert [head.message_id for head in frame.heads] == ["m1", "m2", "m3"]
     assert [frame.requests[head.request] for head in frame.heads] == [REQUEST, OTHER_REQUEST, OTHER_REQUEST]
     assert frame.bodies()[0] == letter(1).body
+    assert frame.origins == ["live-1:5:1", "live-1:5:2", "live-1:5:3"]
     assert await dead_ids(broker) == []
 
 
@@ -230,6 +234,39 @@ async def test_a_frame_that_could_not_be_read_goes_back_whole_once_it_can(broker
     assert (outcome.replayed, outcome.unreadable) == (2, 1)
     frames = [frame for _, frame in await frames_on(broker, topology.DELIVER)]
     assert [[head.message_id for head in frame.heads] for frame in frames] == [["a", "b"], ["m3"]]
+
+
+async def test_a_letter_that_died_again_keeps_its_first_origin(broker: Broker) -> None:
+    again = msgspec.structs.replace(letter(1), origin="replay-dead-1:1:0", first_origin="live-1:5:1")
+    await bury_all(broker, [again, letter(2)])
+    await redelivery(broker).run(Filter())
+    ((_, frame),) = await frames_on(broker, topology.DELIVER)
+    assert frame.origins == ["live-1:5:1", "live-1:5:2"]
+
+
+async def test_a_full_queue_is_waited_for_and_keeps_letters_that_find_no_room(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bury_all(broker, [letter(1)])
+    publish, full = broker.publisher.publish, [1, 1, 1]
+
+    async def while_full(subject: str, *args: Any, **more: Any) -> PubAck:
+        if subject.startswith("deliver.") and full:
+            raise QueueFull(f"takes no more ({full.pop()})")
+        return await publish(subject, *args, **more)
+
+    monkeypatch.setattr(broker.publisher, "publish", while_full)
+    monkeypatch.setattr(redeliver, "POLL_SECONDS", 0)
+    with pytest.raises(QueueFull, match="run it again"):
+        await redelivery(broker).run(Filter())
+    assert await dead_ids(broker) == ["m1"]
+    notes: list[str] = []
+    run = redelivery(broker, room_seconds=60, on_progress=lambda _done, note: notes.append(note))
+    outcome = await run.run(Filter())
+    assert (outcome.finished, outcome.replayed, full) == (1, 0, [])
+    assert notes == ["the queue is full, waiting for room"] * 2
+    assert len(await frames_on(broker, topology.DELIVER)) == 1
+    assert await dead_ids(broker) == []
 
 
 async def test_what_waits_for_its_loader_is_counted(broker: Broker) -> None:

@@ -154,6 +154,17 @@ async def test_an_event_that_is_a_dead_letter_already_is_none_again_when_its_fra
     assert bench.places.rows == {"pages": 1}
 
 
+async def test_a_replayed_event_that_dies_again_is_a_dead_letter_that_names_its_first() -> None:
+    bench = Bench()
+    frame = frame_of([b"nonsense", b"[1]"])
+    frame.origins = ["live:7:3", "live:8:0"]
+    bench.desk.shaper.add(frame, 1)
+    bench.deliverer.buried = {"live:8:0"}  # as it was before the replay took it out
+    await bench.deliverer.deliver(Work(LoadPlan("shop-wh", "replay-x", 1, 1), bench.desk.shaper.take()))
+    letters = [letter for _, payload, *_ in bench.published.messages for letter in decode_dead(payload)]
+    assert [letter.origins for letter in letters] == [{"replay-x:1:0", "live:7:3"}, {"replay-x:1:1", "live:8:0"}]
+
+
 async def test_hints_of_clients_are_left_out_and_counted() -> None:
     bench = Bench()
     await bench.deliver({**PAGE, "properties": {"a": 1, "__sql_type_a": "text"}, "JITSU_TABLE_NAME": "theirs"}, PAGE)
@@ -173,6 +184,7 @@ async def test_a_table_name_of_any_characters_comes_back_as_it_was() -> None:
     assert aside is not None
     assert (aside.table, aside.place, aside.lane) == (table, Place("live", 7, 1), "aside.7.live")
     assert (aside.epoch, aside.run) == (5, 6)
+    assert aside._replace(bits=0b1010).origins == ["live:7:1", "live:7:3"]
 
 
 async def test_what_shaping_left_out_or_changed_is_counted_once_however_often_the_load_is_tried(

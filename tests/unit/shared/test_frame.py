@@ -103,6 +103,17 @@ def test_a_frame_of_a_newer_version_is_refused_with_what_to_do() -> None:
         decode_frame(encode_frame(frame))
 
 
+def test_origins_of_replayed_dead_letters_travel_with_their_events() -> None:
+    heads, bodies = [Head(id_, "track") for id_ in "abc"], [b"{}"] * 3
+    frame = pack("shop", [RequestContext(0, "segment", "k")], heads, bodies)
+    assert decode_frame(encode_frame(select(frame, [0, 2]))).origins == []
+    frame.origins = ["live:1:0", "live:1:4", "live:2:0"]
+    assert decode_frame(encode_frame(select(frame, [0, 2]))).origins == ["live:1:0", "live:2:0"]
+    frame.origins.pop()
+    with pytest.raises(Permanent, match="origins"):
+        decode_frame(encode_frame(frame))
+
+
 def test_a_frame_with_more_fields_than_known_is_still_read() -> None:
     plain = msgspec.msgpack.decode(encode_frame(pack("shop", [RequestContext(0, "segment", "k")], [Head("m", "track")], [b"{}"])))
     assert decode_frame(msgspec.msgpack.encode([*plain, "a field of the future"])).bodies() == [b"{}"]
