@@ -82,7 +82,7 @@ def _ask(screen: Screen, made: Plan) -> None:
     if not screen.is_terminal or screen.json:
         raise ConfigError(
             [
-                *(Problem(loss.path, loss.what) for loss in made.losses),
+                *(Problem(loss.path, loss.what) for loss in made.losses if screen.json),  # else the plan has said it
                 Problem("apply", "say --yes to agree; nothing was changed"),
             ]
         )

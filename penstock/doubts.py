@@ -19,11 +19,24 @@ ALIKE = 0.75
 """From here on two names are taken for one that is misspelt; `property` and `properties` are 0.78."""
 
 
+TYPES = frozenset((
+    "bigint", "bigserial", "binary", "bit", "blob", "bool", "boolean", "box", "bpchar", "bytea", "bytes", "char",
+    "character", "cidr", "citext", "clob", "date", "datetime", "decimal", "double", "enum", "float", "float4", "float8",
+    "geography", "geometry", "hstore", "hugeint", "inet", "int", "int2", "int4", "int8", "integer", "interval", "json",
+    "jsonb", "list", "long", "macaddr", "map", "money", "number", "numeric", "nvarchar", "point", "real", "serial",
+    "smallint", "string", "struct", "super", "text", "time", "timestamp", "timestamp_ms", "timestamp_ns", "timestamp_s",
+    "timestamptz", "timetz", "tinyint", "tsvector", "ubigint", "uhugeint", "uinteger", "union", "usmallint", "utinyint",
+    "uuid", "varbinary", "varbit", "varchar", "variant", "xml",
+))  # fmt: skip
+"""First words of SQL types; a database may have others."""
+
+
 def doubts(project: Project) -> list[Problem]:
     """Returns what is probably a mistake, by path."""
     found: list[Problem] = []
     for name, connection in project.connections.items():
         found.extend(_fields(connection.where, f"connections.{name}.where"))
+        found.extend(_types(connection.column_types, f"connections.{name}.column_types"))
     for (first, one), (second, other) in combinations(project.connections.items(), 2):
         found.extend(_shared_tables(first, one, second, other))
     return found
@@ -43,6 +56,15 @@ def _fields(where: Any, path: str) -> Iterator[Problem]:
         for word in ("all", "any", "not"):
             if word in where:
                 yield from _fields(where[word], f"{path}.{word}")
+
+
+def _types(column_types: Mapping[str, str], path: str) -> Iterator[Problem]:
+    """Yields SQL types that look like a known one misspelt."""
+    for column, native in column_types.items():
+        word = native.strip().lower().replace("(", " ").replace("[", " ").partition(" ")[0]
+        close = difflib.get_close_matches(word, sorted(TYPES), n=1, cutoff=ALIKE)
+        if word not in TYPES and close:
+            yield Problem(f"{path}.{column}", f"{native!r} is no type that is known here; did you mean {close[0]!r}?")
 
 
 def _shared_tables(first: str, one: Connection, second: str, other: Connection) -> Iterator[Problem]:

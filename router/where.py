@@ -93,6 +93,9 @@ def compile_where(where: object, path: str = "where") -> Predicate | None:
     return Predicate(node.needs_body, node.fields, view, node.on_head, node.on_event)
 
 
+FIELD = " did you mean `field`?"
+
+
 class _Node:
     """One condition or combination: `fields` of the head and `paths` into the body it looks at. `judges_head` is False where the head
     can never decide."""
@@ -211,6 +214,12 @@ def _negate(node: _Node) -> _Node:
 
 def _compile_condition(where: dict[Any, Any], path: str, problems: list[Problem]) -> _Node:
     before = len(problems)
+    misspelt = [
+        key for key in where if isinstance(key, str) and key not in OPERATORS and meant(key, [*OPERATORS, "field"]) == FIELD
+    ]
+    if misspelt and "field" not in where:
+        problems.append(Problem(f"{path}.{misspelt[0]}", f"unknown key;{FIELD}"))
+        return _NEVER
     keys = _field(where.get("field"), f"{path}.field", problems)
     operators = [key for key in where if key != "field"]
     if not operators:

@@ -22,6 +22,11 @@ T = TypeVar("T")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _CHOICE = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+_OF_FIELD = re.compile(r"(?P<field>\w+): (?P<rest>.*)", re.DOTALL)
+"""What `__post_init__` says of one field."""
+_BOUND = re.compile(r"Expected `(?P<kind>\w+)`(?: of length)? (?P<sign>[<>]=?) (?P<bound>[-\d.]+)")
+_SIGNS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 _KINDS = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
 _WORDS = {
     "array": "a list", "object": "a mapping", "str": "a text", "int": "a whole number", "float": "a number",
@@ -39,12 +44,42 @@ def decode(value: object, type_: type[T], path: str = "") -> T:
         path: where `value` stands in the file, for the error.
 
     Raises:
-        ConfigError: with one problem that names the path and the expected type.
+        ConfigError: with every problem found; each names its path and what was expected.
     """
     try:
         return msgspec.convert(value, type_, dec_hook=_dec_hook)
     except (msgspec.ValidationError, ValueError) as exc:
-        raise ConfigError([_problem(str(exc), path, type_)]) from exc
+        raise ConfigError(_all_problems(value, type_, path)) from exc
+
+
+def _all_problems(value: object, type_: Any, path: str) -> list[Problem]:
+    """Returns everything that is wrong with a value, part by part: msgspec stops at the first."""
+    try:
+        msgspec.convert(value, type_, dec_hook=_dec_hook)
+        return []
+    except (msgspec.ValidationError, ValueError) as exc:
+        whole = _problem(str(exc), path, type_)
+    bare = _bare(type_)
+    parts: list[Problem] = []
+    if isinstance(value, dict) and isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        parts = _problems_of_fields(value, bare, path)
+    elif isinstance(value, list) and get_origin(bare) is list:
+        for index, each in enumerate(value):
+            parts.extend(_all_problems(each, get_args(bare)[0], f"{path}[{index}]"))
+    return parts or [whole]
+
+
+def _problems_of_fields(value: dict[Any, Any], type_: type[msgspec.Struct], path: str) -> list[Problem]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    unknown = [str(name) for name in value if name not in fields]
+    problems = [_problem(f"Object contains unknown field `{name}`", path, type_) for name in unknown]
+    misspelt = {close for name in unknown for close in difflib.get_close_matches(name, fields, n=1)}
+    for name, field in fields.items():
+        if name in value:
+            problems.extend(_all_problems(value[name], field.type, f"{path}.{name}"))
+        elif field.required and name not in misspelt:
+            problems.append(_problem(f"Object missing required field `{name}`", path, type_))
+    return problems
 
 
 def read_text(text: str, type_: Any, path: str) -> Any:
@@ -111,6 +146,13 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
             message = message.removesuffix(";")
     elif kinds := _KINDS.fullmatch(message):
         message = f"expected {_in_words(kinds['wanted'])}, got {_in_words(kinds['got'])}"
+    elif missing := _MISSING.fullmatch(message):
+        message = f"the key `{missing['field']}` is missing"
+    elif bound := _BOUND.fullmatch(message):
+        length = " characters" if bound["kind"] == "str" else ""
+        message = f"expected {_WORDS.get(bound['kind'], bound['kind'])}, {_SIGNS[bound['sign']]} {bound['bound'].removesuffix('.0')}{length}"
+    elif (of := _OF_FIELD.fullmatch(message)) and of["field"] in field_names(_type_at(type_, inner)):
+        inner, message = f"{inner}.{of['field']}", of["rest"]
     # msgspec writes `[...]` where the key of a mapping stands
     where = (path + inner.replace("[...]", ".*")).lstrip(".")
     return Problem(where, message[:1].lower() + message[1:])

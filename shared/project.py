@@ -251,6 +251,8 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
                 parts[kind][str(name)] = decode(entry, type_, f"{kind}.{name}")
             except ConfigError as exc:
                 problems.extend(exc.problems)
+                if kind == "connections":
+                    problems.extend(_check_references(f"{kind}.{name}", entry, document))
     problems.extend(
         Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}")
         for key in parts
@@ -303,6 +305,16 @@ def _check_names(project: Project) -> list[Problem]:
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]
+
+
+def _check_references(path: str, entry: Any, document: Mapping[str, Any]) -> list[Problem]:
+    """Checks the references of a connection that has other faults."""
+    problems: list[Problem] = []
+    for what in ("site", "destination"):
+        name, known = entry.get(what) if isinstance(entry, dict) else None, document.get(f"{what}s") or {}
+        if isinstance(name, str) and isinstance(known, dict) and name not in known:
+            problems.append(Problem(f"{path}.{what}", _unknown(what, name, known)))
+    return problems
 
 
 def _check_connections(project: Project) -> list[Problem]:

@@ -67,6 +67,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Duration, Meta(description="how long a load may stand still before the connection counts as lost")
     ] = field(default_factory=lambda: Duration(30))
 
+    def __post_init__(self) -> None:
+        if self.dsn and not self.dsn.startswith(("postgresql://", "postgres://")):  # not quoted: a password may stand in it
+            raise ValueError("dsn: expected an address such as postgresql://user:password@host:5432/database")
+
 
 def application_name(schema: str, connection: str, epoch: int) -> str:
     """Returns the name of a session's backend, within the server's limit."""

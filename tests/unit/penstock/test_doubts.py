@@ -44,3 +44,11 @@ def test_two_connections_that_want_other_keys_of_one_table_are_named() -> None:
     assert said({}, {}) == []
     assert said({"primary_key": ["a"]}, {"primary_key": ["b"], "destination": "other"}) == []
     assert said({"primary_key": ["a"]}, {"primary_key": ["b"], "table": "mine"}) == []
+
+
+def test_an_sql_type_that_looks_misspelt_is_named() -> None:
+    (doubt,) = said(
+        {"column_types": {"price": "numerik(12,2)", "id": "UUID", "n": "Numeric (12, 2)", "tags": "text[]", "own": "my_domain"}}
+    )
+    assert doubt.startswith("connections.c0.column_types.price: 'numerik(12,2)' is no type")
+    assert doubt.endswith("did you mean 'numeric'?")

@@ -115,3 +115,11 @@ def test_a_stream_into_files_is_refused_with_what_to_write() -> None:
     }
     with pytest.raises(ConfigError, match="takes batches only; write mode: batch"):
         check_document(document, {})
+
+
+@pytest.mark.parametrize("dsn", ["localhost:5432/db", "mysql://u:hunter2@h/d", "host=h password=hunter2"])
+def test_an_address_that_can_never_work_is_refused_without_showing_it(dsn: str) -> None:
+    with pytest.raises(ConfigError, match=r"^destinations\.wh\.dsn: expected an address such as postgresql://") as caught:
+        check_document({"destinations": {"wh": {"type": "postgres", "dsn": dsn}}}, {})
+    assert "hunter2" not in str(caught.value)
+    assert paths({"destinations": {"wh": {"type": "postgres", "dsn": "${NOT_SET}"}}}) == ["destinations.wh.dsn"]

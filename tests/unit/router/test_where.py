@@ -283,6 +283,12 @@ def test_a_wrong_condition_is_refused_with_its_place(where: Any, problem: str) -
     assert str(caught.value).startswith(problem)
 
 
+def test_a_misspelt_field_is_one_problem() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_where({"feild": "type", "eq": 1}, "w")
+    assert [str(problem) for problem in caught.value.problems] == ["w.feild: unknown key; did you mean `field`?"]
+
+
 def test_all_problems_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         compile_where([{"field": "a", "gt": []}, {"field": 1, "eq": 1}, {"not": 3}], "connections.x.where")

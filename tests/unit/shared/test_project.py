@@ -88,7 +88,26 @@ def test_every_error_names_its_place_and_what_was_expected(text: str, expected: 
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_project("sites: {a: {x: 1}, b: {y: 2}}\nconnections: {c: {}}", {})
-    assert len(caught.value.problems) == 3
+    assert len(caught.value.problems) == 4
+
+
+def test_all_problems_of_one_connection_are_reported_at_once() -> None:
+    text = "sites: {a: {}}\ndestinations: {d: {type: x}}\nconnections: {c: {site: b, destinaton: d, mod: batch, mode: x, batch: {max_rows: 0}}}"
+    with pytest.raises(ConfigError) as caught:
+        load_project(text, {})
+    found = [str(problem).split("; known keys")[0].split(" known keys")[0] for problem in caught.value.problems]
+    assert found == [
+        "connections.c: unknown key `destinaton`; did you mean `destination`?",
+        "connections.c: unknown key `mod`; did you mean `mode`?",
+        "connections.c.mode: expected one of batch, stream, got 'x'",
+        "connections.c.batch.max_rows: expected a whole number, at least 1",
+        "connections.c.site: no site is named 'b'; known: a",
+    ]
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"connections\.c: the key `site` is missing"):
+        load_project("connections: {c: {destination: d}}", {})
 
 
 def test_two_dollars_are_one_and_nothing_else_is_touched() -> None:
