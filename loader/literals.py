@@ -25,6 +25,11 @@ COMPUTED = r"(?i)\b(?:now|today|tomorrow|yesterday|epoch|allballs|infinity|inf|b
 """Words that times are computed from; for types that may hold times and much else."""
 
 
+def unsigned(digits: int) -> str:
+    """Returns what a type of whole numbers without a sign reads as it stands, of at most so many digits."""
+    return f"^(?:0|[1-9][0-9]{{0,{digits - 1}}})$"
+
+
 def clock(digits: int, zone: bool = False) -> str:
     """Returns what a type of times of the day reads as it stands: so many digits of a second, a zone always or never."""
     seconds = _CLOCK % digits if digits else _CLOCK.replace(r"(?:\.[0-9]{1,%d}0*)?", r"(?:\.0+)?")

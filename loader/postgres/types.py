@@ -47,6 +47,8 @@ _ANY_NUMERIC = (131_072 + 16_383, 16_383)
 """Digits of a numeric without a declared size, and those after its point; it rounds what has more of these."""
 _MONEY = (18, 2)
 _BYTES = r"^(?:\\x(?:[0-9a-fA-F]{2})*|[^\\]*)$"
+_NETWORK = r"[:/]|^[0-9]+(?:\.[0-9]+){3}$"
+"""A number such as 10.5 is none, though the server reads one as 10.5.0.0/16."""
 _ASCII = "^[\x01-\x7f]{0,%d}$"
 _LOOKED_UP = ("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc",
               "regprocedure", "regrole", "regtype")  # fmt: skip
@@ -58,13 +60,19 @@ _ALONE = {
     "money": Limits(digits=_MONEY),
     "name": Limits(accepted=_ASCII % 63),
     '"char"': Limits(accepted=_ASCII % 1),
+    # the server reads digits as far as they go, and wraps what is too large
+    **dict.fromkeys(("xid", "cid"), Limits(accepted=literals.unsigned(9))),
+    "xid8": Limits(accepted=literals.unsigned(19)),
+    "tid": Limits(accepted=r"^\([0-9]+,[0-9]+\)$"),
+    "cidr": Limits(accepted=_NETWORK),
+    **dict.fromkeys(("macaddr", "macaddr8"), Limits(accepted="^[0-9a-fA-F:.-]+$")),
     **dict.fromkeys(("bit", "bit varying"), Limits(accepted=literals.BITS)),
     **dict.fromkeys(_LOOKED_UP, Limits(accepted=literals.NOTHING)),
 }
-_HARMLESS = frozenset(
-    ("inet", "cidr", "macaddr", "macaddr8", "xml", "tsvector", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath")
-)
+_HARMLESS = frozenset(("inet", "xml", "tsvector", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath"))
 """Types in which a word is a word."""
+_STRICT = frozenset(("uuid", "bit", "bit varying"))
+"""Types that refuse what they cannot hold, in arrays too."""
 _TIME_RANGES = ("tsrange", "tstzrange", "daterange", "tsmultirange", "tstzmultirange", "datemultirange")
 _ROUNDED = {"real": r"[0-9.]{8}|[eE]", "double precision": r"[0-9.]{17}|[eE]", "numeric": r"[eE]"}
 """Of numbers in arrays: what might lose digits without a word."""
@@ -213,15 +221,17 @@ def _limits_of_others(bare: str) -> Limits | None:
 
 def _limits_of_array(native: str) -> Limits | None:
     bare = _ARGUMENTS.sub("", native)
+    if bare.startswith("time") and bare != native:  # it may be rounded to so many digits
+        return Limits(accepted=literals.NOTHING)
     if bare.startswith("time "):
         return Limits(accepted=literals.CLOCKS_INSIDE)
     if bare.startswith("timestamp") or bare == "date":
         return Limits(accepted=literals.TIMES_INSIDE)
     if bare in _ROUNDED and (bare != "numeric" or native == bare):
         return Limits(refused=_ROUNDED[bare])
-    if bare == "numeric" or bare in _LOOKED_UP:
-        return Limits(accepted=literals.NOTHING)
-    return None if bare in _KINDS or bare in _HARMLESS or bare in _ALONE else Limits(refused=literals.COMPUTED)
+    if bare == "numeric" or bare.startswith("interval") or (bare in _ALONE and bare not in _STRICT):
+        return Limits(accepted=literals.NOTHING)  # what one of these would round, cut or wrap cannot be told inside of a list
+    return None if bare in _KINDS or bare in _HARMLESS or bare in _STRICT else Limits(refused=literals.COMPUTED)
 
 
 def _limits_of_numeric(numbers: Sequence[int]) -> Limits | None:
