@@ -15,10 +15,13 @@ from msgspec import Meta, field
 
 from shared.decode import read_text
 from shared.errors import ConfigError, Problem
-from shared.topology import DAY, GIB, TopologySettings
+from shared.topology import DAY, DEAD_DEDUPLICATION_SECONDS, DEDUPLICATION_SECONDS, GIB, TopologySettings
 from shared.units import ByteSize, Duration
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+_LEAST_SECONDS = {"events_max_age": DEDUPLICATION_SECONDS, "dead_max_age": DEAD_DEDUPLICATION_SECONDS}
+"""A stream recognises repeats for so long, and the broker takes no stream that keeps messages for less."""
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of frames that are traced")] = 0.01
     replicas: Annotated[int, Meta(ge=1, le=5, description="copies of every stream: 1 on one machine, 3 in a cluster")] = 1
-    events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay")] = field(
+    events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay, at least 2m")] = field(
         default_factory=lambda: Duration(7 * DAY)
     )
     events_max_bytes: Annotated[
@@ -61,7 +64,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     deliver_max_frames: Annotated[int, Meta(ge=1, description="frames waiting per connection before the router stops it")] = (
         20_000
     )
-    dead_max_age: Annotated[Duration, Meta(description="how long dead letters are kept")] = field(
+    dead_max_age: Annotated[Duration, Meta(description="how long dead letters are kept, at least 2h")] = field(
         default_factory=lambda: Duration(30 * DAY)
     )
     dead_max_bytes: Annotated[
@@ -97,9 +100,13 @@ def read_settings(type_: type[T], prefix: str = "PENSTOCK_", environment: Mappin
                 problems.append(Problem(name, "is not set, and has no default"))
             continue
         try:
-            values[each.name] = read_text(text, each.type, name)
+            value = values[each.name] = read_text(text, each.type, name)
         except ConfigError as exc:
             problems.extend(exc.problems)
+            continue
+        least = _LEAST_SECONDS.get(each.name)
+        if least is not None and isinstance(value, float) and value < least:
+            problems.append(Problem(name, f"expected at least {least:g}s, for which repeats are recognised, got {text}"))
     if problems:
         raise ConfigError(problems)
     return type_(**values)

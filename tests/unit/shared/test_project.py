@@ -155,5 +155,9 @@ def test_settings_come_from_the_environment_and_errors_name_the_variable() -> No
     settings = read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "9000", "PENSTOCK_DRAIN_PERIOD": "1m"})
     assert (settings.admin_port, settings.drain_period) == (9000, Duration(60))
     assert read_settings(ServiceSettings, environment={"PENSTOCK_DRAIN_PERIOD": "20"}).drain_period == Duration(20)
+    for name, least in (("PENSTOCK_EVENTS_MAX_AGE", "2m"), ("PENSTOCK_DEAD_MAX_AGE", "2h")):
+        assert read_settings(ServiceSettings, environment={name: least})
+        with pytest.raises(ConfigError, match=f"{name}: expected at least"):
+            read_settings(ServiceSettings, environment={name: "60s"})
     with pytest.raises(ConfigError, match="PENSTOCK_ADMIN_PORT: expected a whole number"):
         read_settings(ServiceSettings, environment={"PENSTOCK_ADMIN_PORT": "many"})
