@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from penstock import exits
-from penstock.dotenv import load_dotenv
+from penstock.dotenv import load_dotenv, misspelt
 from penstock.postponed import postpone
 from penstock.screen import Screen
 from shared.errors import PenstockError, SetupError
@@ -120,6 +120,8 @@ def run(arguments: list[str]) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         load_dotenv(Path.cwd())
+        for warning in misspelt(Path.cwd()):
+            screen.note(f"warning: {warning}", "yellow")
         code = cli.main(arguments, prog_name="penstock", standalone_mode=False)
         sys.stdout.flush()  # here, where what goes wrong can be told
     except click.exceptions.Exit as exc:

@@ -6,6 +6,7 @@ that of python-dotenv, which Docker Compose and most frameworks read too: `NAME=
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from shared.errors import SetupError
 
 FILE = ".env"
+PREFIX = "PENSTOCK_"
+ALIKE = 0.75
+"""From here on a name is taken for a setting misspelt."""
 
 
 def with_dotenv(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -32,6 +36,31 @@ def load_dotenv(folder: Path) -> None:
     """
     for name, value in read_dotenv(folder).items():
         os.environ.setdefault(name, value)
+
+
+def misspelt(folder: Path) -> list[str]:
+    """Returns a warning for each name in the folder's `.env` that looks like a setting of ours misspelt.
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    names = [name.removeprefix(PREFIX) for name in read_dotenv(folder) if name.startswith(PREFIX)]
+    if not names:
+        return []
+    import msgspec  # few files name settings, and a command needs none of this
+
+    from ingest.settings import IngestSettings
+    from loader.settings import LoaderSettings
+    from router.settings import RouterSettings
+    from shared.settings import ServiceSettings
+
+    groups = (("", ServiceSettings), ("INGEST_", IngestSettings), ("ROUTER_", RouterSettings), ("LOADER_", LoaderSettings))
+    known = {prefix + field.name.upper() for prefix, type_ in groups for field in msgspec.structs.fields(type_)}
+    known |= {"HOME", "KEY", "EDGE_URL", "UP_ONCE"}
+    found = [(name, difflib.get_close_matches(name, sorted(known), n=1, cutoff=ALIKE)) for name in names if name not in known]
+    return [
+        f"{folder / FILE}: no setting is named {PREFIX}{name}; did you mean {PREFIX}{close[0]}?" for name, close in found if close
+    ]
 
 
 def read_dotenv(folder: Path) -> dict[str, str]:

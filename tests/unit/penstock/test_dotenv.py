@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.dotenv import load_dotenv, with_dotenv
+from penstock.cli import run
+from penstock.dotenv import load_dotenv, misspelt, with_dotenv
 from shared.errors import SetupError
 
 
@@ -41,3 +42,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"A=\xff\n")
     with pytest.raises(SetupError, match=r"\.env cannot be read: it is not UTF-8"):
         with_dotenv({}, tmp_path)
+
+
+def test_a_misspelt_setting_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("PENSTOCK_INGEST_PROT=1\nPENSTOCK_INGEST_PORT=1\nPENSTOCK_KEY=k\nPENSTOCK_OURS=1\nPG=x\n")
+    (warning,) = misspelt(tmp_path)
+    assert warning.endswith("no setting is named PENSTOCK_INGEST_PROT; did you mean PENSTOCK_INGEST_PORT?")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("penstock.cli.load_dotenv", lambda _folder: None)
+    run(["--help"])
+    assert warning in capsys.readouterr().err.replace("\n", "")
