@@ -16,11 +16,16 @@ WHOLE = "^(?:0|-?[1-9][0-9]*)$"
 UNSIGNED = "^(?:0|[1-9][0-9]*)$"
 BITS = "^[01]*$"
 
-TIMES_INSIDE = (
-    r"""^(?:["',(){}\[\]\s]|empty|[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+(?: ?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?))?)?)*$"""
-)
-"""Lists and ranges of dates and times: full dates only, and no words."""
-CLOCKS_INSIDE = rf"""^(?:["',{{}}\[\]\s]|{_CLOCK % 6}(?:[Zz]|[+-][0-9]{{2}}(?::?[0-9]{{2}})?)?)*$"""
+_INSIDE = r"""^(?:["',(){}\[\]\s]|empty|%s)*$"""
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ZONE = r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)"
+DATES_INSIDE = _INSIDE % _DAY
+"""Lists and ranges: full dates only, and no words."""
+TIMES_INSIDE = _INSIDE % rf"{_DAY}(?:[Tt ]{_CLOCK % 6}(?: ?[Zz])?)?"
+"""The same of times without a zone: the server leaves out any that is there."""
+INSTANTS_INSIDE = _INSIDE % rf"{_DAY}(?:[Tt ]{_CLOCK % 6}(?: ?{_ZONE})?)?"
+CLOCKS_INSIDE = _INSIDE % (_CLOCK % 6)
+ZONED_CLOCKS_INSIDE = _INSIDE % (_CLOCK % 6 + _ZONE)
 COMPUTED = r"(?i)\b(?:now|today|tomorrow|yesterday|epoch|allballs|infinity|inf|bc)\b"
 """Words that times are computed from; for types that may hold times and much else."""
 

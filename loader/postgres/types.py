@@ -73,7 +73,12 @@ _HARMLESS = frozenset(("inet", "xml", "tsvector", "tsquery", "citext", "hstore",
 """Types in which a word is a word."""
 _STRICT = frozenset(("uuid", "bit", "bit varying"))
 """Types that refuse what they cannot hold, in arrays too."""
-_TIME_RANGES = ("tsrange", "tstzrange", "daterange", "tsmultirange", "tstzmultirange", "datemultirange")
+_TIMES = {
+    **dict.fromkeys(("date", "daterange", "datemultirange"), literals.DATES_INSIDE),
+    **dict.fromkeys(("timestamp without time zone", "tsrange", "tsmultirange"), literals.TIMES_INSIDE),
+    **dict.fromkeys(("timestamp with time zone", "tstzrange", "tstzmultirange"), literals.INSTANTS_INSIDE),
+}
+"""What ranges of times take, and lists of times."""
 _ROUNDED = {"real": r"[0-9.]{8}|[eE]", "double precision": r"[0-9.]{17}|[eE]", "numeric": r"[eE]"}
 """Of numbers in arrays: what might lose digits without a word."""
 _WHOLE_NUMERIC = re.compile(r"numeric\(\d+,0\)")
@@ -214,8 +219,8 @@ def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
 def _limits_of_others(bare: str) -> Limits | None:
     if bare in _ALONE:
         return _ALONE[bare]
-    if bare in _TIME_RANGES:
-        return Limits(accepted=literals.TIMES_INSIDE)
+    if bare not in _KINDS and bare in _TIMES:
+        return Limits(accepted=_TIMES[bare])
     return None if bare in _KINDS or bare in _HARMLESS else Limits(refused=literals.COMPUTED)
 
 
@@ -224,9 +229,9 @@ def _limits_of_array(native: str) -> Limits | None:
     if bare.startswith("time") and bare != native:  # it may be rounded to so many digits
         return Limits(accepted=literals.NOTHING)
     if bare.startswith("time "):
-        return Limits(accepted=literals.CLOCKS_INSIDE)
-    if bare.startswith("timestamp") or bare == "date":
-        return Limits(accepted=literals.TIMES_INSIDE)
+        return Limits(accepted=literals.ZONED_CLOCKS_INSIDE if bare.endswith("with time zone") else literals.CLOCKS_INSIDE)
+    if bare in _TIMES:
+        return Limits(accepted=_TIMES[bare])
     if bare in _ROUNDED and (bare != "numeric" or native == bare):
         return Limits(refused=_ROUNDED[bare])
     if bare == "numeric" or bare.startswith("interval") or (bare in _ALONE and bare not in _STRICT):
