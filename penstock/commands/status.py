@@ -14,6 +14,7 @@ from penstock.metrics import scrape_all
 from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
+from penstock.rest import Rest
 from penstock.screen import Screen, counted, waits
 from penstock.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
 from shared.config_snapshot import current_snapshot, stored_project
@@ -58,15 +59,18 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
       penstock status --watch
       penstock send events.ndjson && penstock status --wait 60
     """
-    ends_at = time.monotonic() + (wait or 0.0)
+    ends_at, rest = time.monotonic() + (wait or 0.0), Rest()
     while True:
         found = asyncio.run(_read(setting, metrics))
-        if wait is not None and not found.settled and time.monotonic() < ends_at:
+        rested = wait is None or rest.is_reached(found, time.monotonic())
+        if not rested and time.monotonic() < ends_at:
             time.sleep(WAIT_SECONDS)
             continue
-        if wait is not None and not found.settled:
+        if not rested:
             late = waits(found.waiting, "still ") if found.waiting else "the counts are not settled"
             setting.screen.note(f"{late} after {wait:g} s", "yellow")
+        elif wait is not None and not found.settled:
+            setting.screen.note("the counts do not balance; penstock status --check says which", "yellow")
         if checks:
             return _check(setting, since)
         if watch and setting.screen.is_terminal and not setting.screen.json:
@@ -74,7 +78,7 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
         setting.screen.result(found)
         _show(setting.screen, found)
         if not watch:
-            return exits.OK if found.healthy and not (wait is not None and not found.settled) else exits.NO
+            return exits.OK if found.healthy and rested else exits.NO
         time.sleep(WATCH_SECONDS)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from penstock.home import ProcessState, StackState
 from penstock.metrics import Scrape
+from penstock.rest import STILL_SECONDS, Rest
 from penstock.status import ConnectionStatus, Status, not_answering, said_by_services
 
 LOADER = ProcessState(name="loader", pid=1, started=1, restarts=1, state="not ready", admin_url="http://127.0.0.1:9466")
@@ -23,12 +24,23 @@ def test_a_process_that_is_not_ready_says_why_and_services_have_names() -> None:
     assert list(not_answering(STACK, silent)) == ["loader (http://127.0.0.1:9466)", "http://elsewhere"]
 
 
+def of(*, waiting: int = 0, settled: bool = True, delivered: int = 0, unrouted: int = 0) -> Status:
+    line = ConnectionStatus(connection="c", state="ok", waiting_events=waiting, settled=settled, delivered=delivered)
+    return Status(revision=1, connections=[line], unrouted=unrouted)
+
+
 @pytest.mark.parametrize(
-    ("waiting", "settled", "unrouted", "done"),
-    [(0, True, 0, True), (0, False, 0, False), (1, True, 0, False), (0, True, 1, False)],
+    ("found", "done"),
+    [(of(), True), (of(settled=False), False), (of(waiting=1), False), (of(unrouted=1), False)],
 )
-def test_waiting_ends_when_nothing_waits_and_the_counts_are_settled(
-    waiting: int, settled: bool, unrouted: int, done: bool
-) -> None:
-    line = ConnectionStatus(connection="c", state="ok", waiting_events=waiting, settled=settled)
-    assert Status(revision=1, connections=[line], unrouted=unrouted).settled is done
+def test_waiting_ends_when_nothing_waits_and_the_counts_are_settled(found: Status, done: bool) -> None:
+    assert Rest().is_reached(found, 0.0) is done
+
+
+def test_waiting_ends_for_counts_that_stay_wrong_and_not_while_they_move_or_anything_waits() -> None:
+    rest = Rest()
+    assert not rest.is_reached(of(settled=False), 0.0)
+    assert not rest.is_reached(of(settled=False, delivered=1), 5.0)
+    assert not rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS - 1)
+    assert rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS)
+    assert not rest.is_reached(of(waiting=1, delivered=1), 100.0)
