@@ -110,6 +110,7 @@ class Accounts:
         entry = await self._bucket.get(self._key)
         self._revision = entry.revision if entry else 0
         self._ended = decode_ended(entry.value if entry else None)
+        self._dirty = False  # of a former session; what it knew must not be written without the load that is pending
         pending = self._ended.pending
         if pending is not None and (not pending.tables or committed(pending)):
             self._settle(pending, self._ended.last_load_at)

@@ -80,6 +80,19 @@ def noted(
     return held.pending(share or share_of_lane(lane, last, 0), shaped, outcome, LoadPlan("c", lane, first, last))
 
 
+async def test_a_load_counts_also_where_its_loader_loses_the_connection_before_it_wrote_so_and_takes_it_again(
+    store: Store,
+) -> None:
+    held = await restarted()
+    load = noted(held, batch(3), Outcome(tables=("tracks",)))
+    await held.expect(load)
+    await held.done(load, 1.0)
+    await held.read(lambda _: False)  # for the gauges, before its destination is open
+    await held.flush()
+    await held.read(lambda _: True)
+    assert held.counts.delivered == 3
+
+
 async def test_a_committed_load_counts_once_whether_it_is_said_or_only_known_by_the_ledger(store: Store) -> None:
     first = await restarted()
     outcome = Outcome({(1, 0): "too_deep"}, tables=("tracks",))
