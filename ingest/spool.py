@@ -79,6 +79,8 @@ class Spool:
         self._ending: asyncio.Event | None = None
         self._flows = False
         """Whether the last record was published."""
+        self._unnoted = False
+        """Whether the last note of what is published is in memory only."""
         self._unsure: dict[str, float] = {}
         """Records that were sent without an answer, by message id, and when."""
         if self._files.closed:
@@ -218,7 +220,7 @@ class Spool:
         if began_at is not None:
             self._unsure.update({each.record.msg_id: began_at for each in left[:CHUNK]})
         elif left:
-            await self._gate.run(files.note_begun, path)
+            await self._note(files.note_begun, path)
         await self._publish_all(path, contents.salt, left, publish, look_up)
         await self._gate.run(files.put_away, contents)
         if not self.backlog:
@@ -243,9 +245,23 @@ class Spool:
                     published.append(each.offset)
             finally:
                 if published:
-                    await self._gate.run(self._files.note_published, path, salt, published)
+                    await self._note(self._files.note_published, path, salt, published)
             if failures:
                 raise failures[0]
+
+    async def _note(self, note: Callable[..., None], *arguments: object) -> None:
+        """Notes on disk how far a file is; a disk that is full gets room by publishing only, so without the note it goes on."""
+        try:
+            await self._gate.run(note, *arguments)
+        except OSError as exc:
+            if not self._unnoted:
+                log.error(
+                    "the journal cannot note what it publishes; a crash before it is empty sends that again",
+                    extra={"folder": str(self._folder), "error": str(exc)},
+                )
+            self._unnoted = True
+        else:
+            self._unnoted = False
 
     async def _publish_in_order(
         self,

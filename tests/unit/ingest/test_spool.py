@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ingest import journal_files
+from ingest import spool as spool_module
 from ingest.journal import Record, encode_head, encode_record, read_records
 from ingest.journal_files import JournalFiles
 from ingest.spool import Spool, SpoolFull, open_spool
@@ -276,6 +278,35 @@ async def test_a_really_full_disk_is_survived(tmp_path: Path) -> None:
         assert sink.ids() == [*stored, "id-1000"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+async def test_a_disk_without_room_for_a_note_is_emptied_all_the_same_and_sends_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = journal_files._append
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".published":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, data)
+
+    monkeypatch.setattr(journal_files, "_append", full)
+    sent: list[str] = []
+
+    async def publish(each: Record) -> None:
+        if len(sent) == 20 and not failed:
+            failed.append(1)
+            raise NotConnected("away again")
+        sent.append(each.msg_id)
+
+    failed: list[int] = []
+    monkeypatch.setattr(spool_module, "PAUSE_SECONDS", 0.01)
+    async with open_spool(tmp_path, 10**6) as spool:
+        for number in range(40):
+            await spool.store(record(number))
+        await spool.empty(publish, once=True)
+        assert not spool.backlog
+    assert sent == [record(number).msg_id for number in range(40)]
 
 
 async def test_a_record_the_broker_can_never_take_is_kept_aside_and_does_not_hold_up_the_others(tmp_path: Path) -> None:
