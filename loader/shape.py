@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 
-import msgspec
 import numpy as np
 
 from loader import exact
@@ -34,7 +33,6 @@ from loader.rescue import UNREADABLE, rescue
 from loader.rules import OWN_COLUMNS, Rules
 from loader.runs import Whole
 from loader.template import TableTemplate
-from shared.errors import Permanent
 from shared.event import RequestFacts, facts_of, materialise
 from shared.frame import Frame, Head
 from shared.outcome import Dead, DeadReason, Drop, DropReason
@@ -129,14 +127,11 @@ class Shaper:
             refused: events of the frame that are dead letters unseen, by index with the reason: our own code fails on them.
 
         Raises:
-            Permanent: the frame's block cannot be opened. Nothing was added; the payload is a dead letter whole.
+            Permanent: the frame's block or a request cannot be read. Nothing was added; the payload is a dead letter whole.
         """
         block = frame.open()
         bodies = frame.cut(block)
-        try:
-            facts = [facts_of(request) for request in frame.requests]
-        except (msgspec.MsgspecError, OverflowError, RecursionError) as exc:
-            raise Permanent(f"a request of the frame cannot be read: {exc}") from exc
+        facts = [facts_of(request) for request in frame.requests]
         self._frames.append((seq, frame))
         self._starts.append(len(self._indexes))
         self._seen += len(bodies)

@@ -100,9 +100,9 @@ def events_of(message: Message) -> list[Tailed]:
     try:
         frame = decode_frame(message.payload)
         bodies = frame.bodies()
+        facts = [facts_of(request) for request in frame.requests]
     except Permanent:
         return []
-    facts = [facts_of(request) for request in frame.requests]
     found: list[Tailed] = []
     for head, body in zip(frame.heads, bodies, strict=True):
         with contextlib.suppress(msgspec.MsgspecError, RecursionError):

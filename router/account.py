@@ -77,6 +77,11 @@ class LaneAccount:
         """The last frame from before the connection began."""
         return self._base.began
 
+    @property
+    def takes(self) -> bool:
+        """Whether the connection takes events now."""
+        return self._base.left is None or self._joined is not None
+
     def join(self, accepted: int, seq: int) -> None:
         """Notes that the connection takes events from now on."""
         if self._base.left is not None:
@@ -142,8 +147,9 @@ def export(telemetry: Telemetry, site: str, state: SiteState) -> None:
 
 
 def expire(account: Account, events: int) -> Account:
-    """Returns the account with events that EVENTS did not keep for long enough."""
-    return _add(account, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else account
+    """Returns the account for another EVENTS stream, whose sequences begin again, with events that the old one did not keep."""
+    kept = msgspec.structs.replace(account, began=0)
+    return _add(kept, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else kept
 
 
 def _add(base: Account, done: list[_Passed]) -> Account:

@@ -70,7 +70,7 @@ async def _catch_up(lane: Lane, cursor: Cursor, broker: Broker, new_window: Call
 
 async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window | None) -> None:
     total = 0
-    again = lane.is_counted(message.seq)
+    again, skipped = lane.is_counted(message.seq), cursor.in_gap(message.seq)
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=lane.rules.needs_heads)
         total = len(arrival)
@@ -79,23 +79,29 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
                 arrival.repeated = lane.front.repeated(message.seq)
             else:
                 judge(window, arrival)
-            if not cursor.in_gap(message.seq):
+            if not skipped:
                 matched = match(lane.rules, arrival)
                 parcel = lane.parcel(arrival, matched)
-                if not again:
-                    lane.count_drops(message.seq, matched)
-                    if message.seq <= lane.account.began:
-                        lane.account.backfill(message.seq, total)
                 if parcel is not None:
                     await lane.send(parcel)
+                if not again:  # only now: a lane that falls behind while it sends takes back what was counted of the frame
+                    lane.count_drops(message.seq, matched)
+                    _count_backfill(lane, message, total)
     except Permanent as exc:
         # the site's reading dead-lettered it under the same id, unless it never came so far
-        if not again:
+        if not again and not skipped:
             await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))
+            lane.account.bury(message.seq, total)
+            _count_backfill(lane, message, total)
     cursor.seq = message.seq + 1
     cursor.at_seconds = message.at_seconds
-    cursor.events_before += 0 if again else total
+    cursor.events_before += 0 if again or skipped else total
     lane.note_moved()
+
+
+def _count_backfill(lane: Lane, message: Message, events: int) -> None:
+    if message.seq <= lane.account.began:
+        lane.account.backfill(message.seq, events)
 
 
 def _join_when_near(lane: Lane, cursor: Cursor, message: Message) -> None:

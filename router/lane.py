@@ -63,6 +63,8 @@ class Cursor:
     gaps: list[tuple[int, int | None]] = field(default_factory=list)
     counted: int = 0
     """Frames up to here were in the queue once and count no more."""
+    disabled_at: int | None = None
+    """`Front.events` when the connection was disabled; events that came since are not owed."""
 
     def in_gap(self, seq: int) -> bool:
         """Says whether the connection was disabled when a frame came."""
@@ -148,15 +150,14 @@ class Lane:
 
     # -- called by the site's reading
 
-    def prepare(self, arrival: Arrival) -> Parcel | None:
-        """Decides what the connection gets of a frame that is about to become the front; None: nothing.
+    def prepare(self, arrival: Arrival) -> tuple[Matched, Parcel | None]:
+        """Decides what the connection gets of a frame that is about to become the front. Counts nothing yet.
 
         Raises:
             Permanent: the frame is damaged inside.
         """
         matched = match(self.rules, arrival)
-        self.count_drops(arrival.seq, matched)
-        return self.parcel(arrival, matched)
+        return matched, self.parcel(arrival, matched)
 
     def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
         """Wraps what passed."""
@@ -171,8 +172,11 @@ class Lane:
             matched.drops,
         )  # fmt: skip
 
-    def take(self, parcel: Parcel) -> None:
-        """Collects a parcel; the caller looked at `accepting` and `is_full`."""
+    def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
+        """Counts what is left out of a frame and collects the rest; the caller looked at `accepting` and `is_full`."""
+        self.count_drops(seq, matched)
+        if parcel is None:
+            return
         self._pending.append(parcel)
         self._pending_bytes += len(parcel.payload)
         self._wake.set()

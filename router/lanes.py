@@ -115,6 +115,8 @@ class Lanes:
                 self._parked[name] = cursor
             else:
                 self._discard(name, cursor)
+        for name in rules.disabled & self._accounts.keys():
+            self._park(name, self._parked.get(name))
         for connection in rules.connections.values():
             if again and connection.name in self._begun:
                 await self._read_all_again(connection.name)
@@ -323,19 +325,25 @@ class Lanes:
             log.warning("connection ends with frames left", extra={"connection": name})
         await self._cancel(name)
         del self._lanes[name]
-        if keep:
-            life = self._lives[name]
-            self._lives[name] = replace(life, gaps=[*life.gaps, (self._front.seq + 1, None)])
         self._telemetry.gauge("router_connection_stopped", 0, connection=name)
-        self._accounts[name].leave(self._front.accepted(self._front.events), lane.place().seq)
-        if lane.idle:
-            return
-        cursor = lane.place()
+        cursor = None if lane.idle else lane.place()
         if keep:
-            cursor.gaps.append((self._front.seq + 1, None))
-            self._parked[name] = cursor
-        else:
+            self._park(name, cursor)
+        elif cursor is not None:
             self._discard(name, cursor)
+
+    def _park(self, name: str, cursor: Cursor | None) -> None:
+        """Notes that a connection is disabled from the next frame on, if it is not known to be, and what it is owed from before."""
+        account, next_seq = self._accounts[name], self._front.seq + 1
+        if account.takes:
+            account.leave(self._front.accepted(self._front.events), next_seq if cursor is None else cursor.seq)
+            life = self._lives.get(name, Life())
+            self._lives[name] = replace(life, gaps=[*life.gaps, (next_seq, None)])
+            if cursor is not None:
+                cursor.gaps.append((next_seq, None))
+        if cursor is not None:
+            cursor.disabled_at = self._front.events
+            self._parked[name] = cursor
 
     async def _backfill(self, connection: ConnectionRules) -> Cursor | None:
         """Returns where a new connection begins in the past; None: there is nothing."""
@@ -351,6 +359,9 @@ class Lanes:
         cursor = self._parked.pop(name, None)
         if cursor is not None:
             cursor.gaps = self._closed(cursor.gaps)
+            if cursor.disabled_at is not None:
+                cursor.events_before += self._front.events - cursor.disabled_at
+                cursor.disabled_at = None
         return cursor
 
     def _closed(self, gaps: Sequence[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
@@ -358,7 +369,8 @@ class Lanes:
         return [(first, self._front.seq if last is None else last) for first, last in gaps]
 
     def _discard(self, name: str, cursor: Cursor) -> None:
-        events = max(0, self._front.events - cursor.events_before)
+        until = self._front.events if cursor.disabled_at is None else cursor.disabled_at
+        events = max(0, until - cursor.events_before)
         self._telemetry.count("router_events_dropped_total", events, connection=name, reason=DropReason.REMOVED)
         log.warning(
             "connection was removed before it had caught up", extra={"connection": name, "seq": cursor.seq, "events": events}
@@ -366,10 +378,13 @@ class Lanes:
 
 
 def _mark(place: Cursor, position: Cursor) -> Mark:
+    until = position.events_before
+    if place.disabled_at is not None:
+        until = min(until, place.disabled_at)
     return Mark(
         seq=place.seq,
         at_seconds=place.at_seconds,
-        owed=max(0, position.events_before - place.events_before),
+        owed=max(0, until - place.events_before),
         gaps=list(place.gaps),
         counted=place.counted,
     )

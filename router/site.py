@@ -29,6 +29,7 @@ from router.front import Front
 from router.history import judge, open_reader, remember
 from router.lane import Cursor, Lane, Parcel
 from router.lanes import Lanes
+from router.match import Matched
 from router.rules import SiteRules
 from router.send import FAULT_SECONDS, Pause, Sender
 from router.settings import RouterSettings
@@ -282,19 +283,20 @@ class SiteRouter:
                 judge(self._window, arrival)
                 await lanes.make_room()
                 # from here to the end of `_offer` nothing is awaited
-                parcels = [(lane, lane.prepare(arrival)) for lane in lanes.accepting()]
+                prepared = [(lane, *lane.prepare(arrival)) for lane in lanes.accepting()]
         except Permanent as exc:
             await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
-            parcels = []
-        self._offer(message, arrival, parcels)
+            prepared = []
+            for lane in lanes.accepting():
+                lane.account.bury(message.seq, 0 if arrival is None else len(arrival))
+        self._offer(message, arrival, prepared)
         self._report()
 
-    def _offer(self, message: Message, arrival: Arrival | None, parcels: list[tuple[Lane, Parcel | None]]) -> None:
+    def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Lane, Matched, Parcel | None]]) -> None:
         total, repeated = (0, ()) if arrival is None else (len(arrival), arrival.repeated)
         self._front.advance(message.seq, message.at_seconds, total, repeated)
-        for lane, parcel in parcels:
-            if parcel is not None:
-                lane.take(parcel)
+        for lane, matched, parcel in prepared:
+            lane.take(message.seq, matched, parcel)
         self._changed.set()
 
     def _note_ready(self) -> None:

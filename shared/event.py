@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from shared.errors import Permanent
 from shared.frame import Head, RequestContext
 
 JSON = dict[str, Any]
@@ -66,7 +67,18 @@ class RequestFacts(NamedTuple):
 
 
 def facts_of(request: RequestContext) -> RequestFacts:
-    """Prepares what the server knows of a request, once for all of its events."""
+    """Prepares what the server knows of a request, once for all of its events.
+
+    Raises:
+        Permanent: the request is damaged.
+    """
+    try:
+        return _facts_of(request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError) as exc:
+        raise Permanent(f"a request of the frame cannot be read: {exc}") from exc
+
+
+def _facts_of(request: RequestContext) -> RequestFacts:
     seen: JSON = {}
     if request.ip:
         seen["ip"] = request.ip

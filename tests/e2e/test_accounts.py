@@ -113,8 +113,10 @@ async def test_counts_of_the_router_survive_full_queues_and_disabled_and_removed
         for number in range(5):
             await put(broker, [f"while-disabled-{number}"])
         async with asyncio.timeout(30):
-            while (await state_of(broker)).accepted < 17:
+            while (state := await state_of(broker)).accepted < 17:
                 await asyncio.sleep(0.02)
+        account = state.accounts["slow"]
+        assert account.received(state.accepted) == account.ended + state.behind["slow"].owed == 12
         await router.apply(compile_project(snapshot({"slow": {}, "new": {}}, revision=3))["shop"])
         last = await put(broker, ["end"])
         async with reading(broker, "slow", "new"):
@@ -128,3 +130,19 @@ async def test_counts_of_the_router_survive_full_queues_and_disabled_and_removed
             line for line in telemetry.exposition().decode().splitlines() if line.startswith("account_")
         )
     assert not [line for line in telemetry.exposition().decode().splitlines() if line.startswith("account_")]
+
+
+async def test_a_connection_that_is_disabled_while_no_router_works_is_owed_nothing_of_that_time(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    off = snapshot({"wh": {"enabled": False}, "other": {}}, revision=2)
+    async with routing(broker, telemetry, snapshot({"wh": {}, "other": {}})):
+        await routed(broker, await put(broker, ["before"]))
+    async with routing(broker, telemetry, off) as router:
+        state = await routed(broker, await put(broker, ["meanwhile"]))
+        assert state.accounts["wh"].received(state.accepted) == state.accounts["wh"].ended == 1
+        await router.apply(compile_project(snapshot({"wh": {}, "other": {}}, revision=3))["shop"])
+        state = await routed(broker, await put(broker, ["after"]))
+    assert not problems(state)
+    assert state.accounts["wh"].forwarded == 2
+    assert state.lives["wh"].gaps == [(2, 2)]

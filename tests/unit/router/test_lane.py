@@ -1,0 +1,105 @@
+"""What a lane counts of a frame when it falls behind, or when the frame turns out to be damaged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from router.catch_up import _forward
+from router.front import Front
+from router.lane import Cursor, Lane
+from router.rules import compile_project
+from router.send import Sender
+from shared.errors import Permanent
+from shared.event import facts_of
+from shared.frame import Frame, Head, RequestContext, encode_frame, pack
+from shared.jetstream.reader import Message
+from shared.telemetry import Telemetry
+from tests.support.router import REQUEST, frame, snapshot
+
+
+class Counting:
+    """Stands for the telemetry."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_args, **_named: None
+
+
+class Queue:
+    """Stands for the broker: takes a frame when told to."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.free = asyncio.Event()
+        self.buried = 0
+
+    async def try_send(self, *_: object) -> None:
+        self.asked.set()
+        await self.free.wait()
+
+    async def bury_frame(self, *_: object) -> None:
+        self.buried += 1
+
+
+def lane_of(queue: Queue, **options: Any) -> Lane:
+    rules = compile_project(snapshot({"wh": options}))["shop"].connections["wh"]
+    telemetry = cast("Telemetry", Counting())
+    cursor = Cursor(1, 0.0, -3)
+    lane = Lane(rules, Front(5, 0.0), cast("Sender", queue), telemetry, lane="live", max_frames=2, max_bytes=99, cursor=cursor)
+    lane.account.join(0, 0)
+    return lane
+
+
+def message(payload: bytes) -> Message:
+    return Message(subject="events.shop.0", payload=payload, headers={}, seq=1, at_seconds=1.0, waiting=0)
+
+
+async def test_a_lane_that_falls_behind_while_it_sends_counts_what_the_frame_left_out() -> None:
+    queue = Queue()
+    lane = lane_of(queue, where=[{"field": "event", "eq": "x"}])
+    payload = frame([{"event": "x"}, {"event": "y"}, {"event": "y"}])
+    assert lane.cursor is not None
+    sending = asyncio.create_task(_forward(lane, lane.cursor, message(payload), None))
+    await queue.asked.wait()
+    lane.collect()
+    lane.fall_behind()
+    queue.free.set()
+    await sending
+    account = lane.account.settle(2, 3)
+    assert (account.forwarded, account.dropped, account.received(3)) == (1, {"filtered": 2}, account.ended)
+
+
+def damaged(request: RequestContext = REQUEST, block: bytes = b"{") -> bytes:
+    heads = [Head("1", "track", "x"), Head("2", "track", "y")]
+    whole = pack("shop", [request], heads, [b"{}", b"{}"])
+    return encode_frame(
+        Frame(
+            version=whole.version, site="shop", requests=whole.requests, heads=heads, sizes=whole.sizes, codec=whole.codec,
+            block=block,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [damaged(), damaged(RequestContext(received_at=10**18 * 9, protocol="segment", key="k"), b"{}{}")],
+    ids=["block", "request"],
+)
+async def test_all_events_of_a_frame_that_is_damaged_inside_are_dead(payload: bytes) -> None:
+    queue = Queue()
+    lane = lane_of(queue, where=[{"field": "properties.a", "eq": 1}])
+    assert lane.cursor is not None
+    await _forward(lane, lane.cursor, message(payload), None)
+    account = lane.account.settle(2, 2)
+    assert (queue.buried, account.dead, account.received(2)) == (1, {"frame_unreadable": 2}, account.ended)
+
+
+def test_a_request_that_is_damaged_is_permanent() -> None:
+    for request in (
+        RequestContext(received_at=10**18 * 9, protocol="segment", key="k"),
+        RequestContext(received_at=0, protocol="segment", key="k", defaults=b"["),
+    ):
+        with pytest.raises(Permanent, match="cannot be read"):
+            facts_of(request)
