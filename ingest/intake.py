@@ -94,6 +94,7 @@ class Intake:
         largest_event: int | None = None,
         clock: Clock | None = None,
         rates: RateLimiter | None = None,
+        on_lost_letters: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         self._clock = clock or Clock()
         self._packer = packer
@@ -108,6 +109,7 @@ class Intake:
         # a dead letter carries the context of its request as well
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = rates or RateLimiter()
+        self._on_lost_letters = on_lost_letters
         self.refusals = Refusals(telemetry)
         self._count_accepted = lru_cache(4096)(self._accepted_counter)
         self._dead_log = DeadLog(logging.WARNING)  # anybody may send them: nothing here is broken
@@ -335,7 +337,7 @@ class Intake:
 
         def lose(lost: Sequence[DeadLetter]) -> None:
             # the events are refused either way: a client that sent them again would change nothing
-            self.telemetry.count("dead_letters_refused_total", len(lost), stage="ingest", source=site)
+            self._on_lost_letters(site, len(lost))
 
         await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}", on_full=lose)
         self._dead_log.note([reject.reason for reject in parsed.rejects], site=site)

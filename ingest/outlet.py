@@ -19,8 +19,14 @@ from opentelemetry.trace import SpanKind
 
 from ingest.journal import Record
 from ingest.spool import Spool
+from shared import topology
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.telemetry import Telemetry
+
+_REFUSED = {
+    topology.EVENTS: "the stream is full, events are refused",
+    topology.DEAD: "the stream is full, dead letters of refused events are not kept",
+}
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +127,7 @@ class Outlet:
         except QueueFull as exc:
             stream = _stream(record)
             if stream not in self.full:
-                log.error("the stream is full, events are refused", extra={"stream": stream, "error": str(exc)})
+                log.error(_REFUSED[stream], extra={"stream": stream, "error": str(exc)})
             self.full[stream] = self.refusal = str(exc)
             raise
         except Transient as exc:

@@ -12,13 +12,18 @@ import contextlib
 from ingest.outlet import Outlet
 from ingest.spool import Spool
 from shared import topology
+from shared.dead_log import LostLetters
 from shared.errors import NotConnected
-from shared.fill import WARN_RATIO, read_fill
+from shared.fill import WARN_RATIO, advice, read_fill
 from shared.service import ServiceContext
+from shared.tasks import timeout
 
 PERIOD_SECONDS = 1.0
 ROOM_BYTES = 1024 * 1024
 """A frame is no larger: with this much room a stream takes the next one."""
+FULL_BYTES = 64 * 1024
+"""With less room than this a stream is full, although a frame of few events may still fit."""
+LOOK_SECONDS = 1.0
 
 _MIB = 1024 * 1024
 
@@ -26,20 +31,29 @@ _MIB = 1024 * 1024
 class Readiness:
     """Keeps the health of an edge true."""
 
-    def __init__(self, context: ServiceContext, outlet: Outlet, spool: Spool | None) -> None:
+    def __init__(self, context: ServiceContext, outlet: Outlet, spool: Spool | None, lost: LostLetters) -> None:
         self._context = context
         self._outlet = outlet
         self._spool = spool
+        self._lost = lost
+        self._short: str | None = None
+        """How full EVENTS is, where it has no room although it has refused nothing from this process."""
         context.health.bear(self.bearable)
         context.health.look_before_report(self.refresh)
 
     async def keep(self) -> None:
         """For ever."""
         while True:
-            with contextlib.suppress(NotConnected):
-                await self._look_for_room()
-            self.refresh()
+            await self.look()
             await asyncio.sleep(PERIOD_SECONDS)
+
+    async def look(self) -> None:
+        """Looks at the streams, where the broker answers."""
+        if self._context.broker.connected.is_set():
+            with contextlib.suppress(NotConnected, TimeoutError):
+                async with timeout(LOOK_SECONDS):
+                    await self._look_for_room()
+        self.refresh()
 
     def bearable(self, part: str) -> str | None:
         """Tells why the edge accepts events without a part."""
@@ -51,18 +65,17 @@ class Readiness:
     def refresh(self) -> None:
         """Says what is full."""
         health, full = self._context.health, self._outlet.full
-        for stream, why in full.items():
-            part = f"stream {stream}"
-            if stream == topology.EVENTS:
-                health.bad(
-                    part,
-                    f"it is full, requests are answered with 503: {why}; look for connections that are behind (`penstock status`), "
-                    "or raise PENSTOCK_EVENTS_MAX_BYTES",
-                )
-            else:
-                health.warn(part, f"it is full, refused events are counted and not kept: {why}; see `penstock dead list`")
-        if topology.EVENTS not in full and f"stream {topology.EVENTS}" in health.problems:
-            health.good(f"stream {topology.EVENTS}")
+        why = full.get(topology.EVENTS, self._short)
+        part = f"stream {topology.EVENTS}"
+        if why is not None:
+            what_to_do = advice(topology.EVENTS, self._context.settings.events_when_short)
+            health.bad(part, f"it is full, requests are answered with 503: {why}; {what_to_do}")
+        elif part in health.problems:
+            health.good(part)
+        if topology.DEAD in full:
+            part, why = f"stream {topology.DEAD}", full[topology.DEAD]
+            health.warn(part, f"it is full, refused events are counted and not kept: {why}; {advice(topology.DEAD)}")
+        self._lost.refresh()
         if self._spool is not None:
             self._say_journal(self._spool)
 
@@ -87,11 +100,14 @@ class Readiness:
             health.good("journal")
 
     async def _look_for_room(self) -> None:
-        """A full stream may have room again, which no request can show while a balancer sends none."""
-        for stream in list(self._outlet.full):
+        """No request can show while a balancer sends none that a full stream has room again; nor that it is full, in a new process."""
+        for stream in {topology.EVENTS, *self._outlet.full}:
             fill = await read_fill(self._context.broker, stream)
-            if fill.limit - fill.held > ROOM_BYTES:
+            room = fill.limit - fill.held
+            if room > ROOM_BYTES:
                 self._outlet.full.pop(stream, None)
+            if stream == topology.EVENTS:
+                self._short = str(fill) if fill.limit and room < FULL_BYTES else None
 
 
 def _used(spool: Spool) -> str:

@@ -32,6 +32,7 @@ from ingest.server import EdgeServer
 from ingest.settings import PREFIX, IngestSettings
 from ingest.sockets import Sockets
 from ingest.spool import Spool, open_spool
+from shared.dead_log import LostLetters
 from shared.errors import ConfigError
 from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
@@ -57,6 +58,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         ConfigError: a setting is wrong, or the port is taken.
     """
     settings = settings or read_settings(IngestSettings, PREFIX)
+    context.health.bad("ingest", "does not listen yet")
     proxies = Proxies(parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES"), settings.address_header)
     async with contextlib.AsyncExitStack() as stack:
         read_place = stack.enter_context(place_reader(settings.geo_file))
@@ -73,6 +75,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             start(spool.empty(outlet.publish_stored, partial(stored_ids, context.broker)), "ingest-spool")
             for folder in _orphans(settings):
                 start(_empty_orphan(folder, outlet, context.broker), f"ingest-spool-{folder.name}")
+        lost = LostLetters(context.telemetry, context.health)
         holder: list[Intake] = []
         packer = await stack.enter_async_context(open_packer(outlet.send_frame, lambda: holder[0].frame_id(), settings.packer()))
         intake = Intake(
@@ -88,11 +91,14 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
             clock=context.clock,
             rates=RateLimiter(settings.rates_fd),
+            on_lost_letters=lambda site, letters: lost.note("refused", "ingest", site, letters),
         )
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
-        start(Readiness(context, outlet, spool).keep(), "ingest-readiness")
+        readiness = Readiness(context, outlet, spool, lost)
+        await readiness.look()  # before it says that it is ready
+        start(readiness.keep(), "ingest-readiness")
         await _serve(context, settings, intake, start)
 
 

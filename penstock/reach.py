@@ -68,7 +68,7 @@ async def open_broker(reach: Reach) -> AsyncIterator[Broker]:
             await _check_streams(broker, PATIENCE_SECONDS if reach.state else 0.0)
             yield broker
     except NotConnected as exc:
-        hint = f"; the logs are in {reach.home.logs}" if reach.state else "; check --url and that the server runs"
+        hint = f"; the logs are in {reach.home.logs}" if reach.state else ""
         raise NotConnected(f"{exc}{hint}") from exc
 
 

@@ -8,6 +8,7 @@ and who is refused at the edge. Whatever needs a person is a problem with a next
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -35,6 +36,8 @@ COUNTED_DEAD_MESSAGES = 2000
 LATE_SLACK_SECONDS = 30.0
 UNROUTED_SECONDS = 10.0
 """An event that waits for the router for longer is not on its way."""
+_PROCESS = re.compile(r"^process \d+: ")
+"""What an edge of several processes puts before what each of them says."""
 GOOD = ("ok", "idle", "disabled", "catching up")
 """States that need nobody."""
 
@@ -81,6 +84,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters kept of events the edge refused."""
     refused: dict[str, int] = {}
     """Requests refused at the edge since its start, by what is known of them: code, site, key."""
+    dead_lost: dict[str, int] = {}
+    """Dead letters that DEAD had no room for, by what became of them (evicted, refused) and whose they were, since the services started."""
     not_answering: dict[str, str] = {}
     problems: dict[str, str] = {}
     """What needs a person, apart from connections: a service, a process, a stream, the journal; with a next step."""
@@ -130,7 +135,10 @@ async def read_status(
         for stream in (topology.EVENTS, topology.DELIVER, topology.DEAD):
             fill = await read_fill(broker, stream)
             if fill.ratio >= WARN_RATIO:
-                problems[f"stream {stream}"] = f"{fill}; {advice(stream)}"
+                part = f"stream {stream}"
+                # the services know by which policy they run
+                what = next(iter(_said(scrapes, part)), f"{fill}; {advice(stream)}")
+                problems[part] = f"{what}; {_readers(states, sites)}" if stream == topology.EVENTS else what
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
     return Status(
@@ -141,6 +149,7 @@ async def read_status(
         unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},
         edge_dead=edge_dead,
         refused=_refused(scrapes),
+        dead_lost=_dead_lost(scrapes),
         not_answering=not_answering(stack, scrapes),
         problems=problems,
     )
@@ -189,7 +198,7 @@ def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[st
         f"{_named(stack, scrape.url)} {part}": why
         for scrape in scrapes
         for part, why in {**scrape.warnings, **scrape.problems}.items()
-        if not part.startswith(("connection ", "stream "))
+        if not _PROCESS.sub("", part).startswith(("connection ", "stream "))
     }
 
 
@@ -200,6 +209,16 @@ def _refused(scrapes: Sequence[Scrape]) -> dict[str, int]:
             what = ", ".join(f"{label} {labels[label]}" for label in sorted(labels) if labels[label])
             found[what] = found.get(what, 0) + int(value)
     return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def _dead_lost(scrapes: Sequence[Scrape]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for what in ("evicted", "refused"):
+        for scrape in scrapes:
+            for labels, value in scrape.samples.get(f"dead_letters_{what}_total", ()):
+                name = f"{what}, {labels.get('stage', '')} {labels.get('source', '')}"
+                found[name] = found.get(name, 0) + int(value)
+    return found
 
 
 async def _read_connection(
@@ -279,8 +298,21 @@ async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple
 
 
 def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
-    said = ({**scrape.warnings, **scrape.problems}.get(part) for scrape in scrapes)
-    return [why for why in said if why is not None]
+    """Returns what services say of a part, problems before warnings."""
+    return [
+        why
+        for said in ("problems", "warnings")
+        for scrape in scrapes
+        for name, why in getattr(scrape, said).items()
+        if _PROCESS.sub("", name) == part
+    ]
+
+
+def _readers(states: Mapping[str, SiteState], sites: Mapping[str, SiteBalance]) -> str:
+    """Returns who has not read EVENTS to its end."""
+    behind = [f"connection {name}" for state in states.values() for name in state.behind]
+    behind += [f"the router of site {each.site} ({waits(each.unrouted)})" for each in sites.values() if each.unrouted]
+    return f"behind now: {', '.join(behind)}" if behind else "no connection and no router is behind"
 
 
 def _of_tables(rows: Mapping[str, int]) -> str:

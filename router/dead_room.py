@@ -20,15 +20,14 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from shared import topology
+from shared.dead_log import LostLetters
 from shared.errors import NotConnected, Transient
 from shared.fill import read_fill
 from shared.headers import EVENTS
-from shared.health import Health
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.service import ServiceContext
-from shared.telemetry import Telemetry
 
 LEASE = "keeper.dead"
 PERIOD_SECONDS = 1.0
@@ -39,8 +38,6 @@ BLOCK_BYTES = 64 * 1024
 MESSAGE_BYTES = 100
 """What the broker keeps of a message beside its payload, about."""
 QUIET_SECONDS = 5.0
-PART = f"room of {topology.DEAD}"
-"""Of the service's health."""
 
 _EDGE = topology.dead_subject("ingest", "")
 
@@ -78,22 +75,23 @@ async def keep_dead_room(context: ServiceContext) -> None:
     """Evicts for ever, while this process holds the lease for it."""
     while True:
         async with hold(context.broker, LEASE, context.instance) as lease:
+            lost = LostLetters(context.telemetry, context.health)
             while not lease.lost.is_set():
+                lost.refresh()
                 try:
-                    await DeadRoom(context.broker, context.health, context.telemetry).run_once()
+                    await DeadRoom(context.broker, lost).run_once()
                 except Transient as exc:
                     log.debug("DEAD cannot be cleared", extra={"error": str(exc)})
                 await asyncio.sleep(PERIOD_SECONDS)
-        context.health.good(PART)
+        lost.forget()
 
 
 class DeadRoom:
     """One look at DEAD."""
 
-    def __init__(self, broker: Broker, health: Health, telemetry: Telemetry) -> None:
+    def __init__(self, broker: Broker, lost: LostLetters) -> None:
         self._broker = broker
-        self._health = health
-        self._telemetry = telemetry
+        self._lost = lost
 
     async def run_once(self) -> int:
         """Evicts what must go; returns the number of letters.
@@ -152,10 +150,4 @@ class DeadRoom:
         except (APIError, NatsError, OSError, TimeoutError) as exc:
             raise NotConnected(f"cannot clear the stream {topology.DEAD}: {exc or type(exc).__name__}") from exc
         _, stage, name = subject.split(".", 2)
-        self._telemetry.count("dead_letters_evicted_total", letters, stage=stage, source=name)
-        why = (
-            f"the oldest {letters} dead letters of {stage} {name} were evicted for want of room, because they took more than their "
-            "share; find out why there are so many (`penstock dead list`), or raise PENSTOCK_DEAD_MAX_BYTES"
-        )
-        self._health.warn(PART, why)
-        log.warning("dead letters were evicted for want of room", extra={"stage": stage, "source": name, "letters": letters})
+        self._lost.note("evicted", stage, name, letters)

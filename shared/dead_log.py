@@ -1,6 +1,7 @@
-"""Says in the log that events became dead letters: of each reason one line in a while, with how many there were since the line before.
+"""What is said of dead letters: that there are some, in the log, and that DEAD had no room for some, in the log and in `/ready`.
 
-What the events hold is left out: logs go further than dead letters.
+Of each kind the log has one line in a while, with how many there were since the line before. What the events hold is left out: logs go
+further than dead letters.
 """
 
 from __future__ import annotations
@@ -9,8 +10,24 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal
+
+from shared import topology
+from shared.health import Health
+
+if TYPE_CHECKING:
+    from shared.telemetry import Telemetry
 
 LOG_EVERY_SECONDS = 30.0
+WARN_SECONDS = 3600.0
+"""So long after the last loss `/ready` warns of it."""
+SHOWN = 3
+LOST_PART = f"room of {topology.DEAD}"
+"""Of a service's health."""
+
+Loss = Literal["evicted", "refused"]
+_WORDS: dict[Loss, str] = {"evicted": "of {} evicted", "refused": "of {} not kept"}
+_METRICS: dict[Loss, str] = {"evicted": "dead_letters_evicted_total", "refused": "dead_letters_refused_total"}
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +35,11 @@ log = logging.getLogger(__name__)
 class DeadLog:
     """Of one process; `level` is of `logging`."""
 
-    def __init__(self, level: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, level: int, clock: Callable[[], float] = time.monotonic, message: str = "events are in the dead letters"
+    ) -> None:
         self._level = level
+        self._message = message
         self._clock = clock
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
         """By source and reason: when that was logged last, and how many there were since."""
@@ -34,4 +54,41 @@ class DeadLog:
                 self._told[kind] = (at, since + count)
                 continue
             self._told[kind] = (now, 0)
-            log.log(self._level, "events are in the dead letters", extra={**source, "reason": reason, "events": since + count})
+            log.log(self._level, self._message, extra={**source, "reason": reason, "events": since + count})
+
+
+class LostLetters:
+    """Dead letters that one process evicted, or could not keep, because DEAD has no room."""
+
+    def __init__(self, telemetry: Telemetry, health: Health, clock: Callable[[], float] = time.monotonic) -> None:
+        self._telemetry = telemetry
+        self._health = health
+        self._clock = clock
+        self._letters: Counter[tuple[Loss, str]] = Counter()
+        """Since the warning began."""
+        self._last_at = 0.0
+        self._log = DeadLog(logging.WARNING, clock, "dead letters are lost for want of room")
+
+    def note(self, loss: Loss, stage: str, source: str, letters: int) -> None:
+        """Counts letters of a site or connection that are lost, and warns of them."""
+        self._telemetry.count(_METRICS[loss], letters, stage=stage, source=source)
+        self._last_at = self._clock()
+        self._letters[loss, f"{stage} {source}"] += letters
+        self._log.note([loss] * letters, stage=stage, source=source)
+        some = [f"{count} {_WORDS[how].format(whose)}" for (how, whose), count in self._letters.most_common(SHOWN)]
+        rest = len(self._letters) - len(some)
+        self._health.warn(
+            LOST_PART,
+            f"dead letters are lost for want of room: {', '.join(some)}{f', and of {rest} more' if rest else ''}; find out who causes "
+            "them (`penstock dead list`) and purge what is read, or raise PENSTOCK_DEAD_MAX_BYTES",
+        )
+
+    def refresh(self) -> None:
+        """Ends the warning when nothing was lost for an hour."""
+        if self._letters and self._clock() - self._last_at >= WARN_SECONDS:
+            self.forget()
+
+    def forget(self) -> None:
+        """Ends the warning."""
+        self._letters.clear()
+        self._health.good(LOST_PART)

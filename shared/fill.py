@@ -27,9 +27,10 @@ CALM_RATIO = 0.75
 """Below, a warning ends; the distance keeps it from coming and going."""
 PERIOD_SECONDS = 5.0
 
+_FULL_EVENTS = "when EVENTS is full the edge answers 503"
 _ADVICE = {
-    topology.EVENTS: "when it is full the edge answers 503: look for connections that are behind (`penstock status`), "
-    "or raise PENSTOCK_EVENTS_MAX_BYTES",
+    topology.EVENTS: f"{_FULL_EVENTS}. The routers remove what every reader has passed, so a reader holds it back or no router runs: "
+    "`penstock status` and `/ready` of the routers name it. Let it catch up, or raise PENSTOCK_EVENTS_MAX_BYTES",
     topology.DEAD: "the largest share of dead letters loses its oldest: read and purge them (`penstock dead list`), "
     "or raise PENSTOCK_DEAD_MAX_BYTES",
     topology.DELIVER: "the router stops feeding a full queue and catches up later: look at that connection's destination, "
@@ -61,9 +62,20 @@ class Fill(NamedTuple):
         return f"the stream {self.stream}{where} is {self.ratio:.0%} full ({of}{'' if self.unit == 'bytes' else ' ' + self.unit})"
 
 
-def advice(stream: str) -> str:
-    """Returns what happens when a stream is full, and what to do."""
-    return _ADVICE[stream]
+_ADVICE_TO_REFUSE = (
+    f"{_FULL_EVENTS}. With PENSTOCK_EVENTS_WHEN_SHORT=refuse every frame stays for its age, delivered or not, so the room is too small for "
+    "the age: raise PENSTOCK_EVENTS_MAX_BYTES, lower the age (PENSTOCK_EVENTS_MAX_AGE, and `nats stream edit EVENTS --max-age`), or set "
+    "PENSTOCK_EVENTS_WHEN_SHORT=shed"
+)
+
+
+def advice(stream: str, when_short: str = "shed") -> str:
+    """Returns what happens when a stream is full, and what to do.
+
+    Args:
+        when_short: what the routers do about EVENTS, as in the settings.
+    """
+    return _ADVICE_TO_REFUSE if (stream, when_short) == (topology.EVENTS, "refuse") else _ADVICE[stream]
 
 
 def fill_of(info: api.StreamInfo) -> Fill:
@@ -90,7 +102,7 @@ async def read_fill(broker: Broker, stream: str) -> Fill:
         raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
 
 
-def tell(fill: Fill, health: Health, telemetry: Telemetry) -> None:
+def tell(fill: Fill, health: Health, telemetry: Telemetry, when_short: str = "shed") -> None:
     """Writes the metric, and begins or ends the warning."""
     telemetry.gauge("stream_fill_ratio", round(fill.ratio, 4), stream=fill.stream)
     part = f"stream {fill.stream}"
@@ -98,19 +110,19 @@ def tell(fill: Fill, health: Health, telemetry: Telemetry) -> None:
         if part not in health.warnings:
             log.warning("a stream is nearly full", extra={"stream": fill.stream, "held": fill.held, "limit": fill.limit})
         if part not in health.problems:
-            health.warn(part, f"{fill}; {_ADVICE[fill.stream]}")
+            health.warn(part, f"{fill}; {advice(fill.stream, when_short)}")
     elif fill.ratio < CALM_RATIO and part in health.warnings:
         log.info("a stream has room again", extra={"stream": fill.stream, "held": fill.held, "limit": fill.limit})
         health.good(part)
 
 
-async def watch_fill(broker: Broker, health: Health, telemetry: Telemetry) -> None:
+async def watch_fill(broker: Broker, health: Health, telemetry: Telemetry, when_short: str) -> None:
     """Measures for ever."""
     while True:
         await broker.connected.wait()
         for stream in _ADVICE:
             try:
-                tell(await read_fill(broker, stream), health, telemetry)
+                tell(await read_fill(broker, stream), health, telemetry, when_short)
             except NotConnected as exc:  # the part `broker` says so
                 log.debug("a stream cannot be measured", extra={"error": str(exc)})
         await asyncio.sleep(PERIOD_SECONDS)

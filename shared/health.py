@@ -25,7 +25,7 @@ class Health:
         self.problems: dict[str, str] = {"service": "starting"}
         self.warnings: dict[str, str] = {}
         self._bearable: Callable[[str], str | None] = _nothing
-        self._look: Callable[[], None] = _look_at_nothing
+        self._looks: list[Callable[[], None]] = []
 
     def good(self, part: str) -> None:
         """A part works."""
@@ -47,12 +47,13 @@ class Health:
         self._bearable = bearable
 
     def look_before_report(self, look: Callable[[], None]) -> None:
-        """Sets a quick function that brings up to date what is otherwise looked at by a clock."""
-        self._look = look
+        """Adds a quick function that brings up to date what is otherwise looked at by a clock."""
+        self._looks.append(look)
 
     def report(self) -> Report:
         """Returns the state now."""
-        self._look()
+        for look in self._looks:
+            look()
         problems: dict[str, str] = {}
         warnings = dict(self.warnings)
         for part, why in self.problems.items():
@@ -66,7 +67,3 @@ class Health:
 
 def _nothing(_: str) -> None:
     """A service bears nothing, unless it says so."""
-
-
-def _look_at_nothing() -> None:
-    """All parts tell by themselves."""

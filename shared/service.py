@@ -33,7 +33,7 @@ from shared.config_snapshot import ConfigWatcher, watch_config
 from shared.errors import ConfigError, Problem
 from shared.fill import watch_fill
 from shared.health import Health
-from shared.jetstream.broker import Broker, connect
+from shared.jetstream.broker import Broker, connect, without_password
 from shared.settings import ServiceSettings, read_settings
 from shared.tasks import task_group, timeout
 from shared.telemetry import Telemetry
@@ -135,7 +135,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
             connect(settings.nats_url, instance, wait=False) as broker,
             watch_config(broker, settings.cache_dir, health) as config,
         ):
-            health.bad("broker", _no_connection(settings))
+            health.look_before_report(lambda: _say_connected(health, broker, settings))
             late = await _wait_for_broker(broker, None if needs_broker or not config.loaded.is_set() else PATIENCE_SECONDS)
             if not late:
                 await _ensure_topology(broker, settings, health)
@@ -147,7 +147,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
                 tasks = [
                     group.create_task(_watch_broker(context)),
                     group.create_task(_keep_topology(context, missing=late)),
-                    group.create_task(watch_fill(broker, health, telemetry)),
+                    group.create_task(watch_fill(broker, health, telemetry, settings.events_when_short)),
                 ]
                 if late:
                     log.warning("the broker is away, going on with the last good project")
@@ -171,8 +171,11 @@ async def _wait_for_broker(broker: Broker, seconds: float | None) -> bool:
     return False
 
 
-def _no_connection(settings: ServiceSettings) -> str:
-    return f"no connection to {settings.nats_url.split('@')[-1]}"
+def _say_connected(health: Health, broker: Broker, settings: ServiceSettings) -> None:
+    if broker.nc.is_connected:
+        health.good("broker")
+    else:
+        health.bad("broker", f"no connection to {without_password(settings.nats_url)}: {broker.trouble or 'no answer yet'}")
 
 
 async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: Health) -> None:
@@ -181,8 +184,9 @@ async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: He
         try:
             return await topology.ensure(broker, settings.topology())
         except Exception as exc:  # noqa: BLE001  # whatever the broker says at start, it may pass: no leader yet, no room yet
-            health.bad("streams", f"cannot be prepared: {exc}")
-            log.warning("streams cannot be prepared yet", extra={"error": str(exc)})
+            if health.problems.get("streams") != (why := f"cannot be prepared: {exc}"):
+                log.error("streams cannot be prepared", extra={"error": str(exc)})
+            health.bad("streams", why)
             await asyncio.sleep(1)
 
 
@@ -205,10 +209,7 @@ async def _keep_topology(context: ServiceContext, *, missing: bool) -> None:
 async def _watch_broker(context: ServiceContext) -> None:
     revision = -1
     while True:
-        if context.broker.nc.is_connected:
-            context.health.good("broker")
-        else:
-            context.health.bad("broker", _no_connection(context.settings))
+        _say_connected(context.health, context.broker, context.settings)
         if context.config.current.revision != revision:
             revision = context.config.current.revision
             context.telemetry.gauge("config_revision", revision)

@@ -23,8 +23,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from nats.errors import Error as NatsError
 from nats.js import api
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
+
+from shared.errors import Transient
 
 if TYPE_CHECKING:
     from shared.jetstream.broker import Broker
@@ -50,6 +53,24 @@ SMALLEST_BYTES = 16 * MIB
 """A stream that gets no more room than this is of no use: better to say that the broker has no room."""
 
 _NO_ROOM = 10047  # server/errors.json of nats-server: the broker's storage is reserved already
+_NO_JETSTREAM = 10076
+
+_PERMISSIONS = (
+    "allow it to publish to $JS.>, $KV.>, events.>, deliver.>, retry.>, dead.> and live.>, and to subscribe to _INBOX.>"
+)
+_MORE_ROOM = "give JetStream more room: max_file_store in its configuration, or a larger disk"
+_REMEDIES = {
+    _NO_ROOM: _MORE_ROOM,
+    10023: _MORE_ROOM,
+    10028: "give JetStream more memory (max_memory_store)",
+    10026: "raise the account's limit of streams",
+    _NO_JETSTREAM: "enable JetStream in the server's configuration",
+    10039: "enable JetStream for the account of PENSTOCK_NATS_URL",
+    10074: "a broker that is no cluster keeps one copy: set PENSTOCK_REPLICAS=1",
+    10005: "the cluster has fewer servers with room than PENSTOCK_REPLICAS",
+    10065: "another stream takes these subjects: remove it, or give Penstock an account of its own",
+}
+"""What to do about a refusal, by the server's code."""
 
 DEDUPLICATION_SECONDS = 120.0
 """A frame resent under the same id within this time is stored once; longer than any publisher's deadline."""
@@ -198,22 +219,42 @@ async def ensure(broker: Broker, settings: TopologySettings) -> None:
     """Creates every missing stream and bucket and widens those that exist.
 
     Raises:
-        nats.js.errors.APIError: the broker refuses a definition.
+        Transient: the broker refuses a definition or does not answer; says which stream, why, and what to do.
     """
     # the smallest first, so that what is left goes to the one that needs it most
     for wanted in sorted([*streams(settings), *buckets(settings)], key=lambda each: each.max_bytes or 0):
-        name = str(wanted.name)
+        broker.denied = ""
         try:
+            await _bring_in_line(broker, wanted)
+        except (APIError, NatsError, OSError, TimeoutError) as exc:
+            raise Transient(f"the stream {wanted.name}: {_why_refused(exc, broker.denied)}") from exc
+
+
+async def _bring_in_line(broker: Broker, wanted: api.StreamConfig) -> None:
+    name = str(wanted.name)
+    try:
+        current = (await broker.js.stream_info(name)).config
+    except NotFoundError:
+        try:
+            await _create(broker, wanted)
+            return
+        except BadRequestError:  # another service created it a moment ago
             current = (await broker.js.stream_info(name)).config
-        except NotFoundError:
-            try:
-                await _create(broker, wanted)
-                continue
-            except BadRequestError:  # another service created it a moment ago
-                current = (await broker.js.stream_info(name)).config
-        widened = _widened(current, wanted)
-        if widened is not None:
-            await _update(broker, current, widened)
+    widened = _widened(current, wanted)
+    if widened is not None:
+        await _update(broker, current, widened)
+
+
+def _why_refused(error: Exception, denied: str) -> str:
+    if denied:
+        return f"the broker denies its user a permission ({denied}); {_PERMISSIONS}"
+    code = error.err_code if isinstance(error, APIError) else None
+    said = (error.description if isinstance(error, APIError) else "") or str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        said = "the broker does not answer"
+    elif isinstance(error, ServiceUnavailableError) and code is None:
+        said, code = "the broker has no JetStream", _NO_JETSTREAM
+    return f"{said}; {_REMEDIES.get(code or 0, 'look at the log of the broker')}"
 
 
 async def missing(broker: Broker) -> list[str]:

@@ -18,7 +18,7 @@ from penstock.rest import Rest
 from penstock.screen import Screen, counted, waits
 from penstock.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
 from shared.config_snapshot import current_snapshot, stored_project
-from shared.errors import NotConnected
+from shared.errors import NotConnected, SetupError
 from shared.project import Project
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
             project = stored[1].snapshot(stored[0]).project if stored else Project()
             scrapes = await scrape_all(metrics or local)
             return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
-    except NotConnected:
+    except (NotConnected, SetupError):  # the services say more than the broker
         scrapes = await scrape_all(metrics or local)
         silent = {service: f"does not answer: {why}" for service, why in not_answering(reach.state, scrapes).items()}
         for part, why in {**said_by_services(reach.state, scrapes), **silent}.items():
@@ -150,6 +150,10 @@ def _show(screen: Screen, found: Status) -> None:
         screen.say(f"site {site}: {waits(events)} for the router", "yellow")
     for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
         screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
+    for what, count in list(found.dead_lost.items())[:SHOWN_REFUSED]:
+        how, _, whose = what.partition(", ")
+        done = "evicted" if how == "evicted" else "not kept"
+        screen.say(f"{counted(count, 'dead letter')} of {whose} {done} for want of room, since the services started", "yellow")
     for service, why in found.not_answering.items():
         screen.say(f"{service} does not answer: {why}", "red")
     for part, why in found.problems.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 
 from nats.aio.client import Client
@@ -24,6 +25,7 @@ from shared.tasks import timeout
 
 PENDING_BYTES = 16 * 1024 * 1024
 WATCHDOG_SECONDS = 5.0
+_DENIED = "permissions violation"
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ class Broker:
         self.publisher = Publisher(nc)
         self._reconnected: set[Callable[[], None]] = set()
         self.connected = asyncio.Event()
+        self.trouble = ""
+        """Why there is no connection, in words for `/ready`; empty: there is one, or none was tried yet."""
+        self.denied = ""
+        """What the broker refused last because the user may not do it. A refused request is never answered, so this is all that tells."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after each reconnection; returns a function that ends that."""
@@ -46,7 +52,21 @@ class Broker:
     def _note_disconnect(self) -> None:
         self.connected.clear()
 
+    def _note_error(self, error: Exception) -> None:
+        text = str(error).strip()
+        if self.nc.is_connected:
+            log.debug("nats client error", extra={"error": text})
+            if _DENIED in text.lower():
+                self.denied = text.removeprefix("nats: ")
+                log.warning("the broker denies a permission", extra={"error": self.denied})
+            return
+        why = _why_not_connected(error)
+        if why != self.trouble:
+            self.trouble = why
+            log.warning("the broker cannot be reached", extra={"error": why})
+
     def _note_reconnect(self) -> None:
+        self.trouble = ""
         self.connected.set()
         self.publisher.resend_all()
         for callback in list(self._reconnected):
@@ -76,7 +96,9 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None,
                 async with timeout(patience_seconds):
                     await _establish(broker, url, name)
             except TimeoutError as exc:
-                raise NotConnected(f"no NATS server answered at {_without_password(url)} within {patience_seconds:g} s") from exc
+                raise NotConnected(
+                    f"no connection to {without_password(url)} within {patience_seconds:g} s: {broker.trouble or 'no answer'}"
+                ) from exc
         else:
             tasks.append(asyncio.create_task(_establish(broker, url, name), name="broker-connect"))
         tasks.append(asyncio.create_task(_watch(broker), name="broker-watchdog"))
@@ -105,7 +127,7 @@ async def _establish(broker: Broker, url: str, name: str) -> None:
         broker._note_reconnect()
 
     async def failed(exc: Exception) -> None:
-        log.debug("nats client error", extra={"error": str(exc)})
+        broker._note_error(exc)
 
     servers = [server.strip() for server in url.split(",")]
     while True:
@@ -126,7 +148,8 @@ async def _establish(broker: Broker, url: str, name: str) -> None:
                 allow_reconnect=True,
             )
             break
-        except (NatsError, OSError):
+        except (NatsError, OSError) as exc:
+            broker._note_error(exc)
             await asyncio.sleep(0.25)
     await broker.publisher.start()
     broker._note_reconnect()
@@ -151,5 +174,18 @@ async def _watch(broker: Broker) -> None:
                     await broker.nc.force_reconnect()
 
 
-def _without_password(url: str) -> str:
+def _why_not_connected(error: Exception) -> str:
+    if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+        return "it refuses the user or the password; correct its address (PENSTOCK_NATS_URL, --url)"
+    if isinstance(error, socket.gaierror):
+        return "the name of its host is not known; correct its address (PENSTOCK_NATS_URL, --url)"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; start the broker, or correct its address (PENSTOCK_NATS_URL, --url)"
+    if isinstance(error, TimeoutError):
+        return "it does not answer; look at the broker and the network"
+    return f"{str(error).strip().removeprefix('nats: ') or type(error).__name__}; look at the broker's log"
+
+
+def without_password(url: str) -> str:
+    """Returns addresses as people may see them."""
     return ",".join(part.split("@")[-1] for part in url.split(","))

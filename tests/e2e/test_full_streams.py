@@ -11,12 +11,12 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from penstock.letters import Filter, find, remove_all
-from router.dead_room import PART as DEAD_PART
 from router.dead_room import DeadRoom
 from router.shed import PART, Shedding
 from router.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
 from shared import topology
 from shared.dead import DeadLetter, bury, decode_dead
+from shared.dead_log import LOST_PART, LostLetters
 from shared.errors import QueueFull
 from shared.health import Health
 from shared.jetstream.broker import Broker
@@ -176,7 +176,7 @@ async def test_a_site_that_fills_the_dead_letters_evicts_its_own_and_no_others(
     held = 8 + 40 * 20 + 20 * 20 - len(lost)
 
     health = Health()
-    evicted = await DeadRoom(broker, health, telemetry).run_once()
+    evicted = await DeadRoom(broker, LostLetters(telemetry, health)).run_once()
     state = (await broker.js.stream_info(topology.DEAD, subjects_filter=">")).state
     assert 0.6 < state.bytes / LIMIT < 0.72
     assert evicted == telemetry.value("dead_letters_evicted_total", stage="ingest", source="loud") > 0
@@ -185,9 +185,9 @@ async def test_a_site_that_fills_the_dead_letters_evicts_its_own_and_no_others(
         with contextlib.suppress(NotFoundError):
             left.update(letter.site for letter in decode_dead((await broker.js.get_msg(topology.DEAD, seq)).data or b""))
     assert left == {"quiet": 8, "loud": held - 8 - evicted}
-    assert "ingest loud" in health.warnings[DEAD_PART]
-    assert "evicted" in caplog.text
-    assert await DeadRoom(broker, health, telemetry).run_once() == 0
+    assert "ingest loud" in health.warnings[LOST_PART]
+    assert "lost for want of room" in caplog.text
+    assert await DeadRoom(broker, LostLetters(telemetry, health)).run_once() == 0
 
 
 async def test_dead_letters_are_purged_all_at_once_or_by_filter_and_those_that_came_later_stay(broker: Broker) -> None:

@@ -171,14 +171,18 @@ async def test_a_process_that_keeps_dying_and_a_full_stream_and_what_services_wa
         home="/h", supervisor=PROCESS, broker_url="", ingest_url="", monitor_url="", started_at="", processes=[loader]
     )
     refused = {"ingest_requests_refused_total": [({"code": "wrong_key", "site": "shop", "key": "k"}, 3.0)]}
-    edge = Scrape("http://edge", refused, True, warnings={"journal": "nearly full", "stream EVENTS": "is measured"})
+    lost = {"dead_letters_refused_total": [({"stage": "ingest", "source": "shop"}, 4.0)]}
+    said = {"journal": "nearly full", "process 1: stream EVENTS": "is measured", "room of DEAD": "letters are lost"}
+    edge = Scrape("http://edge", {**refused, **lost}, True, warnings=said)
     found = await status(broker, edge, stack=stack)
     assert not found.healthy
     assert "died 4 times" in found.problems["process loader"]
     assert "/h/logs/loader.log" in found.problems["process loader"]
     assert "PENSTOCK_DELIVER_MAX_FRAMES" in found.problems["stream DELIVER"]
     assert found.problems["http://edge journal"] == "nearly full"
-    assert "http://edge stream EVENTS" not in found.problems
+    assert "http://edge process 1: stream EVENTS" not in found.problems
+    assert found.problems["http://edge room of DEAD"] == "letters are lost"
+    assert found.dead_lost == {"refused, ingest shop": 4}
     assert found.refused == {"code wrong_key, key k, site shop": 3}
 
 
@@ -188,3 +192,19 @@ async def test_a_connection_that_fails_is_failing_also_where_its_service_is_read
     found = await status(broker, scrape)
     assert (found.connections[0].state, found.connections[0].why) == ("failing", "no such host; others load")
     assert not found.problems
+
+
+async def test_a_full_events_is_told_with_the_words_of_the_services_and_with_who_is_behind(broker: Broker) -> None:
+    await counted(broker, forwarded=0, counts=Counts())
+    info = await broker.js.stream_info(topology.EVENTS)
+    info.config.max_bytes = 64 * 1024
+    await broker.js.update_stream(info.config)
+    await broker.publisher.publish(topology.events_subject("gone"), b"x" * 60_000)
+    told = (await status(broker)).problems["stream EVENTS"]
+    assert "no router runs" in told
+    assert told.endswith("; no connection and no router is behind")
+    said = Scrape("http://edge", problems={"process 0: stream EVENTS": "it is full, the room is too small for the age"})
+    warned = Scrape("http://router", warnings={"stream EVENTS": "is nearly full"})
+    await put(broker, ["x"])
+    told = (await status(broker, warned, said)).problems["stream EVENTS"]
+    assert told == "it is full, the room is too small for the age; behind now: the router of site shop (1 event waits)"

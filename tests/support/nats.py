@@ -51,6 +51,7 @@ class NatsServer:
         self.monitor_port = free_port()
         self.max_file: int | None = None
         """Bytes that JetStream may use; None: as the server finds."""
+        self.more_config = ""
         self._sync = sync
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -72,7 +73,7 @@ class NatsServer:
         text = config_text(self.folder / "store", port=self.port, monitor_port=self.monitor_port, sync=self._sync)
         if self.max_file is not None:
             text = text.replace("jetstream {\n", f"jetstream {{\n  max_file_store: {self.max_file}\n")
-        config.write_text(text)
+        config.write_text(text + self.more_config)
         (self.folder / "store").mkdir(exist_ok=True)
         with (self.folder / "nats.log").open("ab") as output:
             self._process = subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=output, stderr=output)

@@ -15,6 +15,7 @@ from ingest import readiness
 from ingest.outlet import Outlet
 from ingest.readiness import Readiness
 from ingest.spool import Spool, open_spool
+from shared.dead_log import LOST_PART, LostLetters
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.fill import Fill
 from shared.health import Health
@@ -35,8 +36,14 @@ class Edge:
         telemetry = Telemetry("test", ServiceSettings())
         telemetry.shutdown()
         self.outlet = Outlet(self, spool, telemetry, deadline_seconds=8.0, spool_after_seconds=1.0)
-        context = SimpleNamespace(health=self.health, telemetry=telemetry, broker=None)
-        self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool)
+        connected = asyncio.Event()
+        connected.set()
+        self.settings = SimpleNamespace(events_when_short="shed")
+        context = SimpleNamespace(
+            health=self.health, telemetry=telemetry, settings=self.settings, broker=SimpleNamespace(connected=connected)
+        )
+        self.lost = LostLetters(telemetry, self.health)
+        self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool, self.lost)
         self.telemetry = telemetry
 
     async def publish(self, *_: Any, **__: Any) -> None:
@@ -46,13 +53,6 @@ class Edge:
     async def send(self, size: int = 10) -> None:
         with contextlib.suppress(Transient):
             await self.outlet.send_frame("events.shop.0", b"x" * size, "id", 1)
-
-    async def looks(self) -> None:
-        """Lets it look once."""
-        task = asyncio.create_task(self.readiness.keep())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
 
 
 @pytest.fixture
@@ -128,10 +128,44 @@ async def test_a_full_stream_makes_the_edge_unready_until_it_has_room(spool: Spo
     monkeypatch.setattr(readiness, "read_fill", read_fill)
     edge.failure = QueueFull("events.shop.0 takes no more messages: maximum bytes exceeded")
     await edge.send()
-    await edge.looks()
+    await edge.readiness.look()
     problem = edge.health.report().problems["stream EVENTS"]
     assert "maximum bytes exceeded" in problem
     assert "PENSTOCK_EVENTS_MAX_BYTES" in problem
     held = 5 * MIB
-    await edge.looks()
+    await edge.readiness.look()
     assert edge.health.report().ready
+
+
+async def test_a_process_that_has_sent_nothing_yet_knows_that_events_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge, held = Edge(None), 10 * MIB - 1000
+
+    async def read_fill(_: object, stream: str) -> Fill:
+        return Fill(stream, held, 10 * MIB, "bytes")
+
+    monkeypatch.setattr(readiness, "read_fill", read_fill)
+    await edge.readiness.look()
+    problem = edge.health.report().problems["stream EVENTS"]
+    assert "is full, requests are answered with 503: the stream EVENTS is 100% full" in problem
+    assert "a reader holds it back" in problem
+
+    edge.settings.events_when_short = "refuse"
+    await edge.readiness.look()
+    problem = edge.health.report().problems["stream EVENTS"]
+    assert "the room is too small for the age" in problem
+    assert "reader" not in problem
+    held = 9 * MIB
+    await edge.readiness.look()
+    assert edge.health.report().ready
+
+
+async def test_letters_that_were_not_kept_are_told_after_dead_has_room_again(spool: Spool) -> None:
+    edge = Edge(spool)
+    edge.outlet.full["DEAD"] = "maximum bytes exceeded"
+    edge.lost.note("refused", "ingest", "shop", 3)
+    edge.readiness.refresh()
+    assert "PENSTOCK_DEAD_MAX_BYTES" in edge.health.report().warnings["stream DEAD"]
+    edge.outlet.full.clear()
+    edge.readiness.refresh()
+    assert "3 of ingest shop not kept" in edge.health.report().warnings[LOST_PART]
+    assert edge.telemetry.value("dead_letters_refused_total", stage="ingest", source="shop") == 3
