@@ -28,10 +28,10 @@ from typing import Any
 import msgspec
 
 from bench.machine import Meter
-from shared import topology
-from shared.config_snapshot import StoredProject, apply_project, resolve
-from shared.frame import decode_frame
+from shared.events.frame import decode_frame
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.project.snapshot import StoredProject, apply_project, resolve
 from tests.support.nats import NatsServer, free_port, nats_server
 
 KEY = "bench-key"

@@ -26,7 +26,7 @@ from bench.shape import NAMES, _mixed, _track
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
 from ingest.keys import KeyIndex
 from ingest.protocols import segment
-from shared.project import Key, Project, Site
+from shared.project.model import Key, Project, Site
 
 ROUNDS = 5
 BATCH = 100

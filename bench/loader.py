@@ -18,12 +18,12 @@ from bench.events import bodies
 from bench.machine import Meter
 from bench.path import destination, project, report, wait_committed
 from bench.stack import stack
-from shared import topology
-from shared.config_snapshot import current_snapshot
-from shared.event import micros
-from shared.frame import Head, RequestContext, encode_frame, pack
-from shared.headers import Place, write_place
+from shared.events.event import micros
+from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.project.snapshot import current_snapshot
 
 
 async def fill(url: str, kind: str, events: int, per_frame: int) -> None:

@@ -24,7 +24,7 @@ import duckdb
 
 from bench.machine import Meter
 from bench.stack import KEY, Stack, finish, pump, stack
-from shared.telemetry import BUCKETS
+from shared.telemetry.metrics import BUCKETS
 from tests.support.postgres import PostgresServer
 
 

@@ -26,16 +26,16 @@ from router.rules import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
 from router.state import StateKeeper, state_key
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot
-from shared.event import micros
-from shared.frame import Head, RequestContext, encode_frame, pack
-from shared.headers import Place, write_place
+from shared.events.event import micros
+from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
-from shared.project import decode_project
+from shared.project.model import decode_project
+from shared.project.snapshot import ConfigSnapshot
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 from tests.support.nats import nats_server
 
 RULES: dict[str, dict[str, Any]] = {

@@ -36,9 +36,9 @@ from loader.contract import Capabilities, Kind, TableSchema
 from loader.fit import fit_batch
 from loader.rules import Stamp
 from loader.shape import Shaper
-from shared.event import facts_of, materialise
-from shared.frame import Frame, Head, RequestContext, pack
-from shared.project import Connection
+from shared.events.event import facts_of, materialise
+from shared.events.frame import Frame, Head, RequestContext, pack
+from shared.project.model import Connection
 
 CHUNK = 10_000
 FRAME = 500

@@ -38,9 +38,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
-from shared.frame import Head
-from shared.outcome import DeadReason, DropReason
-from shared.project import SiteLimits
+from shared.events.frame import Head
+from shared.events.outcome import DeadReason, DropReason
+from shared.project.model import SiteLimits
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 

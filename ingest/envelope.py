@@ -11,8 +11,8 @@ from ingest.budget import Budget
 from ingest.contract import IgnoredReason
 from ingest.mend import Fault, json_type, mend_object, read_leniently
 from ingest.split import split_batch
-from shared.outcome import DeadReason
-from shared.project import SiteLimits
+from shared.events.outcome import DeadReason
+from shared.project.model import SiteLimits
 
 LONGEST_TEXT = 64
 

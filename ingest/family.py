@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import ConfigError, Problem
-from shared.health import Report
+from shared.telemetry.health import Report
 
 ASK_SECONDS = 1.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -28,15 +28,15 @@ from ingest.packer import FutureTicket, Overloaded, Packer, Ticket
 from ingest.rate import RateLimiter, burst_of
 from ingest.refusals import Refusals
 from shared.clock import Clock
-from shared.dead import LETTER_BYTES, DeadLetter, bury
-from shared.dead_log import DeadLog
 from shared.errors import Transient
-from shared.event import micros, read_time
-from shared.frame import RequestContext
-from shared.outcome import DropReason
-from shared.project import Project, Site
-from shared.site_checks import ANY_ORIGIN
-from shared.telemetry import Telemetry
+from shared.events.dead import LETTER_BYTES, DeadLetter, bury
+from shared.events.dead_log import DeadLog
+from shared.events.event import micros, read_time
+from shared.events.frame import RequestContext
+from shared.events.outcome import DropReason
+from shared.project.model import Project, Site
+from shared.project.site_checks import ANY_ORIGIN
+from shared.telemetry.metrics import Telemetry
 
 MAX_HEADER = 1024
 """Of a longer header that is kept only the beginning: it stands in every event of its request."""

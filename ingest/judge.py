@@ -19,9 +19,9 @@ from ingest.budget import Budget
 from ingest.contract import Parsed, Reject
 from ingest.ids import is_visible, repaired
 from ingest.mend import Fault, Mended, excess, mend, without_repeats
-from shared.frame import Head
-from shared.outcome import DeadReason
-from shared.project import SiteLimits
+from shared.events.frame import Head
+from shared.events.outcome import DeadReason
+from shared.project.model import SiteLimits
 
 MAX_ID_CHARACTERS = 1024
 """Heads stay in memory along the whole path, so ids and event names are bounded. Segment advises 100 for messageId."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import msgspec
 
 from ingest.contract import Admission, Credential, Refusal
-from shared.project import Key, Project, Site
-from shared.units import ByteSize
+from shared.project.model import Key, Project, Site
+from shared.reading.units import ByteSize
 
 HASH_PREFIX = "sha256:"
 

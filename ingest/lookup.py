@@ -5,8 +5,8 @@ from __future__ import annotations
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
-from shared import topology
 from shared.errors import NotConnected
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.reader import StreamReader

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ingest.budget import LENIENT_BYTES, Budget
-from shared.outcome import DeadReason
-from shared.project import SiteLimits
+from shared.events.outcome import DeadReason
+from shared.project.model import SiteLimits
 
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from shared.site_checks import ANY_ORIGIN
+from shared.project.site_checks import ANY_ORIGIN
 
 VARY: Mapping[str, str] = MappingProxyType({"Vary": "Origin"})
 

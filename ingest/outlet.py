@@ -19,9 +19,9 @@ from opentelemetry.trace import SpanKind
 
 from ingest.journal import Record
 from ingest.spool import Spool
-from shared import topology
 from shared.errors import NotConnected, QueueFull, Transient
-from shared.telemetry import Telemetry
+from shared.jetstream import topology
+from shared.telemetry.metrics import Telemetry
 
 _REFUSED = {
     topology.EVENTS: "the stream is full, events are refused",

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from shared.errors import Transient
-from shared.frame import Head, RequestContext, encode_frame, pack
+from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.jetstream.topology import events_subject
 from shared.tasks import task_group
-from shared.topology import events_subject
 
 HEAD_BYTES = 200
 """What an event holds in memory beside its body, about."""

@@ -25,10 +25,10 @@ from ingest.family import ChildPage, FamilyPage
 from ingest.listen import described, hold, listen_beside, open_unix_listener, share
 from ingest.rate import TABLE_BYTES
 from ingest.settings import PREFIX, IngestSettings
-from shared import logs
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG, run_service
 from shared.settings import ServiceSettings, read_settings
+from shared.telemetry import logs
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0

@@ -11,11 +11,11 @@ import contextlib
 
 from ingest.outlet import Outlet
 from ingest.spool import Spool
-from shared import topology
-from shared.dead_log import LostLetters
 from shared.errors import NotConnected
-from shared.fill import WARN_RATIO, advice, read_fill
+from shared.events.dead_log import LostLetters
+from shared.jetstream import topology
 from shared.service import ServiceContext
+from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.tasks import timeout
 
 PERIOD_SECONDS = 1.0

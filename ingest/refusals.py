@@ -12,7 +12,7 @@ import random
 import time
 
 from ingest.contract import Refusal
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 LOG_EVERY_SECONDS = 30.0
 

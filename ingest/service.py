@@ -32,8 +32,8 @@ from ingest.server import EdgeServer
 from ingest.settings import PREFIX, IngestSettings
 from ingest.sockets import Sockets
 from ingest.spool import Spool, open_spool
-from shared.dead_log import LostLetters
 from shared.errors import ConfigError
+from shared.events.dead_log import LostLetters
 from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
 from shared.settings import read_settings

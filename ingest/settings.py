@@ -9,7 +9,7 @@ from msgspec import Meta, field
 
 from ingest.address import FORWARDED_FOR
 from ingest.packer import PackerSettings
-from shared.units import ByteSize, Duration
+from shared.reading.units import ByteSize, Duration
 
 PREFIX = "PENSTOCK_INGEST_"
 

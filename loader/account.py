@@ -20,14 +20,14 @@ import msgspec
 from loader.aside import Aside
 from loader.batch import ShapedBatch
 from loader.contract import LoadPlan
-from shared import topology
-from shared.ended import Counts, Ended, Pending, decode_ended, ended_key
 from shared.errors import Conflict, Fenced
-from shared.headers import is_live
+from shared.events.headers import is_live
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.outcome import DeadReason
-from shared.telemetry import Telemetry
+from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
+from shared.telemetry.metrics import Telemetry
 
 
 @dataclass(slots=True)

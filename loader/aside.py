@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from shared import topology
-from shared.dead import origin_of
 from shared.errors import PenstockError
-from shared.frame import Frame, encode_frame
-from shared.headers import BITS, EPOCH, RUN, TABLE, Place, read_place, write_place
+from shared.events.dead import origin_of
+from shared.events.frame import Frame, encode_frame
+from shared.events.headers import BITS, EPOCH, RUN, TABLE, Place, read_place, write_place
+from shared.jetstream import topology
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
-from shared.waiting import bits_of
+from shared.streams.waiting import bits_of
 
 DELAYS_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _PREFIX = "aside"

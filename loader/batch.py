@@ -20,8 +20,8 @@ from loader.contract import Kind
 from loader.layouts.contract import TableSpec
 from loader.names import Path
 from loader.runs import Rows
-from shared.frame import Frame, Head
-from shared.outcome import DeadReason, DropReason
+from shared.events.frame import Frame, Head
+from shared.events.outcome import DeadReason, DropReason
 
 SEQUENCE_FACTOR = 65_536
 """`_seq` is the frame's sequence times this plus the event's index: a total order as long as frames stay smaller."""

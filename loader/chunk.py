@@ -13,7 +13,7 @@ from loader.collect import Held
 from loader.deliver import Work
 from loader.isolate import Frames
 from shared.errors import Permanent
-from shared.frame import Frame, decode_frame
+from shared.events.frame import Frame, decode_frame
 from shared.jetstream.queue_reader import QueueReader
 
 

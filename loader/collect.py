@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.clock import Clock
-from shared.headers import Place
+from shared.events.headers import Place
 from shared.jetstream.reader import Message
-from shared.project import Connection, Site
+from shared.project.model import Connection, Site
 
 CHUNK_EVENTS = 20_000
 """Events shaped and loaded at once: beyond, COPY gains nothing and memory grows (bench/RESULTS.md)."""

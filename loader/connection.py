@@ -28,9 +28,9 @@ from loader.gauges import keep_gauges
 from loader.leftovers import sweep
 from loader.retries import Retries
 from loader.troubles import Troubles
-from shared import topology
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
+from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
 from shared.tasks import timeout, together

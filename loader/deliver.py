@@ -34,14 +34,14 @@ from loader.fit import Ready, fit_batch
 from loader.isolate import Trying, is_of_events, is_own, offenders
 from loader.refused import refused_rows
 from loader.rules import Rules, Stamp
-from shared.dead import DeadLetter, bury, now, origin_of
-from shared.dead_log import DeadLog
 from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
-from shared.frame import Frame, select
-from shared.headers import Place
+from shared.events.dead import DeadLetter, bury, now, origin_of
+from shared.events.dead_log import DeadLog
+from shared.events.frame import Frame, select
+from shared.events.headers import Place
+from shared.events.outcome import DeadReason
 from shared.jetstream.publisher import Publisher
-from shared.outcome import DeadReason
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 MOST_ROUNDS = 50
 """Rounds of one delivery before it starts over from the queue; each round buries, puts aside or learns something."""

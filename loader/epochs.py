@@ -7,7 +7,7 @@ this stack's, and refuses it for good, as it must while the other stack may stil
 
 from __future__ import annotations
 
-from shared import topology
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 

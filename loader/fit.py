@@ -34,7 +34,7 @@ from loader.contract import Column, TableLoad, TablePatch, TableSchema
 from loader.rules import Rules, Stamp
 from loader.settle import Refusals, Settled, settle
 from shared.errors import TableChanged
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 
 
 @dataclass(frozen=True, slots=True)

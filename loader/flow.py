@@ -36,18 +36,18 @@ from loader.plans import Plans
 from loader.progress import Progress
 from loader.retries import Retries
 from loader.shape import NOTHING, Shaper
-from shared import topology
 from shared.clock import Clock
-from shared.dead import DeadLetter, bury, now
-from shared.ended import Pending
 from shared.errors import NotConnected, Permanent, WentBack
-from shared.frame import decode_frame
-from shared.headers import read_place, trace_of
+from shared.events.dead import DeadLetter, bury, now
+from shared.events.frame import decode_frame
+from shared.events.headers import read_place, trace_of
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
-from shared.outcome import DeadReason
-from shared.project import Connection, Site
+from shared.project.model import Connection, Site
 from shared.service import ServiceContext
+from shared.streams.ended import Pending
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -71,7 +71,7 @@ class Definition(NamedTuple):
     site: Site
     destination: dict[str, Any]
     queue: str = ""
-    """Name of the connection's queue (`shared.topology.queue_of`); another one is another connection."""
+    """Name of the connection's queue (`shared.jetstream.topology.queue_of`); another one is another connection."""
 
 
 class Flow:

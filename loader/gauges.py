@@ -15,8 +15,8 @@ from loader.account import Accounts
 from loader.retries import Retries
 from shared.errors import NotConnected, PenstockError
 from shared.jetstream.broker import Broker
-from shared.telemetry import Telemetry
-from shared.waiting import look_aside, look_at_oldest_aside, look_at_queue
+from shared.streams.waiting import look_aside, look_at_oldest_aside, look_at_queue
+from shared.telemetry.metrics import Telemetry
 
 LOOK_SECONDS = 2.0
 

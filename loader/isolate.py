@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from loader.contract import LoadPlan, LoadReport, Session, TableLoad
 from loader.shape import NOTHING, Shaper
 from shared.errors import Defect, PenstockError, Permanent
-from shared.frame import Frame
+from shared.events.frame import Frame
 from shared.threads import ThreadGate
 
 MOST_TRIALS = 200

@@ -1,6 +1,6 @@
 """What waits for a connection that is gone: counted, logged and taken away.
 
-A queue bears the incarnation of its connection (`shared/config_snapshot.py`), so nothing in it can reach a later connection of the
+A queue bears the incarnation of its connection (`shared/project/snapshot.py`), so nothing in it can reach a later connection of the
 name; here it only stops taking room. It is done under the lease of the connection's name, when no loader of the former connection
 can be at work any more: every event is counted once, as loaded or as dropped.
 """
@@ -14,13 +14,13 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot, replaced_revision
 from shared.errors import NotConnected
-from shared.headers import read_place
+from shared.events.headers import read_place
+from shared.events.outcome import DropReason
 from shared.jetstream import lease as leases
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.outcome import DropReason
+from shared.project.snapshot import ConfigSnapshot, replaced_revision
 from shared.service import ServiceContext
 from shared.tasks import timeout
 

@@ -1,7 +1,7 @@
 """What a session finds out before it loads anything: whether its destination went back, whether the broker's store is older than it,
 and which of the events that may come again are dead letters already.
 
-Where the destination went back, the frames that are missing are asked of the router (`shared/rewind.py`), and `trouble` says so until
+Where the destination went back, the frames that are missing are asked of the router (`shared/streams/rewind.py`), and `trouble` says so until
 they are in.
 """
 
@@ -16,16 +16,16 @@ import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
 from loader.memory import Gap, Marks, Memory
-from shared import topology
-from shared.dead import decode_dead
 from shared.errors import Conflict, Fenced, NotConnected
-from shared.headers import live_lane, split_lane
+from shared.events.dead import decode_dead
+from shared.events.headers import live_lane, split_lane
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.identity import Identity, identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
-from shared.rewind import Answer, Rewind, Rewinds, answer_key, decode_answer, decode_rewinds, rewind_key
-from shared.telemetry import Telemetry
+from shared.streams.rewind import Answer, Rewind, Rewinds, answer_key, decode_answer, decode_rewinds, rewind_key
+from shared.telemetry.metrics import Telemetry
 
 READ_SECONDS = 10.0
 

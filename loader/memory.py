@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from loader.aside import frame_of
-from shared import topology
 from shared.errors import Conflict, Fenced
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 

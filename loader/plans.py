@@ -13,8 +13,8 @@ from __future__ import annotations
 import msgspec
 
 from loader.contract import LoadPlan
-from shared import topology
 from shared.errors import Conflict, Fenced
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from loader.aside import aside_lane
-from shared.headers import Place, split_lane
-from shared.rewind import Rewind
+from shared.events.headers import Place, split_lane
+from shared.streams.rewind import Rewind
 
 
 class Progress:

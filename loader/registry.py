@@ -16,8 +16,8 @@ import msgspec
 import loader.files
 import loader.warehouses
 from loader.contract import Capabilities, Destination, Environment
-from shared.decode import decode, meant
 from shared.errors import ConfigError, Problem
+from shared.reading.decode import decode, meant
 
 _FOLDERS = (loader.warehouses, loader.files)
 

@@ -16,9 +16,9 @@ import msgspec
 from loader import exact
 from loader.layouts.contract import Event
 from loader.runs import NOT_FINITE, SURROGATE_REPLACED
-from shared.event import RequestFacts, materialise
-from shared.frame import Head
-from shared.outcome import Dead, DeadReason
+from shared.events.event import RequestFacts, materialise
+from shared.events.frame import Head
+from shared.events.outcome import Dead, DeadReason
 
 _TOO_DEEP = Dead(DeadReason.TOO_DEEP, "the event nests deeper than the decoder can follow")
 _LONGEST_INTEGER = 400

@@ -16,8 +16,8 @@ from operator import or_
 
 from loader.account import frame_of
 from loader.aside import Aside, Failing, read_aside
-from shared import topology
 from shared.errors import NotConnected, Transient
+from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 

@@ -10,7 +10,7 @@ from loader.contract import Capabilities, Column, Kind, TableSchema
 from loader.hints import forced_types
 from loader.layouts.contract import TableSpec
 from loader.names import Namer
-from shared.project import Connection
+from shared.project.model import Connection
 
 UNMAPPED = "_unmapped_data"
 LOADED_AT, SEQUENCE, LOAD_ID = "_loaded_at", "_seq", "_load_id"

@@ -29,7 +29,7 @@ from loader.contract import Kind
 from loader.hints import HINTS_LEFT_OUT, TABLE_KEY, TYPE_KEY, is_hint
 from loader.lattice import ARROW, TIMESTAMP
 from loader.layouts.contract import Event
-from shared.event import is_finer, read_time
+from shared.events.event import is_finer, read_time
 
 NUL_REPLACED = "nul_characters_replaced"
 NOT_FINITE = "numbers_not_finite"

@@ -18,12 +18,12 @@ from loader.destinations import Destinations
 from loader.flow import Definition
 from loader.leftovers import sweep_removed
 from loader.settings import PREFIX, LoaderSettings
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Problem
-from shared.health import Health
+from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
+from shared.telemetry.health import Health
 from shared.threads import ThreadGate
 
 THREADS = 8

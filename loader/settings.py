@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, field
 
 from shared.jetstream.lease import TTL_SECONDS
-from shared.units import Duration
+from shared.reading.units import Duration
 
 PREFIX = "PENSTOCK_LOADER_"
 

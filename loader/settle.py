@@ -29,7 +29,7 @@ from loader.lattice import ARROW, TIMESTAMP, join_all
 from loader.limits import fit_values
 from loader.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
 from loader.runs import Rows
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 
 Refusals = Mapping[int, tuple[DeadReason, str]]
 """Rows that must not be loaded: reason, and what was expected and found."""

@@ -5,7 +5,7 @@
     if shaper.full or ...: batch = shaper.take()                                 # ends the batch
     fitted = fit_batch(batch, live, shaper.rules, stamp)                         # loader/fit.py
 
-An event is decoded, completed with what the server knows (`shared/event.py`), split by the layout (`loader/layouts`) and
+An event is decoded, completed with what the server knows (`shared/events/event.py`), split by the layout (`loader/layouts`) and
 flattened (`loader/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events a
 template skips are counted in `dropped`.
 
@@ -33,10 +33,10 @@ from loader.rescue import UNREADABLE, rescue
 from loader.rules import OWN_COLUMNS, Rules
 from loader.runs import Whole
 from loader.template import TableTemplate
-from shared.event import RequestFacts, facts_of, materialise
-from shared.frame import Frame, Head
-from shared.outcome import Dead, DeadReason, Drop, DropReason
-from shared.project import Connection
+from shared.events.event import RequestFacts, facts_of, materialise
+from shared.events.frame import Frame, Head
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason
+from shared.project.model import Connection
 
 MOST_PATHS = 50_000
 """Paths known before a batch should end, and beyond which they are forgotten between batches."""

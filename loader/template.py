@@ -16,9 +16,9 @@ from jinja2 import TemplateError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from shared.decode import meant
 from shared.errors import ConfigError, Problem
-from shared.outcome import Dead, DeadReason, Drop, DropReason
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason
+from shared.reading.decode import meant
 
 KNOWN = ("event", "site")
 """What a template sees."""

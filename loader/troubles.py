@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loader.aside import Failing
-from shared.health import Health
-from shared.telemetry import Telemetry
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 MOST_TABLES = 20
 """Tables with a gauge of their own; clients choose their names, so there must be a bound. The others are one."""

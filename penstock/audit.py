@@ -31,14 +31,14 @@ from router.dedupe import Window
 from router.match import match
 from router.rules import SiteRules, compile_project
 from router.state import SiteState, StateKeeper
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot, project_history
-from shared.ended import decode_ended, ended_key
 from shared.errors import NotConnected, PenstockError, Permanent
-from shared.frame import decode_frame
+from shared.events.frame import decode_frame
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
+from shared.project.snapshot import ConfigSnapshot, project_history
+from shared.streams.ended import decode_ended, ended_key
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 

@@ -13,12 +13,12 @@ import msgspec
 
 from router.account import Account
 from router.state import SiteState, StateKeeper
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot
-from shared.ended import Counts, Ended, Pending, decode_ended, ended_key
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.waiting import SetAside, Waiting, look_ahead, look_aside, look_at_queue
+from shared.project.snapshot import ConfigSnapshot
+from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
+from shared.streams.waiting import SetAside, Waiting, look_ahead, look_aside, look_at_queue
 
 TRIES = 20
 TRY_SECONDS = 0.25

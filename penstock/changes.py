@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.moments import epoch_of
-from shared.config_snapshot import ConfigSnapshot, StoredProject
-from shared.topology import KEPT_REVISIONS
+from shared.jetstream.topology import KEPT_REVISIONS
+from shared.project.snapshot import ConfigSnapshot, StoredProject
 
 SETTLE_SECONDS = 30.0
 """So long after a revision a service may still have worked by the one before."""

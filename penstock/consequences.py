@@ -13,11 +13,11 @@ import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
 from penstock.screen import cut
-from shared import topology
-from shared.config_snapshot import StoredProject
 from shared.errors import NotConnected
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.waiting import look_at_subject
+from shared.project.snapshot import StoredProject
+from shared.streams.waiting import look_at_subject
 
 SHOWN_ID = 9
 """Characters of a key's id that are shown, the last of them `…`."""

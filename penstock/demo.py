@@ -27,7 +27,7 @@ from penstock.screen import Screen, cut, typed_command
 from penstock.send import Sent, batches, send
 from penstock.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from shared.errors import SetupError
-from shared.project import Project
+from shared.project.model import Project
 from shared.tasks import timeout
 
 LOAD_SECONDS = 90.0

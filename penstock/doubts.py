@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from shared.errors import Problem
-from shared.project import Connection, Project
+from shared.project.model import Connection, Project
 
 FIELDS = (
     "type", "event", "userId", "anonymousId", "messageId", "groupId", "previousId", "name", "category", "properties", "traits", "context",

@@ -26,8 +26,8 @@ from penstock.projects import check_document, read_text
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen
 from penstock.stack import Stack, choose_ports
-from shared.config_snapshot import stored_project
-from shared.document import parse_document
+from shared.project.snapshot import stored_project
+from shared.reading.document import parse_document
 from shared.tasks import together
 
 

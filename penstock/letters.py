@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import msgspec
 from nats.js.errors import NotFoundError
 
-from shared import topology
-from shared.dead import DeadLetter, bury, decode_dead
 from shared.errors import ConfigError, Problem
+from shared.events.dead import DeadLetter, bury, decode_dead
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
 from shared.tasks import together

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from shared.units import Duration
+from shared.reading.units import Duration
 
 
 class Moment(click.ParamType[float]):

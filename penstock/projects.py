@@ -23,11 +23,11 @@ from penstock.consequences import Loss, losses
 from penstock.doubts import doubts
 from penstock.plan import Change, compare, inline_secrets, plain
 from router.where import compile_where
-from shared.config_snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
-from shared.document import parse_document
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
-from shared.project import decode_project, interpolate, required_variables
+from shared.project.model import decode_project, interpolate, required_variables
+from shared.project.snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
+from shared.reading.document import parse_document
 
 DEFAULT_FILE = Path("penstock.yaml")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import nats.errors
 
 from penstock.home import Home, StackState, stack_environment
-from shared import topology
 from shared.errors import NotConnected, SetupError
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 
 PATIENCE_SECONDS = 5.0

@@ -26,17 +26,17 @@ from nats.js.errors import NotFoundError
 from ingest.contract import Admission, Parsed, Reject
 from ingest.registry import protocol_of
 from penstock.letters import Filter, Stored, fetch, find, remove
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot, current_snapshot
-from shared.dead import DeadLetter
 from shared.errors import Conflict, Permanent, QueueFull
-from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
-from shared.headers import Place, replay_lane, write_place
+from shared.events.dead import DeadLetter
+from shared.events.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.headers import Place, replay_lane, write_place
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
-from shared.outcome import DeadReason
-from shared.project import Project, Site
+from shared.project.model import Project, Site
+from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.tasks import timeout
 
 Into = Literal["stage", "start"]

@@ -1,7 +1,7 @@
 """Writes the generated pages of the documentation: `python -m penstock.reference` (or `make docs`), `--check` only compares.
 
 A generated page says what the code says, because it is made from it: the project file and the settings from their Structs, metrics
-from `shared/telemetry.py`, reasons from `shared/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
+from `shared/telemetry/metrics.py`, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
 page is stale. What cannot be generated (why, and what to do) stands in the pages people write; they link here.
 """
 
@@ -26,11 +26,11 @@ from penstock import exits
 from penstock.cli import cli
 from penstock.schema import schema_text
 from router.settings import RouterSettings
-from shared.outcome import DeadReason, DropReason
-from shared.project import Connection, Project
+from shared.events.outcome import DeadReason, DropReason
+from shared.project.model import Connection, Project
+from shared.reading.units import ByteSize, Duration
 from shared.settings import ServiceSettings
-from shared.telemetry import METRICS, Metric
-from shared.units import ByteSize, Duration
+from shared.telemetry.metrics import METRICS, Metric
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 100

@@ -1,6 +1,6 @@
 """The JSON Schema of the project file, by which editors complete and check it while somebody types.
 
-It is made from the Structs of `shared/project.py`, the options of every destination and the operators of `where`, so it cannot
+It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it cannot
 say anything else than the code. It is weaker than `penstock plan` in one respect: references between sites, destinations and
 connections, and what a plug-in checks beyond types, are not in it. `penstock/reference.py` writes it to docs/project.schema.json.
 """
@@ -13,8 +13,8 @@ import msgspec
 
 from loader import registry
 from router.operators import KINDS, OPERATORS
-from shared.decode import json_schema
-from shared.project import Project
+from shared.project.model import Project
+from shared.reading.decode import json_schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"

@@ -24,7 +24,7 @@ from penstock.logfile import rotate
 from penstock.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, PortPicker
 from penstock.processes import Program, Supervised
 from shared.errors import SetupError
-from shared.nats_server import config_text, find_nats_server
+from shared.jetstream.nats_server import config_text, find_nats_server
 from shared.tasks import first_of, task_group, timeout
 
 START_SECONDS = 120.0

@@ -21,14 +21,13 @@ from penstock.letters import Filter, find
 from penstock.metrics import Scrape, total
 from penstock.screen import counted, waits
 from router.state import SiteState, StateKeeper
-from shared import topology
-from shared.config_snapshot import current_snapshot
 from shared.errors import NotConnected
-from shared.fill import WARN_RATIO, advice, read_fill
-from shared.headers import is_live
-from shared.jetstream import lease
+from shared.events.headers import is_live
+from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
-from shared.project import Connection, Project
+from shared.project.model import Connection, Project
+from shared.project.snapshot import current_snapshot
+from shared.streams.fill import WARN_RATIO, advice, read_fill
 
 COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.screen import cut
-from shared.project import Project
+from shared.project.model import Project
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,10 +14,10 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
-from shared import topology
 from shared.errors import NotConnected, Permanent
-from shared.event import JSON, facts_of, materialise
-from shared.frame import decode_frame, decode_ids
+from shared.events.event import JSON, facts_of, materialise
+from shared.events.frame import decode_frame, decode_ids
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
 

@@ -20,11 +20,11 @@ from penstock.tail import last_frames
 from router.arrival import Arrival
 from router.match import match
 from router.rules import ConnectionRules, compile_project
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import Permanent
-from shared.frame import decode_frame, select
+from shared.events.frame import decode_frame, select
 from shared.jetstream.broker import Broker
-from shared.project import Project
+from shared.project.model import Project
+from shared.project.snapshot import ConfigSnapshot
 
 
 class TableTrial(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.outcome import DeadReason, DropReason
+from shared.events.outcome import DeadReason, DropReason
 
 if TYPE_CHECKING:
     from router.state import SiteState
-    from shared.telemetry import Telemetry
+    from shared.telemetry.metrics import Telemetry
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

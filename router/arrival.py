@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from router.view import Path, View
-from shared.event import JSON, RequestFacts, facts_of, materialise
-from shared.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
+from shared.events.event import JSON, RequestFacts, facts_of, materialise
+from shared.events.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 
 
 class Arrival:

@@ -20,9 +20,9 @@ from router.history import judge, open_reader, remember
 from router.lane import Cursor, Lane
 from router.match import match
 from router.trace import traced
-from shared import topology
 from shared.errors import Permanent
-from shared.headers import trace_of
+from shared.events.headers import trace_of
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 

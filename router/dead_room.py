@@ -19,15 +19,15 @@ from typing import NamedTuple
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from shared import topology
-from shared.dead_log import LostLetters
 from shared.errors import NotConnected, Transient
-from shared.fill import read_fill
-from shared.headers import EVENTS
+from shared.events.dead_log import LostLetters
+from shared.events.headers import EVENTS
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.service import ServiceContext
+from shared.streams.fill import read_fill
 
 LEASE = "keeper.dead"
 PERIOD_SECONDS = 1.0

@@ -13,9 +13,9 @@ from nats.js.errors import APIError, NotFoundError
 
 from router.arrival import Arrival
 from router.dedupe import Window
-from shared import topology
 from shared.errors import NotConnected, Permanent
-from shared.frame import decode_ids
+from shared.events.frame import decode_ids
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message, StreamReader
 

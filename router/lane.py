@@ -29,10 +29,10 @@ from router.match import Matched, match
 from router.rules import ConnectionRules
 from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
 from shared.errors import Permanent, QueueFull, Transient
-from shared.headers import Place
-from shared.outcome import DropReason
+from shared.events.headers import Place
+from shared.events.outcome import DropReason
 from shared.tasks import timeout
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 

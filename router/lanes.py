@@ -26,13 +26,13 @@ from router.rules import ConnectionRules, SiteRules
 from router.send import Sender
 from router.settings import RouterSettings
 from router.state import Life, Mark
-from shared.ended import forget_ended
-from shared.headers import live_lane
+from shared.events.headers import live_lane
+from shared.events.outcome import DropReason
 from shared.jetstream.broker import Broker
-from shared.outcome import DropReason
-from shared.rewind import Answer, Rewinds
+from shared.streams.ended import forget_ended
+from shared.streams.rewind import Answer, Rewinds
 from shared.tasks import timeout
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 STUCK_SECONDS = 5.0
 """A lane that is full and moves nothing for so long, while the broker is there, stops holding up its neighbours."""

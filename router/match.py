@@ -23,9 +23,9 @@ from router.arrival import Arrival
 from router.rules import ConnectionRules
 from router.sample import is_kept
 from router.where import Predicate
-from shared.event import JSON, RequestFacts
-from shared.frame import Head
-from shared.outcome import DropReason
+from shared.events.event import JSON, RequestFacts
+from shared.events.frame import Head
+from shared.events.outcome import DropReason
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BY_NAME = frozenset({"type", "event"})

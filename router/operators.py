@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
-from shared.event import parse_time
+from shared.events.event import parse_time
 
 MAX_PATTERN = 1000
 KINDS = ("string", "number", "boolean", "object", "array")

@@ -26,15 +26,15 @@ from router.replay_range import Bound, note_range, range_of
 from router.rules import ConnectionRules, compile_project
 from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
 from router.where import compile_where
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
-from shared.headers import Place, replay_lane
+from shared.events.headers import Place, replay_lane
+from shared.events.outcome import DropReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import hold_back
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message, StreamReader
-from shared.outcome import DropReason
+from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import task_group
 
 WHOLE_REPLAY_SECONDS = 10 * 365 * 86_400.0

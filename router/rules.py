@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.where import Predicate, compile_where
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Problem
-from shared.project import Connection, Project
+from shared.project.model import Connection, Project
+from shared.project.snapshot import ConfigSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ConnectionRules:
     revision: int
     """Revision of the project; part of the id of every frame published under it."""
     queue: str = ""
-    """Name of the connection's queue (`shared.topology.queue_of`)."""
+    """Name of the connection's queue (`shared.jetstream.topology.queue_of`)."""
     predicate: Predicate | None = None
     backfill_seconds: float = 0.0
     """How far back the connection gets frames when it is new."""

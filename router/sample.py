@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from shared.frame import Head
+from shared.events.frame import Head
 
 _RANGE = 2**32
 

@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from shared import topology
-from shared.dead import DeadLetter, bury
 from shared.errors import Permanent, Transient
-from shared.headers import Place, write_place
+from shared.events.dead import DeadLetter, bury
+from shared.events.headers import Place, write_place
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
 from shared.jetstream.publisher import Publisher
-from shared.outcome import DeadReason
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 STAGE = "router"
 FULL_SECONDS = (0.05, 1.0)

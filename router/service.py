@@ -15,9 +15,9 @@ from router.rules import SiteRules, compile_project
 from router.settings import RouterSettings
 from router.shed import keep_room
 from router.site import SiteRouter
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import ConfigError, Fenced, PenstockError, Problem
 from shared.jetstream.lease import Lease, hold
+from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import first_of, task_group, together

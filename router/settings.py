@@ -9,7 +9,7 @@ from msgspec import Meta, field
 
 from router.dedupe import MAX_IDS
 from shared.jetstream.lease import TTL_SECONDS
-from shared.units import ByteSize, Duration
+from shared.reading.units import ByteSize, Duration
 
 
 class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):

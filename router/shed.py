@@ -26,17 +26,17 @@ from nats.js.errors import APIError, NotFoundError
 
 from router.dedupe import Window
 from router.state import SiteState, incarnation_of, note_shed, read_states
-from shared import topology
 from shared.errors import NotConnected, Transient
-from shared.fill import Fill, read_fill
-from shared.health import Health
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import Holds
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
-from shared.project import Project
+from shared.project.model import Project
 from shared.service import ServiceContext
-from shared.telemetry import Telemetry
+from shared.streams.fill import Fill, read_fill
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 LEASE = "keeper.events"
 PERIOD_SECONDS = 0.2

@@ -35,19 +35,19 @@ from router.send import FAULT_SECONDS, Pause, Sender
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper, incarnation_of, shed_before
 from router.trace import traced
-from shared import topology
 from shared.errors import NotConnected, Permanent, Transient
-from shared.headers import live_lane, trace_of
+from shared.events.headers import live_lane, trace_of
+from shared.events.outcome import DropReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message
-from shared.outcome import DropReason
-from shared.rewind import PATTERN as REWINDS
-from shared.rewind import Answer, answer_key, connection_of, decode_rewinds
+from shared.streams.rewind import PATTERN as REWINDS
+from shared.streams.rewind import Answer, answer_key, connection_of, decode_rewinds
+from shared.streams.waiting import look_ahead
 from shared.tasks import first_of, task_group
-from shared.telemetry import Telemetry
-from shared.waiting import look_ahead
+from shared.telemetry.metrics import Telemetry
 
 SAVE_SECONDS = 0.2
 """Between two writes of the state: what a killed router had sent since is sent again, and recognised as repeats."""

@@ -13,8 +13,8 @@ import msgspec
 from nats.js import api
 
 from router.account import Account
-from shared import topology
 from shared.errors import Conflict, Fenced, Transient
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 
@@ -36,7 +36,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A connection since it was added. `first`: the sequence at which it began, 0 if not known; `queue`: of its incarnation;
-    `rewind`: see `shared/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it was disabled."""
+    `rewind`: see `shared/streams/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it was disabled."""
 
     first: int = 0
     queue: str = ""

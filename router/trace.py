@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from opentelemetry.trace import SpanKind
 
 from router.arrival import Arrival
-from shared import topology
-from shared.telemetry import Telemetry
+from shared.jetstream import topology
+from shared.telemetry.metrics import Telemetry
 
 
 def traced(telemetry: Telemetry, name: str, parent: Mapping[str, str], arrival: Arrival) -> AbstractContextManager[None]:

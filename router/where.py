@@ -36,10 +36,10 @@ from typing import Any
 
 from router.operators import OPERATORS, Test, WrongOperandError, kind_name
 from router.view import Path, View, compile_view
-from shared.decode import meant
 from shared.errors import ConfigError, Problem
-from shared.event import JSON
-from shared.frame import Head
+from shared.events.event import JSON
+from shared.events.frame import Head
+from shared.reading.decode import meant
 
 HEAD_FIELDS = {
     "type": operator.attrgetter("type"),
@@ -59,7 +59,7 @@ class Predicate:
     """Compiled conditions.
 
     `on_head` answers from the head alone, or None where only the body can tell (never, unless `needs_body`). `on_event` answers
-    from the head and the canonical event (`shared.event.materialise`), or what `view` shows of it; None: only all of it will do.
+    from the head and the canonical event (`shared.events.event.materialise`), or what `view` shows of it; None: only all of it will do.
     `head_fields` are the fields of the head it looks at.
     """
 

@@ -27,16 +27,17 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from shared import logs, topology
 from shared.clock import Clock
-from shared.config_snapshot import ConfigWatcher, watch_config
 from shared.errors import ConfigError, Problem
-from shared.fill import watch_fill
-from shared.health import Health
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect, without_password
+from shared.project.snapshot import ConfigWatcher, watch_config
 from shared.settings import ServiceSettings, read_settings
+from shared.streams.fill import watch_fill
 from shared.tasks import task_group, timeout
-from shared.telemetry import Telemetry
+from shared.telemetry import logs
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 EXIT_CONFIG = 78
 """Exit code for wrong settings (sysexits.h EX_CONFIG): a supervisor need not try again at once."""

@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from shared.decode import read_text
 from shared.errors import ConfigError, Problem
-from shared.topology import DAY, DEAD_DEDUPLICATION_SECONDS, DEDUPLICATION_SECONDS, GIB, TopologySettings
-from shared.units import ByteSize, Duration
+from shared.jetstream.topology import DAY, DEAD_DEDUPLICATION_SECONDS, DEDUPLICATION_SECONDS, GIB, TopologySettings
+from shared.reading.decode import read_text
+from shared.reading.units import ByteSize, Duration
 
 T = TypeVar("T", bound=msgspec.Struct)
 

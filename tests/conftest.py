@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from shared import topology
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from tests.support.nats import NatsServer, nats_server
 

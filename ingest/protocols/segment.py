@@ -46,7 +46,7 @@ from ingest.envelope import defaults_of, ignored_defaults, text_of, time_of
 from ingest.judge import Item, Scan, judge
 from ingest.mend import Fault, json_type, read_leniently
 from ingest.repeats import ids_for
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 
 NAME = "segment"
 

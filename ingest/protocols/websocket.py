@@ -54,7 +54,7 @@ from ingest.envelope import defaults_of, ignored_defaults, open_leniently, time_
 from ingest.judge import Scan, judge
 from ingest.mend import Fault
 from ingest.packed import count, events_in, map_size, to_json
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 
 NAME = "websocket"
 PATH = "/v1/ws"

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from loader.contract import Kind
 
 Event = dict[Any, Any]
-"""A materialised event, see `shared/event.py`, or an object of it."""
+"""A materialised event, see `shared/events/event.py`, or an object of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from msgspec import Meta, field
 from loader.postgres.errors import translate
 from loader.sql import literal
 from shared.errors import SetupError, Transient
+from shared.reading.units import Duration
 from shared.tasks import timeout
-from shared.units import Duration
 
 if TYPE_CHECKING:
     import asyncpg

@@ -42,8 +42,8 @@ from loader.duckdb.types import WIDEN
 from loader.reject import refuse_null_keys
 from loader.sql import LEDGER, by_dependency, id_columns_of, qualified
 from shared.errors import NotConnected, RowsRejected
+from shared.reading.units import ByteSize, Duration
 from shared.threads import Stop
-from shared.units import ByteSize, Duration
 
 if TYPE_CHECKING:
     import duckdb

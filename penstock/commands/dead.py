@@ -24,10 +24,10 @@ from penstock.moments import Moment, shown
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
 from penstock.screen import cut
-from shared.config_snapshot import current_snapshot
-from shared.dead import DeadLetter
 from shared.errors import SetupError
-from shared.outcome import DeadReason
+from shared.events.dead import DeadLetter
+from shared.events.outcome import DeadReason
+from shared.project.snapshot import current_snapshot
 
 if TYPE_CHECKING:
     from penstock.redeliver import Outcome

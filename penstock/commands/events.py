@@ -17,10 +17,10 @@ from penstock.screen import Screen, counted
 from penstock.send import BATCH_EVENTS, Sent, batches
 from penstock.send import send as send_batches
 from penstock.tail import tail as tail_events
-from shared.config_snapshot import stored_project
 from shared.errors import ConfigError, Problem, SetupError
-from shared.event import encode_event
-from shared.project import Project
+from shared.events.event import encode_event
+from shared.project.model import Project
+from shared.project.snapshot import stored_project
 
 
 @click.command()

@@ -12,7 +12,7 @@ from penstock.options import Setting, at_home
 from penstock.projects import DEFAULT_FILE
 from penstock.screen import typed_command
 from shared.errors import SetupError
-from shared.project import NAME
+from shared.project.model import NAME
 
 _DESTINATIONS = {
     "duckdb": """\

@@ -22,10 +22,10 @@ from penstock.plan import Change, compare, inline_secrets, mask
 from penstock.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.reach import Reach, open_broker
 from penstock.screen import Screen, counted
-from shared.config_snapshot import StoredProject, project_history, stored_project
-from shared.document import parse_document, write_document
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project import Project, decode_project
+from shared.project.model import Project, decode_project
+from shared.project.snapshot import StoredProject, project_history, stored_project
+from shared.reading.document import parse_document, write_document
 
 if TYPE_CHECKING:
     from penstock.trial import Trial

@@ -14,8 +14,8 @@ from penstock.options import Setting, at_broker
 from penstock.query import Answer, ask, choose
 from penstock.reach import open_broker
 from penstock.screen import Screen, counted, cut
-from shared.config_snapshot import stored_project
 from shared.errors import SetupError
+from shared.project.snapshot import stored_project
 
 CUT = 60
 """Characters of a value that a table shows."""

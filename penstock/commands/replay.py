@@ -15,10 +15,10 @@ from penstock.moments import Moment
 from penstock.options import Setting, at_broker
 from penstock.reach import open_broker
 from penstock.screen import Screen
-from shared.config_snapshot import stored_project
-from shared.document import parse_yaml
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project import Project
+from shared.project.model import Project
+from shared.project.snapshot import stored_project
+from shared.reading.document import parse_yaml
 
 if TYPE_CHECKING:
     from router.replay import ReplayReport

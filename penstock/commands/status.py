@@ -17,9 +17,9 @@ from penstock.reach import open_broker
 from penstock.rest import Rest
 from penstock.screen import Screen, counted, waits
 from penstock.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
-from shared.config_snapshot import current_snapshot, stored_project
 from shared.errors import NotConnected, SetupError
-from shared.project import Project
+from shared.project.model import Project
+from shared.project.snapshot import current_snapshot, stored_project
 
 if TYPE_CHECKING:
     from penstock.audit import Audit

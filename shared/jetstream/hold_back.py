@@ -12,8 +12,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 
-from shared import topology
 from shared.errors import Conflict, Transient
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.tasks import timeout

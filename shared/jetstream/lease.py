@@ -13,8 +13,8 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from shared import topology
 from shared.errors import Conflict, NotConnected, Transient
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.tasks import timeout

@@ -20,16 +20,16 @@ import msgspec
 
 from ingest import service
 from ingest.settings import IngestSettings
-from shared import topology
-from shared.config_snapshot import StoredProject, apply_project, resolve, watch_config
-from shared.dead import DeadLetter, decode_dead
-from shared.event import JSON, facts_of, materialise
-from shared.frame import Frame, Head, RequestContext, decode_frame
-from shared.health import Health
+from shared.events.dead import DeadLetter, decode_dead
+from shared.events.event import JSON, facts_of, materialise
+from shared.events.frame import Frame, Head, RequestContext, decode_frame
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
+from shared.project.snapshot import StoredProject, apply_project, resolve, watch_config
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 from tests.support.nats import NatsServer, free_port
 
 ROOT = Path(__file__).parents[2]

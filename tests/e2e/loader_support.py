@@ -10,14 +10,14 @@ import aiohttp
 import asyncpg
 import msgspec
 
-from shared import topology
-from shared.config_snapshot import current_snapshot
-from shared.dead import DeadLetter, decode_dead
-from shared.event import micros, parse_time
-from shared.frame import Head, RequestContext, encode_frame, pack
-from shared.headers import Place, write_place
+from shared.events.dead import DeadLetter, decode_dead
+from shared.events.event import micros, parse_time
+from shared.events.frame import Head, RequestContext, encode_frame, pack
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
+from shared.project.snapshot import current_snapshot
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack
 

@@ -16,8 +16,8 @@ from router.site import SiteRouter
 from router.state import SiteState, StateKeeper
 from shared.jetstream.broker import Broker
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
-from shared.waiting import look_ahead, look_at_queue
+from shared.streams.waiting import look_ahead, look_at_queue
+from shared.telemetry.metrics import Telemetry
 from tests.support.router import limit_queues, put, reading, routing, snapshot, waiting
 
 SMALL = RouterSettings(pending_frames=2)

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from shared import topology
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from tests.e2e.loader_support import dead, drained, events, execute, ids, project, put, queue, start
 from tests.support.postgres import PostgresServer

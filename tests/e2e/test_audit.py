@@ -13,14 +13,14 @@ import pytest
 
 from penstock.audit import Audit, audit
 from router.state import StateKeeper
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot, current_snapshot
-from shared.ended import Counts, Ended, ended_key
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project import decode_project
+from shared.project.model import decode_project
+from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.streams.ended import Counts, Ended, ended_key
+from shared.telemetry.metrics import Telemetry
 from tests.support.router import apply, put, routing
 
 pytestmark = pytest.mark.timeout(60)

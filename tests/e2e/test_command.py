@@ -13,9 +13,9 @@ import yaml
 
 from penstock import cli
 from penstock.projects import apply_document, check_document, read_document
-from shared.config_snapshot import stored_project
 from shared.errors import Conflict
 from shared.jetstream.broker import connect
+from shared.project.snapshot import stored_project
 from tests.support.command import Done, LocalStack, local_stack, wait_until
 from tests.support.nats import free_port
 

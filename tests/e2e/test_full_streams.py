@@ -14,17 +14,17 @@ from penstock.letters import Filter, find, remove_all
 from router.dead_room import DeadRoom
 from router.shed import PART, Shedding
 from router.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
-from shared import topology
-from shared.dead import DeadLetter, bury, decode_dead
-from shared.dead_log import LOST_PART, LostLetters
 from shared.errors import QueueFull
-from shared.health import Health
+from shared.events.dead import DeadLetter, bury, decode_dead
+from shared.events.dead_log import LOST_PART, LostLetters
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import TTL_SECONDS, Holds, hold_back
-from shared.project import Project, Site
+from shared.project.model import Project, Site
+from shared.reading.units import Duration
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
-from shared.units import Duration
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 LIMIT = 1024 * 1024
 FRAME = 20_000

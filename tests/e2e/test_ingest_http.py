@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from shared.errors import ConfigError
+from shared.events.outcome import DeadReason
 from shared.jetstream.broker import Broker
-from shared.outcome import DeadReason
 from tests.e2e.ingest_support import PROJECT, Edge, apply, browser, edge_here, track
 from tests.support.nats import NatsServer
 

@@ -21,7 +21,7 @@ import pytest
 
 from ingest.journal import Record
 from ingest.spool import open_spool
-from shared.frame import Head, RequestContext, encode_frame, pack
+from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG
 from tests.e2e.ingest_support import ROOT, Edge, browser, edge_process, is_ready, start, stop, track

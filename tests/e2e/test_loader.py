@@ -13,9 +13,9 @@ import pytest
 
 from loader.contract import LoadPlan
 from loader.plans import Plans
-from shared import topology
 from shared.errors import Fenced, QueueFull
-from shared.headers import Place, write_place
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, not_ready, project, put, queue, start
 from tests.support.postgres import PostgresServer

@@ -17,8 +17,8 @@ from penstock import exits
 from penstock.cli import run
 from penstock.home import Home
 from penstock.reach import Reach, open_broker
-from shared import topology
 from shared.errors import SetupError, Transient
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from tests.support.nats import NatsServer, free_port
 

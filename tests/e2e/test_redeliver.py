@@ -14,18 +14,18 @@ from ingest.contract import Reject
 from penstock import redeliver
 from penstock.letters import Filter, fetch_letter, find, remove
 from penstock.redeliver import NOTE, Into, Redelivery
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot
-from shared.dead import DeadLetter, bury
 from shared.errors import NotConnected, QueueFull
-from shared.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
-from shared.headers import Place, read_place
+from shared.events.dead import DeadLetter, bury
+from shared.events.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.headers import Place, read_place
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
-from shared.outcome import DeadReason
-from shared.project import Connection, Project, Site
-from shared.units import Duration
+from shared.project.model import Connection, Project, Site
+from shared.project.snapshot import ConfigSnapshot
+from shared.reading.units import Duration
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="web", ip="192.0.2.1")
 OTHER_REQUEST = RequestContext(received_at=1_700_000_001_000_000, protocol="segment", key="web")

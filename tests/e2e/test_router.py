@@ -13,16 +13,16 @@ from nats.js.api import StreamConfig
 from router.rules import compile_project
 from router.settings import RouterSettings
 from router.state import SiteState, StateKeeper
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot
-from shared.dead import decode_dead
 from shared.errors import Fenced
-from shared.frame import decode_frame, encode_frame
+from shared.events.dead import decode_dead
+from shared.events.frame import decode_frame, encode_frame
+from shared.events.outcome import DropReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.outcome import DropReason
-from shared.project import decode_project
+from shared.project.model import decode_project
+from shared.project.snapshot import ConfigSnapshot
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 from tests.support.nats import NatsServer
 from tests.support.router import Queue, frame, limit_queues, project, put, reading, routing, snapshot, until, waiting
 

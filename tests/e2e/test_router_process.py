@@ -16,7 +16,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from router.state import state_key
-from shared import topology
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import holder

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from router.replay import ReplayReport, replay
-from shared import topology
 from shared.errors import ConfigError
+from shared.events.outcome import DropReason
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
-from shared.outcome import DropReason
 from tests.support.router import limit_queues, put, reading, snapshot, until, waiting
 
 CONFIG = snapshot({"one": {}, "odd": {"where": {"field": "event", "eq": "odd"}}, "off": {"enabled": False}}, revision=3)

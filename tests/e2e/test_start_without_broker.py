@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from shared import topology
-from shared.frame import decode_frame
+from shared.events.frame import decode_frame
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.jetstream.reader import StreamReader
 from tests.support.stack import stack

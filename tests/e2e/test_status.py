@@ -18,17 +18,17 @@ from penstock.metrics import Scrape
 from penstock.status import Status, read_status
 from router.account import Account
 from router.state import SiteState, StateKeeper
-from shared import topology
-from shared.ended import Counts, Ended, ended_key
-from shared.frame import decode_frame
-from shared.headers import Place, write_place
+from shared.events.frame import decode_frame
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold
 from shared.jetstream.queue_reader import QueueReader
-from shared.project import decode_project
+from shared.project.model import decode_project
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.streams.ended import Counts, Ended, ended_key
+from shared.telemetry.metrics import Telemetry
 from tests.support.router import REQUEST, frame, limit_queues, put
 
 PROJECT = decode_project(

@@ -13,8 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from shared.events.outcome import DeadReason
 from shared.jetstream.broker import Broker
-from shared.outcome import DeadReason
 from tests.e2e.ingest_support import Edge, apply, edge_here, track
 from tests.support.nats import NatsServer
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared import topology
-from shared.config_snapshot import StoredProject, apply_project, resolve
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.project.snapshot import StoredProject, apply_project, resolve
 from tests.hostile.edge import PROJECT, SECONDS, Target, wait_for_calm
 from tests.support.nats import free_port, nats_server
 

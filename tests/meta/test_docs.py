@@ -29,11 +29,11 @@ from penstock.projects import check_document
 from penstock.schema import project_schema
 from router.operators import OPERATORS
 from router.where import compile_where
-from shared import topology
 from shared.errors import ConfigError
-from shared.outcome import DeadReason
-from shared.project import Layout, Mode, OnConflict, SchemaPolicy
-from shared.telemetry import METRICS
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
+from shared.project.model import Layout, Mode, OnConflict, SchemaPolicy
+from shared.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

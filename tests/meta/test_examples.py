@@ -12,8 +12,8 @@ import pytest
 from loader import registry
 from penstock.projects import check_document, read_document
 from penstock.schema import project_schema
-from shared.decode import field_names
-from shared.project import Connection, Key, Site, decode_project
+from shared.project.model import Connection, Key, Site, decode_project
+from shared.reading.decode import field_names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROJECTS = sorted(EXAMPLES.glob("*/penstock.yaml"))

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.outcome import DeadReason, DropReason
-from shared.telemetry import METRICS
+from shared.events.outcome import DeadReason, DropReason
+from shared.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 

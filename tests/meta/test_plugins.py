@@ -12,8 +12,8 @@ import pytest
 
 from loader import registry
 from loader.contract import Capabilities
-from shared.decode import json_schema
 from shared.errors import ConfigError
+from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
 from tests.contract.destinations.waivers import WAIVERS
 

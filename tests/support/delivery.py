@@ -9,10 +9,10 @@ from loader.aside import Failing
 from loader.contract import LoadPlan, Session
 from loader.deliver import Deliverer, Work
 from loader.shape import Shaper
-from shared.dead import DeadLetter, decode_dead
+from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream.publisher import Publisher
-from shared.project import Connection
-from shared.telemetry import Telemetry
+from shared.project.model import Connection
+from shared.telemetry.metrics import Telemetry
 from tests.support.destinations import Open
 from tests.unit.loader.shaping import frame_of
 

@@ -20,13 +20,13 @@ from nats.js.errors import APIError
 from penstock.audit import audit
 from penstock.balance import read_balances
 from router.state import StateKeeper
-from shared import topology
-from shared.config_snapshot import current_snapshot
-from shared.dead import decode_dead
 from shared.errors import PenstockError
+from shared.events.dead import decode_dead
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
-from shared.waiting import look_ahead
+from shared.project.snapshot import current_snapshot
+from shared.streams.waiting import look_ahead
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from shared.nats_server import config_text, find_nats_server
+from shared.jetstream.nats_server import config_text, find_nats_server
 
 PORTS_PER_WORKER = 4_000
 PORTS_PER_STACK = 8

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from ingest.contract import Accepted, HttpRequest, Parsed, Refusal, Reply, SocketMessage, SocketProblem
 from ingest.protocols import segment, websocket
-from shared.event import facts_of, materialise
-from shared.frame import RequestContext
-from shared.outcome import DeadReason
+from shared.events.event import facts_of, materialise
+from shared.events.frame import RequestContext
+from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, project
 
 FACTS = facts_of(RequestContext(0, "test", "web"))

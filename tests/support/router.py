@@ -20,14 +20,14 @@ import msgspec
 from router.rules import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
-from shared import topology
-from shared.config_snapshot import ConfigSnapshot, StoredProject, apply_project, current_snapshot, resolve
-from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
-from shared.headers import read_place
+from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.headers import read_place
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.queue_reader import QueueReader
-from shared.project import decode_project
-from shared.telemetry import Telemetry
+from shared.project.model import decode_project
+from shared.project.snapshot import ConfigSnapshot, StoredProject, apply_project, current_snapshot, resolve
+from shared.telemetry.metrics import Telemetry
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="shop-web")
 ROOT = Path(__file__).parents[2]

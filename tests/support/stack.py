@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from shared import topology
-from shared.config_snapshot import StoredProject, apply_project, resolve
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.project.snapshot import StoredProject, apply_project, resolve
 from tests.support.nats import NatsServer, free_port, nats_server
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from ingest.contract import Accepted, HttpProtocol, HttpRequest, Parsed, Refusal, Reject, Reply, Route
 from ingest.registry import http_protocols
 from ingest.routes import Routes
-from shared.event import facts_of, materialise
-from shared.frame import RequestContext
-from shared.outcome import DeadReason
+from shared.events.event import facts_of, materialise
+from shared.events.frame import RequestContext
+from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk
 
 PROTOCOLS = http_protocols()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ingest.contract import Accepted, Credential, HttpRequest, Reject, SocketMessage, SocketProblem, SocketProtocol
 from ingest.registry import http_protocols, socket_protocols
 from ingest.routes import Routes
-from shared.event import facts_of, materialise
-from shared.frame import RequestContext
-from shared.outcome import DeadReason
+from shared.events.event import facts_of, materialise
+from shared.events.frame import RequestContext
+from shared.events.outcome import DeadReason
 from tests.contract.protocols.test_http_protocols import bodies, events, values
 from tests.unit.ingest.desks import CountingDesk
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from shared import topology
-from shared.config_snapshot import StoredProject, apply_project, resolve, stored_project, watch_config
 from shared.errors import Conflict
-from shared.jetstream import lease
+from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck, Publisher
+from shared.project.snapshot import StoredProject, apply_project, resolve, stored_project, watch_config
 from tests.support.nats import NatsServer
 
 DOCUMENT = {"sites": {"shop": {"keys": [{"id": "api", "secret": "${SECRET}"}]}}}

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from shared import topology
 from shared.errors import NotConnected, QueueFull
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold

@@ -8,8 +8,8 @@ from typing import Any
 
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
 from ingest.keys import KeyIndex
-from shared.project import Key, Project, Site, SiteLimits
-from shared.units import ByteSize
+from shared.project.model import Key, Project, Site, SiteLimits
+from shared.reading.units import ByteSize
 
 
 def project(**limits: Any) -> Project:

@@ -22,7 +22,7 @@ from ingest.keys import KeyIndex
 from ingest.pipeline import Pipeline
 from ingest.protocols import segment, websocket
 from ingest.routes import Routes
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, post, project
 
 KEY = {"x-write-key": "web"}

@@ -12,8 +12,8 @@ import pytest
 from ingest.contract import Parsed
 from ingest.intake import Intake
 from ingest.protocols import segment
-from shared.project import Site
-from shared.units import Duration
+from shared.project.model import Site
+from shared.reading.units import Duration
 from tests.unit.ingest.desks import CountingDesk, post
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)

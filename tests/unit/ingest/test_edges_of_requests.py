@@ -17,7 +17,7 @@ from ingest.protocols import segment
 from ingest.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
 from ingest.routes import Routes
 from shared.errors import ConfigError
-from shared.project import Key, Project, Site
+from shared.project.model import Key, Project, Site
 
 TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
 

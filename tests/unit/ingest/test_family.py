@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest.family import merge_metrics, merge_ready
 from ingest.listen import hold, listen_beside, open_listeners, share
 from shared.errors import ConfigError
-from shared.health import Report
+from shared.telemetry.health import Report
 
 ONE = """# HELP a_total counts
 # TYPE a_total counter

@@ -12,7 +12,7 @@ from ingest.outlet import Outlet
 from ingest.spool import Spool, SpoolFull, open_spool
 from shared.errors import NotConnected, Permanent, QueueFull
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 
 class Publisher:

@@ -12,7 +12,7 @@ import pytest
 
 from ingest.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer, partition_of
 from shared.errors import NotConnected
-from shared.frame import Frame, Head, RequestContext, decode_frame
+from shared.events.frame import Frame, Head, RequestContext, decode_frame
 
 
 class Broker:

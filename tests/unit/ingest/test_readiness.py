@@ -15,13 +15,13 @@ from ingest import readiness
 from ingest.outlet import Outlet
 from ingest.readiness import Readiness
 from ingest.spool import Spool, open_spool
-from shared.dead_log import LOST_PART, LostLetters
 from shared.errors import NotConnected, QueueFull, Transient
-from shared.fill import Fill
-from shared.health import Health
+from shared.events.dead_log import LOST_PART, LostLetters
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.streams.fill import Fill
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 MIB = 1024 * 1024
 

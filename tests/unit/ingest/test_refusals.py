@@ -14,7 +14,7 @@ from ingest.bounds import SHARE, Bounds, Held
 from ingest.contract import Admission, Refusal, Reply
 from ingest.own_address import own_url
 from ingest.refusals import Refusals, jittered
-from shared.project import SiteLimits
+from shared.project.model import SiteLimits
 
 MIB = 1024 * 1024
 PROXIES = Proxies(parse_networks(["10.0.0.0/8"], "X"))

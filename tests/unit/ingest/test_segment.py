@@ -11,8 +11,8 @@ import pytest
 
 from ingest.contract import SHOWN_REJECTS, Accepted, Parsed, Refusal, Reject, Reply
 from ingest.protocols import segment
-from shared.frame import Head
-from shared.outcome import DeadReason
+from shared.events.frame import Head
+from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, get, post, project
 
 KEY = {"x-write-key": "web"}

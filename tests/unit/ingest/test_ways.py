@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from shared.errors import NotConnected, Permanent
-from shared.project import Key, Project, Site, SiteLimits
-from shared.units import ByteSize
+from shared.project.model import Key, Project, Site, SiteLimits
+from shared.reading.units import ByteSize
 from tests.unit.ingest.wires import edge, settled
 
 PROJECT = Project(

@@ -11,7 +11,7 @@ import pytest
 from ingest import packed
 from ingest.contract import Accepted, Credential, Reject, SocketMessage, SocketProblem
 from ingest.protocols import websocket
-from shared.outcome import DeadReason
+from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, project
 
 KNOWN = (Credential("query", "web"),)

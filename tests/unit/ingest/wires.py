@@ -18,8 +18,8 @@ from ingest.packer import PackerSettings, open_packer
 from ingest.registry import http_protocols
 from ingest.routes import Routes
 from ingest.server import EdgeServer
-from shared.frame import decode_frame
-from shared.project import Project
+from shared.events.frame import decode_frame
+from shared.project.model import Project
 
 PEER = ("192.0.2.7", 4711)
 

@@ -13,8 +13,8 @@ from loader.contract import Capabilities, Column, Kind, TablePatch, TableSchema
 from loader.fit import Finished, FittedBatch, fit_batch
 from loader.rules import Stamp
 from loader.shape import Shaper
-from shared.frame import Frame, Head, RequestContext, pack
-from shared.project import Connection
+from shared.events.frame import Frame, Head, RequestContext, pack
+from shared.project.model import Connection
 
 Row = dict[str, Any]
 

@@ -13,10 +13,10 @@ from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_la
 from loader.aside import Aside
 from loader.batch import ShapedBatch
 from loader.contract import LoadPlan
-from shared.ended import Counts, Pending, decode_ended
 from shared.errors import Conflict, Fenced
-from shared.headers import Place
+from shared.events.headers import Place
 from shared.jetstream.kv import Entry
+from shared.streams.ended import Counts, Pending, decode_ended
 
 LANE = "live-1-shop"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loader.collapse import collapse
 from loader.contract import Kind
-from shared.frame import Head, pack
+from shared.events.frame import Head, pack
 from tests.unit.loader.shaping import REQUEST, Desk, capabilities, table_of
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loader.collect import Bounds, Held, Holding, chunks
 from shared.clock import Clock
-from shared.headers import Place
+from shared.events.headers import Place
 from shared.jetstream.reader import Message
 
 

@@ -13,7 +13,7 @@ from loader.duckdb.errors import translate
 from loader.flow import Definition
 from shared.errors import Fenced, SetupError, Transient
 from shared.jetstream import lease as leases
-from shared.project import Connection, Site
+from shared.project.model import Connection, Site
 from shared.service import ServiceContext
 
 

@@ -12,14 +12,14 @@ from loader.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
 from loader.contract import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
 from loader.deliver import REFUSED_SECONDS, Deliverer, Work
 from loader.hints import HINTS_LEFT_OUT
-from shared.dead import decode_dead
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
-from shared.frame import Frame
-from shared.headers import TABLE, Place
+from shared.events.dead import decode_dead
+from shared.events.frame import Frame
+from shared.events.headers import TABLE, Place
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 from tests.unit.loader.shaping import Desk, frame_of, patched
 
 PAGE, TRACK = {"type": "page"}, {"type": "track", "event": "Bought"}

@@ -14,10 +14,10 @@ from loader.deliver import Work
 from loader.fit import fit_batch
 from loader.isolate import MOST_TRIALS, SAMPLE, offenders, shape_offenders
 from loader.shape import Shaper
-from shared.dead import decode_dead
 from shared.errors import Defect, NotConnected, Transient
-from shared.event import materialise
-from shared.outcome import DeadReason
+from shared.events.dead import decode_dead
+from shared.events.event import materialise
+from shared.events.outcome import DeadReason
 from shared.threads import ThreadGate
 from tests.unit.loader.shaping import Desk, frame_of
 from tests.unit.loader.test_deliver import Bench, Places

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from loader.aside import aside_lane
 from loader.progress import Progress
-from shared.headers import Place
-from shared.rewind import Rewind
+from shared.events.headers import Place
+from shared.streams.rewind import Rewind
 
 LANE = "live-1-shop@50"
 

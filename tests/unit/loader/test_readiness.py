@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from loader.service import _bearable
-from shared.health import Health
+from shared.telemetry.health import Health
 
 WORKS = "other connections load"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from loader import columns
 from loader.contract import Kind
-from shared.event import facts_of, materialise
+from shared.events.event import facts_of, materialise
 from tests.unit.loader.reference import Table
 from tests.unit.loader.shaping import REQUEST, Desk, capabilities, frame_of, kinds_of
 

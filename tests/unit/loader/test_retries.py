@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from loader.aside import Aside, Failing
 from loader.retries import Retries
-from shared.headers import EPOCH, TABLE, Place, write_place
+from shared.events.headers import EPOCH, TABLE, Place, write_place
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 

@@ -11,9 +11,9 @@ import pytest
 from loader import shape
 from loader.shape import Shaper
 from shared.errors import ConfigError, Permanent
-from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
-from shared.outcome import DeadReason
-from shared.project import Connection
+from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.outcome import DeadReason
+from shared.project.model import Connection
 from tests.unit.loader.shaping import Desk, capabilities, frame_of, patched
 
 

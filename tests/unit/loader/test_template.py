@@ -9,7 +9,7 @@ import pytest
 
 from loader.template import TableTemplate
 from shared.errors import ConfigError
-from shared.outcome import Dead, DeadReason, Drop, DropReason
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason
 from tests.unit.loader.shaping import Desk
 
 EMPTY = Drop(DropReason.TABLE_TEMPLATE_EMPTY)

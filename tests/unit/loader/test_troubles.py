@@ -5,9 +5,9 @@ from __future__ import annotations
 from loader.aside import Failing
 from loader.troubles import MOST_TABLES, OTHERS, Troubles
 from shared.errors import Permanent
-from shared.health import Health
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 
 class Watched:

@@ -7,9 +7,9 @@ import pytest
 from penstock.balance import Balance, View, balance_of
 from router.account import Account
 from router.state import SiteState
-from shared.ended import Counts, Ended, Pending
-from shared.headers import Place
-from shared.waiting import SetAside, Waiting
+from shared.events.headers import Place
+from shared.streams.ended import Counts, Ended, Pending
+from shared.streams.waiting import SetAside, Waiting
 
 LANE = "replay-r"
 STATE = SiteState(accepted=5, accounts={"c": Account(queue="c", left=None, forwarded=5)})

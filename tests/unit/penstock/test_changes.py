@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.changes import SETTLE_SECONDS, Change, changes
-from shared.config_snapshot import StoredProject
-from shared.topology import KEPT_REVISIONS
+from shared.jetstream.topology import KEPT_REVISIONS
+from shared.project.snapshot import StoredProject
 from tests.support.router import project
 
 AT = "2026-03-01T00:00:00+00:00"

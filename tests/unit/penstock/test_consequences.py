@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from penstock.consequences import losses
-from shared import topology
-from shared.config_snapshot import StoredProject
-from shared.headers import Place, write_place
+from shared.events.headers import Place, write_place
+from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.project.snapshot import StoredProject
 from tests.support.nats import NatsServer
 
 BEFORE = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.doubts import doubts
-from shared.project import decode_project
+from shared.project.model import decode_project
 
 
 def said(*connections: dict[str, Any]) -> list[str]:

@@ -9,9 +9,9 @@ from ingest.contract import Parsed, Reject, SocketMessage
 from ingest.protocols import segment, websocket
 from penstock.commands.dead import _line
 from penstock.redeliver import judge_again
-from shared.dead import DeadLetter
-from shared.frame import RequestContext
-from shared.project import Site
+from shared.events.dead import DeadLetter
+from shared.events.frame import RequestContext
+from shared.project.model import Site
 from tests.unit.ingest.desks import CountingDesk, get, post
 
 KEY = {"x-write-key": "web"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from penstock.letters import Filter, Seen, Stored, group, parse_ids, remove
-from shared.dead import DeadLetter, decode_dead
 from shared.errors import ConfigError
-from shared.outcome import DeadReason
+from shared.events.dead import DeadLetter, decode_dead
+from shared.events.outcome import DeadReason
 
 
 def letter(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from penstock.commands.replay import appending, range_options
 from penstock.moments import Moment
-from shared.project import decode_project
+from shared.project.model import decode_project
 
 
 def test_connections_that_append_are_named_whatever_makes_them_append() -> None:

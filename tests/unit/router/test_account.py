@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from router.account import Account, LaneAccount, expire
-from shared.outcome import DropReason
+from shared.events.outcome import DropReason
 
 
 def test_what_was_done_beyond_the_place_is_not_counted_yet() -> None:

@@ -13,10 +13,10 @@ from router.lane import Cursor, Lane
 from router.rules import compile_project
 from router.send import Sender
 from shared.errors import Permanent
-from shared.event import facts_of
-from shared.frame import Frame, Head, RequestContext, encode_frame, pack
+from shared.events.event import facts_of
+from shared.events.frame import Frame, Head, RequestContext, encode_frame, pack
 from shared.jetstream.reader import Message
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 from tests.support.router import REQUEST, frame, snapshot
 
 

@@ -14,11 +14,11 @@ from router.match import match
 from router.rules import ConnectionRules, check_routing, compile_project
 from router.sample import is_kept
 from router.where import compile_where
-from shared.config_snapshot import ConfigSnapshot
 from shared.errors import Permanent
-from shared.frame import Head, RequestContext, decode_frame, encode_frame, pack
-from shared.outcome import DropReason
-from shared.project import Project, decode_project
+from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.outcome import DropReason
+from shared.project.model import Project, decode_project
+from shared.project.snapshot import ConfigSnapshot
 
 REQUESTS = [
     RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="k"),

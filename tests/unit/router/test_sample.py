@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.sample import is_kept, place
-from shared.frame import Head
+from shared.events.frame import Head
 
 
 @given(user=st.text(), smaller=st.floats(0, 1), larger=st.floats(0, 1))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from router.view import compile_view
 from router.where import compile_where
-from shared.event import JSON, RequestFacts, facts_of, materialise
-from shared.frame import Head, RequestContext
+from shared.events.event import JSON, RequestFacts, facts_of, materialise
+from shared.events.frame import Head, RequestContext
 
 HEAD = Head("m1", "track")
 FACTS = {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from router.where import compile_where
 from shared.errors import ConfigError
-from shared.event import facts_of, materialise
-from shared.frame import Head, RequestContext
+from shared.events.event import facts_of, materialise
+from shared.events.frame import Head, RequestContext
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="k", ip="10.0.0.1", geo={"country": "NO"})
 

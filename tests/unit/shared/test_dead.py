@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from shared.dead import BATCH_BYTES, LETTER_BYTES, VERSION, DeadLetter, bury, decode_dead
-from shared.frame import RequestContext
+from shared.events.dead import BATCH_BYTES, LETTER_BYTES, VERSION, DeadLetter, bury, decode_dead
+from shared.events.frame import RequestContext
 
 
 class Broker:

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from shared.dead_log import LOG_EVERY_SECONDS, LOST_PART, WARN_SECONDS, DeadLog, LostLetters
-from shared.health import Health
+from shared.events.dead_log import LOG_EVERY_SECONDS, LOST_PART, WARN_SECONDS, DeadLog, LostLetters
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.health import Health
+from shared.telemetry.metrics import Telemetry
 
 
 def test_each_reason_of_each_source_has_a_line_in_a_while_with_all_events_since(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.document import parse_document, parse_yaml, write_document
 from shared.errors import ConfigError
+from shared.reading.document import parse_document, parse_yaml, write_document
 
 
 def refusal(text: str) -> str:

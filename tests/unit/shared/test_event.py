@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.event import JSON, encode_event, facts_of, materialise, micros, parse_time, read_time
-from shared.frame import Head, RequestContext
+from shared.events.event import JSON, encode_event, facts_of, materialise, micros, parse_time, read_time
+from shared.events.frame import Head, RequestContext
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
 

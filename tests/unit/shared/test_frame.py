@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Permanent
-from shared.frame import (
+from shared.events.frame import (
     COMPRESS_FROM_EVENTS,
     PLAIN,
     VERSION,

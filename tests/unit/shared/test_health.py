@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.fill import Fill, tell
-from shared.health import Health, Report
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.streams.fill import Fill, tell
+from shared.telemetry.health import Health, Report
+from shared.telemetry.metrics import Telemetry
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.config_snapshot import StoredProject, _incarnations, replaced_revision
+from shared.project.snapshot import StoredProject, _incarnations, replaced_revision
 
 
 def stored(incarnations: dict[str, str], **sites: str) -> StoredProject:

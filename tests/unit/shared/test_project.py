@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.config_snapshot import hash_secret, resolve
-from shared.decode import json_schema
 from shared.errors import ConfigError
-from shared.project import Project, interpolate, load_project
+from shared.project.model import Project, interpolate, load_project
+from shared.project.snapshot import hash_secret, resolve
+from shared.reading.decode import json_schema
+from shared.reading.units import ByteSize, Duration
 from shared.settings import ServiceSettings, read_settings
-from shared.units import ByteSize, Duration
 
 GOOD = """
 sites:

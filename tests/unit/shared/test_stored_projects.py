@@ -9,13 +9,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from shared import config_snapshot
-from shared.config_snapshot import PART, StoredProject, watch_config
 from shared.errors import ConfigError
-from shared.health import Health
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Entry
-from shared.project import decode_project
+from shared.project import snapshot as config_snapshot
+from shared.project.model import decode_project
+from shared.project.snapshot import PART, StoredProject, watch_config
+from shared.telemetry.health import Health
 
 LET_THROUGH: dict[str, Any] = {
     "sites": {

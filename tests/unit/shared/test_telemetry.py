@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from shared.settings import ServiceSettings
-from shared.telemetry import Telemetry
+from shared.telemetry.metrics import Telemetry
 
 
 @pytest.fixture

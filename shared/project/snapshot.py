@@ -26,13 +26,13 @@ from typing import Any
 
 import msgspec
 
-from shared import topology
 from shared.errors import ConfigError, Conflict
-from shared.health import Health
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project import Project, decode_project, interpolate
-from shared.site_checks import check_sites
+from shared.project.model import Project, decode_project, interpolate
+from shared.project.site_checks import check_sites
+from shared.telemetry.health import Health
 
 PROJECT_KEY = "project"
 PART = "applied project"

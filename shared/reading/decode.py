@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from shared.errors import ConfigError, Problem
-from shared.units import ByteSize, Duration
+from shared.reading.units import ByteSize, Duration
 
 T = TypeVar("T")
 

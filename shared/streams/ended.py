@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared import topology
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 

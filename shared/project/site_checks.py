@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shared.errors import Problem
 
 if TYPE_CHECKING:
-    from shared.project import Site
+    from shared.project.model import Site
 
 ANY_ORIGIN = "*"
 

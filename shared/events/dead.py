@@ -15,10 +15,10 @@ from typing import Protocol
 
 import msgspec
 
-from shared import topology
 from shared.errors import QueueFull
-from shared.frame import RequestContext
-from shared.headers import EVENTS
+from shared.events.frame import RequestContext
+from shared.events.headers import EVENTS
+from shared.jetstream import topology
 
 BATCH = 200
 """Dead letters a message: bounded, because one is as large as an event may be."""

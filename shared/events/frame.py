@@ -7,7 +7,7 @@ request is stored once per request. So a router forwards a frame without parsing
 Reading an old frame must always work: fields are only ever added at the end, with defaults, and `VERSION` grows when a reader
 of the old layout could misread the new one. `decode_frame` refuses what it cannot read instead of guessing.
 
-Who builds a full event from a frame: `shared/event.py`.
+Who builds a full event from a frame: `shared/events/event.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.errors import Permanent
-from shared.frame import Head, RequestContext
+from shared.events.frame import Head, RequestContext
 
 JSON = dict[str, Any]
 """A decoded JSON object."""

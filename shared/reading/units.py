@@ -1,7 +1,7 @@
 """Durations and sizes as people write them: `5m`, `1h30m`, `250ms`, `64MiB`, `2 MB`, or a bare number.
 
 A `Duration` is a float of seconds and a `ByteSize` an int of bytes, so that code computes with them directly; they exist as
-types so that the project file can be decoded and its JSON Schema generated (`shared/decode.py`).
+types so that the project file can be decoded and its JSON Schema generated (`shared/reading/decode.py`).
 """
 
 from __future__ import annotations

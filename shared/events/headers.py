@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
     `total`: the events sent in the lane so far, this frame's included; 0 where the sender does not count. The newest frame of a queue
     and its oldest tell by it how many events wait between them. `rewind`: how often the lane was read again from an earlier sequence
-    (`shared/rewind.py`); frames of a lower number have been superseded.
+    (`shared/streams/rewind.py`); frames of a lower number have been superseded.
     """
 
     lane: str

@@ -16,10 +16,10 @@ from nats.js import api
 from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
-from shared import topology
 from shared.errors import NotConnected, Permanent
-from shared.frame import decode_frame, decode_ids
-from shared.headers import BITS, TABLE, Place, is_live, read_place
+from shared.events.frame import decode_frame, decode_ids
+from shared.events.headers import BITS, TABLE, Place, is_live, read_place
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 
 FEW_FRAMES = 8
@@ -119,7 +119,7 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
 
 
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
-    """Looks at what waits for a connection's destination in DELIVER; `queue` as `shared.topology.queue_of` names it.
+    """Looks at what waits for a connection's destination in DELIVER; `queue` as `shared.jetstream.topology.queue_of` names it.
 
     Raises:
         NotConnected: the broker does not answer.

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
-from shared import topology
-from shared.health import Health
+from shared.jetstream import topology
+from shared.telemetry.health import Health
 
 if TYPE_CHECKING:
-    from shared.telemetry import Telemetry
+    from shared.telemetry.metrics import Telemetry
 
 LOG_EVERY_SECONDS = 30.0
 WARN_SECONDS = 3600.0

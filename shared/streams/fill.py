@@ -14,13 +14,13 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import APIError
 
-from shared import topology
 from shared.errors import NotConnected
-from shared.health import Health
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.telemetry.health import Health
 
 if TYPE_CHECKING:
-    from shared.telemetry import Telemetry
+    from shared.telemetry.metrics import Telemetry
 
 WARN_RATIO = 0.8
 CALM_RATIO = 0.75

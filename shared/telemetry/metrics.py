@@ -30,7 +30,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import REGISTRY, generate_latest
 
 from shared.settings import ServiceSettings
-from shared.traces import tracer_provider
+from shared.telemetry.traces import tracer_provider
 
 
 @dataclass(frozen=True, slots=True)

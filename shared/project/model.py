@@ -5,7 +5,7 @@ Schema are generated. `load_project` reads the text, puts environment variables 
 cannot tell (names, references). What a destination's own options mean is known to its plug-in only; the loader's registry
 checks them (`loader/registry.py`), and `penstock apply` calls both, so that a bad file changes nothing.
 
-Applied projects are kept in the KV bucket `config` and watched: `shared/config_snapshot.py`.
+Applied projects are kept in the KV bucket `config` and watched: `shared/project/snapshot.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
-from shared.decode import decode, kind_of, meant
-from shared.document import parse_document
 from shared.errors import ConfigError, Problem
-from shared.site_checks import check_sites
-from shared.units import ByteSize, Duration
+from shared.project.site_checks import check_sites
+from shared.reading.decode import decode, kind_of, meant
+from shared.reading.document import parse_document
+from shared.reading.units import ByteSize, Duration
 
 Layout = Literal["segment", "single_table", "passthrough"]
 Mode = Literal["batch", "stream"]

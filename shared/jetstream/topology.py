@@ -109,7 +109,7 @@ def queue_of(connection: str, incarnation: str) -> str:
     """The name of a connection's queue, as subject tokens.
 
     A connection that was removed and added again, or moved to another site, is a new one, with an `incarnation` of its own
-    (`shared/config_snapshot.py`): what waits for the former one never reaches the destination of the new one.
+    (`shared/project/snapshot.py`): what waits for the former one never reaches the destination of the new one.
     """
     return f"{connection}.{incarnation}" if incarnation else connection
 

@@ -1,0 +1,1 @@
+"""Reads what people write: documents, durations, sizes, with errors that name the place."""

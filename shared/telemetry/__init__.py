@@ -1,0 +1,1 @@
+"""Metrics, traces, logs and health, declared here and documented from here."""
