@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 
 from bench.shape import NAMES, _mixed, _track
+from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
-from ingest.keys import KeyIndex
 from ingest.protocols import segment
 from shared.project.model import Key, Project, Site
 

@@ -27,7 +27,7 @@ A protocol that keeps a connection open is a file with `PATH` instead of ROUTES,
     def write_hello / write_ack / write_problem / write_pong
     def judge_again, as_event                                              as above
 
-`ingest/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of them to
+`ingest/http/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of them to
 this page.
 """
 

@@ -10,8 +10,8 @@ import json
 import re
 from typing import Any
 
+from ingest.http.routes import PARAMETER
 from ingest.registry import http_protocols
-from ingest.routes import PARAMETER
 
 VERSION = "1"
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 
 from ingest import service
 from ingest.family import ChildPage, FamilyPage
+from ingest.limits.rate import TABLE_BYTES
 from ingest.listen import described, hold, listen_beside, open_unix_listener, share
-from ingest.rate import TABLE_BYTES
 from ingest.settings import PREFIX, IngestSettings
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG, run_service

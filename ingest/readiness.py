@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from ingest.outlet import Outlet
-from ingest.spool import Spool
+from ingest.intake.outlet import Outlet
+from ingest.journal.spool import Spool
 from shared.errors import NotConnected
 from shared.events.dead_log import LostLetters
 from shared.jetstream import topology

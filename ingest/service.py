@@ -15,23 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ingest.address import Proxies, parse_networks
-from ingest.bounds import Bounds
-from ingest.client import agent_reader, place_reader
-from ingest.guard import Guard, places_for
-from ingest.intake import Intake, Start
+from ingest.clients.address import Proxies, parse_networks
+from ingest.clients.sender import agent_reader, place_reader
+from ingest.http.routes import Routes
+from ingest.http.server import EdgeServer
+from ingest.http.sockets import Sockets
+from ingest.intake.intake import Intake, Start
+from ingest.intake.lookup import stored_ids
+from ingest.intake.outlet import Outlet
+from ingest.intake.packer import Packer, open_packer
+from ingest.journal.spool import Spool, open_spool
+from ingest.limits.bounds import Bounds
+from ingest.limits.guard import Guard, places_for
+from ingest.limits.rate import RateLimiter
 from ingest.listen import BACKLOG, described, inherited, open_listeners
-from ingest.lookup import stored_ids
-from ingest.outlet import Outlet
-from ingest.packer import Packer, open_packer
-from ingest.rate import RateLimiter
 from ingest.readiness import Readiness
 from ingest.registry import http_protocols, socket_protocols
-from ingest.routes import Routes
-from ingest.server import EdgeServer
 from ingest.settings import PREFIX, IngestSettings
-from ingest.sockets import Sockets
-from ingest.spool import Spool, open_spool
 from shared.errors import ConfigError
 from shared.events.dead_log import LostLetters
 from shared.jetstream.broker import Broker

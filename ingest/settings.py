@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, field
 
-from ingest.address import FORWARDED_FOR
-from ingest.packer import PackerSettings
+from ingest.clients.address import FORWARDED_FOR
+from ingest.intake.packer import PackerSettings
 from shared.reading.units import ByteSize, Duration
 
 PREFIX = "PENSTOCK_INGEST_"

@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest import carriers
-from ingest.batch import ABSENT, read_batch, unreadable
-from ingest.budget import Budget
+from ingest.clients import carriers
+from ingest.clients.early import admit_early, decides
 from ingest.contract import (
     SHOWN_REJECTS,
     Accepted,
@@ -40,12 +39,13 @@ from ingest.contract import (
     Reply,
     Route,
 )
-from ingest.early import admit_early, decides
-from ingest.encoding import UnknownCharset, to_utf8
-from ingest.envelope import defaults_of, ignored_defaults, text_of, time_of
-from ingest.judge import Item, Scan, judge
-from ingest.mend import Fault, json_type, read_leniently
-from ingest.repeats import ids_for
+from ingest.judge.batch import ABSENT, read_batch, unreadable
+from ingest.judge.budget import Budget
+from ingest.judge.encoding import UnknownCharset, to_utf8
+from ingest.judge.envelope import defaults_of, ignored_defaults, text_of, time_of
+from ingest.judge.mend import Fault, json_type, read_leniently
+from ingest.judge.repeats import ids_for
+from ingest.judge.verdicts import Item, Scan, judge
 from shared.events.outcome import DeadReason
 
 NAME = "segment"

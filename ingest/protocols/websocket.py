@@ -34,9 +34,8 @@ from typing import Any
 
 import msgspec
 
-from ingest import carriers
-from ingest.batch import ABSENT, cut_events, heads_of, unknown_members
-from ingest.budget import Budget
+from ingest.clients import carriers
+from ingest.clients.early import SMALL_BYTES
 from ingest.contract import (
     SHOWN_REJECTS,
     Accepted,
@@ -49,11 +48,12 @@ from ingest.contract import (
     SocketMessage,
     SocketProblem,
 )
-from ingest.early import SMALL_BYTES
-from ingest.envelope import defaults_of, ignored_defaults, open_leniently, time_of
-from ingest.judge import Scan, judge
-from ingest.mend import Fault
-from ingest.packed import count, events_in, map_size, to_json
+from ingest.judge.batch import ABSENT, cut_events, heads_of, unknown_members
+from ingest.judge.budget import Budget
+from ingest.judge.envelope import defaults_of, ignored_defaults, open_leniently, time_of
+from ingest.judge.mend import Fault
+from ingest.judge.packed import count, events_in, map_size, to_json
+from ingest.judge.verdicts import Scan, judge
 from shared.events.outcome import DeadReason
 
 NAME = "websocket"

@@ -19,8 +19,8 @@ import aiohttp
 import psutil
 import pytest
 
-from ingest.journal import Record
-from ingest.spool import open_spool
+from ingest.journal.records import Record
+from ingest.journal.spool import open_spool
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ingest.lookup import stored_ids
+from ingest.intake.lookup import stored_ids
 from shared.jetstream.broker import Broker
 
 

@@ -14,7 +14,7 @@ import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 with atheris.instrument_imports(include=["ingest", "shared"]):
     from ingest.contract import HttpRequest
-    from ingest.encoding import BadEncoding, TooLarge, decode_body
+    from ingest.judge.encoding import BadEncoding, TooLarge, decode_body
     from tests.support import odd_bodies
 
 SEEDS = (

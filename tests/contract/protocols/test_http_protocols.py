@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.contract import Accepted, HttpProtocol, HttpRequest, Parsed, Refusal, Reject, Reply, Route
+from ingest.http.routes import Routes
 from ingest.registry import http_protocols
-from ingest.routes import Routes
 from shared.events.event import facts_of, materialise
 from shared.events.frame import RequestContext
 from shared.events.outcome import DeadReason

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
-from ingest.keys import KeyIndex
 from shared.project.model import Key, Project, Site, SiteLimits
 from shared.reading.units import ByteSize
 

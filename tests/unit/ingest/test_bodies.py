@@ -11,17 +11,17 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from ingest.address import Proxies
-from ingest.batch import LARGE_BYTES
-from ingest.bounds import Bounds, Held
+from ingest.clients.address import Proxies
+from ingest.clients.early import SMALL_BYTES
+from ingest.clients.keys import KeyIndex
 from ingest.contract import Accepted, Parsed, Refusal, Reject, SocketMessage, SocketProblem
-from ingest.early import SMALL_BYTES
-from ingest.encoding import MOST_UNKNOWN
-from ingest.intake import Intake
-from ingest.keys import KeyIndex
-from ingest.pipeline import Pipeline
+from ingest.http.pipeline import Pipeline
+from ingest.http.routes import Routes
+from ingest.intake.intake import Intake
+from ingest.judge.batch import LARGE_BYTES
+from ingest.judge.encoding import MOST_UNKNOWN
+from ingest.limits.bounds import Bounds, Held
 from ingest.protocols import segment, websocket
-from ingest.routes import Routes
 from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, post, project
 
@@ -307,7 +307,7 @@ def test_a_strangers_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> No
     held = Held(Bounds(max_requests=1, max_body_bytes=1000))
     packed = gzip.compress(b"{}")
     assert pipeline.unpack(match, "POST", "", CIMultiDict(KEY), packed, 1000, held) == b"{}"
-    monkeypatch.setattr("ingest.pipeline.decode_body", fails)
+    monkeypatch.setattr("ingest.http.pipeline.decode_body", fails)
     for headers in ({"x-write-key": "nobody"}, {"authorization": "Basic bm9ib2R5Og==", "content-encoding": "br"}):
         refusal = pipeline.unpack(match, "POST", "", CIMultiDict(headers), packed, 1000, held)
         assert isinstance(refusal, Refusal)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from ingest.contract import Parsed
-from ingest.intake import Intake
+from ingest.intake.intake import Intake
 from ingest.protocols import segment
 from shared.project.model import Site
 from shared.reading.units import Duration

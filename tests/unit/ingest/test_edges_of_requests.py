@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from ingest.address import Proxies, parse_networks, treat_address
-from ingest.client import agent_reader, names_bot, place_reader
+from ingest.clients.address import Proxies, parse_networks, treat_address
+from ingest.clients.keys import KeyIndex
+from ingest.clients.origins import Origins, preflight_headers
+from ingest.clients.sender import agent_reader, names_bot, place_reader
 from ingest.contract import Credential, Refusal, Route
-from ingest.keys import KeyIndex
-from ingest.origins import Origins, preflight_headers
+from ingest.http.routes import Routes
+from ingest.limits.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
 from ingest.protocols import segment
-from ingest.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
-from ingest.routes import Routes
 from shared.errors import ConfigError
 from shared.project.model import Key, Project, Site
 

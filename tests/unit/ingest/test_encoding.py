@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.encoding import BadEncoding, TooLarge, decode_body
+from ingest.judge.encoding import BadEncoding, TooLarge, decode_body
 
 TEXT = b'{"event":"' + b"abc" * 1000 + b'"}'
 

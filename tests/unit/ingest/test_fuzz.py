@@ -16,12 +16,12 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.budget import Budget
 from ingest.contract import HttpRequest
-from ingest.encoding import BadEncoding, TooLarge, UnknownCharset, decode_body, to_utf8
-from ingest.mend import Fault, read_leniently
+from ingest.judge.budget import Budget
+from ingest.judge.encoding import BadEncoding, TooLarge, UnknownCharset, decode_body, to_utf8
+from ingest.judge.mend import Fault, read_leniently
+from ingest.judge.split import split_batch
 from ingest.protocols import segment
-from ingest.split import split_batch
 from tests.support import odd_bodies
 
 BODIES = int(os.environ.get("FUZZ_BODIES", "400"))

@@ -6,10 +6,10 @@ import resource
 
 import pytest
 
-from ingest.address import Proxies, parse_networks
-from ingest.bounds import Bounds
-from ingest.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
-from ingest.guard import RESERVE, Guard, address_key, places_for
+from ingest.clients.address import Proxies, parse_networks
+from ingest.http.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
+from ingest.limits.bounds import Bounds
+from ingest.limits.guard import RESERVE, Guard, address_key, places_for
 
 TRUSTED = Proxies(parse_networks(["10.0.0.0/8"], "X"))
 

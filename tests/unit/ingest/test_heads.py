@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from ingest import heads
-from ingest.address import Proxies, parse_networks
+from ingest.clients.address import Proxies, parse_networks
+from ingest.http import heads
 from shared.project.model import Key, Project, Site
 from tests.unit.ingest.test_ways import ENDING, KEY, LAST, PROJECT, TRACK, WHOLE, request, squeeze
 from tests.unit.ingest.wires import PEER, Edge, Wire, answers_of, edge, settled

@@ -8,7 +8,7 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from ingest.journal import (
+from ingest.journal.records import (
     FILE_HEAD_BYTES,
     Contents,
     Record,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.journal import read_records
-from ingest.outlet import Outlet
-from ingest.spool import Spool, SpoolFull, open_spool
+from ingest.intake.outlet import Outlet
+from ingest.journal.records import read_records
+from ingest.journal.spool import Spool, SpoolFull, open_spool
 from shared.errors import NotConnected, Permanent, QueueFull
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry

@@ -10,7 +10,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from ingest.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer, partition_of
+from ingest.intake.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer, partition_of
 from shared.errors import NotConnected
 from shared.events.frame import Frame, Head, RequestContext, decode_frame
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
-from ingest.client import place_reader
+from ingest.clients.sender import place_reader
 
 CITY = {
     "continent": {"code": "EU"},

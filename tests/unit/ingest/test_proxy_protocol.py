@@ -9,10 +9,10 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.address import Proxies, parse_networks
-from ingest.guard import Guard
-from ingest.proxy_protocol import V2_SIGNATURE, Preface, read_preface
-from ingest.watched import Watched
+from ingest.clients.address import Proxies, parse_networks
+from ingest.clients.proxy_protocol import V2_SIGNATURE, Preface, read_preface
+from ingest.http.watched import Watched
+from ingest.limits.guard import Guard
 from tests.unit.ingest.wires import PEER, Wire
 
 V2_IPV4 = V2_SIGNATURE + b"\x21\x11\x00\x0c" + bytes([192, 0, 2, 1, 10, 0, 0, 1]) + b"\x1f\x90\x00\x50"

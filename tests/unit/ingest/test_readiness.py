@@ -12,9 +12,9 @@ from typing import Any, cast
 import pytest
 
 from ingest import readiness
-from ingest.outlet import Outlet
+from ingest.intake.outlet import Outlet
+from ingest.journal.spool import Spool, open_spool
 from ingest.readiness import Readiness
-from ingest.spool import Spool, open_spool
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.events.dead_log import LOST_PART, LostLetters
 from shared.service import ServiceContext

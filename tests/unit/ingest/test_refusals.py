@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ingest.address import Proxies, parse_networks
-from ingest.answer import Answered, encode_answer
-from ingest.bounds import SHARE, Bounds, Held
+from ingest.clients.address import Proxies, parse_networks
+from ingest.clients.own_address import own_url
 from ingest.contract import Admission, Refusal, Reply
-from ingest.own_address import own_url
-from ingest.refusals import Refusals, jittered
+from ingest.http.answer import Answered, encode_answer
+from ingest.limits.bounds import SHARE, Bounds, Held
+from ingest.limits.refusals import Refusals, jittered
 from shared.project.model import SiteLimits
 
 MIB = 1024 * 1024

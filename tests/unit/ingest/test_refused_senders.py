@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from ingest.address import Proxies
+from ingest.clients.address import Proxies
+from ingest.clients.keys import KeyIndex
 from ingest.contract import Credential
-from ingest.intake import Intake, Sender
-from ingest.keys import KeyIndex
-from ingest.pipeline import Pipeline
+from ingest.http.pipeline import Pipeline
+from ingest.http.routes import Routes
+from ingest.http.sockets import _Session
+from ingest.intake.intake import Intake, Sender
+from ingest.limits.refusals import Refusals
 from ingest.protocols import segment, websocket
-from ingest.refusals import Refusals
-from ingest.routes import Routes
-from ingest.sockets import _Session
 from shared.errors import Transient
 from tests.unit.ingest.desks import CountingDesk, project
 

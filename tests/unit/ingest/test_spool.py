@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ingest import journal_files
-from ingest import spool as spool_module
-from ingest.journal import Record, encode_head, encode_record, read_records
-from ingest.journal_files import JournalFiles
-from ingest.spool import Spool, SpoolFull, open_spool
+from ingest.journal import files as journal_files
+from ingest.journal import spool as spool_module
+from ingest.journal.files import JournalFiles
+from ingest.journal.records import Record, encode_head, encode_record, read_records
+from ingest.journal.spool import Spool, SpoolFull, open_spool
 from shared.errors import ConfigError, NotConnected, Permanent, Transient
 from shared.threads import ThreadGate
 
@@ -352,7 +352,7 @@ async def test_a_file_that_was_published_in_part_goes_on_where_it_stopped_also_a
 async def test_records_that_were_sent_without_an_answer_are_asked_for_before_they_are_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.spool.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("ingest.journal.spool.PAUSE_SECONDS", 0.01)
     sink = Sink()
     stored: list[str] = []
     asked: list[set[str]] = []
@@ -395,7 +395,7 @@ async def test_records_that_were_sent_without_an_answer_are_asked_for_before_the
 async def test_a_record_that_is_refused_for_now_is_not_overtaken_within_its_subject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.spool.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("ingest.journal.spool.PAUSE_SECONDS", 0.01)
     sink = Sink()
     tried: list[str] = []
 
@@ -494,7 +494,7 @@ async def test_the_journal_takes_records_when_no_descriptor_is_left_and_is_empti
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = Sink()
-    monkeypatch.setattr("ingest.spool.PAUSE_AFTER_FAILURE_SECONDS", 0.01)
+    monkeypatch.setattr("ingest.journal.spool.PAUSE_AFTER_FAILURE_SECONDS", 0.01)
     async with open_spool(tmp_path, 100 * MIB) as spool:
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", _no_descriptor)
@@ -538,8 +538,8 @@ async def test_one_folder_has_one_owner(tmp_path: Path) -> None:
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from ingest.journal import Record
-from ingest.spool import open_spool
+from ingest.journal.records import Record
+from ingest.journal.spool import open_spool
 
 async def main():
     async with open_spool(Path(sys.argv[1]), 1 << 30) as spool:

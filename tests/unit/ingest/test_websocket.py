@@ -8,8 +8,8 @@ import tracemalloc
 import msgspec
 import pytest
 
-from ingest import packed
 from ingest.contract import Accepted, Credential, Reject, SocketMessage, SocketProblem
+from ingest.judge import packed
 from ingest.protocols import websocket
 from shared.events.outcome import DeadReason
 from tests.unit.ingest.desks import CountingDesk, project

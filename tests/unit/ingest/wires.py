@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
-from ingest.client import Agent
-from ingest.guard import Guard
-from ingest.intake import Intake
-from ingest.outlet import Outlet
-from ingest.packer import PackerSettings, open_packer
+from ingest.clients.sender import Agent
+from ingest.http.routes import Routes
+from ingest.http.server import EdgeServer
+from ingest.intake.intake import Intake
+from ingest.intake.outlet import Outlet
+from ingest.intake.packer import PackerSettings, open_packer
+from ingest.limits.guard import Guard
 from ingest.registry import http_protocols
-from ingest.routes import Routes
-from ingest.server import EdgeServer
 from shared.events.frame import decode_frame
 from shared.project.model import Project
 

@@ -16,11 +16,11 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingest.answer import CLOSE, Answered, encode_answer
+from ingest.clients.proxy_protocol import read_preface
 from ingest.contract import Reply
-from ingest.frames import Frames
-from ingest.guard import MAX_HEAD_BYTES, MAX_HEADS_BYTES, Guard
-from ingest.proxy_protocol import read_preface
+from ingest.http.answer import CLOSE, Answered, encode_answer
+from ingest.http.frames import Frames
+from ingest.limits.guard import MAX_HEAD_BYTES, MAX_HEADS_BYTES, Guard
 
 LOCAL = "127.0.0.1"
 """The address of clients of a Unix socket."""

@@ -1,6 +1,6 @@
 """The journal's files in their folder: appended to, synced, ended, read and removed. Blocking; for one thread at a time.
 
-`00000001.journal` and so on hold records (`ingest/journal.py`), beside each a `.published` with notes of the records that left it.
+`00000001.journal` and so on hold records (`ingest/journal/records.py`), beside each a `.published` with notes of the records that left it.
 The next file is opened ahead, as `ahead`, so that the journal takes records when the process has no descriptor left. A file ends
 when it is large, when it is to be emptied, and after a write that failed; it then waits in `closed`, the oldest first.
 """
@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ingest.journal import (
+from ingest.journal.records import (
     Contents,
     Record,
     encode_head,

@@ -18,7 +18,7 @@ from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ingest.contract import NO_HEADERS, Reply
-from ingest.request_ids import new_request_id
+from ingest.http.request_ids import new_request_id
 
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"

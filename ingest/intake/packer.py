@@ -8,7 +8,7 @@ Promises. A submitted event is in exactly one frame. The future of a submission 
 durable, and fails when one of them is not; neighbours in other frames do not notice. Cancelling a future changes nothing for the
 frame. Frames of a lane are sent in the order of submission. Bytes that wait are bounded: beyond, `submit` raises at once.
 
-When nothing waits, no timer runs. What "durable" means is the caller's `send` (`ingest/outlet.py`).
+When nothing waits, no timer runs. What "durable" means is the caller's `send` (`ingest/intake/outlet.py`).
 """
 
 from __future__ import annotations

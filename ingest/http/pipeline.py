@@ -2,7 +2,7 @@
 
 `begin` parses, judges and hands the events over. What is answered at once it returns; what must wait for the disk it answers later,
 through a function it was given. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line in the log. The two
-that call it are `ingest/server.py`, with a task for each request, and `ingest/quick.py`, without.
+that call it are `ingest/http/server.py`, with a task for each request, and `ingest/http/quick.py`, without.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from urllib.parse import parse_qsl
 import msgspec
 from multidict import MultiMapping
 
-from ingest.address import Place
-from ingest.answer import Answered
-from ingest.bounds import Held
+from ingest.clients.address import Place
+from ingest.clients.early import decides
+from ingest.clients.origins import VARY, Origins, preflight_headers
+from ingest.clients.own_address import host_of, own_url
 from ingest.contract import NO_HEADERS, Admission, HttpRequest, Parsed, Refusal, Reply
-from ingest.early import decides
-from ingest.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
-from ingest.intake import Intake, Sender
-from ingest.origins import VARY, Origins, preflight_headers
-from ingest.own_address import host_of, own_url
-from ingest.packer import Ticket
-from ingest.refusals import jittered
-from ingest.request_ids import new_request_id
-from ingest.routes import Match, Routes
+from ingest.http.answer import Answered
+from ingest.http.request_ids import new_request_id
+from ingest.http.routes import Match, Routes
+from ingest.intake.intake import Intake, Sender
+from ingest.intake.packer import Ticket
+from ingest.judge.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
+from ingest.limits.bounds import Held
+from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
 
 TIMED_REQUESTS = 64

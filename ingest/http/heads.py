@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from aiohttp.http_parser import RawRequestMessage
 
+from ingest.clients.keys import KeyIndex
 from ingest.contract import HttpRequest
-from ingest.keys import KeyIndex
-from ingest.routes import Match
+from ingest.http.routes import Match
 
 MAX_HEAD_BYTES = 2048
 MAX_BYTES = 8 * 1024 * 1024

@@ -1,6 +1,6 @@
 """Limits over all connections of a process: how many, how many of one address, how many WebSockets, how many bytes of unfinished heads.
 
-What a connection costs before anybody knows its key is bounded here; what a request costs is bounded in `ingest/bounds.py`.
+What a connection costs before anybody knows its key is bounded here; what a request costs is bounded in `ingest/limits/bounds.py`.
 
 When all places are taken, a newcomer gets the place of the connection that has waited longest without sending one whole head, if
 there is one: connections that say nothing can keep nobody out. Connections of trusted proxies carry many clients, so they are
@@ -16,7 +16,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from ingest.address import Proxies
+from ingest.clients.address import Proxies
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of one unfinished head. The longest line is 16 KiB."""

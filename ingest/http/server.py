@@ -1,9 +1,9 @@
 """The HTTP server: sockets in, protocols behind, and an answer only after the events are durable.
 
 aiohttp's low-level server with one handler: no router, no middleware, no access log, because a request that carries one event costs
-mostly its HTTP. Small whole requests do not even come here (`ingest/quick.py`). The server owns what is the same for all
+mostly its HTTP. Small whole requests do not even come here (`ingest/http/quick.py`). The server owns what is the same for all
 protocols: reading a body within the limit and the time, limits of requests at once, errors as JSON with `code` and `message`. What
-a whole request means and how it is answered is in `ingest/pipeline.py`. A protocol never sees a socket.
+a whole request means and how it is answered is in `ingest/http/pipeline.py`. A protocol never sees a socket.
 
 A client that goes away does not cancel its request: its events share frames with others. Draining: the listener closes first,
 requests under way get their answers, idle connections close, then the packer sends what it holds (`ingest/service.py`).
@@ -20,14 +20,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ingest.answer import Answer, Answered
-from ingest.bounds import Bounds, Held
-from ingest.connections import Connection, Connections
+from ingest.clients.own_address import host_of
 from ingest.contract import HttpRequest, Refusal
-from ingest.guard import Guard, address_key
-from ingest.intake import Intake, Sender
-from ingest.own_address import host_of
-from ingest.pipeline import (
+from ingest.http.answer import Answer, Answered
+from ingest.http.connections import Connection, Connections
+from ingest.http.pipeline import (
     HEALTH_PATH,
     RETRY_AFTER_SECONDS,
     TOO_MANY_BYTES,
@@ -36,9 +33,12 @@ from ingest.pipeline import (
     parse_query,
     too_large,
 )
-from ingest.quick import Quick
-from ingest.routes import NO_PARAMS, Match, Routes
-from ingest.sockets import Sockets
+from ingest.http.quick import Quick
+from ingest.http.routes import NO_PARAMS, Match, Routes
+from ingest.http.sockets import Sockets
+from ingest.intake.intake import Intake, Sender
+from ingest.limits.bounds import Bounds, Held
+from ingest.limits.guard import Guard, address_key
 from shared.tasks import timeout
 
 LINGER_SECONDS = 2.0

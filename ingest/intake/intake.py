@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.address import Proxies, treat_address
-from ingest.client import MAX_USER_AGENT, ReadAgent, ReadPlace
+from ingest.clients.address import Proxies, treat_address
+from ingest.clients.keys import KeyIndex
+from ingest.clients.origins import Origins
+from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadPlace
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
-from ingest.keys import KeyIndex
-from ingest.origins import Origins
-from ingest.outlet import Outlet
-from ingest.packer import FutureTicket, Overloaded, Packer, Ticket
-from ingest.rate import RateLimiter, burst_of
-from ingest.refusals import Refusals
+from ingest.intake.outlet import Outlet
+from ingest.intake.packer import FutureTicket, Overloaded, Packer, Ticket
+from ingest.limits.rate import RateLimiter, burst_of
+from ingest.limits.refusals import Refusals
 from shared.clock import Clock
 from shared.errors import Transient
 from shared.events.dead import LETTER_BYTES, DeadLetter, bury

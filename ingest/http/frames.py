@@ -6,7 +6,7 @@ unpacks it, and shows nothing before it is whole, so the bytes are counted as th
 
 from __future__ import annotations
 
-from ingest.bounds import Bounds, Held
+from ingest.limits.bounds import Bounds, Held
 
 STRANGER_BYTES = 16 * 1024
 TOO_BIG = b"\x88\x02\x03\xf1"

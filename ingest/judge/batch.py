@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.budget import Budget
 from ingest.contract import Refusal
-from ingest.envelope import open_leniently
-from ingest.judge import Item
-from ingest.mend import Fault
+from ingest.judge.budget import Budget
+from ingest.judge.envelope import open_leniently
+from ingest.judge.mend import Fault
+from ingest.judge.verdicts import Item
 
 LARGE_BYTES = 512 * 1024
 """Bodies up to here cannot hold more events than memory takes easily."""

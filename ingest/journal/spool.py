@@ -9,7 +9,7 @@ While anything is stored, new frames go behind it, so that the order of acceptan
 published, `store` makes callers wait for its end instead of growing it, for `patience_seconds` at most, and then tells them to
 publish directly: under steady load the journal would otherwise never end.
 
-The files are `ingest/journal_files.py`'s, in a folder that one process owns (locked). What cannot be published ever is kept as
+The files are `ingest/journal/files.py`'s, in a folder that one process owns (locked). What cannot be published ever is kept as
 `.refused`, what cannot be read as `.damaged`; both are logged as errors for an operator to look at.
 Blocking calls run on a thread of their own gate, in the order of arrival; records that arrive meanwhile share the next sync.
 """
@@ -25,8 +25,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from ingest.journal import HEAD_BYTES, Record, Stored, encode_content
-from ingest.journal_files import JournalFiles, make_folder
+from ingest.journal.files import JournalFiles, make_folder
+from ingest.journal.records import HEAD_BYTES, Record, Stored, encode_content
 from shared.errors import ConfigError, PenstockError, Permanent, Problem, QueueFull
 from shared.tasks import task_group, timeout
 from shared.threads import ThreadGate

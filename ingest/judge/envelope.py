@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ingest.budget import Budget
 from ingest.contract import IgnoredReason
-from ingest.mend import Fault, json_type, mend_object, read_leniently
-from ingest.split import split_batch
+from ingest.judge.budget import Budget
+from ingest.judge.mend import Fault, json_type, mend_object, read_leniently
+from ingest.judge.split import split_batch
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 

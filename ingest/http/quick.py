@@ -2,7 +2,7 @@
 
 A request with one event costs mostly what aiohttp spends on every request. So a connection's parser is aiohttp's own behind a
 `QuickParser`, which looks at what comes out. A request that is whole, small and plain it gives to the pipeline itself, and writes
-the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/heads.py`). All others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …)
+the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/http/heads.py`). All others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …)
 it passes on, and aiohttp handles them with a task each, as if it had read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
@@ -27,16 +27,16 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
-from ingest.answer import CLOSE, Answered, encode_answer
-from ingest.bounds import Bounds, Held
 from ingest.contract import HttpRequest, Refusal
-from ingest.encoding import GZIP_MAGIC
-from ingest.heads import END, MAX_HEAD_BYTES, Head, Heads, head_of
-from ingest.pipeline import Pipeline, content_encoding
-from ingest.upgrades import Fed, Parser
+from ingest.http.answer import CLOSE, Answered, encode_answer
+from ingest.http.heads import END, MAX_HEAD_BYTES, Head, Heads, head_of
+from ingest.http.pipeline import Pipeline, content_encoding
+from ingest.http.upgrades import Fed, Parser
+from ingest.judge.encoding import GZIP_MAGIC
+from ingest.limits.bounds import Bounds, Held
 
 if TYPE_CHECKING:
-    from ingest.connections import Connection
+    from ingest.http.connections import Connection
 
 FEW = MAX_MSG_QUEUE_SIZE // 2
 """Reading goes on when so few requests are left."""

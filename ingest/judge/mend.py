@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ingest.budget import LENIENT_BYTES, Budget
+from ingest.judge.budget import LENIENT_BYTES, Budget
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 

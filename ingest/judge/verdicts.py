@@ -1,7 +1,7 @@
 """Judges the events of a request one by one: good ones get a head, bad ones a reason; neither touches its neighbours.
 
 Pure, and the hottest code of the edge. Only the head of an event is decoded; of the rest the decoder checks that it is JSON. What
-needs a closer look (another type than expected, many brackets, almost-JSON) goes through `ingest/mend.py`. The body that is
+needs a closer look (another type than expected, many brackets, almost-JSON) goes through `ingest/judge/mend.py`. The body that is
 accepted is the client's bytes.
 
 Not checked here. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds them. Keys that
@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ingest.budget import Budget
 from ingest.contract import Parsed, Reject
-from ingest.ids import is_visible, repaired
-from ingest.mend import Fault, Mended, excess, mend, without_repeats
+from ingest.judge.budget import Budget
+from ingest.judge.ids import is_visible, repaired
+from ingest.judge.mend import Fault, Mended, excess, mend, without_repeats
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits

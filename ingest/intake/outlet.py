@@ -2,7 +2,7 @@
 
 `publish` returns when the message is durable in one of the two. Without a journal a broker that does not answer within the
 deadline means an exception, and 503 for the requests that wait. With one, the deadline is short, and once something is in the
-journal everything goes behind it until it is empty (`ingest/spool.py`).
+journal everything goes behind it until it is empty (`ingest/journal/spool.py`).
 
 A full stream is no absence of the broker: it means 503 at once, and the journal takes nothing while the broker refuses what is in it.
 The journal would hide the state until it were full as well.
@@ -17,8 +17,8 @@ from typing import Protocol
 
 from opentelemetry.trace import SpanKind
 
-from ingest.journal import Record
-from ingest.spool import Spool
+from ingest.journal.records import Record
+from ingest.journal.spool import Spool
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.jetstream import topology
 from shared.telemetry.metrics import Telemetry

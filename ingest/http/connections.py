@@ -1,6 +1,6 @@
 """Connections of the HTTP server: aiohttp's, where it does otherwise than clients of an edge need.
 
-They are watched (`ingest/watched.py`), answer most requests as soon as they are parsed (`ingest/quick.py`), answer broken HTTP in JSON,
+They are watched (`ingest/http/watched.py`), answer most requests as soon as they are parsed (`ingest/http/quick.py`), answer broken HTTP in JSON,
 and answer a client that has closed its side.
 """
 
@@ -13,12 +13,12 @@ from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from ingest.answer import Answer, Answered
 from ingest.contract import Reply
-from ingest.guard import Guard
-from ingest.quick import Quick, QuickParser
-from ingest.upgrades import Parser
-from ingest.watched import SMALL_CHUNK, Watched
+from ingest.http.answer import Answer, Answered
+from ingest.http.quick import Quick, QuickParser
+from ingest.http.upgrades import Parser
+from ingest.http.watched import SMALL_CHUNK, Watched
+from ingest.limits.guard import Guard
 
 _ENCODE = msgspec.json.Encoder().encode
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from ingest.bounds import Bounds
 from ingest.contract import Credential, HttpRequest, Parsed, Refusal, SocketProblem, SocketProtocol
-from ingest.frames import Frames
-from ingest.guard import STRANGERS, Guard
-from ingest.intake import Intake, Sender
-from ingest.refusals import jittered
-from ingest.request_ids import new_request_id
+from ingest.http.frames import Frames
+from ingest.http.request_ids import new_request_id
+from ingest.intake.intake import Intake, Sender
+from ingest.limits.bounds import Bounds
+from ingest.limits.guard import STRANGERS, Guard
+from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
 from shared.tasks import task_group
 
@@ -79,7 +79,7 @@ class Sockets:
             socket.headers["Server"] = "penstock"  # instead of the versions of what it runs on
             await socket.prepare(request)
             frames = Frames(bounds, largest, stranger=stranger)
-            request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/watched.py
+            request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/http/watched.py
             session = _Session(self._intake, self._protocol, socket, sender, found, self._credit, frames, place)
             self._open.add(session)
             self._gauge()

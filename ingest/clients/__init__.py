@@ -1,0 +1,1 @@
+"""Who sends a request: address, key, origin, and what the server knows of the client."""

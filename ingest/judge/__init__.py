@@ -1,0 +1,1 @@
+"""Reads a body and judges its events one by one. Pure."""
