@@ -22,10 +22,10 @@ from typing import Any
 import uvloop
 
 from bench.events import bodies
-from router.rules import compile_project
+from router.lanes.state import StateKeeper, state_key
+from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
-from router.state import StateKeeper, state_key
 from shared.events.event import micros
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.events.headers import Place, write_place

@@ -26,11 +26,11 @@ from penstock.balance import Balance, SiteBalance, read_balances
 from penstock.changes import Change, changes
 from penstock.letters import Filter, find
 from penstock.screen import waits
-from router.arrival import Arrival
-from router.dedupe import Window
-from router.match import match
-from router.rules import SiteRules, compile_project
-from router.state import SiteState, StateKeeper
+from router.lanes.state import SiteState, StateKeeper
+from router.rules.arrival import Arrival
+from router.rules.compiled import SiteRules, compile_project
+from router.rules.match import match
+from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
 from shared.jetstream import topology

@@ -11,8 +11,8 @@ import asyncio
 
 import msgspec
 
-from router.account import Account
-from router.state import SiteState, StateKeeper
+from router.lanes.account import Account
+from router.lanes.state import SiteState, StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket

@@ -22,7 +22,7 @@ from loader.template import TableTemplate
 from penstock.consequences import Loss, losses
 from penstock.doubts import doubts
 from penstock.plan import Change, compare, inline_secrets, plain
-from router.where import compile_where
+from router.rules.where import compile_where
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
 from shared.project.model import decode_project, interpolate, required_variables

@@ -47,7 +47,7 @@ GROUP_BYTES = 4 * 1024 * 1024
 POLL_SECONDS = 0.2
 SHOWN_REFUSED = 20
 GENERATION_SLACK = 1.125
-"""The router remembers an id up to an eighth longer than its window (`router/dedupe.py`)."""
+"""The router remembers an id up to an eighth longer than its window (`router/window/dedupe.py`)."""
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from router.operators import KINDS, OPERATORS
+from router.rules.operators import KINDS, OPERATORS
 from shared.project.model import Project
 from shared.reading.decode import json_schema
 

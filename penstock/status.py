@@ -20,7 +20,7 @@ from penstock.home import StackState
 from penstock.letters import Filter, find
 from penstock.metrics import Scrape, total
 from penstock.screen import counted, waits
-from router.state import SiteState, StateKeeper
+from router.lanes.state import SiteState, StateKeeper
 from shared.errors import NotConnected
 from shared.events.headers import is_live
 from shared.jetstream import lease, topology

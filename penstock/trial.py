@@ -17,9 +17,9 @@ from loader.fit import fit_batch
 from loader.rules import Stamp
 from loader.shape import Shaper
 from penstock.tail import last_frames
-from router.arrival import Arrival
-from router.match import match
-from router.rules import ConnectionRules, compile_project
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules, compile_project
+from router.rules.match import match
 from shared.errors import Permanent
 from shared.events.frame import decode_frame, select
 from shared.jetstream.broker import Broker

@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 
-from router.dead_room import keep_dead_room
-from router.rules import SiteRules, compile_project
+from router.room.dead import keep_dead_room
+from router.room.shed import keep_room
+from router.rules.compiled import SiteRules, compile_project
 from router.settings import RouterSettings
-from router.shed import keep_room
 from router.site import SiteRouter
 from shared.errors import ConfigError, Fenced, PenstockError, Problem
 from shared.jetstream.lease import Lease, hold

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, field
 
-from router.dedupe import MAX_IDS
+from router.window.dedupe import MAX_IDS
 from shared.jetstream.lease import TTL_SECONDS
 from shared.reading.units import ByteSize, Duration
 

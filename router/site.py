@@ -1,6 +1,6 @@
 """The router of one site: reads its frames in order and offers each to the lanes of its connections.
 
-One process at a time does this for a site (a lease); everything it must not forget is one stored value (`router/state.py`). After
+One process at a time does this for a site (a lease); everything it must not forget is one stored value (`router/lanes/state.py`). After
 a start it first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer
 of JetStream keeps the position: it would know when a frame was handed out, not when every connection had it.
 
@@ -22,19 +22,19 @@ import msgspec
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from router.account import Account, expire, export
-from router.arrival import Arrival
-from router.dedupe import Window
-from router.front import Front
-from router.history import judge, open_reader, remember
-from router.lane import Cursor, Lane, Parcel
-from router.lanes import Lanes
-from router.match import Matched
-from router.rules import SiteRules
-from router.send import FAULT_SECONDS, Pause, Sender
+from router.lanes.account import Account, expire, export
+from router.lanes.front import Front
+from router.lanes.lane import Cursor, Lane, Parcel
+from router.lanes.lanes import Lanes
+from router.lanes.send import FAULT_SECONDS, Pause, Sender
+from router.lanes.state import SiteState, StateKeeper, incarnation_of, shed_before
+from router.rules.arrival import Arrival
+from router.rules.compiled import SiteRules
+from router.rules.match import Matched
 from router.settings import RouterSettings
-from router.state import SiteState, StateKeeper, incarnation_of, shed_before
 from router.trace import traced
+from router.window.dedupe import Window
+from router.window.history import judge, open_reader, remember
 from shared.errors import NotConnected, Permanent, Transient
 from shared.events.headers import live_lane, trace_of
 from shared.events.outcome import DropReason

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry.trace import SpanKind
 
-from router.arrival import Arrival
+from router.rules.arrival import Arrival
 from shared.jetstream import topology
 from shared.telemetry.metrics import Telemetry
 

@@ -21,7 +21,7 @@ from shared.project.snapshot import stored_project
 from shared.reading.document import parse_yaml
 
 if TYPE_CHECKING:
-    from router.replay import ReplayReport
+    from router.replay.run import ReplayReport
 
 Bound = datetime | int | None
 
@@ -91,7 +91,7 @@ async def _replay(
     dry_run: bool,
     agreed: bool,
 ) -> ReplayReport:
-    from router.replay import replay as replay_range  # brings the router with it, which --help does not need
+    from router.replay.run import replay as replay_range  # brings the router with it, which --help does not need
 
     async with open_broker(setting.reach()) as broker:
         stored = await stored_project(broker)

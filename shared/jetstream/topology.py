@@ -10,7 +10,7 @@ Subjects are only ever made by the functions below.
 | EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table that failed, waiting for their time | work queue |
-| DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/dead_room.py`) |
+| DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/room/dead.py`) |
 | LIVE | the latest frames per stage, for people watching | memory, the last 200 a subject |
 """
 

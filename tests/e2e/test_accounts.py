@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from router.account import Account
-from router.rules import compile_project
+from router.lanes.account import Account
+from router.lanes.state import SiteState, StateKeeper
+from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
-from router.state import SiteState, StateKeeper
 from shared.jetstream.broker import Broker
 from shared.settings import ServiceSettings
 from shared.streams.waiting import look_ahead, look_at_queue

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from penstock.audit import Audit, audit
-from router.state import StateKeeper
+from router.lanes.state import StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket

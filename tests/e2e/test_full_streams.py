@@ -11,9 +11,9 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from penstock.letters import Filter, find, remove_all
-from router.dead_room import DeadRoom
-from router.shed import PART, Shedding
-from router.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
+from router.lanes.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
+from router.room.dead import DeadRoom
+from router.room.shed import PART, Shedding
 from shared.errors import QueueFull
 from shared.events.dead import DeadLetter, bury, decode_dead
 from shared.events.dead_log import LOST_PART, LostLetters

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from nats.js.api import StreamConfig
 
-from router.rules import compile_project
+from router.lanes.state import SiteState, StateKeeper
+from router.rules.compiled import compile_project
 from router.settings import RouterSettings
-from router.state import SiteState, StateKeeper
 from shared.errors import Fenced
 from shared.events.dead import decode_dead
 from shared.events.frame import decode_frame, encode_frame

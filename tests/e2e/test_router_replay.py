@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from router.replay import ReplayReport, replay
+from router.replay.run import ReplayReport, replay
 from shared.errors import ConfigError
 from shared.events.outcome import DropReason
 from shared.jetstream import topology

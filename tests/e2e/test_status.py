@@ -16,8 +16,8 @@ from loader.retries import Retries
 from penstock.home import ProcessState, StackState
 from penstock.metrics import Scrape
 from penstock.status import Status, read_status
-from router.account import Account
-from router.state import SiteState, StateKeeper
+from router.lanes.account import Account
+from router.lanes.state import SiteState, StateKeeper
 from shared.events.frame import decode_frame
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology

@@ -27,8 +27,8 @@ from loader.names import Namer
 from penstock import reference
 from penstock.projects import check_document
 from penstock.schema import project_schema
-from router.operators import OPERATORS
-from router.where import compile_where
+from router.rules.operators import OPERATORS
+from router.rules.where import compile_where
 from shared.errors import ConfigError
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology

@@ -19,7 +19,7 @@ from nats.js.errors import APIError
 
 from penstock.audit import audit
 from penstock.balance import read_balances
-from router.state import StateKeeper
+from router.lanes.state import StateKeeper
 from shared.errors import PenstockError
 from shared.events.dead import decode_dead
 from shared.jetstream import topology

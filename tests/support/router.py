@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from router.rules import compile_project
+from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from router.account import Account, LaneAccount, expire
+from router.lanes.account import Account, LaneAccount, expire
 from shared.events.outcome import DropReason
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dead_room import shares
+from router.room.dead import shares
 
 SUBJECTS = st.sampled_from(["dead.ingest.a", "dead.ingest.b", "dead.loader.a", "dead.router.a", "dead.loader.b"])
 

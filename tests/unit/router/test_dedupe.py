@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.dedupe import GENERATIONS, Window
+from router.window.dedupe import GENERATIONS, Window
 
 WINDOW = 80.0
 GENERATION = WINDOW / GENERATIONS
@@ -146,7 +146,7 @@ def test_a_window_needs_a_length() -> None:
 
 
 def test_an_id_whose_hash_is_all_zeros_is_an_id_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.dedupe.hash", lambda _: 0, raising=False)
+    monkeypatch.setattr("router.window.dedupe.hash", lambda _: 0, raising=False)
     window = Window(WINDOW)
     assert window.seen(["zero"], 1.0) == []
     assert window.seen(["zero"], 1.0) == [0]

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from router.catch_up import _forward
-from router.front import Front
-from router.lane import Cursor, Lane
-from router.rules import compile_project
-from router.send import Sender
+from router.lanes.catch_up import _forward
+from router.lanes.front import Front
+from router.lanes.lane import Cursor, Lane
+from router.lanes.send import Sender
+from router.rules.compiled import compile_project
 from shared.errors import Permanent
 from shared.events.event import facts_of
 from shared.events.frame import Frame, Head, RequestContext, encode_frame, pack

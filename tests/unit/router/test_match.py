@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.arrival import Arrival
-from router.match import match
-from router.rules import ConnectionRules, check_routing, compile_project
-from router.sample import is_kept
-from router.where import compile_where
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules, check_routing, compile_project
+from router.rules.match import match
+from router.rules.sample import is_kept
+from router.rules.where import compile_where
 from shared.errors import Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.outcome import DropReason

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from router.replay_range import Bound, note_range, range_of
+from router.replay.range import Bound, note_range, range_of
 from shared.errors import ConfigError, Conflict
 from shared.jetstream.kv import Bucket, Entry
 

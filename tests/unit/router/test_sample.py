@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.sample import is_kept, place
+from router.rules.sample import is_kept, place
 from shared.events.frame import Head
 
 

@@ -6,8 +6,8 @@ import math
 
 from nats.js.api import StreamState
 
-from router.shed import Need, cut_for, history_starts, needs_of
-from router.state import Mark, SiteState
+from router.lanes.state import Mark, SiteState
+from router.room.shed import Need, cut_for, history_starts, needs_of
 
 
 def test_a_site_needs_what_is_behind_its_position_and_what_its_connections_are_owed() -> None:

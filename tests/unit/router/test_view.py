@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.view import compile_view
-from router.where import compile_where
+from router.rules.view import compile_view
+from router.rules.where import compile_where
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Head, RequestContext
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.where import compile_where
+from router.rules.where import compile_where
 from shared.errors import ConfigError
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Head, RequestContext

@@ -1,6 +1,6 @@
 """What became of a connection's events in the router, counted so that no crash loses or doubles a count.
 
-The counts are stored in one value with the site's position and the connection's mark (`router/state.py`), and are always those up
+The counts are stored in one value with the site's position and the connection's mark (`router/lanes/state.py`), and are always those up
 to there: what a lane did beyond is kept apart, by sequence, until the stored position covers it. A router that is killed repeats
 frames and counts together.
 """
@@ -16,7 +16,7 @@ import msgspec
 from shared.events.outcome import DeadReason, DropReason
 
 if TYPE_CHECKING:
-    from router.state import SiteState
+    from router.lanes.state import SiteState
     from shared.telemetry.metrics import Telemetry
 
 

@@ -1,6 +1,6 @@
 """Reading the frames of a site again from EVENTS, with a window of their own for repeats.
 
-A window is a function of the ids seen since `Window.history_start` (see `router/dedupe.py`). So one that reads the frames from
+A window is a function of the ids seen since `Window.history_start` (see `router/window/dedupe.py`). So one that reads the frames from
 there on decides of each later frame what the site's first reading decided, whenever and wherever that was.
 """
 
@@ -11,8 +11,8 @@ import contextlib
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
-from router.arrival import Arrival
-from router.dedupe import Window
+from router.rules.arrival import Arrival
+from router.window.dedupe import Window
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_ids
 from shared.jetstream import topology

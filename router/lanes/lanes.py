@@ -16,16 +16,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from router.account import Account, LaneAccount
-from router.catch_up import run_lane
-from router.dedupe import Window
-from router.front import Front
-from router.history import first_from, first_since
-from router.lane import Cursor, Lane
-from router.rules import ConnectionRules, SiteRules
-from router.send import Sender
+from router.lanes.account import Account, LaneAccount
+from router.lanes.catch_up import run_lane
+from router.lanes.front import Front
+from router.lanes.lane import Cursor, Lane
+from router.lanes.send import Sender
+from router.lanes.state import Life, Mark
+from router.rules.compiled import ConnectionRules, SiteRules
 from router.settings import RouterSettings
-from router.state import Life, Mark
+from router.window.dedupe import Window
+from router.window.history import first_from, first_since
 from shared.events.headers import live_lane
 from shared.events.outcome import DropReason
 from shared.jetstream.broker import Broker

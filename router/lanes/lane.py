@@ -6,7 +6,7 @@ that takes over keeps it by starting at a stored position up to which it was kep
 after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader knows them.
 
 A lane is either *live*: the site's reading offers it each frame and it holds a few of them in memory. Or it is *behind*: it has a
-cursor, and reads EVENTS for itself (`router/catch_up.py`). It falls behind when its memory is full and its queue takes no more, so
+cursor, and reads EVENTS for itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no more, so
 that the site's reading never waits for it; then nothing of it is in memory, and its cursor is stored with the site's position.
 
 `accepting` and `behind` together mean joining: the cursor is close to the front, new frames are collected meanwhile, and when the
@@ -22,12 +22,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from router.account import LaneAccount
-from router.arrival import Arrival
-from router.front import Front
-from router.match import Matched, match
-from router.rules import ConnectionRules
-from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.lanes.account import LaneAccount
+from router.lanes.front import Front
+from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules
+from router.rules.match import Matched, match
 from shared.errors import Permanent, QueueFull, Transient
 from shared.events.headers import Place
 from shared.events.outcome import DropReason
@@ -72,7 +72,7 @@ class Cursor:
 
 
 class Lane:
-    """The way of one connection. Its task is `router.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
+    """The way of one connection. Its task is `router.lanes.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
 
     def __init__(
         self,

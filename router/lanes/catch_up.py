@@ -1,9 +1,9 @@
 """Catching up: a lane that is behind reads EVENTS for itself until it is level with the front of its site.
 
 It decides as the site's reading did: by the front's remembered verdicts where they reach back far enough, else by a window of its
-own, filled from EVENTS (`router/history.py`). It sends in order and waits while the queue is full; nobody waits for it.
+own, filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; nobody waits for it.
 
-Near the front it joins (see `router/lane.py`). It never sends a frame beyond the front: those the site's reading will offer.
+Near the front it joins (see `router/lanes/lane.py`). It never sends a frame beyond the front: those the site's reading will offer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
-from router.arrival import Arrival
-from router.dedupe import Window
-from router.history import judge, open_reader, remember
-from router.lane import Cursor, Lane
-from router.match import match
+from router.lanes.lane import Cursor, Lane
+from router.rules.arrival import Arrival
+from router.rules.match import match
 from router.trace import traced
+from router.window.dedupe import Window
+from router.window.history import judge, open_reader, remember
 from shared.errors import Permanent
 from shared.events.headers import trace_of
 from shared.jetstream import topology

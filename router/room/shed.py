@@ -1,11 +1,11 @@
 """Shedding: EVENTS keeps frames by age while there is room, and by position when there is none.
 
 One router at a time does it (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed: the
-routers of all sites with their connections that are behind (`router/state.py`), and replays under way
+routers of all sites with their connections that are behind (`router/lanes/state.py`), and replays under way
 (`shared/jetstream/hold_back.py`). A reader's place only ever moves forward, so what was passed once stays passed. A replay or a
 backfill that begins meanwhile finds EVENTS shorter, as it would have a moment later.
 
-Windows of message ids are filled from EVENTS again when a router starts (`router/dedupe.py`). Frames inside a window are kept until
+Windows of message ids are filled from EVENTS again when a router starts (`router/window/dedupe.py`). Frames inside a window are kept until
 the stream is almost full; then a router that starts recognises repeats only as far back as EVENTS reaches, and a warning says so.
 
 A site that the project does not hold any more holds nothing back. One that nobody has routed yet does.
@@ -24,8 +24,8 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
-from router.dedupe import Window
-from router.state import SiteState, incarnation_of, note_shed, read_states
+from router.lanes.state import SiteState, incarnation_of, note_shed, read_states
+from router.window.dedupe import Window
 from shared.errors import NotConnected, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker

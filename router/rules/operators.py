@@ -1,6 +1,6 @@
 """The operators of `where`: each builds the test of one value from its operand, and refuses operands it cannot use.
 
-What each of them means is written in `router/where.py`. A new operator is one function here and one line in `OPERATORS`.
+What each of them means is written in `router/rules/where.py`. A new operator is one function here and one line in `OPERATORS`.
 """
 
 from __future__ import annotations

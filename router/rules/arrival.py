@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from router.view import Path, View
+from router.rules.view import Path, View
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 

@@ -19,13 +19,13 @@ from datetime import UTC, datetime
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
-from router.arrival import Arrival
-from router.dedupe import Window
-from router.match import match
-from router.replay_range import Bound, note_range, range_of
-from router.rules import ConnectionRules, compile_project
-from router.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
-from router.where import compile_where
+from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.replay.range import Bound, note_range, range_of
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules, compile_project
+from router.rules.match import match
+from router.rules.where import compile_where
+from router.window.dedupe import Window
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
 from shared.events.headers import Place, replay_lane
 from shared.events.outcome import DropReason

@@ -10,7 +10,7 @@ What holds, exactly:
 - A field is *missing* when its path leads nowhere or to null. A missing field fails every operator but `exists: false`, `ne`
   and `not_in`, which it meets.
 - `type`, `event`, `userId`, `anonymousId` and `messageId` are what the edge took into the head of the event. A predicate that uses
-  only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/view.py`). Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`,
+  only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/rules/view.py`). Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`,
   `originalTimestamp`) are text in RFC 3339.
 - `eq`, `in` and their opposites: numbers equal by value (1 is 1.0), text by code points, true and false only themselves. Values of
   different kinds are never equal; objects and arrays equal nothing. Two texts that are both ISO 8601 date-times with a time of
@@ -23,7 +23,7 @@ What holds, exactly:
 - `exists: true | false`; `type`: one or several of string, number, boolean, object, array.
 
 Predicates are pure and, on decoded JSON, raise nothing. Who cannot decode a body treats the event as not matching and says so
-(`router/match.py`).
+(`router/rules/match.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from router.operators import OPERATORS, Test, WrongOperandError, kind_name
-from router.view import Path, View, compile_view
+from router.rules.operators import OPERATORS, Test, WrongOperandError, kind_name
+from router.rules.view import Path, View, compile_view
 from shared.errors import ConfigError, Problem
 from shared.events.event import JSON
 from shared.events.frame import Head

@@ -1,6 +1,6 @@
 """Which events of a frame a connection gets, and why it does not get the others. Pure.
 
-An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/dedupe.py`), whether the head
+An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether the head
 alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the connection,
 and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without rules about
 bodies opens none.
@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.arrival import Arrival
-from router.rules import ConnectionRules
-from router.sample import is_kept
-from router.where import Predicate
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules
+from router.rules.sample import is_kept
+from router.rules.where import Predicate
 from shared.events.event import JSON, RequestFacts
 from shared.events.frame import Head
 from shared.events.outcome import DropReason

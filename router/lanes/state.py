@@ -12,7 +12,7 @@ import asyncio
 import msgspec
 from nats.js import api
 
-from router.account import Account
+from router.lanes.account import Account
 from shared.errors import Conflict, Fenced, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from router.where import Predicate, compile_where
+from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
 from shared.project.model import Connection, Project
 from shared.project.snapshot import ConfigSnapshot

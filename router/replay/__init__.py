@@ -1,0 +1,1 @@
+"""Sends frames of EVENTS again, by time or by sequence."""

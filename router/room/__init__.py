@@ -1,0 +1,1 @@
+"""Keeps room in EVENTS and DEAD."""

@@ -1,0 +1,1 @@
+"""The window of message ids by which repeats are dropped."""
