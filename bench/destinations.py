@@ -24,8 +24,8 @@ import psutil
 import pyarrow as pa
 
 from loader import registry
-from loader.contract import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
-from loader.lattice import ARROW
+from loader.contract.warehouse import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
+from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
 from tests.support.postgres import PostgresServer
 
@@ -149,8 +149,8 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
     """Yields the ceiling: COPY of bytes that are ready."""
     import asyncpg
 
-    from loader.postgres.copy import LiveRows, encode, prepare
-    from loader.postgres.types import LiveColumn, native_of
+    from loader.warehouses.postgres.copy import LiveRows, encode, prepare
+    from loader.warehouses.postgres.types import LiveColumn, native_of
 
     live = {name: LiveColumn(name, native_of(Column(name, kind))) for name, kind in SHAPE.items()}
     link = await asyncpg.connect(server.dsn())
@@ -175,7 +175,7 @@ async def bare_duckdb(folder: Path) -> AsyncIterator[Callable[[Sequence[pa.Table
     """Yields the ceiling: INSERT from Arrow on a connection that stays open."""
     import duckdb
 
-    from loader.duckdb.types import native_of
+    from loader.warehouses.duckdb.types import native_of
 
     ddl = ", ".join(f'"{name}" {native_of(Column(name, kind))}' for name, kind in SHAPE.items())
     with duckdb.connect(str(folder / "bare.duckdb")) as link:

@@ -32,10 +32,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from loader.contract import Capabilities, Kind, TableSchema
-from loader.fit import fit_batch
-from loader.rules import Stamp
-from loader.shape import Shaper
+from loader.contract.warehouse import Capabilities, Kind, TableSchema
+from loader.fitting.fit import fit_batch
+from loader.rows.rules import Stamp
+from loader.rows.shape import Shaper
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
 from shared.project.model import Connection

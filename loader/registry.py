@@ -1,7 +1,7 @@
 """Finds destinations: every module of the plug-in folders is one type, named as its file.
 
 Listing the types imports nothing; asking for one imports its module, which imports no driver. Adding a destination is adding a
-file (`loader/contract.py` says what it defines).
+file (`loader/contract/warehouse.py` says what it defines).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 import loader.files
 import loader.warehouses
-from loader.contract import Capabilities, Destination, Environment
+from loader.contract.warehouse import Capabilities, Destination, Environment
 from shared.errors import ConfigError, Problem
 from shared.reading.decode import decode, meant
 

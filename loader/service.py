@@ -12,11 +12,11 @@ import logging
 from collections.abc import Collection
 from functools import partial
 
-from loader.connection import ConnectionLoader
-from loader.contract import Environment
-from loader.destinations import Destinations
-from loader.flow import Definition
-from loader.leftovers import sweep_removed
+from loader.contract.warehouse import Environment
+from loader.delivery.connection import ConnectionLoader
+from loader.delivery.destinations import Destinations
+from loader.delivery.flow import Definition
+from loader.queue.leftovers import sweep_removed
 from loader.settings import PREFIX, LoaderSettings
 from shared.errors import ConfigError, Problem
 from shared.project.snapshot import ConfigSnapshot

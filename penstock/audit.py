@@ -19,9 +19,9 @@ import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
 from loader import registry
-from loader.contract import Environment, FindsIds
-from loader.layouts import LAYOUTS
-from loader.rules import Rules
+from loader.contract.warehouse import Environment, FindsIds
+from loader.rows.layouts import LAYOUTS
+from loader.rows.rules import Rules
 from penstock.balance import Balance, SiteBalance, read_balances
 from penstock.changes import Change, changes
 from penstock.letters import Filter, find

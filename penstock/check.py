@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from loader.contract import Environment
+from loader.contract.warehouse import Environment
 from penstock.screen import Advance
 from shared.errors import ConfigError, PenstockError, Problem
 from shared.tasks import timeout

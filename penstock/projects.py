@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from loader.template import TableTemplate
+from loader.rows.template import TableTemplate
 from penstock.consequences import Loss, losses
 from penstock.doubts import doubts
 from penstock.plan import Change, compare, inline_secrets, plain

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from loader.postgres.connect import Options as PostgresOptions
-from loader.postgres.connect import connect
+from loader.warehouses.postgres.connect import Options as PostgresOptions
+from loader.warehouses.postgres.connect import connect
 from penstock.tables import open_file, quoted
 from shared.errors import ConfigError, Permanent, Problem, SetupError
 
@@ -87,7 +87,7 @@ async def ask(name: str, document: dict[str, Any], sql: str, limit: int) -> Answ
 def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
     import duckdb
 
-    from loader.duckdb.errors import describe
+    from loader.warehouses.duckdb.errors import describe
 
     if not Path(path).exists():
         raise SetupError(f"{name}: there is no file {path} yet; it is made with the first load")

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from loader import registry
-from loader.fit import fit_batch
-from loader.rules import Stamp
-from loader.shape import Shaper
+from loader.fitting.fit import fit_batch
+from loader.rows.rules import Stamp
+from loader.rows.shape import Shaper
 from penstock.tail import last_frames
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project

@@ -1,1 +1,1 @@
-"""File stores: destinations that write objects. Every module here is a plug-in named as its type (`loader/contract.py`)."""
+"""File stores: destinations that write objects. Every module here is a plug-in named as its type (`loader/contract/warehouse.py`)."""

@@ -24,8 +24,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from loader.check import check_destination
-from loader.contract import (
+from loader.contract.check import check_destination
+from loader.contract.warehouse import (
     Capabilities,
     CheckResult,
     Destination,

@@ -13,7 +13,7 @@ import string
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loader.contract import LoadPlan, TableLoad
+from loader.contract.warehouse import LoadPlan, TableLoad
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,6 +1,6 @@
 """What became of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
 
-The loader writes it (`loader/account.py`), the router removes it when the connection leaves the project, the command reads it. It bears
+The loader writes it (`loader/queue/account.py`), the router removes it when the connection leaves the project, the command reads it. It bears
 the name of the connection's queue: a connection that is added again, or moves to another site, begins at zero.
 """
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from loader.contract import LoadPlan
-from loader.plans import Plans
+from loader.contract.warehouse import LoadPlan
+from loader.queue.plans import Plans
 from shared.errors import Fenced, QueueFull
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology

@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from loader.account import Accounts
-from loader.aside import Failing, put_aside
-from loader.gauges import keep_gauges, set_gauges
-from loader.retries import Retries
+from loader.queue.account import Accounts
+from loader.queue.aside import Failing, put_aside
+from loader.queue.gauges import keep_gauges, set_gauges
+from loader.queue.retries import Retries
 from penstock.home import ProcessState, StackState
 from penstock.metrics import Scrape
 from penstock.status import Status, read_status

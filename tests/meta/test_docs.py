@@ -21,9 +21,9 @@ import yaml
 
 from ingest import registry as ingest_registry
 from loader import registry as loader_registry
-from loader.contract import Capabilities, Kind
-from loader.layouts import LAYOUTS
-from loader.names import Namer
+from loader.contract.warehouse import Capabilities, Kind
+from loader.rows.layouts import LAYOUTS
+from loader.types.names import Namer
 from penstock import reference
 from penstock.projects import check_document
 from penstock.schema import project_schema
@@ -355,8 +355,8 @@ def test_names_become_what_the_page_says() -> None:
 def test_values_convert_where_the_page_says_they_do_and_nowhere_else() -> None:
     import pyarrow as pa
 
-    from loader.convert import convert
-    from loader.lattice import ARROW
+    from loader.types.convert import convert
+    from loader.types.lattice import ARROW
 
     samples: Mapping[Kind, list[Any]] = {
         Kind.BOOLEAN: [True, False],

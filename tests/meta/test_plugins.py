@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from loader import registry
-from loader.contract import Capabilities
+from loader.contract.warehouse import Capabilities
 from shared.errors import ConfigError
 from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS

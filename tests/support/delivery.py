@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from loader.aside import Failing
-from loader.contract import LoadPlan, Session
-from loader.deliver import Deliverer, Work
-from loader.shape import Shaper
+from loader.contract.warehouse import LoadPlan, Session
+from loader.delivery.deliver import Deliverer, Work
+from loader.queue.aside import Failing
+from loader.rows.shape import Shaper
 from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream.publisher import Publisher
 from shared.project.model import Connection

@@ -18,8 +18,18 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from loader import registry
-from loader.contract import Capabilities, Column, Destination, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
-from loader.lattice import ARROW
+from loader.contract.warehouse import (
+    Capabilities,
+    Column,
+    Destination,
+    Environment,
+    Kind,
+    LoadPlan,
+    Session,
+    TableLoad,
+    TablePatch,
+)
+from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
 
 Row = dict[str, Any]

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from loader import registry
-from loader.contract import Environment, Kind, Session, TableLoad
-from loader.duckdb.file import ROW_GROUP_ROWS
+from loader.contract.warehouse import Environment, Kind, Session, TableLoad
+from loader.warehouses.duckdb.file import ROW_GROUP_ROWS
 from shared.errors import ConfigError, Fenced, NotConnected, SetupError, Transient
 from shared.threads import ThreadGate
 from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
@@ -170,11 +170,11 @@ async def test_two_destinations_that_name_one_file_take_turns(wh: Open) -> None:
 
 KILLED = """
 import asyncio, sys
-from loader.contract import Environment, LoadPlan, TableLoad, TablePatch
+from loader.contract.warehouse import Environment, LoadPlan, TableLoad, TablePatch
 from loader import registry
 from shared.threads import ThreadGate
 from tests.support.destinations import arrow
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
 
 shape = {"id": Kind.BIGINT, "text": Kind.TEXT}
 

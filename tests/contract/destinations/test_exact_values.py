@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
 from tests.support.delivery import Delivery
 from tests.support.destinations import Open
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from loader.contract import Kind, LoadPlan, Session, TableLoad
+from loader.contract.warehouse import Kind, LoadPlan, Session, TableLoad
 from shared.errors import Fenced, NotConnected, PenstockError, RowsRejected
 from tests.support.delivery import Delivery
 from tests.support.destinations import LocalSubject, Open, append, arrow, make, merge, plan

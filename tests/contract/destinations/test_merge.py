@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from loader.contract import Kind, TableLoad, TablePatch
+from loader.contract.warehouse import Kind, TableLoad, TablePatch
 from shared.errors import RowsRejected
 from tests.support.destinations import Open, arrow, columns, make, merge, plan
 

@@ -14,9 +14,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from loader.contract import Kind, TableLoad, TablePatch
-from loader.postgres.connect import Options, application_name, epoch_of
+from loader.contract.warehouse import Kind, TableLoad, TablePatch
 from loader.warehouses.postgres import PostgresDestination, PostgresSession
+from loader.warehouses.postgres.connect import Options, application_name, epoch_of
 from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, TableBusy, Transient
 from tests.support.destinations import Open, PostgresSubject, append, arrow, columns, make, merge, opened, plan
 from tests.support.postgres import PASSWORD, PostgresServer, free_port

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
 from tests.support.delivery import Delivery
 from tests.support.destinations import Open, PostgresSubject, opened
 from tests.support.postgres import PASSWORD, PostgresServer

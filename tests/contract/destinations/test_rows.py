@@ -14,7 +14,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from loader.contract import Kind, TableLoad
+from loader.contract.warehouse import Kind, TableLoad
 from shared.errors import NotConnected
 from tests.support.destinations import Open, Row, append, arrow, make, plan
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from loader.contract import Column, Kind, TableLoad, TablePatch
+from loader.contract.warehouse import Column, Kind, TableLoad, TablePatch
 from shared.errors import Permanent, TableChanged
 from tests.support.destinations import Open, append, arrow, columns, make, merge, plan
 

@@ -11,7 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from loader.contract import Capabilities, Column, Kind, LoadPlan, LoadReport, Session, TableLoad, TablePatch, TableSchema
+from loader.contract.warehouse import (
+    Capabilities,
+    Column,
+    Kind,
+    LoadPlan,
+    LoadReport,
+    Session,
+    TableLoad,
+    TablePatch,
+    TableSchema,
+)
 from shared.errors import NotConnected, RowsRejected
 from tests.support.delivery import Delivery
 from tests.support.destinations import Open

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from loader.contract import Kind
-from loader.hints import is_hint
-from loader.moments import parse_date, parse_one
-from loader.names import Namer, Path
+from loader.contract.warehouse import Kind
+from loader.rows.hints import is_hint
+from loader.types.moments import parse_date, parse_one
+from loader.types.names import Namer, Path
 
 Value = tuple[Kind, Any]
 TEXTS = {"messageId", "type", "event", "userId", "anonymousId", "groupId", "previousId"}

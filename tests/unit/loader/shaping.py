@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from loader.batch import DeadEvent, ShapedBatch
-from loader.contract import Capabilities, Column, Kind, TablePatch, TableSchema
-from loader.fit import Finished, FittedBatch, fit_batch
-from loader.rules import Stamp
-from loader.shape import Shaper
+from loader.contract.warehouse import Capabilities, Column, Kind, TablePatch, TableSchema
+from loader.fitting.fit import Finished, FittedBatch, fit_batch
+from loader.rows.batch import DeadEvent, ShapedBatch
+from loader.rows.rules import Stamp
+from loader.rows.shape import Shaper
 from shared.events.frame import Frame, Head, RequestContext, pack
 from shared.project.model import Connection
 

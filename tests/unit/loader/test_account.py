@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from loader import account as module
-from loader.account import Accounts, Outcome, Share, share_of_aside, share_of_lane
-from loader.aside import Aside
-from loader.batch import ShapedBatch
-from loader.contract import LoadPlan
+from loader.contract.warehouse import LoadPlan
+from loader.queue import account as module
+from loader.queue.account import Accounts, Outcome, Share, share_of_aside, share_of_lane
+from loader.queue.aside import Aside
+from loader.rows.batch import ShapedBatch
 from shared.errors import Conflict, Fenced
 from shared.events.headers import Place
 from shared.jetstream.kv import Entry

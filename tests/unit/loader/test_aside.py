@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loader.aside import aside_lane, frame_of, spent
+from loader.queue.aside import aside_lane, frame_of, spent
 
 
 def test_an_own_lane_tells_the_frame_it_is_of() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from loader.contract import Kind
-from loader.names import Namer
+from loader.contract.warehouse import Kind
+from loader.types.names import Namer
 from tests.unit.loader.shaping import Desk, Row, capabilities, kinds_of, table_of
 
 NAMER = Namer(capabilities())

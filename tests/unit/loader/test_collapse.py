@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.collapse import collapse
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
+from loader.fitting.collapse import collapse
 from shared.events.frame import Head, pack
 from tests.unit.loader.shaping import REQUEST, Desk, capabilities, table_of
 

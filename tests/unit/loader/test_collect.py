@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.collect import Bounds, Held, Holding, chunks
+from loader.queue.collect import Bounds, Held, Holding, chunks
 from shared.clock import Clock
 from shared.events.headers import Place
 from shared.jetstream.reader import Message

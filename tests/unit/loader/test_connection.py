@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from loader import connection as module
-from loader.connection import ConnectionLoader
-from loader.duckdb.errors import translate
-from loader.flow import Definition
+from loader.delivery import connection as module
+from loader.delivery.connection import ConnectionLoader
+from loader.delivery.flow import Definition
+from loader.warehouses.duckdb.errors import translate
 from shared.errors import Fenced, SetupError, Transient
 from shared.jetstream import lease as leases
 from shared.project.model import Connection, Site

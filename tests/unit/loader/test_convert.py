@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract import Kind
-from loader.convert import convert
-from loader.lattice import ARROW
+from loader.contract.warehouse import Kind
+from loader.types.convert import convert
+from loader.types.lattice import ARROW
 
 NO = "does not convert"
 T1 = datetime(2026, 9, 1, 12, 34, 56, 789_000, tzinfo=UTC)

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from loader.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
-from loader.contract import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
-from loader.deliver import REFUSED_SECONDS, Deliverer, Work
-from loader.hints import HINTS_LEFT_OUT
+from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
+from loader.delivery.deliver import REFUSED_SECONDS, Deliverer, Work
+from loader.queue.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
+from loader.rows.hints import HINTS_LEFT_OUT
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
 from shared.events.dead import decode_dead
 from shared.events.frame import Frame

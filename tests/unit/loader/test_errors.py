@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from loader.duckdb import errors as duckdb
 from loader.files import local
-from loader.postgres import errors as postgres
+from loader.warehouses.duckdb import errors as duckdb
+from loader.warehouses.postgres import errors as postgres
 from shared.errors import Defect, Permanent, RowsRejected, UnknownDriverError
 
 

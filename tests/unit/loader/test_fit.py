@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loader.contract import Column, Kind, TableSchema
-from loader.fit import FittedBatch, fit, fit_batch
+from loader.contract.warehouse import Column, Kind, TableSchema
+from loader.fitting.fit import FittedBatch, fit, fit_batch
 from shared.errors import TableChanged
 from tests.unit.loader.shaping import RECEIVED, STAMP, Desk, capabilities, kinds_of, patched, table_of
 

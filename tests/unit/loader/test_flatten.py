@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from loader import shape
-from loader.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
-from loader.contract import Kind
-from loader.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED, TIME_CUT
+from loader.contract.warehouse import Kind
+from loader.rows import shape
+from loader.rows.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
+from loader.rows.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED, TIME_CUT
 from tests.unit.loader.shaping import RECEIVED, Desk, Loaded, Row, frame_of, kinds_of
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
 from tests.unit.loader.shaping import Desk, capabilities, table_of
 
 

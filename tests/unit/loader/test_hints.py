@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from loader.contract import Kind
-from loader.hints import kind_of_type, type_of_hint
-from loader.shape import HINTS_IGNORED
+from loader.contract.warehouse import Kind
+from loader.rows.hints import kind_of_type, type_of_hint
+from loader.rows.shape import HINTS_IGNORED
 from tests.unit.loader.shaping import Desk, kinds_of
 
 

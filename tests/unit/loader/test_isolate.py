@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract import LoadPlan, LoadReport, TableLoad
-from loader.deliver import Work
-from loader.fit import fit_batch
-from loader.isolate import MOST_TRIALS, SAMPLE, offenders, shape_offenders
-from loader.shape import Shaper
+from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad
+from loader.delivery.deliver import Work
+from loader.delivery.isolate import MOST_TRIALS, SAMPLE, offenders, shape_offenders
+from loader.fitting.fit import fit_batch
+from loader.rows.shape import Shaper
 from shared.errors import Defect, NotConnected, Transient
 from shared.events.dead import decode_dead
 from shared.events.event import materialise
@@ -99,7 +99,7 @@ async def test_an_exception_in_fitting_costs_only_the_events_it_is_raised_for(mo
             raise ZeroDivisionError("in fitting")
         return fits(batch, *rest)
 
-    monkeypatch.setattr("loader.deliver.fit_batch", fragile)
+    monkeypatch.setattr("loader.delivery.deliver.fit_batch", fragile)
     bench = Bench({"layout": "passthrough"})
     assert await bench.deliver(*EVENTS)
     assert sorted(dead_of(bench)) == ["m30", "m7"]
@@ -139,7 +139,7 @@ async def test_an_exception_in_shaping_costs_only_the_events_it_is_raised_for(mo
             raise KeyError("in shaping")
         return reads(body, *rest)
 
-    monkeypatch.setattr("loader.shape.materialise", fragile)
+    monkeypatch.setattr("loader.rows.shape.materialise", fragile)
     desk = Desk({"layout": "passthrough"})
     shaper: Shaper = desk.shaper
     frames = {5: (1, frame_of(EVENTS[:20])), 6: (2, frame_of(EVENTS[20:]))}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract import Kind
-from loader.lattice import inexact_as_double, join, join_all
+from loader.contract.warehouse import Kind
+from loader.types.lattice import inexact_as_double, join, join_all
 
 KINDS = st.sampled_from(list(Kind))
 

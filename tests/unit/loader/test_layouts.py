@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import loader.layouts
-from loader.contract import Kind
-from loader.layouts import LAYOUTS
+import loader.rows.layouts
+from loader.contract.warehouse import Kind
+from loader.rows.layouts import LAYOUTS
 from tests.unit.loader.shaping import RECEIVED, STAMP, Desk, Row, capabilities, kinds_of
 
 CONTEXT = {"ip": "203.0.113.7", "page": {"url": "https://example.com/"}}
@@ -27,7 +27,7 @@ def usual(number: int = 0, **more: Any) -> Row:
 
 
 def test_every_layout_of_the_folder_is_listed() -> None:
-    folder = Path(loader.layouts.__file__).parent
+    folder = Path(loader.rows.layouts.__file__).parent
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "contract", "pages"}
     assert modules == set(LAYOUTS)
 

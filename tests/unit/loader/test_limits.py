@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract import Column, Kind, Limits
-from loader.lattice import ARROW
-from loader.limits import fit_values
+from loader.contract.warehouse import Column, Kind, Limits
+from loader.fitting.limits import fit_values
+from loader.types.lattice import ARROW
 
 CASES: list[tuple[Kind, Limits, list[Any], list[Any]]] = [
     (Kind.BIGINT, Limits(lowest=-5, highest=5), [-5, 0, 5], [-6, 6, 2**63 - 1]),

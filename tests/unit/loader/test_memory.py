@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loader.aside import aside_lane
-from loader.memory import Gap, Remembered, find_gaps, was_loaded
+from loader.queue.aside import aside_lane
+from loader.queue.memory import Gap, Remembered, find_gaps, was_loaded
 
 LANE = "live-1-shop@5"
 HERE = Remembered(address="a", lanes={LANE: 100, "replay-x": 7})

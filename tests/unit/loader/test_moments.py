@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.moments import all_moments, moments, parse_date, parse_one
+from loader.types.moments import all_moments, moments, parse_date, parse_one
 
 NOON = datetime(2026, 9, 1, 12, 34, 56, tzinfo=UTC)
 FULL = {

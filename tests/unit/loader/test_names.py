@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.names import Namer, digest, fold
+from loader.types.names import Namer, digest, fold
 from tests.unit.loader.shaping import capabilities
 
 ANY_TEXT = st.text(max_size=200)

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from loader.contract import LoadPlan
-from loader.plans import KEPT_LANES, Plans
+from loader.contract.warehouse import LoadPlan
+from loader.queue.plans import KEPT_LANES, Plans
 
 
 class Kept:
@@ -29,7 +29,7 @@ class Kept:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     bucket = Kept()
-    monkeypatch.setattr("loader.plans.Bucket", lambda *_: bucket)
+    monkeypatch.setattr("loader.queue.plans.Bucket", lambda *_: bucket)
     return bucket
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loader.postgres.connect import Options, address, connect
+from loader.warehouses.postgres.connect import Options, address, connect
 from shared.errors import NotConnected, SetupError
 from tests.support.nats import free_port
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loader.aside import aside_lane
-from loader.progress import Progress
+from loader.queue.aside import aside_lane
+from loader.queue.progress import Progress
 from shared.events.headers import Place
 from shared.streams.rewind import Rewind
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from loader.duckdb.read_copy import ReadCopy
+from loader.warehouses.duckdb.read_copy import ReadCopy
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 

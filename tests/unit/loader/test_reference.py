@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader import columns
-from loader.contract import Kind
+from loader.contract.warehouse import Kind
+from loader.rows import columns
 from shared.events.event import facts_of, materialise
 from tests.unit.loader.reference import Table
 from tests.unit.loader.shaping import REQUEST, Desk, capabilities, frame_of, kinds_of

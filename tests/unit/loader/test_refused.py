@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract import Session, TableLoad
-from loader.fit import Ready
-from loader.refused import MOST_PROBES, SAMPLE, refused_rows
+from loader.contract.warehouse import Session, TableLoad
+from loader.delivery.refused import MOST_PROBES, SAMPLE, refused_rows
+from loader.fitting.fit import Ready
 from shared.errors import RowsRejected
 
 

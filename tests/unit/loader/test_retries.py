@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, cast
 
-from loader.aside import Aside, Failing
-from loader.retries import Retries
+from loader.queue.aside import Aside, Failing
+from loader.queue.retries import Retries
 from shared.events.headers import EPOCH, TABLE, Place, write_place
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message

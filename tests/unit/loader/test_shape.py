@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from loader import shape
-from loader.shape import Shaper
+from loader.rows import shape
+from loader.rows.shape import Shaper
 from shared.errors import ConfigError, Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.outcome import DeadReason

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.contract import Kind
-from loader.moments import parse_one
+from loader.contract.warehouse import Kind
+from loader.types.moments import parse_one
 from tests.unit.loader.shaping import Desk, Loaded, capabilities
 
 RESERVED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loader.postgres.straight import LONGEST, SHORTEST, Straight, has_key
+from loader.warehouses.postgres.straight import LONGEST, SHORTEST, Straight, has_key
 
 
 def test_a_table_with_repeats_is_left_alone_for_longer_each_time() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loader.template import TableTemplate
+from loader.rows.template import TableTemplate
 from shared.errors import ConfigError
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason
 from tests.unit.loader.shaping import Desk

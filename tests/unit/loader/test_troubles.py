@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loader.aside import Failing
-from loader.troubles import MOST_TABLES, OTHERS, Troubles
+from loader.queue.aside import Failing
+from loader.queue.troubles import MOST_TABLES, OTHERS, Troubles
 from shared.errors import Permanent
 from shared.settings import ServiceSettings
 from shared.telemetry.health import Health

@@ -1,0 +1,1 @@
+"""What a destination is, and what `penstock check` tries on each."""

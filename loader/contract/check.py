@@ -1,0 +1,85 @@
+"""What `penstock check` tries on a destination, the same for all: reach, create, write, read, drop, on a table of its own.
+
+It goes the way that loads go, through a session, so that what passes here works there. Whatever fails, the rest is left out and
+what was made is dropped.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from loader.contract.warehouse import CheckResult, Column, Destination, Kind, LoadPlan, Session, TableLoad, TablePatch
+from shared.errors import PenstockError
+
+T = TypeVar("T")
+
+ROWS = 3
+
+
+async def check_destination(
+    destination: Destination, count: Callable[[str], Awaitable[int]], drop: Callable[[str, str], Awaitable[None]]
+) -> Sequence[CheckResult]:
+    """Tries every step.
+
+    Args:
+        destination: what to try.
+        count: returns the rows of a table.
+        drop: drops a table if it exists, and what the ledger has of a connection.
+    """
+    # its own names, so that two checks at once, or a check beside loaders, do not meet
+    name = f"penstock_check_{secrets.token_hex(4)}"
+    trial = _Trial(name)
+    session = await trial.step("reach", lambda: destination.open_session(name, 1))
+    if session is not None:
+        try:
+            await trial.step("create", lambda: _create(session, name))
+            await trial.step("write", lambda: _write(session, name))
+            await trial.step("read", lambda: _read(count, name))
+        finally:
+            await session.close()
+        failed = trial.failed
+        trial.failed = False
+        await trial.step("drop", lambda: drop(name, name))
+        trial.failed = trial.failed or failed
+    return trial.results
+
+
+class _Trial:
+    """The steps so far; after one that failed no other is tried."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.results: list[CheckResult] = []
+        self.failed = False
+
+    async def step(self, step: str, call: Callable[[], Awaitable[T]]) -> T | None:
+        if self.failed:
+            return None
+        try:
+            result = await call()
+        except PenstockError as error:
+            self.failed = True
+            self.results.append(CheckResult(step, ok=False, message=str(error)))
+            return None
+        self.results.append(CheckResult(step, ok=True))
+        return result
+
+
+async def _create(session: Session, table: str) -> None:
+    await session.patch(TablePatch(table, add=(Column("id", Kind.TEXT), Column("at", Kind.TIMESTAMP))))
+
+
+async def _write(session: Session, table: str) -> None:
+    import pyarrow as pa
+
+    at = pa.array([0] * ROWS, pa.timestamp("us", "UTC"))
+    rows = pa.table({"id": [str(number) for number in range(ROWS)], "at": at})
+    await session.load(LoadPlan(table, "check", 1, ROWS), [TableLoad(table, rows)])
+
+
+async def _read(count: Callable[[str], Awaitable[int]], table: str) -> None:
+    found = await count(table)
+    if found != ROWS:
+        raise PenstockError(f"wrote {ROWS} rows and read {found}")

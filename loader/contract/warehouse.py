@@ -1,0 +1,322 @@
+"""What a destination is: the contract between the loader's core and the plug-ins in `warehouses/` and `files/`.
+
+The core owns everything that is the same for all of them: consuming, planning, flattening, names, types, conflicts, retries,
+isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in owns three things: how its tables look (`Capabilities`,
+`describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose column names and
+types already fit.
+
+Who calls what, in this order: `check` by `penstock check`, on a destination nothing else uses. `open_session` once by the
+holder of a connection's lease, with a growing epoch; it fences every older session of that connection. Then, never two at once
+for one session: `describe` and `patch` per table, `load` per plan. `close` always, also after an error. One destination may
+have many sessions open, of many connections, in one process and in others.
+
+Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: nothing of the plan under
+way may then be visible, now or later.
+
+Every plug-in is one file that names itself by its module name and defines:
+
+    OPTIONS: type[msgspec.Struct]          what the user may write, `type` excepted; unknown keys refused
+    CAPABILITIES: Capabilities
+    async def open_destination(name: str, options: OPTIONS, environment: Environment) -> Destination
+
+and imports its driver inside `open_destination` or below, never at import. `loader/registry.py` finds it,
+`tests/contract/destinations/` holds it to this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from shared.locks import KeyedLocks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shared.threads import ThreadGate
+
+
+class Kind(StrEnum):
+    """Logical types of columns; the joins between them are in `loader/types/lattice.py`."""
+
+    BOOLEAN = "boolean"
+    BIGINT = "bigint"
+    DOUBLE = "double"
+    DECIMAL = "decimal"
+    TIMESTAMP = "timestamp"
+    DATE = "date"
+    TEXT = "text"
+    JSON = "json"
+    OTHER = "other"
+    """A type of the warehouse we do not know: values are handed over as text and the warehouse casts."""
+    NUMBER = "number"
+    """Numbers with more digits than a double has, as text. A kind of values only: no column is of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the core must know of a destination to prepare rows for it; data, no code."""
+
+    name_limit: int
+    """Longest identifier."""
+    name_unit: Literal["bytes", "characters"]
+    transactional: bool
+    """`load` commits rows of all tables and the ledger together. Otherwise the object's name carries the plan."""
+    merge: bool
+    """`write="merge"` is supported."""
+    stream: bool
+    """Micro-batches of a few rows are sensible."""
+    evolve: bool
+    """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
+    parallel_tables: bool = False
+    """`load` brings several tables in at once, `batch.threads` of them. None of ours: one transaction has one connection."""
+    widen: frozenset[tuple[Kind, Kind]] = frozenset()
+    """Pairs (from, to) that `patch` can change a column's type between."""
+    kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
+    """Kinds a new column may have; others are created as text."""
+    max_columns: int = 1000
+    case: Literal["lower", "upper", "keep"] = "keep"
+    """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+    system_columns: frozenset[str] = frozenset()
+    """Names every table has already, such as Postgres's `ctid`: no column can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a live column holds where that is not all of its kind: a smaller number, a shorter text.
+
+    The core hands over nothing outside of them (`loader/fitting/limits.py`); what is outside goes where `on_conflict` says. They are for
+    what the warehouse would round or cut without a word, and for what it would refuse row by row.
+    """
+
+    lowest: int | None = None
+    """Smallest integer or decimal; for timestamps in microseconds since 1970."""
+    highest: int | None = None
+    single: bool = False
+    """A double must be one that four bytes write the same: 0.1, but not 3.141592653589793."""
+    seconds_digits: int | None = None
+    """Digits of a second's fraction that a timestamp keeps."""
+    characters: int | None = None
+    """Longest text."""
+    digits: tuple[int, int] | None = None
+    """Precision and scale: text must be a decimal number with no more digits."""
+    one_of: frozenset[str] | None = None
+    """All there is of an enum."""
+    accepted: str | None = None
+    """A pattern (RE2) that the text must match."""
+    refused: str | None = None
+    """A pattern (RE2) that the text must not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: `native` is the warehouse's own type, set when forced by the user or read from the warehouse."""
+
+    name: str
+    kind: Kind
+    native: str | None = None
+    limits: Limits | None = None
+    """Set by `describe` and `patch` for a column that is narrower than its kind."""
+    writable: bool = True
+    """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
+    owner: str | None = None
+    """Which source path the column was made for, as `loader/fitting/claims.py` spells it. `patch` stores it with a column it adds, where
+    the warehouse has a place for it, and `describe` gives it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """A live table as `describe` found it."""
+
+    columns: Mapping[str, Column]
+    primary_key: tuple[str, ...] = ()
+    own_key: bool = False
+    """Whether Penstock made a key of this table, so that it may drop it."""
+    refused: frozenset[str] = frozenset()
+    """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type as it
+    is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class TablePatch:
+    """What to change so that a batch fits. Columns are only ever added or widened, never dropped or narrowed."""
+
+    table: str
+    add: tuple[Column, ...] = ()
+    widen: tuple[Column, ...] = ()
+    primary_key: tuple[str, ...] | None = None
+    """The key rows are merged on; empty: rows are appended, and a key that Penstock made is dropped. None leaves the key alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLoad:
+    """Rows for one table.
+
+    `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
+    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a
+    column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
+    whether or not other rows of the load have a value there.
+    `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
+    not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
+    value as it is, and an older row fills the stored nulls (the `users` table). Otherwise the incoming row takes the stored one's
+    place: columns missing in `rows` get their default, or null; what is made for each row (a serial number, a time) stays.
+    """
+
+    table: str
+    rows: pa.Table
+    write: Literal["append", "merge"] = "append"
+    key: tuple[str, ...] = ()
+    cursor: str | None = None
+    coalesce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Which part of a connection's queue a load carries; its identity makes a repeat harmless.
+
+    `lane` numbers a source of frames (the live stream of one incarnation, a replay, a retry). `first` and `last` are sequences
+    in that lane. After the load is committed no event of `lane` up to `last` is ever loaded again into the tables it carried.
+    """
+
+    connection: str
+    lane: str
+    first: int
+    last: int
+    part: int = 0
+    """Distinguishes loads of one range when a batch had to be split; always 0 for transactional destinations."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a committed load did; durations in seconds by phase (`encode`, `copy`, `merge`, `commit`)."""
+
+    rows: Mapping[str, int]
+    bytes: int = 0
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One step of `penstock check`: what was tried, whether it worked, and what to do if not."""
+
+    step: str
+    ok: bool
+    message: str = ""
+
+
+class Session(Protocol):
+    """A connection's right to write to a destination, held under one epoch."""
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """Returns the last loaded sequence by (table, lane), from the ledger; empty where the destination keeps none."""
+        ...
+
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """Removes marks, by (table, lane) as `marks` names them, that nothing can need any more; nothing where there are none.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def describe(self, table: str) -> TableSchema | None:
+        """Returns the live table, read from the destination, not from a cache; None if it does not exist.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """Makes the table fit, creating it if needed, under the destination's own lock; returns it as it is afterwards.
+
+        The live table is read again under the lock: what another writer added meanwhile is accepted as it is, so the caller
+        compares the result with what it wanted. A single column that the destination refuses is left out and named in `refused`.
+
+        Raises:
+            NotConnected, Transient, SetupError: the destination as a whole does not work; everything waits.
+            Permanent: the destination refuses the table or its key; the message has its words.
+            TableBusy, TableSetupError: as Permanent, they concern this table only; its rows wait, the others go on.
+        """
+        ...
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """Commits all of `loads` and the ledger rows of `plan`, or nothing.
+
+        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan and
+        the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it has arrived, with
+        the same boundaries, so an insert whose token is known is left out, and one that failed for good takes the next number. What such
+        a destination refuses it must find before it sends anything, because events refused in one table are taken out of all.
+
+        Raises:
+            RowsRejected: rows of one table do not fit; nothing was committed.
+            Fenced: a session with a newer epoch exists; nothing was committed.
+            WentBack: a transactional destination is not as the session left it; nothing was committed.
+            NotConnected, Transient: nothing is known to be committed; `marks` of a new session tells.
+            SetupError: a person must act, and no table can be loaded until then.
+            Permanent, TableBusy, TableSetupError: one of the tables cannot be loaded; `probe` of each tells which.
+        """
+        ...
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying which.
+
+        Raises:
+            As `load`; destinations that refuse no rows return at once.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Gives back what the session holds. Never raises."""
+        ...
+
+
+class Destination(Protocol):
+    """One destination of the project, open in this process."""
+
+    async def check(self) -> Sequence[CheckResult]:
+        """Tries to reach it, to create, write, read and drop a table of its own; every step with words a person can act on."""
+        ...
+
+    async def open_session(self, connection: str, epoch: int) -> Session:
+        """Fences every session of `connection` with a lower epoch and ends what they left open.
+
+        Raises:
+            Fenced: a session with a higher epoch exists.
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes pools and files. Never raises."""
+        ...
+
+
+@runtime_checkable
+class FindsIds(Protocol):
+    """A destination that can say which message ids its tables hold, for `penstock status --check`. Optional."""
+
+    async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
+        """Returns how often each of these ids is in each table that the connection loads, by table; those that are in none are left out.
+
+        Args:
+            connection: whose tables.
+            ids: message ids.
+            key: the column of the connection's layout that holds them; tables without it are older.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a plug-in may use of its process."""
+
+    gate: ThreadGate
+    """For blocking drivers."""
+    locks: KeyedLocks = field(default_factory=KeyedLocks)
+    """For what two destinations of one process may both name, such as a file."""

@@ -1,0 +1,1 @@
+"""From a connection's queue into its destination: sessions, chunks, loads, refusals."""

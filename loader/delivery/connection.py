@@ -1,0 +1,242 @@
+"""One connection's way from its queue into its destination, for as long as this process holds its lease.
+
+    queue ──> hold until due ──> shape (a thread) ──> one chunk waits ──> deliver ──> acknowledge
+
+Shaping the next chunk and delivering the last one overlap; never more than two chunks are in memory. Every fault has the same
+remedy: drop what is held, keep or take the lease again, open a new session, and begin with what the queue still has and what the
+ledger says. So there is one path of recovery, and it is the path of every start.
+
+What runs within a session is in `loader/delivery/flow.py`, the steps of a delivery in `loader/delivery/deliver.py`, what makes a load due in
+`loader/queue/collect.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+
+from loader.contract.warehouse import Destination, Session
+from loader.delivery.destinations import Destinations
+from loader.delivery.flow import Definition, Flow
+from loader.queue.account import Accounts
+from loader.queue.aside import Failing
+from loader.queue.epochs import raise_above, read_offset
+from loader.queue.gauges import keep_gauges
+from loader.queue.leftovers import sweep
+from loader.queue.retries import Retries
+from loader.queue.troubles import Troubles
+from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
+from shared.jetstream import lease as leases
+from shared.jetstream import topology
+from shared.jetstream.queue_reader import QueueReader
+from shared.service import ServiceContext
+from shared.tasks import timeout, together
+from shared.threads import ThreadGate
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
+FENCED_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class ConnectionLoader:
+    """Loads one connection. `run` returns when the service drains; a change of the project cancels it."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        name: str,
+        definition: Definition,
+        destinations: Destinations,
+        gate: ThreadGate,
+        lease_seconds: float,
+        *,
+        claims: bool = False,
+    ) -> None:
+        self._context = context
+        self._name = name
+        self._definition = definition
+        self._destinations = destinations
+        self._gate = gate
+        self._lease_seconds = lease_seconds
+        self._claims = claims
+        self._offset = 0
+        """What the ledger's epochs exceed the lease's by."""
+        self._failures = 0
+        self._failing = Failing()
+        self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
+        self._accounts = Accounts(context.broker, definition.queue or name, name, context.telemetry)
+        self._retries: Retries | None = None
+        self._free = asyncio.Event()
+        self._free.set()
+
+    async def run(self) -> None:
+        """Takes the lease and loads, again and again, until the service drains."""
+        with contextlib.suppress(_DrainedError):
+            await together(self._load_while_held(), self._end_the_wait())
+
+    async def _end_the_wait(self) -> None:
+        await self._context.draining.wait()
+        # only waiting for the lease is cut short; what is being loaded ends in order
+        await self._free.wait()
+        raise _DrainedError
+
+    async def _load_while_held(self) -> None:
+        name, owner = f"loader.{self._name}", self._context.instance
+        while not self._context.draining.is_set():
+            try:
+                async with leases.hold(self._context.broker, name, owner, self._lease_seconds) as lease:
+                    self._free.clear()
+                    log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
+                    self._context.health.bad(f"connection {self._name}", "its destination is being opened")
+                    with contextlib.suppress(NotConnected):  # nothing depends on it
+                        await sweep(self._context, self._name)
+                    await self._while_held(lease)
+            finally:
+                self._free.set()
+                self._troubles.forget()
+            self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
+            if not self._context.draining.is_set():  # fenced, or the lease is lost: not at once again
+                await asyncio.sleep(FENCED_SECONDS)
+
+    async def _while_held(self, lease: leases.Lease) -> None:
+        with contextlib.suppress(PenstockError):  # for the gauges, while its destination cannot be opened
+            await self._accounts.read(lambda _: False)
+        work = asyncio.create_task(self._begin(lease.epoch))
+        lost = asyncio.create_task(lease.lost.wait())
+        context = self._context
+        gauges = asyncio.create_task(
+            keep_gauges(
+                context.broker, context.telemetry, self._name, self._definition.queue, self._accounts, lambda: self._retries
+            )
+        )
+        try:
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
+        finally:
+            for task in (work, lost, gauges):
+                task.cancel()
+            await asyncio.gather(work, lost, gauges, return_exceptions=True)
+
+    async def _begin(self, epoch: int) -> None:
+        await self._read_offset()
+        await self._persist(epoch)
+
+    async def _persist(self, epoch: int) -> None:
+        while not self._context.draining.is_set():
+            try:
+                await self._session(epoch + self._offset)
+            except Fenced as exc:
+                if not await self._is_ahead(exc, epoch):
+                    log.warning("fenced by a newer holder", extra={"connection": self._name, "error": str(exc)})
+                    return
+                if not self._claims:
+                    await self._wait_after(_copied(self._name, exc.newest, epoch))
+                    continue
+                with contextlib.suppress(Transient):
+                    self._offset = await raise_above(self._context.broker, self._name, epoch, exc.newest)
+                    log.warning("the ledger is taken over", extra={"connection": self._name, "epoch": exc.newest})
+            except PenstockError as exc:
+                await self._wait_after(exc)
+            except Exception as exc:  # a defect of ours must not end the process, and with it every other connection
+                log.exception("unexpected error in a load", extra={"connection": self._name})
+                await self._wait_after(Transient(f"unexpected {type(exc).__name__}: {exc}"))
+
+    async def _is_ahead(self, fenced: Fenced, epoch: int) -> bool:
+        """Says whether the ledger is of another stack: it has a higher epoch, though in this one the lease is ours."""
+        if fenced.newest <= epoch + self._offset:
+            return False
+        try:
+            return await leases.holder(self._context.broker, f"loader.{self._name}") == self._context.instance
+        except NotConnected:
+            return False
+
+    async def _read_offset(self) -> None:
+        while True:
+            try:
+                self._offset = await read_offset(self._context.broker, self._name)
+                return
+            except Transient:
+                await asyncio.sleep(FENCED_SECONDS)
+
+    async def _wait_after(self, error: PenstockError) -> None:
+        transient = isinstance(error, Transient)
+        if isinstance(error, UnknownDriverError):
+            self._context.telemetry.count("driver_errors_unknown_total", plugin=str(self._definition.destination.get("type")))
+        delays = RETRY_SECONDS if transient else SETUP_RETRY_SECONDS
+        delay = delays[min(self._failures, len(delays) - 1)]
+        self._failures += 1
+        self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
+        self._context.health.bad(f"connection {self._name}", str(error))
+        level = logging.WARNING if transient else logging.ERROR
+        log.log(level, "load failed, events wait", extra={"connection": self._name, "error": str(error), "again_in": delay})
+        with contextlib.suppress(TimeoutError):
+            async with timeout(delay):
+                await self._context.draining.wait()
+
+    async def _session(self, epoch: int) -> None:
+        connection, document = self._definition.connection, self._definition.destination
+        async with (
+            self._destinations.use(connection.destination, document) as (destination, capabilities),
+            _session(destination, self._name, epoch) as session,
+        ):
+            broker = self._context.broker
+            subject = topology.deliver_subject(self._definition.queue)
+            queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
+            subject = topology.retry_subject("loader", self._definition.queue)
+            asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
+            flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing, self._accounts)
+            retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
+            async with queue, asides:
+                # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
+                await queue.claim()
+                await flow.prepare(retries)
+                self._retries = retries
+                self._tell(flow)
+                await together(
+                    flow.shape_all(queue, self._gate),
+                    flow.retry_all(retries, self._gate),
+                    flow.deliver_all(partial(self._loaded, flow)),
+                    flow.follow_rewinds(queue, partial(self._tell, flow)),
+                    self._wake_at_drain(queue, asides),
+                )
+
+    async def _wake_at_drain(self, *readers: QueueReader) -> None:
+        await self._context.draining.wait()
+        for reader in readers:
+            reader.wake()
+
+    def _loaded(self, flow: Flow) -> None:
+        self._failures = 0
+        self._tell(flow)
+
+    def _tell(self, flow: Flow) -> None:
+        if flow.trouble:
+            self._context.health.bad(f"connection {self._name}", flow.trouble)
+        else:
+            self._context.health.good(f"connection {self._name}")
+
+
+def _copied(connection: str, newest: int, epoch: int) -> SetupError:
+    return SetupError(
+        f"the ledger was written under epoch {newest}, this stack is at {epoch}: the destination is a copy of another stack's, or another "
+        f"stack loads it too. If none does, start the loader once with PENSTOCK_LOADER_CLAIM={connection}"
+    )
+
+
+class _DrainedError(Exception):
+    """The service drains, and nothing is held."""
+
+
+@contextlib.asynccontextmanager
+async def _session(destination: Destination, connection: str, epoch: int) -> AsyncIterator[Session]:
+    session = await destination.open_session(connection, epoch)
+    try:
+        yield session
+    finally:
+        await session.close()

@@ -1,0 +1,53 @@
+"""The destinations this process has open: one per definition, shared by the connections that name it, closed behind the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from loader import registry
+from loader.contract.warehouse import Capabilities, Destination, Environment
+
+
+class _Open:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.destination: Destination | None = None
+
+
+class Destinations:
+    """Opens destinations at their first use."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._open: dict[bytes, _Open] = {}
+
+    @contextlib.asynccontextmanager
+    async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[tuple[Destination, Capabilities]]:
+        """Yields the destination a part of the project file defines, open.
+
+        Raises:
+            ConfigError: its options are wrong.
+            NotConnected, Transient, SetupError: it cannot be opened.
+        """
+        plugin, options = registry.parse_options(name, document)
+        # the same name may stand for other options after a change of the project
+        key = msgspec.json.encode([name, document], order="deterministic")
+        entry = self._open.setdefault(key, _Open())
+        entry.users += 1
+        try:
+            async with entry.lock:
+                if entry.destination is None:
+                    entry.destination = await plugin.open_destination(name, options, self._environment)
+            yield entry.destination, plugin.CAPABILITIES
+        finally:
+            entry.users -= 1
+            if entry.users == 0:
+                self._open.pop(key, None)
+                if entry.destination is not None:
+                    await entry.destination.close()

@@ -1,0 +1,393 @@
+"""One session of a connection: from its queue to its destination, until something fails or the service drains.
+
+    queue ──> hold until due ──> shape (a thread) ──> one chunk waits ──> deliver ──> acknowledge
+    RETRY ──> rows put aside, when they are due ──────┘
+
+Three tasks: `shape_all`, `retry_all` and `deliver_all`. What is opened around them, and what happens when one fails:
+`loader/delivery/connection.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from opentelemetry.trace import SpanKind
+
+from loader.contract.warehouse import Capabilities, LoadPlan, Session
+from loader.delivery.chunk import Chunk, Shaped, readable
+from loader.delivery.deliver import Deliverer, Work
+from loader.delivery.isolate import Frames, Refused, is_of_events, shape_offenders
+from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
+from loader.queue.aside import Aside, Failing, aside_lane, spent
+from loader.queue.collect import CHUNK_BODY_BYTES, Held, Holding, bounds_of, chunks
+from loader.queue.look_back import LookBack
+from loader.queue.memory import Memory
+from loader.queue.plans import Plans
+from loader.queue.progress import Progress
+from loader.queue.retries import Retries
+from loader.rows.batch import ShapedBatch
+from loader.rows.shape import NOTHING, Shaper
+from shared.clock import Clock
+from shared.errors import NotConnected, Permanent, WentBack
+from shared.events.dead import DeadLetter, bury, now
+from shared.events.frame import decode_frame
+from shared.events.headers import read_place, trace_of
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+from shared.project.model import Connection, Site
+from shared.service import ServiceContext
+from shared.streams.ended import Pending
+from shared.tasks import timeout
+from shared.threads import ThreadGate
+
+INLINE_EVENTS = 200
+"""Up to here shaping takes less time than a thread costs latency."""
+
+WAKE_SECONDS = 1.0
+LOOK_SECONDS = 60.0
+"""How often a destination is looked at to which nothing is loaded."""
+
+EMPTY = ShapedBatch({}, (), Counter(), Counter(), 0, (), np.empty(0, np.int32), np.empty(0, np.int32))
+NOBODY: Refused = MappingProxyType({})
+
+log = logging.getLogger(__name__)
+
+
+class Definition(NamedTuple):
+    """All that decides how a connection is loaded; another value means another start."""
+
+    connection: Connection
+    site: Site
+    destination: dict[str, Any]
+    queue: str = ""
+    """Name of the connection's queue (`shared.jetstream.topology.queue_of`); another one is another connection."""
+
+
+class Flow:
+    """One session: from the queue to the destination."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        name: str,
+        definition: Definition,
+        epoch: int,
+        session: Session,
+        capabilities: Capabilities,
+        failing: Failing,
+        accounts: Accounts,
+    ) -> None:
+        connection = definition.connection
+        self._accounts = accounts
+        self._share = share_of_lane("", 0, 0)
+        self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0
+        self._context = context
+        self._name = name
+        self._site = connection.site
+        self._session = session
+        self._plans = Plans(context.broker, name)
+        self._transactional = capabilities.transactional
+        self._tables: set[str] = set()
+        self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
+        self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
+        self._bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
+        self._memory = Memory(context.broker, name, connection.destination, definition.destination)
+        self._look_back = LookBack(context.broker, context.telemetry, connection.site, name, definition.queue)
+        self._through: dict[str, int] = {}
+        self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
+        publisher = context.broker.publisher
+        self._queue = definition.queue
+        self._key = self._shaper.rules.namer.key
+        self._progress = Progress(self._key, {})
+        self._deliverer = Deliverer(
+            name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
+            queue=definition.queue, epoch=epoch, before_load=self._before_load,
+            before_aside=self._before_aside,
+        )  # fmt: skip
+
+    async def prepare(self, retries: Retries) -> None:
+        """Reads what is loaded already and what was put aside."""
+        marks = await self._session.marks()
+        if self._transactional:
+            await self._look_back.begin(self._memory, marks)
+        else:
+            await self._plans.read()
+            self._through = self._plans.loaded()
+        asides = await retries.read_all()
+        waiting = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in asides}
+        if not self._transactional:
+            waiting |= self._plans.asides()
+        self._progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
+        await self._accounts.read(self._is_committed)
+        if self._transactional:
+            lanes = {lane for _, lane in marks}
+            self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
+        self._waiting = retries.bits
+        self._accounts.keep_asides(asides)
+        self._tables |= self._progress.tables - self._shaper.built_in
+        old = spent(marks, self._progress.marks, waiting, self._key)
+        if old:
+            await self._session.forget(old)
+        self._deliverer.buried = await self._look_back.buried(self._queue)
+
+    @property
+    def trouble(self) -> str:
+        """Says what is wrong with what is there already; empty where all is well."""
+        return self._look_back.trouble
+
+    async def follow_rewinds(self, reader: QueueReader, settled: Callable[[], None]) -> None:
+        """Watches until what is missing is loaded again, or the service drains."""
+        while self._look_back.open and not self._context.draining.is_set():
+            with contextlib.suppress(NotConnected):
+                await self._look_back.settle(empty=await reader.count() == 0)
+            if self._look_back.open:
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(WAKE_SECONDS):
+                        await self._context.draining.wait()
+        settled()
+
+    def _is_committed(self, pending: Pending) -> bool:
+        tables = [self._key(table) for table in pending.tables]
+        if self._transactional:
+            if all(self._progress.mark(table, pending.lane) >= pending.last for table in tables):
+                return True
+            return self._memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection was moved since
+        if pending.source.startswith("aside."):
+            lane = pending.lane.removeprefix(aside_lane("", pending.last))
+            return self._plans.asides().issuperset((table, lane, pending.last) for table in tables)
+        return self._plans.loaded().get(pending.lane, 0) >= pending.last
+
+    async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
+        """Holds frames until they are due and shapes them, until the service drains."""
+        holding = Holding(self._bounds, Clock())
+        while not self._context.draining.is_set():
+            due = holding.due_in()
+            if due == 0:
+                await self._shape(holding.take(), reader, gate)
+                continue
+            message = await reader.next(WAKE_SECONDS if due is None else min(due, WAKE_SECONDS))
+            if message is not None:
+                await self._hold(holding, message, reader)
+                while not holding.full and (more := reader.take_buffered(1)):
+                    message = more[0]
+                    await self._hold(holding, message, reader)
+        await self._ready.put(None)
+
+    async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
+        """Tries what was put aside again when it is due, until the service drains."""
+        draining = self._context.draining.is_set
+
+        async def attempt(aside: Aside) -> bool:
+            payload = await retries.reader.payload(aside.seq)
+            try:
+                work = self._shape_aside(aside, payload)
+            except Permanent as exc:
+                await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
+                outcome = Outcome({(0, index): DeadReason.FRAME_UNREADABLE for index in range(aside.bits.bit_count())})
+                share = share_of_aside(aside, partial(retries.others, aside))
+                plan = LoadPlan(self._name, aside.lane, aside.place.seq, aside.place.seq)
+                await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
+                await retries.reader.ack([aside.seq])
+                return True
+            except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
+                frames = {0: (aside.place.seq, decode_frame(payload))}
+                refused = await self._offenders(self._aside_shaper, frames, gate, exc)
+                work = self._shape_aside(aside, payload, refused.get(0, NOTHING))
+            if draining():  # nobody takes from the queue any more
+                return False
+            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            share = share_of_aside(aside, partial(retries.others, aside))
+            await self._ready.put(Chunk(work, share, retries.reader, [aside.seq], aside.at_seconds, [], done))
+            return await done
+
+        await retries.run(attempt, draining)
+
+    async def deliver_all(self, loaded: Callable[[], None]) -> None:
+        """Delivers shaped chunks in order and acknowledges them."""
+        while (chunk := await self._next_chunk()) is not None:
+            plan = chunk.work.plan
+            if not self._transactional and not chunk.work.aside:
+                await self._plans.write(plan, done=False)
+            self._share = chunk.share
+            with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
+                outcome = await self._deliverer.deliver(chunk.work)
+            if outcome is not None:
+                await self._accounts.done(self._pending(chunk.work, outcome), time.time())
+            if chunk.done is not None and not chunk.done.done():
+                chunk.done.set_result(outcome is not None)
+            if outcome is None:
+                continue
+            if chunk.work.aside:
+                for table in chunk.work.batch.tables:
+                    self._progress.note(table, plan.lane, plan.last)
+            if not self._transactional:
+                await self._note_loaded(chunk.work)
+            elif self._deliverer.committed:
+                await self._remember(chunk)
+            with contextlib.suppress(NotConnected):  # they come again, and the ledger knows them
+                await chunk.reader.ack(chunk.acks)
+            self._context.telemetry.record(
+                "loader_latency_seconds", max(0.0, time.time() - chunk.oldest_at), connection=self._name
+            )
+            loaded()
+        await self._accounts.flush()
+
+    async def _before_load(self, work: Work, outcome: Outcome) -> None:
+        await self._accounts.expect(self._pending(work, outcome))
+
+    async def _before_aside(self, work: Work, bits: Mapping[int, int]) -> None:
+        await self._accounts.expect_aside(self._share, work.plan.lane, bits)
+
+    def _pending(self, work: Work, outcome: Outcome) -> Pending:
+        return self._accounts.pending(self._share, work.batch, outcome, work.plan)
+
+    async def _note_loaded(self, work: Work) -> None:
+        plan = work.plan
+        if not work.aside:
+            await self._plans.write(plan, done=True)
+            return
+        for table in work.batch.tables:
+            await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
+
+    async def _next_chunk(self) -> Chunk | None:
+        """Waits for work; while there is none, looks whether an older state of the destination was put back."""
+        while True:
+            try:
+                async with timeout(LOOK_SECONDS):
+                    return await self._ready.get()
+            except TimeoutError:
+                if self._transactional and self._memory.gaps(await self._session.marks()):
+                    raise WentBack(f'connection "{self._name}": an older state of the destination was put back') from None
+
+    async def _remember(self, chunk: Chunk) -> None:
+        """Notes outside of the destination what it holds now."""
+        aside, plan = chunk.share.aside, chunk.work.plan
+        if aside is not None:
+            for table in chunk.work.batch.tables:
+                await self._memory.note_aside(table, aside.place.lane, aside.run, aside.place.seq)
+        else:
+            await self._memory.note(plan.lane, plan.last)
+            await self._look_back.passed(plan.lane, plan.last)
+
+    async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
+        place = read_place(message.headers)
+        if place is None:
+            await self.bury_unreadable(topology.DELIVER, message.seq, message.payload, "the message names no lane and sequence")
+            await reader.ack([message.seq])
+            return
+        superseded = False
+        if self._progress.is_before_rewind(place):
+            first = await self._first_again(place.lane)
+            if first is None:  # the service drains, and the frame stays in the queue
+                return
+            superseded = place.seq >= first
+        if superseded or place.seq <= self._through.get(place.lane, 0):
+            self._context.telemetry.count("loader_events_repeated_total", place.events, connection=self._name)
+            await reader.ack([message.seq])
+            return
+        self._through[place.lane] = place.seq
+        holding.add(Held(message, place))
+
+    async def _first_again(self, lane: str) -> int | None:
+        """Waits until the router has begun to read again; None: the service drains."""
+        while (first := await self._look_back.first_again(lane)) is None:
+            with contextlib.suppress(TimeoutError):
+                async with timeout(WAKE_SECONDS / 4):
+                    await self._context.draining.wait()
+                return None
+        return first
+
+    async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
+        # frames that come again although they are counted are a chunk of their own
+        ends = {**self._accounts.counted, **self._plans.unfinished()}
+        for chunk in chunks(frames, ends, apart=self._progress.goes_aside):
+            while chunk:
+                try:
+                    if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
+                        shaped = self._shape_chunk(chunk)
+                    else:
+                        shaped = await gate.run(self._shape_chunk, chunk)
+                except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
+                    refused = await self._offenders(self._shaper, readable(chunk), gate, exc)
+                    shaped = await gate.run(self._shape_chunk, chunk, refused)
+                for held, why in shaped.unreadable:
+                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
+                part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
+                places = [held.place for held in part]
+                plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
+                acks = [held.message.seq for held in part]
+                traces = [trace for held in part if (trace := trace_of(held.message.headers))]
+                unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
+                share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane))
+                run = partial(self._progress.run, plan.lane) if self._progress.goes_aside(places[-1]) else None
+                work = Work(plan, shaped.batch, again=run)
+                await self._ready.put(Chunk(work, share, reader, acks, part[0].message.at_seconds, traces))
+
+    async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
+        """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""
+        log.error("our own code failed in shaping", exc_info=error, extra={"connection": self._name})
+        self._context.telemetry.count("loader_internal_errors_total", connection=self._name)
+        shaper.clear()
+        if not is_of_events(error):
+            raise error
+        return await shape_offenders(shaper, frames, gate, f"{type(error).__name__}: {error}")
+
+    def _shape_chunk(self, chunk: list[Held], refused: Refused = NOBODY) -> Shaped:
+        """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
+        unreadable: list[tuple[Held, str]] = []
+        frames = 0
+        for held in chunk:
+            frames += 1
+            try:
+                left_out = refused.get(held.message.seq, NOTHING)
+                self._shaper.add(
+                    decode_frame(held.message.payload), held.place.seq, partial(self._progress.through, held.place), left_out
+                )
+            except Permanent as exc:
+                unreadable.append((held, str(exc)))
+            if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
+                break
+        return Shaped(self._shaper.take(), frames, unreadable)
+
+    def _shape_aside(self, aside: Aside, payload: bytes, refused: Mapping[int, str] = NOTHING) -> Work:
+        place, lane, own = aside.place, aside.lane, self._key(aside.table)
+        frame = decode_frame(payload)
+        frame.origins = frame.origins or aside.origins  # what dies now must be known when the frame it was in comes again
+
+        def loaded(table: str) -> int:
+            return self._progress.mark(table, lane)
+
+        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq, refused)
+        batch = self._aside_shaper.take()
+        if not batch.tables and loaded(own) < place.seq:
+            # the connection's layout has changed meanwhile and the events have no row in that table: they go where they go now
+            self._aside_shaper.add(frame, place.seq, loaded, refused)
+            batch = self._aside_shaper.take()
+        return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
+
+    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str) -> None:
+        """Makes a dead letter of a message, whole."""
+        letter = DeadLetter(
+            stage="loader",
+            site=self._site,
+            connection=self._name,
+            reason=DeadReason.FRAME_UNREADABLE,
+            detail=why,
+            body=payload,
+            at=now(),
+            origin=f"{stream}:{seq}",
+        )
+        await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
+        self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
+        log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})

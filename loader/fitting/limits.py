@@ -1,0 +1,109 @@
+"""Which values a live column holds as they are: not rounded, not cut, not refused.
+
+A kind is wider than many a column of it: a bigint does not fit an `integer`, a text of forty characters no `varchar(20)`, and
+19.999 becomes 20.00 in a `numeric(12,2)` without a word. `Limits` of `loader/contract/warehouse.py` says what a column holds; here values are
+held against them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Context, Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from loader.contract.warehouse import Column, Kind, Limits
+from loader.types.convert import Converted, convert_to
+from loader.types.lattice import ARROW
+
+Marks = NDArray[np.bool_]
+_SECOND_DIGITS = 6
+_EXACT = Context(prec=5000)
+"""Digits enough for a number that a double or a client's text may have; longer text counts as not fitting."""
+
+
+def fit_values(values: pa.Array, source: Kind, column: Column) -> Converted:
+    """Returns values as the column holds them, null where one is lost by that, with the marks of those (None: there are none)."""
+    digits_beyond = source is Kind.NUMBER and column.limits is not None and column.limits.single
+    if not column.writable or digits_beyond:
+        return pa.nulls(len(values), ARROW[column.kind]), np.ones(len(values), dtype=np.bool_)
+    converted, bad = convert_to(values, source, column)
+    if column.limits is None:
+        return converted, bad
+    for mask in _outside(converted, column.limits):
+        marks: Marks = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
+        if marks.any():
+            bad = marks if bad is None else bad | marks
+    if bad is not None and bad.any():
+        converted = pc.if_else(pa.array(bad), pa.scalar(None, converted.type), converted)
+    return converted, bad
+
+
+def _outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
+    """Yields masks of the values that each limit excludes; a limit for values of another type says nothing."""
+    type_ = values.type
+    if pa.types.is_string(type_):
+        yield from _text_outside(values, limits)
+        return
+    if pa.types.is_floating(type_):
+        if limits.single:
+            yield _not_single(values)
+        return
+    if pa.types.is_timestamp(type_):
+        values = values.cast(pa.int64())
+        if limits.seconds_digits is not None:
+            unit = 10 ** (_SECOND_DIGITS - limits.seconds_digits)
+            yield pa.array(values.fill_null(0).to_numpy() % unit != 0)
+    if pa.types.is_integer(values.type) or pa.types.is_decimal(values.type):
+        for limit, beyond in ((limits.lowest, pc.less), (limits.highest, pc.greater)):
+            bound = None if limit is None else _bound(limit, values.type)
+            if bound is not None:
+                yield beyond(values, bound)
+
+
+def _bound(limit: int, type_: pa.DataType) -> pa.Scalar | None:
+    """Returns a bound as the values' own type, None where that type ends first."""
+    try:
+        return pa.scalar(Decimal(limit) if pa.types.is_decimal(type_) else limit, type_)
+    except (pa.ArrowInvalid, OverflowError):
+        return None
+
+
+def _not_single(values: pa.Array) -> pa.Array:
+    single = pc.cast(values, pa.float32(), safe=False)
+    # both in the fewest digits that read back as the same number
+    return pc.not_equal(pc.cast(single, pa.string()), pc.cast(values, pa.string()))
+
+
+def _text_outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
+    if limits.characters is not None:
+        yield pc.greater(pc.utf8_length(values), limits.characters)
+    if limits.one_of is not None:
+        yield pc.invert(pc.is_in(values, value_set=pa.array(sorted(limits.one_of), pa.string())))
+    if limits.accepted is not None:
+        yield pc.invert(pc.match_substring_regex(values, limits.accepted))
+    if limits.refused is not None:
+        yield pc.match_substring_regex(values, limits.refused)
+    if limits.digits is not None:
+        precision, scale = limits.digits
+        yield pa.array([text is not None and not _fits(text, precision, scale) for text in values.to_pylist()])
+
+
+def _fits(text: str, precision: int, scale: int) -> bool:
+    if len(text) > _EXACT.prec:
+        return False
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return False
+    if not number.is_finite():
+        return False
+    if not number:
+        return True
+    sign_and_digits: Any = number.normalize(_EXACT).as_tuple()
+    exponent = int(sign_and_digits.exponent)
+    return -exponent <= scale and len(sign_and_digits.digits) + exponent <= precision - scale

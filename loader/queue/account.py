@@ -1,0 +1,302 @@
+"""What became of the events taken from a connection's queue, counted so that no crash loses or doubles a count.
+
+A load is noted as pending, with what it will have counted, before it is committed; where it was is known afterwards by the
+destination's ledger or the load plan. So whoever takes over adds a pending load that was committed and forgets one that was not: its
+frames come again. A count bears the sequence up to which it goes, so frames that come again although they are counted are not
+counted twice.
+
+One write for each load; that a load is done is written with the next one, or within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from loader.contract.warehouse import LoadPlan
+from loader.queue.aside import Aside
+from loader.rows.batch import ShapedBatch
+from shared.errors import Conflict, Fenced
+from shared.events.headers import is_live
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
+from shared.telemetry.metrics import Telemetry
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a delivery's events, but for those whose rows are all in: by sequence and index of each."""
+
+    dead: dict[tuple[int, int], str] = field(default_factory=dict)
+    aside: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """By sequence, as bits: the events that have a row set aside."""
+    tables: Sequence[str] = ()
+    """Tables of the load that is committed, or about to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a chunk is to the account.
+
+    `source` and `through`: the lane and its last sequence, or the table and the message of RETRY. `unreadable`: events of frames that
+    are dead whole. `waiting`: gives the events of a frame of which rows are set aside already, because a delivery of it was cut off. `aside`: set for rows that were aside, with the events of its frame that wait for another table still (`others`).
+    """
+
+    source: str
+    through: int
+    live: bool = True
+    unreadable: int = 0
+    waiting: Callable[[int], int] = lambda _: 0
+    aside: Aside | None = None
+    others: Callable[[], int] = lambda: 0
+
+
+def share_of_lane(lane: str, through: int, unreadable: int, waiting: Callable[[int], int] = lambda _: 0) -> Share:
+    """Returns the share of frames taken from the queue."""
+    return Share(lane, through, is_live(lane), unreadable, waiting)
+
+
+def share_of_aside(aside: Aside, others: Callable[[], int]) -> Share:
+    """Returns the share of rows that were set aside."""
+    return Share(f"aside.{aside.table}", aside.seq, aside=aside, others=others)
+
+
+class Accounts:
+    """The account of one connection, as long as this process holds it."""
+
+    def __init__(self, broker: Broker, queue: str, connection: str, telemetry: Telemetry) -> None:
+        self._bucket = Bucket(broker, topology.STATS_BUCKET)
+        self._key = ended_key(queue)
+        self._connection = connection
+        self._telemetry = telemetry
+        self._ended = Ended()
+        self._revision = 0
+        self._dirty = False
+        self._changing = asyncio.Lock()
+
+    @property
+    def last_load_at(self) -> float | None:
+        """When a load was committed last (epoch)."""
+        return self._ended.last_load_at
+
+    @property
+    def counted(self) -> Mapping[str, int]:
+        """By source, up to where events are counted."""
+        return self._ended.through
+
+    @property
+    def counts(self) -> Counts:
+        """Everything so far."""
+        return self._ended.counts
+
+    @property
+    def early(self) -> int:
+        """Events that are counted although rows of them are set aside."""
+        return sum(int(bits, 16).bit_count() for bits in self._ended.early.values())
+
+    async def read(self, committed: Callable[[Pending], bool]) -> None:
+        """Reads what is counted, and decides whether a load that was pending is.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        entry = await self._bucket.get(self._key)
+        self._revision = entry.revision if entry else 0
+        self._ended = decode_ended(entry.value if entry else None)
+        self._dirty = False  # of a former session; what it knew must not be written without the load that is pending
+        pending = self._ended.pending
+        if pending is not None and (not pending.tables or committed(pending)):
+            self._settle(pending, self._ended.last_load_at)
+        self._ended = msgspec.structs.replace(self._ended, pending=None)
+        self.export()
+
+    def note_moved(self, is_here: Callable[[str], bool]) -> None:
+        """Notes whether what is counted was loaded into another destination.
+
+        Args:
+            is_here: says whether anything of a lane is, or was, in the present one.
+        """
+        live = [source for source in self._ended.through if is_live(source)]
+        if self._ended.counts.delivered and not self._ended.moved and not all(map(is_here, live)):
+            self._ended = msgspec.structs.replace(self._ended, moved=True)
+            self._dirty = True
+
+    def keep_asides(self, waiting: Iterable[Aside]) -> None:
+        """Forgets what was noted of rows that wait no more."""
+        held = list(waiting)
+        tables = {f"aside.{aside.table}" for aside in held}
+        frames = {frame_of(aside) for aside in held}
+        through = {
+            source: seq for source, seq in self._ended.through.items() if not source.startswith("aside.") or source in tables
+        }
+        early = {
+            frame: bits
+            for frame, bits in self._ended.early.items()
+            if frame in frames or int(frame.rpartition(":")[2]) > through.get(frame.rpartition(":")[0], 0)
+        }
+        self._ended = msgspec.structs.replace(self._ended, through=through, early=early)
+
+    def pending(self, share: Share, batch: ShapedBatch, outcome: Outcome, plan: LoadPlan) -> Pending:
+        """Returns what a delivery counts when it is done."""
+        counts, early = self._count(share, batch, outcome, plan.lane)
+        if share.through <= self._ended.through.get(share.source, 0):
+            # they come again, and are counted: so are those of which a row is set aside now
+            counts, early = Counts(), {f"{plan.lane}:{seq}": f"{bits:x}" for seq, bits in outcome.aside.items() if bits}
+        return Pending(
+            lane=plan.lane,
+            last=plan.last,
+            tables=sorted(outcome.tables),
+            source=share.source,
+            through=share.through,
+            counts=counts,
+            early=early,
+        )
+
+    async def expect(self, pending: Pending) -> None:
+        """Notes a load before it is committed.
+
+        Raises:
+            Fenced: another loader has the connection; do not load.
+            NotConnected, Transient: not known to be noted; do not load.
+        """
+        async with self._changing:
+            await self._write(msgspec.structs.replace(self._ended, pending=pending))
+
+    async def expect_aside(self, share: Share, lane: str, bits: Mapping[int, int]) -> None:
+        """Notes events that are counted, before rows of them are set aside: whoever is killed then must not leave them to be counted again.
+
+        Args:
+            bits: the events, by sequence of their frame.
+
+        Raises:
+            Fenced, NotConnected, Transient: as `expect`.
+        """
+        if share.aside is not None or share.through > self._ended.through.get(share.source, 0):
+            return
+        async with self._changing:
+            early = dict(self._ended.early)
+            for seq, each in bits.items():
+                frame = f"{lane}:{seq}"
+                early[frame] = f"{int(early.get(frame, '0'), 16) | each:x}"
+            await self._write(msgspec.structs.replace(self._ended, early=early))
+
+    async def done(self, pending: Pending, at: float) -> None:
+        """Notes that a delivery is done; nothing of it may be acknowledged before this returns.
+
+        Raises:
+            Fenced, NotConnected, Transient: as `expect`.
+        """
+        async with self._changing:
+            expected = self._ended.pending
+            self._settle(pending, at if pending.tables else self._ended.last_load_at)
+            if expected == pending:
+                self._dirty = True
+            else:
+                if expected is not None and expected.source != pending.source:  # of a load that is under way
+                    self._ended = msgspec.structs.replace(self._ended, pending=expected)
+                await self._write(self._ended)
+            self.export()
+
+    async def flush(self) -> None:
+        """Writes what is only known here.
+
+        Raises:
+            Fenced, NotConnected, Transient: as `expect`.
+        """
+        async with self._changing:
+            if self._dirty:
+                await self._write(self._ended)
+
+    def export(self) -> None:
+        """Shows the counts as metrics."""
+        name, counts = self._connection, self._ended.counts
+        self._telemetry.gauge("account_delivered_events", counts.delivered, connection=name)
+        for reason, amount in counts.dead.items():
+            self._telemetry.gauge("account_dead_events", amount, connection=name, stage="loader", reason=reason)
+        for reason, amount in counts.dropped.items():
+            self._telemetry.gauge("account_dropped_events", amount, connection=name, stage="loader", reason=reason)
+        if self._ended.last_load_at is not None:
+            self._telemetry.gauge("loader_last_load_seconds", self._ended.last_load_at, connection=name)
+
+    def _settle(self, pending: Pending, at: float | None) -> None:
+        through = {**self._ended.through, pending.source: max(pending.through, self._ended.through.get(pending.source, 0))}
+        early = {frame: bits for frame, bits in (self._ended.early | pending.early).items() if bits != "0"}
+        counts = self._ended.counts.plus(pending.counts)
+        self._ended = Ended(counts=counts, through=_newest(through), early=early, last_load_at=at, moved=self._ended.moved)
+
+    async def _write(self, ended: Ended) -> None:
+        try:
+            self._revision = await self._bucket.put(self._key, msgspec.json.encode(ended), revision=self._revision)
+        except Conflict as exc:
+            raise Fenced(f"another loader has written the account {self._key}; leaving the connection to it") from exc
+        self._dirty = False
+        self._ended = ended
+
+    def _count(self, share: Share, batch: ShapedBatch, outcome: Outcome, lane: str) -> tuple[Counts, dict[str, str]]:
+        dead = defaultdict[int, int](int)
+        for seq, index in outcome.dead:
+            dead[seq] |= 1 << index
+        if share.aside is not None:
+            return self._count_aside(share.aside, share.others(), outcome)
+        reasons: Counter[str] = Counter(outcome.dead.values())
+        dropped = {str(reason): amount for reason, amount in batch.dropped.items() if amount}
+        delivered = batch.events - len(outcome.dead) - sum(dropped.values())
+        early: dict[str, str] = {}
+        for seq in {seq for seq, _ in batch.frames}:
+            frame = f"{lane}:{seq}"
+            aside = outcome.aside.get(seq, 0) | share.waiting(seq)
+            before = int(self._ended.early.get(frame, "0"), 16)  # dead by rows that were set aside in a delivery that was cut off
+            delivered -= ((aside | before) & ~dead[seq]).bit_count()
+            if before or aside & dead[seq]:
+                early[frame] = f"{(before | dead[seq]) & aside:x}"
+        if share.unreadable:
+            reasons[DeadReason.FRAME_UNREADABLE] += share.unreadable
+        taken = batch.events + share.unreadable
+        counts = Counts(
+            live=taken if share.live else 0,
+            replayed=0 if share.live else taken,
+            delivered=delivered,
+            dead={str(reason): amount for reason, amount in reasons.items()},
+            dropped=dropped,
+        )
+        return counts, early
+
+    def _count_aside(self, aside: Aside, others: int, outcome: Outcome) -> tuple[Counts, dict[str, str]]:
+        before = int(self._ended.early.get(frame_of(aside), "0"), 16)
+        places = [place for place in range(aside.bits.bit_length()) if aside.bits >> place & 1]
+        reasons: Counter[str] = Counter()
+        dead = 0
+        for (_, index), reason in outcome.dead.items():
+            bit = 1 << places[index]
+            dead |= bit
+            if not before & bit:
+                reasons[str(reason)] += 1
+        delivered = aside.bits & ~others & ~before & ~dead
+        kept = others
+        if aside.place.seq > self._ended.through.get(aside.place.lane, 0):  # the frame comes again, and counts those itself
+            delivered, kept = 0, -1
+        early = {frame_of(aside): f"{(before | dead) & kept:x}"} if before | dead else {}
+        return Counts(delivered=delivered.bit_count(), dead=dict(reasons)), early
+
+
+KEPT_SOURCES = 64
+"""Lanes of replays end; the newest few are all that can still come again."""
+
+
+def _newest(through: dict[str, int]) -> dict[str, int]:
+    lanes = [source for source in through if not source.startswith("aside.") and not is_live(source)]
+    for lane in lanes[:-KEPT_SOURCES]:
+        del through[lane]
+    return through
+
+
+def frame_of(aside: Aside) -> str:
+    """Returns what names the frame that rows came from."""
+    return f"{aside.place.lane}:{aside.place.seq}"

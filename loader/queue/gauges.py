@@ -1,0 +1,65 @@
+"""Gauges of a connection, read from its queue by a clock, for as long as this process holds it.
+
+Not set along the way of its events: a load that is tried again and again, or a destination that cannot be opened, must not keep them
+at what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from loader.queue.account import Accounts
+from loader.queue.retries import Retries
+from shared.errors import NotConnected, PenstockError
+from shared.jetstream.broker import Broker
+from shared.streams.waiting import look_aside, look_at_oldest_aside, look_at_queue
+from shared.telemetry.metrics import Telemetry
+
+LOOK_SECONDS = 2.0
+
+
+async def keep_gauges(
+    broker: Broker, telemetry: Telemetry, connection: str, queue: str, accounts: Accounts, retries: Callable[[], Retries | None]
+) -> None:
+    """Sets them for ever; when it is cancelled they vanish.
+
+    Args:
+        retries: gives what waits for failing tables where a session has read it.
+    """
+    try:
+        while True:
+            with contextlib.suppress(NotConnected):
+                await set_gauges(broker, telemetry, connection, queue, accounts, retries())
+            with contextlib.suppress(PenstockError):  # the next load says so too
+                await accounts.flush()
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        telemetry.forget(connection=connection)
+
+
+async def set_gauges(
+    broker: Broker, telemetry: Telemetry, connection: str, queue: str, accounts: Accounts, retries: Retries | None
+) -> None:
+    """Looks at what waits, and shows it.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    taken = accounts.counts.replayed
+    waiting = await look_at_queue(broker, queue)
+    if retries is None:
+        aside = await look_aside(broker, queue)
+        set_aside, oldest_aside, aside_rows = aside.events, aside.oldest_at, sum(aside.rows.values())
+    else:
+        set_aside, oldest_aside, aside_rows = retries.events, await look_at_oldest_aside(broker, queue), retries.rows
+    telemetry.gauge("loader_waiting_frames", waiting.frames, connection=connection)
+    oldest = [at for at in (waiting.oldest_at, oldest_aside) if at is not None]
+    telemetry.gauge("loader_oldest_seconds", max(0.0, time.time() - min(oldest)) if oldest else 0.0, connection=connection)
+    telemetry.gauge("account_waiting_events", waiting.events, connection=connection, place="queue")
+    telemetry.gauge("account_waiting_events", set_aside - accounts.early, connection=connection, place="aside")
+    telemetry.gauge("account_replayed_events", taken + waiting.replayed, connection=connection)
+    telemetry.gauge("loader_aside_rows", aside_rows, connection=connection)
+    accounts.export()

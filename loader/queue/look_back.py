@@ -1,0 +1,234 @@
+"""What a session finds out before it loads anything: whether its destination went back, whether the broker's store is older than it,
+and which of the events that may come again are dead letters already.
+
+Where the destination went back, the frames that are missing are asked of the router (`shared/streams/rewind.py`), and `trouble` says so until
+they are in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import msgspec
+import nats.errors
+from nats.js.errors import APIError, NotFoundError
+
+from loader.queue.memory import Gap, Marks, Memory
+from shared.errors import Conflict, Fenced, NotConnected
+from shared.events.dead import decode_dead
+from shared.events.headers import live_lane, split_lane
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.identity import Identity, identify
+from shared.jetstream.kv import Bucket
+from shared.jetstream.reader import StreamReader
+from shared.streams.rewind import Answer, Rewind, Rewinds, answer_key, decode_answer, decode_rewinds, rewind_key
+from shared.telemetry.metrics import Telemetry
+
+READ_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class LookBack:
+    """The rewinds of one connection, for one session."""
+
+    def __init__(self, broker: Broker, telemetry: Telemetry, site: str, connection: str, queue: str) -> None:
+        self._broker = broker
+        self._telemetry = telemetry
+        self._site = site
+        self._connection = connection
+        self._bucket = Bucket(broker, topology.STATE_BUCKET)
+        self._rewinds = Rewinds(queue=queue)
+        self._revision = 0
+        self._ahead = ""
+        self._first_again: dict[str, int] = {}
+        self._writing = asyncio.Lock()
+
+    @property
+    def rewinds(self) -> dict[str, Rewind]:
+        """The newest rewind of each lane."""
+        return self._rewinds.lanes
+
+    @property
+    def open(self) -> dict[str, Rewind]:
+        """Those that are not done."""
+        return {lane: rewind for lane, rewind in self.rewinds.items() if not rewind.done}
+
+    @property
+    def trouble(self) -> str:
+        """Says what is not as it should be; empty where all is well."""
+        said = [self._ahead] if self._ahead else []
+        for rewind in self.open.values():
+            lost = f"; {rewind.lost} older sequences are lost, EVENTS keeps them no more" if rewind.lost else ""
+            said.append(
+                "the destination went back to an older state; "
+                f"frames {rewind.first} to {rewind.last} are loaded again from EVENTS{lost}"
+            )
+        return "; ".join(said)
+
+    async def begin(self, memory: Memory, marks: Marks) -> None:
+        """Compares the ledger with what is remembered, and asks for what is missing.
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        events = await identify(self._broker, topology.EVENTS)
+        await memory.read()
+        entry = await self._bucket.get(rewind_key(self._connection))
+        self._revision = entry.revision if entry else 0
+        found = decode_rewinds(entry.value if entry else None)
+        if found.queue == self._rewinds.queue:
+            self._rewinds = found
+        asked = dict(self.rewinds)
+        for lane, gap in memory.gaps(marks).items():
+            self._telemetry.count("loader_destination_went_back_total", connection=self._connection)
+            if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
+                asked[lane] = _rewind(lane, gap, events, asked.get(lane))
+                log.error(
+                    "the destination went back, what is missing is read again from EVENTS",
+                    extra={"connection": self._connection, "lane": lane, "first": asked[lane].first, "last": gap.last},
+                )
+            else:
+                log.error(
+                    "the destination went back, and what is missing of this lane cannot be read again",
+                    extra={"connection": self._connection, "lane": lane, "first": gap.first, "last": gap.last},
+                )
+        if asked != self.rewinds:
+            await self._write(asked)
+        # only now: whoever dies before it finds the same again
+        await memory.begin(marks, events.first_seq)
+        self._compare(marks, events)
+
+    async def settle(self, *, empty: bool) -> None:
+        """Notes which rewinds are done: the router has sent all of them, and nothing waits.
+
+        Args:
+            empty: whether the connection's queue holds nothing.
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        if empty:
+            sent = (await self._answer()).sent
+            await self._finish([lane for lane, rewind in self.open.items() if sent.get(lane, 0) >= rewind.number])
+
+    async def first_again(self, lane: str) -> int | None:
+        """Returns the first sequence of a lane that comes again under its newest rewind; None while the router has not begun it.
+
+        Only what comes again may be left out of the queue: EVENTS may have lost frames since the rewind was asked for.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        if lane not in self._first_again:
+            number, first = (await self._answer()).begun.get(lane, (0, 0))
+            if number != self.rewinds[lane].number:
+                return None
+            self._first_again[lane] = first
+        return self._first_again[lane]
+
+    async def passed(self, lane: str, seq: int) -> None:
+        """Notes that a lane is loaded up to a sequence.
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        if lane in self.open and seq > self.open[lane].last:
+            await self._finish([lane])
+
+    async def buried(self, queue: str) -> set[str]:
+        """Returns the origins of those dead letters whose events may come again from the queue or by a rewind.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        try:
+            moments = [await self._oldest(topology.DELIVER, topology.deliver_subject(queue), 1)]
+            subject = topology.events_filter(self._site)
+            moments += [await self._oldest(topology.EVENTS, subject, rewind.first) for rewind in self.open.values()]
+            since = min((moment for moment in moments if moment is not None), default=None)
+            if since is None:
+                return set()
+            subject = topology.dead_subject("loader", self._connection)
+            try:
+                newest = (await self._broker.js.get_last_msg(topology.DEAD, subject, direct=True)).time
+            except NotFoundError:
+                return set()
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot look at the dead letters: {exc or type(exc).__name__}") from exc
+        if newest is None or newest.timestamp() < since:
+            return set()
+        return await self._read_origins(subject, since)
+
+    async def _answer(self) -> Answer:
+        entry = await self._bucket.get(answer_key(self._connection))
+        return decode_answer(entry.value if entry else None)
+
+    async def _read_origins(self, subject: str, since: float) -> set[str]:
+        found: set[str] = set()
+        async with StreamReader(self._broker, topology.DEAD, subject, start_seconds=since) as reader:
+            waiting = 1
+            while waiting:
+                message = await reader.next(READ_SECONDS)
+                if message is None:
+                    raise NotConnected("the dead letters cannot be read")
+                waiting = message.waiting
+                try:
+                    for letter in decode_dead(message.payload):
+                        found |= letter.origins
+                except msgspec.MsgspecError:  # of a later version
+                    continue
+        return found
+
+    async def _oldest(self, stream: str, subject: str, seq: int) -> float | None:
+        try:
+            message = await self._broker.js.get_msg(stream, seq, subject=subject, direct=True, next=True)
+        except NotFoundError:
+            return None
+        return message.time.timestamp() if message.time else None
+
+    async def _finish(self, lanes: Iterable[str]) -> None:
+        async with self._writing:
+            done = {lane: msgspec.structs.replace(self.rewinds[lane], done=True) for lane in lanes if lane in self.open}
+            if not done:
+                return
+            await self._write({**self.rewinds, **done})
+            log.info("what was missing is loaded again", extra={"connection": self._connection, "lanes": sorted(done)})
+
+    async def _write(self, lanes: dict[str, Rewind]) -> None:
+        rewinds = Rewinds(queue=self._rewinds.queue, lanes=lanes)
+        try:
+            self._revision = await self._bucket.put(
+                rewind_key(self._connection), msgspec.json.encode(rewinds), revision=self._revision
+            )
+        except Conflict as exc:
+            raise Fenced(f"another loader has written the rewinds of {self._connection}; leaving the connection to it") from exc
+        self._rewinds = rewinds
+
+    def _compare(self, marks: Marks, events: Identity) -> None:
+        live = live_lane(events.incarnation, self._site)
+        last = max((seq for (_, lane), seq in marks.items() if split_lane(lane)[0] == live), default=0)
+        if last > events.last_seq:
+            self._ahead = (
+                f"the destination holds frames up to {last}, EVENTS ends at {events.last_seq}: an older copy of the broker's store "
+                "was put back, and new events are taken for repeats; see Backup in docs/operations.md"
+            )
+            log.error(
+                "the broker's store is older than the destination",
+                extra={"connection": self._connection, "ledger": last, "events": events.last_seq},
+            )
+
+
+def _rewind(lane: str, gap: Gap, events: Identity, before: Rewind | None) -> Rewind:
+    first = max(gap.first, split_lane(lane)[1])
+    return Rewind(
+        number=before.number + 1 if before else 1,
+        first=max(first, events.first_seq),
+        last=gap.last,
+        level=gap.level,
+        holes=gap.holes,
+        lost=max(0, events.first_seq - first),
+    )

@@ -1,0 +1,187 @@
+"""What a loader remembers of its destination, outside of it: how far each lane was loaded when it acknowledged.
+
+The ledger is in the destination and goes back with it, when a backup or a replica that lags is put in its place. What is remembered
+here does not: one value of the bucket `state` per connection, written between the commit of a load and its acknowledgement. A
+session that finds its ledger below it knows what is missing.
+
+It is kept for each destination apart, so a connection that was moved to another destination on purpose, and back, is not taken for
+one that went back; nor is one whose destination was given another address and is empty there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from loader.queue.aside import frame_of
+from shared.errors import Conflict, Fenced
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+
+MOST_DESTINATIONS = 8
+
+Marks = Mapping[tuple[str, str], int]
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of sequences
+    whose rows were set aside, and loaded: within a run no row came in on the direct way."""
+
+    address: str = ""
+    lanes: dict[str, int] = {}
+    asides: dict[str, dict[str, list[tuple[int, int]]]] = {}
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """What is missing of a lane: everything from `level` + 1 to `last`, and rows in `holes` up to `level`."""
+
+    level: int
+    last: int
+    holes: dict[str, list[tuple[int, int]]]
+
+    @property
+    def first(self) -> int:
+        """The first sequence of which something is missing."""
+        return min([self.level + 1, *(first for ranges in self.holes.values() for first, _ in ranges)])
+
+
+def find_gaps(remembered: Remembered, address: str, marks: Marks) -> dict[str, Gap]:
+    """Returns by lane what was loaded and is not there; empty also for a destination that is another one on purpose."""
+    levels: dict[str, int] = {}
+    aside: dict[tuple[str, str], int] = {}
+    for (table, lane), seq in marks.items():
+        if (frame := frame_of(lane)) is None:
+            levels[lane] = max(seq, levels.get(lane, 0))
+        else:
+            aside[table, frame[0]] = max(seq, aside.get((table, frame[0]), 0))
+    known = {*remembered.lanes, *remembered.asides}
+    if remembered.address != address and not known & {*levels, *(lane for _, lane in aside)}:
+        return {}
+    gaps: dict[str, Gap] = {}
+    for lane in known:
+        level, last = levels.get(lane, 0), remembered.lanes.get(lane, 0)
+        holes: dict[str, list[tuple[int, int]]] = {}
+        for table, runs in remembered.asides.get(lane, {}).items():
+            loaded = aside.get((table, lane), 0)
+            if missing := [(max(first, loaded + 1), end) for first, end in runs if end > loaded]:
+                holes[table] = missing
+        if level < last or holes:
+            gaps[lane] = Gap(level, max(last, level, *(end for ranges in holes.values() for _, end in ranges), 0), holes)
+    return gaps
+
+
+def was_loaded(remembered: Iterable[Remembered], lane: str, seq: int, tables: Iterable[str]) -> bool:
+    """Says whether one of the destinations had the load of a lane, or of rows that were aside, that ended with a sequence."""
+    aside = frame_of(lane)
+    if aside is None:
+        return any(each.lanes.get(lane, 0) >= seq for each in remembered)
+    runs = [each.asides.get(aside[0], {}) for each in remembered]
+    return any(all(any(first <= seq <= last for first, last in each.get(table, ())) for table in tables) for each in runs)
+
+
+def address_of(destination: Mapping[str, Any]) -> str:
+    """Returns what tells one address of a destination from another, and no secret."""
+    return hashlib.sha256(msgspec.json.encode(destination, order="deterministic")).hexdigest()[:16]
+
+
+class Memory:
+    """What is remembered for one connection and the destination it has now."""
+
+    def __init__(self, broker: Broker, connection: str, name: str, destination: Mapping[str, Any]) -> None:
+        self._bucket = Bucket(broker, topology.STATE_BUCKET)
+        self._key = f"loaded.{connection}"
+        self._name = name
+        self._address = address_of(destination)
+        self._all: dict[str, Remembered] = {}
+        self._before: dict[str, Remembered] = {}
+        self._revision = 0
+
+    @property
+    def here(self) -> Remembered:
+        """Of the present destination."""
+        return self._all.get(self._name, Remembered(address=self._address))
+
+    async def read(self) -> None:
+        """Reads what former holders left.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        entry = await self._bucket.get(self._key)
+        self._revision = entry.revision if entry else 0
+        self._all = msgspec.json.decode(entry.value, type=dict[str, Remembered]) if entry and entry.value else {}
+        self._before = dict(self._all)
+
+    def knows(self, lane: str) -> bool:
+        """Says whether former holders loaded a lane into the present destination."""
+        here = self._before.get(self._name)
+        return here is not None and here.address == self._address and lane in here.lanes
+
+    def was_loaded(self, lane: str, seq: int, tables: Iterable[str]) -> bool:
+        """Says whether former holders noted a load, into this or any other destination; only then may it be acknowledged."""
+        return was_loaded(self._before.values(), lane, seq, tables)
+
+    def gaps(self, marks: Marks) -> dict[str, Gap]:
+        """Returns what is missing in the destination."""
+        return find_gaps(self.here, self._address, marks)
+
+    async def begin(self, marks: Marks, oldest: int) -> None:
+        """Takes the ledger as it is for the truth from now on, and forgets what lies before `oldest`, the first that can be read again.
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        lanes: dict[str, int] = {}
+        loaded: dict[tuple[str, str], int] = {}
+        for (table, lane), seq in marks.items():
+            if (frame := frame_of(lane)) is None:
+                lanes[lane] = max(seq, lanes.get(lane, 0))
+            else:
+                loaded[table, frame[0]] = max(seq, loaded.get((table, frame[0]), 0))
+        asides: dict[str, dict[str, list[tuple[int, int]]]] = {}
+        for lane, tables in self.here.asides.items():
+            for table, runs in tables.items():
+                end = loaded.get((table, lane), 0)
+                if kept := [(first, min(last, end)) for first, last in runs if first <= end and last >= oldest]:
+                    asides.setdefault(lane, {})[table] = kept
+        await self._write(Remembered(address=self._address, lanes=lanes, asides=asides))
+
+    async def note(self, lane: str, last: int) -> None:
+        """Notes a load that is committed; acknowledge after it.
+
+        Raises:
+            Fenced, NotConnected, Transient: not known to be noted; do not acknowledge.
+        """
+        here = self.here
+        if last > here.lanes.get(lane, 0):
+            await self._write(msgspec.structs.replace(here, lanes={**here.lanes, lane: last}))
+
+    async def note_aside(self, table: str, lane: str, run: int, seq: int) -> None:
+        """Notes rows that were aside and are loaded now; acknowledge after it.
+
+        Args:
+            run: where the run of rows set aside began.
+
+        Raises:
+            Fenced, NotConnected, Transient: not known to be noted; do not acknowledge.
+        """
+        here = self.here
+        runs = list(here.asides.get(lane, {}).get(table, []))
+        if runs and runs[-1][0] == run:
+            runs[-1] = (run, max(seq, runs[-1][1]))
+        else:
+            runs.append((run, seq))
+        tables = {**here.asides.get(lane, {}), table: runs}
+        await self._write(msgspec.structs.replace(here, asides={**here.asides, lane: tables}))
+
+    async def _write(self, here: Remembered) -> None:
+        others = {name: each for name, each in self._all.items() if name != self._name}
+        self._all = {**dict(list(others.items())[-MOST_DESTINATIONS + 1 :]), self._name: here}
+        try:
+            self._revision = await self._bucket.put(self._key, msgspec.json.encode(self._all), revision=self._revision)
+        except Conflict as exc:
+            raise Fenced(f"another loader has written {self._key}; leaving the connection to it") from exc

@@ -1,0 +1,141 @@
+"""Brings back what was put aside (`loader/queue/aside.py`): table by table, the oldest first, one at a time until the table takes rows again.
+
+Of what waits only the places are kept in memory; a frame is read again from RETRY when its turn has come.
+
+What was there when a loader began is its own. What arrives later under a lower epoch comes from a former holder that was frozen or
+cut off: its frames are in the queue still, where this loader gets them, and taking both would double the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from functools import reduce
+from operator import or_
+
+from loader.queue.account import frame_of
+from loader.queue.aside import Aside, Failing, read_aside
+from shared.errors import NotConnected, Transient
+from shared.jetstream import topology
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+
+FIRST_SECONDS = 10.0
+WAKE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+Unreadable = Callable[[str, int, bytes, str], Awaitable[None]]
+"""Buries a message that is none of ours: its stream, its sequence there, its payload, and why."""
+
+
+class Retries:
+    """What waits for one connection.
+
+    Args:
+        reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
+        failing: which tables are to be left alone for now.
+        epoch: of the loader.
+        show: told which tables have how many rows waiting, once a second or so.
+        unreadable: called for messages that cannot be read, which are acknowledged then.
+    """
+
+    def __init__(
+        self,
+        reader: QueueReader,
+        failing: Failing,
+        epoch: int,
+        unreadable: Unreadable,
+        show: Callable[[Mapping[str, int]], None] = lambda _: None,
+    ) -> None:
+        self._show = show
+        self.reader = reader
+        self._failing = failing
+        self._oldest_epoch = 0
+        self._epoch = epoch
+        self._unreadable = unreadable
+        self._waiting: defaultdict[str, deque[Aside]] = defaultdict(deque)
+        self._frames: defaultdict[str, dict[int, int]] = defaultdict(dict)
+
+    async def read_all(self) -> list[Aside]:
+        """Reads what was put aside before; returns it.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        found: list[Aside] = []
+        more = await self.reader.count() > 0
+        while more:
+            message = await self.reader.next(FIRST_SECONDS)
+            if message is None:
+                raise NotConnected("what was put aside cannot be read")
+            if (aside := await self._take(message)) is not None:
+                found.append(aside)
+            more = message.waiting > 0
+        self._oldest_epoch = self._epoch
+        return found
+
+    @property
+    def events(self) -> int:
+        """Events of which a row waits, each once."""
+        return sum(reduce(or_, held.values()).bit_count() for held in self._frames.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return sum(aside.place.events for waiting in self._waiting.values() for aside in waiting)
+
+    def bits(self, lane: str, seq: int) -> int:
+        """Returns as bits the events of a frame of which rows wait."""
+        return reduce(or_, self._frames.get(f"{lane}:{seq}", {}).values(), 0)
+
+    def others(self, aside: Aside) -> int:
+        """Returns as bits the events of a frame of which other rows wait than these."""
+        held = self._frames.get(frame_of(aside), {})
+        return reduce(or_, (bits for seq, bits in held.items() if seq != aside.seq), 0)
+
+    async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
+        """Tries what is due, and takes in what is put aside meanwhile, until `ended`.
+
+        Args:
+            attempt: loads rows; returns whether they need not wait any longer.
+            ended: asked between any two attempts.
+        """
+        while not ended():
+            self._show({table: sum(aside.place.events for aside in waiting) for table, waiting in self._waiting.items()})
+            for table in list(self._waiting):
+                waiting = self._waiting[table]
+                while waiting and self._failing.due(table) and not ended():
+                    if not await attempt(waiting[0]):
+                        if self._failing.due(table):  # another table failed: rows go elsewhere since the layout was changed
+                            self._failing.fails(table, Transient("its rows go to another table now, which fails"))
+                        break
+                    self._forget(waiting.popleft())
+                if not waiting:
+                    del self._waiting[table]
+            message = await self.reader.next(WAKE_SECONDS)
+            while message is not None:
+                await self._take(message)
+                buffered = self.reader.take_buffered(1)
+                message = buffered[0] if buffered else None
+
+    async def _take(self, message: Message) -> Aside | None:
+        aside = read_aside(message)
+        if aside is None:
+            await self._unreadable(topology.RETRY, message.seq, message.payload, "the message names no table, lane and sequence")
+            await self.reader.ack([message.seq])
+            return None
+        if aside.epoch < self._oldest_epoch:
+            log.info("rows that a former loader put aside are left to the queue", extra={"table": aside.table, "seq": aside.seq})
+            await self.reader.ack([message.seq])
+            return None
+        self._waiting[aside.table].append(aside)
+        self._frames[frame_of(aside)][aside.seq] = aside.bits
+        return aside
+
+    def _forget(self, aside: Aside) -> None:
+        held = self._frames[frame_of(aside)]
+        held.pop(aside.seq, None)
+        if not held:
+            del self._frames[frame_of(aside)]

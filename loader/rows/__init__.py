@@ -1,0 +1,1 @@
+"""From events to rows as columns by source path. Pure."""

@@ -1,0 +1,18 @@
+"""The layouts a connection can choose; each is one file with one class that keeps `contract.Layout`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from loader.rows.layouts.contract import Layout
+from loader.rows.layouts.passthrough import Passthrough
+from loader.rows.layouts.segment import Segment
+from loader.rows.layouts.single_table import SingleTable
+from loader.types.names import Namer
+
+LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
+    "segment": Segment,
+    "single_table": SingleTable,
+    "passthrough": Passthrough,
+}
+"""By the name people write in the project file."""

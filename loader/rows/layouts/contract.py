@@ -1,0 +1,85 @@
+"""What a layout is: how one event becomes rows, as data where possible.
+
+A layout splits an event into objects that are flattened. The *shared* object is flattened once even if several rows of the
+event carry its columns (the two rows of a track); a row's *own* object belongs to that row alone. How the keys of an object
+become columns is said by its `Root`: which keys are columns of the layout itself (`Fixed`), and which objects are lifted out of
+their place. Everything else is the client's, and named by its path.
+
+The loader's core calls `spec` once per table and `place` once per event. `place` may take the event apart; nobody else needs
+it. A key that is no string marks a column the layout makes, so that no key of a client can be taken for it.
+
+One file per layout; `loader/rows/layouts/__init__.py` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loader.contract.warehouse import Kind
+
+Event = dict[Any, Any]
+"""A materialised event, see `shared/events/event.py`, or an object of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A column of the layout itself: its name, and the type it is created with whatever the values look like."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Root:
+    """How the keys of an object become columns. A layout makes each of its roots once: they are told apart by identity.
+
+    `path`: where the object stands in the event, which is part of the identity of its columns. `lifted`: keys whose objects are
+    named as if they stood elsewhere: `{"properties": ()}` names `properties.total` just `total`.
+    """
+
+    path: tuple[str, ...] = ()
+    fixed: Mapping[Any, Fixed] = field(default_factory=dict)
+    lifted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """What is particular to a table.
+
+    `reserved`: names no path of a client may have here. `key`: the column that holds the messageId, the default of
+    `primary_key`. `entity`: the table keeps one row per `key` whatever `deduplicate` says, and nulls do not overwrite.
+    `received`: the column of the time of receipt, the stand-in for the order of acceptance across batches. `load_time`: the
+    column for the time of loading, where the layout has one.
+    """
+
+    reserved: frozenset[str]
+    key: str
+    received: str
+    shared: bool = False
+    entity: bool = False
+    load_time: str | None = None
+
+
+Rows = Sequence[tuple[str, Root, Event | None]]
+"""(table, root of the own object, own object) per row of an event; no table twice."""
+
+
+class Layout(Protocol):
+    """The rules of one layout, for one connection."""
+
+    shared_root: Root
+    built_in: frozenset[str]
+    """What the destination compares the names of the layout's own tables by; all others are named by events."""
+
+    def spec(self, table: str) -> TableSpec:
+        """Returns what is particular to a table `place` has named."""
+        ...
+
+    def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:
+        """Returns the shared object and the rows of an event.
+
+        `table` comes from the connection's template or from a function and replaces the layout's choice.
+        """
+        ...

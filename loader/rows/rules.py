@@ -1,0 +1,84 @@
+"""A connection's rules for fitting rows to a destination, prepared once from the project file and the capabilities. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from loader.contract.warehouse import Capabilities, Column, Kind, TableSchema
+from loader.rows.hints import forced_types
+from loader.rows.layouts.contract import TableSpec
+from loader.types.names import Namer
+from shared.project.model import Connection
+
+UNMAPPED = "_unmapped_data"
+LOADED_AT, SEQUENCE, LOAD_ID = "_loaded_at", "_seq", "_load_id"
+OWN_COLUMNS = (UNMAPPED, LOADED_AT, SEQUENCE, LOAD_ID)
+"""Names no client's path may have in any table."""
+
+_MESSAGE_ID = ("message_id", "messageId")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What one load says of itself: the time, aware, and an id."""
+
+    loaded_at: datetime
+    load_id: str
+
+
+class Rules:
+    """See the module. One per connection and destination."""
+
+    def __init__(self, connection: Connection, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+        self.namer = Namer(capabilities, connection.original_names)
+        self.on_conflict = connection.on_conflict
+        self.policy = connection.schema_policy
+        self.discriminator = connection.discriminator
+        self.system_columns = tuple(connection.system_columns)
+        self.forced: Mapping[str, tuple[Kind, str]] = {
+            self.namer.key(column): forced for column, forced in forced_types(connection.column_types).items()
+        }
+        # one column is kept free for what finds no place elsewhere
+        self.max_columns = min(connection.max_columns, capabilities.max_columns - 1)
+        self.max_new_columns = connection.max_new_columns if capabilities.evolve else capabilities.max_columns
+        self.max_tables = connection.max_tables
+        self.overflow = self.namer.table(connection.overflow_table)
+        self._deduplicate = connection.deduplicate
+        self._primary_key = connection.primary_key
+
+    @property
+    def new_tables(self) -> bool:
+        """Whether a table may be created."""
+        return self.policy == "evolve" or not self.capabilities.evolve
+
+    @property
+    def new_columns(self) -> bool:
+        """Whether columns may be added to tables that exist."""
+        return self.policy in ("evolve", "columns") or not self.capabilities.evolve
+
+    def collapses(self, spec: TableSpec) -> bool:
+        """Whether repeats inside a batch become one row."""
+        return self._deduplicate or spec.entity
+
+    def merges(self, spec: TableSpec) -> bool:
+        """Whether rows are merged into the table rather than appended."""
+        return self.collapses(spec) and self.capabilities.merge
+
+    def key(self, spec: TableSpec) -> list[str]:
+        """Returns the names of the columns that identify a row; `message_id` is whatever the layout calls it."""
+        if spec.entity or self._primary_key is None:
+            return [spec.key]
+        return [spec.key if name in _MESSAGE_ID else name for name in self._primary_key]
+
+    def by_key(self, live: TableSchema | None) -> dict[str, Column]:
+        """Returns the columns of a live table by what the destination compares their names by."""
+        if live is None:
+            return {}
+        return {self.namer.key(name): column for name, column in live.columns.items()}
+
+    def supported(self, kind: Kind) -> Kind:
+        """Returns the kind, or text where no column of the destination can be of it."""
+        return kind if kind in self.capabilities.kinds else Kind.TEXT

@@ -1,0 +1,1 @@
+"""What SQL warehouses share: quoting, and how a refused batch is split."""

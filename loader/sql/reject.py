@@ -1,0 +1,95 @@
+"""Finds the rows of an Arrow table that a destination cannot take, all of them at once and by index.
+
+A database names at most the first bad row of a COPY and often none. What it refuses for reasons that can be seen from here (a
+null in the key, a number outside the column's range) is found before anything is sent; the other functions are asked only after
+an error, to name the other rows with the same defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import RowsRejected
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from loader.contract.warehouse import TableLoad
+
+
+def refuse_null_keys(load: TableLoad) -> None:
+    """Checks that every row of a merge has a whole key.
+
+    Raises:
+        RowsRejected: naming the rows that have none.
+    """
+    if load.write != "merge":
+        return
+    rows: dict[int, str] = {}
+    for name in load.key:
+        if name not in load.rows.column_names:
+            raise RowsRejected(load.table, f'the rows have no column "{name}", which is part of the key')
+        for index in _indices(load.rows.column(name).is_null()) if load.rows.column(name).null_count else ():
+            rows.setdefault(index, f'column "{name}" is part of the key and is null')
+    if rows:
+        raise RowsRejected(load.table, "rows without a key cannot be merged", rows)
+
+
+def narrow(load: TableLoad, name: str, column: pa.ChunkedArray, type_: pa.DataType, native: str) -> pa.ChunkedArray:
+    """Returns a column of integers or doubles as the smaller type that the warehouse has there.
+
+    Raises:
+        RowsRejected: naming the rows whose value is outside the type's range.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(type_):
+        cast = column.cast(type_, safe=False)
+        outside = pc.and_(pc.is_inf(cast), pc.is_finite(column))
+    else:
+        limit = 2 ** (type_.bit_width - 1)
+        outside = pc.or_(pc.less(column, -limit), pc.greater_equal(column, limit))
+        cast = None
+    bad = _indices(outside)
+    if bad:
+        raise RowsRejected(
+            load.table, f'column "{name}" is {native}', _named(column, bad, f'outside the range of {native} in "{name}"')
+        )
+    return column.cast(type_) if cast is None else cast
+
+
+def rows_with_text(load: TableLoad, columns: Iterable[str], pattern: str, words: str) -> dict[int, str]:
+    """Returns the rows where a text column matches `pattern` (RE2), with `words` said of each."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: dict[int, str] = {}
+    for name in columns:
+        column = load.rows.column(name)
+        if pa.types.is_string(column.type):
+            for index in _indices(pc.match_substring_regex(column, pattern)):
+                found.setdefault(index, f'{words} in column "{name}"')
+    return found
+
+
+def rows_longer_than(load: TableLoad, name: str, characters: int) -> dict[int, str]:
+    """Returns the rows whose text in one column is longer than `characters`; SQL lets spaces at the end overflow."""
+    import pyarrow.compute as pc
+
+    length = pc.utf8_length(pc.utf8_rtrim(load.rows.column(name), " "))
+    return dict.fromkeys(
+        _indices(pc.greater(length, characters)), f'text longer than the {characters} characters of column "{name}"'
+    )
+
+
+def _indices(mask: Any) -> list[int]:
+    import pyarrow.compute as pc
+
+    found: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
+    return found
+
+
+def _named(column: Any, indices: list[int], words: str) -> dict[int, str]:
+    return {index: f"{column[index].as_py()!r} is {words}" for index in indices}

@@ -1,0 +1,162 @@
+"""SQL that all SQL warehouses share: quoted names and text, the ledger's name, our own indexes, forced types, the merge.
+
+Pure. Names and values come from events, so nothing reaches a statement except through `identifier` and `literal`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from loader.contract.warehouse import Column, TableLoad
+from shared.errors import Permanent
+
+LEDGER = "_penstock_loads"
+"""Which part of each lane is loaded into which table; one more row per connection, with empty table and lane, holds the epoch."""
+
+_TYPE = r"[\w\" .]+(?:\(\d+(?:, ?\d+)?\))?(?:\[\])*"
+_CONSTANT = re.compile(
+    rf"(?:CAST\()?(?:'(?:[^']|'')*'|[+-]?[\d.]+|true|false|null)(?:::{_TYPE})*(?: AS {_TYPE}\))?", re.IGNORECASE
+)
+
+_ID_COLUMNS = ("message_id", "id", "messageId")
+
+OWNER = "penstock source: "
+"""Comments of columns that we made begin so; the path follows."""
+
+OWN_INDEX = "penstock_pk_"
+"""Prefix of keys we made; only those are ever replaced."""
+
+
+def identifier(name: str) -> str:
+    """Returns a name quoted for SQL.
+
+    Raises:
+        Permanent: the name is empty or holds a NUL, which no warehouse takes.
+    """
+    if not name or "\0" in name:
+        raise Permanent(f"{name!r} cannot be the name of a table or column")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def identifiers(names: Iterable[str], prefix: str = "") -> str:
+    """Returns names quoted and joined by commas, each with `prefix` (such as `t.`) before it."""
+    return ", ".join(prefix + identifier(name) for name in names)
+
+
+def qualified(schema: str, table: str) -> str:
+    """Returns `"schema"."table"`."""
+    return f"{identifier(schema)}.{identifier(table)}"
+
+
+def ownership(schema: str, table: str, columns: Iterable[Column]) -> str:
+    """Returns the statements that store with new columns which paths they were made for; empty if there is nothing to store."""
+    return "; ".join(
+        f"COMMENT ON COLUMN {qualified(schema, table)}.{identifier(column.name)} IS {literal(OWNER + column.owner)}"
+        for column in columns
+        if column.owner is not None
+    )
+
+
+def owner_of(comment: str | None) -> str | None:
+    """Returns which path a column was made for; None if its comment is not ours."""
+    return comment.removeprefix(OWNER) if comment is not None and comment.startswith(OWNER) else None
+
+
+def literal(text: str) -> str:
+    """Returns text quoted as an SQL string (standard_conforming_strings, which every supported server has on)."""
+    return "'" + text.replace("\0", "").replace("'", "''") + "'"
+
+
+def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
+    """Returns a name for our key of a table, not among `taken`: a renamed table keeps its index and the name with it."""
+    base = OWN_INDEX + hashlib.sha256(f"{schema}.{table}".encode()).hexdigest()[:8]
+    used = set(taken)
+    number = 1
+    name = base
+    while name in used:
+        number += 1
+        name = f"{base}_{number}"
+    return name
+
+
+def forced_native(column: Column) -> str | None:
+    """Returns the SQL type a person or a function forced on a new column, None where nobody did.
+
+    It goes into DDL as it is; `patch.py` of the warehouse lets the server parse it as a type first.
+
+    Raises:
+        Permanent: it holds what no type's name does.
+    """
+    if column.native is None:
+        return None
+    if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
+        raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
+    return column.native.strip()
+
+
+def require_key(table: str, key: Sequence[str], columns: Container[str], fold: Callable[[str], str] = str) -> None:
+    """Checks that a table has the columns of its key; `fold` is how the warehouse compares names.
+
+    Raises:
+        Permanent: it lacks one.
+    """
+    missing = [name for name in key if fold(name) not in columns]
+    if missing:
+        raise Permanent(
+            f'table "{table}": the key ({", ".join(key)}) needs the column {", ".join(missing)}, which the rows do not have'
+        )
+
+
+def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
+    """Returns the error of rows that are there and cannot have this key."""
+    return Permanent(
+        f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble}; '
+        "remove those rows, choose another primary_key, or set deduplicate: false"
+    )
+
+
+def is_constant(default: str | None) -> bool:
+    """Whether a column's default is one value for all rows (or null), not one that is made for each."""
+    return default is None or _CONSTANT.fullmatch(default.strip()) is not None
+
+
+def by_dependency(loads: Sequence[TableLoad], references: Iterable[tuple[str, str]]) -> Sequence[TableLoad]:
+    """Returns loads with every table behind those it refers to, by pairs of (table, table it refers to); as they are in a circle."""
+    sorter: TopologicalSorter[str] = TopologicalSorter({load.table: () for load in loads})
+    for table, other in references:
+        sorter.add(table, other)
+    try:
+        order = {table: place for place, table in enumerate(sorter.static_order())}
+    except CycleError:
+        return loads
+    return sorted(loads, key=lambda load: order[load.table])
+
+
+def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:
+    """Returns the ON CONFLICT clause of a merge into a table that is called `t`, as Postgres and DuckDB write it.
+
+    `others`: columns of the table that the rows do not have and that a replaced row must not keep.
+    """
+    target = f"ON CONFLICT ({identifiers(load.key)})"
+    kept = () if load.coalesce else others
+    changed = [identifier(name) for name in (*load.rows.column_names, *kept) if name not in load.key]
+    if not changed:
+        return f"{target} DO NOTHING"
+    newer = "TRUE"
+    if load.cursor is not None:
+        cursor = identifier(load.cursor)
+        newer = f"t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"
+    if not load.coalesce:
+        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in changed)
+        return f"{target} DO UPDATE SET {sets}" + ("" if load.cursor is None else f" WHERE {newer}")
+    # an older row fills what is null, so that the order in which rows come matters less
+    filled = "CASE WHEN {1} THEN COALESCE(EXCLUDED.{0}, t.{0}) ELSE COALESCE(t.{0}, EXCLUDED.{0}) END"
+    return f"{target} DO UPDATE SET " + ", ".join(f"{name} = {filled.format(name, newer)}" for name in changed)
+
+
+def id_columns_of(key: str) -> tuple[str, ...]:
+    """Returns the columns that may hold message ids, best first: the connection's own, and for older tables those of other layouts."""
+    return (key, *(column for column in _ID_COLUMNS if column != key))

@@ -1,0 +1,1 @@
+"""Kinds of columns, how they join, and how values are converted. Pure."""

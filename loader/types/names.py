@@ -1,0 +1,138 @@
+"""From what people call things to names of tables and columns: folding, cutting to the warehouse's limit, telling names apart.
+
+Folding is snake_case: `userId` is `user_id`, `HTTPServer` is `http_server`; letters of any script (with their combining marks),
+digits and `_` stay, every run of anything else becomes one `_`. Whatever comes out is quoted by the warehouse, never trusted.
+
+Cutting keeps the head and appends `_` and 8 hex digits of the full name's hash, so that two long names with one head stay
+apart and the same long name is always the same column. Which of two keys that fold to one name keeps it is decided per batch
+in `loader/fitting/claims.py`; the suffix that the other one gets is made here, from its full source path.
+
+Pure; the caches of a `Namer` are bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import msgspec
+
+from loader.contract.warehouse import Capabilities
+
+Path = tuple[str, ...]
+"""Where a value stands in the event: the keys from the top, as the client spelled them."""
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+_CACHE_ENTRIES = 50_000
+_OWN_TABLES = "_penstock"
+"""Tables of our own in a warehouse start so; what a client names gets out of their way."""
+
+
+def fold(key: str) -> str:
+    """Returns `key` in snake_case, or "" where no letter, digit or underscore is left."""
+    text = unicodedata.normalize("NFC", key)
+    folded: list[str] = []
+    previous, run = "", False
+    for position, character in enumerate(text):
+        if character == "_" or character.isalnum() or (folded and not run and unicodedata.category(character)[0] == "M"):
+            if run:
+                folded.append("_")
+                previous, run = "", False
+            if character.isupper() and previous and previous != "_":
+                after = text[position + 1 : position + 2]
+                if not previous.isupper() or after.islower():
+                    folded.append("_")
+            folded.append(character)
+            previous = character
+        else:
+            run = True
+    if not folded:
+        return ""
+    if run:
+        folded.append("_")
+    return unicodedata.normalize("NFC", "".join(folded).lower())
+
+
+def digest(text: str, length: int = 8) -> str:
+    """Returns the first `length` hex digits of the text's hash."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+class Namer:
+    """Makes names for one destination. `original` keeps keys as they are, but for NUL characters and the limit."""
+
+    def __init__(self, capabilities: Capabilities, original: bool = False) -> None:
+        self._limit = capabilities.name_limit
+        self._bytes = capabilities.name_unit == "bytes"
+        self._case = capabilities.case
+        self._system_columns = capabilities.system_columns
+        self._original = original
+        self._parts: dict[str, str] = {}
+        self._tables: dict[str, str] = {}
+
+    def part(self, key: str) -> str:
+        """Returns what one key of a path contributes to a column's name; never empty."""
+        known = self._parts.get(key)
+        if known is None:
+            if len(self._parts) >= _CACHE_ENTRIES:
+                self._parts.clear()
+            known = self._parts[key] = self._fold(key, "column")
+        return known
+
+    def column(self, parts: Sequence[str]) -> str:
+        """Returns the column name of folded parts, within the limit."""
+        name = "_".join(parts)
+        if name in self._system_columns:
+            return self.cut(name, "_" + digest(name))
+        return self.cut(name if self._original else _led(name))
+
+    def table(self, text: str) -> str:
+        """Returns the table name for what a client, a template or a layout calls it, within the limit."""
+        known = self._tables.get(text)
+        if known is None:
+            if len(self._tables) >= _CACHE_ENTRIES:
+                self._tables.clear()
+            folded = self._fold(text, "table")
+            if folded.lower().startswith(_OWN_TABLES):
+                folded = "_" + folded
+            known = self._tables[text] = self.cut(folded if self._original else _led(folded))
+        return known
+
+    def cut(self, name: str, ending: str = "") -> str:
+        """Returns `name` followed by `ending`, shortened at its end so that both fit the limit in its own unit."""
+        if self._size(name + ending) <= self._limit:
+            return name + ending
+        tail = ending or "_" + digest(name)
+        room = self._limit - self._size(tail)
+        if not self._bytes:
+            return name[:room] + tail
+        return name.encode()[:room].decode("utf-8", "ignore") + tail
+
+    def suffixed(self, name: str, path: Path, length: int = 8) -> str:
+        """Returns the name for `path` where another path has `name` already: the hash is of the full source path."""
+        return self.cut(name, "_" + digest(msgspec.json.encode(path).decode(), length))
+
+    def key(self, name: str) -> str:
+        """Returns what two names have in common when the warehouse takes them for one."""
+        if self._case == "keep":
+            return name
+        return name.lower() if self._case == "lower" else name.upper()
+
+    def _fold(self, key: str, kind: str) -> str:
+        if self._original:
+            # a surrogate without its other half cannot be written as UTF-8; the decoder makes none, a template might
+            return key.replace("\0", "").encode("utf-8", "replace").decode() or "_unnamed"
+        if _PLAIN.fullmatch(key):
+            return key
+        if not key:
+            return "_unnamed"
+        return fold(key.encode("utf-8", "replace").decode()) or f"{kind}_{digest(key)}"
+
+    def _size(self, name: str) -> int:
+        return len(name.encode()) if self._bytes else len(name)
+
+
+def _led(name: str) -> str:
+    return "_" + name if name[:1].isdigit() else name

@@ -1,0 +1,252 @@
+"""Changes a Postgres table so that a batch fits: creates, adds, widens, keeps the key. Nothing is ever dropped but our own keys.
+
+Everything happens in one transaction under an advisory lock on the table's name, after reading the catalogue again; only somebody
+who is not Penstock can still get in between, and then the whole patch is tried again on what is there by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from loader.contract.warehouse import Column, TablePatch, TableSchema
+from loader.sql.text import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, ownership, qualified, require_key
+from loader.warehouses.postgres import statements
+from loader.warehouses.postgres.errors import describe
+from loader.warehouses.postgres.types import LiveColumn, live_column, native_of, survives, widening
+from shared.errors import Permanent
+
+if TYPE_CHECKING:
+    import asyncpg
+
+LOST_RACE = frozenset({"42P07", "42701", "42710", "42P06", "23505", "40001", "40P01", "XX000"})
+"""What the server says when somebody made the same thing between our look and our statement."""
+
+REFUSED = frozenset({"0A", "22", "2B", "42", "54"})
+"""Classes of errors by which the server refuses to add or widen one column; the others of the patch may be possible."""
+
+NOT_FOR_A_COLUMN = frozenset({"42501", "42P01", "42809"})
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A unique index ON CONFLICT can use; `constraint` when it belongs to one."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool
+    constraint: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether we made it, so that we may replace it."""
+        return self.name.startswith(OWN_INDEX)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTable:
+    """A table as the catalogue has it."""
+
+    columns: dict[str, LiveColumn]
+    keys: tuple[LiveKey, ...]
+    view: bool = False
+
+    def as_schema(self, wanted: Sequence[str] | None = None) -> TableSchema:
+        """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
+        keys = [key.columns for key in sorted(self.keys, key=lambda key: (not key.own, not key.primary, key.name))]
+        key = keys[0] if keys else ()
+        if wanted and any(set(columns) == set(wanted) for columns in keys):
+            key = tuple(wanted)
+        own = any(each.own for each in self.keys)
+        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key, own)
+
+
+async def read_table(connection: asyncpg.Connection, schema: str, table: str) -> LiveTable | None:
+    """Returns a table from the catalogue, or None."""
+    rows = await connection.fetch(statements.COLUMNS, schema, [table])
+    if not rows:
+        return None
+    keys = await connection.fetch(statements.KEYS, rows[0]["oid"])
+    return LiveTable(
+        {row["column"]: live_column(row) for row in rows if row["column"] is not None},
+        tuple(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]) for key in keys),
+        view=rows[0]["relkind"] == "v",
+    )
+
+
+async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> TableSchema:
+    """Makes a table fit, in the transaction that is open.
+
+    Raises:
+        Permanent: the table cannot be changed so; says what to do.
+        the driver's errors; translated by the caller.
+    """
+    await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{patch.table}")
+    live = await read_table(connection, schema, patch.table)
+    if live is None:
+        await make_schema(connection, schema)
+        await _refuse_other_things(connection, schema, patch.table)
+        refused = await _create(connection, schema, patch)
+    else:
+        if live.view:
+            raise Permanent(
+                f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
+                "deduplicate: false, or another name for the table"
+            )
+        refused = await _alter(connection, schema, patch, live)
+        if patch.primary_key is not None:
+            await _keep_key(connection, schema, patch.table, patch.primary_key, live)
+    there = {*refused, *(live.columns if live else ())}
+    owners = ownership(schema, patch.table, [column for column in patch.add if column.name not in there])
+    if owners:
+        await connection.execute(owners)
+    after = await read_table(connection, schema, patch.table)
+    if after is None:
+        raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')
+    return replace(after.as_schema(patch.primary_key), refused=refused)
+
+
+async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
+    """Creates the schema if it is missing; asking first, because IF NOT EXISTS wants the permission even when it exists."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+
+
+async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> frozenset[str]:
+    key = patch.primary_key or ()
+    columns = {column.name: column for column in (*patch.add, *patch.widen)}
+    require_key(patch.table, key, columns)
+    parts = {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
+    constraint = []
+    if key:
+        name = own_index(schema, patch.table, await _taken(connection, schema))
+        constraint.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
+    create = f"CREATE TABLE {qualified(schema, patch.table)} "
+    if await _tried(connection, create + f"({', '.join([*parts.values(), *constraint])})"):
+        return frozenset()
+    await connection.execute(create + f"({', '.join([*(parts[name] for name in key), *constraint])})")
+    others = {name: f"ADD COLUMN {part}" for name, part in parts.items() if name not in key}
+    return await _change(connection, schema, patch.table, others)
+
+
+async def _refuse_other_things(connection: asyncpg.Connection, schema: str, table: str) -> None:
+    thing = await connection.fetchval(statements.NOT_TABLES, schema, table)
+    if thing is not None:
+        raise Permanent(
+            f'"{table}" is the name of a {thing} in schema "{schema}"; rename it, or choose another name for the table'
+        )
+
+
+async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch, live: LiveTable) -> frozenset[str]:
+    conditions: dict[str, str | None] = {}
+    changes = {
+        column.name: f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+        for column in patch.add
+        if column.name not in live.columns
+    }
+    for column in patch.widen:
+        now = live.columns.get(column.name)
+        if now is None:
+            changes[column.name] = f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
+        elif now.kind is not column.kind or now.as_column().limits is not None:
+            name = identifier(column.name)
+            expression = widening(name, now.kind, column.kind)
+            if expression is not None:
+                changes[column.name] = f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}"
+                conditions[column.name] = survives(name, now.kind, column.kind)
+    lossy = await _lossy(connection, schema, patch.table, conditions)
+    kept = {name: change for name, change in changes.items() if name not in lossy}
+    return lossy | await _change(connection, schema, patch.table, kept)
+
+
+async def _lossy(connection: asyncpg.Connection, schema: str, table: str, conditions: Mapping[str, str | None]) -> frozenset[str]:
+    """Returns the columns with a stored value for which its condition does not hold; nobody writes to the table from here on."""
+    asked = {name: condition for name, condition in conditions.items() if condition is not None}
+    if not asked:
+        return frozenset()
+    await connection.execute(f"LOCK TABLE {qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE")
+    tests = ", ".join(f"coalesce(bool_and({condition}), true)" for condition in asked.values())
+    found = await connection.fetchrow(f"SELECT {tests} FROM {qualified(schema, table)}")  # noqa: S608 - names are quoted
+    return frozenset(name for name, holds in zip(asked, found, strict=True) if not holds)
+
+
+async def _change(connection: asyncpg.Connection, schema: str, table: str, changes: Mapping[str, str]) -> frozenset[str]:
+    """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
+    alter = f"ALTER TABLE {qualified(schema, table)} "
+    if not changes or await _tried(connection, alter + ", ".join(changes.values())):
+        return frozenset()
+    return frozenset([name for name, change in changes.items() if not await _tried(connection, alter + change)])
+
+
+async def _tried(connection: asyncpg.Connection, statement: str) -> bool:
+    """Runs a statement; returns whether the server took it, False where it refuses it for a column's sake."""
+    await connection.execute("SAVEPOINT trial")
+    try:
+        await connection.execute(statement)
+    except Exception as error:
+        state = getattr(error, "sqlstate", None) or ""
+        if state[:2] not in REFUSED or state in LOST_RACE or state in NOT_FOR_A_COLUMN:
+            raise
+        await connection.execute("ROLLBACK TO SAVEPOINT trial")
+        return False
+    return True
+
+
+async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key: tuple[str, ...], live: LiveTable) -> None:
+    after = await read_table(connection, schema, table)
+    require_key(table, key, after.columns if after else ())
+    for stale in live.keys:
+        if stale.own and set(stale.columns) != set(key):
+            await _drop_key(connection, schema, table, stale, key)
+    if not key or any(set(usable.columns) == set(key) for usable in live.keys):
+        return
+    name = identifier(own_index(schema, table, await _taken(connection, schema)))
+    has_primary = any(usable.primary and not usable.own for usable in live.keys)
+    try:
+        if has_primary:
+            await connection.execute(f"CREATE UNIQUE INDEX {name} ON {qualified(schema, table)} ({identifiers(key)})")
+        else:
+            await connection.execute(
+                f"ALTER TABLE {qualified(schema, table)} ADD CONSTRAINT {name} PRIMARY KEY ({identifiers(key)})"
+            )
+    except Exception as error:
+        state = getattr(error, "sqlstate", None)
+        if state not in ("23505", "23502"):
+            raise
+        trouble = "several rows share one value of it" if state == "23505" else "some rows have no value in it"
+        raise no_key(table, key, f"{trouble} ({describe(error)})") from error
+
+
+async def _drop_key(connection: asyncpg.Connection, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> None:
+    if not stale.constraint:
+        await connection.execute(f"DROP INDEX IF EXISTS {qualified(schema, stale.name)}")
+        return
+    changes = [f"DROP CONSTRAINT {identifier(stale.name)}"]
+    if stale.primary:
+        # a primary key leaves NOT NULL behind, and rows without the old key would be refused for ever
+        changes += [f"ALTER COLUMN {identifier(name)} DROP NOT NULL" for name in stale.columns if name not in key]
+    await connection.execute(f"ALTER TABLE {qualified(schema, table)} {', '.join(changes)}")
+
+
+async def _definition(connection: asyncpg.Connection, column: Column, *, not_null: bool = False) -> str:
+    native = native_of(column)
+    if column.native is not None:
+        try:
+            # the type came from a person or a function: only what the server reads as a type goes into DDL
+            await connection.fetchval(f"SELECT {literal(native)}::regtype")
+        except Exception as error:
+            if getattr(error, "sqlstate", None) not in ("42704", "42601", "22P02", "42602", "3F000", "0A000"):
+                raise
+            raise Permanent(f'column "{column.name}": {native!r} is not a type this server knows ({describe(error)})') from error
+    return f"{identifier(column.name)} {native}{' NOT NULL' if not_null else ''}"
+
+
+async def _taken(connection: asyncpg.Connection, schema: str) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = $1 AND starts_with(relname::text, $2)",
+        schema,
+        OWN_INDEX,
+    )
+    return [row["relname"] for row in rows]

@@ -1,0 +1,280 @@
+"""Postgres types and our kinds: what a live column is, what a new one becomes, how one widens into another.
+
+Pure. `numeric` with a scale, or with none declared, is `OTHER` on purpose: our decimal is decimal128(38, 0), and a fraction
+handed over as text loses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loader.contract.warehouse import Column, Kind, Limits
+from loader.sql.text import forced_native, literal, owner_of
+from loader.types import literals
+
+_KINDS = {
+    "boolean": Kind.BOOLEAN,
+    "bigint": Kind.BIGINT, "integer": Kind.BIGINT, "smallint": Kind.BIGINT,
+    "double precision": Kind.DOUBLE, "real": Kind.DOUBLE,
+    "timestamp with time zone": Kind.TIMESTAMP, "timestamp without time zone": Kind.TIMESTAMP,
+    "date": Kind.DATE,
+    "text": Kind.TEXT, "character varying": Kind.TEXT, "character": Kind.TEXT,
+    "jsonb": Kind.JSON, "json": Kind.JSON,
+}  # fmt: skip
+
+_NATIVES = {
+    Kind.BOOLEAN: "boolean",
+    Kind.BIGINT: "bigint",
+    Kind.DOUBLE: "double precision",
+    Kind.DECIMAL: "numeric(38,0)",
+    Kind.TIMESTAMP: "timestamp with time zone",
+    Kind.DATE: "date",
+    Kind.TEXT: "text",
+    Kind.JSON: "jsonb",
+    Kind.OTHER: "text",
+}
+
+_DECIMAL_DIGITS = 38
+_SECOND_DIGITS = 6
+_ARGUMENTS = re.compile(r"\((?P<inside>[\d, -]*)\)")
+_WITHOUT_LENGTH = {"character": "bpchar", "bit": '"bit"'}
+"""Types whose bare name means a length of one."""
+_INTEGERS = {"smallint": 2**15, "integer": 2**31}
+_ANY_NUMERIC = (131_072 + 16_383, 16_383)
+"""Digits of a numeric without a declared size, and those after its point; it rounds what has more of these."""
+_MONEY = (18, 2)
+_BYTES = r"^(?:\\x(?:[0-9a-fA-F]{2})*|[^\\]*)$"
+_NETWORK = r"[:/]|^[0-9]+(?:\.[0-9]+){3}$"
+"""A number such as 10.5 is none, though the server reads one as 10.5.0.0/16."""
+_ASCII = "^[\x01-\x7f]{0,%d}$"
+_LOOKED_UP = ("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc",
+              "regprocedure", "regrole", "regtype")  # fmt: skip
+"""Types of names that the server looks up."""
+_ALONE = {
+    "uuid": Limits(accepted=literals.UUID),
+    "oid": Limits(accepted=literals.UNSIGNED),
+    "bytea": Limits(accepted=_BYTES),
+    "money": Limits(digits=_MONEY),
+    "name": Limits(accepted=_ASCII % 63),
+    '"char"': Limits(accepted=_ASCII % 1),
+    # the server reads digits as far as they go, and wraps what is too large
+    **dict.fromkeys(("xid", "cid"), Limits(accepted=literals.unsigned(9))),
+    "xid8": Limits(accepted=literals.unsigned(19)),
+    "tid": Limits(accepted=r"^\([0-9]+,[0-9]+\)$"),
+    "cidr": Limits(accepted=_NETWORK),
+    **dict.fromkeys(("macaddr", "macaddr8"), Limits(accepted="^[0-9a-fA-F:.-]+$")),
+    **dict.fromkeys(("bit", "bit varying"), Limits(accepted=literals.BITS)),
+    **dict.fromkeys(_LOOKED_UP, Limits(accepted=literals.NOTHING)),
+}
+_HARMLESS = frozenset(("inet", "xml", "tsvector", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath"))
+"""Types in which a word is a word."""
+_STRICT = frozenset(("uuid", "bit", "bit varying"))
+"""Types that refuse what they cannot hold, in arrays too."""
+_TIMES = {
+    **dict.fromkeys(("date", "daterange", "datemultirange"), literals.DATES_INSIDE),
+    **dict.fromkeys(("timestamp without time zone", "tsrange", "tsmultirange"), literals.TIMES_INSIDE),
+    **dict.fromkeys(("timestamp with time zone", "tstzrange", "tstzmultirange"), literals.INSTANTS_INSIDE),
+}
+"""What ranges of times take, and lists of times."""
+_ROUNDED = {"real": r"[0-9.]{8}|[eE]", "double precision": r"[0-9.]{17}|[eE]", "numeric": r"[eE]"}
+"""Of numbers in arrays: what might lose digits without a word."""
+_WHOLE_NUMERIC = re.compile(r"numeric\(\d+,0\)")
+
+_UTC = "\"c\" AT TIME ZONE 'UTC'"
+# milliseconds as everywhere in our text of times; microseconds only where dropping them would lose something
+_ISO = (
+    f'CASE WHEN extract(microseconds FROM "c")::bigint % 1000 = 0 THEN to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\') '
+    f'ELSE to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') END'
+)
+# the shortest text that reads back as the same double, without an exponent; where there are gaps between doubles, all of their digits
+_UPPER = 'trunc("c" / 9223372036854775808)'  # a cast of the whole to numeric rounds to 15 digits
+_ALL = f'{_UPPER}::bigint::numeric * 9223372036854775808 + ("c" - {_UPPER} * 9223372036854775808)::bigint'
+_DIGITS = f'CASE WHEN abs("c") < 9007199254740992 THEN "c"::text::numeric ELSE {_ALL} END'
+_WIDEN = {
+    (Kind.BOOLEAN, Kind.BIGINT): '"c"::integer::bigint',
+    (Kind.BOOLEAN, Kind.DOUBLE): '"c"::integer::double precision',
+    (Kind.BOOLEAN, Kind.DECIMAL): '"c"::integer::numeric',
+    (Kind.BOOLEAN, Kind.TEXT): '"c"::text',
+    (Kind.BOOLEAN, Kind.JSON): 'to_jsonb("c")',
+    (Kind.BIGINT, Kind.DOUBLE): '"c"::double precision',
+    (Kind.BIGINT, Kind.DECIMAL): '"c"::numeric',
+    (Kind.BIGINT, Kind.TEXT): '"c"::text',
+    (Kind.BIGINT, Kind.JSON): 'to_jsonb("c")',
+    (Kind.DOUBLE, Kind.TEXT): f"({_DIGITS})::text",
+    (Kind.DOUBLE, Kind.JSON): f"to_jsonb({_DIGITS})",
+    (Kind.DECIMAL, Kind.TEXT): '"c"::text',
+    (Kind.DECIMAL, Kind.JSON): 'to_jsonb("c")',
+    (Kind.DATE, Kind.TIMESTAMP): "\"c\"::timestamp AT TIME ZONE 'UTC'",
+    (Kind.DATE, Kind.TEXT): "to_char(\"c\", 'YYYY-MM-DD')",
+    (Kind.DATE, Kind.JSON): "to_jsonb(to_char(\"c\", 'YYYY-MM-DD'))",
+    (Kind.TIMESTAMP, Kind.TEXT): _ISO,
+    (Kind.TIMESTAMP, Kind.JSON): f"to_jsonb({_ISO})",
+    (Kind.TEXT, Kind.JSON): 'to_jsonb("c")',
+    (Kind.JSON, Kind.TEXT): '"c"::text',
+    (Kind.OTHER, Kind.TEXT): '"c"::text',
+}
+
+_IN_CALENDAR = "\"c\" BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
+_WHOLE_DOUBLES = 'abs("c") < 1e37'
+_SURVIVES = {
+    (Kind.BIGINT, Kind.DOUBLE): 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END',
+    (Kind.DOUBLE, Kind.TEXT): _WHOLE_DOUBLES,
+    (Kind.DOUBLE, Kind.JSON): _WHOLE_DOUBLES,
+    **{(source, target): _IN_CALENDAR for source in (Kind.DATE, Kind.TIMESTAMP) for target in (Kind.TEXT, Kind.JSON)},
+    (Kind.DATE, Kind.TIMESTAMP): _IN_CALENDAR,
+}
+"""Conditions under which a stored value is the same after widening; always, of the others."""
+
+_NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP))
+"""What a column of a narrower type becomes when it is to hold all of its kind: an `integer` becomes a `bigint`."""
+
+WIDEN = frozenset(_WIDEN) | _NARROW
+"""Pairs (from, to) an existing column can change between."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveColumn:
+    """A column as the catalogue has it; `native` is `format_type`'s text, such as `numeric(12,2)`.
+
+    `base`: the type below a domain, else None. `default`: the expression of it. `labels`: of an enum.
+    """
+
+    name: str
+    native: str
+    base: str | None = None
+    default: str | None = None
+    writable: bool = True
+    labels: tuple[str, ...] = ()
+    owner: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """The logical type; `OTHER` for what we hand over as text."""
+        return kind_of(self.base or self.native)
+
+    @property
+    def cast(self) -> str:
+        """What text is cast to on its way into the column: its type without a length.
+
+        A cast to `varchar(3)` cuts what is longer; a cast to `varchar`, and the assignment to the column after it, does not.
+        """
+        plain = _ARGUMENTS.sub("", self.base or self.native)
+        if plain == "money":
+            return "numeric::money"  # the text of money is read as the server's locale writes it
+        bare = plain.removesuffix("[]")
+        return plain if bare not in _WITHOUT_LENGTH else _WITHOUT_LENGTH[bare] + plain[len(bare) :]
+
+    def as_column(self) -> Column:
+        """Returns it as the core knows columns."""
+        limits = limits_of(self.base or self.native, self.labels)
+        return Column(self.name, self.kind, self.native, limits, self.writable, self.owner)
+
+
+def live_column(row: Mapping[str, Any]) -> LiveColumn:
+    """Returns the column in a row of `statements.COLUMNS`."""
+    default = row["default"]
+    if row["sequence"] is not None:
+        default = f"nextval({literal(row['sequence'])}::regclass)"
+    labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
+    return LiveColumn(row["column"], row["native"], row["base"], default, row["writable"], labels, owner)
+
+
+def kind_of(native: str) -> Kind:
+    """Returns the kind of a type as `format_type` writes it."""
+    if _WHOLE_NUMERIC.fullmatch(native):
+        return Kind.DECIMAL
+    return _KINDS.get(_ARGUMENTS.sub("", native), Kind.OTHER)
+
+
+def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
+    """Returns what a type holds of its kind; None where that is all of it, or only the server can tell."""
+    if native.endswith("[]"):
+        return _limits_of_array(native.rstrip("[]"))
+    match = _ARGUMENTS.search(native)
+    numbers = [int(number) for number in match["inside"].split(",")] if match and match["inside"] else []
+    bare = _ARGUMENTS.sub("", native)
+    if bare in _INTEGERS:
+        return Limits(lowest=-_INTEGERS[bare], highest=_INTEGERS[bare] - 1)
+    if bare == "real":
+        return Limits(single=True)
+    if bare == "numeric":
+        return _limits_of_numeric(numbers)
+    if bare.startswith("timestamp") and numbers:
+        return Limits(seconds_digits=numbers[0]) if numbers[0] < _SECOND_DIGITS else None
+    digits = numbers[0] if numbers else _SECOND_DIGITS
+    if bare.startswith("time "):
+        return Limits(accepted=literals.clock(digits, zone=bare.endswith("with time zone")))
+    if bare.startswith("interval"):
+        # one of certain fields cuts the others
+        return Limits(accepted=literals.interval(digits) if bare == "interval" else literals.NOTHING)
+    if labels:
+        return Limits(one_of=frozenset(labels))
+    length = length_of(native)
+    return Limits(characters=length) if length is not None else _limits_of_others(bare)
+
+
+def _limits_of_others(bare: str) -> Limits | None:
+    if bare in _ALONE:
+        return _ALONE[bare]
+    if bare not in _KINDS and bare in _TIMES:
+        return Limits(accepted=_TIMES[bare])
+    return None if bare in _KINDS or bare in _HARMLESS else Limits(refused=literals.COMPUTED)
+
+
+def _limits_of_array(native: str) -> Limits | None:
+    bare = _ARGUMENTS.sub("", native)
+    if bare.startswith("time") and bare != native:  # it may be rounded to so many digits
+        return Limits(accepted=literals.NOTHING)
+    if bare.startswith("time "):
+        return Limits(accepted=literals.ZONED_CLOCKS_INSIDE if bare.endswith("with time zone") else literals.CLOCKS_INSIDE)
+    if bare in _TIMES:
+        return Limits(accepted=_TIMES[bare])
+    if bare in _ROUNDED and (bare != "numeric" or native == bare):
+        return Limits(refused=_ROUNDED[bare])
+    if bare == "numeric" or bare.startswith("interval") or (bare in _ALONE and bare not in _STRICT):
+        return Limits(accepted=literals.NOTHING)  # what one of these would round, cut or wrap cannot be told inside of a list
+    return None if bare in _KINDS or bare in _HARMLESS or bare in _STRICT else Limits(refused=literals.COMPUTED)
+
+
+def _limits_of_numeric(numbers: Sequence[int]) -> Limits | None:
+    if not numbers:
+        return Limits(digits=_ANY_NUMERIC)
+    precision, scale = numbers
+    if scale:
+        return Limits(digits=(precision, scale))
+    return Limits(lowest=1 - 10**precision, highest=10**precision - 1) if precision < _DECIMAL_DIGITS else None
+
+
+def length_of(native: str) -> int | None:
+    """Returns n of `character varying(n)` and `character(n)`."""
+    if not native.startswith("character"):
+        return None
+    match = _ARGUMENTS.search(native)
+    return int(match["inside"]) if match else None
+
+
+def native_of(column: Column) -> str:
+    """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
+
+    Raises:
+        Permanent: as `forced_native`.
+    """
+    return forced_native(column) or _NATIVES[column.kind]
+
+
+def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
+    """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
+    if (source, target) in _NARROW:
+        # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
+        return f"{quoted_column}::text::double precision" if source is Kind.DOUBLE else quoted_column
+    template = _WIDEN.get((source, target))
+    return None if template is None else template.replace('"c"', quoted_column)
+
+
+def survives(quoted_column: str, source: Kind, target: Kind) -> str | None:
+    """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
+    template = _SURVIVES.get((source, target))
+    return None if template is None else template.replace('"c"', quoted_column)
