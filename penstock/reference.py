@@ -22,9 +22,9 @@ from ingest.settings import IngestSettings
 from loader import registry
 from loader.settings import PREFIX as LOADER_PREFIX
 from loader.settings import LoaderSettings
-from penstock import exits
-from penstock.cli import cli
-from penstock.schema import schema_text
+from penstock.command.cli import cli
+from penstock.control.project.schema import schema_text
+from penstock.terminal import exits
 from router.settings import RouterSettings
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import Connection, Project

@@ -11,7 +11,7 @@ import duckdb
 import msgspec
 import pytest
 
-from penstock.audit import Audit, audit
+from penstock.control.status.audit import Audit, audit
 from router.lanes.state import StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from penstock import cli
-from penstock.projects import apply_document, check_document, read_document
+from penstock.command import cli
+from penstock.control.project.projects import apply_document, check_document, read_document
 from shared.errors import Conflict
 from shared.jetstream.broker import connect
 from shared.project.snapshot import stored_project

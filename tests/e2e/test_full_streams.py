@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from nats.js.errors import NotFoundError
 
-from penstock.letters import Filter, find, remove_all
+from penstock.control.letters.letters import Filter, find, remove_all
 from router.lanes.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
 from router.room.dead import DeadRoom
 from router.room.shed import PART, Shedding

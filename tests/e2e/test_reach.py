@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock import exits
-from penstock.cli import run
-from penstock.home import Home
-from penstock.reach import Reach, open_broker
+from penstock.command.cli import run
+from penstock.control.reach import Reach, open_broker
+from penstock.stack.home import Home
+from penstock.terminal import exits
 from shared.errors import SetupError, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
@@ -62,7 +62,7 @@ async def test_a_broker_that_is_away_one_that_refuses_the_user_and_one_without_r
     log = tmp_path / "router.log"
     status = ["status", "--url", server.url, "--home", str(tmp_path), "--metrics", url]
 
-    monkeypatch.setattr("penstock.reach.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("penstock.control.reach.PATIENCE_SECONDS", 0.5)
 
     def said() -> str:
         return " ".join(capfd.readouterr().err.split())

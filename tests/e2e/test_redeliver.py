@@ -11,9 +11,9 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from ingest.contract import Reject
-from penstock import redeliver
-from penstock.letters import Filter, fetch_letter, find, remove
-from penstock.redeliver import NOTE, Into, Redelivery
+from penstock.control.letters import redeliver
+from penstock.control.letters.letters import Filter, fetch_letter, find, remove
+from penstock.control.letters.redeliver import NOTE, Into, Redelivery
 from shared.errors import NotConnected, QueueFull
 from shared.events.dead import DeadLetter, bury
 from shared.events.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack

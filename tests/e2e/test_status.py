@@ -13,9 +13,9 @@ from loader.queue.account import Accounts
 from loader.queue.aside import Failing, put_aside
 from loader.queue.gauges import keep_gauges, set_gauges
 from loader.queue.retries import Retries
-from penstock.home import ProcessState, StackState
-from penstock.metrics import Scrape
-from penstock.status import Status, read_status
+from penstock.control.metrics import Scrape
+from penstock.control.status.status import Status, read_status
+from penstock.stack.home import ProcessState, StackState
 from router.lanes.account import Account
 from router.lanes.state import SiteState, StateKeeper
 from shared.events.frame import decode_frame

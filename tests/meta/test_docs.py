@@ -25,8 +25,8 @@ from loader.contract.warehouse import Capabilities, Kind
 from loader.rows.layouts import LAYOUTS
 from loader.types.names import Namer
 from penstock import reference
-from penstock.projects import check_document
-from penstock.schema import project_schema
+from penstock.control.project.projects import check_document
+from penstock.control.project.schema import project_schema
 from router.rules.operators import OPERATORS
 from router.rules.where import compile_where
 from shared.errors import ConfigError

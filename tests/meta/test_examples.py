@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from loader import registry
-from penstock.projects import check_document, read_document
-from penstock.schema import project_schema
+from penstock.control.project.projects import check_document, read_document
+from penstock.control.project.schema import project_schema
 from shared.project.model import Connection, Key, Site, decode_project
 from shared.reading.decode import field_names
 

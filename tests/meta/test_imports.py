@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {
     "aiohttp.client", "asyncpg", "duckdb", "numpy", "opentelemetry.sdk", "prometheus_client", "pyarrow", "pygments", "rich.progress",
 }  # fmt: skip
-"""Each costs as much as all the rest of a command. The broker's client names aiohttp without using it: see `penstock/postponed.py`."""
-MODULES = sorted(path.stem for path in (ROOT / "penstock" / "commands").glob("*.py") if path.stem != "__init__")
+"""Each costs as much as all the rest of a command. The broker's client names aiohttp without using it: see `penstock/terminal/postponed.py`."""
+MODULES = sorted(path.stem for path in (ROOT / "penstock" / "command" / "verbs").glob("*.py") if path.stem != "__init__")
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def imported() -> dict[str, list[str]]:
     """Modules that each command imports, in one process that forgets them in between."""
     script = """
 import importlib, json, sys
-import penstock.cli
+import penstock.command.cli
 found = {}
 for name in sys.argv[1:]:
     before = set(sys.modules)
-    importlib.import_module(f"penstock.commands.{name}")
+    importlib.import_module(f"penstock.command.verbs.{name}")
     found[name] = sorted(set(sys.modules) - before)
 print(json.dumps([sorted(sys.modules), found]))
 """

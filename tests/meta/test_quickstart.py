@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from penstock.home import Home
+from penstock.stack.home import Home
 from tests.support.nats import free_port
 
 ROOT = Path(__file__).parents[2]

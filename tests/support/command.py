@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from penstock.home import Home, StackState
+from penstock.stack.home import Home, StackState
 from tests.support.nats import free_port
 
 SHOP = Path(__file__).parents[2] / "examples/shop/penstock.yaml"

@@ -17,8 +17,8 @@ from pathlib import Path
 import nats.errors
 from nats.js.errors import APIError
 
-from penstock.audit import audit
-from penstock.balance import read_balances
+from penstock.control.status.audit import audit
+from penstock.control.status.balance import read_balances
 from router.lanes.state import StateKeeper
 from shared.errors import PenstockError
 from shared.events.dead import decode_dead

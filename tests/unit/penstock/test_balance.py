@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.balance import Balance, View, balance_of
+from penstock.control.status.balance import Balance, View, balance_of
 from router.lanes.account import Account
 from router.lanes.state import SiteState
 from shared.events.headers import Place

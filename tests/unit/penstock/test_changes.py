@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.changes import SETTLE_SECONDS, Change, changes
+from penstock.control.project.changes import SETTLE_SECONDS, Change, changes
 from shared.jetstream.topology import KEPT_REVISIONS
 from shared.project.snapshot import StoredProject
 from tests.support.router import project

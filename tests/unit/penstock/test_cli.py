@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from penstock import exits
-from penstock.cli import cli, run
-from penstock.exits import exit_code
+from penstock.command.cli import cli, run
+from penstock.terminal import exits
+from penstock.terminal.exits import exit_code
 from shared.errors import ConfigError, Conflict, NotConnected, PenstockError, Permanent, QueueFull, SetupError, Transient
 
 
@@ -78,7 +78,7 @@ def test_without_a_stack_a_command_says_how_to_get_one(arguments: list[str], cap
 
 
 def test_a_broker_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.reach.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("penstock.control.reach.PATIENCE_SECONDS", 0.1)
     assert run(["status", "--url", "nats://user:hunter2@127.0.0.1:1"]) == exits.UNREACHABLE
     error = capsys.readouterr().err
     assert "127.0.0.1:1" in error

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.consequences import losses
+from penstock.control.project.consequences import losses
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import connect

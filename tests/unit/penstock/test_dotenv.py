@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import run
-from penstock.dotenv import load_dotenv, misspelt, with_dotenv
+from penstock.command.cli import run
+from penstock.command.dotenv import load_dotenv, misspelt, with_dotenv
 from shared.errors import SetupError
 
 
@@ -51,6 +51,6 @@ def test_a_misspelt_setting_is_warned_of(
     (warning,) = misspelt(tmp_path)
     assert warning.endswith("no setting is named PENSTOCK_INGEST_PROT; did you mean PENSTOCK_INGEST_PORT?")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("penstock.cli.load_dotenv", lambda _folder: None)
+    monkeypatch.setattr("penstock.command.cli.load_dotenv", lambda _folder: None)
     run(["--help"])
     assert warning in capsys.readouterr().err.replace("\n", "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.doubts import doubts
+from penstock.control.project.doubts import doubts
 from shared.project.model import decode_project
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.home import Home, ProcessState, StackState, is_alive, start_time
-from penstock.leftovers import clean_up
+from penstock.stack.home import Home, ProcessState, StackState, is_alive, start_time
+from penstock.stack.leftovers import clean_up
 from shared.errors import SetupError
 
 
@@ -45,7 +45,7 @@ def test_a_home_has_one_stack_at_a_time(home: Home) -> None:
 
 
 def test_the_lock_ends_with_the_process_that_holds_it(home: Home) -> None:
-    code = f"import pathlib,time,penstock.home as h\nwith h.Home(pathlib.Path({str(home.folder)!r})).lock():\n print(1, flush=True); time.sleep(60)"
+    code = f"import pathlib,time,penstock.stack.home as h\nwith h.Home(pathlib.Path({str(home.folder)!r})).lock():\n print(1, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()

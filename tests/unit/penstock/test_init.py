@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock import cli
-from penstock.projects import check_document, read_document
+from penstock.command import cli
+from penstock.control.project.projects import check_document, read_document
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "postgres", "local"])

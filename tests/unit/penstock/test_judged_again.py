@@ -7,8 +7,8 @@ import pytest
 
 from ingest.contract import Parsed, Reject, SocketMessage
 from ingest.protocols import segment, websocket
-from penstock.commands.dead import _line
-from penstock.redeliver import judge_again
+from penstock.command.verbs.dead import _line
+from penstock.control.letters.redeliver import judge_again
 from shared.events.dead import DeadLetter
 from shared.events.frame import RequestContext
 from shared.project.model import Site

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.letters import Filter, Seen, Stored, group, parse_ids, remove
+from penstock.control.letters.letters import Filter, Seen, Stored, group, parse_ids, remove
 from shared.errors import ConfigError
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.outcome import DeadReason

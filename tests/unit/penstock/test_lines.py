@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from penstock import lines
-from penstock.lines import Lines
+from penstock.control.data import lines
+from penstock.control.data.lines import Lines
 from shared.errors import SetupError
 
 EVENTS = [json.dumps({"type": "track", "event": f"e{number}", "userId": "u"}).encode() for number in range(1000)]

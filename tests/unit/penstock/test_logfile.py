@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.logfile import last_words, rotate
+from penstock.stack.logfile import last_words, rotate
 
 
 def test_a_log_is_rotated_under_its_writer_and_goes_on_at_its_start(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from penstock import cli
-from penstock.foreground import _StartView
-from penstock.logs import Line, follow, last_lines, logs_of, read_line
-from penstock.processes import Ending, Program, Supervised
-from penstock.screen import Screen
+from penstock.command import cli
+from penstock.command.foreground import _StartView
+from penstock.stack.logs import Line, follow, last_lines, logs_of, read_line
+from penstock.stack.processes import Ending, Program, Supervised
+from penstock.terminal.screen import Screen
 from shared.errors import ConfigError
 
 

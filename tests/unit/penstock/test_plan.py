@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.plan import Change, compare, inline_secrets, mask
+from penstock.control.project.plan import Change, compare, inline_secrets, mask
 
 PROJECT: dict[str, Any] = {
     "sites": {"shop": {"keys": [{"id": "web"}, {"id": "api", "secret": "${S}"}], "origins": ["https://a"]}},
@@ -111,7 +111,7 @@ documents = st.recursive(
     st.dictionaries(st.text("xyz", min_size=1), documents, max_size=4),
 )
 def test_there_is_a_change_exactly_where_documents_differ(before: dict[str, Any], after: dict[str, Any]) -> None:
-    from penstock.plan import plain
+    from penstock.control.project.plan import plain
 
     same = _typed(plain(before)) == _typed(plain(after))
     assert (compare(before, after) == []) is same

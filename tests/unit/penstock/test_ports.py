@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from penstock.ports import PortPicker, is_free
-from penstock.stack import choose_ports, local_address
+from penstock.stack.ports import PortPicker, is_free
+from penstock.stack.stack import choose_ports, local_address
 from shared.errors import SetupError
 from tests.support.nats import free_port
 

@@ -13,7 +13,7 @@ def test_a_postponed_module_comes_with_the_first_attribute_and_is_the_real_one(t
     (package / "__init__.py").write_text("print('loaded')\nfrom slow.inner import VALUE\n")
     (package / "inner.py").write_text("VALUE = 7\n")
     script = """
-from penstock.postponed import postpone
+from penstock.terminal.postponed import postpone
 postpone("slow"); postpone("nowhere")
 import slow
 import slow.inner

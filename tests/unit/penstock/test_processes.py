@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.home import Home, stack_environment, start_time
-from penstock.processes import Program, Supervised, next_delay
+from penstock.stack.home import Home, stack_environment, start_time
+from penstock.stack.processes import Program, Supervised, next_delay
 
 SLEEPS = "import time; time.sleep(60)"
 
@@ -115,7 +115,7 @@ def test_a_process_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
-from penstock.processes import Program, Supervised
+from penstock.stack.processes import Program, Supervised
 program = Program("child", (sys.executable, "-c", {SLEEPS!r}), {{}}, pathlib.Path({str(tmp_path / "log")!r}), "")
 async def main():
     child = Supervised(program, lambda: None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.projects import check_document, keepable, read_document
+from penstock.control.project.projects import check_document, keepable, read_document
 from shared.errors import ConfigError, SetupError
 from shared.project.model import decode_project
 

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from penstock.query import ask, choose
+from penstock.control.data.query import ask, choose
 from shared.errors import ConfigError, Permanent, SetupError
 
 DUCK = {"type": "duckdb", "path": "a.duckdb"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from penstock.commands.replay import appending, range_options
-from penstock.moments import Moment
+from penstock.command.verbs.replay import appending, range_options
+from penstock.terminal.moments import Moment
 from shared.project.model import decode_project
 
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 
-from penstock.sample import sample_events
+from penstock.demo.sample import sample_events
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

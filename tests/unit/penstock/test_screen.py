@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from penstock import exits
-from penstock.screen import Screen, counted, cut
+from penstock.terminal import exits
+from penstock.terminal.screen import Screen, counted, cut
 
 COLUMNS = ("connection", "received", "why")
 ROWS = [

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from penstock import exits
-from penstock.cli import run
-from penstock.commands.events import _show, interrupted
-from penstock.screen import Screen
-from penstock.send import Batch, Sent, batches, send
+from penstock.command.cli import run
+from penstock.command.verbs.events import _show, interrupted
+from penstock.control.data.send import Batch, Sent, batches, send
+from penstock.terminal import exits
+from penstock.terminal.screen import Screen
 from shared.errors import NotConnected, SetupError
 
 Answer = Callable[[int, bytes], web.Response]
@@ -193,7 +193,7 @@ async def test_who_is_interrupted_knows_the_line_with_which_the_rest_begins() ->
 
 
 async def test_patience_holds_for_an_edge_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.send.LEAST_REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("penstock.control.data.send.LEAST_REQUEST_SECONDS", 0.1)
     answered = asyncio.Event()
 
     async def never(_request: web.Request) -> web.Response:

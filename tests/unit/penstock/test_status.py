@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.home import ProcessState, StackState
-from penstock.metrics import Scrape
-from penstock.rest import STILL_SECONDS, Rest
-from penstock.status import ConnectionStatus, Status, not_answering, said_by_services
+from penstock.control.metrics import Scrape
+from penstock.control.status.rest import STILL_SECONDS, Rest
+from penstock.control.status.status import ConnectionStatus, Status, not_answering, said_by_services
+from penstock.stack.home import ProcessState, StackState
 
 LOADER = ProcessState(name="loader", pid=1, started=1, restarts=1, state="not ready", admin_url="http://127.0.0.1:9466")
 STACK = StackState(home="/h", supervisor=LOADER, broker_url="", ingest_url="", monitor_url="", started_at="", processes=[LOADER])

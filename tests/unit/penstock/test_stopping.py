@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.detach import start_detached
-from penstock.foreground import Wishes
-from penstock.home import Home, ProcessState, StackState, is_alive, start_time
-from penstock.options import Setting
-from penstock.screen import Screen
-from penstock.stopping import stop_running
+from penstock.command.detach import start_detached
+from penstock.command.foreground import Wishes
+from penstock.command.stopping import stop_running
+from penstock.stack.home import Home, ProcessState, StackState, is_alive, start_time
+from penstock.terminal.options import Setting
+from penstock.terminal.screen import Screen
 
 # gives the lock back when told to stop, and takes its time to end
 LINGERING = """
@@ -49,7 +49,7 @@ def test_down_waits_for_a_supervisor_that_has_given_its_lock_back_and_still_ends
 
 
 def test_down_begins_at_once_because_it_imports_no_client() -> None:
-    code = "import sys, penstock.cli, penstock.commands.up; print([name for name in ('aiohttp.client', 'nats', 'duckdb') if name in sys.modules])"
+    code = "import sys, penstock.command.cli, penstock.command.verbs.up; print([name for name in ('aiohttp.client', 'nats', 'duckdb') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -61,8 +61,10 @@ def test_a_detached_start_that_is_interrupted_is_stopped(tmp_path: Path, monkeyp
         started.append(supervisor)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penstock.detach._command", lambda _home, _wishes: [sys.executable, "-c", "import time; time.sleep(60)"])
-    monkeypatch.setattr("penstock.detach._wait_until_ready", interrupt)
+    monkeypatch.setattr(
+        "penstock.command.detach._command", lambda _home, _wishes: [sys.executable, "-c", "import time; time.sleep(60)"]
+    )
+    monkeypatch.setattr("penstock.command.detach._wait_until_ready", interrupt)
     with pytest.raises(KeyboardInterrupt):
         start_detached(Setting(Screen(), Home(tmp_path)), Wishes())
     assert started[0].returncode == -signal.SIGTERM

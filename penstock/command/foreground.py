@@ -1,0 +1,209 @@
+"""`penstock up` in the foreground: supervises the stack, shows how the start goes, then stays until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from penstock.command.dotenv import with_dotenv
+from penstock.control.project.apply import apply_checked
+from penstock.control.project.projects import check_document, read_text
+from penstock.control.reach import Reach, open_broker
+from penstock.stack.home import StackState
+from penstock.stack.leftovers import clean_up
+from penstock.stack.stack import Stack, choose_ports
+from penstock.terminal.moments import moment_of
+from penstock.terminal.options import Setting
+from penstock.terminal.screen import Screen
+from shared.project.snapshot import stored_project
+from shared.reading.document import parse_document
+from shared.tasks import together
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What `penstock up` was asked for."""
+
+    port_base: int | None = None
+    port: int | None = None
+    host: str = "127.0.0.1"
+    project: Path | None = None
+    demo: bool = False
+    exit_after_demo: bool = False
+
+
+async def run_foreground(setting: Setting, wishes: Wishes) -> None:
+    """Runs a stack until SIGINT or SIGTERM; a second signal stops it without waiting.
+
+    Raises:
+        SetupError: a stack runs in this home already, no port is free, or a process cannot start.
+        ConfigError: the project file is wrong.
+    """
+    setting.home.prepare()
+    with setting.home.lock():
+        screen = setting.screen
+        for process in clean_up(setting.home):
+            screen.note(f"ended {process.name} (process {process.pid}), left behind by a stack that was killed")
+        view = _StartView(screen)
+        ports = dataclasses.replace(choose_ports(wishes.port_base, wishes.port), host=wishes.host)
+        stack = Stack(setting.home, ports, lambda: view.refresh(stack))
+        _stop_on_signals(stack, screen)
+
+        async def prepare() -> None:
+            view.close()
+            if wishes.project is not None:
+                await _apply(setting, stack.state, wishes.project)
+
+        with view.shown():
+            await together(stack.run(prepare), _accompany(setting, stack, wishes))
+        screen.say("stopped")
+
+
+async def show_addresses(setting: Setting, state: StackState) -> None:
+    """Prints where everything is, which project runs, and what to try next."""
+    screen = setting.screen
+    admin = {process.name: process.admin_url for process in state.processes if process.admin_url}
+    screen.say("")
+    screen.say("Penstock is up", "bold green")
+    screen.say(f"  events go to   {state.ingest_url}/v1/batch   (segment protocol; /v1/ws for WebSocket)")
+    screen.say(f"  broker         {state.broker_url}")
+    for name, url in admin.items():
+        screen.say(f"  {name:<14} {url}/ready   {url}/metrics")
+    screen.say(f"  home           {state.home}   (logs in {state.home}/logs)")
+    async with open_broker(Reach(setting.home, state.broker_url, state)) as broker:
+        found = await stored_project(broker)
+    if found is None:
+        screen.say("  project        none yet; write one with `penstock init`, then run `penstock apply`")
+    else:
+        screen.say(f"  project        revision {found[0]}, applied {moment_of(found[1].applied_at)} UTC")
+
+
+async def _apply(setting: Setting, state: StackState, file: Path) -> None:
+    reach = Reach(setting.home, state.broker_url, state)
+    text = read_text(file)
+    document = parse_document(text, str(file))
+    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
+    await apply_checked(reach, document, resolved, setting.screen, text=text, in_full=False)
+
+
+async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:
+    """Tells the user what there is to tell once the stack is ready."""
+    screen = setting.screen
+    ready, stopping = asyncio.ensure_future(stack.ready.wait()), asyncio.ensure_future(stack.stopping.wait())
+    await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    try:
+        if stack.stopping.is_set():
+            return
+        screen.result(stack.state)
+        await show_addresses(setting, stack.state)
+        if wishes.demo:
+            from penstock.demo.demo import show_demo  # pulls in duckdb, which a plain `up` does not need
+
+            demo = asyncio.ensure_future(show_demo(setting, stack.state))
+            await asyncio.wait({demo, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not demo.done():
+                demo.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await demo
+                return
+            await demo
+            if wishes.exit_after_demo:
+                stack.stopping.set()
+        if not stack.stopping.is_set():
+            screen.say("")
+            screen.say("stays up until Ctrl-C", "bold")
+    except BaseException:
+        stack.stopping.set()
+        raise
+    finally:
+        stopping.cancel()
+
+
+def _stop_on_signals(stack: Stack, screen: Screen) -> None:
+    def stop() -> None:
+        if stack.stopping.is_set():
+            stack.hurry.set()
+            screen.note("stopping at once")
+            return
+        stack.stopping.set()
+        screen.note("stopping in order; once more to stop at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+class _StartView:
+    """How the start goes: a table that is redrawn on a terminal, a line a change elsewhere. Afterwards, only what dies."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._live: Live | None = None
+        self._told: dict[str, str] = {}
+        self._restarts: dict[str, int] = {}
+        self._lacks: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        if self._screen.err.is_terminal:
+            self._live = Live(console=self._screen.err, refresh_per_second=8, transient=True)
+            self._live.start()
+        try:
+            yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Takes the table away."""
+        live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                live.stop()
+
+    def refresh(self, stack: Stack) -> None:
+        """Shows the stack as it is now."""
+        for process in stack.processes:
+            name = process.program.name
+            if process.restarts > self._restarts.get(name, 0):
+                self._restarts[name] = process.restarts
+                log = os.path.relpath(process.program.log)
+                self._tell(f"{name} {process.ending}; {process.state.partition(', ')[2]} (log: {log})", "warning")
+            lacks = stack.problems.get(name, "") if stack.phase == "ready" and process.running else ""
+            if lacks != self._lacks.get(name, ""):
+                self._lacks[name] = lacks
+                self._tell(f"{name}: {lacks}" if lacks else f"{name}: ready again", "warning" if lacks else "info")
+        if self._live is not None:
+            with contextlib.suppress(OSError):
+                self._live.update(self._table(stack))
+        elif stack.phase != "ready" and not self._screen.err.is_terminal:
+            for process in stack.processes:
+                name = process.program.name
+                if process.state in ("ready", "stopping", "stopped") and self._told.get(name) != process.state:
+                    self._told[name] = process.state
+                    self._tell(f"{name}: {process.state}", "info")
+
+    def _tell(self, text: str, level: str) -> None:
+        """Prints a line; into a file, with what `penstock logs` reads there: time and level."""
+        if not self._screen.err.is_terminal:
+            text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {level} {text}"
+        self._screen.note(text, "yellow" if level == "warning" else "")
+
+    def _table(self, stack: Stack) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for process in stack.processes:
+            name = process.program.name
+            ready = process.state == "ready"
+            style = "green" if ready else "yellow" if process.restarts == 0 else "red"
+            table.add_row(name, Text(process.state, style=style), Text(stack.problems.get(name, ""), style="dim"))
+        return table

@@ -1,0 +1,54 @@
+"""`penstock bench`: the benchmarks of the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+import penstock
+from penstock.terminal.options import Setting, at_home
+from shared.errors import SetupError
+
+BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge")
+"""What there is to run; the other modules of the folder are what these start."""
+
+FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@at_home
+def bench(setting: Setting, name: str | None, arguments: tuple[str, ...]) -> int:
+    """Runs benchmark NAME with its ARGUMENTS; without a name, lists them. They live in a checkout, not in the package.
+
+    \b
+    Example:
+      penstock bench edge
+    """
+    known = benchmarks()
+    if not known:
+        raise SetupError(f"no benchmarks in {FOLDER}; they come with a checkout: git clone, make setup, penstock bench")
+    if name is None:
+        setting.screen.result(known)
+        setting.screen.table(("benchmark", "what"), list(known.items()))
+        return 0
+    if name not in known:
+        raise click.UsageError(f"no benchmark is named {name!r}; known: {', '.join(known)}")
+    setting.screen.note("a benchmark takes minutes and wants a quiet machine; docs/performance.md explains its figures")
+    extra = ["--json"] if setting.screen.json else []
+    command = [sys.executable, "-m", f"bench.{name}", *arguments, *extra]
+    return subprocess.run(command, cwd=FOLDER.parent, check=False).returncode  # noqa: S603  # a module of ours
+
+
+def benchmarks() -> dict[str, str]:
+    """Returns the benchmarks that can be run and the first line of what they say of themselves; imports none."""
+    found: dict[str, str] = {}
+    for name in BENCHMARKS:
+        file = FOLDER / f"{name}.py"
+        if file.exists():
+            found[name] = file.read_text(encoding="utf-8").strip().strip('"').splitlines()[0].strip().strip('"')
+    return found

@@ -1,0 +1,400 @@
+"""`penstock dead list | show | replay | export | purge`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+import msgspec
+
+from ingest.registry import protocol_of
+from penstock.control.letters.letters import Filter, Group, Groups, Seen, fetch_letter, find, parse_ids, remove_all
+from penstock.control.reach import open_broker
+from penstock.terminal import exits
+from penstock.terminal.moments import Moment, shown
+from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.screen import cut
+from shared.errors import SetupError
+from shared.events.dead import DeadLetter
+from shared.events.outcome import DeadReason
+from shared.project.snapshot import current_snapshot
+
+if TYPE_CHECKING:
+    from penstock.control.letters.redeliver import Outcome
+
+SHOWN = 20
+SHOWN_DETAIL = 100
+"""Characters of a detail that the list shows; `dead show` has all of it."""
+STAGES = ("ingest", "router", "loader")
+
+
+def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the filter options; the command gets a `Filter` as `wanted`."""
+
+    @click.option("--connection", help="Only letters of this connection.")
+    @click.option("--site", help="Only letters of this site.")
+    @click.option("--stage", type=click.Choice(STAGES), help="Only letters of this stage.")
+    @click.option(
+        "--reason",
+        type=click.Choice([str(reason) for reason in DeadReason]),
+        metavar="REASON",
+        help="Only letters with this reason (docs/reasons.md).",
+    )
+    @click.option("--since", type=Moment(), help="Only letters since then: 2026-03-01T12:00:00Z, or 15m for how long ago.")
+    @functools.wraps(function)
+    def wrapper(
+        setting: Setting,
+        connection: str | None,
+        site: str | None,
+        stage: str | None,
+        reason: str | None,
+        since: float | None,
+        ids: tuple[str, ...] = (),
+        **rest: Any,
+    ) -> Any:
+        wanted = Filter(parse_ids(ids), connection, site, stage, reason, since)
+        return function(setting, wanted=wanted, **rest)
+
+    return wrapper
+
+
+@click.group()
+def dead() -> None:
+    """Events that could not be processed: kept whole with the reason, until they are replayed, purged or a month old."""
+
+
+@dead.command("list")
+@click.option("--limit", type=click.IntRange(0, 100_000), default=SHOWN, show_default=True, help="Letters to show, newest.")
+@at_broker
+@_filtered
+def list_(setting: Setting, wanted: Filter, limit: int) -> int:
+    """Counts dead letters by stage, connection or site, and reason, and shows the newest.
+
+    \b
+    Example:
+      penstock dead list --connection shop-wh --since 1h
+    """
+    groups, newest = asyncio.run(_look(setting, wanted, limit))
+    setting.screen.result(
+        {
+            "total": groups.total,
+            "groups": groups.largest_first(),
+            "letters": [_as_json(letter_id, letter) for letter_id, letter in newest],
+        }
+    )
+    if not groups.total:
+        setting.screen.say("no dead letters")
+        return exits.OK
+    _show_groups(setting, groups.largest_first())
+    rows = [
+        (
+            letter_id,
+            shown(each.at),
+            each.stage,
+            each.connection or each.site,
+            str(each.reason),
+            each.event or each.type,
+            cut(each.detail, SHOWN_DETAIL),
+        )
+        for letter_id, each in newest
+    ]
+    if rows:
+        columns = ("id", "at (UTC)", "stage", "connection/site", "reason", "event", "detail")
+        setting.screen.table(
+            columns, rows, title=f"The newest {len(rows)} of {groups.total}", spare=("stage", "event", "at (UTC)")
+        )
+    return exits.OK
+
+
+@dead.command()
+@click.argument("letter", metavar="ID")
+@at_broker
+def show(setting: Setting, letter: str) -> int:
+    """Shows one dead letter: the reason, where it came from, and the original bytes.
+
+    \b
+    Example:
+      penstock dead show 17.0
+    """
+    (checked,) = parse_ids([letter])
+    each = asyncio.run(_fetch(setting, checked))
+    if each is None:
+        raise SetupError(f"{_gone(f'dead letter {letter}')}. See: penstock dead list")
+    setting.screen.result({**_as_json(letter, each), **_body(each)})
+    reason = str(each.reason)
+    meaning = DeadReason(reason).meaning if reason in list(DeadReason) else ""
+    for name, value in (
+        ("reason", f"{reason}: {meaning}" if meaning else reason), ("detail", each.detail), ("stage", each.stage),
+        ("site", each.site), ("connection", each.connection), ("table", each.table), ("at", f"{shown(each.at)} UTC"),
+        ("origin", each.origin), ("messageId", each.message_id), ("key", each.request.key if each.request else None),
+    ):  # fmt: skip
+        if value:
+            setting.screen.say(f"{name:<11} {value}")
+    if not setting.screen.json:
+        setting.screen.say("\noriginal bytes:")
+        text = _body(each).get("body")
+        if text is None:
+            setting.screen.say(repr(each.body))
+        elif setting.screen.out.is_terminal:
+            from rich.syntax import Syntax
+
+            setting.screen.out.print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
+        else:
+            setting.screen.say(text)
+    return exits.OK
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
+@click.option(
+    "--into", type=click.Choice(["stage", "start"]), default="stage", show_default=True,
+    help="stage: where they failed. start: through routing again, to all connections of the site.",
+)  # fmt: skip
+@click.option(
+    "--wait",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for room in a full queue, and then for the result.",
+)
+@at_broker
+@_filtered
+def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
+    """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
+
+    Dead letters of the edge are checked again by its present rules; those still refused stay. Exit code 1 if some stayed or failed
+    again, or if an ID or the connection or site that is named has none.
+
+    \b
+    Examples:
+      penstock dead replay 17.0 17.3
+      penstock dead replay --connection shop-wh --reason type_conflict
+    """
+    _demand_filter(wanted, everything=everything)
+    seen = Seen(wanted.ids)
+    outcome = asyncio.run(_replay(setting, wanted, into, wait, seen))
+    unknown = wanted.unmatched(seen)
+    setting.screen.result({**msgspec.to_builtins(outcome), "unknown": unknown})
+    say = setting.screen.say
+    if outcome.finished:
+        say(f"{outcome.finished} letters of an earlier replay that was interrupted are done")
+    say(f"{outcome.replayed} replayed")
+    later = outcome.foreign_until > time.time()
+    for count, text in (
+        (outcome.dead_again, "failed again; they are new dead letters"),
+        (outcome.waiting, "are stored and wait for their loader"),
+        (outcome.still_bad, "stay: the edge would refuse them again"),
+        (
+            outcome.held_back,
+            (
+                "stay: the router would drop them as repeats within the site's dedupe_window; --into start works for all of them from"
+                f" {_minute(outcome.held_back_until)} on, --into stage now where their connection is still there"
+            ),
+        ),
+        (
+            outcome.foreign,
+            "stay: their connection was removed or moved to another site; --into start sends them to all connections of their site"
+            + (f", from {_minute(outcome.foreign_until)} on: until then the router drops some as repeats" if later else ""),
+        ),
+        (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
+    ):
+        if count:
+            say(f"{count} {text}", "yellow")
+    for each in outcome.refused:
+        say(f"  {each.id} {each.reason}: {each.detail}")
+    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
+    return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@at_broker
+@_filtered
+def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
+    """Deletes dead letters for good. Exit code 1 if an ID or the connection or site that is named has none.
+
+    \b
+    Example:
+      penstock dead purge --stage ingest --reason missing_id --yes
+    """
+    _demand_filter(wanted, everything=everything)
+    seen = Seen(wanted.ids)
+    groups, _ = asyncio.run(_look(setting, wanted, 0, seen))
+    if groups.total and not yes:
+        if not setting.screen.is_terminal:
+            raise click.UsageError(f"{groups.total} dead letters would be deleted for good; say --yes")
+        _show_groups(setting, groups.largest_first())
+        setting.screen.agree(f"delete {groups.total} dead letters for good?", "nothing was deleted")
+    if groups.total:
+        asyncio.run(_purge(setting, wanted, groups))
+    unknown = wanted.unmatched(seen)
+    setting.screen.result({"purged": groups.total, "unknown": unknown})
+    setting.screen.say(f"{groups.total} purged")
+    return _deny(setting, unknown)
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option("--events", is_flag=True, help="Only the original bytes, to be mended and given to `penstock send`.")
+@at_broker
+@_filtered
+def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) -> int:
+    """Prints dead letters whole, one a line of JSON (with or without --json), oldest first. They stay where they are.
+
+    With --events a line is what the client sent; letters that are not one line of text are left out, and counted.
+
+    \b
+    Examples:
+      penstock dead export --since 1d > letters.ndjson
+      penstock dead export --reason missing_id --events -o events.ndjson
+    """
+    try:
+        file = sys.stdout if output is None else output.open("w", encoding="utf-8")
+    except OSError as exc:
+        raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
+    try:
+        written, left_out = asyncio.run(_export(setting, wanted, file, events=events))
+        file.flush()
+    finally:
+        if output is not None:
+            file.close()
+    if left_out:
+        setting.screen.note(f"{left_out} letters are not one line of text; see them with: penstock dead show ID", "yellow")
+    if output is not None:
+        setting.screen.result({"written": written, "left_out": left_out, "file": str(output)})
+        setting.screen.say(f"{written} written to {output}")
+    return exits.NO if left_out else exits.OK
+
+
+def _minute(moment: float) -> str:
+    """The first whole minute that is not before a moment."""
+    return f"{shown(math.ceil(moment / 60) * 60)} UTC"
+
+
+def _demand_filter(wanted: Filter, *, everything: bool) -> None:
+    named = wanted.ids or any((wanted.connection, wanted.site, wanted.stage, wanted.reason, wanted.since))
+    if not named and not everything:
+        raise click.UsageError("say which: ids, a filter such as --connection, or --all")
+
+
+def _gone(what: str) -> str:
+    return f"no {what}; it was replayed, purged or has expired, or never was"
+
+
+def _deny(setting: Setting, unknown: list[str]) -> int:
+    """Says what has no dead letter; returns the exit code for that."""
+    for each in unknown:
+        setting.screen.note(_gone(each), "yellow")
+    return exits.NO if unknown else exits.OK
+
+
+async def _look(
+    setting: Setting, wanted: Filter, keep: int, seen: Seen | None = None
+) -> tuple[Groups, list[tuple[str, DeadLetter]]]:
+    """Counts what matches, and returns the newest letters with their ids."""
+    groups, newest = Groups(), deque[tuple[str, DeadLetter]](maxlen=keep)
+    async with open_broker(setting.reach()) as broker:
+        with setting.screen.progress("reading dead letters", passing=True) as advance:
+            async for stored in find(broker, wanted):
+                groups.add(stored)
+                if seen is not None:
+                    seen.add(stored)
+                newest.extend(zip(stored.ids(), (stored.letters[index] for index in stored.matching), strict=True))
+                advance(groups.total)
+    return groups, list(newest)
+
+
+async def _export(setting: Setting, wanted: Filter, file: TextIO, *, events: bool) -> tuple[int, int]:
+    written = left_out = 0
+    async with open_broker(setting.reach()) as broker:
+        with setting.screen.progress("exporting", passing=True) as advance:
+            async for stored in find(broker, wanted):
+                for letter_id, index in zip(stored.ids(), stored.matching, strict=True):
+                    line = _line(letter_id, stored.letters[index], events=events)
+                    if line is None:
+                        left_out += 1
+                        continue
+                    file.write(line + "\n")
+                    written += 1
+                advance(written)
+    return written, left_out
+
+
+def _line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
+    if not events:
+        return msgspec.json.encode({**_as_json(letter_id, letter), **_body(letter)}, enc_hook=str).decode()
+    if letter.stage == "ingest":  # what its path or protocol said beside it is written in
+        protocol = protocol_of(letter.request.protocol if letter.request else None)
+        letter = msgspec.structs.replace(letter, body=protocol.as_event(letter.body, letter.form) or b"")
+    text = _body(letter).get("body", "").strip()
+    if "\n" in text or "\r" in text:
+        with contextlib.suppress(msgspec.MsgspecError):
+            text = msgspec.json.format(text, indent=-1)  # only the space between tokens is another then
+    return text if text and "\n" not in text and "\r" not in text else None
+
+
+async def _fetch(setting: Setting, letter_id: str) -> DeadLetter | None:
+    async with open_broker(setting.reach()) as broker:
+        return await fetch_letter(broker, letter_id)
+
+
+async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
+    async with open_broker(setting.reach()) as broker:
+        with setting.screen.progress("purging", total=counted.total) as advance:
+            # what died since it was counted was not asked about
+            await remove_all(broker, wanted, counted.last_seq, advance)
+
+
+async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen: Seen) -> Outcome:
+    from penstock.control.letters.redeliver import Redelivery  # brings the edge with it, which the others do not need
+
+    async with open_broker(setting.reach()) as broker:
+        async for stored in find(broker, wanted):
+            seen.add(stored)
+        with setting.screen.progress("replaying", total=seen.letters) as advance:
+            redelivery = Redelivery(
+                broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time,
+                room_seconds=wait, on_progress=lambda done, note: advance(done, note=note),
+            )  # fmt: skip
+            await redelivery.run(wanted)
+        with setting.screen.progress("waiting for loaders"):
+            return await redelivery.wait(wait)
+
+
+def _show_groups(setting: Setting, groups: list[Group]) -> None:
+    rows = [(each.stage, each.name, each.reason, each.count, shown(each.oldest_at), shown(each.newest_at)) for each in groups]
+    columns = ("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)")
+    setting.screen.table(columns, rows, spare=columns[4:])
+
+
+def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
+    fields = msgspec.to_builtins(letter, builtin_types=(bytes,))
+    # the request may name people's addresses and is of no use here
+    return {"id": letter_id, **{name: value for name, value in fields.items() if name not in ("body", "request")}}
+
+
+def _body(letter: DeadLetter) -> dict[str, str]:
+    try:
+        return {"body": letter.body.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(letter.body).decode()}
+
+
+def _pretty(text: str) -> str:
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.format(text)
+    return text

@@ -1,0 +1,170 @@
+"""`penstock send` and `tail`: events in, events seen."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from penstock.control.data.lines import Lines
+from penstock.control.data.send import BATCH_EVENTS, Sent, batches
+from penstock.control.data.send import send as send_batches
+from penstock.control.data.tail import tail as tail_events
+from penstock.control.reach import open_broker
+from penstock.terminal import exits
+from penstock.terminal.options import Setting, at_broker, at_home
+from penstock.terminal.screen import Screen, counted
+from shared.errors import ConfigError, Problem, SetupError
+from shared.events.event import encode_event
+from shared.project.model import Project
+from shared.project.snapshot import stored_project
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--key", envvar="PENSTOCK_KEY", help="Write key, `id` or `id:secret`; default: the open key of the only site.")
+@click.option(
+    "--url", "edge", envvar="PENSTOCK_EDGE_URL", metavar="EDGE", help="Address of the edge; default: the stack in --home."
+)
+@click.option("--batch", type=click.IntRange(1, 5000), default=BATCH_EVENTS, show_default=True, help="Events a request.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="Seconds to keep trying while the edge is busy or away.",
+)
+@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Leave out the lines before it.")
+@at_home
+def send(
+    setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float, from_line: int
+) -> int:  # fmt: skip
+    """Sends FILE (one JSON event a line, plain or gzip; `-`: standard input) through the edge, in order.
+
+    Events of a file without a messageId get one from their line and its number: a file that is sent again brings the same events,
+    which are not loaded twice. Those of standard input get a new one each time. While the edge answers 503 or 429 the command
+    waits as long as it is told to. Ctrl-C says with which line the rest begins.
+
+    A rejected event is one the edge could read and did not accept: it is a dead letter. A refused one was in a request that the
+    edge refused whole (not JSON, too large): nothing keeps it but the file. Exit code 1 if there is either.
+
+    \b
+    Examples:
+      penstock send events.ndjson --key shop-web
+      penstock send events.ndjson.gz --key shop-api:secret --url https://in.example.com
+    """
+    if edge is None or key is None:
+        try:
+            reach = setting.reach()
+        except SetupError as exc:
+            if edge is None:
+                raise
+            raise SetupError("no stack is here whose key could be taken; say it with --key ID or --key ID:SECRET") from exc
+        edge = edge or (reach.state.ingest_url if reach.state else None)
+        if edge is None:
+            raise SetupError("the broker is named but the edge is not; say where events go with --url")
+        key = key or asyncio.run(_only_key(setting))
+    if not edge.startswith(("http://", "https://")):
+        raise click.UsageError(f"--url is the address of an edge, such as http://127.0.0.1:8080, got {edge!r}")
+    sent = Sent(next_line=from_line)
+    try:
+        with (
+            Lines(file) as lines,
+            setting.screen.progress("sending", total=lines.size, in_bytes=True) as advance,
+        ):
+
+            def progress(_sent: Sent, note: str) -> None:
+                advance(lines.bytes_read, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
+
+            packed = batches(lines, batch, from_line=from_line, repeatable=lines.size is not None)
+            asyncio.run(send_batches(edge, key, packed, progress, patience, sent))
+    except KeyboardInterrupt:
+        setting.screen.note(interrupted(sent, file))
+        return exits.INTERRUPTED
+    setting.screen.result(sent)
+    _show(setting.screen, sent)
+    return exits.OK if sent.accepted == sent.events else exits.NO
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[SITE|CONNECTION]")
+@click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
+@click.option("--full", is_flag=True, help="Print whole events, indented, not one line of each.")
+@at_broker
+def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool) -> int:
+    """Prints accepted events of a site, of a connection's site, or of all: what the client sent and what the server knows.
+
+    With --json every event is one line of JSON.
+
+    \b
+    Example:
+      penstock tail shop --follow
+    """
+    asyncio.run(_tail(setting, name, last, follow=follow, full=full))
+    return exits.OK
+
+
+async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, full: bool) -> None:
+    reach = setting.reach()
+    async with open_broker(reach) as broker:
+        stored = await stored_project(broker)
+        project = stored[1].snapshot(stored[0]).project if stored else Project()
+        site = _site_of(project, name) if name else None
+        async for found in tail_events(broker, site, last, follow=follow):
+            event = found.event
+            if setting.screen.json or full:
+                text = encode_event({"site": found.site, "seq": found.seq, "event": event})
+                sys.stdout.write((text if setting.screen.json else msgspec.json.format(text)).decode() + "\n")
+                sys.stdout.flush()
+                continue
+            who = event.get("userId") or event.get("anonymousId") or "-"
+            what = event.get("event") or event.get("name") or ""
+            at = event["receivedAt"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+            setting.screen.say(f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}")
+
+
+def _site_of(project: Project, name: str) -> str:
+    if name in project.sites:
+        return name
+    if name in project.connections:
+        return project.connections[name].site
+    known = ", ".join([*project.sites, *project.connections]) or "none"
+    raise ConfigError([Problem("SITE", f"no site or connection is named {name!r}; known: {known}")])
+
+
+async def _only_key(setting: Setting) -> str:
+    async with open_broker(setting.reach()) as broker:
+        stored = await stored_project(broker)
+    project = stored[1].snapshot(stored[0]).project if stored else Project()
+    keys = [key.id for site in project.sites.values() for key in site.keys if key.secret is None]
+    if len(project.sites) != 1 or not keys:
+        known = (
+            ", ".join(f"{key} ({name})" for name, site in project.sites.items() for key in (k.id for k in site.keys)) or "none"
+        )
+        raise SetupError(f"say which key to send with: --key ID or --key ID:SECRET; keys of the project: {known}")
+    return keys[0]
+
+
+def interrupted(sent: Sent, file: Path) -> str:
+    """Says how far it came, and how it goes on."""
+    done = f"interrupted: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused"
+    if str(file) == "-":
+        return f"{done}; what became of line {sent.next_line} and those after it is not known"
+    return f"{done}; the rest begins with line {sent.next_line}: go on with --from-line {sent.next_line}, nothing is loaded twice"
+
+
+def _show(screen: Screen, sent: Sent) -> None:
+    screen.say(f"{counted(sent.events, 'event')}: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused")
+    if sent.rejects:
+        rows = [(reject["line"], reject["reason"], reject["detail"]) for reject in sent.rejects]
+        screen.table(("line", "reason", "detail"), rows, title="The first that were not accepted")
+    if sent.rejected:
+        screen.say("rejected events are kept: penstock dead list --stage ingest")
+    if sent.refused:
+        screen.say(
+            "refused events are not kept: their request was refused whole; correct the lines and send them again", "yellow"
+        )

@@ -1,0 +1,170 @@
+"""`penstock status`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+from penstock.control.metrics import scrape_all
+from penstock.control.reach import open_broker
+from penstock.control.status.rest import Rest
+from penstock.control.status.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
+from penstock.terminal import exits
+from penstock.terminal.moments import Moment, shown
+from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.screen import Screen, counted, waits
+from shared.errors import NotConnected, SetupError
+from shared.project.model import Project
+from shared.project.snapshot import current_snapshot, stored_project
+
+if TYPE_CHECKING:
+    from penstock.control.status.audit import Audit
+
+WAIT_SECONDS = 0.25
+WATCH_SECONDS = 2.0
+SHOWN_REFUSED = 5
+SHOWN_IDS = 5
+COLUMNS = (
+    "connection", "state", "received", "replayed", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)",
+)  # fmt: skip
+SPARE = ("last load (UTC)", "received", "replayed", "oldest", "dropped")
+STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
+
+
+@click.command()
+@click.option("--check", "checks", is_flag=True, help="Check by ids that every accepted event has arrived, once.")
+@click.option("--since", type=Moment(), metavar="TIME", help="With --check: leave out what was accepted before this time.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="First wait until no event waits and the counts are settled, at most so long; then exit code 1.",
+)
+@click.option("--watch", is_flag=True, help="Show it again every two seconds until Ctrl-C.")
+@click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
+@at_broker
+def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
+    """Shows every connection in one line: what came, what went, what waits, and why it is not well.
+
+    Received, replayed, delivered, dropped and dead count since the connection began; what is replayed is not in received.
+    Without a local stack or --metrics nothing is known of what only the services can say.
+    Exit code 1 if something needs a person.
+
+    \b
+    Examples:
+      penstock status --watch
+      penstock send events.ndjson && penstock status --wait 60
+    """
+    ends_at, rest = time.monotonic() + (wait or 0.0), Rest()
+    while True:
+        found = asyncio.run(_read(setting, metrics))
+        rested = wait is None or rest.is_reached(found, time.monotonic())
+        if not rested and time.monotonic() < ends_at:
+            time.sleep(WAIT_SECONDS)
+            continue
+        if not rested:
+            late = waits(found.waiting, "still ") if found.waiting else "the counts are not settled"
+            setting.screen.note(f"{late} after {wait:g} s", "yellow")
+        elif wait is not None and not found.settled:
+            setting.screen.note("the counts do not balance; penstock status --check says which", "yellow")
+        if checks:
+            return _check(setting, since)
+        if watch and setting.screen.is_terminal and not setting.screen.json:
+            setting.screen.out.clear()
+        setting.screen.result(found)
+        _show(setting.screen, found)
+        if not watch:
+            return exits.OK if found.healthy and rested else exits.NO
+        time.sleep(WATCH_SECONDS)
+
+
+def _check(setting: Setting, since: float | None) -> int:
+    from penstock.control.status.audit import audit  # reads and routes events again, which no other command does
+
+    async def run() -> Audit:
+        async with open_broker(setting.reach()) as broker:
+            return await audit(broker, await current_snapshot(broker), since)
+
+    found = asyncio.run(run())
+    screen = setting.screen
+    screen.result(found)
+    columns = ("connection", "received", "replayed", "delivered", "dropped", "dead", "waiting")
+    screen.table(
+        columns,
+        [
+            (each.connection, each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
+             each.all_waiting)
+            for each in found.connections
+        ],
+    )  # fmt: skip
+    for note in found.notes:
+        screen.say(note, "yellow")
+    for name, why in found.unchecked.items():
+        screen.say(f"{name}: not checked: {why}", "red")
+    for finding in found.findings:
+        some = f": {counted(finding.events, 'event')}, such as {', '.join(finding.ids[:SHOWN_IDS])}" if finding.events else ""
+        screen.say(f"{finding.name}: {finding.what}{some}", "red")
+    looked = f"{counted(found.ids, 'id')} read, {counted(found.asked, 'id')} looked for in destinations"
+    if found.passed:
+        screen.say(f"nothing is missing and nothing is doubled; {looked}", "green")
+    elif not found.findings:
+        screen.say(f"nothing is missing and nothing is doubled of what was checked; {looked}", "yellow")
+    return exits.OK if found.passed else exits.NO
+
+
+async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
+    reach = setting.reach()
+    local = [process.admin_url for process in reach.state.processes if process.admin_url] if reach.state else []
+    try:
+        async with open_broker(reach) as broker:
+            stored = await stored_project(broker)
+            project = stored[1].snapshot(stored[0]).project if stored else Project()
+            scrapes = await scrape_all(metrics or local)
+            return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
+    except (NotConnected, SetupError):  # the services say more than the broker
+        scrapes = await scrape_all(metrics or local)
+        silent = {service: f"does not answer: {why}" for service, why in not_answering(reach.state, scrapes).items()}
+        for part, why in {**said_by_services(reach.state, scrapes), **silent}.items():
+            setting.screen.note(f"{part}: {why}", "red")
+        raise
+
+
+def _show(screen: Screen, found: Status) -> None:
+    if not found.connections:
+        screen.say("no connection is applied; apply a project with: penstock apply FILE")
+    else:
+        replays = any(each.replayed for each in found.connections)
+        columns = tuple(name for name in COLUMNS if replays or name != "replayed")
+        rows = [[cell for name, cell in zip(COLUMNS, _row(each), strict=True) if name in columns] for each in found.connections]
+        screen.table(columns, rows, spare=[name for name in SPARE if name in columns])
+        for each in found.connections:
+            if each.why:
+                screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
+    accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
+    screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
+    for site, events in found.unrouted_by_site.items():
+        screen.say(f"site {site}: {waits(events)} for the router", "yellow")
+    for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
+        screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
+    for what, count in list(found.dead_lost.items())[:SHOWN_REFUSED]:
+        how, _, whose = what.partition(", ")
+        done = "evicted" if how == "evicted" else "not kept"
+        screen.say(f"{counted(count, 'dead letter')} of {whose} {done} for want of room, since the services started", "yellow")
+    for service, why in found.not_answering.items():
+        screen.say(f"{service} does not answer: {why}", "red")
+    for part, why in found.problems.items():
+        screen.say(f"{part}: {why}", "red")
+
+
+def _row(each: ConnectionStatus) -> tuple[object, ...]:
+    about = "~" if each.waiting_events_is_estimate else ""
+    waiting = f"{about}{each.waiting_events}"
+    oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
+    return (
+        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.replayed, each.delivered,
+        each.dropped, each.dead, waiting, oldest, shown(each.last_load_at),
+    )  # fmt: skip

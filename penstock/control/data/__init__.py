@@ -1,0 +1,1 @@
+"""Events on their way in, and rows that arrived."""

@@ -1,0 +1,120 @@
+"""Asks a destination a question in SQL, reading only: `penstock query`.
+
+A DuckDB file has one user at a time, and while events flow that is mostly the loader; it closes the file between loads, so the
+question waits for a gap. The file is open for as long as the question takes, and the loader waits that long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loader import registry
+from loader.warehouses.postgres.connect import Options as PostgresOptions
+from loader.warehouses.postgres.connect import connect
+from penstock.control.data.tables import open_file, quoted
+from shared.errors import ConfigError, Permanent, Problem, SetupError
+
+TYPES = ("duckdb", "postgres")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of an answer. `more`: the destination had more than were asked for."""
+
+    destination: str
+    columns: list[str]
+    rows: list[list[Any]]
+    more: bool = False
+
+
+def choose(destinations: Mapping[str, dict[str, Any]], name: str | None) -> str:
+    """Returns which destination is asked: the one named, or the only one that can be.
+
+    Raises:
+        ConfigError: no such destination, not one of these types, or several to choose from.
+    """
+    if name is not None and name not in destinations:
+        known = ", ".join(sorted(destinations)) or "none"
+        raise ConfigError([Problem("destinations", f"no destination is named {name!r}; known: {known}")])
+    if name is not None:
+        if destinations[name].get("type") not in TYPES:
+            raise ConfigError(
+                [
+                    Problem(
+                        f"destinations.{name}",
+                        f"a destination of type {destinations[name].get('type')} takes no SQL; "
+                        f"`penstock query` asks those of type {' and '.join(TYPES)}",
+                    )
+                ]
+            )
+        return name
+    able = [each for each, options in destinations.items() if options.get("type") in TYPES]
+    if not able:
+        raise ConfigError([Problem("destinations", f"none is of type {' or '.join(TYPES)}, which `penstock query` can ask")])
+    # two destinations may share a file, in two schemas: either gives the same answer
+    places = {str(destinations[each].get("path") or each) for each in able}
+    if len(places) > 1:
+        raise ConfigError([Problem("destinations", f"there are several: say which with --destination: {', '.join(able)}")])
+    return able[0]
+
+
+async def ask(name: str, document: dict[str, Any], sql: str, limit: int) -> Answer:
+    """Runs one statement.
+
+    Args:
+        document: the destination's part of a resolved project.
+        limit: most rows to return; 0: all.
+
+    Raises:
+        Permanent: the database refuses the statement; in its words.
+        PenstockError: the destination does not answer.
+    """
+    _, options = registry.parse_options(name, document)
+    if isinstance(options, PostgresOptions):
+        columns, rows = await _ask_postgres(name, options, sql, limit)
+    else:
+        columns, rows = await asyncio.to_thread(
+            _ask_duckdb, name, str(document["path"]), str(document.get("schema", "main")), sql, limit
+        )
+    more = bool(limit) and len(rows) > limit
+    return Answer(destination=name, columns=columns, rows=rows[:limit] if more else rows, more=more)
+
+
+def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
+    import duckdb
+
+    from loader.warehouses.duckdb.errors import describe
+
+    if not Path(path).exists():
+        raise SetupError(f"{name}: there is no file {path} yet; it is made with the first load")
+    try:
+        with open_file(Path(path)) as database:
+            if database.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [schema]).fetchone():
+                database.execute(f"USE {quoted(schema)}")
+            cursor = database.execute(sql)
+            columns = [str(each[0]) for each in cursor.description or ()]
+            found = cursor.fetchmany(limit + 1) if limit else cursor.fetchall()
+    except duckdb.Error as exc:
+        raise Permanent(f"{name}: {describe(exc)}") from exc
+    return columns, [list(row) for row in found]
+
+
+async def _ask_postgres(name: str, options: PostgresOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
+    import asyncpg
+
+    link = await connect(options, "penstock/query", f'asking postgres destination "{name}"')
+    try:
+        await link.execute(f"SET search_path TO {quoted(options.schema)}, public")
+        async with link.transaction(readonly=True):
+            statement = await link.prepare(sql)
+            columns = [each.name for each in statement.get_attributes()]
+            found = await (await statement.cursor()).fetch(limit + 1) if limit else await statement.fetch()
+    except asyncpg.PostgresError as exc:
+        raise Permanent(f"{name}: {exc}") from exc
+    finally:
+        link.terminate()
+    return columns, [list(row) for row in found]

@@ -1,0 +1,1 @@
+"""A project file: checked, planned, applied, compared."""

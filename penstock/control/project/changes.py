@@ -1,0 +1,81 @@
+"""When what a connection gets, or where it goes, changed last: told by the revisions of the project that the broker keeps. Pure.
+
+Events accepted before that were routed by other rules or loaded into another place, so nobody can say from the project of now
+whether they must be there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from penstock.terminal.moments import epoch_of
+from shared.jetstream.topology import KEPT_REVISIONS
+from shared.project.snapshot import ConfigSnapshot, StoredProject
+
+SETTLE_SECONDS = 30.0
+"""So long after a revision a service may still have worked by the one before."""
+WITHOUT_EFFECT = ("batch", "mode", "backfill")
+"""Options of a connection that change neither what it gets nor where it goes."""
+
+
+class Change(NamedTuple):
+    """The newest change of a connection: of what, in which revision, and when (epoch seconds)."""
+
+    what: str
+    revision: int
+    at_seconds: float
+
+    def covers(self, accepted_at: float) -> bool:
+        """Says whether an event that was accepted then may have been routed or loaded as it was before."""
+        return accepted_at < self.at_seconds + SETTLE_SECONDS
+
+
+def changes(snapshot: ConfigSnapshot, history: Sequence[tuple[int, StoredProject]]) -> dict[str, Change]:
+    """Returns the connections of a snapshot that were changed since they were added.
+
+    Args:
+        history: the revisions that are kept, the newest last.
+    """
+    kept = [(revision, stored) for revision, stored in history if revision <= snapshot.revision]
+    found: dict[str, Change] = {}
+    for name in snapshot.project.connections:
+        change = _newest(name, snapshot.incarnations.get(name, ""), kept)
+        if change is not None:
+            found[name] = change
+    return found
+
+
+def _newest(name: str, incarnation: str, kept: Sequence[tuple[int, StoredProject]]) -> Change | None:
+    for (_, before), (revision, after) in zip(reversed(kept[:-1]), reversed(kept[1:]), strict=True):
+        if name not in _section(before, "connections") or before.incarnations.get(name, "") != incarnation:
+            return None  # it was added here
+        told = _parts(before, name)
+        for what, part in _parts(after, name).items():
+            if told[what] != part:
+                return Change(what, revision, _time_of(after))
+    if len(kept) >= KEPT_REVISIONS:  # the revision that added it, or changed it, may be forgotten
+        return Change("something", kept[0][0], _time_of(kept[0][1]))
+    return None
+
+
+def _time_of(stored: StoredProject) -> float:
+    at = epoch_of(stored.applied_at)
+    return math.inf if at is None else at
+
+
+def _parts(stored: StoredProject, name: str) -> dict[str, Any]:
+    """Returns what decides over a connection's events, by name."""
+    connection = _section(stored, "connections").get(name) or {}
+    site = _section(stored, "sites").get(connection.get("site")) or {}
+    return {
+        "its destination": (connection.get("destination"), _section(stored, "destinations").get(connection.get("destination"))),
+        "the connection": {key: value for key, value in connection.items() if key not in WITHOUT_EFFECT},
+        "its site's dedupe_window": site.get("dedupe_window"),
+    }
+
+
+def _section(stored: StoredProject, kind: str) -> Mapping[Any, Any]:
+    section: Mapping[Any, Any] = stored.resolved.get(kind) or {}
+    return section

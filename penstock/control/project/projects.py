@@ -1,0 +1,199 @@
+"""Reading, checking, planning and applying a project file.
+
+`read_document` gives what the author wrote; `check_document` finds everything that is wrong with it: shape and references, the
+options of each destination by its plug-in, conditions and table templates by compiling them. Only then does anything change, and
+only if the project that runs is still the one the plan was made against.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loader import registry
+from loader.rows.template import TableTemplate
+from penstock.control.project.consequences import Loss, losses
+from penstock.control.project.doubts import doubts
+from penstock.control.project.plan import Change, compare, inline_secrets, plain
+from router.rules.where import compile_where
+from shared.errors import ConfigError, Problem, SetupError
+from shared.jetstream.broker import Broker
+from shared.project.model import decode_project, interpolate, required_variables
+from shared.project.snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
+from shared.reading.document import parse_document
+
+DEFAULT_FILE = Path("penstock.yaml")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What applying a document would change and lose. `revision` is the one it was compared with; 0: nothing was applied yet."""
+
+    revision: int
+    changes: list[Change]
+    losses: list[Loss] = []
+    doubts: list[str] = []
+    """What is allowed and rarely meant, each with its path."""
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Reads a project file.
+
+    Raises:
+        SetupError: it cannot be read.
+        ConfigError: it is not YAML or JSON; names line and column.
+    """
+    return parse_document(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """Returns the text of a project file.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise SetupError(
+            f"project file {file} cannot be read: {reason}; name another one, or write {DEFAULT_FILE} with `penstock init`"
+        ) from exc
+
+
+def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the document with variables put in.
+
+    Raises:
+        ConfigError: with every problem found, each named by its path.
+    """
+    problems: list[Problem] = []
+    missing = _problems_of(lambda: interpolate(dict(document), environment))
+    problems.extend(missing)
+    # go on with something in the place of variables that are not set, to find what else is wrong
+    known: Mapping[str, str] = _filled(document, environment) if missing else environment
+    problems.extend(_problems_of(lambda: resolve(document, known)))
+    filled: dict[str, Any] = interpolate(dict(document), known)
+    problems.extend(_check_plugins(filled))
+    if problems:
+        blamed = {problem.path for problem in missing}
+        unique = dict.fromkeys(problem for problem in problems if problem in missing or problem.path not in blamed)
+        raise ConfigError(list(unique))
+    return resolve(document, environment)
+
+
+async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any]) -> Plan:
+    """Compares a document with the project that is applied.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    found = await stored_project(broker)
+    revision, stored = found or (0, StoredProject({}, {}))
+    return Plan(
+        revision=revision,
+        changes=compare(stored.document, keepable(document), stored.resolved, resolved),
+        losses=await losses(broker, stored, resolved),
+        doubts=[str(doubt) for doubt in doubts(decode_project(resolved))],
+    )
+
+
+async def apply_document(
+    broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any], expected_revision: int, text: str = ""
+) -> int:
+    """Writes a checked document as the project that runs; returns its revision.
+
+    Args:
+        text: the file the document was read from; it is kept for `penstock export` unless a secret stands in it.
+
+    Raises:
+        Conflict: another project was applied since `expected_revision`.
+        NotConnected, Transient: not known to be applied.
+    """
+    kept = keepable(document)
+    stored = StoredProject(
+        document=kept,
+        resolved=plain(resolved),
+        applied_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        applied_by=_author(),
+        text="" if kept != plain(document) or inline_secrets(document) else text,
+    )
+    return await apply_project(broker, stored, expected_revision=expected_revision)
+
+
+def _author() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def keepable(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document as it is stored: as written, but a key's secret that stands in it literally becomes its hash."""
+    kept = plain(document)
+    for site in _mappings(kept.get("sites")):
+        for key in site.get("keys") or []:
+            if isinstance(key, dict) and isinstance(key.get("secret"), str) and "${" not in key["secret"]:
+                key["secret"] = hash_secret(key["secret"])
+    return kept
+
+
+def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, options in _entries(document, "destinations"):
+        if isinstance(options.get("type"), str):
+            problems.extend(_problems_of(partial(registry.parse_options, name, options)))
+    for name, connection in _entries(document, "connections"):
+        problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
+        if isinstance(connection.get("table"), str):
+            problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
+        problems.extend(_check_abilities(document, name, connection))
+    return problems
+
+
+def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yields what a connection asks of its destination that destinations of this type cannot do."""
+    destination = dict(_entries(document, "destinations")).get(str(connection.get("destination")))
+    type_name = destination.get("type") if destination else None
+    if type_name not in registry.destination_types():
+        return
+    can = registry.plugin(str(type_name)).CAPABILITIES
+    if connection.get("mode") == "stream" and not can.stream:
+        yield Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")
+    batch = connection.get("batch")
+    threads = batch.get("threads", 1) if isinstance(batch, dict) else 1
+    if isinstance(threads, int) and threads > 1 and not can.parallel_tables:
+        yield Problem(
+            f"connections.{name}.batch.threads",
+            f"a destination of type {type_name} brings all tables of a load in together, so that they appear at once; leave threads out",
+        )
+
+
+def _problems_of(call: Callable[[], object]) -> list[Problem]:
+    try:
+        call()
+    except ConfigError as exc:
+        return list(exc.problems)
+    return []
+
+
+def _entries(document: Mapping[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    entries = document.get(kind)
+    if isinstance(entries, dict):
+        yield from ((str(name), entry) for name, entry in entries.items() if isinstance(entry, dict))
+
+
+def _mappings(section: object) -> list[dict[str, Any]]:
+    return [entry for entry in section.values() if isinstance(entry, dict)] if isinstance(section, dict) else []
+
+
+def _filled(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment in which every variable is set that has no default."""
+    return dict.fromkeys(required_variables(document), "x") | dict(environment)

@@ -1,0 +1,108 @@
+"""What a project would do with the latest events: how many each connection takes, and which tables come of them. Sends nothing.
+
+The router's rules and the loader's shaping run as they would; tables are taken not to exist, so every column is a new one and what a
+stored table would refuse is not seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from loader import registry
+from loader.fitting.fit import fit_batch
+from loader.rows.rules import Stamp
+from loader.rows.shape import Shaper
+from penstock.control.data.tail import last_frames
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules, compile_project
+from router.rules.match import match
+from shared.errors import Permanent
+from shared.events.frame import decode_frame, select
+from shared.jetstream.broker import Broker
+from shared.project.model import Project
+from shared.project.snapshot import ConfigSnapshot
+
+
+class TableTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """A table that would come: how many rows, and its columns with their types."""
+
+    table: str
+    rows: int
+    columns: dict[str, str]
+
+
+class Trial(msgspec.Struct, kw_only=True):
+    """What a connection would do with the events of its site. `doubts`: names of the project file that no event has."""
+
+    connection: str
+    events: int = 0
+    taken: int = 0
+    dropped: dict[str, int] = {}
+    dead: dict[str, int] = {}
+    tables: list[TableTrial] = []
+    doubts: list[str] = []
+
+
+async def try_out(broker: Broker, project: Project, connections: Iterable[str], events: int) -> list[Trial]:
+    """Returns what connections would do with the latest events of their sites.
+
+    Args:
+        project: the one to try, not the one that runs.
+        events: how many of each site, about: whole frames are taken.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    rules = compile_project(ConfigSnapshot(0, project))
+    trials: list[Trial] = []
+    frames: dict[str, list[Arrival]] = {}
+    for name in connections:
+        site = project.connections[name].site
+        if site not in frames:
+            frames[site] = [
+                Arrival(message.seq, message.at_seconds, message.payload, with_heads=True)
+                for message in await last_frames(broker, site, events)
+            ]
+        mine = rules[site].connections.get(name)
+        trials.append(Trial(connection=name) if mine is None else _try(project, name, mine, frames[site]))
+    return trials
+
+
+def _try(project: Project, name: str, rules: ConnectionRules, arrivals: Iterable[Arrival]) -> Trial:
+    connection = project.connections[name]
+    capabilities = registry.plugin(str(project.destinations[connection.destination]["type"])).CAPABILITIES
+    shaper = Shaper(name, connection, capabilities, connection.site)
+    trial, dropped, dead = Trial(connection=name), Counter[str](), Counter[str]()
+    for arrival in arrivals:
+        try:
+            matched = match(rules, arrival)
+            frame = decode_frame(arrival.payload)
+            trial.events += len(arrival)
+            dropped.update({str(reason): count for reason, count in matched.drops.items()})
+            if matched.indexes is not None:
+                frame = select(frame, matched.indexes)
+            trial.taken += len(frame)
+            shaper.add(frame, arrival.seq)
+        except Permanent:
+            dead["frame_unreadable"] += 1
+    batch = shaper.take()
+    fitted = fit_batch(batch, {}, shaper.rules, Stamp(datetime.now(UTC), "trial"))
+    dropped.update({str(reason): count for reason, count in batch.dropped.items()})
+    dead.update(str(each.reason) for each in (*batch.dead, *fitted.dead))
+    for patch in fitted.patches:
+        columns = {column.name: str(column.kind) for column in patch.add}
+        trial.tables.append(TableTrial(table=patch.table, rows=len(fitted.batch.tables[patch.table]), columns=columns))
+    trial.dropped, trial.dead = dict(dropped), dict(dead)
+    known = {column for table in trial.tables for column in table.columns}
+    if trial.tables:
+        trial.doubts = [
+            f"{option}: no row has a column {column!r}"
+            for option, columns in (("primary_key", connection.primary_key or ()), ("column_types", connection.column_types))
+            for column in columns
+            if column not in known
+        ]
+    return trial

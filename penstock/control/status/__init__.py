@@ -1,0 +1,1 @@
+"""The state of a project, and whether its counts add up."""

@@ -1,0 +1,279 @@
+"""Checks what was delivered against what was accepted, by ids: `penstock status --check`.
+
+The accounts must balance (`penstock/control/status/balance.py`). Then the ids of EVENTS are read, routed again by the rules of now, and looked for:
+each that a connection should have got is in its destination, in the dead letters, or waits, and none is twice in a table. Where a
+destination cannot be asked for ids (files), the balance has to do. What a connection may have got (by a backfill or a replay), or got under
+other rules or in another place (`penstock/control/project/changes.py`), may be there or not, and yet only once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.js.errors import APIError, NotFoundError
+
+from loader import registry
+from loader.contract.warehouse import Environment, FindsIds
+from loader.rows.layouts import LAYOUTS
+from loader.rows.rules import Rules
+from penstock.control.letters.letters import Filter, find
+from penstock.control.project.changes import Change, changes
+from penstock.control.status.balance import Balance, SiteBalance, read_balances
+from penstock.terminal.screen import waits
+from router.lanes.state import SiteState, StateKeeper
+from router.rules.arrival import Arrival
+from router.rules.compiled import SiteRules, compile_project
+from router.rules.match import match
+from router.window.dedupe import Window
+from shared.errors import NotConnected, PenstockError, Permanent
+from shared.events.frame import decode_frame
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.jetstream.reader import StreamReader
+from shared.project.snapshot import ConfigSnapshot, project_history
+from shared.streams.ended import decode_ended, ended_key
+from shared.tasks import timeout
+from shared.threads import ThreadGate
+
+MOST_IDS = 2_000_000
+"""Ids that are held in memory; beyond, say `--since`."""
+SHOWN_IDS = 20
+FIND_IDS = 20_000
+FIND_SECONDS = 300.0
+QUIET_SECONDS = 5.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong, of a connection or site."""
+
+    name: str
+    what: str
+    events: int = 0
+    ids: list[str] = []
+    """The first of them."""
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What was checked and found."""
+
+    sites: list[SiteBalance]
+    connections: list[Balance]
+    findings: list[Finding]
+    notes: list[str]
+    """What is checked in part only, by design, and why."""
+    unchecked: dict[str, str] = {}
+    """Connections and sites that should have been checked and could not be, and why."""
+    ids: int = 0
+    """Ids read from EVENTS."""
+    asked: int = 0
+    """Ids that destinations were asked for, over all connections."""
+
+    @property
+    def passed(self) -> bool:
+        """True if everything was checked and nothing found."""
+        return not self.findings and not self.unchecked
+
+
+class _Expected:
+    """What a connection should have got, by the rules of now. `ids` must be somewhere; what `may` be there must not be twice either."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.may: set[str] = set()
+        self.events = 0
+
+    @property
+    def all(self) -> set[str]:
+        """What is asked for."""
+        return self.ids | self.may
+
+
+async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = None) -> Audit:
+    """Checks everything.
+
+    Args:
+        since: epoch seconds; older ids are not looked at.
+
+    Raises:
+        NotConnected: the broker does not answer.
+        ConfigError: the project that runs cannot be routed by this version.
+    """
+    sites, balances = await read_balances(broker, snapshot)
+    stalled = {each.site: each.unrouted for each in sites if each.unrouted}
+    findings = [
+        Finding(name=each.connection, what=problem) for each in balances if each.site not in stalled for problem in each.problems
+    ]
+    notes: list[str] = []
+    unchecked = {
+        f"site {site}": f"{waits(events)} for the router, so {'it' if events == 1 else 'they'} and the counts of now are not checked"
+        for site, events in stalled.items()
+    }
+    changed_at = changes(snapshot, await project_history(broker))
+    total = asked = 0
+    gate = ThreadGate(1, "audit")
+    try:
+        for site, rules in compile_project(snapshot).items():
+            state = await StateKeeper(broker, site).load() or SiteState()
+            expected, read, whole = await _expect(broker, rules, state, since, changed_at)
+            total += read
+            if total >= MOST_IDS:
+                notes.append(f"site {site}: only the first {MOST_IDS} ids are looked at; name a later --since")
+            for name in rules.connections:
+                balance = next(each for each in balances if each.connection == name)
+                account, change = state.accounts.get(name), changed_at.get(name)
+                document = snapshot.project.destinations[snapshot.project.connections[name].destination]
+                wanted = expected[name]
+                rows = await _rows(snapshot, name, document, wanted.all, gate, notes, unchecked)
+                if rows is None:
+                    continue
+                asked += len(wanted.all)
+                missing: set[str] = set()
+                # nobody counted how many of the backfilled events met the rules
+                if account is None or (
+                    whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled
+                ):
+                    notes.append(f"{name}: its rules changed or it was not always there, so only what is twice is looked for")
+                elif change is None and await _is_moved(broker, snapshot.queue_of(name)):
+                    notes.append(f"{name}: it was moved to another destination, so only what is twice is looked for")
+                else:
+                    if wanted.may and change is not None:
+                        notes.append(
+                            f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
+                            " or soon after, only what is twice is looked for"
+                        )
+                    missing = await _missing(broker, snapshot.queue_of(name), name, wanted.ids, rows)
+                dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
+                if len(missing) > dropped:
+                    findings.append(_finding(name, "forwarded, and neither in the destination nor in the dead letters", missing))
+                findings += [
+                    _finding(name, f"twice or more in table {table}", {id_ for id_, times in found.items() if times > 1})
+                    for table, found in rows.items()
+                    if any(times > 1 for times in found.values())
+                ]
+    finally:
+        gate.close()
+    return Audit(sites=sites, connections=balances, findings=findings, notes=notes, unchecked=unchecked, ids=total, asked=asked)
+
+
+def _finding(name: str, what: str, ids: set[str]) -> Finding:
+    return Finding(name=name, what=what, events=len(ids), ids=sorted(ids)[:SHOWN_IDS])
+
+
+async def _expect(
+    broker: Broker, rules: SiteRules, state: SiteState, since: float | None, changed_at: Mapping[str, Change]
+) -> tuple[dict[str, _Expected], int, bool]:
+    """Routes the site's frames again; returns what each connection should have, how many ids were read, and whether all were."""
+    expected = {name: _Expected() for name in rules.connections}
+    window = Window(rules.dedupe_seconds, MOST_IDS) if rules.dedupe_seconds > 0 else None
+    read, accepted = 0, 0
+    subject = topology.events_filter(rules.site)
+    try:
+        last = (await broker.js.get_last_msg(topology.EVENTS, subject)).seq or 0
+    except NotFoundError:
+        return expected, 0, state.accepted == 0
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    last = min(last, state.position)
+    async with StreamReader(broker, topology.EVENTS, subject, start_seconds=since) as reader:
+        while reader.last_seq < last and read < MOST_IDS:
+            message = await reader.next(QUIET_SECONDS)
+            if message is None or message.seq > last:
+                break
+            try:
+                arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=True)
+                read += len(arrival)
+                accepted += len(arrival)
+                if window is not None:
+                    arrival.repeated = window.seen(arrival.ids, message.at_seconds)
+                for name, connection in rules.connections.items():
+                    indexes = match(connection, arrival).indexes
+                    chosen = arrival.ids if indexes is None else [arrival.ids[index] for index in indexes]
+                    account, mark, change = state.accounts.get(name), state.behind.get(name), changed_at.get(name)
+                    mine = (account is None or message.seq > account.began) and (mark is None or message.seq < mark.seq)
+                    if mine and (change is None or not change.covers(message.at_seconds)):
+                        expected[name].ids.update(chosen)
+                    else:
+                        expected[name].may.update(chosen)
+                    expected[name].events += len(chosen) if mine else 0
+            except Permanent:  # it is in the dead letters whole
+                continue
+    return expected, read, since is None and accepted == state.accepted
+
+
+async def _rows(
+    snapshot: ConfigSnapshot,
+    name: str,
+    document: dict[str, Any],
+    ids: set[str],
+    gate: ThreadGate,
+    notes: list[str],
+    unchecked: dict[str, str],
+) -> Mapping[str, Counter[str]] | None:
+    """Returns how often which id is in which table; None where the destination cannot be asked."""
+    connection = snapshot.project.connections[name]
+    found: dict[str, Counter[str]] = {}
+    try:
+        async with timeout(FIND_SECONDS):
+            plugin, options = registry.parse_options(connection.destination, document)
+            destination = await plugin.open_destination(connection.destination, options, Environment(gate))
+            try:
+                if not isinstance(destination, FindsIds):
+                    notes.append(f"{name}: the destination {connection.destination} cannot be asked for ids; its counts balance")
+                    return None
+                layout = LAYOUTS[connection.layout](Rules(connection, plugin.CAPABILITIES).namer)
+                key = layout.spec("").key
+                for part in _parts(sorted(ids)):
+                    for table, counts in (await destination.find_ids(name, part, key)).items():
+                        found.setdefault(table, Counter()).update(counts)
+            finally:
+                await destination.close()
+    except (PenstockError, TimeoutError) as exc:
+        unchecked[name] = f"the destination {connection.destination} does not answer: {exc or type(exc).__name__}"
+        return None
+    return found
+
+
+async def _is_moved(broker: Broker, queue: str) -> bool:
+    entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(queue))
+    return decode_ended(entry.value if entry else None).moved
+
+
+async def _missing(broker: Broker, queue: str, connection: str, ids: set[str], rows: Mapping[str, Counter[str]]) -> set[str]:
+    missing = set(ids)
+    for found in rows.values():
+        missing.difference_update(found)
+    if missing:
+        missing -= await _waiting(broker, topology.DELIVER, topology.deliver_subject(queue))
+        missing -= await _waiting(broker, topology.RETRY, topology.retry_subject("loader", queue))
+    if missing:
+        async for stored in find(broker, Filter(connection=connection)):
+            missing.difference_update(str(stored.letters[index].message_id) for index in stored.matching)
+    return missing
+
+
+async def _waiting(broker: Broker, stream: str, subject: str) -> set[str]:
+    """Returns the ids of frames that wait."""
+    ids: set[str] = set()
+    seq = 1
+    while True:
+        try:
+            message = await broker.js.get_msg(stream, seq, subject=subject, next=True)
+        except NotFoundError:
+            return ids
+        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+            raise NotConnected(f"cannot read the stream {stream}: {exc or type(exc).__name__}") from exc
+        with contextlib.suppress(Permanent):
+            ids.update(head.message_id for head in decode_frame(message.data or b"").heads)
+        seq = (message.seq or seq) + 1
+        await asyncio.sleep(0)
+
+
+def _parts(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + FIND_IDS] for start in range(0, len(ids), FIND_IDS)]

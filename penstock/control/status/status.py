@@ -1,0 +1,329 @@
+"""The state of every connection and of what it depends on, from what the broker stores and what the services say.
+
+The broker alone tells what was received, delivered, dropped and is dead (`penstock/control/status/balance.py`), what waits, how full the streams are,
+and who holds a connection's lease: no number begins anew with a process. With the services' `/metrics` and `/ready` come the reasons,
+and who is refused at the edge. Whatever needs a person is a problem with a next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import nats.errors
+from nats.js.errors import APIError
+
+from penstock.control.letters.letters import Filter, find
+from penstock.control.metrics import Scrape, total
+from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
+from penstock.stack.home import StackState
+from penstock.terminal.screen import counted, waits
+from router.lanes.state import SiteState, StateKeeper
+from shared.errors import NotConnected
+from shared.events.headers import is_live
+from shared.jetstream import lease, topology
+from shared.jetstream.broker import Broker
+from shared.project.model import Connection, Project
+from shared.project.snapshot import current_snapshot
+from shared.streams.fill import WARN_RATIO, advice, read_fill
+
+COUNTED_DEAD_MESSAGES = 2000
+"""Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
+
+LATE_SLACK_SECONDS = 30.0
+UNROUTED_SECONDS = 10.0
+"""An event that waits for the router for longer is not on its way."""
+_PROCESS = re.compile(r"^process \d+: ")
+"""What an edge of several processes puts before what each of them says."""
+GOOD = ("ok", "idle", "disabled", "catching up")
+"""States that need nobody."""
+
+
+class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection. Its events are counted since it began."""
+
+    connection: str
+    state: str
+    """ok, idle, disabled, catching up, late, table failing, failing, not routed or unknown."""
+    why: str = ""
+    received: int = 0
+    """Accepted for it; without what is replayed."""
+    replayed: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    dead: int = 0
+    waiting_frames: int = 0
+    """In its queue."""
+    waiting_events: int = 0
+    """In its queue, behind it in EVENTS, or with rows set aside."""
+    waiting_events_is_estimate: bool = False
+    settled: bool = True
+    """False: its counts are behind what happened, and change without anything new."""
+    aside: dict[str, int] = {}
+    """Rows set aside, by failing table."""
+    oldest_waiting_seconds: float | None = None
+    last_load_at: float | None = None
+    """Epoch seconds."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole."""
+
+    revision: int
+    connections: list[ConnectionStatus]
+    edge_accepted: int = 0
+    """Events accepted of all sites."""
+    unrouted: int = 0
+    """Of these, those that wait for the router; in no connection's counts."""
+    unrouted_by_site: dict[str, int] = {}
+    """The same by site, where there are any."""
+    edge_dead: int = 0
+    """Dead letters kept of events the edge refused."""
+    refused: dict[str, int] = {}
+    """Requests refused at the edge since its start, by what is known of them: code, site, key."""
+    dead_lost: dict[str, int] = {}
+    """Dead letters that DEAD had no room for, by what became of them (evicted, refused) and whose they were, since the services started."""
+    not_answering: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    """What needs a person, apart from connections: a service, a process, a stream, the journal; with a next step."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that are accepted and not at their end, over all connections."""
+        return self.unrouted + sum(each.waiting_events for each in self.connections)
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing waits and all counts tell so."""
+        return not self.waiting and all(each.settled for each in self.connections)
+
+    @property
+    def healthy(self) -> bool:
+        """True if nothing needs a person."""
+        return not self.not_answering and not self.problems and all(each.state in GOOD for each in self.connections)
+
+
+async def read_status(
+    broker: Broker, project: Project, revision: int, scrapes: Sequence[Scrape], now: float, stack: StackState | None = None
+) -> Status:
+    """Reads the state of everything.
+
+    Args:
+        scrapes: what the services said; may be empty.
+        now: epoch seconds.
+        stack: the local stack, where there is one.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    problems = {**_of_processes(stack, scrapes), **_of_services(stack, scrapes)}
+    connections: list[ConnectionStatus] = []
+    edge_dead = 0
+    try:
+        snapshot = await current_snapshot(broker)
+        states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.sites}
+        sites = {site: await read_site(broker, site, state) for site, state in states.items()}
+        for name, connection in project.connections.items():
+            view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
+            connections.append(await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now))
+        dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
+        for subject, messages in dead.items():
+            edge_dead += await _count_dead(broker, subject, messages)
+        for stream in (topology.EVENTS, topology.DELIVER, topology.DEAD):
+            fill = await read_fill(broker, stream)
+            if fill.ratio >= WARN_RATIO:
+                part = f"stream {stream}"
+                # the services know by which policy they run
+                what = next(iter(_said(scrapes, part)), f"{fill}; {advice(stream)}")
+                problems[part] = f"{what}; {_readers(states, sites)}" if stream == topology.EVENTS else what
+    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
+        raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
+    return Status(
+        revision=revision,
+        connections=connections,
+        edge_accepted=sum(each.accepted + each.unrouted for each in sites.values()),
+        unrouted=sum(each.unrouted for each in sites.values()),
+        unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},
+        edge_dead=edge_dead,
+        refused=_refused(scrapes),
+        dead_lost=_dead_lost(scrapes),
+        not_answering=not_answering(stack, scrapes),
+        problems=problems,
+    )
+
+
+def not_answering(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns the services that say nothing, and why."""
+    return {_named(stack, scrape.url): scrape.error for scrape in scrapes if scrape.error}
+
+
+def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns all that is known without the broker: which services are ready, and what they and their processes say is wrong."""
+    said = {_named(stack, scrape.url): "ready" if scrape.ready else "not ready" for scrape in scrapes if not scrape.error}
+    parts = {
+        f"{_named(stack, scrape.url)} {part}": why
+        for scrape in scrapes
+        for part, why in {**scrape.warnings, **scrape.problems}.items()
+    }
+    return {**_of_processes(stack, scrapes), **said, **parts}
+
+
+def _named(stack: StackState | None, url: str) -> str:
+    """Returns a service's address, with its name where that is known."""
+    names = [process.name for process in stack.processes if process.admin_url == url] if stack is not None else []
+    return f"{names[0]} ({url})" if names else url
+
+
+def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns the processes that the supervisor cannot keep running."""
+    found: dict[str, str] = {}
+    for process in stack.processes if stack is not None else ():
+        if process.restarts and process.state != "ready":
+            scrape = next((each for each in scrapes if each.url == process.admin_url), None)
+            parts = scrape.problems if scrape is not None else {}
+            why = "".join(f"; {part}: {why}" for part, why in parts.items())
+            log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
+            found[f"process {process.name}"] = (
+                f"{process.state}{why}; it died {counted(process.restarts, 'time')}; its log says why: {log}"
+            )
+    return found
+
+
+def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
+    """Returns what services say is wrong, apart from connections; streams are measured here."""
+    return {
+        f"{_named(stack, scrape.url)} {part}": why
+        for scrape in scrapes
+        for part, why in {**scrape.warnings, **scrape.problems}.items()
+        if not _PROCESS.sub("", part).startswith(("connection ", "stream "))
+    }
+
+
+def _refused(scrapes: Sequence[Scrape]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for scrape in scrapes:
+        for labels, value in scrape.samples.get("ingest_requests_refused_total", ()):
+            what = ", ".join(f"{label} {labels[label]}" for label in sorted(labels) if labels[label])
+            found[what] = found.get(what, 0) + int(value)
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def _dead_lost(scrapes: Sequence[Scrape]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for what in ("evicted", "refused"):
+        for scrape in scrapes:
+            for labels, value in scrape.samples.get(f"dead_letters_{what}_total", ()):
+                name = f"{what}, {labels.get('stage', '')} {labels.get('source', '')}"
+                found[name] = found.get(name, 0) + int(value)
+    return found
+
+
+async def _read_connection(
+    broker: Broker, name: str, connection: Connection, view: View, site: SiteBalance, scrapes: Sequence[Scrape], now: float
+) -> ConnectionStatus:
+    balance = balance_of(name, connection.site, view)
+    oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
+    age = max(0.0, now - min(oldest)) if oldest else None
+    unrouted = max(0.0, now - site.oldest_at) if site.oldest_at is not None else None
+    account, place = view.state.accounts.get(name), view.queue.oldest
+    held = age
+    if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
+        held = max(0.0, now - view.queue.queued_at)  # it is of a backfill, and was accepted long ago
+    state, why = await _judge(broker, name, connection, view, balance, held, scrapes)
+    if state == "ok" and unrouted is not None:
+        state, why = await _judge_routing(broker, site, unrouted)
+    return ConnectionStatus(
+        connection=name,
+        state="idle" if state == "ok" and not balance.all_waiting and not balance.delivered else state,
+        why=why,
+        received=balance.received,
+        replayed=balance.replayed,
+        delivered=balance.delivered,
+        dropped=sum(balance.dropped.values()),
+        dead=sum(balance.dead.values()),
+        waiting_frames=view.queue.frames,
+        waiting_events=balance.all_waiting,
+        waiting_events_is_estimate=not balance.exact,
+        settled=balance.settled,
+        aside=view.aside.rows,
+        oldest_waiting_seconds=age,
+        last_load_at=view.ended.last_load_at,
+    )
+
+
+async def _judge(
+    broker: Broker,
+    name: str,
+    connection: Connection,
+    view: View,
+    balance: Balance,
+    age: float | None,
+    scrapes: Sequence[Scrape],
+) -> tuple[str, str]:
+    """Returns the state and why."""
+    if not connection.enabled:
+        return "disabled", "enabled: false in the project"
+    said = _said(scrapes, f"connection {name}")
+    if said:
+        return "failing", said[0]
+    if await lease.holder(broker, f"loader.{name}") is None:
+        return "unknown", "no loader works on it; is the service up?"
+    if view.aside.rows:
+        told = _said(scrapes, f"connection {name}: tables")
+        return "table failing", "; ".join(told) or _of_tables(view.aside.rows)
+    if name in view.state.behind or total(scrapes, "router_connection_stopped", connection=name):
+        owed = balance.waiting["events"]
+        return "catching up", f"its queue was full; the router reads again from EVENTS, {owed} events are left"
+    period = float(connection.batch.period) if connection.mode == "batch" else 0.0
+    if view.queue.frames and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
+        return (
+            "late",
+            f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
+        )
+    return "ok", ""
+
+
+async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
+    """Returns the state of a connection that is well, and whose site has events that wait for the router."""
+    who = await lease.holder(broker, f"router.{site.site}")
+    if who is not None and age <= UNROUTED_SECONDS:
+        return "ok", ""
+    why = f"{waits(site.unrouted)} for the router, the oldest for {age:.0f} s"
+    return "not routed", f"{why}; " + (
+        "no router works on the site; is the service up?" if who is None else "see the router's log"
+    )
+
+
+def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
+    """Returns what services say of a part, problems before warnings."""
+    return [
+        why
+        for said in ("problems", "warnings")
+        for scrape in scrapes
+        for name, why in getattr(scrape, said).items()
+        if _PROCESS.sub("", name) == part
+    ]
+
+
+def _readers(states: Mapping[str, SiteState], sites: Mapping[str, SiteBalance]) -> str:
+    """Returns who has not read EVENTS to its end."""
+    behind = [f"connection {name}" for state in states.values() for name in state.behind]
+    behind += [f"the router of site {each.site} ({waits(each.unrouted)})" for each in sites.values() if each.unrouted]
+    return f"behind now: {', '.join(behind)}" if behind else "no connection and no router is behind"
+
+
+def _of_tables(rows: Mapping[str, int]) -> str:
+    each = ", ".join(f"{count} rows of {table}" for table, count in sorted(rows.items()))
+    return f"{each} are set aside because loading the table fails; the loader's log says why, and when it tries again"
+
+
+async def _count_dead(broker: Broker, subject: str, messages: int) -> int:
+    if messages > COUNTED_DEAD_MESSAGES:
+        return messages
+    with contextlib.suppress(ValueError):
+        _, stage, name = subject.split(".", 2)
+        wanted = Filter(stage=stage, site=name) if stage == "ingest" else Filter(stage=stage, connection=name)
+        return sum([len(stored.matching) async for stored in find(broker, wanted)])
+    return messages

@@ -1,0 +1,1 @@
+"""The local stack: processes, ports and the folder that keeps everything."""
