@@ -12,9 +12,9 @@ import contextlib
 from ingest.intake.outlet import Outlet
 from ingest.journal.spool import Spool
 from shared.errors import NotConnected
-from shared.events.dead_log import LostLetters
 from shared.jetstream import topology
 from shared.service import ServiceContext
+from shared.streams.dead_log import LostLetters
 from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.tasks import timeout
 

@@ -33,10 +33,10 @@ from ingest.readiness import Readiness
 from ingest.registry import http_protocols, socket_protocols
 from ingest.settings import PREFIX, IngestSettings
 from shared.errors import ConfigError
-from shared.events.dead_log import LostLetters
 from shared.jetstream.broker import Broker
 from shared.service import ServiceContext
 from shared.settings import read_settings
+from shared.streams.dead_log import LostLetters
 from shared.tasks import task_group
 
 HEADROOM_BYTES = 256 * 1024

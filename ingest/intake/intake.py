@@ -30,12 +30,12 @@ from ingest.limits.refusals import Refusals
 from shared.clock import Clock
 from shared.errors import Transient
 from shared.events.dead import LETTER_BYTES, DeadLetter, bury
-from shared.events.dead_log import DeadLog
 from shared.events.event import micros, read_time
 from shared.events.frame import RequestContext
 from shared.events.outcome import DropReason
 from shared.project.model import Project, Site
 from shared.project.site_checks import ANY_ORIGIN
+from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
 MAX_HEADER = 1024

@@ -36,11 +36,11 @@ from loader.rows.batch import DeadEvent, ShapedBatch
 from loader.rows.rules import Rules, Stamp
 from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
 from shared.events.dead import DeadLetter, bury, now, origin_of
-from shared.events.dead_log import DeadLog
 from shared.events.frame import Frame, select
 from shared.events.headers import Place
 from shared.events.outcome import DeadReason
 from shared.jetstream.publisher import Publisher
+from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
 MOST_ROUNDS = 50

@@ -59,7 +59,7 @@ COMMANDS = {
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
-"""Each command, the module of `commands/` that defines it, and what the overview says of it."""
+"""Each command, the module of `verbs/` that defines it, and what the overview says of it."""
 
 
 class LazyGroup(click.Group):

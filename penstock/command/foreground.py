@@ -16,14 +16,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from penstock.command.apply import apply_checked
 from penstock.command.dotenv import with_dotenv
-from penstock.control.project.apply import apply_checked
+from penstock.control.moments import moment_of
 from penstock.control.project.projects import check_document, read_text
 from penstock.control.reach import Reach, open_broker
 from penstock.stack.home import StackState
 from penstock.stack.leftovers import clean_up
 from penstock.stack.stack import Stack, choose_ports
-from penstock.terminal.moments import moment_of
 from penstock.terminal.options import Setting
 from penstock.terminal.screen import Screen
 from shared.project.snapshot import stored_project

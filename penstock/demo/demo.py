@@ -22,10 +22,11 @@ from penstock.control.letters.letters import Filter, Group, Stored, find, group
 from penstock.control.letters.redeliver import current_project
 from penstock.control.metrics import Scrape, scrape_all, total
 from penstock.control.reach import Reach, open_broker
+from penstock.control.wording import cut
 from penstock.demo.sample import EVENTS, sample_events
 from penstock.stack.home import DEFAULT_HOME, StackState
 from penstock.terminal.options import Setting
-from penstock.terminal.screen import Screen, cut, typed_command
+from penstock.terminal.screen import Screen, typed_command
 from shared.errors import SetupError
 from shared.project.model import Project
 from shared.tasks import timeout

@@ -14,7 +14,7 @@ import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import msgspec
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from penstock.control.wording import Advance
 from penstock.terminal.exits import NO
 from shared.errors import ConfigError
 
@@ -36,12 +37,6 @@ FOLDED_COLUMNS = 30
 
 SPEAK_EVERY_SECONDS = 5.0
 """How often a long step says where it is when there is no bar to look at."""
-
-
-class Advance(Protocol):
-    """Moves a progress bar: `done` so far, `note` beside it, `total` when it became known."""
-
-    def __call__(self, done: int, *, note: str = "", total: int | None = None) -> None: ...
 
 
 class Screen:
@@ -213,21 +208,6 @@ class Screen:
         for text in [str(problem) for problem in problems] or [str(error) or type(error).__name__]:
             with contextlib.suppress(OSError):
                 self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns `1 event`, `2 events`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def waits(events: int, how: str = "") -> str:
-    """Returns `1 event waits`, `2 events wait`, `2 events still wait`."""
-    return f"{counted(events, 'event')} {how}{'waits' if events == 1 else 'wait'}"
-
-
-def cut(text: str, characters: int) -> str:
-    """Returns a text of at most so many characters; `…` ends one that was longer."""
-    return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
 def typed_command() -> str:

@@ -20,13 +20,13 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from shared.errors import NotConnected, Transient
-from shared.events.dead_log import LostLetters
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.service import ServiceContext
+from shared.streams.dead_log import LostLetters
 from shared.streams.fill import read_fill
 
 LEASE = "keeper.dead"

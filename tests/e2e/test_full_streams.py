@@ -16,13 +16,13 @@ from router.room.dead import DeadRoom
 from router.room.shed import PART, Shedding
 from shared.errors import QueueFull
 from shared.events.dead import DeadLetter, bury, decode_dead
-from shared.events.dead_log import LOST_PART, LostLetters
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import TTL_SECONDS, Holds, hold_back
 from shared.project.model import Project, Site
 from shared.reading.units import Duration
 from shared.settings import ServiceSettings
+from shared.streams.dead_log import LOST_PART, LostLetters
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 

@@ -1,1 +1,1 @@
-"""The subcommands, one file a group: options in, a call of a function beside this folder, its answer printed."""
+"""The subcommands, one file a group: options in, a call into `penstock/control/`, its answer printed."""

@@ -19,11 +19,11 @@ import msgspec
 
 from ingest.registry import protocol_of
 from penstock.control.letters.letters import Filter, Group, Groups, Seen, fetch_letter, find, parse_ids, remove_all
+from penstock.control.moments import Moment, shown
 from penstock.control.reach import open_broker
+from penstock.control.wording import cut
 from penstock.terminal import exits
-from penstock.terminal.moments import Moment, shown
 from penstock.terminal.options import Setting, at_broker
-from penstock.terminal.screen import cut
 from shared.errors import SetupError
 from shared.events.dead import DeadLetter
 from shared.events.outcome import DeadReason

@@ -14,9 +14,10 @@ from penstock.control.data.send import BATCH_EVENTS, Sent, batches
 from penstock.control.data.send import send as send_batches
 from penstock.control.data.tail import tail as tail_events
 from penstock.control.reach import open_broker
+from penstock.control.wording import counted
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker, at_home
-from penstock.terminal.screen import Screen, counted
+from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
 from shared.project.model import Project

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from penstock.command.apply import apply_checked, show_plan
 from penstock.command.dotenv import with_dotenv
-from penstock.control.project.apply import apply_checked, show_plan
+from penstock.control.moments import moment_of
 from penstock.control.project.check import DestinationCheck, check_destinations
 from penstock.control.project.plan import Change, compare, inline_secrets, mask
 from penstock.control.project.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.control.reach import Reach, open_broker
+from penstock.control.wording import counted
 from penstock.terminal import exits
-from penstock.terminal.moments import moment_of
 from penstock.terminal.options import Setting, at_broker
-from penstock.terminal.screen import Screen, counted
+from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project, decode_project
 from shared.project.snapshot import StoredProject, project_history, stored_project

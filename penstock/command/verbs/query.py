@@ -11,9 +11,10 @@ import click
 
 from penstock.control.data.query import Answer, ask, choose
 from penstock.control.reach import open_broker
+from penstock.control.wording import counted, cut
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
-from penstock.terminal.screen import Screen, counted, cut
+from penstock.terminal.screen import Screen
 from shared.errors import SetupError
 from shared.project.snapshot import stored_project
 

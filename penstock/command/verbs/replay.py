@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loader import registry
+from penstock.control.moments import Moment
 from penstock.control.reach import open_broker
 from penstock.terminal import exits
-from penstock.terminal.moments import Moment
 from penstock.terminal.options import Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError

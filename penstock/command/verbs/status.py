@@ -10,13 +10,14 @@ import click
 from rich.text import Text
 
 from penstock.control.metrics import scrape_all
+from penstock.control.moments import Moment, shown
 from penstock.control.reach import open_broker
 from penstock.control.status.rest import Rest
 from penstock.control.status.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
+from penstock.control.wording import counted, waits
 from penstock.terminal import exits
-from penstock.terminal.moments import Moment, shown
 from penstock.terminal.options import Setting, at_broker
-from penstock.terminal.screen import Screen, counted, waits
+from penstock.terminal.screen import Screen
 from shared.errors import NotConnected, SetupError
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot, stored_project

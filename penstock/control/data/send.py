@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import msgspec
 
-from penstock.terminal.screen import cut
+from penstock.control.wording import cut
 from shared.errors import NotConnected, SetupError
 
 BATCH_EVENTS = 200

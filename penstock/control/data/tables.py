@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.terminal.screen import cut
+from penstock.control.wording import cut
 from shared.project.model import Project
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from penstock.terminal.moments import epoch_of
+from penstock.control.moments import epoch_of
 from shared.jetstream.topology import KEPT_REVISIONS
 from shared.project.snapshot import ConfigSnapshot, StoredProject
 

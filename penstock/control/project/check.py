@@ -9,7 +9,7 @@ import msgspec
 
 from loader import registry
 from loader.contract.warehouse import Environment
-from penstock.terminal.screen import Advance
+from penstock.control.wording import Advance
 from shared.errors import ConfigError, PenstockError, Problem
 from shared.tasks import timeout
 from shared.threads import ThreadGate

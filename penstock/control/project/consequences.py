@@ -12,7 +12,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError, NotFoundError
 
-from penstock.terminal.screen import cut
+from penstock.control.wording import cut
 from shared.errors import NotConnected
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker

@@ -25,7 +25,7 @@ from loader.rows.rules import Rules
 from penstock.control.letters.letters import Filter, find
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
-from penstock.terminal.screen import waits
+from penstock.control.wording import waits
 from router.lanes.state import SiteState, StateKeeper
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project

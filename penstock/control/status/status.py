@@ -18,8 +18,8 @@ from nats.js.errors import APIError
 from penstock.control.letters.letters import Filter, find
 from penstock.control.metrics import Scrape, total
 from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
+from penstock.control.wording import counted, waits
 from penstock.stack.home import StackState
-from penstock.terminal.screen import counted, waits
 from router.lanes.state import SiteState, StateKeeper
 from shared.errors import NotConnected
 from shared.events.headers import is_live

@@ -16,9 +16,9 @@ from ingest.intake.outlet import Outlet
 from ingest.journal.spool import Spool, open_spool
 from ingest.readiness import Readiness
 from shared.errors import NotConnected, QueueFull, Transient
-from shared.events.dead_log import LOST_PART, LostLetters
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
+from shared.streams.dead_log import LOST_PART, LostLetters
 from shared.streams.fill import Fill
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from penstock.command.verbs.replay import appending, range_options
-from penstock.terminal.moments import Moment
+from penstock.control.moments import Moment
 from shared.project.model import decode_project
 
 

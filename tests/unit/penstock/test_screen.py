@@ -6,8 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from penstock.control.wording import counted, cut
 from penstock.terminal import exits
-from penstock.terminal.screen import Screen, counted, cut
+from penstock.terminal.screen import Screen
 
 COLUMNS = ("connection", "received", "why")
 ROWS = [

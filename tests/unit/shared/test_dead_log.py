@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from shared.events.dead_log import LOG_EVERY_SECONDS, LOST_PART, WARN_SECONDS, DeadLog, LostLetters
 from shared.settings import ServiceSettings
+from shared.streams.dead_log import LOG_EVERY_SECONDS, LOST_PART, WARN_SECONDS, DeadLog, LostLetters
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 

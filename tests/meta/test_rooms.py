@@ -1,0 +1,124 @@
+"""The rooms of each package: who may import whom, which are pure, how many modules a room holds, what a plug-in may use."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LAYERS: dict[str, tuple[str, ...]] = {
+    "shared": (
+        "errors", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "settings", "telemetry", "project", "streams",
+        "service",
+    ),
+    "ingest": (
+        "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
+        "readiness", "service", "family", "processes", "__main__",
+    ),
+    "router": ("rules", "trace", "window", "settings", "lanes", "room", "replay", "site", "service", "__main__"),
+    "loader": (
+        "contract", "types", "rows", "fitting", "queue", "objects", "sql", "warehouses", "files", "registry", "delivery", "settings",
+        "service", "__main__",
+    ),
+    "penstock": (
+        "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.letters",
+        "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
+    ),
+}  # fmt: skip
+"""Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""
+
+PURE = ("ingest/judge", "router/rules", "loader/types", "loader/rows", "loader/fitting", "loader/sql", "shared/reading")
+IMPURE = re.compile(
+    r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"
+    r"|shared\.(clock|jetstream|service|settings|tasks|telemetry|threads))(\.|$)"
+)
+CLOCKS = {"now", "today", "utcnow"}
+
+LARGEST_ROOM = 12
+"""More modules at one level want a room of their own."""
+
+PLUGINS: dict[str, str] = {
+    "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
+    "loader/warehouses": r"loader\.(contract|sql|types|warehouses)(\.|$)|shared\.",
+    "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
+    "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
+}
+"""What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yields every module that a file imports, also where it imports it as a name of its package."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                place = ROOT / inner.replace(".", "/")
+                yield inner if place.is_dir() or place.with_suffix(".py").exists() else node.module
+
+
+def layer(package: str, name: str) -> int | None:
+    """Returns the place of a module in its package's layers; None for the package itself."""
+    inner = name.removeprefix(package).lstrip(".")
+    for place, room in enumerate(LAYERS[package]):
+        if inner == room or inner.startswith(f"{room}."):
+            return place
+    assert not inner, f"{name} is in no layer of tests/meta/test_rooms.py"
+    return None
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_no_import_runs_back_up(package: str) -> None:
+    for path in modules(package):
+        if dotted(path) == f"{package}.control":
+            continue
+        own = layer(package, dotted(path))
+        for name in imported(path):
+            if own is not None and name.split(".")[0] == package:
+                other = layer(package, name)
+                assert other is None or other <= own, f"{path.relative_to(ROOT)} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_a_pure_room_has_no_clock_socket_task_or_thread(room: str) -> None:
+    for path in modules(room):
+        where = path.relative_to(ROOT)
+        for name in imported(path):
+            assert not IMPURE.match(name), f"{where} imports {name}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.attr not in CLOCKS or node.value.id not in ("datetime", "date"), (
+                    f"{where} line {node.lineno} reads a clock"
+                )
+            assert not isinstance(node, ast.AsyncFunctionDef | ast.Await), f"{where} waits"
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_a_room_holds_about_a_dozen_modules(package: str) -> None:
+    for folder in {path.parent for path in modules(package)}:
+        held = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")]
+        assert len(held) <= LARGEST_ROOM, f"{folder.relative_to(ROOT)} holds {len(held)} modules"
+        assert (folder / "__init__.py").exists(), f"{folder.relative_to(ROOT)} does not say what it holds"
+
+
+@pytest.mark.parametrize("folder", sorted(PLUGINS))
+def test_a_plugin_imports_its_contract_its_kit_and_the_kernel(folder: str) -> None:
+    allowed = re.compile(PLUGINS[folder])
+    for path in modules(folder):
+        for name in imported(path):
+            if name.split(".")[0] in LAYERS:
+                assert allowed.match(name), f"{path.relative_to(ROOT)} imports {name}"
