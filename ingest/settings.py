@@ -93,7 +93,7 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: Annotated[int, Meta(ge=1, description="requests in the works at once; beyond it 503")] = 10_000
     quick_bytes: Annotated[
         ByteSize, Meta(description="requests with a body of at most so many bytes are answered without a task for each; 0: none")
-    ] = field(default_factory=lambda: ByteSize(64 * 1024))
+    ] = field(default_factory=lambda: ByteSize(256 * 1024))
     read_timeout: Annotated[Duration, Meta(description="how long a client may take to send headers, and a body; then 408")] = (
         field(default_factory=lambda: Duration(20))
     )

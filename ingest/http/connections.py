@@ -17,7 +17,7 @@ from ingest.contract import Reply
 from ingest.http.answer import Answer, Answered
 from ingest.http.quick import Quick, QuickParser
 from ingest.http.upgrades import Parser
-from ingest.http.watched import SMALL_CHUNK, Watched
+from ingest.http.watched import Watched
 from ingest.limits.guard import Guard
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -57,7 +57,6 @@ class Connection(Watched):
             or self._silence is not None
             or self._body is not None
             or self._head_bytes
-            or len(data) > SMALL_CHUNK
             or not self._sieve.take(data)
         ):
             super().data_received(data)

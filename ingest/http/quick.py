@@ -1,4 +1,4 @@
-"""Answers small whole requests as soon as they are parsed: no task, no request object, no writer for each.
+"""Answers whole requests as soon as they are parsed: no task, no request object, no writer for each.
 
 A request with one event costs mostly what aiohttp spends on every request. So a connection's parser is aiohttp's own behind a
 `QuickParser`, which looks at what comes out. A request that is whole, small and plain it gives to the pipeline itself, and writes
@@ -227,6 +227,8 @@ class QuickParser:
             message, payload = messages[0]
             if quick.take(message, payload, self):
                 self._between = quick.remember(data, message, payload)
+                if not self._between:
+                    self.connection.count_rest(messages, len(data))
                 return True
         self._seen = fed
         return False

@@ -1,7 +1,7 @@
 """The HTTP server: sockets in, protocols behind, and an answer only after the events are durable.
 
 aiohttp's low-level server with one handler: no router, no middleware, no access log, because a request that carries one event costs
-mostly its HTTP. Small whole requests do not even come here (`ingest/http/quick.py`). The server owns what is the same for all
+mostly its HTTP. Most whole requests do not even come here (`ingest/http/quick.py`). The server owns what is the same for all
 protocols: reading a body within the limit and the time, limits of requests at once, errors as JSON with `code` and `message`. What
 a whole request means and how it is answered is in `ingest/http/pipeline.py`. A protocol never sees a socket.
 

@@ -120,8 +120,12 @@ class Watched(RequestHandler):
             self._silence.cancel()
             self._silence = None
             self._guard.settle(self)
-        rest = 0
         self._body = None if messages[-1][1].is_eof() else messages[-1][1]
+        self.count_rest(messages, size)
+
+    def count_rest(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
+        """Counts what follows whole heads in `size` bytes of data."""
+        rest = 0
         if size > SMALL_CHUNK and self._body is None:
             rest = max(0, size - self._head_bytes - sum(_size_of(*message) for message in messages))
         if self._head_bytes or rest:

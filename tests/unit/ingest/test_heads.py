@@ -9,6 +9,7 @@ import pytest
 
 from ingest.clients.address import Proxies, parse_networks
 from ingest.http import heads
+from ingest.limits.guard import Guard
 from shared.project.model import Key, Project, Site
 from tests.unit.ingest.test_ways import ENDING, KEY, LAST, PROJECT, TRACK, WHOLE, request, squeeze
 from tests.unit.ingest.wires import PEER, Edge, Wire, answers_of, edge, settled
@@ -24,10 +25,10 @@ async def learn(wire: Wire) -> None:
         await settled()
 
 
-async def both_ways(segments: Sequence[bytes | None]) -> bytes:
+async def both_ways(segments: Sequence[bytes | None], project: Project = PROJECT) -> bytes:
     found = []
     for quick_bytes in (0, 65536):
-        async with edge(PROJECT, quick_bytes=quick_bytes) as running:
+        async with edge(project, quick_bytes=quick_bytes) as running:
             wire = running.connect()
             await learn(wire)
             for segment in segments:
@@ -129,3 +130,23 @@ def _known(running: Edge) -> dict[bytes, heads.Head]:
 
 def _knows(running: Edge, data: bytes) -> bool:
     return data.partition(heads.END)[0] in _known(running)
+
+
+async def test_large_requests_are_answered_alike_both_ways_and_what_follows_them_is_counted() -> None:
+    events = b",".join(b'{"type":"page","userId":"u","messageId":"%d","text":"%b"}' % (n, b"x" * 400) for n in range(100))
+    large = request("/v1/batch", b'{"batch":[' + events + b"]}", KEY)
+    follows = request("/v1/track", TRACK, KEY, "X: " + "y" * 6000)
+    one_site = Project(sites={"shop": Site(keys=[Key(id="web")])})
+    segments = [large, large, large[:5000], large[5000:], large + KNOWN, large + follows[:5000], follows[5000:], large]
+    await both_ways(segments, one_site)
+    guard = Guard(max_connections=10, max_per_address=10, max_sockets=1)
+    async with edge(one_site, guard=guard) as running:
+        wire = running.connect()
+        await learn(wire)
+        wire.send(large + follows[:5000])
+        await settled()
+        assert 4000 < guard.head_bytes <= 5000 + len(large) - len(events)
+        wire.send(follows[5000:])
+        await settled()
+        assert guard.head_bytes == 0
+        assert answers_of(wire).count(b"HTTP/1.1 200 OK") == 5
