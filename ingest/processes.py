@@ -25,6 +25,7 @@ from ingest.family import ChildPage, FamilyPage
 from ingest.limits.rate import TABLE_BYTES
 from ingest.listen import described, hold, listen_beside, open_unix_listener, share
 from ingest.settings import PREFIX, IngestSettings
+from shared.backoff import Backoff
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG, run_service
 from shared.settings import ServiceSettings, read_settings
@@ -91,7 +92,7 @@ class _Child:
         self._held = held
         self._handed_down = handed_down
         self._unix = unix
-        self._pause = FIRST_PAUSE_SECONDS
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self.down = "starting"
@@ -110,10 +111,10 @@ class _Child:
 
     def has_died(self, code: int) -> None:
         if time.monotonic() - self._started > HEALTHY_SECONDS:
-            self._pause = FIRST_PAUSE_SECONDS
-        self.start_at = time.monotonic() + self._pause
-        self.down = f"ended with exit code {code}, starts again in {self._pause:g} s"
-        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+            self._backoff.reset()
+        pause = self._backoff.next()
+        self.start_at = time.monotonic() + pause
+        self.down = f"ended with exit code {code}, starts again in {pause:g} s"
         self.process = None
 
 

@@ -26,7 +26,7 @@ from router.lanes.account import Account, expire, export
 from router.lanes.front import Front
 from router.lanes.lane import Cursor, Lane, Parcel
 from router.lanes.lanes import Lanes
-from router.lanes.send import FAULT_SECONDS, Pause, Sender
+from router.lanes.send import FAULT_SECONDS, Sender
 from router.lanes.state import SiteState, StateKeeper, incarnation_of, shed_before
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -35,6 +35,7 @@ from router.settings import RouterSettings
 from router.trace import traced
 from router.window.dedupe import Window
 from router.window.history import judge, open_reader, remember
+from shared.backoff import Backoff
 from shared.errors import NotConnected, Permanent, Transient
 from shared.events.headers import live_lane, trace_of
 from shared.events.outcome import DropReason
@@ -351,7 +352,7 @@ class SiteRouter:
                     self._answered[name] = answer
 
     async def _save(self, state: SiteState) -> None:
-        pause = Pause(FAULT_SECONDS)
+        pause = Backoff(*FAULT_SECONDS)
         while True:
             try:
                 await self._keeper.save(state)

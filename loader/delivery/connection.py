@@ -28,6 +28,7 @@ from loader.queue.gauges import keep_gauges
 from loader.queue.leftovers import sweep
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
+from shared.backoff import Backoff
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
 from shared.jetstream import topology
@@ -36,8 +37,9 @@ from shared.service import ServiceContext
 from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
-RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
-SETUP_RETRY_SECONDS = (5.0, 15.0, 30.0, 60.0)
+RETRY_SECONDS = (0.5, 15.0)
+SETUP_RETRY_SECONDS = (5.0, 60.0)
+"""First and longest wait, where time alone may help, and where a person must act."""
 FENCED_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,8 @@ class ConnectionLoader:
         self._claims = claims
         self._offset = 0
         """What the ledger's epochs exceed the lease's by."""
-        self._failures = 0
+        self._transient = Backoff(*RETRY_SECONDS)
+        self._setup = Backoff(*SETUP_RETRY_SECONDS)
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
         self._accounts = Accounts(context.broker, definition.queue or name, name, context.telemetry)
@@ -168,9 +171,7 @@ class ConnectionLoader:
         transient = isinstance(error, Transient)
         if isinstance(error, UnknownDriverError):
             self._context.telemetry.count("driver_errors_unknown_total", plugin=str(self._definition.destination.get("type")))
-        delays = RETRY_SECONDS if transient else SETUP_RETRY_SECONDS
-        delay = delays[min(self._failures, len(delays) - 1)]
-        self._failures += 1
+        delay = (self._transient if transient else self._setup).next()
         self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
         self._context.health.bad(f"connection {self._name}", str(error))
         level = logging.WARNING if transient else logging.ERROR
@@ -212,7 +213,8 @@ class ConnectionLoader:
             reader.wake()
 
     def _loaded(self, flow: Flow) -> None:
-        self._failures = 0
+        self._transient.reset()
+        self._setup.reset()
         self._tell(flow)
 
     def _tell(self, flow: Flow) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from penstock.stack import tether
 from penstock.stack.home import ProcessState, start_time
 from penstock.stack.logfile import last_words
+from shared.backoff import Backoff
 from shared.tasks import timeout
 
 FIRST_DELAY_SECONDS = 0.5
@@ -55,13 +56,13 @@ class Ending:
         return f"ended with exit code {self.code}" + (f": {self.words}" if self.words else "")
 
 
-def next_delay(previous: float, lived_seconds: float, code: int) -> float:
+def next_delay(backoff: Backoff, lived_seconds: float, code: int) -> float:
     """Returns how long to wait before a process that died is started again."""
     if code == os.EX_CONFIG:
         return LONGEST_DELAY_SECONDS
-    if previous == 0 or lived_seconds >= HEALTHY_SECONDS:
-        return FIRST_DELAY_SECONDS
-    return min(previous * 2, LONGEST_DELAY_SECONDS)
+    if lived_seconds >= HEALTHY_SECONDS:
+        backoff.reset()
+    return backoff.next()
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Supervised:
     async def keep_running(self) -> None:
         """Starts the program and starts it again whenever it dies, until `stop`."""
         loop = asyncio.get_running_loop()
-        delay = 0.0
+        backoff = Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
         while not self._asked_to_stop():
             began = loop.time()
             process = await self._start()
@@ -108,7 +109,7 @@ class Supervised:
             code = await process.wait()
             if self._asked_to_stop():
                 break
-            delay = next_delay(delay, loop.time() - began, code)
+            delay = next_delay(backoff, loop.time() - began, code)
             self.ending = Ending(code, last_words(self.program.log))
             self.restarts += 1
             self._change(f"{'wrong settings' if code == os.EX_CONFIG else 'died'}, starts again in {delay:g} s")

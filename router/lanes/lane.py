@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 
 from router.lanes.account import LaneAccount
 from router.lanes.front import Front
-from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Sender
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import Matched, match
+from shared.backoff import Backoff
 from shared.errors import Permanent, QueueFull, Transient
 from shared.events.headers import Place
 from shared.events.outcome import DropReason
@@ -261,7 +262,7 @@ class Lane:
     async def send(self, parcel: Parcel) -> bool:
         """Puts a parcel into the queue, however long it takes. False: the lane fell behind meanwhile and it is not known to be in."""
         was_behind = self.behind
-        full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
+        full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
         while True:
             try:
                 total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events

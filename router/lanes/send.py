@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from shared.backoff import Backoff
 from shared.errors import Permanent, Transient
 from shared.events.dead import DeadLetter, bury
 from shared.events.headers import Place, write_place
@@ -76,7 +77,7 @@ class Sender:
             connection=connection,
         )
         name = connection or self.site
-        pause = Pause(FAULT_SECONDS)
+        pause = Backoff(*FAULT_SECONDS)
         while True:
             try:
                 await bury(self._publisher, STAGE, name, [letter], f"{self._source}.{seq}.{STAGE}.{name}")
@@ -89,16 +90,3 @@ class Sender:
                 await asyncio.sleep(pause.next())
         telemetry.count("router_events_dead_total", site=self.site, reason=DeadReason.FRAME_UNREADABLE)
         log.error("frame is in the dead letters", extra={"site": self.site, "seq": seq, "error": why, "connection": connection})
-
-
-class Pause:
-    """Back-off: each pause is twice the one before, up to a limit."""
-
-    def __init__(self, bounds: tuple[float, float]) -> None:
-        self._first, self._longest = bounds
-        self._next = self._first
-
-    def next(self) -> float:
-        """Returns how long to wait now, in seconds."""
-        now, self._next = self._next, min(self._next * 2, self._longest)
-        return now

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
-from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Pause, Sender
+from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Sender
 from router.replay.range import Bound, note_range, range_of
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
 from router.rules.match import match
 from router.rules.where import compile_where
 from router.window.dedupe import Window
+from shared.backoff import Backoff
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
 from shared.events.headers import Place, replay_lane
 from shared.events.outcome import DropReason
@@ -232,7 +233,7 @@ async def _forward(sender: Sender, rules: ConnectionRules, arrival: Arrival, rep
 
 
 async def _send(sender: Sender, rules: ConnectionRules, place: Place, payload: bytes) -> None:
-    full, fault = Pause(FULL_SECONDS), Pause(FAULT_SECONDS)
+    full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
     while True:
         try:
             return await sender.try_send(rules.queue, rules.revision, place, payload)

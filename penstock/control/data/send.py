@@ -21,6 +21,7 @@ import aiohttp
 import msgspec
 
 from penstock.control.wording import cut
+from shared.backoff import Backoff
 from shared.errors import NotConnected, SetupError
 
 BATCH_EVENTS = 200
@@ -146,7 +147,7 @@ async def _deliver(
     body = b'{"batch":[' + b",".join(batch.lines) + b"]}"
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + patience_seconds
-    pause = FIRST_PAUSE_SECONDS
+    backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
     while True:
         left = max(LEAST_REQUEST_SECONDS, ends_at - loop.time())
         status, text, retry_after = await _post(session, url, body, min(REQUEST_SECONDS, left))
@@ -166,8 +167,8 @@ async def _deliver(
                 f"{url} did not take the batch from line {batch.numbers[0]} within {patience_seconds:g} s ({why}); "
                 f"{sent.accepted} events were accepted before it"
             )
+        pause = backoff.next()
         wait = min(retry_after or pause, ends_at - loop.time())
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         sent.retries += 1
         on_progress(sent, f"waits {wait:g} s: {why}")
         await asyncio.sleep(wait)

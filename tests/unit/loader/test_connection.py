@@ -38,8 +38,8 @@ class Context:
 
 
 async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001,))
-    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001, 0.001))
+    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001, 0.001))
     context = Context()
     errors: list[Exception] = [KeyError("oops"), SetupError("no disk"), RecursionError()]
 
@@ -61,7 +61,7 @@ async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_proc
 
 
 async def test_an_error_that_a_plug_in_does_not_know_is_counted_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001, 0.001))
     context = Context()
     errors: list[Exception] = [translate(Exception("odd"), "loading"), Transient("known"), translate(Exception("odd"), "loading")]
 
@@ -79,7 +79,7 @@ async def test_an_error_that_a_plug_in_does_not_know_is_counted_for_it(monkeypat
 async def test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001,))
+    monkeypatch.setattr(module, "SETUP_RETRY_SECONDS", (0.001, 0.001))
     stored: list[int] = []
 
     async def holder(*_: object) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from penstock.stack.home import Home, stack_environment, start_time
-from penstock.stack.processes import Program, Supervised, next_delay
+from penstock.stack.processes import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Program, Supervised, next_delay
+from shared.backoff import Backoff
 
 SLEEPS = "import time; time.sleep(60)"
 
@@ -43,16 +44,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_delays_double_up_to_half_a_minute_and_a_healthy_minute_forgets_them() -> None:
-    delays, delay = [], 0.0
-    for _ in range(8):
-        delay = next_delay(delay, 1, 1)
-        delays.append(delay)
-    assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    assert next_delay(30, 60, 1) == 0.5
+    backoff = Backoff(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
+    assert [next_delay(backoff, 1, 1) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert next_delay(backoff, 60, 1) == 0.5
 
 
 def test_wrong_settings_are_not_tried_again_at_once() -> None:
-    assert next_delay(0, 1, 78) == 30
+    assert next_delay(Backoff(0.5, 1), 1, 78) == 30
 
 
 async def test_a_process_that_dies_is_started_again(tmp_path: Path) -> None:
