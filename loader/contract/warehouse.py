@@ -7,8 +7,8 @@ types already fit.
 
 Who calls what, in this order: `check` by `penstock check`, on a destination nothing else uses. `open_session` once by the
 holder of a connection's lease, with a growing epoch; it fences every older session of that connection. Then, never two at once
-for one session: `describe` and `patch` per table, `load` per plan. `close` always, also after an error. One destination may
-have many sessions open, of many connections, in one process and in others.
+for one session: `describe` and `create` for many tables, `patch` per table, `load` per plan. `close` always, also after an error. One
+destination may have many sessions open, of many connections, in one process and in others.
 
 Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: nothing of the plan under
 way may then be visible, now or later.
@@ -221,11 +221,23 @@ class Session(Protocol):
         """
         ...
 
-    async def describe(self, table: str) -> TableSchema | None:
-        """Returns the live table, read from the destination, not from a cache; None if it does not exist.
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
+        """Returns the live tables by name, read from the destination, not from a cache; None for those that do not exist.
 
         Raises:
             NotConnected, Transient, SetupError
+            Permanent, TableBusy, TableSetupError: one of the tables cannot be read; `describe` of each tells which.
+        """
+        ...
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """Creates new tables together, because a transaction for each is slow; returns them as they are afterwards.
+
+        `patches` are sorted by table. A table whose name is taken by then is left out of the result. After an error none is created. In
+        both cases `patch` of each table does what can be done, and says what is wrong with it.
+
+        Raises:
+            As `patch`.
         """
         ...
 

@@ -19,22 +19,23 @@ import logging
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 
-from loader.contract.warehouse import LoadPlan, LoadReport, Session, TablePatch, TableSchema
+from loader.contract.warehouse import LoadPlan, LoadReport, Session
 from loader.delivery.isolate import Trying, is_of_events, is_own, offenders
+from loader.delivery.live_tables import OF_ONE_TABLE, LiveTables
 from loader.delivery.refused import refused_rows
 from loader.fitting.fit import Ready, fit_batch
 from loader.queue.account import Outcome
 from loader.queue.aside import Failing, put_aside
 from loader.rows.batch import DeadEvent, ShapedBatch
 from loader.rows.rules import Rules, Stamp
-from shared.errors import PenstockError, Permanent, RowsRejected, TableBusy, TableChanged, TableSetupError, Transient
+from shared.errors import PenstockError, RowsRejected, TableChanged, Transient
 from shared.events.dead import DeadLetter, bury, now, origin_of
 from shared.events.frame import Frame, select
 from shared.events.headers import Place
@@ -48,12 +49,6 @@ MOST_ROUNDS = 50
 
 NAMED_ROUNDS = 2
 """So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
-
-REFUSED_SECONDS = 300.0
-"""How long a column that could not be added or widened is left alone."""
-
-OF_ONE_TABLE = (Permanent, TableSetupError, TableBusy)
-"""Errors that leave the other tables of the destination alone."""
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +90,6 @@ class Deliverer:
         before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
         before_aside: Callable[[Work, Mapping[int, int]], Awaitable[None]] | None = None,
     ) -> None:
-        self._clock = clock
-        self._refused_at: dict[str, float] = {}
         self._isolates = isolates
         self._before_load = before_load
         self._before_aside = before_aside
@@ -115,9 +108,7 @@ class Deliverer:
         """Origins of events that are dead letters already, and may come again."""
         self.committed = False
         """Whether the last delivery committed a load."""
-        self._live: dict[str, TableSchema | None] = {}
-        self._fresh: set[str] = set()
-        """Tables that were read from the destination in the delivery under way."""
+        self._live = LiveTables(session, connection, evolve=rules.capabilities.evolve, clock=clock)
         self._refusals: Counter[str] = Counter()
         """How often rows of which table were refused in the delivery under way."""
 
@@ -132,7 +123,7 @@ class Deliverer:
         """
         batch = work.batch
         self._refusals.clear()
-        self._fresh.clear()
+        self._live.fresh.clear()
         self._outcome = Outcome()
         self.committed = False
         if work.again is not None:
@@ -162,29 +153,23 @@ class Deliverer:
         known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
         if known:
             return await self._set_aside(work, batch, known)
-        failed = await self._describe(name for name in batch.tables if name not in self._live)
+        failed = await self._live.describe([name for name in batch.tables if name not in self._live.known])
         if failed:
             return await self._fail(work, batch, failed)
-        fitted = fit_batch(batch, self._live, self._rules, stamp)
-        stale = fitted.short - self._fresh
+        fitted = fit_batch(batch, self._live.known, self._rules, stamp)
+        stale = fitted.short - self._live.fresh
         if stale:  # it may have been altered by hand, to make room for just these values
-            before = {name: self._live[name] for name in stale}
-            failed = await self._describe(stale)
+            altered, failed = await self._live.is_other([*stale])
             if failed:
                 return await self._fail(work, batch, failed)
-            if any(self._live[name] != before[name] for name in stale):
+            if altered:
                 return batch
-        patched: dict[str, TableSchema | None] = {}
-        for patch in fitted.patches:
-            try:
-                patched[patch.table] = self._live[patch.table] = await self._patch(patch)
-            except OF_ONE_TABLE as exc:
-                failed[patch.table] = exc
+        patched, failed = await self._live.patch(fitted.patches)
         if failed:
             return await self._fail(work, batch, failed)
         try:
             done = fitted.finish(patched)
-        except TableChanged:  # somebody else patched it meanwhile: `_live` has what they made of it
+        except TableChanged:  # another loader patched it meanwhile: `_live` has what it made of it
             return batch
         await self._bury(work, done.batch, done.dead)
         batch, ready = done.batch, list(done.ready)
@@ -198,44 +183,13 @@ class Deliverer:
         except RowsRejected as exc:
             return await self._leave_out(work, batch, ready, exc)
         except TableChanged:
-            self._live.clear()
+            self._live.known.clear()
             return batch
         except OF_ONE_TABLE as exc:
             return await self._fail(work, batch, await self._find_failing(ready, exc))
         self.committed = True
         self._count(batch, report, sum(done.unmapped.values()))
         return None
-
-    async def _describe(self, tables: Iterable[str]) -> dict[str, PenstockError]:
-        """Reads tables from the destination; returns those that cannot be read."""
-        failed: dict[str, PenstockError] = {}
-        if self._rules.capabilities.evolve:
-            for name in tables:
-                try:
-                    self._live[name] = self._still_refused(name, await self._session.describe(name))
-                except OF_ONE_TABLE as exc:
-                    failed[name] = exc
-                self._fresh.add(name)
-        return failed
-
-    async def _patch(self, patch: TablePatch) -> TableSchema:
-        known = self._live.get(patch.table)
-        after = await self._session.patch(patch)
-        self._fresh.add(patch.table)
-        if known is None or not known.refused:
-            return after
-        return replace(after, refused=after.refused | (known.refused - {column.name for column in (*patch.add, *patch.widen)}))
-
-    def _still_refused(self, name: str, found: TableSchema | None) -> TableSchema | None:
-        """Keeps in mind which columns could not be added or widened: each try locks the table, so there is one in a while."""
-        known = self._live.get(name)
-        if known is None or found is None or not known.refused or replace(known, refused=frozenset()) != found:
-            return found
-        since = self._refused_at.setdefault(name, self._clock())
-        if self._clock() - since < REFUSED_SECONDS:
-            return known
-        del self._refused_at[name]
-        return found
 
     async def _isolate(self, work: Work, batch: ShapedBatch, error: Exception) -> ShapedBatch:
         """Finds the events our own code fails on and makes dead letters of them; returns the batch without them."""
@@ -271,9 +225,9 @@ class Deliverer:
         table = next(each for each in ready if each.load.table == exc.table)
         words = {row: why for row, why in exc.rows.items() if 0 <= row < table.load.rows.num_rows}
         self._refusals[exc.table] += 1
-        if exc.table not in self._fresh and self._rules.capabilities.evolve:
-            known = self._live.get(exc.table)
-            if not await self._describe([exc.table]) and self._live[exc.table] != known:
+        if exc.table not in self._live.fresh:
+            altered, _ = await self._live.is_other([exc.table])
+            if altered:
                 return batch
         self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:
@@ -312,7 +266,7 @@ class Deliverer:
         """Notes that tables fail, and puts their rows aside unless they are there already."""
         for name, exc in failed.items():
             again_in = self._failing.fails(name, exc)
-            self._live.pop(name, None)
+            self._live.known.pop(name, None)
             log.error(
                 "a table fails, its rows wait",
                 extra={"connection": self._connection, "table": name, "error": str(exc), "again_in": again_in},

@@ -92,6 +92,7 @@ class Trying:
 
     def __init__(self, session: Session) -> None:
         self.describe = session.describe
+        self.create = session.create
         self.patch = session.patch
         self.probe = session.probe
 

@@ -147,9 +147,13 @@ class LocalSession:
     async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
         """See `Session.forget`; there are none."""
 
-    async def describe(self, table: str) -> TableSchema | None:  # noqa: ARG002
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
         """See `Session.describe`; each object has the columns of its rows."""
-        return None
+        return dict.fromkeys(tables)
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """See `Session.create`; there is nothing to change."""
+        return {patch.table: await self.patch(patch) for patch in patches}
 
     async def patch(self, patch: TablePatch) -> TableSchema:
         """See `Session.patch`; there is nothing to change."""

@@ -1,7 +1,7 @@
 """Fits a shaped batch to live tables: which columns to add or widen, and rows whose names and types are exactly the table's.
 
     batch = shaper.take()
-    fitted = fit_batch(batch, {name: await session.describe(name) for name in batch.tables}, rules, stamp)
+    fitted = fit_batch(batch, await session.describe([*batch.tables]), rules, stamp)
     live = {patch.table: await session.patch(patch) for patch in fitted.patches}
     done = fitted.finish(live)
     await session.load(plan, [ready.load for ready in done.ready])

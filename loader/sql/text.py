@@ -51,6 +51,12 @@ def qualified(schema: str, table: str) -> str:
     return f"{identifier(schema)}.{identifier(table)}"
 
 
+def named(tables: Sequence[str]) -> str:
+    """Returns tables as a message names them."""
+    others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
+    return f'table "{tables[0]}"{others}' if tables else "no table"
+
+
 def ownership(schema: str, table: str, columns: Iterable[Column]) -> str:
     """Returns the statements that store with new columns which paths they were made for; empty if there is nothing to store."""
     return "; ".join(

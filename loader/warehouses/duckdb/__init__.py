@@ -36,8 +36,8 @@ from loader.contract.warehouse import (
     TableSchema,
 )
 from loader.sql.reject import refuse_null_keys
-from loader.sql.text import LEDGER, by_dependency, id_columns_of, qualified
-from loader.warehouses.duckdb import patch as patches
+from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
+from loader.warehouses.duckdb import patch as patching
 from loader.warehouses.duckdb import statements, write
 from loader.warehouses.duckdb.file import DatabaseFile
 from loader.warehouses.duckdb.types import WIDEN
@@ -192,15 +192,19 @@ class DuckDBSession:
         work = partial(write.forget_marks, schema=self._schema, name=self._holder.connection, marks=marks)
         await self._run("cleaning the ledger of", work)
 
-    async def describe(self, table: str) -> TableSchema | None:
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
         """See `Session.describe`."""
-        return await self._run(
-            f'describing table "{table}" of', partial(patches.describe_table, schema=self._schema, table=table)
-        )
+        work = partial(patching.describe_tables, schema=self._schema, tables=dict.fromkeys(tables, ()))
+        return await self._run(f"describing {named(tables)} of", work)
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """See `Session.create`."""
+        work = partial(patching.create, schema=self._schema, patches=patches)
+        return await self._run(f"creating {named([patch.table for patch in patches])} of", work)
 
     async def patch(self, patch: TablePatch) -> TableSchema:
         """See `Session.patch`."""
-        return await self._run(f'changing table "{patch.table}" of', partial(patches.apply, schema=self._schema, patch=patch))
+        return await self._run(f'changing table "{patch.table}" of', partial(patching.apply, schema=self._schema, patch=patch))
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """See `Session.load`."""

@@ -7,7 +7,7 @@ the same transaction; somebody else's stay, and the change is refused with DuckD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,22 +37,56 @@ class LiveKey:
         return self.name.startswith(OWN_INDEX)
 
 
-def describe_table(
-    connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, table: str, wanted: Sequence[str] = ()
-) -> TableSchema | None:
-    """Returns a table as it is, names in lower case as DuckDB compares them; the key is `wanted` where there is one such."""
-    rows = connection.execute(statements.COLUMNS, [schema, table]).fetchall()
-    if not rows:
-        return None
-    columns = {
-        fold(name): Column(fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
-        for name, native, _, _, generated, comment in rows
-    }
-    keys = sorted(_keys(connection, schema, table), key=lambda key: (not key.own, not key.primary, key.name))
-    key = tuple(fold(name) for name in keys[0].columns) if keys else ()
-    if wanted and any(_same(found.columns, wanted) for found in keys):
-        key = tuple(wanted)
-    return TableSchema(columns, key, any(found.own for found in keys))
+def describe_tables(
+    connection: duckdb.DuckDBPyConnection, _: Stop, schema: str, tables: Mapping[str, Sequence[str]]
+) -> dict[str, TableSchema | None]:
+    """Returns tables as they are, names in lower case as DuckDB compares them; None for those that are not there.
+
+    `tables`: for each the key that rows are merged on; it is given back as it is where the table has it.
+    """
+    columns: dict[str, dict[str, Column]] = {}
+    for table, name, native, _, _, generated, comment in connection.execute(
+        statements.COLUMNS, [schema, list(tables)]
+    ).fetchall():
+        column = Column(fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
+        columns.setdefault(table, {})[fold(name)] = column
+    keys = _keys(connection, schema, list(columns)) if columns else {}
+    found: dict[str, TableSchema | None] = {}
+    for table, wanted in tables.items():
+        usable = sorted(keys.get(table, ()), key=lambda key: (not key.own, not key.primary, key.name))
+        key = tuple(fold(name) for name in usable[0].columns) if usable else ()
+        if wanted and any(_same(each.columns, wanted) for each in usable):
+            key = tuple(wanted)
+        there = columns.get(table)
+        found[table] = None if there is None else TableSchema(there, key, any(each.own for each in usable))
+    return found
+
+
+def create(
+    connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patches: Sequence[TablePatch]
+) -> dict[str, TableSchema]:
+    """Creates new tables in one transaction; leaves out those whose name is taken.
+
+    Raises:
+        Permanent: one of them cannot be created so.
+        the driver's errors; translated by the caller.
+    """
+    keys = {patch.table: patch.primary_key or () for patch in patches}
+    connection.execute("BEGIN")
+    there = {name for name, live in describe_tables(connection, stop, schema, keys).items() if live is not None}
+    there |= {name for (name,) in connection.execute(statements.VIEWS, [schema, list(keys)]).fetchall()}
+    wanted = [patch for patch in patches if patch.table not in there]
+    taken = _taken(connection, schema)
+    for patch in wanted:
+        stop.check()
+        _create(connection, schema, patch)
+        if patch.primary_key:
+            require_key(patch.table, patch.primary_key, {fold(column.name) for column in patch.add}, fold)
+            taken.append(_make_key(connection, schema, patch.table, patch.primary_key, taken))
+    made = describe_tables(connection, stop, schema, {patch.table: keys[patch.table] for patch in wanted})
+    stop.check()
+    connection.execute("COMMIT")
+    return {name: live for name, live in made.items() if live is not None}
 
 
 def apply(connection: duckdb.DuckDBPyConnection, stop: Stop, schema: str, patch: TablePatch) -> TableSchema:
@@ -79,27 +113,31 @@ def _apply(
 ) -> TableSchema:
     connection.execute("BEGIN")
     lossy: frozenset[str] = frozenset()
-    if connection.execute(statements.VIEWS, [schema, patch.table]).fetchone():
+    if connection.execute(statements.VIEWS, [schema, [patch.table]]).fetchone():
         raise Permanent(f'"{patch.table}" is a view, and DuckDB\'s views take no rows; choose another name for the table')
-    live = describe_table(connection, stop, schema, patch.table)
+    live = describe_tables(connection, stop, schema, {patch.table: ()})[patch.table]
     if live is None:
-        columns = {column.name: column for column in (*patch.add, *patch.widen)}
-        definitions = ", ".join(_definition(connection, column) for column in columns.values())
-        connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions})")
+        _create(connection, schema, patch)
     else:
         lossy = _alter(connection, schema, patch, live)
-    there = live.columns if live else {}
-    owners = ownership(schema, patch.table, [column for column in patch.add if fold(column.name) not in there])
-    if owners:
-        connection.execute(owners)
+        owners = ownership(schema, patch.table, [column for column in patch.add if fold(column.name) not in live.columns])
+        if owners:
+            connection.execute(owners)
     if patch.primary_key is not None:
         _keep_key(connection, schema, patch.table, patch.primary_key)
-    after = describe_table(connection, stop, schema, patch.table, patch.primary_key or ())
+    after = describe_tables(connection, stop, schema, {patch.table: patch.primary_key or ()})[patch.table]
     if after is None:
         raise Permanent(f'table "{patch.table}" was made and is not there')
     stop.check()
     connection.execute("COMMIT")
     return replace(after, refused=refused | lossy)
+
+
+def _create(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch) -> None:
+    columns = {column.name: column for column in (*patch.add, *patch.widen)}
+    definitions = ", ".join(_definition(connection, column) for column in columns.values())
+    owners = ownership(schema, patch.table, patch.add)
+    connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions}); {owners}")
 
 
 def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> frozenset[str]:
@@ -147,30 +185,39 @@ def _survive(connection: duckdb.DuckDBPyConnection, table: str, condition: str |
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
-    names = {fold(name) for name, *_ in connection.execute(statements.COLUMNS, [schema, table]).fetchall()}
+    names = {fold(name) for _, name, *_ in connection.execute(statements.COLUMNS, [schema, [table]]).fetchall()}
     require_key(table, key, names, fold)
-    keys = _keys(connection, schema, table)
+    keys = _keys(connection, schema, [table]).get(table, [])
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
             connection.execute(f"DROP INDEX {qualified(schema, stale.name)}")
     if not key or any(_same(usable.columns, key) for usable in keys):
         return
-    taken = [name for (name,) in connection.execute(statements.OWN_INDEXES, [schema, OWN_INDEX]).fetchall()]
-    name = identifier(own_index(schema, table, taken))
+    _make_key(connection, schema, table, key, _taken(connection, schema))
+
+
+def _taken(connection: duckdb.DuckDBPyConnection, schema: str) -> list[str]:
+    return [name for (name,) in connection.execute(statements.OWN_INDEXES, [schema, OWN_INDEX]).fetchall()]
+
+
+def _make_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: Sequence[str], taken: Sequence[str]) -> str:
+    """Returns the name of the index that it made."""
+    name = own_index(schema, table, taken)
     try:
-        connection.execute(f"CREATE UNIQUE INDEX {name} ON {qualified(schema, table)} ({identifiers(key)})")
+        connection.execute(f"CREATE UNIQUE INDEX {identifier(name)} ON {qualified(schema, table)} ({identifiers(key)})")
     except Exception as error:
         if type(error).__name__ != "ConstraintException":
             raise
         raise no_key(table, key, f"several rows share one value of it ({describe(error)})") from error
+    return name
 
 
-def _keys(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[LiveKey]:
-    rows = connection.execute(statements.KEYS, [schema, table]).fetchall()
-    return [
-        LiveKey(name or "", tuple(column if plain else _unquoted(column) for column in columns), primary)
-        for name, columns, plain, primary in rows
-    ]
+def _keys(connection: duckdb.DuckDBPyConnection, schema: str, tables: Sequence[str]) -> dict[str, list[LiveKey]]:
+    keys: dict[str, list[LiveKey]] = {}
+    for table, name, columns, plain, primary in connection.execute(statements.KEYS, [schema, list(tables)]).fetchall():
+        names = tuple(column if plain else _unquoted(column) for column in columns)
+        keys.setdefault(table, []).append(LiveKey(name or "", names, primary))
+    return keys
 
 
 def _unquoted(expression: str) -> str:

@@ -14,33 +14,39 @@ ROWS = "_penstock_rows"
 
 SETTINGS = "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false"
 
-COLUMNS = """
-SELECT column_name, data_type, is_nullable, column_default, is_generated, comment FROM duckdb_columns()
-WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?) ORDER BY column_index"""
+ASKED = "(SELECT unnest($2::VARCHAR[]) AS asked) AS a"
 
-VIEWS = """
-SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ? AND lower(view_name) = lower(?)"""
+COLUMNS = f"""
+SELECT asked, column_name, data_type, is_nullable, column_default, is_generated, comment
+FROM duckdb_columns() JOIN {ASKED} ON lower(table_name) = lower(asked)
+WHERE database_name = current_database() AND schema_name = $1 ORDER BY asked, column_index"""
+"""Columns of tables by schema and names; `asked` is the name as it was given."""
+
+VIEWS = f"""
+SELECT asked FROM duckdb_views() JOIN {ASKED} ON lower(view_name) = lower(asked)
+WHERE database_name = current_database() AND schema_name = $1"""
+"""Which of some names are those of views."""
 
 INDEXES = """
 SELECT index_name, sql FROM duckdb_indexes()
 WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)"""
 
-KEYS = """
-SELECT index_name AS name, expressions::VARCHAR[] AS columns, false AS quoted, false AS primary FROM duckdb_indexes()
-WHERE is_unique AND NOT is_primary AND database_name = current_database() AND schema_name = $1 AND lower(table_name) = lower($2)
+KEYS = f"""
+SELECT asked, index_name AS name, expressions::VARCHAR[] AS columns, false AS quoted, false AS primary
+FROM duckdb_indexes() JOIN {ASKED} ON lower(table_name) = lower(asked)
+WHERE is_unique AND NOT is_primary AND database_name = current_database() AND schema_name = $1
 UNION ALL
-SELECT constraint_name, constraint_column_names, true, constraint_type = 'PRIMARY KEY' FROM duckdb_constraints()
-WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND database_name = current_database()
-  AND schema_name = $1 AND lower(table_name) = lower($2)"""
+SELECT asked, constraint_name, constraint_column_names, true, constraint_type = 'PRIMARY KEY'
+FROM duckdb_constraints() JOIN {ASKED} ON lower(table_name) = lower(asked)
+WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE') AND database_name = current_database() AND schema_name = $1"""
 """What ON CONFLICT can use. Expressions of an index are SQL text (`quoted` false), names of a constraint are names."""
 
-INDEXED = """
-SELECT unnest(expressions::VARCHAR[]) FROM duckdb_indexes()
-WHERE database_name = current_database() AND schema_name = $1 AND lower(table_name) = lower($2)
+INDEXED = f"""
+SELECT asked, unnest(expressions::VARCHAR[]) FROM duckdb_indexes() JOIN {ASKED} ON lower(table_name) = lower(asked)
+WHERE database_name = current_database() AND schema_name = $1
 UNION ALL
-SELECT unnest(constraint_column_names) FROM duckdb_constraints()
-WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'FOREIGN KEY') AND database_name = current_database()
-  AND schema_name = $1 AND lower(table_name) = lower($2)"""
+SELECT asked, unnest(constraint_column_names) FROM duckdb_constraints() JOIN {ASKED} ON lower(table_name) = lower(asked)
+WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'FOREIGN KEY') AND database_name = current_database() AND schema_name = $1"""
 """Columns that a merge cannot change, as names or as SQL text."""
 
 REFERENCES = """

@@ -101,8 +101,9 @@ def load_all(
         raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded', held[0])
     if held != (epoch, counted):
         raise WentBack(f'connection "{name}": the ledger is not as this loader left it, an older copy of the file was put back')
+    found = _read_live(connection, schema, loads)
     for load in loads:
-        _load(connection, schema, load)
+        _load(connection, schema, load, found)
         rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
         stop.check()
     copied = perf_counter()
@@ -118,8 +119,8 @@ def load_all(
     return LoadReport(rows, sent, {"copy": copied - started, "commit": perf_counter() - copied})
 
 
-def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> None:
-    live, others = _live(connection, schema, load)
+def _load(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad, found: Mapping[str, _Found]) -> None:
+    live, others = _live(load, found.get(load.table))
     # keys that are different text can be one uuid; DuckDB would keep the first of them without a word
     key = {name: live[name].native for name in load.key if kind_of(live[name].native) is Kind.OTHER and load.write == "merge"}
     connection.register(statements.ROWS, _indexed(load) if key else load.rows)
@@ -153,14 +154,38 @@ class _Live(NamedTuple):
     comment: str | None
 
 
-def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -> tuple[dict[str, _Live], list[str]]:
+class _Found(NamedTuple):
+    """A table's columns, and the names or SQL texts of those that a merge cannot change."""
+
+    columns: dict[str, _Live]
+    indexed: set[str]
+
+
+def _read_live(connection: duckdb.DuckDBPyConnection, schema: str, loads: Sequence[TableLoad]) -> dict[str, _Found]:
+    """Returns those tables of a load that exist."""
+    found: dict[str, _Found] = {}
+    names = [load.table for load in loads]
+    for table, name, *column in connection.execute(statements.COLUMNS, [schema, names]).fetchall():
+        found.setdefault(table, _Found({}, set())).columns[fold(name)] = _Live(*column)
+    # of a table whose columns all have values there is nothing to leave alone
+    merged = [
+        load.table
+        for load in loads
+        if load.write == "merge" and load.table in found and len(found[load.table].columns) > load.rows.num_columns
+    ]
+    if merged:
+        for table, text in connection.execute(statements.INDEXED, [schema, merged]).fetchall():
+            found[table].indexed.add(fold(text).strip('"'))
+    return found
+
+
+def _live(load: TableLoad, found: _Found | None) -> tuple[dict[str, _Live], list[str]]:
     """Returns the columns the rows have, as they are in the table, and the others that a replaced row must not keep."""
     from loader.types.lattice import ARROW
 
-    found = connection.execute(statements.COLUMNS, [schema, load.table]).fetchall()
-    if not found:
+    if found is None:
         raise TableChanged(f'table "{load.table}" is gone')
-    live = {fold(name): _Live(*column) for name, *column in found}
+    live = found.columns
     for field in load.rows.schema:
         column = live.get(fold(field.name))
         if column is None:
@@ -172,10 +197,11 @@ def _live(connection: duckdb.DuckDBPyConnection, schema: str, load: TableLoad) -
             # DuckDB would cast what it can, each value in its own way
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {native} now, the rows have {field.type}')
     there = {fold(name) for name in load.rows.column_names}
-    others = [name for name, each in live.items() if name not in there and not each.generated and is_constant(each.default)]
-    if others and load.write == "merge":
-        indexed = {fold(text).strip('"') for (text,) in connection.execute(statements.INDEXED, [schema, load.table]).fetchall()}
-        others = [name for name in others if name not in indexed]
+    others = [
+        name
+        for name, each in live.items()
+        if name not in there and name not in found.indexed and not each.generated and is_constant(each.default)
+    ]
     return {name: live[fold(name)] for name in load.rows.column_names}, others
 
 

@@ -33,9 +33,9 @@ from loader.contract.warehouse import (
     TableSchema,
 )
 from loader.sql.reject import refuse_null_keys
-from loader.sql.text import LEDGER, by_dependency, id_columns_of, qualified
+from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
 from loader.warehouses.postgres import copy, ledger, statements
-from loader.warehouses.postgres import patch as patches
+from loader.warehouses.postgres import patch as patching
 from loader.warehouses.postgres.connect import Options, application_name, connect, end_older
 from loader.warehouses.postgres.errors import translate
 from loader.warehouses.postgres.straight import Straight
@@ -164,11 +164,20 @@ class PostgresSession:
         async with self._call("cleaning the ledger of"):
             await ledger.forget_marks(self._link, self._schema, self._connection, marks)
 
-    async def describe(self, table: str) -> TableSchema | None:
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
         """See `Session.describe`."""
-        async with self._call(f'describing table "{table}" of'):
-            live = await patches.read_table(self._link, self._schema, table)
-        return live.as_schema() if live else None
+        async with self._call(f"describing {named(tables)} of"):
+            live = await patching.read_tables(self._link, self._schema, tables)
+        return {name: live[name].as_schema() if name in live else None for name in tables}
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """See `Session.create`."""
+        async with self._call(f"creating {named([patch.table for patch in patches])} of") as watch:
+            watch.server_works()
+            await self._link.execute("BEGIN")
+            made = await patching.create(self._link, self._schema, patches)
+            await self._commit()
+        return made
 
     async def patch(self, patch: TablePatch) -> TableSchema:
         """See `Session.patch`."""
@@ -177,11 +186,11 @@ class PostgresSession:
                 async with self._call(f'changing table "{patch.table}" of') as watch:
                     watch.server_works()  # widening rewrites the table
                     await self._link.execute("BEGIN")
-                    after = await patches.apply(self._link, self._schema, patch)
+                    after = await patching.apply(self._link, self._schema, patch)
                     await self._commit()
                     return after
             except PenstockError as error:
-                if not left or getattr(error.__cause__, "sqlstate", None) not in patches.LOST_RACE:
+                if not left or getattr(error.__cause__, "sqlstate", None) not in patching.LOST_RACE:
                     raise
         raise AssertionError("the last try returns or raises")
 

@@ -202,7 +202,7 @@ def _may_go_straight(prepared: Prepared) -> bool:
 async def _copy_straight(connection: asyncpg.Connection, schema: str, prepared: Prepared, watch: Watch) -> int | None:
     """Copies a merge's rows into their table; returns None, and leaves nothing behind, where a unique key has one of them already."""
     load = prepared.load
-    keys = await connection.fetch(statements.KEYS, prepared.oid)
+    keys = await connection.fetch(statements.KEYS, [prepared.oid])
     if not has_key([key["columns"] for key in keys], load.key):
         return None
     await connection.execute("SAVEPOINT straight")

@@ -27,7 +27,7 @@ async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: i
     """
     async with connection.transaction():
         if await connection.fetchval("SELECT to_regclass($1)", qualified(schema, LEDGER)) is None:
-            await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{LEDGER}")
+            await connection.fetch(statements.ADVISORY_LOCKS, [f"{schema}.{LEDGER}"])
             await make_schema(connection, schema)
             await connection.execute(statements.create_ledger(schema))
         loads: int | None = await connection.fetchval(statements.raise_epoch(schema), name, epoch)

@@ -6,9 +6,10 @@ who is not Penstock can still get in between, and then the whole patch is tried 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loader.contract.warehouse import Column, TablePatch, TableSchema
 from loader.sql.text import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, ownership, qualified, require_key
@@ -62,17 +63,54 @@ class LiveTable:
         return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key, own)
 
 
+async def read_tables(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> dict[str, LiveTable]:
+    """Returns those of the tables that the catalogue has."""
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in await connection.fetch(statements.COLUMNS, schema, list(tables)):
+        found[row["name"]].append(row)
+    if not found:
+        return {}
+    keys: dict[int, list[LiveKey]] = defaultdict(list)
+    for key in await connection.fetch(statements.KEYS, [rows[0]["oid"] for rows in found.values()]):
+        keys[key["oid"]].append(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]))
+    return {
+        name: LiveTable(
+            {row["column"]: live_column(row) for row in rows if row["column"] is not None},
+            tuple(keys[rows[0]["oid"]]),
+            view=rows[0]["relkind"] == "v",
+        )
+        for name, rows in found.items()
+    }
+
+
 async def read_table(connection: asyncpg.Connection, schema: str, table: str) -> LiveTable | None:
     """Returns a table from the catalogue, or None."""
-    rows = await connection.fetch(statements.COLUMNS, schema, [table])
-    if not rows:
-        return None
-    keys = await connection.fetch(statements.KEYS, rows[0]["oid"])
-    return LiveTable(
-        {row["column"]: live_column(row) for row in rows if row["column"] is not None},
-        tuple(LiveKey(key["name"], tuple(key["columns"]), key["primary"], key["constraint"]) for key in keys),
-        view=rows[0]["relkind"] == "v",
-    )
+    return (await read_tables(connection, schema, [table])).get(table)
+
+
+async def create(connection: asyncpg.Connection, schema: str, patches: Sequence[TablePatch]) -> dict[str, TableSchema]:
+    """Creates new tables, in the transaction that is open; leaves out those whose name is taken.
+
+    Raises:
+        Permanent: one of them cannot be created so.
+        the driver's errors; translated by the caller.
+    """
+    names = [patch.table for patch in patches]
+    await _lock(connection, schema, names)
+    await make_schema(connection, schema)
+    there = {*await read_tables(connection, schema, names), *await _other_things(connection, schema, names)}
+    wanted = {patch.table: patch for patch in patches if patch.table not in there}
+    if not wanted:
+        return {}
+    taken = await _taken(connection, schema)
+    making: list[str] = []
+    for patch in wanted.values():
+        parts = await _definitions(connection, patch)
+        taken.append(own_index(schema, patch.table, taken))
+        making += [_create_table(schema, patch, parts.values(), taken[-1]), ownership(schema, patch.table, patch.add)]
+    await connection.execute("; ".join(filter(None, making)))
+    made = await read_tables(connection, schema, list(wanted))
+    return {name: live.as_schema(wanted[name].primary_key) for name, live in made.items()}
 
 
 async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> TableSchema:
@@ -82,7 +120,7 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
         Permanent: the table cannot be changed so; says what to do.
         the driver's errors; translated by the caller.
     """
-    await connection.fetch(statements.ADVISORY_LOCK, f"{schema}.{patch.table}")
+    await _lock(connection, schema, [patch.table])
     live = await read_table(connection, schema, patch.table)
     if live is None:
         await make_schema(connection, schema)
@@ -113,25 +151,41 @@ async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
 
 
+async def _lock(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> None:
+    await connection.fetch(statements.ADVISORY_LOCKS, [f"{schema}.{table}" for table in tables])
+
+
 async def _create(connection: asyncpg.Connection, schema: str, patch: TablePatch) -> frozenset[str]:
+    parts = await _definitions(connection, patch)
     key = patch.primary_key or ()
-    columns = {column.name: column for column in (*patch.add, *patch.widen)}
-    require_key(patch.table, key, columns)
-    parts = {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
-    constraint = []
-    if key:
-        name = own_index(schema, patch.table, await _taken(connection, schema))
-        constraint.append(f"CONSTRAINT {identifier(name)} PRIMARY KEY ({identifiers(key)})")
-    create = f"CREATE TABLE {qualified(schema, patch.table)} "
-    if await _tried(connection, create + f"({', '.join([*parts.values(), *constraint])})"):
+    name = own_index(schema, patch.table, await _taken(connection, schema))
+    if await _tried(connection, _create_table(schema, patch, parts.values(), name)):
         return frozenset()
-    await connection.execute(create + f"({', '.join([*(parts[name] for name in key), *constraint])})")
+    await connection.execute(_create_table(schema, patch, [parts[column] for column in key], name))
     others = {name: f"ADD COLUMN {part}" for name, part in parts.items() if name not in key}
     return await _change(connection, schema, patch.table, others)
 
 
+async def _definitions(connection: asyncpg.Connection, patch: TablePatch) -> dict[str, str]:
+    """Returns the definitions of a new table's columns by name."""
+    key = patch.primary_key or ()
+    columns = {column.name: column for column in (*patch.add, *patch.widen)}
+    require_key(patch.table, key, columns)
+    return {column.name: await _definition(connection, column, not_null=column.name in key) for column in columns.values()}
+
+
+def _create_table(schema: str, patch: TablePatch, parts: Iterable[str], key_name: str) -> str:
+    key = [f"CONSTRAINT {identifier(key_name)} PRIMARY KEY ({identifiers(patch.primary_key)})"] if patch.primary_key else []
+    return f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join([*parts, *key])})"
+
+
+async def _other_things(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> dict[str, str]:
+    """Returns what has the names of tables and is none."""
+    return {row["name"]: row["thing"] for row in await connection.fetch(statements.NOT_TABLES, schema, list(tables))}
+
+
 async def _refuse_other_things(connection: asyncpg.Connection, schema: str, table: str) -> None:
-    thing = await connection.fetchval(statements.NOT_TABLES, schema, table)
+    thing = (await _other_things(connection, schema, [table])).get(table)
     if thing is not None:
         raise Permanent(
             f'"{table}" is the name of a {thing} in schema "{schema}"; rename it, or choose another name for the table'

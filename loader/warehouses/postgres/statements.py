@@ -38,7 +38,7 @@ ORDER BY c.oid, a.attnum
 for us. `base`: the type below a domain."""
 
 KEYS = """
-SELECT ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
+SELECT i.indrelid::int8 AS oid, ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
        (SELECT array_agg(a.attname::text ORDER BY k.n)
           FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -46,17 +46,18 @@ SELECT ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL 
 FROM pg_index i
 JOIN pg_class ic ON ic.oid = i.indexrelid
 LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid AND con.contype IN ('p', 'u')
-WHERE i.indrelid = $1::int8::oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+WHERE i.indrelid = ANY($1::int8[]::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY ic.relname
 """
-"""Unique indexes of a table that ON CONFLICT can use."""
+"""Unique indexes of tables that ON CONFLICT can use."""
 
 NOT_TABLES = """
-SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'index' END
+SELECT c.relname::text AS name,
+       CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'index' END AS thing
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind NOT IN ('r', 'p', 'f', 'v')
+WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind NOT IN ('r', 'p', 'f', 'v')
 """
-"""What else has the name of a table; they share their names."""
+"""What else has the names of tables; they share their names."""
 
 REFERENCES = """
 SELECT c.relname::text AS child, p.relname::text AS parent
@@ -66,7 +67,7 @@ WHERE k.contype = 'f' AND n.nspname = $1 AND c.relname = ANY($2::text[]) AND p.r
 """
 """Which of some tables refer to which others of them by foreign keys."""
 
-ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7306))"
+ADVISORY_LOCKS = "SELECT pg_advisory_xact_lock(hashtextextended(name, 7306)) FROM unnest($1::text[]) AS t(name)"
 """Held to the end of the transaction; the seed keeps clear of locks other programs take on the same text."""
 
 

@@ -239,7 +239,7 @@ async def test_a_file_that_is_no_database_is_named(wh: Open, tmp_path: Path) -> 
 async def test_names_that_differ_in_case_only_are_one_column(wh: Open) -> None:
     session = await wh.session()
     await wh.subject.run('CREATE TABLE "{}"."T" ("ID" BIGINT, "Text" VARCHAR)')
-    described = await session.describe("t")
+    described = (await session.describe(["t"]))["t"]
     assert described is not None
     assert set(described.columns) == {"id", "text"}
     await append(session, 1, "t", SHAPE, {"id": 1, "text": "a"})
@@ -254,7 +254,7 @@ async def test_a_schema_may_be_called_as_the_file(tmp_path: Path) -> None:
         session = await wh.session()
         await make(session, "t", SHAPE)
         await append(session, 1, "t", SHAPE, {"id": 1})
-        described = await session.describe("t")
+        described = (await session.describe(["t"]))["t"]
     assert described is not None
 
 

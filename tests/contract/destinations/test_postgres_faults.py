@@ -99,13 +99,13 @@ async def test_a_connection_lost_in_other_calls_is_told_as_such(postgres_server:
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "open": lambda: destination.open_session("shop-wh", 2),
             "marks": session.marks,
-            "describe": lambda: session.describe("t"),
+            "describe": lambda: session.describe(["t"]),
             "patch": lambda: session.patch(TablePatch("t", add=columns({"more": Kind.TEXT}))),
         }
         with pytest.raises(NotConnected):
             await calls[call]()
         again = await pg.session(epoch=2)
-        assert await again.describe("t") is not None
+        assert (await again.describe(["t"]))["t"] is not None
 
 
 async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_loaded(
@@ -395,7 +395,7 @@ async def test_values_of_types_we_do_not_know_are_cast_by_the_server(pg: Open) -
         'CREATE TABLE "{}".t (id bigint PRIMARY KEY, a uuid, b "{}".mood, c numeric, d text[], e inet, f interval, g json, h char(5), '
         "i timestamp, j smallint)"
     )
-    live = await session.describe("t")
+    live = (await session.describe(["t"]))["t"]
     assert live is not None
     shape = {name: column.kind for name, column in live.columns.items()}
     row = {

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from loader.contract.warehouse import Column, Kind, TableLoad, TablePatch
+from loader.contract.warehouse import Column, Kind, Session, TableLoad, TablePatch
 from shared.errors import Permanent, TableChanged
 from tests.support.destinations import Open, append, arrow, columns, make, merge, plan
 
@@ -19,7 +19,7 @@ AT = datetime(2026, 2, 3, 4, 5, 6, 789123, UTC)
 
 
 async def test_a_table_that_is_not_there_is_none(wh: Open) -> None:
-    assert await (await wh.session()).describe("nothing") is None
+    assert await (await wh.session()).describe(["nothing"]) == {"nothing": None}
 
 
 async def test_a_patch_creates_the_table_and_describe_agrees(wh: Open) -> None:
@@ -28,7 +28,7 @@ async def test_a_patch_creates_the_table_and_describe_agrees(wh: Open) -> None:
     made = await session.patch(TablePatch("orders", add=columns(shape), primary_key=("text",)))
     assert {name: column.kind for name, column in made.columns.items()} == shape
     assert made.primary_key == ("text",)
-    assert await session.describe("orders") == made
+    assert await session.describe(["orders"]) == {"orders": made}
 
 
 async def test_a_patch_adds_columns_and_leaves_the_others_alone(wh: Open) -> None:
@@ -57,7 +57,7 @@ async def test_a_forced_type_that_is_no_type_is_refused_and_nothing_changes(wh: 
     await make(session, "x", SMALL)
     with pytest.raises(Permanent):
         await session.patch(TablePatch("x", add=(Column("z", Kind.OTHER, type_),)))
-    described = await session.describe("x")
+    described = (await session.describe(["x"]))["x"]
     assert described is not None
     assert set(described.columns) == set(SMALL)
 
@@ -138,7 +138,7 @@ async def test_a_key_that_rows_share_is_refused_with_what_to_do(wh: Open) -> Non
     await append(session, 1, "t", SMALL, {"id": "a", "n": 1}, {"id": "a", "n": 2})
     with pytest.raises(Permanent, match=r"cannot become the key.*deduplicate: false"):
         await session.patch(TablePatch("t", add=(Column("z", Kind.TEXT),), primary_key=("id",)))
-    described = await session.describe("t")
+    described = (await session.describe(["t"]))["t"]
     assert described is not None
     assert "z" not in described.columns
 
@@ -190,6 +190,53 @@ async def _rename_is_refused(wh: Open) -> None:
         await wh.subject.run('ALTER TABLE "{}".t RENAME TO t_old')
 
 
+async def test_new_tables_are_created_together_as_a_patch_would_make_each(wh: Open) -> None:
+    session = await wh.session()
+    shape = {kind.value: kind for kind in Kind if kind not in (Kind.OTHER, Kind.NUMBER)}
+    wanted = (*columns(shape), Column("total", Kind.OTHER, "numeric(12,2)"), Column("owned", Kind.TEXT, owner='["a","b"]'))
+    first = await session.patch(TablePatch("a", add=wanted, primary_key=("text",)))
+    keyless = await session.patch(TablePatch("b", add=wanted, primary_key=()))
+    made = await session.create(
+        [TablePatch("a", add=columns(SMALL)), TablePatch("c", wanted, (), ("text",)), TablePatch("d", wanted, (), ()), TablePatch("e", wanted)]
+    )  # fmt: skip
+    assert made == {"c": first, "d": keyless, "e": keyless}, "and what is there already is left out"
+    assert await session.describe(["a", "c", "d", "e", "f"]) == {"a": first, **made, "f": None}
+    await merge(session, 1, "c", {"text": Kind.TEXT, "owned": Kind.TEXT}, {"text": "x"}, key=("text",))
+    await merge(session, 2, "c", {"text": Kind.TEXT, "owned": Kind.TEXT}, {"text": "x", "owned": "1"}, key=("text",))
+    assert await wh.rows("c", {"text": Kind.TEXT, "owned": Kind.TEXT}, "text") == [{"text": "x", "owned": "1"}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        TablePatch("b", (Column("id", Kind.TEXT), Column("z", Kind.OTHER, "nosuchtype"))),
+        TablePatch("b", (Column("id", Kind.TEXT),), primary_key=("other",)),
+        TablePatch("b", (Column("", Kind.TEXT),)),
+    ],
+)
+async def test_with_a_table_that_cannot_be_made_none_of_those_beside_it_is(wh: Open, odd: TablePatch) -> None:
+    session = await wh.session()
+    small = columns(SMALL)
+    with pytest.raises(Permanent):
+        await session.create([TablePatch("a", small), odd, TablePatch("c", small, primary_key=("id",))])
+    assert await session.describe(["a", "b", "c"]) == dict.fromkeys("abc")
+    assert list(await session.create([TablePatch("a", small), TablePatch("c", small)])) == ["a", "c"]
+
+
+async def test_writers_that_create_the_same_tables_at_once_make_each_once(wh: Open) -> None:
+    sessions = [await wh.session(f"c{number}", destination=await wh.another()) for number in range(3)]
+    patches = [TablePatch(f"t{number}", columns(SMALL), primary_key=("id",)) for number in range(12)]
+    made: list[str] = []
+
+    async def create(session: Session, part: list[TablePatch]) -> None:
+        made.extend(await session.create(part))
+
+    async with asyncio.TaskGroup() as group:
+        for number, session in enumerate(sessions):
+            group.create_task(create(session, patches[number * 3 : number * 3 + 6]))
+    assert sorted(made) == sorted(patch.table for patch in patches)
+
+
 async def test_two_writers_patch_one_table_at_once_and_both_columns_are_there(wh: Open) -> None:
     destinations = [wh.destination, *[await wh.another() for _ in range(3)]]
     sessions = [await destination.open_session(f"c{number}", 1) for number, destination in enumerate(destinations)]
@@ -203,7 +250,7 @@ async def test_two_writers_patch_one_table_at_once_and_both_columns_are_there(wh
             async with asyncio.TaskGroup() as group:
                 for session, patch in zip(sessions, patches, strict=True):
                     group.create_task(session.patch(patch))
-            described = await sessions[0].describe(table)
+            described = (await sessions[0].describe([table]))[table]
             assert described is not None
             assert set(described.columns) == {"id", "c0", "c1", "c2", "c3"}
             assert described.primary_key == ("id",)

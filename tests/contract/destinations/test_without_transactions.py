@@ -57,9 +57,12 @@ class TokenSession:
     async def marks(self) -> Mapping[tuple[str, str], int]:
         return {}
 
-    async def describe(self, table: str) -> TableSchema | None:
-        columns = self._server.columns.get(table)
-        return None if columns is None else TableSchema(dict(columns))
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
+        columns = self._server.columns
+        return {name: TableSchema(dict(columns[name])) if name in columns else None for name in tables}
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        return {patch.table: await self.patch(patch) for patch in patches}
 
     async def patch(self, patch: TablePatch) -> TableSchema:
         columns = self._server.columns.setdefault(patch.table, {})

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
-from loader.delivery.deliver import REFUSED_SECONDS, Deliverer, Work
+from loader.delivery.deliver import Deliverer, Work
+from loader.delivery.live_tables import CREATED_TOGETHER, REFUSED_SECONDS
 from loader.queue.aside import DELAYS_SECONDS, Failing, put_aside, read_aside
 from loader.rows.hints import HINTS_LEFT_OUT
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
@@ -47,11 +48,32 @@ class Places:
         self.broken: dict[str, PenstockError] = {}
         self.rows: dict[str, int] = {}
         self.tried: list[str] = []
+        self.odd: dict[str, PenstockError] = {}
+        """Tables that cannot be made or changed."""
+        self.taken: set[str] = set()
+        """Tables that another loader makes just now."""
+        self.described: list[list[str]] = []
+        self.created: list[list[str]] = []
+        self.patched: list[str] = []
 
-    async def describe(self, table: str) -> TableSchema | None:
-        return self.live.get(table)
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
+        self.described.append(list(tables))
+        return {table: self.live.get(table) for table in tables}
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        self.created.append([patch.table for patch in patches])
+        for patch in patches:
+            if patch.table in self.odd:
+                raise self.odd[patch.table]
+        return {patch.table: await self._patch(patch) for patch in patches if patch.table not in self.taken}
 
     async def patch(self, patch: TablePatch) -> TableSchema:
+        self.patched.append(patch.table)
+        if patch.table in self.odd:
+            raise self.odd[patch.table]
+        return await self._patch(patch)
+
+    async def _patch(self, patch: TablePatch) -> TableSchema:
         self.live[patch.table] = after = patched(self.live.get(patch.table), patch)
         return after
 
@@ -236,6 +258,28 @@ async def test_a_column_that_cannot_be_added_is_tried_again_in_a_while_only(monk
     bench.now += REFUSED_SECONDS
     await bench.deliver({"messageId": "4", "in_the_way": 4})
     assert len([names for names in asked if "in_the_way" in names]) == 2
+
+
+async def test_new_tables_are_described_at_once_and_created_some_in_a_transaction() -> None:
+    bench = Bench({"layout": "segment", "deduplicate": False})
+    tracks = [{"type": "track", "event": f"E {number:03}"} for number in range(CREATED_TOGETHER)]
+    bench.places.taken = {"e_007"}
+    assert await bench.deliver(*tracks)
+    names = [f"e_{number:03}" for number in range(CREATED_TOGETHER)]
+    assert [sorted(asked) for asked in bench.places.described] == [[*names, "tracks"]]
+    assert bench.places.created == [names], "one is left over, and made by itself"
+    assert sorted(bench.places.patched) == ["e_007", "tracks"]
+    assert bench.places.rows == {"tracks": CREATED_TOGETHER, **dict.fromkeys(names, 1)}
+
+
+@pytest.mark.parametrize("error", [Permanent("no"), TableSetupError("no"), TableBusy("no")])
+async def test_a_new_table_that_cannot_be_made_holds_back_only_its_own_rows(error: PenstockError) -> None:
+    bench = Bench({"layout": "segment", "deduplicate": False})
+    bench.places.odd = {"e_1": error}
+    assert await bench.deliver(*({"type": "track", "event": f"E {number}"} for number in range(3)))
+    assert bench.places.created[0] == ["e_0", "e_1", "e_2", "tracks"]
+    assert bench.published.tables == ["e_1"]
+    assert bench.places.rows == {"tracks": 3, "e_0": 1, "e_2": 1}
 
 
 async def test_the_log_says_that_events_became_dead_letters(caplog: pytest.LogCaptureFixture) -> None:
