@@ -70,8 +70,6 @@ class Capabilities:
     """Micro-batches of a few rows are sensible."""
     evolve: bool
     """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
-    parallel_tables: bool = False
-    """`load` brings several tables in at once, `batch.threads` of them. None of ours: one transaction has one connection."""
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
     """Pairs (from, to) that `patch` can change a column's type between."""
     kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
@@ -184,8 +182,6 @@ class LoadPlan:
     lane: str
     first: int
     last: int
-    part: int = 0
-    """Distinguishes loads of one range when a batch had to be split; always 0 for transactional destinations."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Names of objects: the plan is the name, so that a repeat of a load overwrites itself instead of adding rows.
 
-    {table}/dt={date}/hr={hour}/<connection>-<lane>-<first>-<last>-<part>.parquet
+    {table}/dt={date}/hr={hour}/<connection>-<lane>-<first>-<last>-0.parquet
 
 Pure. Rows are divided by their own time, never by the clock: a repeat an hour later must find the same names. The time of a row is
 its `received_at`, else its `timestamp`; rows without one go to `unknown`.
@@ -70,7 +70,8 @@ def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iter
         prefix: template that passed `check_prefix`.
         extension: such as `parquet` or `ndjson.gz`.
     """
-    name = f"{segment(plan.connection)}-{segment(plan.lane)}-{plan.first:020d}-{plan.last:020d}-{plan.part}.{extension}"
+    # the 0 stays: a plan that an earlier version wrote and did not finish must find its names
+    name = f"{segment(plan.connection)}-{segment(plan.lane)}-{plan.first:020d}-{plan.last:020d}-0.{extension}"
     for date, hour, rows in _by_time(load.rows, day="{date}" in prefix, hour="{hour}" in prefix):
         yield f"{folder(prefix, load.table, date, hour)}/{name}", rows
 

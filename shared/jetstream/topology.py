@@ -11,7 +11,6 @@ Subjects are only ever made by the functions below.
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table that failed, waiting for their time | work queue |
 | DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/room/dead.py`) |
-| LIVE | the latest frames per stage, for people watching | memory, the last 200 a subject |
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ EVENTS = "EVENTS"
 DELIVER = "DELIVER"
 RETRY = "RETRY"
 DEAD = "DEAD"
-LIVE = "LIVE"
 
 CONFIG_BUCKET = "config"
 KEPT_REVISIONS = 20
@@ -129,11 +127,6 @@ def dead_subject(stage: str, name: str) -> str:
     return f"dead.{stage}.{name}"
 
 
-def live_subject(stage: str, name: str) -> str:
-    """Samples of what passes a stage; `name` is a site for ingest, a connection for the others."""
-    return f"live.{stage}.{name}"
-
-
 def streams(settings: TopologySettings) -> list[api.StreamConfig]:
     """Returns every stream as it should be."""
     durable: dict[str, Any] = {"storage": api.StorageType.FILE, "num_replicas": settings.replicas}
@@ -178,16 +171,6 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
             duplicate_window=DEAD_DEDUPLICATION_SECONDS,
             allow_direct=True,
             **durable,
-        ),
-        api.StreamConfig(
-            name=LIVE,
-            subjects=["live.*.*"],
-            retention=api.RetentionPolicy.LIMITS,
-            discard=api.DiscardPolicy.OLD,
-            max_msgs_per_subject=200,
-            max_bytes=64 * MIB,
-            storage=api.StorageType.MEMORY,
-            num_replicas=1,
         ),
     ]
 

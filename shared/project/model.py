@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -31,6 +31,9 @@ SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 """Names of sites, destinations and connections: they become tokens of subjects and keys of buckets."""
+
+_REMOVED = (("connections", "*", "batch", "threads"),)
+"""Options that earlier versions took and that did nothing."""
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
 
@@ -114,14 +117,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_bytes: Annotated[
         ByteSize, Meta(description="bytes that wait for a batch, packed as they travel (about a fifth of the events' JSON)")
     ] = field(default_factory=lambda: ByteSize(64 * 1024 * 1024))
-    threads: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=16,
-            description="tables loaded at once, by destinations that commit them one by one; DuckDB, Postgres and local commit all tables of a load together and refuse more than 1",
-        ),
-    ] = 1
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -232,11 +227,14 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     """Returns the checked project of an interpolated document.
 
     Args:
-        stored: it was applied already, maybe by an earlier version: what `check_sites` refuses today goes on as it did.
+        stored: it was applied already, maybe by an earlier version: options that are gone are left out, and what `check_sites` refuses
+            today goes on as it did.
 
     Raises:
         ConfigError: with every problem found; each names its path.
     """
+    if stored:
+        document = without_removed(document)
     problems: list[Problem] = []
     shapes: dict[str, type] = {"sites": Site, "destinations": dict[str, Any], "connections": Connection}
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
@@ -265,6 +263,23 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     if problems:
         raise ConfigError(problems)
     return project
+
+
+def without_removed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a document that an earlier version took, without the options that are gone."""
+    left: dict[str, Any] = dict(document)
+    for path in _REMOVED:
+        left = _without(left, path)
+    return left
+
+
+def _without(value: Any, path: Sequence[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    name, rest = path[0], path[1:]
+    if not rest:
+        return {key: item for key, item in value.items() if key != name}
+    return {key: _without(item, rest) if name in ("*", key) else item for key, item in value.items()}
 
 
 def load_project(text: str, environment: Mapping[str, str] | None = None) -> Project:

@@ -24,7 +24,7 @@ from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project.model import Project, decode_project
+from shared.project.model import Project, decode_project, without_removed
 from shared.project.snapshot import StoredProject, project_history, stored_project
 from shared.reading.document import parse_document, write_document
 
@@ -274,9 +274,11 @@ async def _rollback(setting: Setting, revision: int, *, dry_run: bool, agreed: b
         known = ", ".join(str(each) for each in kept) or "none"
         raise ConfigError([Problem("revision", f"the broker keeps no revision {revision}; known: {known}")])
     old = kept[revision]
+    document, resolved = without_removed(old.document), without_removed(old.resolved)
     # an older Penstock may have let through what this one refuses
-    decode_project(old.resolved)
-    return await apply_checked(reach, old.document, old.resolved, setting.screen, text=old.text, dry_run=dry_run, agreed=agreed)
+    decode_project(resolved)
+    text = old.text if document == old.document else ""
+    return await apply_checked(reach, document, resolved, setting.screen, text=text, dry_run=dry_run, agreed=agreed)
 
 
 def _show_applied(setting: Setting, made: Plan, revision: int) -> None:

@@ -167,13 +167,6 @@ def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping
     can = registry.plugin(str(type_name)).CAPABILITIES
     if connection.get("mode") == "stream" and not can.stream:
         yield Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")
-    batch = connection.get("batch")
-    threads = batch.get("threads", 1) if isinstance(batch, dict) else 1
-    if isinstance(threads, int) and threads > 1 and not can.parallel_tables:
-        yield Problem(
-            f"connections.{name}.batch.threads",
-            f"a destination of type {type_name} brings all tables of a load in together, so that they appear at once; leave threads out",
-        )
 
 
 def _problems_of(call: Callable[[], object]) -> list[Problem]:

@@ -74,7 +74,7 @@ class TokenSession:
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         await self.probe(loads)  # before anything is sent: nothing can be taken back
         for load in loads:
-            self._server.insert(load.table, load.rows.to_pylist(), f"{plan.lane}-{plan.first}-{plan.last}-{plan.part}")
+            self._server.insert(load.table, load.rows.to_pylist(), f"{plan.lane}-{plan.first}-{plan.last}")
             self._inserts -= 1
             if self._inserts <= 0:
                 raise NotConnected("no answer")

@@ -91,22 +91,6 @@ def test_a_secret_written_into_the_file_is_stored_as_its_hash_only() -> None:
     assert check_document(kept, {"SECRET": "x"}) == check_document(document, {"SECRET": "x"})
 
 
-@pytest.mark.parametrize(
-    "destination", [{"type": "duckdb", "path": "w.db"}, {"type": "postgres"}, {"type": "local", "path": "l"}]
-)
-def test_threads_are_refused_where_they_would_do_nothing(destination: dict[str, Any]) -> None:
-    connection = {"site": "shop", "destination": "wh", "batch": {"threads": 1}}
-    document: dict[str, Any] = {
-        "sites": {"shop": {"keys": [{"id": "k"}]}},
-        "destinations": {"wh": destination},
-        "connections": {"c": connection},
-    }
-    check_document(document, {})
-    connection["batch"] = {"threads": 2}
-    with pytest.raises(ConfigError, match=r"connections\.c\.batch\.threads: .* leave threads out"):
-        check_document(document, {})
-
-
 def test_a_stream_into_files_is_refused_with_what_to_write() -> None:
     document: dict[str, Any] = {
         "sites": {"shop": {"keys": [{"id": "k"}]}},

@@ -27,7 +27,7 @@ connections:
     site: shop
     destination: wh
     mode: batch
-    batch: {period: 5m, max_rows: 100000, max_bytes: 64MiB, threads: 1}
+    batch: {period: 5m, max_rows: 100000, max_bytes: 64MiB}
     layout: segment
     table: "{{ event.type }}"
     primary_key: [message_id]

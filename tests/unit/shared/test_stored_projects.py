@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Entry
 from shared.project import snapshot as config_snapshot
-from shared.project.model import decode_project
+from shared.project.model import decode_project, without_removed
 from shared.project.snapshot import PART, StoredProject, watch_config
 from shared.telemetry.health import Health
 
@@ -59,6 +59,22 @@ async def test_what_was_accepted_once_goes_on_and_is_warned_of_without_naming_ke
     assert "s3cret-id" not in str(report)
     await follow(monkeypatch, health, LET_THROUGH, GOOD)
     assert not health.report().warnings
+
+
+def test_options_that_are_gone_are_left_out_of_what_was_stored_and_refused_in_a_file() -> None:
+    batch = {"period": "1m", "threads": 1}
+    document = {**GOOD, "destinations": {"wh": {"type": "duckdb", "threads": 2}},
+                "connections": {"c": {"site": "shop", "destination": "wh", "batch": batch}, "d": None}}  # fmt: skip
+    assert without_removed(document)["connections"] == {
+        "c": {**document["connections"]["c"], "batch": {"period": "1m"}},
+        "d": None,
+    }
+    del document["connections"]["d"]
+    project = decode_project(document, stored=True)
+    assert float(project.connections["c"].batch.period) == 60
+    assert project.destinations["wh"]["threads"] == 2
+    with pytest.raises(ConfigError, match="unknown key `threads`"):
+        decode_project(document)
 
 
 async def test_a_revision_of_a_later_version_leaves_the_last_good_one_in_force(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,110 @@
+"""What is declared is used: metrics are written, reasons given, streams, options, settings and capabilities read."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from loader import registry
+from loader.contract.warehouse import Capabilities, LoadPlan
+from penstock.reference import SETTINGS
+from shared.events import outcome
+from shared.events.outcome import DeadReason, DropReason
+from shared.jetstream import topology
+from shared.project.model import Batch, Connection, Key, Project, Site, SiteLimits
+from shared.telemetry import metrics
+from tests.contract.destinations import test_without_transactions
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("shared", "ingest", "router", "loader")
+PLUG_INS = {name: Path(inspect.getfile(cast("Any", registry.plugin(name)))) for name in registry.destination_types()}
+
+
+def nodes(*places: str) -> Iterator[tuple[Path, ast.AST]]:
+    for place in places:
+        for file in sorted((ROOT / place).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                yield file, node
+
+
+def read(file: Path, node: ast.AST) -> Iterator[tuple[Path, str]]:
+    """Yields the attribute that is read here; a method that is called is none."""
+    called = [node.func] if isinstance(node, ast.Call) else []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Attribute) and isinstance(child.ctx, ast.Load) and child not in called:
+            yield file, child.attr
+
+
+def _is_of(file: Path, plug_in: Path) -> bool:
+    return plug_in in (file, file.parent / "__init__.py")
+
+
+NODES = list(nodes(*SERVICES, "penstock"))
+DECLARING = {Path(inspect.getfile(module)) for module in (metrics, outcome)}
+OF_SERVICES = [node for file, node in NODES if file not in DECLARING and file.relative_to(ROOT).parts[0] != "penstock"]
+READ = [found for file, node in NODES for found in read(file, node)]
+READ_BY_CORE = {name for file, name in READ if not any(_is_of(file, plug_in) for plug_in in PLUG_INS.values())}
+
+
+def test_every_metric_is_written() -> None:
+    written = {
+        node.value
+        for file, node in NODES
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and file not in DECLARING
+    }
+    assert {metric.name for metric in metrics.METRICS} - written == set()
+
+
+def test_every_reason_is_given_by_some_stage() -> None:
+    given = {
+        (node.value.id, node.attr)
+        for node in OF_SERVICES
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id.endswith("Reason")
+    }
+    declared = {("DropReason", each.name) for each in DropReason} | {("DeadReason", each.name) for each in DeadReason}
+    assert declared - given == set()
+
+
+def test_every_stream_and_bucket_is_used() -> None:
+    used = {
+        node.attr
+        for file, node in NODES
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "topology"
+    }
+    names = {value: name for name, value in vars(topology).items() if name.isupper() and isinstance(value, str)}
+    settings = topology.TopologySettings()
+    made = [str(each.name) for each in (*topology.streams(settings), *topology.buckets(settings))]
+    assert [name for name in made if names[name.removeprefix("KV_")] not in used] == []
+
+
+@pytest.mark.parametrize("type_", [Project, Site, SiteLimits, Key, Connection, Batch, *(each for _, _, each in SETTINGS)])
+def test_every_option_and_every_setting_is_read(type_: type[msgspec.Struct]) -> None:
+    assert [each.name for each in msgspec.structs.fields(type_) if each.name not in READ_BY_CORE] == []
+
+
+@pytest.mark.parametrize("type_name", registry.destination_types())
+def test_every_option_of_a_destination_is_read_by_its_plug_in(type_name: str) -> None:
+    mine = {name for file, name in READ if _is_of(file, PLUG_INS[type_name])}
+    options = msgspec.structs.fields(registry.plugin(type_name).OPTIONS)
+    assert [each.name for each in options if each.name not in mine] == []
+
+
+def test_every_capability_is_read_and_differs_between_destinations() -> None:
+    every = [registry.plugin(name).CAPABILITIES for name in registry.destination_types()]
+    every.append(test_without_transactions.CAPABILITIES)
+    for each in dataclasses.fields(Capabilities):
+        assert each.name in READ_BY_CORE, each.name
+        assert any(getattr(one, each.name) != getattr(every[0], each.name) for one in every), each.name
+
+
+def test_every_part_of_a_load_plan_is_read_and_given() -> None:
+    for each in dataclasses.fields(LoadPlan):
+        assert each.name in {name for _, name in READ}, each.name
+        assert each.default is dataclasses.MISSING, f"{each.name}: a default is a part that nobody needs to give"
