@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
 from typing import cast
 
 from ingest import protocols
 from ingest.contract import HttpProtocol, SocketProtocol
+from shared.plugins import Plugins
 
-HTTP_PARTS = ("NAME", "ROUTES", "credentials", "parse", "reply", "judge_again", "as_event")
-SOCKET_PARTS = (
-    "NAME", "PATH", "SUBPROTOCOLS", "credentials", "read", "write_hello", "write_ack", "write_problem", "write_pong",
-    "judge_again", "as_event",
-)  # fmt: skip
+HTTP_PARTS = ("ROUTES", "parse", "reply")
+SOCKET_PARTS = ("PATH", "SUBPROTOCOLS", "read", "write_hello", "write_ack", "write_problem", "write_pong")
+
+PROTOCOLS: Plugins[ModuleType] = Plugins(
+    "protocol", [protocols], ("NAME", "credentials", "judge_again", "as_event"), "ingest/contract.py"
+)
 
 
 def http_protocols() -> Sequence[HttpProtocol]:
@@ -24,35 +24,25 @@ def http_protocols() -> Sequence[HttpProtocol]:
     Raises:
         TypeError: a module lacks what the contract asks for, or calls itself otherwise than its file.
     """
-    return [cast("HttpProtocol", module) for module in _modules() if _is_complete(module, HTTP_PARTS, "ROUTES")]
+    return [cast("HttpProtocol", module) for module in PROTOCOLS.all() if _is_complete(module, HTTP_PARTS, "ROUTES")]
 
 
 def socket_protocols() -> Sequence[SocketProtocol]:
     """Returns every protocol of open connections, ordered by name; raises as `http_protocols` does."""
-    return [cast("SocketProtocol", module) for module in _modules() if _is_complete(module, SOCKET_PARTS, "PATH")]
+    return [cast("SocketProtocol", module) for module in PROTOCOLS.all() if _is_complete(module, SOCKET_PARTS, "PATH")]
 
 
 def protocol_of(name: str | None) -> HttpProtocol | SocketProtocol:
     """Returns a protocol by its name; Segment's where there is none of that name, whose rules its events meet as well."""
-    every: list[HttpProtocol | SocketProtocol] = [*http_protocols(), *socket_protocols()]
-    found = {each.NAME: each for each in every}
-    return found.get(name or "", found["segment"])
-
-
-def _modules() -> list[ModuleType]:
-    names = sorted(info.name for info in pkgutil.iter_modules(protocols.__path__))
-    return [importlib.import_module(f"{protocols.__name__}.{name}") for name in names]
+    return cast("HttpProtocol | SocketProtocol", PROTOCOLS.get(name if name in PROTOCOLS.names() else "segment"))
 
 
 def _is_complete(module: ModuleType, parts: Sequence[str], mark: str) -> bool:
-    name = module.__name__.rsplit(".", 1)[1]
     if not hasattr(module, "ROUTES") and not hasattr(module, "PATH"):
-        raise TypeError(f"protocol {name} has neither ROUTES nor PATH; see ingest/contract.py")
+        raise TypeError(f"protocol {module.NAME} has neither ROUTES nor PATH; see ingest/contract.py")
     if not hasattr(module, mark):
         return False
     missing = [part for part in parts if not hasattr(module, part)]
     if missing:
-        raise TypeError(f"protocol {name} lacks {', '.join(missing)}; see ingest/contract.py")
-    if name != module.NAME:
-        raise TypeError(f"protocol {name} calls itself {module.NAME!r}; NAME equals the file name")
+        raise TypeError(f"protocol {module.NAME} lacks {', '.join(missing)}; see ingest/contract.py")
     return True

@@ -6,10 +6,8 @@ file (`loader/contract/warehouse.py` says what it defines).
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,9 +15,8 @@ import loader.files
 import loader.warehouses
 from loader.contract.warehouse import Capabilities, Destination, Environment
 from shared.errors import ConfigError, Problem
-from shared.reading.decode import decode, meant
-
-_FOLDERS = (loader.warehouses, loader.files)
+from shared.plugins import Plugins, secret_options
+from shared.reading.decode import decode
 
 
 class Plugin(Protocol):
@@ -33,9 +30,17 @@ class Plugin(Protocol):
         ...
 
 
+DESTINATIONS: Plugins[Plugin] = Plugins(
+    "destination",
+    [loader.warehouses, loader.files],
+    ("OPTIONS", "CAPABILITIES", "open_destination"),
+    "loader/contract/warehouse.py",
+)
+
+
 def destination_types() -> list[str]:
     """Returns the names of all types, sorted; imports none."""
-    return sorted(_modules())
+    return DESTINATIONS.names()
 
 
 def plugin(type_name: str) -> Plugin:
@@ -44,7 +49,13 @@ def plugin(type_name: str) -> Plugin:
     Raises:
         KeyError: no type has this name.
     """
-    return cast("Plugin", importlib.import_module(_modules()[type_name]))
+    return DESTINATIONS.get(type_name)
+
+
+def secrets_of(type_name: object) -> frozenset[str]:
+    """Returns the options of a destination type that hold secrets; none where there is no such type."""
+    known = isinstance(type_name, str) and type_name in DESTINATIONS.names()
+    return secret_options(plugin(str(type_name)).OPTIONS) if known else frozenset()
 
 
 def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgspec.Struct]:
@@ -59,11 +70,8 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
     """
     path = f"destinations.{name}"
     type_name = document.get("type")
-    known = _modules()
-    if not isinstance(type_name, str) or type_name not in known:
-        close = meant(type_name, known) if isinstance(type_name, str) else ""
-        message = f"expected one of {', '.join(sorted(known))}, got {type_name!r}" + (f";{close}" if close else "")
-        raise ConfigError([Problem(f"{path}.type", message)])
+    if not isinstance(type_name, str) or type_name not in DESTINATIONS.names():
+        raise ConfigError([Problem(f"{path}.type", DESTINATIONS.unknown(type_name))])
     found = plugin(type_name)
     options = {key: value for key, value in document.items() if key != "type"}
     return found, decode(options, found.OPTIONS, path)
@@ -78,9 +86,3 @@ async def open_destination(name: str, document: Mapping[str, Any], environment: 
     """
     found, options = parse_options(name, document)
     return await found.open_destination(name, options, environment)
-
-
-def _modules() -> dict[str, str]:
-    return {
-        module.name: f"{folder.__name__}.{module.name}" for folder in _FOLDERS for module in pkgutil.iter_modules(folder.__path__)
-    }

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
-        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "settings", "telemetry", "project", "streams",
+        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "plugins", "settings", "telemetry", "project", "streams",
         "service",
     ),
     "ingest": (

@@ -39,12 +39,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a user may write for a Postgres destination."""
 
     dsn: Annotated[
-        str | None, Meta(description="address as postgresql://user:password@host:port/database; the fields below override it")
+        str | None,
+        Meta(
+            description="address as postgresql://user:password@host:port/database; the fields below override it",
+            extra={"secret": True},
+        ),
     ] = None
     host: Annotated[str | None, Meta(description="host name, address, or directory of the Unix socket")] = None
     port: Annotated[Annotated[int, Meta(ge=1, le=65535)] | None, Meta(description="port; default 5432")] = None
     user: Annotated[str | None, Meta(description="user name")] = None
-    password: Annotated[str | None, Meta(description="password; write ${NAME} and set the environment variable")] = None
+    password: Annotated[
+        str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})
+    ] = None
     database: Annotated[str | None, Meta(description="database; default: the user's name")] = None
     ssl: Annotated[
         Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,

@@ -1,4 +1,4 @@
-"""The difference between two project documents, by path. Pure.
+"""The difference between two project documents, by path.
 
 Documents are compared as their authors wrote them, with `${NAME}` in place of what is secret, so a plan can be shown to anybody.
 Where a document is the same and yet means something else, because a variable has another value, the change says so and shows no
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
+
+from loader.registry import secrets_of
 
 ChangeKind = Literal["add", "remove", "change", "variable"]
 
@@ -61,20 +63,23 @@ def plain(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in decoded.items() if value not in (None, {})}
 
 
-def mask(value: Any, key: str = "") -> Any:
-    """Returns a value with everything that looks like a secret replaced; `${NAME}` stays.
+def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
+    """Returns a value with everything that is or looks like a secret replaced; `${NAME}` stays.
 
     Args:
-        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked.
+        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked, and the options that a destination
+            marks as secret.
+        secret: whether the value stands under such an option.
     """
     if isinstance(value, dict):
-        return {name: mask(item, name) for name, item in value.items()}
+        marked = secrets_of(value.get("type"))
+        return {name: mask(item, name, secret=secret or name in marked) for name, item in value.items()}
     if isinstance(value, list):
-        return [mask(item, key) for item in value]
+        return [mask(item, key, secret=secret) for item in value]
     if not isinstance(value, str) or _VARIABLES_ONLY.fullmatch(value):
         return value
     masked = _USER_INFO.sub(_hide, _KEYWORD_PASSWORD.sub(_hide, value))
-    if masked == value and _SECRET_KEY.search(key) and "://" not in value and "=" not in value:
+    if masked == value and (secret or _SECRET_KEY.search(key)) and "://" not in value and "=" not in value:
         return MASK
     return masked
 
@@ -91,27 +96,31 @@ def _hide(match: re.Match[str]) -> str:
     return match["head"] + hidden + match.groupdict().get("tail", "")
 
 
-def _walk(path: str, before: Any, after: Any, *, hide: bool = True) -> Iterator[Change]:
+def _walk(path: str, before: Any, after: Any, *, hide: bool = True, secret: bool = False) -> Iterator[Change]:
     if _text(before) == _text(after):
         return
     if isinstance(before, dict) and isinstance(after, dict):
+        marked = secrets_of(before.get("type")) | secrets_of(after.get("type"))
         for key in [*before, *(key for key in after if key not in before)]:
-            yield from _member(f"{path}.{key}".lstrip("."), before, after, key, hide)
+            yield from _member(f"{path}.{key}".lstrip("."), before, after, key, hide=hide, secret=secret or key in marked)
     elif isinstance(before, list) and isinstance(after, list) and _of_mappings(before) and _of_mappings(after):
         for index in range(max(len(before), len(after))):
             olds, news = dict(enumerate(before)), dict(enumerate(after))
-            yield from _member(f"{path}[{index}]", olds, news, index, hide)
+            yield from _member(f"{path}[{index}]", olds, news, index, hide=hide, secret=secret)
     else:
-        yield Change(path=path, kind="change", before=_shown(before, path, hide), after=_shown(after, path, hide))
+        old, new = (_shown(each, path, secret=secret) if hide else None for each in (before, after))
+        yield Change(path=path, kind="change", before=old, after=new)
 
 
-def _member(path: str, before: Mapping[Any, Any], after: Mapping[Any, Any], key: Any, hide: bool) -> Iterator[Change]:
+def _member(
+    path: str, before: Mapping[Any, Any], after: Mapping[Any, Any], key: Any, *, hide: bool, secret: bool
+) -> Iterator[Change]:
     if key not in after:
-        yield Change(path=path, kind="remove", before=_shown(before[key], path, hide))
+        yield Change(path=path, kind="remove", before=_shown(before[key], path, secret=secret) if hide else None)
     elif key not in before:
-        yield Change(path=path, kind="add", after=_shown(after[key], path, hide))
+        yield Change(path=path, kind="add", after=_shown(after[key], path, secret=secret) if hide else None)
     else:
-        yield from _walk(path, before[key], after[key], hide=hide)
+        yield from _walk(path, before[key], after[key], hide=hide, secret=secret)
 
 
 def _text(value: Any) -> bytes:
@@ -123,5 +132,5 @@ def _of_mappings(items: list[Any]) -> bool:
     return all(isinstance(item, dict) for item in items)
 
 
-def _shown(value: Any, path: str, hide: bool) -> Any:
-    return mask(value, re.sub(r"\[\d+\]$", "", path).rpartition(".")[2]) if hide else None
+def _shown(value: Any, path: str, *, secret: bool) -> Any:
+    return mask(value, re.sub(r"\[\d+\]$", "", path).rpartition(".")[2], secret=secret)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.control.project import plan
 from penstock.control.project.plan import Change, compare, inline_secrets, mask
 
 PROJECT: dict[str, Any] = {
@@ -123,3 +125,12 @@ def _typed(value: Any) -> Any:
     if isinstance(value, list):
         return [_typed(item) for item in value]
     return (type(value).__name__, value)
+
+
+def test_an_option_that_its_destination_marks_as_secret_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "secrets_of", lambda type_name: frozenset({"hook"}) if type_name == "chat" else frozenset())
+    written = {"destinations": {"a": {"type": "chat", "hook": "abc", "room": "x"}, "b": {"type": "other", "hook": "abc"}}}
+    assert inline_secrets(written) == ["destinations.a.hook"]
+    assert mask(written)["destinations"]["a"] == {"type": "chat", "hook": "***", "room": "x"}
+    other = {"destinations": {"a": {"type": "chat", "hook": "def", "room": "x"}, "b": {"type": "other", "hook": "abc"}}}
+    assert compare(written, other) == [Change(path="destinations.a.hook", kind="change", before="***", after="***")]
