@@ -19,15 +19,13 @@ import time
 from collections.abc import Callable
 
 import msgspec
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError
 
 from router.lanes.account import Account, expire, export
 from router.lanes.front import Front
 from router.lanes.lane import Cursor, Lane, Parcel
 from router.lanes.lanes import Lanes
 from router.lanes.send import FAULT_SECONDS, Sender
-from router.lanes.state import SiteState, StateKeeper, incarnation_of, shed_before
+from router.lanes.state import SiteState, StateKeeper, shed_before
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
 from router.rules.match import Matched
@@ -66,19 +64,6 @@ class QueuesReplaced(Transient):
 
 class EventsReplaced(Transient):
     """EVENTS is another stream than the one the router began with: it must begin again."""
-
-
-async def look_at_events(broker: Broker) -> tuple[str, int]:
-    """Returns what tells this EVENTS stream from one that was created anew under its name, and the first sequence it holds.
-
-    Raises:
-        NotConnected: the broker does not answer.
-    """
-    try:
-        info = await broker.js.stream_info(topology.EVENTS)
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
-    return incarnation_of(info), info.state.first_seq
 
 
 class SiteRouter:
@@ -178,7 +163,8 @@ class SiteRouter:
     # -- start
 
     async def _open(self, group: asyncio.TaskGroup) -> Lanes:
-        incarnation, first_kept = await look_at_events(self._broker)
+        events = await identify(self._broker, topology.EVENTS)
+        incarnation, first_kept = events.incarnation, events.first_seq
         queues = (await identify(self._broker, topology.DELIVER)).incarnation
         stored = await self._keeper.load()
         accepted, accounts = (stored.accepted, stored.accounts) if stored is not None else (0, {})
@@ -384,7 +370,7 @@ class SiteRouter:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
-                incarnation, _ = await look_at_events(self._broker)
+                incarnation = (await identify(self._broker, topology.EVENTS)).incarnation
                 queues = (await identify(self._broker, topology.DELIVER)).incarnation
             except NotConnected:
                 continue

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from shared.errors import NotConnected
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.reader import StreamReader
 
@@ -26,12 +25,11 @@ async def stored_ids(broker: Broker, subject: str, ids: set[str], since: float) 
         raise NotConnected("the broker is away")
     stream = topology.EVENTS if subject.startswith("events.") else topology.DEAD
     start, found = max(0.0, since - SLACK_SECONDS), set[str]()
-    try:
-        newest = await broker.js.get_last_msg(stream, subject)
-    except NotFoundError:
-        return found
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
+    with asking(f"cannot look at the stream {stream}"):
+        try:
+            newest = await broker.js.get_last_msg(stream, subject)
+        except NotFoundError:
+            return found
     last = newest.seq or 0
     if newest.time is not None and newest.time.timestamp() < start:
         return found

@@ -12,15 +12,14 @@ import logging
 from collections.abc import Iterable
 
 import msgspec
-import nats.errors
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from loader.queue.memory import Gap, Marks, Memory
 from shared.errors import Conflict, Fenced, NotConnected
 from shared.events.dead import decode_dead
 from shared.events.headers import live_lane, split_lane
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.identity import Identity, identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
@@ -145,7 +144,7 @@ class LookBack:
         Raises:
             NotConnected: the broker does not answer.
         """
-        try:
+        with asking("cannot look at the dead letters"):
             moments = [await self._oldest(topology.DELIVER, topology.deliver_subject(queue), 1)]
             subject = topology.events_filter(self._site)
             moments += [await self._oldest(topology.EVENTS, subject, rewind.first) for rewind in self.open.values()]
@@ -157,8 +156,6 @@ class LookBack:
                 newest = (await self._broker.js.get_last_msg(topology.DEAD, subject, direct=True)).time
             except NotFoundError:
                 return set()
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the dead letters: {exc or type(exc).__name__}") from exc
         if newest is None or newest.timestamp() < since:
             return set()
         return await self._read_origins(subject, since)

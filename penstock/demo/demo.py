@@ -19,7 +19,6 @@ import msgspec
 from penstock.control.data.send import Sent, batches, send
 from penstock.control.data.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from penstock.control.letters.letters import Filter, Group, Stored, find, group
-from penstock.control.letters.redeliver import current_project
 from penstock.control.metrics import Scrape, scrape_all, total
 from penstock.control.reach import Reach, open_broker
 from penstock.control.wording import cut
@@ -29,6 +28,7 @@ from penstock.terminal.options import Setting
 from penstock.terminal.screen import Screen, typed_command
 from shared.errors import SetupError
 from shared.project.model import Project
+from shared.project.snapshot import current_snapshot
 from shared.tasks import timeout
 
 LOAD_SECONDS = 90.0
@@ -61,7 +61,7 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
     admin = [process.admin_url for process in state.processes if process.admin_url]
     began = time.time()
     async with open_broker(reach) as broker:
-        project = await current_project(broker)
+        project = (await current_snapshot(broker)).project
     key = _open_key(project)
     before = await scrape_all(admin)
     sent, send_seconds = await _send(screen, state, key, count)

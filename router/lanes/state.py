@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from nats.js import api
 
 from router.lanes.account import Account
 from shared.errors import Conflict, Fenced, Transient
@@ -87,11 +86,6 @@ async def read_states(broker: Broker) -> dict[str, SiteState]:
     prefix = state_key("")
     entries = await Bucket(broker, topology.STATE_BUCKET).entries(prefix)
     return {entry.key.removeprefix(prefix): _decode(entry.value) for entry in entries if entry.value}
-
-
-def incarnation_of(info: api.StreamInfo) -> str:
-    """Returns what tells a stream from one that was created anew under its name."""
-    return f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0"
 
 
 class _Shed(msgspec.Struct, frozen=True):

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Sender
 from router.replay.range import Bound, note_range, range_of
@@ -27,11 +26,11 @@ from router.rules.match import match
 from router.rules.where import compile_where
 from router.window.dedupe import Window
 from shared.backoff import Backoff
-from shared.errors import ConfigError, NotConnected, Permanent, Problem, QueueFull, Transient
+from shared.errors import ConfigError, Permanent, Problem, QueueFull, Transient
 from shared.events.headers import Place, replay_lane
 from shared.events.outcome import DropReason
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import hold_back
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message, StreamReader
@@ -175,12 +174,11 @@ def _open(broker: Broker, site: str, start: Bound) -> StreamReader:
 
 async def _newest(broker: Broker, site: str) -> tuple[int, datetime]:
     """Returns sequence and time of the newest frame of the site; 0 if EVENTS keeps none."""
-    try:
-        message = await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(site))
-    except NotFoundError:
-        return 0, _EPOCH
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    with asking(f"cannot look at the stream {topology.EVENTS}"):
+        try:
+            message = await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(site))
+        except NotFoundError:
+            return 0, _EPOCH
     return message.seq or 0, message.time or _EPOCH
 
 

@@ -20,16 +20,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
-from nats.errors import Error as NatsError
 from nats.js import api
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
-from router.lanes.state import SiteState, incarnation_of, note_shed, read_states
+from router.lanes.state import SiteState, note_shed, read_states
 from router.window.dedupe import Window
 from shared.errors import NotConnected, Transient
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import Holds
+from shared.jetstream.identity import incarnation_of
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.project.model import Project
@@ -139,10 +139,8 @@ class Shedding:
         return await self._remove(info, before, into_windows=into_windows)
 
     async def _look(self) -> api.StreamInfo:
-        try:
+        with asking(f"cannot look at the stream {topology.EVENTS}"):
             return await self._broker.js.stream_info(topology.EVENTS, subjects_filter=topology.events_filter("*"))
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
 
     async def _needs(self, info: api.StreamInfo) -> list[Need]:
         incarnation = incarnation_of(info)
@@ -161,13 +159,11 @@ class Shedding:
         return needs
 
     async def _next_frame(self, site: str, seq: int) -> int | None:
-        try:
+        with asking(f"cannot look at the stream {topology.EVENTS}"):
             request = {"seq": seq, "next_by_subj": topology.events_filter(site)}
             answer = await self._broker.nc.request(
                 f"$JS.API.STREAM.MSG.GET.{topology.EVENTS}", msgspec.json.encode(request), timeout=LOOK_SECONDS
             )
-        except (NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
         found = msgspec.json.decode(answer.data, type=_Found)
         if found.message is not None:
             return found.message.seq
@@ -178,12 +174,11 @@ class Shedding:
     async def _window_begins(self, needs: list[Need]) -> int:
         """Returns the first sequence that a window of message ids may need."""
         sites = self._project.sites.values()
-        try:
-            newest = (await self._broker.js.get_last_msg(topology.EVENTS, topology.events_filter("*"))).time
-        except NotFoundError:
-            return 0
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+        with asking(f"cannot look at the stream {topology.EVENTS}"):
+            try:
+                newest = (await self._broker.js.get_last_msg(topology.EVENTS, topology.events_filter("*"))).time
+            except NotFoundError:
+                return 0
         newest_at = newest.timestamp() if newest else 0.0
         start = history_starts(needs, newest_at, [float(site.dedupe_window) for site in sites])
         if start == math.inf:
@@ -196,10 +191,8 @@ class Shedding:
 
     async def _remove(self, info: api.StreamInfo, before: int, *, into_windows: bool) -> int:
         await note_shed(self._broker, incarnation_of(info), before)
-        try:
+        with asking(f"cannot shed the stream {topology.EVENTS}"):
             await self._broker.js.purge_stream(topology.EVENTS, seq=before)
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot shed the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
         removed = before - info.state.first_seq
         self._telemetry.count("events_shed_frames_total", removed)
         extra = {"frames": removed, "before": before}

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from router.rules.arrival import Arrival
 from router.window.dedupe import Window
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_ids
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import Message, StreamReader
 
 LOOK_SECONDS = 10.0
@@ -44,12 +43,11 @@ async def first_since(broker: Broker, site: str, at_seconds: float) -> tuple[int
         NotConnected: the broker does not answer.
     """
     subject = topology.events_filter(site)
-    try:
-        newest = (await broker.js.get_last_msg(topology.EVENTS, subject)).time
-    except NotFoundError:
-        return None
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    with asking(f"cannot look at the stream {topology.EVENTS}"):
+        try:
+            newest = (await broker.js.get_last_msg(topology.EVENTS, subject)).time
+        except NotFoundError:
+            return None
     if newest is None or newest.timestamp() < at_seconds:
         return None
     async with StreamReader(broker, topology.EVENTS, subject, start_seconds=max(0.0, at_seconds), pull_messages=1) as reader:
@@ -65,14 +63,13 @@ async def first_from(broker: Broker, site: str, seq: int) -> tuple[int, float] |
     Raises:
         NotConnected: the broker does not answer.
     """
-    try:
-        message = await broker.js.get_msg(
-            topology.EVENTS, max(1, seq), subject=topology.events_filter(site), direct=True, next=True
-        )
-    except NotFoundError:
-        return None
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    with asking(f"cannot look at the stream {topology.EVENTS}"):
+        try:
+            message = await broker.js.get_msg(
+                topology.EVENTS, max(1, seq), subject=topology.events_filter(site), direct=True, next=True
+            )
+        except NotFoundError:
+            return None
     return message.seq or seq, message.time.timestamp() if message.time else 0.0
 
 

@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
 from shared.errors import NotConnected
 from shared.jetstream.client import HearingClient
@@ -71,6 +72,22 @@ class Broker:
         self.publisher.resend_all()
         for callback in list(self._reconnected):
             callback()
+
+
+@contextlib.contextmanager
+def asking(failure: str) -> Iterator[None]:
+    """Translates what the client raises while the body asks the broker.
+
+    Args:
+        failure: what cannot be done, for the message.
+
+    Raises:
+        NotConnected: the broker does not answer or refuses. That includes `NotFoundError`, unless the body catches it.
+    """
+    try:
+        yield
+    except (APIError, NatsError, OSError, TimeoutError) as exc:
+        raise NotConnected(f"{failure}: {str(exc) or type(exc).__name__}") from exc
 
 
 @contextlib.asynccontextmanager

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError
+from nats.js import api
 
-from shared.errors import NotConnected
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 
 
 class Identity(NamedTuple):
@@ -25,9 +23,11 @@ async def identify(broker: Broker, stream: str) -> Identity:
     Raises:
         NotConnected: the broker does not answer, or has no such stream yet.
     """
-    try:
+    with asking(f"cannot look at the stream {stream}"):
         info = await broker.js.stream_info(stream)
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
-    incarnation = f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0"
-    return Identity(incarnation, info.state.first_seq, info.state.last_seq)
+    return Identity(incarnation_of(info), info.state.first_seq, info.state.last_seq)
+
+
+def incarnation_of(info: api.StreamInfo) -> str:
+    """Returns what tells a stream from a later one of its name."""
+    return f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0"

@@ -18,7 +18,7 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from shared.errors import Conflict, NotConnected
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader, StreamReplaced
 
@@ -132,22 +132,19 @@ class Bucket:
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         """Returns the newest value of every key that starts with `prefix` (whole tokens)."""
-        try:
+        with asking(f"cannot list {self._stream}"):
             subjects = (
                 await self._broker.js.stream_info(self._stream, subjects_filter=f"{self._prefix}{prefix}>")
             ).state.subjects
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot list {self._stream}: {exc or type(exc).__name__}") from exc
         found = [await self.get(subject.removeprefix(self._prefix)) for subject in sorted(subjects or {})]
         return [entry for entry in found if entry is not None]
 
     async def _last(self, key: str) -> RawStreamMsg | None:
-        try:
-            return await self._broker.js.get_last_msg(self._stream, self._prefix + key)
-        except NotFoundError:
-            return None
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot read key {key} of {self._stream}: {exc or type(exc).__name__}") from exc
+        with asking(f"cannot read key {key} of {self._stream}"):
+            try:
+                return await self._broker.js.get_last_msg(self._stream, self._prefix + key)
+            except NotFoundError:
+                return None
 
     async def watch(self, pattern: str = ">") -> AsyncGenerator[Entry, None]:
         """Yields the newest value of each key, then every change, for ever; survives reconnections.

@@ -14,10 +14,10 @@ import uuid
 
 import nats.errors
 from nats.js import api
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from shared.errors import Fenced, NotConnected
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import PULL_BYTES, Message, StreamReader
 
 ACK_WAIT_SECONDS = 6 * 3600.0
@@ -65,10 +65,8 @@ class QueueReader(StreamReader):
         Raises:
             NotConnected: the broker does not answer.
         """
-        try:
+        with asking(f"cannot count {self._subject}"):
             info = await self._broker.js.stream_info(self._stream, subjects_filter=self._subject)
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot count {self._subject}: {exc or type(exc).__name__}") from exc
         return sum((info.state.subjects or {}).values())
 
     async def claim(self) -> None:
@@ -87,10 +85,8 @@ class QueueReader(StreamReader):
         Raises:
             NotConnected: the broker does not answer, or has lost it.
         """
-        try:
+        with asking(f"cannot read message {seq} of {self._stream}"):
             return (await self._broker.js.get_msg(self._stream, seq)).data or b""
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot read message {seq} of {self._stream}: {exc or type(exc).__name__}") from exc
 
     async def ack(self, seqs: list[int]) -> None:
         """Tells the broker that the work of these messages is done. A lost acknowledgement means that they come again.

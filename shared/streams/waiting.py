@@ -11,16 +11,15 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
-import nats.errors
 from nats.js import api
 from nats.js.api import RawStreamMsg
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
-from shared.errors import NotConnected, Permanent
+from shared.errors import Permanent
 from shared.events.frame import decode_frame, decode_ids
 from shared.events.headers import BITS, TABLE, Place, is_live, read_place
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 
 FEW_FRAMES = 8
 SAMPLED_FRAMES = 20
@@ -68,7 +67,7 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
         NotConnected: the broker does not answer.
     """
     subject = topology.events_filter(site)
-    try:
+    with asking(f"the stream {topology.EVENTS} does not tell what waits"):
         try:
             newest = (await broker.js.get_last_msg(topology.EVENTS, subject, direct=True)).seq or 0
         except NotFoundError:
@@ -87,8 +86,6 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
         frames = consumer.num_pending or 0
         await broker.js.delete_consumer(topology.EVENTS, consumer.name)
         looked = [message async for message in _messages(broker, topology.EVENTS, subject, seq + 1, SAMPLED_FRAMES)]
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the stream {topology.EVENTS} does not tell what waits: {exc or type(exc).__name__}") from exc
     events = sum(_events_in(message) for message in looked)
     if not looked:
         return Waiting()
@@ -103,15 +100,13 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     Raises:
         NotConnected: the broker does not answer.
     """
-    try:
+    with asking(f"the stream {stream} does not tell what waits"):
         frames = await _count(broker, stream, subject)
         if not frames:
             return Waiting()
         looked = [message async for message in _sample(broker, stream, subject, frames)]
         if not looked:  # delivered meanwhile
             return Waiting()
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the stream {stream} does not tell what waits: {exc or type(exc).__name__}") from exc
     events, exact, replayed = _estimate(looked, frames)
     first = looked[0]
     queued_at = first.time.timestamp() if first.time else None
@@ -135,7 +130,7 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
     """
     subject = topology.retry_subject("loader", queue)
     found = SetAside({}, {})
-    try:
+    with asking(f"the stream {topology.RETRY} does not tell what waits"):
         messages = await _count(broker, topology.RETRY, subject)
         seen = 0
         async for message in _messages(broker, topology.RETRY, subject, 1, min(messages, most), direct=False):
@@ -149,8 +144,6 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
             found.rows[table] = found.rows.get(table, 0) + place.events
             if found.oldest_at is None:
                 found = found._replace(oldest_at=_waits_since(message))
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the stream {topology.RETRY} does not tell what waits: {exc or type(exc).__name__}") from exc
     return found._replace(exact=messages <= most)
 
 
@@ -160,11 +153,9 @@ async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
     Raises:
         NotConnected: the broker does not answer.
     """
-    try:
+    with asking(f"the stream {topology.RETRY} does not tell what waits"):
         async for message in _messages(broker, topology.RETRY, topology.retry_subject("loader", queue), 1, 1, direct=False):
             return _waits_since(message)
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the stream {topology.RETRY} does not tell what waits: {exc or type(exc).__name__}") from exc
     return None
 
 

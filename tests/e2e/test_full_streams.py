@@ -11,7 +11,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from penstock.control.letters.letters import Filter, find, remove_all
-from router.lanes.state import Mark, SiteState, StateKeeper, incarnation_of, shed_before
+from router.lanes.state import Mark, SiteState, StateKeeper, shed_before
 from router.room.dead import DeadRoom
 from router.room.shed import PART, Shedding
 from shared.errors import QueueFull
@@ -19,6 +19,7 @@ from shared.events.dead import DeadLetter, bury, decode_dead
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.hold_back import TTL_SECONDS, Holds, hold_back
+from shared.jetstream.identity import incarnation_of
 from shared.project.model import Project, Site
 from shared.reading.units import Duration
 from shared.settings import ServiceSettings

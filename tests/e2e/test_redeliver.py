@@ -190,6 +190,27 @@ async def test_letters_of_the_edge_are_judged_again_by_its_present_rules(broker:
     assert [letter.body async for stored in find(broker, Filter()) for letter in stored.letters] == [b'"text"']
 
 
+async def test_a_letter_that_is_refused_by_the_time_an_interrupted_replay_is_finished_stays(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = DeadLetter(
+        stage="ingest", site="shop", reason="missing_id", detail="", body=b'{"type":"page"}', at=1.0, origin="r", request=REQUEST
+    )
+    await bury_all(broker, [bad], name="shop")
+
+    async def killed(*_: object) -> None:
+        raise NotConnected("killed here")
+
+    monkeypatch.setattr(Redelivery, "_publish", killed)
+    with pytest.raises(NotConnected):
+        await redelivery(broker, project=Project(sites={"shop": Site(require_id=False)})).run(Filter())
+    monkeypatch.undo()
+    outcome = await redelivery(broker).run(Filter(site="another"))
+    assert (outcome.finished, outcome.still_bad) == (0, 1)
+    assert (await broker.js.stream_info(topology.EVENTS)).state.messages == 0
+    assert len(await dead_ids(broker)) == 1
+
+
 async def test_an_id_made_at_the_edge_is_the_same_however_often_the_letter_is_judged() -> None:
     bad = DeadLetter(
         stage="ingest", site="shop", reason="x", detail="", body=b'{"type":"page","userId":"u"}', at=1.0, origin="r:0"

@@ -21,7 +21,7 @@ from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
 from shared.project.model import Project
-from shared.project.snapshot import stored_project
+from shared.project.snapshot import current_snapshot
 
 
 @click.command()
@@ -112,8 +112,7 @@ def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool
 async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, full: bool) -> None:
     reach = setting.reach()
     async with open_broker(reach) as broker:
-        stored = await stored_project(broker)
-        project = stored[1].snapshot(stored[0]).project if stored else Project()
+        project = (await current_snapshot(broker)).project
         site = _site_of(project, name) if name else None
         async for found in tail_events(broker, site, last, follow=follow):
             event = found.event
@@ -139,8 +138,7 @@ def _site_of(project: Project, name: str) -> str:
 
 async def _only_key(setting: Setting) -> str:
     async with open_broker(setting.reach()) as broker:
-        stored = await stored_project(broker)
-    project = stored[1].snapshot(stored[0]).project if stored else Project()
+        project = (await current_snapshot(broker)).project
     keys = [key.id for site in project.sites.values() for key in site.keys if key.secret is None]
     if len(project.sites) != 1 or not keys:
         known = (

@@ -106,15 +106,20 @@ def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tupl
 async def _ask_postgres(name: str, options: PostgresOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
     import asyncpg
 
-    link = await connect(options, "penstock/query", f'asking postgres destination "{name}"')
+    from loader.warehouses.postgres.errors import translate
+
+    what = f'asking postgres destination "{name}"'
+    link = await connect(options, "penstock/query", what)
     try:
         await link.execute(f"SET search_path TO {quoted(options.schema)}, public")
         async with link.transaction(readonly=True):
             statement = await link.prepare(sql)
             columns = [each.name for each in statement.get_attributes()]
             found = await (await statement.cursor()).fetch(limit + 1) if limit else await statement.fetch()
-    except asyncpg.PostgresError as exc:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # the latter for `$1`, which nobody fills in
         raise Permanent(f"{name}: {exc}") from exc
+    except OSError as exc:
+        raise translate(exc, what) from exc
     finally:
         link.terminate()
     return columns, [list(row) for row in found]

@@ -11,14 +11,13 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
-from shared.errors import NotConnected, Permanent
+from shared.errors import Permanent
 from shared.events.event import JSON, facts_of, materialise
 from shared.events.frame import decode_frame, decode_ids
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import Message, StreamReader
 
 FIRST_WINDOW = 64
@@ -43,11 +42,9 @@ async def tail(broker: Broker, site: str | None, last: int, *, follow: bool) -> 
         NotConnected: the broker does not answer.
     """
     subject = topology.events_filter(site) if site else "events.>"
-    try:
+    with asking("cannot read EVENTS"):
         state = (await broker.js.stream_info(topology.EVENTS)).state
         end = await _last_seq(broker, subject)
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot read EVENTS: {exc or type(exc).__name__}") from exc
     window = FIRST_WINDOW
     held: deque[Tailed] = deque(maxlen=last)
     # there is no reading backwards: look at ever longer ends of the stream until enough is found
@@ -75,11 +72,9 @@ async def last_frames(broker: Broker, site: str, events: int) -> list[Message]:
         NotConnected: the broker does not answer.
     """
     subject = topology.events_filter(site)
-    try:
+    with asking("cannot read EVENTS"):
         first = (await broker.js.stream_info(topology.EVENTS)).state.first_seq
         end = await _last_seq(broker, subject)
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot read EVENTS: {exc or type(exc).__name__}") from exc
     window = FIRST_WINDOW
     while True:
         start = max(first, end - window + 1)

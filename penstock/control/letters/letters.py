@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import msgspec
 from nats.js.errors import NotFoundError
 
-from shared.errors import ConfigError, Problem
+from shared.errors import ConfigError, Permanent, Problem
 from shared.events.dead import DeadLetter, bury, decode_dead
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import StreamReader
 from shared.tasks import together
 
@@ -128,8 +128,13 @@ class Group(msgspec.Struct, kw_only=True):
 
 
 async def find(broker: Broker, wanted: Filter, *, through: int | None = None) -> AsyncIterator[Stored]:
-    """Yields every message with a matching letter, oldest first, as the stream stands now, or stood at sequence `through`."""
-    info = await broker.js.stream_info(topology.DEAD, subjects_filter=wanted.subject)
+    """Yields every message with a matching letter, oldest first, as the stream stands now, or stood at sequence `through`.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    with asking("cannot look at the dead letters"):
+        info = await broker.js.stream_info(topology.DEAD, subjects_filter=wanted.subject)
     waiting = sum((info.state.subjects or {}).values())
     last_seq = info.state.last_seq if through is None else through
     reader = StreamReader(broker, topology.DEAD, wanted.subject, start_seconds=wanted.since)
@@ -148,12 +153,21 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
 
 
 async def fetch(broker: Broker, seq: int) -> list[DeadLetter] | None:
-    """Returns the letters of one message; None if it is gone."""
+    """Returns the letters of one message; None if it is gone.
+
+    Raises:
+        NotConnected: the broker does not answer.
+        Permanent: a later version wrote it.
+    """
+    with asking(f"cannot read message {seq} of the dead letters"):
+        try:
+            message = await broker.js.get_msg(topology.DEAD, seq)
+        except NotFoundError:
+            return None
     try:
-        message = await broker.js.get_msg(topology.DEAD, seq)
-    except NotFoundError:
-        return None
-    return decode_dead(message.data or b"")
+        return decode_dead(message.data or b"")
+    except msgspec.MsgspecError as exc:
+        raise Permanent(f"message {seq} of the dead letters cannot be read: {exc}") from exc
 
 
 async def fetch_letter(broker: Broker, letter_id: str) -> DeadLetter | None:
@@ -185,7 +199,7 @@ async def remove(broker: Broker, stored: Stored) -> None:
         _, stage, name = stored.subject.split(".", 2)
         digest = hashlib.sha256(repr(stored.matching).encode()).hexdigest()[:16]
         await bury(broker.publisher, stage, name, rest, f"rest.{stored.seq}.{digest}")
-    with contextlib.suppress(NotFoundError):
+    with asking("cannot remove dead letters"), contextlib.suppress(NotFoundError):
         await broker.js.delete_msg(topology.DEAD, stored.seq)
 
 
@@ -197,7 +211,8 @@ async def remove_all(broker: Broker, wanted: Filter, through: int, on_progress: 
     """
     subject = wanted.whole_subject
     if subject is not None:  # the broker does it at once, however many there are
-        await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=subject)
+        with asking("cannot remove dead letters"):
+            await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=subject)
         return
     done, batch = 0, list[Stored]()
 

@@ -17,7 +17,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -32,11 +32,11 @@ from shared.events.frame import Frame, Head, RequestContext, decode_frame, encod
 from shared.events.headers import Place, replay_lane, write_place
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
-from shared.project.model import Project, Site
-from shared.project.snapshot import ConfigSnapshot, current_snapshot
+from shared.project.model import Site
+from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import timeout
 
 Into = Literal["stage", "start"]
@@ -163,10 +163,11 @@ class Redelivery:
         return self.outcome
 
     async def _is_queued(self, sent: _Sent) -> bool:
-        try:
-            await self._broker.js.get_msg(topology.DELIVER, sent.seq)
-        except NotFoundError:
-            return False
+        with asking("cannot look at the queue"):
+            try:
+                await self._broker.js.get_msg(topology.DELIVER, sent.seq)
+            except NotFoundError:
+                return False
         return True
 
     async def _finish_earlier(self) -> None:
@@ -181,6 +182,8 @@ class Redelivery:
                 left.append(Stored(seq, note.subject, letters, indexes, 0))
         # removing begins only when everything is published: a message that is gone says that it is
         if len(left) == len(note.messages):
+            # the rules may have changed since; what the edge would refuse now is not published, so it stays
+            left = [kept for stored in left if (kept := self._without_refused(stored)) is not None]
             await self._publish(note, left)
         for stored in left:
             await remove(self._broker, stored)
@@ -216,10 +219,8 @@ class Redelivery:
             letter = stored.letters[index]
             if letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
                 self.outcome.unreadable += 1
-            elif letter.stage == "ingest" and isinstance(judged := self._judged(letter), Reject):
-                self.outcome.still_bad += 1
-                if len(self.outcome.refused) < SHOWN_REFUSED:
-                    self.outcome.refused.append(Refused(stored.id_of(index), str(judged.reason), judged.detail))
+            elif self._is_refused(stored, index):
+                continue
             elif self._into == "stage" and letter.stage == "loader" and not self._is_at_home(letter):
                 self.outcome.foreign += 1
                 self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
@@ -228,7 +229,22 @@ class Redelivery:
                 self.outcome.held_back_until = max(self.outcome.held_back_until, self._remembered_until(letter))
             else:
                 kept.append(index)
-        return Stored(stored.seq, stored.subject, stored.letters, kept, stored.payload_bytes) if kept else None
+        return replace(stored, matching=kept) if kept else None
+
+    def _without_refused(self, stored: Stored) -> Stored | None:
+        kept = [index for index in stored.matching if not self._is_refused(stored, index)]
+        return replace(stored, matching=kept) if kept else None
+
+    def _is_refused(self, stored: Stored, index: int) -> bool:
+        """Says whether the edge would refuse the event of a letter again, and notes why."""
+        letter = stored.letters[index]
+        judged = self._judged(letter) if letter.stage == "ingest" else None
+        if not isinstance(judged, Reject):
+            return False
+        self.outcome.still_bad += 1
+        if len(self.outcome.refused) < SHOWN_REFUSED:
+            self.outcome.refused.append(Refused(stored.id_of(index), str(judged.reason), judged.detail))
+        return True
 
     def _is_at_home(self, letter: DeadLetter) -> bool:
         """Says whether the letter's connection is there, and still of the site that the event came from."""
@@ -330,11 +346,6 @@ def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Reject:
     protocol = protocol_of(letter.request.protocol if letter.request else None)
     protocol.judge_again(parsed, letter.body, letter.form, lambda: letter.message_id or made)
     return (parsed.heads[0], parsed.bodies[0]) if parsed.heads else parsed.rejects[0]
-
-
-async def current_project(broker: Broker) -> Project:
-    """Returns the project that runs; the empty one before anything was applied."""
-    return (await current_snapshot(broker)).project
 
 
 async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:

@@ -9,13 +9,11 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import nats.errors
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from penstock.control.wording import cut
-from shared.errors import NotConnected
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.project.snapshot import StoredProject
 from shared.streams.waiting import look_at_subject
 
@@ -92,18 +90,17 @@ def _dropped(events: int) -> str:
 
 
 async def _waiting(broker: Broker, queue: str) -> int:
-    try:
-        total = 0
-        for stream, pattern in (
-            (topology.DELIVER, topology.deliver_subject(queue)),
-            (topology.RETRY, topology.retry_subject("*", queue)),
-        ):
-            info = await broker.js.stream_info(stream, subjects_filter=pattern)
-            for subject, frames in (info.state.subjects or {}).items():
-                events = (await look_at_subject(broker, stream, subject)).events if frames else 0
-                total += events
-    except NotFoundError:  # a broker without our streams holds nothing
-        return 0
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
+    with asking("the broker does not tell its state"):
+        try:
+            total = 0
+            for stream, pattern in (
+                (topology.DELIVER, topology.deliver_subject(queue)),
+                (topology.RETRY, topology.retry_subject("*", queue)),
+            ):
+                info = await broker.js.stream_info(stream, subjects_filter=pattern)
+                for subject, frames in (info.state.subjects or {}).items():
+                    events = (await look_at_subject(broker, stream, subject)).events if frames else 0
+                    total += events
+        except NotFoundError:  # a broker without our streams holds nothing
+            return 0
     return total

@@ -23,6 +23,7 @@ from router.rules.match import match
 from shared.errors import Permanent
 from shared.events.frame import decode_frame, select
 from shared.jetstream.broker import Broker
+from shared.jetstream.reader import Message
 from shared.project.model import Project
 from shared.project.snapshot import ConfigSnapshot
 
@@ -59,26 +60,24 @@ async def try_out(broker: Broker, project: Project, connections: Iterable[str], 
     """
     rules = compile_project(ConfigSnapshot(0, project))
     trials: list[Trial] = []
-    frames: dict[str, list[Arrival]] = {}
+    frames: dict[str, list[Message]] = {}
     for name in connections:
         site = project.connections[name].site
         if site not in frames:
-            frames[site] = [
-                Arrival(message.seq, message.at_seconds, message.payload, with_heads=True)
-                for message in await last_frames(broker, site, events)
-            ]
+            frames[site] = await last_frames(broker, site, events)
         mine = rules[site].connections.get(name)
         trials.append(Trial(connection=name) if mine is None else _try(project, name, mine, frames[site]))
     return trials
 
 
-def _try(project: Project, name: str, rules: ConnectionRules, arrivals: Iterable[Arrival]) -> Trial:
+def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable[Message]) -> Trial:
     connection = project.connections[name]
     capabilities = registry.plugin(str(project.destinations[connection.destination]["type"])).CAPABILITIES
     shaper = Shaper(name, connection, capabilities, connection.site)
     trial, dropped, dead = Trial(connection=name), Counter[str](), Counter[str]()
-    for arrival in arrivals:
+    for message in messages:
         try:
+            arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=True)
             matched = match(rules, arrival)
             frame = decode_frame(arrival.payload)
             trial.events += len(arrival)

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import nats.errors
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from loader import registry
 from loader.contract.warehouse import Environment, FindsIds
@@ -34,7 +33,7 @@ from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import ConfigSnapshot, project_history
@@ -174,16 +173,17 @@ async def _expect(
     window = Window(rules.dedupe_seconds, MOST_IDS) if rules.dedupe_seconds > 0 else None
     read, accepted = 0, 0
     subject = topology.events_filter(rules.site)
-    try:
-        last = (await broker.js.get_last_msg(topology.EVENTS, subject)).seq or 0
-    except NotFoundError:
-        return expected, 0, state.accepted == 0
-    except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {topology.EVENTS}: {exc or type(exc).__name__}") from exc
+    with asking(f"cannot look at the stream {topology.EVENTS}"):
+        try:
+            last = (await broker.js.get_last_msg(topology.EVENTS, subject)).seq or 0
+        except NotFoundError:
+            return expected, 0, state.accepted == 0
     last = min(last, state.position)
     async with StreamReader(broker, topology.EVENTS, subject, start_seconds=since) as reader:
         while reader.last_seq < last and read < MOST_IDS:
             message = await reader.next(QUIET_SECONDS)
+            if message is None and (since is None or reader.last_seq):  # else all frames are older
+                raise NotConnected(f"the stream {topology.EVENTS} does not give all frames of the site {rules.site}")
             if message is None or message.seq > last:
                 break
             try:
@@ -235,7 +235,7 @@ async def _rows(
             finally:
                 await destination.close()
     except (PenstockError, TimeoutError) as exc:
-        unchecked[name] = f"the destination {connection.destination} does not answer: {exc or type(exc).__name__}"
+        unchecked[name] = f"the destination {connection.destination} does not answer: {str(exc) or type(exc).__name__}"
         return None
     return found
 
@@ -263,12 +263,11 @@ async def _waiting(broker: Broker, stream: str, subject: str) -> set[str]:
     ids: set[str] = set()
     seq = 1
     while True:
-        try:
-            message = await broker.js.get_msg(stream, seq, subject=subject, next=True)
-        except NotFoundError:
-            return ids
-        except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot read the stream {stream}: {exc or type(exc).__name__}") from exc
+        with asking(f"cannot read the stream {stream}"):
+            try:
+                message = await broker.js.get_msg(stream, seq, subject=subject, next=True)
+            except NotFoundError:
+                return ids
         with contextlib.suppress(Permanent):
             ids.update(head.message_id for head in decode_frame(message.data or b"").heads)
         seq = (message.seq or seq) + 1

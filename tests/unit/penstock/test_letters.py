@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
-from penstock.control.letters.letters import Filter, Seen, Stored, group, parse_ids, remove
-from shared.errors import ConfigError
+import pytest
+from nats.js.api import RawStreamMsg
+
+from penstock.control.letters.letters import Filter, Seen, Stored, fetch, find, group, parse_ids, remove, remove_all
+from shared.errors import ConfigError, NotConnected, PenstockError, Permanent
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.outcome import DeadReason
 
@@ -127,3 +131,39 @@ def test_what_was_named_and_not_found_is_told(wanted: Filter, unmatched: list[st
     assert Filter(stage="loader").unmatched(seen) == []
     seen.add(Stored(13, "dead.loader.shop-wh", [letter()], [0], 0))
     assert wanted.unmatched(seen) == unmatched
+
+
+class Away:
+    """A broker that answers nothing, or with what no version of ours reads."""
+
+    def __init__(self, answer: bytes | None = None) -> None:
+        self._answer = answer
+        self.js = self
+
+    async def get_msg(self, *_: object) -> RawStreamMsg:
+        if self._answer is None:
+            raise TimeoutError
+        return RawStreamMsg(data=self._answer)
+
+    async def stream_info(self, *_: object, **__: object) -> object:
+        raise TimeoutError
+
+    delete_msg = purge_stream = stream_info
+
+
+@pytest.mark.parametrize(
+    ("ask", "error"),
+    [
+        (lambda: anext(find(cast("Any", Away()), Filter())), NotConnected),
+        (lambda: fetch(cast("Any", Away()), 1), NotConnected),
+        (lambda: fetch(cast("Any", Away(b"\xc1")), 1), Permanent),
+        (lambda: remove(cast("Any", Away()), Stored(1, "dead.loader.shop-wh", [letter()], [0], 0)), NotConnected),
+        (lambda: remove_all(cast("Any", Away()), Filter(), 1, lambda _: None), NotConnected),
+    ],
+    ids=["find", "fetch", "unreadable", "remove", "remove_all"],
+)
+async def test_a_broker_that_goes_away_is_one_line_and_no_traceback(
+    ask: Callable[[], Awaitable[object]], error: type[PenstockError]
+) -> None:
+    with pytest.raises(error, match=r": .+"):
+        await ask()

@@ -6,9 +6,11 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import duckdb
 import pytest
 
+from penstock.control.data import query
 from penstock.control.data.query import ask, choose
 from shared.errors import ConfigError, Permanent, SetupError
 
@@ -65,3 +67,21 @@ async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
         await ask("wh", document, "SELCT", 1)
     with pytest.raises(Permanent, match="read-only"):
         await ask("wh", document, "DROP TABLE tracks", 1)
+
+
+async def test_what_the_driver_refuses_itself_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Link:
+        """Stands for a connection."""
+
+        async def execute(self, _: str) -> None:
+            raise asyncpg.InterfaceError("the server expects 1 argument for this query, 0 were passed")
+
+        def terminate(self) -> None:
+            """Ends."""
+
+    async def connect(*_: object) -> Link:
+        return Link()
+
+    monkeypatch.setattr(query, "connect", connect)
+    with pytest.raises(Permanent, match="expects 1 argument"):
+        await ask("wh", {"type": "postgres", "host": "db"}, "SELECT $1", 0)
