@@ -7,6 +7,7 @@ that the parent bound on the local address and handed down.
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -20,6 +21,8 @@ from shared.errors import ConfigError, Problem
 from shared.telemetry.health import Report
 
 ASK_SECONDS = 1.0
+CLIENT_SECONDS = 10.0
+"""How long a client may be silent: each holds a thread."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -68,6 +71,8 @@ class FamilyPage:
         routes = {"/live": self._live, "/ready": self._ready, "/metrics": self._metrics}
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = CLIENT_SECONDS
+
             def do_GET(self) -> None:  # the name http.server calls
                 route = routes.get(self.path.partition("?")[0])
                 status, content_type, body = route() if route else (404, "text/plain", b"not found\n")
@@ -122,6 +127,8 @@ def _fetch(url: str) -> tuple[int, bytes]:
     except urllib.error.HTTPError as exc:
         with exc:
             return exc.code, exc.read()
+    except http.client.HTTPException as exc:  # the child died while it answered
+        raise ConnectionError(f"the answer broke off: {exc!r}") from exc
 
 
 def _labelled(line: str, number: int) -> str:

@@ -109,12 +109,12 @@ class _Child:
             self.process = subprocess.Popen(command, env=environment, pass_fds=[*numbers, *self._handed_down])  # noqa: S603  # ourselves
         self.down = ""
 
-    def has_died(self, code: int) -> None:
+    def has_died(self, why: str) -> None:
         if time.monotonic() - self._started > HEALTHY_SECONDS:
             self._backoff.reset()
         pause = self._backoff.next()
         self.start_at = time.monotonic() + pause
-        self.down = f"ended with exit code {code}, starts again in {pause:g} s"
+        self.down = f"{why}, starts again in {pause:g} s"
         self.process = None
 
 
@@ -169,24 +169,27 @@ class _Parent:
         while True:
             for child in self._children:
                 if child.process is not None and (ended := child.process.poll()) is not None:
-                    child.has_died(ended)
+                    child.has_died(f"ended with exit code {ended}")
                     if not self._stopping:
                         log.error("process ended", extra={"number": child.number, "why": child.down})
                     if ended == EXIT_CONFIG and not self._stopping:
                         code = EXIT_CONFIG
                         self._forward(signal.SIGTERM, None)
                 if child.process is None and not self._stopping and time.monotonic() >= child.start_at:
-                    child.start()
-                    self._pass_on(child)
+                    self._start(child)
             if self._stopping and all(child.process is None for child in self._children):
                 return code
             dead = any(child.process is None for child in self._children)
             if select.select([woken], [], [], 0.2 if dead or self._stopping else None)[0]:
                 os.read(woken, 4096)
 
-    def _pass_on(self, child: _Child) -> None:
-        """Ends a child that was being started when the signal came."""
-        if self._stopping and child.process is not None:
+    def _start(self, child: _Child) -> None:
+        try:
+            child.start()
+        except OSError as exc:  # no process, descriptor or memory is left; the other children shall live on
+            child.has_died(f"cannot be started: {exc}")
+            log.error("process cannot be started", extra={"number": child.number, "why": child.down})
+        if self._stopping and child.process is not None:  # the signal came while the child was being started
             child.process.terminate()
 
     def _forward(self, number: int, _: object) -> None:

@@ -18,6 +18,8 @@ import logging
 from collections.abc import AsyncIterator
 from functools import partial
 
+import msgspec
+
 from loader.contract.warehouse import Destination, Session
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition, Flow
@@ -107,7 +109,8 @@ class ConnectionLoader:
                 await asyncio.sleep(FENCED_SECONDS)
 
     async def _while_held(self, lease: leases.Lease) -> None:
-        with contextlib.suppress(PenstockError):  # for the gauges, while its destination cannot be opened
+        # for the gauges, while its destination cannot be opened; a session says it when the accounts cannot be read
+        with contextlib.suppress(PenstockError, msgspec.MsgspecError):
             await self._accounts.read(lambda _: False)
         work = asyncio.create_task(self._begin(lease.epoch))
         lost = asyncio.create_task(lease.lost.wait())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ from shared.telemetry.metrics import Telemetry
 
 LOOK_SECONDS = 2.0
 
+log = logging.getLogger(__name__)
+
 
 async def keep_gauges(
     broker: Broker, telemetry: Telemetry, connection: str, queue: str, accounts: Accounts, retries: Callable[[], Retries | None]
@@ -31,10 +34,13 @@ async def keep_gauges(
     """
     try:
         while True:
-            with contextlib.suppress(NotConnected):
-                await set_gauges(broker, telemetry, connection, queue, accounts, retries())
-            with contextlib.suppress(PenstockError):  # the next load says so too
-                await accounts.flush()
+            try:
+                with contextlib.suppress(NotConnected):
+                    await set_gauges(broker, telemetry, connection, queue, accounts, retries())
+                with contextlib.suppress(PenstockError):  # the next load says so too
+                    await accounts.flush()
+            except Exception:  # nobody waits for this task: it would end unseen, and the gauges with it
+                log.exception("unexpected error while gauges are set", extra={"connection": connection})
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         telemetry.forget(connection=connection)

@@ -10,7 +10,6 @@ Sizes are read from the headers of all messages. That takes seconds for a full s
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from typing import NamedTuple
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
-from shared.errors import NotConnected, Transient
+from router.room.keeper import look_while_held
+from shared.errors import NotConnected
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -76,13 +76,12 @@ async def keep_dead_room(context: ServiceContext) -> None:
     while True:
         async with hold(context.broker, LEASE, context.instance) as lease:
             lost = LostLetters(context.telemetry, context.health)
-            while not lease.lost.is_set():
+
+            async def look(lost: LostLetters = lost) -> None:
                 lost.refresh()
-                try:
-                    await DeadRoom(context.broker, lost).run_once()
-                except Transient as exc:
-                    log.debug("DEAD cannot be cleared", extra={"error": str(exc)})
-                await asyncio.sleep(PERIOD_SECONDS)
+                await DeadRoom(context.broker, lost).run_once()
+
+            await look_while_held(lease, topology.DEAD, PERIOD_SECONDS, look)
         lost.forget()
 
 

@@ -13,7 +13,6 @@ A site that the project does not hold any more holds nothing back. One that nobo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Iterable
@@ -24,8 +23,9 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from router.lanes.state import SiteState, note_shed, read_states
+from router.room.keeper import look_while_held
 from router.window.dedupe import Window
-from shared.errors import NotConnected, Transient
+from shared.errors import NotConnected
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import Holds
@@ -93,13 +93,12 @@ async def keep_room(context: ServiceContext) -> None:
     while True:
         async with hold(context.broker, LEASE, context.instance) as lease:
             holds = Holds(context.broker)
-            while not lease.lost.is_set():
-                try:
-                    project = context.config.current.project
-                    await Shedding(context.broker, project, holds, context.health, context.telemetry).run_once()
-                except Transient as exc:
-                    log.debug("EVENTS cannot be shed", extra={"error": str(exc)})
-                await asyncio.sleep(PERIOD_SECONDS)
+
+            async def look(holds: Holds = holds) -> None:
+                project = context.config.current.project
+                await Shedding(context.broker, project, holds, context.health, context.telemetry).run_once()
+
+            await look_while_held(lease, topology.EVENTS, PERIOD_SECONDS, look)
         context.health.good(PART)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingest import family, processes
 from ingest.family import merge_metrics, merge_ready
 from ingest.listen import hold, listen_beside, open_listeners, share
 from shared.errors import ConfigError
@@ -87,3 +90,43 @@ def test_a_unix_socket_left_behind_is_taken_over_and_one_in_use_is_not(tmp_path:
     unix.close()
     for listener in open_listeners("127.0.0.1", 0, path, "P_"):
         listener.close()
+
+
+def test_a_client_that_says_nothing_does_not_hold_a_thread_of_the_admin_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "CLIENT_SECONDS", 0.1)
+    (held,) = hold("127.0.0.1", 0, "P_")
+    port = held.getsockname()[1]
+    held.close()
+    family.FamilyPage("127.0.0.1", port, [])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        assert client.recv(1) == b"", "the page ends the connection"
+
+
+def test_an_answer_of_a_child_that_breaks_off_is_left_out_of_the_admin_page() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as child:
+
+        def die_while_answering() -> None:
+            connection, _ = child.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+        thread = threading.Thread(target=die_while_answering)
+        thread.start()
+        page = family.ChildPage(0, f"http://127.0.0.1:{child.getsockname()[1]}", lambda: "")
+        assert family._ask_ready(page) == Report(False, {"service": "does not answer yet"})
+        thread.join()
+
+
+def test_a_process_that_cannot_be_started_is_tried_again_and_the_others_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more_processes(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", no_more_processes)
+    parent = processes._Parent.__new__(processes._Parent)
+    parent._stopping = False
+    child = processes._Child(0, {}, [], [], [])
+    parent._start(child)
+    assert child.process is None
+    assert child.down == "cannot be started: [Errno 11] Resource temporarily unavailable, starts again in 0.5 s"
+    assert child.start_at > time.monotonic()

@@ -1,0 +1,37 @@
+"""What the keepers of EVENTS and of DEAD have in common: one router at a time looks at a stream, again and again.
+
+An error ends no keeper, for it would end the router with it. A broker that is away is no news here; any other error is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from shared.errors import Transient
+from shared.jetstream.lease import Lease
+
+ERROR_SECONDS = 5.0
+"""Until the next look after an unexpected error, so that the log stays readable."""
+
+log = logging.getLogger(__name__)
+
+
+async def look_while_held(lease: Lease, stream: str, seconds: float, look: Callable[[], Awaitable[object]]) -> None:
+    """Looks until the lease is lost.
+
+    Args:
+        stream: its name, for the log.
+        seconds: between two looks.
+    """
+    while not lease.lost.is_set():
+        pause = seconds
+        try:
+            await look()
+        except Transient as exc:
+            log.debug("the stream cannot be kept now", extra={"stream": stream, "error": str(exc)})
+        except Exception:
+            log.exception("unexpected error while the stream is kept", extra={"stream": stream})
+            pause = ERROR_SECONDS
+        await asyncio.sleep(pause)
