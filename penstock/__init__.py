@@ -3,3 +3,10 @@
 `command/cli.py` puts the command together from `command/verbs/`, one file a group; these read options and print. What they call
 stands in `control/` and knows no terminal. `stack/` supervises the local stack.
 """
+
+from __future__ import annotations
+
+from penstock.terminal.postponed import import_without
+
+# before anything else brings msgspec: it asks typing_extensions for what typing has, and that is a tenth of a short command
+import_without("msgspec", "typing_extensions")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -48,7 +49,7 @@ COMMANDS = {
     "apply": ("project", "Make a project file the one that runs."),
     "history": ("project", "List the revisions of the project."),
     "rollback": ("project", "Apply an earlier revision again."),
-    "export": ("project", "Print the project that runs."),
+    "export": ("export", "Print the project that runs."),
     "check": ("project", "Try destinations: reach, create, write, read, drop."),
     "status": ("status", "Show every connection in one line."),
     "query": ("query", "Ask a destination a question in SQL."),
@@ -106,6 +107,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command and exits the process."""
+    gc.set_threshold(50_000, 20, 100)  # most of what a command makes lives as long as the command
     # `penstock status >&-`: what has nowhere to go goes nowhere
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from penstock.command.apply import apply_checked
 from penstock.command.dotenv import with_dotenv
@@ -29,6 +26,10 @@ from penstock.terminal.screen import Screen
 from shared.project.snapshot import stored_project
 from shared.reading.document import parse_document
 from shared.tasks import together
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,9 @@ class _StartView:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         if self._screen.err.is_terminal:
-            self._live = Live(console=self._screen.err, refresh_per_second=8, transient=True)
+            from rich.live import Live
+
+            self._live = Live(console=self._screen.err.console(), refresh_per_second=8, transient=True)
             self._live.start()
         try:
             yield
@@ -200,6 +203,9 @@ class _StartView:
         self._screen.note(text, "yellow" if level == "warning" else "")
 
     def _table(self, stack: Stack) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table.grid(padding=(0, 2))
         for process in stack.processes:
             name = process.program.name

@@ -2,6 +2,9 @@
 
 Results go to standard output; progress, warnings and errors to standard error, so that results can be piped. Colours and moving bars
 only appear on a terminal. With `--json`, standard output holds JSON and nothing else.
+
+Sentences and tables are laid out here, and rich is imported for what moves or is highlighted only: its import alone takes a third of the
+time of a short command.
 """
 
 from __future__ import annotations
@@ -12,21 +15,20 @@ import shutil
 import sys
 import sysconfig
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from penstock.control.wording import Advance
 from penstock.terminal.exits import NO
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for a width that is not there."""
@@ -39,31 +41,44 @@ SPEAK_EVERY_SECONDS = 5.0
 """How often a long step says where it is when there is no bar to look at."""
 
 
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+"""Words of a style, as terminals read them."""
+_MOVES_THE_CURSOR = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+"""Control characters, but for tabulators and new lines: what events hold must not write elsewhere on the terminal."""
+
+
+class Styled(NamedTuple):
+    """A text in a style, such as `bold red`."""
+
+    text: str
+    style: str = ""
+
+
 class Screen:
     """Standard output and error of one command."""
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self.out = _console(stderr=False)
-        self.err = _console(stderr=True)
+        self.out = _Output("stdout")
+        self.err = _Output("stderr")
 
     @property
     def is_terminal(self) -> bool:
         """True if a person watches and may answer."""
         return self.out.is_terminal and sys.stdin.isatty()
 
-    def say(self, text: str, style: str | None = None) -> None:
+    def say(self, text: str, style: str = "") -> None:
         """Prints a sentence for people."""
         if not self.json:
-            self.out.print(Text(text, style=style or ""), soft_wrap=True)
+            self.out.print(Styled(text, style))
 
-    def note(self, text: str, style: str | None = None) -> None:
+    def note(self, text: str, style: str = "dim") -> None:
         """Prints a sentence beside the result, on standard error, also with --json.
 
         Where nobody can read it any more (the terminal is gone) it is left out: what is noted matters less than what goes on.
         """
         with contextlib.suppress(OSError):
-            self.err.print(Text(text, style=style or "dim"), soft_wrap=True)
+            self.err.print(Styled(text, style))
 
     def agree(self, question: str, otherwise: str) -> None:
         """Asks whether to go on; ends the command with code 1 where the answer is no, saying what was not done.
@@ -104,20 +119,13 @@ class Screen:
             return
         kinds = [list(row) for row in rows]
         columns, kinds, missing = self._without_spare(columns, kinds, spare)
-        cells = [[cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in row] for row in kinds]
         if title:
-            self.out.print(Text(f"\n{title}", "bold"))
+            self.out.print(Styled(f"\n{title}", "bold"))
         if _needed(columns, kinds) > self.out.width:
-            self._records(columns, cells)
+            self._records(columns, kinds)
             return
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for index, column in enumerate(columns):
-            numeric = bool(kinds) and all(isinstance(row[index], int | float | None) for row in kinds)
-            last = index == len(columns) - 1
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
-        for row in cells:
-            table.add_row(*row)
-        self.out.print(table)
+        for line in _laid_out(columns, kinds, self.out.width):
+            self.out.print(*line)
         if missing:
             self.note(f"not shown in {self.out.width} columns: {', '.join(missing)}")
 
@@ -135,13 +143,13 @@ class Screen:
             missing.append(name)
         return kept, rows, missing
 
-    def _records(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-        margin = max(cell_len(column) for column in columns) + 2
+    def _records(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        margin = max(_cells(column) for column in columns) + 2
         for row in rows:
             self.out.print()
             for column, cell in zip(columns, row, strict=True):
-                if cell.plain:
-                    self.out.print(Text.assemble((f"{column:<{margin}}", "bold"), cell), soft_wrap=True)
+                if _shown(cell).text:
+                    self.out.print(Styled(f"{column:<{margin}}", "bold"), _shown(cell))
 
     @contextlib.contextmanager
     def progress(
@@ -153,6 +161,28 @@ class Screen:
             passing: the bar goes at the end, because what follows says it all.
             in_bytes: done and total are bytes; only their ratio is shown, and the note counts.
         """
+        moving = self.err.is_terminal
+        began, last = time.monotonic(), {"done": 0, "note": ""}
+        spoke = began
+        with self._bar(what, total, passing=passing, in_bytes=in_bytes) if moving else contextlib.nullcontext() as bar:
+
+            def advance(done: int, *, note: str = "", total: int | None = None) -> None:
+                nonlocal spoke
+                last.update(done=done, note=note)
+                if bar is not None:
+                    bar(done, note=note, total=total)
+                elif time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
+                    spoke = time.monotonic()
+                    self.note(f"{what}: {note}" if in_bytes else f"{what}: {done} so far {note}".rstrip())
+
+            yield advance
+        seconds = time.monotonic() - began
+        if not moving and not self.json and not passing and seconds >= 1:
+            done = "" if in_bytes else f"{last['done']} "
+            self.note(f"{what}: {done}in {seconds:.1f} s {last['note']}".rstrip())
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int | None, *, passing: bool, in_bytes: bool) -> Iterator[Advance]:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -161,11 +191,8 @@ class Screen:
             TaskProgressColumn,
             TextColumn,
             TimeRemainingColumn,
-        )  # most commands show none
+        )
 
-        moving = self.err.is_terminal
-        began, last = time.monotonic(), {"done": 0, "note": ""}
-        spoke = began
         with Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -173,25 +200,15 @@ class Screen:
             TaskProgressColumn() if in_bytes else MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=self.err,
-            disable=not moving,
+            console=self.err.console(),
             transient=passing,
         ) as bar:
             task = bar.add_task(what, total=total, note="")
 
             def advance(done: int, *, note: str = "", total: int | None = None) -> None:
-                nonlocal spoke
-                last.update(done=done, note=note)
-                if not moving and time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
-                    spoke = time.monotonic()
-                    self.note(f"{what}: {note}" if in_bytes else f"{what}: {done} so far {note}".rstrip())
                 bar.update(task, completed=done, note=note, **({} if total is None else {"total": total}))  # type: ignore[arg-type]
 
             yield advance
-        seconds = time.monotonic() - began
-        if not moving and not self.json and not passing and seconds >= 1:
-            done = "" if in_bytes else f"{last['done']} "
-            self.note(f"{what}: {done}in {seconds:.1f} s {last['note']}".rstrip())
 
     def fail(self, error: BaseException, code: int) -> None:
         """Prints an error: what, where, what to do; as JSON on standard error with --json."""
@@ -207,7 +224,7 @@ class Screen:
             return
         for text in [str(problem) for problem in problems] or [str(error) or type(error).__name__]:
             with contextlib.suppress(OSError):
-                self.err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+                self.err.print(Styled("error: ", "bold red"), Styled(text))
 
 
 def typed_command() -> str:
@@ -219,36 +236,117 @@ def typed_command() -> str:
     return os.path.relpath(beside)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        # rich ends the process with code 1, in whatever task prints; `cli.py` knows better
-        raise BrokenPipeError
+class _Output:
+    """Standard output or error, as it is when something is printed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if a person watches."""
+        return bool(getattr(sys, self._name).isatty())
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return shutil.get_terminal_size().columns if self.is_terminal or "COLUMNS" in os.environ else PIPED_WIDTH
+
+    def print(self, *parts: Styled) -> None:
+        """Prints a line; styles show on a terminal only."""
+        coloured = self.is_terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        text = "".join(_coloured(part) if coloured else part.text.translate(_MOVES_THE_CURSOR) for part in parts) + "\n"
+        stream = getattr(sys, self._name)
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # another encoding than UTF-8, or half a surrogate
+            stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
+        stream.flush()
+
+    def console(self) -> Console:
+        """Returns rich's view of it, for what moves or is highlighted."""
+        from rich.console import Console
+
+        return Console(stderr=self._name == "stderr", highlight=False)
 
 
-def _console(*, stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
+def _coloured(part: Styled) -> str:
+    text, codes = part.text.translate(_MOVES_THE_CURSOR), ";".join(_CODES[word] for word in part.style.split())
+    return f"\x1b[{codes}m{text}\x1b[0m" if codes and text else text
+
+
+def _laid_out(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> Iterator[list[Styled]]:
+    """Yields the lines of a table that fits."""
+    cells = [[_shown(cell) for cell in row] for row in rows]
+    right = [bool(rows) and all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))]
+    widths = [max(_cells(name), *(_cells(row[index].text) for row in cells), 0) for index, name in enumerate(columns)]
+    widths[-1] = min(widths[-1], width - sum(widths[:-1]) - 3 * len(columns) + 1)
+    yield []
+    yield from _row([Styled(name, "bold") for name in columns], widths, right)
+    yield [Styled(" " + "─" * (sum(widths) + 3 * len(widths) - 3))]
+    for row in cells:
+        yield from _row(row, widths, right)
+    yield []
+
+
+def _row(cells: Sequence[Styled], widths: Sequence[int], right: Sequence[bool]) -> Iterator[list[Styled]]:
+    pieces = [_broken(cell.text, width) for cell, width in zip(cells, widths, strict=True)]
+    for number in range(max(len(lines) for lines in pieces)):
+        line: list[Styled] = []
+        for index, (cell, lines) in enumerate(zip(cells, pieces, strict=True)):
+            text = lines[number] if number < len(lines) else ""
+            space = " " * (widths[index] - _cells(text))
+            before = (" " if index == 0 else "   ") + (space if right[index] else "")
+            after = "" if right[index] or index == len(cells) - 1 else space
+            line += [Styled(before), Styled(text, cell.style), Styled(after)]
+        yield line
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """Returns the lines of a cell, broken between words, and within a word that is longer than a line."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            joined = f"{line} {word}" if line else word
+            if _cells(joined) <= width:
+                line = joined
+                continue
+            if line:
+                lines.append(line)
+            while _cells(word) > width:
+                fits = next(count for count in range(len(word), 0, -1) if count == 1 or _cells(word[:count]) <= width)
+                lines.append(word[:fits])
+                word = word[fits:]
+            line = word
+        lines.append(line)
+    return lines
+
+
+def _cells(text: str) -> int:
+    """Returns how many columns a text takes on a terminal."""
+    if "\n" in text:
+        return max(_cells(line) for line in text.split("\n"))
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _needed(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
     """Returns the width of a table. The last column is the one with sentences: it may break, the others may not."""
-    widths = [max(cell_len(column), *(cell_len(_plain(row[index])) for row in rows), 0) for index, column in enumerate(columns)]
+    widths = [max(_cells(column), *(_cells(_shown(row[index]).text) for row in rows), 0) for index, column in enumerate(columns)]
     return sum(widths[:-1]) + min(widths[-1], FOLDED_COLUMNS) + 3 * len(columns)
 
 
-def _plain(cell: object) -> str:
-    return cell.plain if isinstance(cell, Text) else _shown(cell)
-
-
-def _shown(cell: object) -> str:
+def _shown(cell: object) -> Styled:
+    if isinstance(cell, Styled):
+        return cell
     if cell is None:
-        return "-"
+        return Styled("-")
     if isinstance(cell, bool):
-        return "yes" if cell else "no"
+        return Styled("yes" if cell else "no")
     if isinstance(cell, int):
-        return f"{cell:,}".replace(",", " ")
+        return Styled(f"{cell:,}".replace(",", " "))
     if isinstance(cell, float):
-        return f"{cell:.1f}"
-    return str(cell)
+        return Styled(f"{cell:.1f}")
+    return Styled(str(cell).translate(_MOVES_THE_CURSOR))

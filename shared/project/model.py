@@ -21,7 +21,6 @@ from msgspec import Meta, field
 from shared.errors import ConfigError, Problem
 from shared.project.site_checks import check_sites
 from shared.reading.decode import decode, kind_of, meant
-from shared.reading.document import parse_document
 from shared.reading.units import ByteSize, Duration
 
 Layout = Literal["segment", "single_table", "passthrough"]
@@ -288,6 +287,8 @@ def load_project(text: str, environment: Mapping[str, str] | None = None) -> Pro
     Raises:
         ConfigError: with every problem found; each names its path.
     """
+    from shared.reading.document import parse_document  # services read no YAML
+
     return decode_project(interpolate(parse_document(text), environment))
 
 

@@ -148,7 +148,7 @@ def show(setting: Setting, letter: str) -> int:
         elif setting.screen.out.is_terminal:
             from rich.syntax import Syntax
 
-            setting.screen.out.print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
+            setting.screen.out.console().print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
         else:
             setting.screen.say(text)
     return exits.OK

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
 
 from penstock.stack.logs import LEVELS, Line, follow, last_lines, logs_of
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_home
-from penstock.terminal.screen import Screen
+from penstock.terminal.screen import Screen, Styled
 from shared.errors import SetupError
 
 STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
@@ -46,6 +45,4 @@ def _print(screen: Screen, line: Line) -> None:
         return
     at = line.at[:23].replace("T", " ").removesuffix("Z").removesuffix("+00:00")
     style = STYLES.get(line.level, "")
-    screen.out.print(
-        Text.assemble((f"{at:<23} ", "dim"), f"{line.process:<10} ", (f"{line.level:<7} {line.text}", style)), soft_wrap=True
-    )
+    screen.out.print(Styled(f"{at:<23} ", "dim"), Styled(f"{line.process:<10} "), Styled(f"{line.level:<7} {line.text}", style))

@@ -1,10 +1,9 @@
-"""`penstock plan`, `apply`, `export` and `check`: the project file and the project that runs."""
+"""`penstock plan`, `apply`, `history`, `rollback` and `check`: the project file and the project that runs."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from penstock.command.apply import apply_checked, show_plan
 from penstock.command.dotenv import with_dotenv
 from penstock.control.moments import moment_of
 from penstock.control.project.check import DestinationCheck, check_destinations
-from penstock.control.project.plan import Change, compare, inline_secrets, mask
+from penstock.control.project.plan import Change, compare
 from penstock.control.project.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
 from penstock.control.reach import Reach, open_broker
 from penstock.control.wording import counted
@@ -26,7 +25,7 @@ from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project, decode_project, without_removed
 from shared.project.snapshot import StoredProject, project_history, stored_project
-from shared.reading.document import parse_document, write_document
+from shared.reading.document import parse_document
 
 if TYPE_CHECKING:
     from penstock.control.project.trial import Trial
@@ -137,42 +136,6 @@ def history(setting: Setting) -> int:
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
-@click.option("--masked", is_flag=True, help="*** in place of secrets, to show it to others; it cannot be applied then.")
-@at_broker
-def export(setting: Setting, output: Path | None, masked: bool) -> int:
-    """Prints the project that runs; secrets stay ${NAME}.
-
-    It is the file that was applied, comments included. Where a secret stood in the file literally, the file was not kept: then the
-    same project is printed without comments, the secrets of keys as hashes, and passwords of destinations as they are, with a
-    warning, because without them the file could not be applied.
-
-    \b
-    Example:
-      penstock export > penstock.yaml
-    """
-    stored = asyncio.run(_export(setting.reach()))
-    secrets = inline_secrets(stored.document)
-    document = mask(stored.document) if masked and secrets else stored.document
-    for path in () if masked else secrets:
-        if not path.endswith(".secret"):  # those are hashes
-            setting.screen.note(f"warning: {path} is printed with its secret in plain text; --masked hides it", "yellow")
-    if setting.screen.json and output is None:
-        setting.screen.result(document)
-        return exits.OK
-    text = stored.text or write_document(document)
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as exc:
-            raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
-        setting.screen.say(f"written to {output}")
-    return exits.OK
-
-
-@click.command()
 @click.argument("destination", required=False)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Check a project file instead of what runs.")
 @at_broker
@@ -232,14 +195,6 @@ def _show_trials(screen: Screen, trials: Sequence[Trial]) -> None:
         if trial.tables:
             rows = [(each.table, each.rows, len(each.columns), ", ".join(each.columns)) for each in trial.tables]
             screen.table(("table", "rows", "columns", "names"), rows)
-
-
-async def _export(reach: Reach) -> StoredProject:
-    async with open_broker(reach) as broker:
-        found = await stored_project(broker)
-    if found is None:
-        raise SetupError(f"no project was applied to {reach.broker_url.split('@')[-1]} yet; apply one with `penstock apply FILE`")
-    return found[1]
 
 
 async def _history(reach: Reach) -> list[Revision]:

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 from penstock.control.metrics import scrape_all
 from penstock.control.moments import Moment, shown
@@ -17,7 +16,7 @@ from penstock.control.status.status import ConnectionStatus, Status, not_answeri
 from penstock.control.wording import counted, waits
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
-from penstock.terminal.screen import Screen
+from penstock.terminal.screen import Screen, Styled
 from shared.errors import NotConnected, SetupError
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot, stored_project
@@ -75,7 +74,7 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
         if checks:
             return _check(setting, since)
         if watch and setting.screen.is_terminal and not setting.screen.json:
-            setting.screen.out.clear()
+            click.clear()
         setting.screen.result(found)
         _show(setting.screen, found)
         if not watch:
@@ -166,6 +165,6 @@ def _row(each: ConnectionStatus) -> tuple[object, ...]:
     waiting = f"{about}{each.waiting_events}"
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
     return (
-        each.connection, Text(each.state, STYLES.get(each.state, "red")), each.received, each.replayed, each.delivered,
+        each.connection, Styled(each.state, STYLES.get(each.state, "red")), each.received, each.replayed, each.delivered,
         each.dropped, each.dead, waiting, oldest, shown(each.last_load_at),
     )  # fmt: skip

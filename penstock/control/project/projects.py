@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from loader.rows.template import TableTemplate
 from penstock.control.project.consequences import Loss, losses
 from penstock.control.project.doubts import doubts
 from penstock.control.project.plan import Change, compare, inline_secrets, plain
@@ -153,6 +152,8 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
     for name, connection in _entries(document, "connections"):
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):
+            from loader.rows.template import TableTemplate  # brings Jinja, which few projects use
+
             problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
         problems.extend(_check_abilities(document, name, connection))
     return problems

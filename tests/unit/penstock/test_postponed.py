@@ -31,3 +31,21 @@ print(slow.VALUE)
         text=True,
     )
     assert done.stdout.split("\n") == ["named", "loaded", "7 7", "7 module", "7", ""], done.stderr
+
+
+def test_a_module_imported_without_another_finds_that_one_missing_and_nobody_else_does(tmp_path: Path) -> None:
+    (tmp_path / "spared.py").write_text("WORD = 'spared'\n")
+    (tmp_path / "user.py").write_text("try:\n    from spared import WORD\nexcept ImportError:\n    WORD = 'own'\n")
+    script = """
+from penstock.terminal.postponed import import_without
+import_without("user", "spared")
+import spared, user
+print(user.WORD, spared.WORD)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "own spared\n", done.stderr

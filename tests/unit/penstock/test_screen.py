@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
-from penstock.terminal.screen import Screen
+from penstock.terminal.screen import Screen, Styled
 
 COLUMNS = ("connection", "received", "why")
 ROWS = [
@@ -82,3 +82,37 @@ def test_who_does_not_agree_is_told_that_nothing_was_done(answer: str) -> None:
     result = CliRunner().invoke(ask, input=answer)
     assert result.exit_code == exits.NO
     assert result.output.endswith("nothing was changed\n")
+
+
+def test_a_table_lines_up_also_wide_and_combining_letters_and_breaks_words_longer_than_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    rows = [("日本", 1, "one two"), ("e\u0301t", 22, Styled("x" * 40, "red")), ("two\nlines", None, "a b")]
+    Screen().table(("name", "n", "why"), rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        " name     n   why",
+        " " + "─" * 48,
+        " 日本     1   one two",
+        " e\u0301t      22   " + "x" * 35,
+        "              " + "x" * 5,
+        " two      -   a b",
+        " lines        ",
+        "",
+    ]
+
+
+def test_colours_show_on_a_terminal_only_and_what_events_hold_moves_no_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = Screen()
+    screen.say("ok\x1b[2J\x07", "bold green")
+    assert capsys.readouterr().out == "ok[2J\n"
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    screen.say("ok", "bold green")
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen.say("ok", "bold green")
+    assert capsys.readouterr().out == "\x1b[1;32mok\x1b[0m\nok\n"

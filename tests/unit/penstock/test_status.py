@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.control.metrics import Scrape
+from penstock.control.metrics import Scrape, _samples
 from penstock.control.status.rest import STILL_SECONDS, Rest
 from penstock.control.status.status import ConnectionStatus, Status, not_answering, said_by_services
 from penstock.stack.home import ProcessState, StackState
@@ -44,3 +46,18 @@ def test_waiting_ends_for_counts_that_stay_wrong_and_not_while_they_move_or_anyt
     assert not rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS - 1)
     assert rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS)
     assert not rest.is_reached(of(waiting=1, delivered=1), 100.0)
+
+
+@pytest.mark.parametrize("label", ["shop", 'a "quoted" one', "back\\slash", "new\nline", "brace}, comma", ""])
+def test_metrics_are_read_as_the_library_that_writes_them_reads_them(label: str) -> None:
+    registry = CollectorRegistry()
+    Gauge("plain", "no labels", registry=registry).set(0.25)
+    counter = Counter("refused", "with labels", ("site", "key"), registry=registry)
+    counter.labels(label, "k").inc(3)
+    counter.labels("other", label).inc(float("inf"))
+    text = generate_latest(registry).decode()
+    expected: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            expected.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
+    assert _samples(text) == expected
