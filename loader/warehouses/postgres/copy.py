@@ -54,7 +54,10 @@ JSON_NUL = r"(?:^|[^\\])(?:\\\\)*\\u0000"
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """Where rows go: the columns, and whether COPY may write there (it may not into a view, nor under row-level security)."""
+    """Where rows go: the columns, and whether COPY may write there.
+
+    It may not into a view, nor under row-level security, nor where one column's type has no binary form, be it a column without values.
+    """
 
     columns: Mapping[str, LiveColumn]
     copied: bool = True
@@ -97,7 +100,8 @@ async def read_columns(connection: asyncpg.Connection, schema: str, tables: Sequ
     for row in await connection.fetch(statements.COLUMNS, schema, list(tables)):
         columns = found.setdefault(row["name"], {})
         oids[row["name"]] = row["oid"]
-        copied[row["name"]] = row["relkind"] != "v" and not row["guarded"]
+        may = row["relkind"] != "v" and not row["guarded"] and row["received"] is not False
+        copied[row["name"]] = may and copied.get(row["name"], True)
         if row["column"] is not None:
             columns[row["column"]] = live_column(row)
     return {name: LiveRows(columns, copied[name], oids[name]) for name, columns in found.items()}

@@ -25,7 +25,7 @@ SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, 
        a.attidentity <> 'a' AND a.attgenerated = '' AS writable,
        CASE WHEN a.attidentity = 'd' THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END AS sequence,
        CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels,
-       d.description AS comment
+       t.typreceive <> 0 AS received, d.description AS comment
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -35,7 +35,7 @@ WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p',
 ORDER BY c.oid, a.attnum
 """
 """Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a policy
-for us. `base`: the type below a domain."""
+for us. `base`: the type below a domain. `received`: the type has a binary form."""
 
 KEYS = """
 SELECT i.indrelid::int8 AS oid, ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,

@@ -265,6 +265,17 @@ async def test_a_row_larger_than_a_page_is_found_and_its_neighbours_arrive(wh: O
     assert len(await rows(wh, "n")) == 103
 
 
+@pytest.mark.only("postgres")
+@pytest.mark.parametrize("deduplicate", [False, True])
+async def test_a_column_whose_type_has_no_binary_form_stops_nothing(wh: Open, deduplicate: bool) -> None:
+    # the server asks for the binary form of every column of a table that COPY writes to, be it named in the COPY or not
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, rights aclitem)', deduplicate=deduplicate)
+    assert await one.send(*({"messageId": f"{n:03}"} for n in range(103))) == {}
+    assert await one.send({"messageId": "103"}) == {}
+    assert one.why() == ""
+    assert len(await rows(wh, "rights")) == 104
+
+
 async def test_tables_that_refer_to_each_other_are_loaded_in_their_order(wh: Open) -> None:
     # the rows of `aaa` come first and refer to those of `zzz` in the same batch
     columns = "message_id varchar, k varchar"
