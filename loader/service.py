@@ -12,7 +12,6 @@ import logging
 from collections.abc import Collection
 from functools import partial
 
-from loader.contract.warehouse import Environment
 from loader.delivery.connection import ConnectionLoader
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition
@@ -43,7 +42,7 @@ async def main(context: ServiceContext) -> None:
     if lease_seconds < 2:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {lease_seconds:g}s")])
     gate = ThreadGate(THREADS, "loader")
-    destinations = Destinations(Environment(gate))
+    destinations = Destinations()
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
     context.health.bear(partial(_bearable, context.health, running))
     try:

@@ -16,7 +16,7 @@ way may then be visible, now or later.
 Every plug-in is one file that names itself by its module name and defines:
 
     OPTIONS: type[msgspec.Struct]          what the user may write, `type` excepted; unknown keys refused
-    CAPABILITIES: Capabilities
+    CAPABILITIES: Capabilities             of the type, known without a connection
     async def open_destination(name: str, options: OPTIONS, environment: Environment) -> Destination
 
 and imports its driver inside `open_destination` or below, never at import. `loader/registry.py` finds it,
@@ -64,8 +64,9 @@ class Capabilities:
     name_unit: Literal["bytes", "characters"]
     transactional: bool
     """`load` commits rows of all tables and the ledger together. Otherwise the object's name carries the plan."""
-    merge: bool
-    """`write="merge"` is supported."""
+    merge: Literal["no", "now", "eventually"]
+    """Whether `write="merge"` is supported, and when a reader of the table sees one row a key: with the commit, or some time later. Where
+    it is later, the plug-in says on its page how to read final rows at once."""
     stream: bool
     """Micro-batches of a few rows are sensible."""
     evolve: bool
@@ -74,6 +75,8 @@ class Capabilities:
     """Pairs (from, to) that `patch` can change a column's type between."""
     kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
     """Kinds a new column may have; others are created as text."""
+    coalesce: bool = True
+    """A merge can keep stored values where the incoming row has nulls. Means something only where `merge` is not `no`."""
     max_columns: int = 1000
     case: Literal["lower", "upper", "keep"] = "keep"
     """How the warehouse folds names that differ only in case: names equal after folding are one column."""
@@ -146,6 +149,8 @@ class TablePatch:
     widen: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] | None = None
     """The key rows are merged on; empty: rows are appended, and a key that Penstock made is dropped. None leaves the key alone."""
+    cursor: str | None = None
+    """The column that tells which of two rows of a key is the newer one, for destinations that must know it when they create the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +289,11 @@ class Session(Protocol):
 class Destination(Protocol):
     """One destination of the project, open in this process."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this destination can do, which may differ from its module's `CAPABILITIES` by what the server says of itself."""
+        ...
+
     async def check(self) -> Sequence[CheckResult]:
         """Tries to reach it, to create, write, read and drop a table of its own; every step with words a person can act on."""
         ...
@@ -325,6 +335,6 @@ class Environment:
     """What a plug-in may use of its process."""
 
     gate: ThreadGate
-    """For blocking drivers."""
+    """For blocking drivers. It is this destination's own: its calls wait for each other, and nobody else waits for them."""
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     """For what two destinations of one process may both name, such as a file."""

@@ -186,7 +186,7 @@ class ConnectionLoader:
     async def _session(self, epoch: int) -> None:
         connection, document = self._definition.connection, self._definition.destination
         async with (
-            self._destinations.use(connection.destination, document) as (destination, capabilities),
+            self._destinations.use(connection.destination, document) as destination,
             _session(destination, self._name, epoch) as session,
         ):
             broker = self._context.broker
@@ -194,7 +194,16 @@ class ConnectionLoader:
             queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
             subject = topology.retry_subject("loader", self._definition.queue)
             asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
-            flow = Flow(self._context, self._name, self._definition, epoch, session, capabilities, self._failing, self._accounts)
+            flow = Flow(
+                self._context,
+                self._name,
+                self._definition,
+                epoch,
+                session,
+                destination.capabilities,
+                self._failing,
+                self._accounts,
+            )
             retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
             async with queue, asides:
                 # before RETRY is read: what a former holder puts there later it can no longer take out of the queue

@@ -10,25 +10,31 @@ from typing import Any
 import msgspec
 
 from loader import registry
-from loader.contract.warehouse import Capabilities, Destination, Environment
+from loader.contract.warehouse import Destination, Environment
+from shared.locks import KeyedLocks
+from shared.threads import ThreadGate
+
+THREADS = 4
+"""Of one destination."""
 
 
 class _Open:
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.gate = ThreadGate(THREADS, name)
         self.lock = asyncio.Lock()
         self.users = 0
         self.destination: Destination | None = None
 
 
 class Destinations:
-    """Opens destinations at their first use."""
+    """Opens destinations at their first use, each with threads of its own."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self) -> None:
+        self._locks = KeyedLocks()
         self._open: dict[bytes, _Open] = {}
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[tuple[Destination, Capabilities]]:
+    async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[Destination]:
         """Yields the destination a part of the project file defines, open.
 
         Raises:
@@ -38,16 +44,17 @@ class Destinations:
         plugin, options = registry.parse_options(name, document)
         # the same name may stand for other options after a change of the project
         key = msgspec.json.encode([name, document], order="deterministic")
-        entry = self._open.setdefault(key, _Open())
+        entry = self._open.get(key) or self._open.setdefault(key, _Open(name))
         entry.users += 1
         try:
             async with entry.lock:
                 if entry.destination is None:
-                    entry.destination = await plugin.open_destination(name, options, self._environment)
-            yield entry.destination, plugin.CAPABILITIES
+                    entry.destination = await plugin.open_destination(name, options, Environment(entry.gate, self._locks))
+            yield entry.destination
         finally:
             entry.users -= 1
             if entry.users == 0:
                 self._open.pop(key, None)
                 if entry.destination is not None:
                     await entry.destination.close()
+                entry.gate.close()

@@ -65,7 +65,7 @@ CAPABILITIES = Capabilities(
     name_limit=128,
     name_unit="bytes",
     transactional=False,
-    merge=False,
+    merge="no",
     stream=False,
     evolve=False,
     max_columns=10_000,
@@ -80,6 +80,8 @@ async def open_destination(name: str, options: Options, environment: Environment
 
 class LocalDestination:
     """One directory."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, name: str, options: Options, root: Path, gate: ThreadGate) -> None:
         self._name = name

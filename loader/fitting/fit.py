@@ -179,15 +179,16 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
     if not rules.capabilities.evolve or len(settled.refused) == len(raw):
         return None
     key = settled.key_names if rules.merges(raw.spec) else None
+    cursor = settled.columns[settled.newest].name if key and settled.newest else None
     if live is None:
-        return TablePatch(raw.name, add=tuple(settled.columns.values()), primary_key=key)
+        return TablePatch(raw.name, tuple(settled.columns.values()), primary_key=key, cursor=cursor)
     known = [rules.namer.key(name) for name in live.primary_key]
     changed = key is not None and [rules.namer.key(name) for name in key] != known
     if key is None and live.own_key:
         key, changed = (), True  # made when rows were merged; now it would refuse every repeat
     if not settled.add and not settled.widen and not changed:
         return None
-    return TablePatch(raw.name, tuple(settled.add), tuple(settled.widen), key if changed else None)
+    return TablePatch(raw.name, tuple(settled.add), tuple(settled.widen), key if changed else None, cursor)
 
 
 def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
@@ -204,4 +205,5 @@ def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
     if not rules.merges(raw.spec):
         return Ready(TableLoad(raw.name, rows), events)
     cursor = settled.columns[settled.newest].name if settled.newest else None
-    return Ready(TableLoad(raw.name, rows, "merge", key, cursor, raw.spec.entity), events)
+    coalesce = raw.spec.entity and rules.capabilities.coalesce
+    return Ready(TableLoad(raw.name, rows, "merge", key, cursor, coalesce), events)

@@ -65,7 +65,7 @@ class Rules:
 
     def merges(self, spec: TableSpec) -> bool:
         """Whether rows are merged into the table rather than appended."""
-        return self.collapses(spec) and self.capabilities.merge
+        return self.collapses(spec) and self.capabilities.merge != "no"
 
     def key(self, spec: TableSpec) -> list[str]:
         """Returns the names of the columns that identify a row; `message_id` is whatever the layout calls it."""

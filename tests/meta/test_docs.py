@@ -346,7 +346,7 @@ def test_the_page_of_the_architecture_knows_every_stream_and_bucket() -> None:
 
 
 def test_names_become_what_the_page_says() -> None:
-    namer = Namer(Capabilities(63, "bytes", transactional=True, merge=True, stream=True, evolve=True))
+    namer = Namer(Capabilities(63, "bytes", transactional=True, merge="now", stream=True, evolve=True))
     for row in rows(DOCS / "loading.md", "### Names"):
         (key,), (column,) = codes(row[0]), codes(row[1])
         assert namer.column([namer.part(key)]) == column

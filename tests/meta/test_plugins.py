@@ -16,10 +16,11 @@ from shared.errors import ConfigError
 from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
 from tests.contract.destinations.waivers import WAIVERS
+from tests.support.destinations import can
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = ("asyncpg", "duckdb", "pyarrow", "pgpq", "zstandard.backend_cffi")
-CAPABILITIES = ("transactional", "merge", "stream", "evolve")
+CAPABILITIES = ("transactional", "merge", "coalesce", "stream", "evolve")
 
 
 def test_importing_every_plug_in_loads_no_driver() -> None:
@@ -50,7 +51,7 @@ def test_a_waiver_stands_for_each_capability_a_plug_in_lacks_and_for_no_other() 
         (type_name, capability)
         for type_name in registry.destination_types()
         for capability in CAPABILITIES
-        if not getattr(registry.plugin(type_name).CAPABILITIES, capability)
+        if not can(type_name, capability)
     }
     assert set(WAIVERS) == lacking
     assert all(WAIVERS.values())

@@ -36,6 +36,11 @@ Row = dict[str, Any]
 Shape = Mapping[str, Kind]
 
 
+def can(type_name: str, capability: str) -> bool:
+    """Tells whether destinations of a type can do something: `merge` also where it becomes true later."""
+    return getattr(registry.plugin(type_name).CAPABILITIES, capability) not in (False, "no")
+
+
 class Subject(Protocol):
     """A plug-in under test."""
 
@@ -91,8 +96,7 @@ async def opened(subject: Subject) -> AsyncIterator[Open]:
     environment = Environment(gate)
     try:
         destination = await registry.open_destination("wh", subject.document, environment)
-        capabilities = registry.plugin(subject.document["type"]).CAPABILITIES
-        one = Open(subject, destination, capabilities, environment)
+        one = Open(subject, destination, destination.capabilities, environment)
         try:
             yield one
         finally:

@@ -95,7 +95,7 @@ CAPABILITIES = Capabilities(
     name_limit=255,  # DuckDB sets none; this is what other tools bear
     name_unit="characters",
     transactional=True,
-    merge=True,
+    merge="now",
     stream=True,
     evolve=True,
     widen=WIDEN,
@@ -112,6 +112,8 @@ async def open_destination(name: str, options: Options, environment: Environment
 
 class DuckDBDestination:
     """One schema of one file."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, name: str, options: Options, path: Path, environment: Environment) -> None:
         self._name = name

@@ -52,7 +52,7 @@ CAPABILITIES = Capabilities(
     name_limit=63,
     name_unit="bytes",
     transactional=True,
-    merge=True,
+    merge="now",
     stream=True,
     evolve=True,
     widen=WIDEN,
@@ -76,6 +76,8 @@ async def open_destination(name: str, options: Options, environment: Environment
 
 class PostgresDestination:
     """One schema of one database."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, name: str, options: Options) -> None:
         self._name = name

@@ -129,7 +129,7 @@ def appending(project: Project, site: str, connection: str | None) -> list[str]:
         if each.site == site
         and each.enabled
         and connection in (None, name)
-        and not (each.deduplicate and registry.plugin(project.destinations[each.destination]["type"]).CAPABILITIES.merge)
+        and not (each.deduplicate and registry.plugin(project.destinations[each.destination]["type"]).CAPABILITIES.merge != "no")
     ]
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loader import registry
-from tests.support.destinations import DuckDBSubject, LocalSubject, Open, PostgresSubject, Subject, opened
+from tests.support.destinations import DuckDBSubject, LocalSubject, Open, PostgresSubject, Subject, can, opened
 from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
 
 __all__ = ["postgres_dsn", "postgres_server"]
@@ -32,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     labels = [
         label
         for label, (type_name, _) in SUBJECTS.items()
-        if all(getattr(registry.plugin(type_name).CAPABILITIES, need) for need in needs) and (not only or type_name in only)
+        if all(can(type_name, need) for need in needs) and (not only or type_name in only)
     ]
     metafunc.parametrize("subject_label", labels)
 

@@ -27,7 +27,7 @@ from tests.support.delivery import Delivery
 from tests.support.destinations import Open
 
 CAPABILITIES = Capabilities(
-    name_limit=127, name_unit="bytes", transactional=False, merge=False, stream=True, evolve=True,
+    name_limit=127, name_unit="bytes", transactional=False, merge="no", coalesce=False, stream=True, evolve=True,
     kinds=frozenset(Kind) - {Kind.JSON, Kind.DECIMAL},
 )  # fmt: skip
 

@@ -120,7 +120,7 @@ def test_a_batch_in_which_no_row_has_its_key_changes_no_table() -> None:
 
 
 def test_rows_without_their_key_are_loaded_as_they_are_where_nothing_is_merged() -> None:
-    desk = Desk({"deduplicate": True, "primary_key": ["order"]}, capabilities(merge=False, evolve=False))
+    desk = Desk({"deduplicate": True, "primary_key": ["order"]}, capabilities(merge="no", evolve=False))
     loaded = desk.load({"order": 1}, {"n": 1}, {"order": 1})
     assert not loaded.dead
     assert len(loaded.rows()) == 3
@@ -128,7 +128,7 @@ def test_rows_without_their_key_are_loaded_as_they_are_where_nothing_is_merged()
 
 
 def test_files_collapse_repeats_in_the_batch_and_append() -> None:
-    desk = Desk({"deduplicate": True}, capabilities(merge=False, evolve=False))
+    desk = Desk({"deduplicate": True}, capabilities(merge="no", evolve=False))
     loaded = desk.load({"messageId": "a", "n": 1}, {"messageId": "a", "n": 2})
     assert [row["n"] for row in loaded.rows()] == [2]
     assert loaded.finished.ready[0].load.write == "append"
@@ -144,3 +144,19 @@ def test_collapsing_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collapse(pa.table({"k": [1, 1], "c": [2, None]}), ["k"], "c", coalesce=True)
+
+
+def test_a_patch_names_the_cursor_so_that_a_table_can_be_made_with_it() -> None:
+    loaded = Desk({"deduplicate": True, "discriminator": "version"}).load({"version": 1})
+    (patch,) = loaded.fitted.patches
+    assert (patch.primary_key, patch.cursor) == (("message_id",), "version")
+    (patch,) = Desk().load({"version": 1}).fitted.patches
+    assert (patch.primary_key, patch.cursor) == (None, None)
+
+
+def test_nulls_are_filled_from_stored_rows_only_where_the_destination_can() -> None:
+    event = {"type": "identify", "userId": "u", "traits": {"plan": "free"}}
+    for coalesce in (True, False):
+        loaded = Desk({"layout": "segment"}, capabilities(merge="eventually", coalesce=coalesce)).load(event)
+        (users,) = (ready.load for ready in loaded.finished.ready if ready.load.table == "users")
+        assert (users.write, users.coalesce) == ("merge", coalesce)

@@ -321,7 +321,7 @@ def test_a_column_the_destination_made_as_text_takes_the_values_as_text() -> Non
 
 
 def test_files_get_the_schema_of_the_batch_without_a_patch() -> None:
-    desk = Desk({"schema_policy": "strict"}, capabilities(evolve=False, merge=False))
+    desk = Desk({"schema_policy": "strict"}, capabilities(evolve=False, merge="no"))
     loaded = desk.load({"v": 1}, {"v": 2.5})
     assert not loaded.fitted.patches
     assert loaded.column("v") == [1.0, 2.5]

@@ -27,7 +27,7 @@ def test_columns_that_are_there_or_are_forced_do_not_count() -> None:
 
 
 def test_files_which_have_no_table_to_use_up_take_wide_events() -> None:
-    loaded = Desk({"max_new_columns": 1}, capabilities(merge=False, evolve=False)).load({"a": 1, "b": 2})
+    loaded = Desk({"max_new_columns": 1}, capabilities(merge="no", evolve=False)).load({"a": 1, "b": 2})
     assert loaded.rows()[0]["b"] == 2
 
 
