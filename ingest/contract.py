@@ -38,6 +38,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import SiteLimits
@@ -131,11 +133,15 @@ IgnoredReason = Literal["unknown_batch_member", "context_not_an_object", "integr
 
 @dataclass(slots=True)
 class Parsed:
-    """The events of a request: `heads` and `bodies` run in parallel; heads have request index 0."""
+    """The events of a request: `heads` and `bodies` run in parallel; heads have request index 0.
+
+    A body may be a view of the request (`msgspec.Raw`), which has a length and can be joined, and is no `bytes`; not where there
+    are rejects.
+    """
 
     admission: Admission
     heads: list[Head] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
+    bodies: list[bytes | msgspec.Raw] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     sent_at: str | None = None
     form: str = ""

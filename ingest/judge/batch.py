@@ -10,7 +10,7 @@ Nothing of a body vanishes in silence: a `batch` that stands twice is refused, m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -59,7 +59,8 @@ class Batch(NamedTuple):
     """A batch as it was read. `items` are the heads of all `events`, or None."""
 
     envelope: _Envelope
-    events: list[bytes]
+    events: Sequence[bytes | msgspec.Raw]
+    """Most are views of the body: a copy of each costs as much as finding them."""
     items: list[Item] | None
     ignored: frozenset[str]
     """Members of the body that mean nothing here."""
@@ -83,7 +84,7 @@ def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
         return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {problem[:1].lower()}{problem[1:]}')
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _read_leniently(body, most, budget)
-    events = [bytes(raw) for raw in raws[: most + 1]]
+    events = raws[: most + 1]
     if len(raws) > most:
         return Batch(envelope, events, None, frozenset())
     ignored: frozenset[str] = frozenset()
@@ -137,7 +138,7 @@ def _bounded(most: int) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(msgspec.defstruct("Some", fields, array_like=True, gc=False)).decode
 
 
-def _is_plain(body: bytes, envelope: _Envelope, events: list[bytes]) -> bool:
+def _is_plain(body: bytes, envelope: _Envelope, events: Sequence[bytes]) -> bool:
     """Tells whether a body holds its known members once each and nothing else; False also where it has other blanks than most.
 
     Compared by length, which costs nothing: a member that is there twice, or unknown, makes the body longer than its parts.

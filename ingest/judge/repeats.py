@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
+import msgspec
+
 from ingest.contract import Desk, HttpRequest
 
 HEADER = "idempotency-key"
 
 
-def ids_for(request: HttpRequest, site: str, desk: Desk, bodies: Sequence[bytes]) -> Callable[[], str]:
+def ids_for(request: HttpRequest, site: str, desk: Desk, bodies: Sequence[bytes | msgspec.Raw]) -> Callable[[], str]:
     """Returns what makes the ids of the request's events."""
     key = request.headers.get(HEADER)
     if not key:

@@ -78,7 +78,7 @@ class Scan:
 
 def judge(
     parsed: Parsed,
-    bodies: Sequence[bytes],
+    bodies: Sequence[bytes | msgspec.Raw],
     new_id: Callable[[], str],
     *,
     budget: Budget,
@@ -89,7 +89,7 @@ def judge(
     """Adds every event to `parsed`, as accepted or as a reject.
 
     Args:
-        bodies: JSON texts, in UTF-8.
+        bodies: JSON texts, in UTF-8. Views are accepted as they are where no event is odd.
         items: their heads, where the caller could decode all of them at once: half the price.
         fixed_type: the type the path gives to all of them.
         replaced: some of them may have held stray bytes (`Scan.replaced`).
@@ -109,7 +109,7 @@ def judge(
                     parsed.bodies += bodies
                     return
     add_head, add_body = parsed.heads.append, parsed.bodies.append
-    for index, original in enumerate(bodies):
+    for index, original in enumerate(map(bytes, bodies)):
         size = len(original)
         if size > event_bytes:
             detail = f"the event has {size} bytes, the limit is {event_bytes}"
@@ -159,7 +159,7 @@ def judge(
         add_body(body)
 
 
-def crowded_of(bodies: Sequence[bytes], most: int) -> set[int]:
+def crowded_of(bodies: Sequence[bytes | msgspec.Raw], most: int) -> set[int]:
     """Returns which bodies have more than `most` opening brackets; several are counted at once, as long as together they have few."""
     found: set[int] = set()
     start, step = 0, max(1, most // USUAL_BRACKETS)

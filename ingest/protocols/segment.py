@@ -258,7 +258,9 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     return parsed
 
 
-def _admit_batch(found: list[Credential], key: str | None, events: Sequence[bytes], desk: Desk) -> Admission | Refusal:
+def _admit_batch(
+    found: list[Credential], key: str | None, events: Sequence[bytes | msgspec.Raw], desk: Desk
+) -> Admission | Refusal:
     if key is None and events and all(each.carrier in ("host", "bearer") for each in found):
         return desk.admit(_with_event_key(found, events[0]))
     return desk.admit(_with_body_key(found, key))
@@ -278,7 +280,7 @@ def _with_body_key(found: list[Credential], key: str | None) -> list[Credential]
     return found
 
 
-def _with_event_key(found: list[Credential], event: bytes) -> list[Credential]:
+def _with_event_key(found: list[Credential], event: bytes | msgspec.Raw) -> list[Credential]:
     try:
         key = text_of(_decode_single(event).writeKey, LONGEST_KEY)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -165,7 +165,7 @@ def check_parsed(parsed: Parsed, sent: int | None) -> None:
         assert len(parsed.heads) + len(parsed.rejects) == sent
     positions = [reject.position for reject in parsed.rejects]
     assert len(set(positions)) == len(positions)
-    for head, body in zip(parsed.heads, parsed.bodies, strict=True):
+    for head, body in zip(parsed.heads, map(bytes, parsed.bodies), strict=True):
         assert head.message_id.strip()
         assert head.type
         assert len(body) <= LIMITS.event_bytes

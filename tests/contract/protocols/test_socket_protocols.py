@@ -80,7 +80,7 @@ def test_any_message_is_read_or_answered_and_what_is_accepted_can_be_read_by_eve
     assert isinstance(result, SocketMessage)
     if result.parsed is None:
         return
-    for head, body in zip(result.parsed.heads, result.parsed.bodies, strict=True):
+    for head, body in zip(result.parsed.heads, map(bytes, result.parsed.bodies), strict=True):
         assert head.message_id
         assert materialise(body, head, FACTS)["type"] == head.type
     positions = [reject.position for reject in result.parsed.rejects]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
 import pytest
 
 from ingest.contract import Admission, Parsed
@@ -71,7 +72,8 @@ def judged(bodies: list[bytes], *, together: bool, require_id: bool = True) -> P
 
     if together:
         items = heads_of(b"[" + b",".join(bodies) + b"]", bare=True)
-        judge(parsed, bodies, new_id, budget=Budget(), items=items)
+        judge(parsed, [msgspec.Raw(body) for body in bodies], new_id, budget=Budget(), items=items)
+        parsed.bodies = list(map(bytes, parsed.bodies))
     else:
         for position, body in enumerate(bodies):
             before = len(parsed.rejects)

@@ -21,6 +21,7 @@ KEY = {"x-write-key": "web"}
 def parsed(route: str, body: bytes | str, desk: CountingDesk | None = None, **request: Any) -> Parsed:
     result = segment.parse(post(route, body, headers=KEY, **request), desk or CountingDesk())
     assert isinstance(result, Parsed), result
+    result.bodies = list(map(bytes, result.bodies))
     return result
 
 
