@@ -48,7 +48,9 @@ class Readiness:
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def look(self) -> None:
-        """Looks at the streams, where the broker answers."""
+        """Looks at the streams, where the broker answers, and at a journal that failed."""
+        if self._spool is not None:
+            await self._spool.look_again()
         if self._context.broker.connected.is_set():
             with contextlib.suppress(NotConnected, TimeoutError):
                 async with timeout(LOOK_SECONDS):

@@ -28,6 +28,8 @@ from ingest.journal.records import (
 )
 
 AHEAD = "ahead"
+PROBE = "probe"
+PROBE_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,21 @@ class JournalFiles:
     def stored_bytes(self) -> int:
         """What all files hold."""
         return self.active_bytes + self._closed_bytes
+
+    def probe(self) -> None:
+        """Writes a file and removes it.
+
+        Raises:
+            OSError: the disk takes none.
+        """
+        path = self._folder / PROBE
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
 
     def open_ahead(self) -> None:
         """Opens the next file, if it is not open.

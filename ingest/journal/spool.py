@@ -170,6 +170,15 @@ class Spool:
                 self._stand_still()
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
+    async def look_again(self) -> None:
+        """Forgets that the last write failed, when the disk takes bytes again: the next write may be days away."""
+        if self.failure is None:
+            return
+        async with self._writing:
+            with contextlib.suppress(OSError):
+                await self._gate.run(self._files.probe)
+                self.failure = None
+
     async def close(self) -> None:
         """Closes the open files; what is stored stays for the next start."""
         self._let_through()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,11 +38,11 @@ class Edge:
         telemetry = Telemetry("test", ServiceSettings())
         telemetry.shutdown()
         self.outlet = Outlet(self, spool, telemetry, deadline_seconds=8.0, spool_after_seconds=1.0)
-        connected = asyncio.Event()
-        connected.set()
+        self.connected = asyncio.Event()
+        self.connected.set()
         self.settings = SimpleNamespace(events_when_short="shed")
         context = SimpleNamespace(
-            health=self.health, telemetry=telemetry, settings=self.settings, broker=SimpleNamespace(connected=connected)
+            health=self.health, telemetry=telemetry, settings=self.settings, broker=SimpleNamespace(connected=self.connected)
         )
         self.lost = LostLetters(telemetry, self.health)
         self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool, self.lost)
@@ -117,6 +119,22 @@ async def test_a_journal_whose_disk_fails_does_not_help_and_says_so(spool: Spool
     assert "check the disk" in edge.health.report().warnings["journal"]
     edge.health.bad("broker", "no connection")
     assert not edge.health.report().ready
+
+
+async def test_a_journal_that_failed_is_well_again_when_its_disk_is(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    edge = Edge(spool)
+    edge.connected.clear()
+    edge.health.bad("broker", "no connection")
+    spool.failure = "the local journal in /spool cannot be written: No space left on device"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        await edge.readiness.look()
+    assert not edge.health.report().ready
+    await edge.readiness.look()
+    assert edge.health.report().ready, "no event has to come first"
 
 
 async def test_a_full_stream_makes_the_edge_unready_until_it_has_room(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
