@@ -18,6 +18,18 @@ from shared.errors import ConfigError, Problem
 MAX_VALUES = 100_000
 MAX_DEPTH = 100
 
+_REMEDIES = (
+    ("'\\t'", "indent with spaces, not with tabs"),
+    ("cannot start any token", "put the text into quotes"),
+    ("mapping values are not allowed here", "look for a missing space or quote, or a line that is indented too far"),
+    ("expected <block end>", "look at the indentation of this line and of those above it"),
+    ("could not find expected ':'", "look for a missing colon on the line above"),
+    ("expected ',' or", "look for a bracket or brace that is not closed"),
+    ("expected alphabetic or numeric character", "put a text that begins with * or & into quotes"),
+    ("undefined alias", "put a text that begins with * into quotes"),
+)
+"""Words of PyYAML, and what to do."""
+
 _MERGE = "tag:yaml.org,2002:merge"
 _RESOLVERS: tuple[tuple[str, str, list[str]], ...] = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -63,7 +75,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         where = f"{origin} line {mark.line + 1}, column {mark.column + 1}" if mark else origin
-        raise ConfigError([Problem(where, exc.problem or "not valid YAML")]) from exc
+        raise ConfigError([Problem(where, _explained(exc.problem or "not valid YAML"))]) from exc
     except yaml.YAMLError as exc:
         raise ConfigError([Problem(origin, f"not valid YAML: {exc}")]) from exc
     except RecursionError as exc:
@@ -90,6 +102,14 @@ def parse_document(text: str, origin: str = "project file") -> dict[str, Any]:
 def write_document(document: Any) -> str:
     """Returns a document as YAML that `parse_document` reads back as it is."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _explained(problem: str) -> str:
+    """Returns what PyYAML says, and what to look at where it says that in its own terms."""
+    for words, remedy in _REMEDIES:
+        if words in problem:
+            return f"{problem}; {remedy}"
+    return problem
 
 
 def _demand_bounds(document: Any, origin: str) -> None:
