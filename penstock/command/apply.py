@@ -31,6 +31,7 @@ async def apply_checked(
     dry_run: bool = False,
     in_full: bool = True,
     agreed: bool = False,
+    instead: str | None = None,
 ) -> tuple[Plan, int]:
     """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow.
 
@@ -38,6 +39,7 @@ async def apply_checked(
         text: the file the document was read from, with its comments.
         in_full: show every line of a project that is applied for the first time.
         agreed: do not ask about what is lost.
+        instead: what to do where there is nobody to ask; None: say --yes.
 
     Raises:
         Conflict: another project was applied meanwhile; nothing was changed.
@@ -54,7 +56,7 @@ async def apply_checked(
             return made, made.revision
         await _warn_of_destinations(screen, made, resolved)
         if made.losses and not agreed:
-            _ask(screen, made)
+            _ask(screen, made, instead)
         try:
             revision = await apply_document(broker, document, resolved, made.revision, text)
         except Conflict as exc:
@@ -78,12 +80,13 @@ def show_plan(screen: Screen, made: Plan) -> None:
         screen.note(f"warning: {doubt}", "yellow")
 
 
-def _ask(screen: Screen, made: Plan) -> None:
+def _ask(screen: Screen, made: Plan, instead: str | None) -> None:
     if not screen.is_terminal or screen.json:
+        told = instead is None and not screen.json  # by the plan above
         raise ConfigError(
             [
-                *(Problem(loss.path, loss.what) for loss in made.losses if screen.json),  # else the plan has said it
-                Problem("apply", "say --yes to agree; nothing was changed"),
+                *(Problem(loss.path, loss.what) for loss in made.losses if not told),
+                Problem("apply", f"{instead or 'say --yes to agree'}; nothing was changed"),
             ]
         )
     screen.agree("apply it?", "nothing was changed")

@@ -16,6 +16,7 @@ from penstock.terminal.options import Setting
 from shared.errors import PenstockError, SetupError
 
 POLL_SECONDS = 0.1
+LOG = "supervisor.log"
 
 
 def start_detached(setting: Setting, wishes: Wishes) -> None:
@@ -28,8 +29,7 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
     home.prepare()
     with home.lock():  # fails here, with words, when a stack runs already
         pass
-    log = home.logs / "supervisor.log"
-    with log.open("wb") as output:
+    with (home.logs / LOG).open("wb") as output:
         supervisor = subprocess.Popen(  # noqa: S603  # ourselves
             _command(home, wishes),
             env={**os.environ, **stack_environment(home)},
@@ -45,6 +45,8 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
         supervisor.terminate()
         supervisor.wait()
         raise
+    for line in _lines(home, "warning: "):
+        screen.note(line, "yellow")
     screen.result(state)
     asyncio.run(show_addresses(setting, state))
     if wishes.demo:
@@ -94,7 +96,11 @@ def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> 
 
 
 def _why(home: Home, code: int) -> str:
-    log = home.logs / "supervisor.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return "; ".join(errors) or f"the supervisor ended with exit code {code}; see {log}"
+    errors = [line.removeprefix("error: ") for line in _lines(home, "error: ")]
+    return "; ".join(errors) or f"the supervisor ended with exit code {code}; see {home.logs / LOG}"
+
+
+def _lines(home: Home, beginning: str) -> list[str]:
+    """Returns what the supervisor said so far, the lines that begin so."""
+    text = (home.logs / LOG).read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.startswith(beginning)]

@@ -95,7 +95,11 @@ async def _apply(setting: Setting, state: StackState, file: Path) -> None:
     text = read_text(file)
     document = parse_document(text, str(file))
     resolved = check_document(document, with_dotenv(reach.environment, file.parent))
-    await apply_checked(reach, document, resolved, setting.screen, text=text, in_full=False)
+    await apply_checked(reach, document, resolved, setting.screen, text=text, in_full=False, instead=_by_hand(file))
+
+
+def _by_hand(file: Path) -> str:
+    return f"start the stack without --project, then run `penstock apply {os.path.relpath(file)}`, which asks"
 
 
 async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:

@@ -33,9 +33,12 @@ class Reach:
     @property
     def environment(self) -> dict[str, str]:
         """Variables for `${NAME}` in project files: the process's own and, for a local stack, where it lives."""
-        if self.state is None:
-            return dict(os.environ)
-        return {**os.environ, "PENSTOCK_HOME": stack_environment(self.home)["PENSTOCK_HOME"]}
+        return dict(os.environ) if self.state is None else local_environment(self.home)
+
+
+def local_environment(home: Home) -> dict[str, str]:
+    """Returns the variables of project files for the stack in a home, also before it runs."""
+    return {**os.environ, "PENSTOCK_HOME": stack_environment(home)["PENSTOCK_HOME"]}
 
 
 def find_reach(home: Home, url: str | None) -> Reach:

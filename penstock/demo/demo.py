@@ -62,10 +62,11 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
     began = time.time()
     async with open_broker(reach) as broker:
         project = (await current_snapshot(broker)).project
-    key = _open_key(project)
+    site, key = _open_key(project)
     before = await scrape_all(admin)
     sent, send_seconds = await _send(screen, state, key, count)
-    loaded, load_seconds = await _wait(screen, project, admin, before, sent.accepted)
+    names = [name for name, connection in project.connections.items() if connection.enabled and connection.site == site]
+    loaded, load_seconds = await _wait(screen, names, admin, before, sent.accepted)
     async with open_broker(reach) as broker:
         dead = [stored async for stored in find(broker, Filter(since=began - 1))]
     report = DemoReport(
@@ -82,11 +83,12 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
     return report
 
 
-def _open_key(project: Project) -> str:
-    for site in project.sites.values():
+def _open_key(project: Project) -> tuple[str, str]:
+    """Returns a site and a key of it that has no secret."""
+    for name, site in project.sites.items():
         for key in site.keys:
             if key.secret is None:
-                return key.id
+                return name, key.id
     raise SetupError("the demo needs a site with a key that has no secret; use --project examples/shop/penstock.yaml")
 
 
@@ -103,10 +105,9 @@ async def _send(screen: Screen, state: StackState, key: str, count: int) -> tupl
 
 
 async def _wait(
-    screen: Screen, project: Project, admin: Sequence[str], before: Sequence[Scrape], accepted: int
+    screen: Screen, names: Sequence[str], admin: Sequence[str], before: Sequence[Scrape], accepted: int
 ) -> tuple[bool, float]:
     """Waits until every connection has dealt with every accepted event; says whether it has, and after how long."""
-    names = [name for name, connection in project.connections.items() if connection.enabled]
     began = time.monotonic()
     with screen.progress("loading", total=accepted * len(names)) as advance, contextlib.suppress(TimeoutError):
         async with timeout(LOAD_SECONDS):
@@ -168,7 +169,7 @@ def _show_next_steps(screen: Screen, state: StackState, key: str) -> None:
         f"  curl -u {key}: {state.ingest_url}/v1/track -H 'Content-Type: application/json' "
         """-d '{"event": "Hello", "anonymousId": "me", "properties": {"n": 1}}'"""
     )
-    for command in ("status", "tail --follow", "dead list", "dead show ID", "plan examples/shop/penstock.yaml"):
+    for command in ("status", "tail --follow", "dead list", "dead show ID", "history"):
         screen.say(f"  {typed_command()} {command}{_home_option(state)}")
 
 

@@ -133,8 +133,8 @@ class Home:
                 state = self.read()
                 where = f" (events go to {state.ingest_url}, supervisor is process {state.supervisor.pid})" if state else ""
                 raise SetupError(
-                    f"a stack runs in {self.folder} already{where}; stop it with `penstock down --home {self.folder}`, "
-                    "or start another one with another --home"
+                    f"a stack runs in {self.folder} already{where}; change its project with `penstock apply FILE`, "
+                    f"stop it with `penstock down --home {self.folder}`, or start another one with another --home"
                 )
             yield
         finally:

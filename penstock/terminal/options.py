@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
+class Integer(click.IntRange):
+    """A whole number; errors and help call it `integer`, not `integer range`."""
+
+    name = "integer"
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Where a command works and how it prints."""

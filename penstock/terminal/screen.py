@@ -38,7 +38,10 @@ FOLDED_COLUMNS = 30
 """How narrow the last column of a table may become before the table is shown as records."""
 
 SPEAK_EVERY_SECONDS = 5.0
-"""How often a long step says where it is when there is no bar to look at."""
+"""How often a long step says where it is when there is no bar to look at, and something moved."""
+
+SPEAK_AT_LEAST_EVERY_SECONDS = 30.0
+"""How often it says that nothing moved."""
 
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -163,17 +166,19 @@ class Screen:
         """
         moving = self.err.is_terminal
         began, last = time.monotonic(), {"done": 0, "note": ""}
-        spoke = began
+        spoke, said = began, ""
         with self._bar(what, total, passing=passing, in_bytes=in_bytes) if moving else contextlib.nullcontext() as bar:
 
             def advance(done: int, *, note: str = "", total: int | None = None) -> None:
-                nonlocal spoke
+                nonlocal spoke, said
                 last.update(done=done, note=note)
                 if bar is not None:
                     bar(done, note=note, total=total)
-                elif time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
-                    spoke = time.monotonic()
-                    self.note(f"{what}: {note}" if in_bytes else f"{what}: {done} so far {note}".rstrip())
+                elif (silent := time.monotonic() - spoke) >= SPEAK_EVERY_SECONDS:
+                    text = f"{what}: {note}" if in_bytes else f"{what}: {done} so far {note}".rstrip()
+                    if text != said or silent >= SPEAK_AT_LEAST_EVERY_SECONDS:
+                        spoke, said = time.monotonic(), text
+                        self.note(text)
 
             yield advance
         seconds = time.monotonic() - began

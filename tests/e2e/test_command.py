@@ -235,7 +235,7 @@ def test_sent_events_are_counted_and_become_rows(stack: LocalStack) -> None:
     assert {key: done.json[key] for key in ("events", "accepted", "rejected", "refused")} == {
         "events": 4, "accepted": 2, "rejected": 1, "refused": 1,
     }  # fmt: skip
-    assert [(reject["line"], reject["reason"]) for reject in done.json["rejects"]] == [(2, "missing_id"), (3, "http_400")]
+    assert [(reject["line"], reject["reason"]) for reject in done.json["rejects"]] == [(2, "missing_id"), (3, "invalid_json")]
     stack.wait_for_rows(f"SELECT count(*) FROM shop.pages WHERE name = '{name}'", 2)
     stack.wait_for_rows(f"SELECT count(*) FROM live.events WHERE name = '{name}'", 2)
 
@@ -311,6 +311,7 @@ def test_dead_letters_are_listed_shown_and_purged(stack: LocalStack) -> None:
     listed = stack.run("dead", "list", "--stage", "ingest", "--site", "shop", "--limit", "100", "--json").json
     shown = [stack.run("dead", "show", letter["id"], "--json").json for letter in listed["letters"][-2:]]
     assert [(each["reason"], marker in each["body"]) for each in shown] == [("missing_id", True), ("unknown_type", True)]
+    assert {each["key"] for each in shown} == {"shop-web"}
     text = stack.run("dead", "show", shown[0]["id"]).out
     assert marker in text
     assert "missing_id: " in text
@@ -367,6 +368,9 @@ def test_a_letter_that_is_gone_is_missed_with_words(stack: LocalStack) -> None:
     done = stack.run("dead", "show", "999999.0")
     assert done.code == 4
     assert "dead list" in done.err
+    exported = stack.run("dead", "export", "--site", "nowhere")
+    assert (exported.code, exported.out) == (1, "")
+    assert "no dead letter of site 'nowhere'" in exported.err
 
 
 def test_rows_can_be_asked_for_while_events_flow(stack: LocalStack) -> None:

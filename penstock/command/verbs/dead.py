@@ -23,7 +23,7 @@ from penstock.control.moments import Moment, shown
 from penstock.control.reach import open_broker
 from penstock.control.wording import cut
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.options import Integer, Setting, at_broker
 from shared.errors import SetupError
 from shared.events.dead import DeadLetter
 from shared.events.outcome import DeadReason
@@ -73,8 +73,8 @@ def dead() -> None:
     """Events that could not be processed: kept whole with the reason, until they are replayed, purged or a month old."""
 
 
-@dead.command("list")
-@click.option("--limit", type=click.IntRange(0, 100_000), default=SHOWN, show_default=True, help="Letters to show, newest.")
+@dead.command("list", short_help="Count dead letters, and show the newest.")
+@click.option("--limit", type=Integer(0, 100_000), default=SHOWN, show_default=True, help="Letters to show, newest.")
 @at_broker
 @_filtered
 def list_(setting: Setting, wanted: Filter, limit: int) -> int:
@@ -93,7 +93,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
         }
     )
     if not groups.total:
-        setting.screen.say("no dead letters")
+        setting.screen.say("no dead letter matches" if wanted != Filter() else "no dead letters")
         return exits.OK
     _show_groups(setting, groups.largest_first())
     rows = [
@@ -116,7 +116,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
     return exits.OK
 
 
-@dead.command()
+@dead.command(short_help="Show one dead letter whole.")
 @click.argument("letter", metavar="ID")
 @at_broker
 def show(setting: Setting, letter: str) -> int:
@@ -154,7 +154,7 @@ def show(setting: Setting, letter: str) -> int:
     return exits.OK
 
 
-@dead.command()
+@dead.command(short_help="Replay dead letters.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
 @click.option(
@@ -217,7 +217,7 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
 
 
-@dead.command()
+@dead.command(short_help="Delete dead letters for good.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -246,7 +246,7 @@ def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
     return _deny(setting, unknown)
 
 
-@dead.command()
+@dead.command(short_help="Print dead letters whole, as lines of JSON.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--events", is_flag=True, help="Only the original bytes, to be mended and given to `penstock send`.")
@@ -255,19 +255,21 @@ def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
 def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) -> int:
     """Prints dead letters whole, one a line of JSON (with or without --json), oldest first. They stay where they are.
 
-    With --events a line is what the client sent; letters that are not one line of text are left out, and counted.
+    With --events a line is what the client sent; letters that are not one line of text are left out, and counted. Exit code 1 if
+    some are, or if an ID or the connection or site that is named has none.
 
     \b
     Examples:
       penstock dead export --since 1d > letters.ndjson
       penstock dead export --reason missing_id --events -o events.ndjson
     """
+    seen = Seen(wanted.ids)
     try:
         file = sys.stdout if output is None else output.open("w", encoding="utf-8")
     except OSError as exc:
         raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
     try:
-        written, left_out = asyncio.run(_export(setting, wanted, file, events=events))
+        written, left_out = asyncio.run(_export(setting, wanted, file, seen, events=events))
         file.flush()
     finally:
         if output is not None:
@@ -277,7 +279,7 @@ def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) 
     if output is not None:
         setting.screen.result({"written": written, "left_out": left_out, "file": str(output)})
         setting.screen.say(f"{written} written to {output}")
-    return exits.NO if left_out else exits.OK
+    return max(_deny(setting, wanted.unmatched(seen)), exits.NO if left_out else exits.OK)
 
 
 def _minute(moment: float) -> str:
@@ -318,11 +320,12 @@ async def _look(
     return groups, list(newest)
 
 
-async def _export(setting: Setting, wanted: Filter, file: TextIO, *, events: bool) -> tuple[int, int]:
+async def _export(setting: Setting, wanted: Filter, file: TextIO, seen: Seen, *, events: bool) -> tuple[int, int]:
     written = left_out = 0
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("exporting", passing=True) as advance:
             async for stored in find(broker, wanted):
+                seen.add(stored)
                 for letter_id, index in zip(stored.ids(), stored.matching, strict=True):
                     line = _line(letter_id, stored.letters[index], events=events)
                     if line is None:
@@ -383,8 +386,9 @@ def _show_groups(setting: Setting, groups: list[Group]) -> None:
 
 def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
     fields = msgspec.to_builtins(letter, builtin_types=(bytes,))
-    # the request may name people's addresses and is of no use here
-    return {"id": letter_id, **{name: value for name, value in fields.items() if name not in ("body", "request")}}
+    # the request may name people's addresses; its key tells whose mistake it is
+    key = {"key": letter.request.key} if letter.request and letter.request.key else {}
+    return {"id": letter_id, **{name: value for name, value in fields.items() if name not in ("body", "request")}, **key}
 
 
 def _body(letter: DeadLetter) -> dict[str, str]:

@@ -14,9 +14,9 @@ from penstock.control.data.send import BATCH_EVENTS, Sent, batches
 from penstock.control.data.send import send as send_batches
 from penstock.control.data.tail import tail as tail_events
 from penstock.control.reach import open_broker
-from penstock.control.wording import counted
+from penstock.control.wording import counted, cut
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_broker, at_home
+from penstock.terminal.options import Integer, Setting, at_broker, at_home
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
@@ -30,7 +30,7 @@ from shared.project.snapshot import current_snapshot
 @click.option(
     "--url", "edge", envvar="PENSTOCK_EDGE_URL", metavar="EDGE", help="Address of the edge; default: the stack in --home."
 )
-@click.option("--batch", type=click.IntRange(1, 5000), default=BATCH_EVENTS, show_default=True, help="Events a request.")
+@click.option("--batch", type=Integer(1, 5000), default=BATCH_EVENTS, show_default=True, help="Events a request.")
 @click.option(
     "--patience",
     type=click.FloatRange(min=0),
@@ -38,7 +38,7 @@ from shared.project.snapshot import current_snapshot
     show_default=True,
     help="Seconds to keep trying while the edge is busy or away.",
 )
-@click.option("--from-line", type=click.IntRange(1), default=1, show_default=True, help="Leave out the lines before it.")
+@click.option("--from-line", type=Integer(1), default=1, show_default=True, help="Leave out the lines before it.")
 @at_home
 def send(
     setting: Setting, file: Path, key: str | None, edge: str | None, batch: int, patience: float, from_line: int
@@ -92,7 +92,7 @@ def send(
 
 @click.command()
 @click.argument("name", required=False, metavar="[SITE|CONNECTION]")
-@click.option("--last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Events to begin with.")
+@click.option("--last", type=Integer(0, 100_000), default=10, show_default=True, help="Events to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
 @click.option("--full", is_flag=True, help="Print whole events, indented, not one line of each.")
 @at_broker
@@ -124,7 +124,8 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
             who = event.get("userId") or event.get("anonymousId") or "-"
             what = event.get("event") or event.get("name") or ""
             at = event["receivedAt"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-            setting.screen.say(f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}")
+            line = f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}"
+            setting.screen.say(cut(line, setting.screen.out.width) if setting.screen.out.is_terminal else line)
 
 
 def _site_of(project: Project, name: str) -> str:

@@ -6,7 +6,7 @@ import click
 
 from penstock.stack.logs import LEVELS, Line, follow, last_lines, logs_of
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_home
+from penstock.terminal.options import Integer, Setting, at_home
 from penstock.terminal.screen import Screen, Styled
 from shared.errors import SetupError
 
@@ -15,7 +15,7 @@ STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 
 @click.command()
 @click.argument("processes", nargs=-1, metavar="[PROCESS]...")
-@click.option("--last", type=click.IntRange(0, 1_000_000), default=50, show_default=True, help="Lines to begin with.")
+@click.option("--last", type=Integer(0, 1_000_000), default=50, show_default=True, help="Lines to begin with.")
 @click.option("--follow", "-f", "go_on", is_flag=True, help="Go on with new lines until Ctrl-C.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of at least this level.")
 @at_home

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,10 @@ from penstock.control.moments import moment_of
 from penstock.control.project.check import DestinationCheck, check_destinations
 from penstock.control.project.plan import Change, compare
 from penstock.control.project.projects import DEFAULT_FILE, Plan, check_document, make_plan, read_document, read_text
-from penstock.control.reach import Reach, open_broker
+from penstock.control.reach import Reach, local_environment, open_broker
 from penstock.control.wording import counted
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.options import Integer, Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project, decode_project, without_removed
@@ -50,7 +49,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 @_file
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to change.")
 @click.option(
-    "--sample", type=click.IntRange(1, 1_000_000), metavar="N",
+    "--sample", type=Integer(1, 1_000_000), metavar="N",
     help="Try the changed connections on the latest N events of their sites: what passes, which tables come.",
 )  # fmt: skip
 @at_broker
@@ -63,8 +62,7 @@ def plan(setting: Setting, file: Path, exit_code: bool, sample: int | None) -> i
       penstock plan --sample 1000
     """
     document = read_document(file)
-    reach = setting.reach()
-    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
+    reach, resolved = _checked(setting, document, file)
     made, trials = asyncio.run(_plan(reach, document, resolved, sample))
     setting.screen.result({**msgspec.to_builtins(made), **({} if sample is None else {"sample": trials})})
     show_plan(setting.screen, made)
@@ -90,15 +88,14 @@ def apply(setting: Setting, file: Path, dry_run: bool, yes: bool) -> int:
     """
     text = read_text(file)
     document = parse_document(text, str(file))
-    reach = setting.reach()
-    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
+    reach, resolved = _checked(setting, document, file)
     made, revision = asyncio.run(apply_checked(reach, document, resolved, setting.screen, text=text, dry_run=dry_run, agreed=yes))
     _show_applied(setting, made, revision)
     return exits.OK
 
 
 @click.command()
-@click.argument("revision", type=click.IntRange(1))
+@click.argument("revision", type=Integer(1))
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @_yes
 @at_broker
@@ -148,15 +145,29 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
     """
     if file is not None:
         # a file can be checked before any stack runs
-        environment = setting.reach().environment if setting.home.is_running() else dict(os.environ)
+        environment = setting.reach().environment if setting.home.is_running() else local_environment(setting.home)
         destinations = check_document(read_document(file), with_dotenv(environment, file.parent)).get("destinations") or {}
     else:
-        destinations = asyncio.run(_destinations(setting.reach()))
+        revision, destinations = asyncio.run(_destinations(setting.reach()))
     with setting.screen.progress("checking", total=None) as advance:
         checks = asyncio.run(check_destinations(destinations, destination, advance))
     setting.screen.result(checks)
     _show_checks(setting.screen, checks)
-    return exits.OK if all(step.ok for found in checks for step in found.steps) else exits.NO
+    if all(step.ok for found in checks for step in found.steps):
+        return exits.OK
+    if file is None:
+        setting.screen.note(f"tried with the values of revision {revision}; to try others first: penstock check --file FILE")
+    return exits.NO
+
+
+def _checked(setting: Setting, document: dict[str, Any], file: Path) -> tuple[Reach, dict[str, Any]]:
+    """Returns what the command works on, and the document with its variables put in; a mistake in the file is told first."""
+    try:
+        reach = setting.reach()
+    except SetupError as exc:
+        check_document(document, with_dotenv(local_environment(setting.home), file.parent))
+        raise SetupError(f"{file} has no mistake, but {exc}") from exc
+    return reach, check_document(document, with_dotenv(reach.environment, file.parent))
 
 
 async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any], sample: int | None) -> tuple[Plan, list[Trial]]:
@@ -241,13 +252,12 @@ def _show_applied(setting: Setting, made: Plan, revision: int) -> None:
     setting.screen.result({"applied": changed, "revision": revision, "changes": made.changes, "losses": made.losses})
 
 
-async def _destinations(reach: Reach) -> dict[str, Any]:
+async def _destinations(reach: Reach) -> tuple[int, dict[str, Any]]:
     async with open_broker(reach) as broker:
         found = await stored_project(broker)
     if found is None:
         raise SetupError("no project was applied yet; apply one with `penstock apply FILE`, or name a file with --file")
-    destinations: dict[str, Any] = found[1].resolved.get("destinations") or {}
-    return destinations
+    return found[0], found[1].resolved.get("destinations") or {}
 
 
 def _show_checks(screen: Screen, checks: Sequence[DestinationCheck]) -> None:

@@ -13,7 +13,7 @@ from penstock.control.data.query import Answer, ask, choose
 from penstock.control.reach import open_broker
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.options import Integer, Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import SetupError
 from shared.project.snapshot import stored_project
@@ -25,7 +25,7 @@ CUT = 60
 @click.command()
 @click.argument("sql")
 @click.option("--destination", help="Which destination; default: the only DuckDB file or Postgres there is.")
-@click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="Most rows to print; 0: all.")
+@click.option("--limit", type=Integer(0), default=100, show_default=True, help="Most rows to print; 0: all.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @at_broker
 def query(setting: Setting, sql: str, destination: str | None, limit: int, as_csv: bool) -> int:

@@ -13,7 +13,7 @@ from loader import registry
 from penstock.control.moments import Moment
 from penstock.control.reach import open_broker
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_broker
+from penstock.terminal.options import Integer, Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project
@@ -30,8 +30,8 @@ Bound = datetime | int | None
 @click.option("--site", required=True, help="Whose events.")
 @click.option("--from", "start", type=Moment(), help="First time of acceptance: 2026-03-01T12:00:00Z, or 2h for how long ago.")
 @click.option("--to", "end", type=Moment(), help="Last time of acceptance; default: now.")
-@click.option("--from-seq", type=click.IntRange(1), help="Or the first sequence of EVENTS.")
-@click.option("--to-seq", type=click.IntRange(1), help="And the last one.")
+@click.option("--from-seq", type=Integer(1), help="Or the first sequence of EVENTS.")
+@click.option("--to-seq", type=Integer(1), help="And the last one.")
 @click.option("--connection", help="Only to this connection; default: all of the site.")
 @click.option("--where", help="Further conditions, as in the project file: '{field: type, eq: track}'.")
 @click.option("--dry-run", is_flag=True, help="Count what would be sent, send nothing.")
@@ -64,6 +64,9 @@ def replay(
         raise click.UsageError("a range begins at a time or at a sequence, and ends likewise: not both")
     if start is None and from_seq is None:
         raise click.UsageError("say where the range begins: --from or --from-seq")
+    for name, first, last in (("", start, end), ("-seq", from_seq, to_seq)):
+        if first is not None and last is not None and first > last:
+            raise click.UsageError(f"--from{name} is after --to{name}: the range is empty")
     replay_id = replay_id or uuid.uuid4().hex[:12]
     bounds = (_bound(start, from_seq), _bound(end, to_seq))
     try:

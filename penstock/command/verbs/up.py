@@ -13,17 +13,17 @@ from penstock.command.dotenv import with_dotenv
 from penstock.command.stopping import stop_running
 from penstock.stack.home import stack_environment
 from penstock.terminal import exits
-from penstock.terminal.options import Setting, at_home
+from penstock.terminal.options import Integer, Setting, at_home
 
 
 @click.command()
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
-    "--port-base", type=click.IntRange(1, 65_000), metavar="N",
+    "--port-base", type=Integer(1, 65_000), metavar="N",
     help="Six ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
          "4222 for the broker, and so on; the next free one when taken.",
 )  # fmt: skip
-@click.option("--port", type=click.IntRange(1, 65_535), metavar="N", envvar="PENSTOCK_INGEST_PORT", help="Port for events.")
+@click.option("--port", type=Integer(1, 65_535), metavar="N", envvar="PENSTOCK_INGEST_PORT", help="Port for events.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, envvar="PENSTOCK_INGEST_HOST", metavar="ADDRESS",
     help="Interface for events. 0.0.0.0 takes them from other machines: give the sites' keys secrets or `origins` first.",

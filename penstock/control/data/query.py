@@ -90,7 +90,7 @@ def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tupl
     from loader.warehouses.duckdb.errors import describe
 
     if not Path(path).exists():
-        raise SetupError(f"{name}: there is no file {path} yet; it is made with the first load")
+        raise SetupError(f"{name}: there is no file {path}; the next load makes it")
     try:
         with open_file(Path(path)) as database:
             if database.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = ?", [schema]).fetchone():

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ async def _deliver(
         if status not in (0, 408, 429) and status < 500:
             sent.events += len(batch.lines)
             sent.refused += len(batch.lines)
-            _remember(sent, {"line": batch.numbers[0], "reason": f"http_{status}", "detail": _refusal(batch, status, text)})
+            _remember(sent, {"line": batch.numbers[0], "reason": _code(status, text), "detail": _refusal(batch, status, text)})
             return on_progress(sent, "")
         why = f"{status}: {_message(text)}" if status else text
         if loop.time() >= ends_at:
@@ -180,8 +181,17 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes, seconds: 
         async with session.post(url, data=body, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
             after = answer.headers.get("Retry-After", "")
             return answer.status, await answer.text(), float(after) if after.isdigit() else 0.0
-    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+    except TimeoutError:
+        return 0, "no answer in time", 0.0
+    except aiohttp.ClientConnectorError as exc:
+        return 0, f"cannot connect: {_words(exc.os_error)}", 0.0
+    except (aiohttp.ClientError, OSError) as exc:
         return 0, str(exc) or type(exc).__name__, 0.0
+
+
+def _words(error: OSError) -> str:
+    """Returns the system's words: asyncio puts its own, with the address, into an error of connecting."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _count(batch: Batch, text: str, sent: Sent) -> None:
@@ -230,6 +240,14 @@ def _with_id(line: bytes, number: int | None) -> bytes | None:
     # at the end: of two equal keys the last counts, and the file may hold `"messageId": null`
     rest = line[:-1].rstrip()
     return rest + (b"" if rest == b"{" else b",") + b'"messageId":"' + given_id.hex.encode() + b'"}'
+
+
+def _code(status: int, text: str) -> str:
+    """Returns the edge's code for a refusal; a proxy before it has none."""
+    try:
+        return str(json.loads(text)["code"])
+    except (ValueError, TypeError, KeyError):
+        return f"http_{status}"
 
 
 def _message(text: str) -> str:

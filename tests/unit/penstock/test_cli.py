@@ -103,6 +103,8 @@ def test_errors_are_json_when_json_is_asked_for(capsys: pytest.CaptureFixture[st
         ["dead", "show", "\u00b2"],
         ["replay", "--site", "s"],
         ["replay", "--site", "s", "--from", "1h", "--from-seq", "3"],
+        ["replay", "--site", "s", "--from", "1h", "--to", "2h"],
+        ["replay", "--site", "s", "--from-seq", "2", "--to-seq", "1"],
         ["dead", "list", "--since", "yesterday"],
         ["dead", "list", "--reason", "bad_luck"],
     ],
@@ -160,3 +162,23 @@ def test_a_wrong_project_file_is_found_before_anything_starts(tmp_path: Path, ca
     assert run(["up", "--project", str(file)]) == exits.WRONG_INPUT
     assert "connections.a.site" in capsys.readouterr().err
     assert not (tmp_path / ".penstock").exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_mistakes_of_a_file_are_told_also_where_no_stack_runs(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text("connections: {a: {site: nowhere, destination: nothing}}")
+    assert run([command, str(file)]) == exits.WRONG_INPUT
+    assert "connections.a.site" in capsys.readouterr().err
+    file.write_text("destinations: {lake: {type: local, path: '${PENSTOCK_HOME}/lake'}}")
+    assert run([command, str(file)]) == exits.SETUP
+    assert "has no mistake, but no stack runs" in capsys.readouterr().err
+
+
+def test_a_file_can_be_checked_before_its_stack_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text("destinations: {lake: {type: local, path: '${PENSTOCK_HOME}/lake'}}")
+    assert run(["check", "--file", str(file), "--json"]) == exits.OK, capsys.readouterr().err
+    assert (tmp_path / ".penstock" / "lake").is_dir()

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.command.apply import _ask
 from penstock.control.project import plan
+from penstock.control.project.consequences import Loss
 from penstock.control.project.plan import Change, compare, inline_secrets, mask
+from penstock.control.project.projects import Plan
+from penstock.terminal.screen import Screen
+from shared.errors import ConfigError
 
 PROJECT: dict[str, Any] = {
     "sites": {"shop": {"keys": [{"id": "web"}, {"id": "api", "secret": "${S}"}], "origins": ["https://a"]}},
@@ -134,3 +139,15 @@ def test_an_option_that_its_destination_marks_as_secret_is_masked(monkeypatch: p
     assert mask(written)["destinations"]["a"] == {"type": "chat", "hook": "***", "room": "x"}
     other = {"destinations": {"a": {"type": "chat", "hook": "def", "room": "x"}, "b": {"type": "other", "hook": "abc"}}}
     assert compare(written, other) == [Change(path="destinations.a.hook", kind="change", before="***", after="***")]
+
+
+def test_where_nobody_can_be_asked_an_error_names_what_goes_and_what_to_do() -> None:
+    made = Plan(revision=1, changes=[], losses=[Loss(path="connections.shop-wh", what="the connection goes")])
+    with pytest.raises(ConfigError) as refused:
+        _ask(Screen(), made, "start the stack without --project")
+    assert [str(problem) for problem in refused.value.problems] == [
+        "connections.shop-wh: the connection goes",
+        "apply: start the stack without --project; nothing was changed",
+    ]
+    with pytest.raises(ConfigError, match=r"^apply: say --yes"):
+        _ask(Screen(), made, None)

@@ -116,3 +116,15 @@ def test_colours_show_on_a_terminal_only_and_what_events_hold_moves_no_cursor(
     monkeypatch.setenv("NO_COLOR", "1")
     screen.say("ok", "bold green")
     assert capsys.readouterr().out == "\x1b[1;32mok\x1b[0m\nok\n"
+
+
+def test_a_step_that_stands_still_is_not_told_over_and_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("penstock.terminal.screen.time.monotonic", lambda: now[0])
+    with Screen().progress("loading", passing=True) as advance:
+        for done in (1, 1, 1, 1, 2):
+            now[0] += 6
+            advance(done)
+    assert capsys.readouterr().err.split("\n") == ["loading: 1 so far", "loading: 2 so far", ""]

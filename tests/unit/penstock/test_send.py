@@ -128,7 +128,7 @@ async def test_a_refused_request_does_not_stop_the_others() -> None:
     assert (sent.events, sent.accepted, sent.refused) == (3, 2, 1)
     assert sent.rejects[0] == {
         "line": 1,
-        "reason": "http_400",
+        "reason": "malformed",
         "detail": "the line is not JSON: Input data was truncated",
     }
 
@@ -143,7 +143,7 @@ async def test_a_wrong_key_is_an_error_that_says_so() -> None:
 
 
 async def test_an_edge_that_is_away_is_given_up_on_after_some_patience() -> None:
-    with pytest.raises(NotConnected, match="line 1"):
+    with pytest.raises(NotConnected, match=r"line 1.*\(cannot connect: Connection refused\)"):
         await send("http://127.0.0.1:1", "key", batches(lines(1)), patience_seconds=0)
 
 
