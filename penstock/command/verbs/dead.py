@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import functools
 import math
 import sys
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 import msgspec
 
-from ingest.registry import protocol_of
+from penstock.control.letters.forms import as_json, as_line, body_of, pretty
 from penstock.control.letters.letters import Filter, Group, Groups, Seen, fetch_letter, find, parse_ids, remove_all
 from penstock.control.moments import Moment, shown
 from penstock.control.reach import open_broker
@@ -89,7 +87,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
         {
             "total": groups.total,
             "groups": groups.largest_first(),
-            "letters": [_as_json(letter_id, letter) for letter_id, letter in newest],
+            "letters": [as_json(letter_id, letter) for letter_id, letter in newest],
         }
     )
     if not groups.total:
@@ -130,7 +128,7 @@ def show(setting: Setting, letter: str) -> int:
     each = asyncio.run(_fetch(setting, checked))
     if each is None:
         raise SetupError(f"{_gone(f'dead letter {letter}')}. See: penstock dead list")
-    setting.screen.result({**_as_json(letter, each), **_body(each)})
+    setting.screen.result({**as_json(letter, each), **body_of(each)})
     reason = str(each.reason)
     meaning = DeadReason(reason).meaning if reason in list(DeadReason) else ""
     for name, value in (
@@ -142,13 +140,13 @@ def show(setting: Setting, letter: str) -> int:
             setting.screen.say(f"{name:<11} {value}")
     if not setting.screen.json:
         setting.screen.say("\noriginal bytes:")
-        text = _body(each).get("body")
+        text = body_of(each).get("body")
         if text is None:
             setting.screen.say(repr(each.body))
         elif setting.screen.out.is_terminal:
             from rich.syntax import Syntax
 
-            setting.screen.out.console().print(Syntax(_pretty(text), "json", word_wrap=True, background_color="default"))
+            setting.screen.out.console().print(Syntax(pretty(text), "json", word_wrap=True, background_color="default"))
         else:
             setting.screen.say(text)
     return exits.OK
@@ -327,7 +325,7 @@ async def _export(setting: Setting, wanted: Filter, file: TextIO, seen: Seen, *,
             async for stored in find(broker, wanted):
                 seen.add(stored)
                 for letter_id, index in zip(stored.ids(), stored.matching, strict=True):
-                    line = _line(letter_id, stored.letters[index], events=events)
+                    line = as_line(letter_id, stored.letters[index], events=events)
                     if line is None:
                         left_out += 1
                         continue
@@ -335,19 +333,6 @@ async def _export(setting: Setting, wanted: Filter, file: TextIO, seen: Seen, *,
                     written += 1
                 advance(written)
     return written, left_out
-
-
-def _line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
-    if not events:
-        return msgspec.json.encode({**_as_json(letter_id, letter), **_body(letter)}, enc_hook=str).decode()
-    if letter.stage == "ingest":  # what its path or protocol said beside it is written in
-        protocol = protocol_of(letter.request.protocol if letter.request else None)
-        letter = msgspec.structs.replace(letter, body=protocol.as_event(letter.body, letter.form) or b"")
-    text = _body(letter).get("body", "").strip()
-    if "\n" in text or "\r" in text:
-        with contextlib.suppress(msgspec.MsgspecError):
-            text = msgspec.json.format(text, indent=-1)  # only the space between tokens is another then
-    return text if text and "\n" not in text and "\r" not in text else None
 
 
 async def _fetch(setting: Setting, letter_id: str) -> DeadLetter | None:
@@ -382,23 +367,3 @@ def _show_groups(setting: Setting, groups: list[Group]) -> None:
     rows = [(each.stage, each.name, each.reason, each.count, shown(each.oldest_at), shown(each.newest_at)) for each in groups]
     columns = ("stage", "connection/site", "reason", "count", "oldest (UTC)", "newest (UTC)")
     setting.screen.table(columns, rows, spare=columns[4:])
-
-
-def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
-    fields = msgspec.to_builtins(letter, builtin_types=(bytes,))
-    # the request may name people's addresses; its key tells whose mistake it is
-    key = {"key": letter.request.key} if letter.request and letter.request.key else {}
-    return {"id": letter_id, **{name: value for name, value in fields.items() if name not in ("body", "request")}, **key}
-
-
-def _body(letter: DeadLetter) -> dict[str, str]:
-    try:
-        return {"body": letter.body.decode()}
-    except UnicodeDecodeError:
-        return {"body_base64": base64.b64encode(letter.body).decode()}
-
-
-def _pretty(text: str) -> str:
-    with contextlib.suppress(msgspec.MsgspecError):
-        return msgspec.json.format(text)
-    return text

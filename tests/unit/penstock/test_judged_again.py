@@ -7,7 +7,7 @@ import pytest
 
 from ingest.contract import Parsed, Reject, SocketMessage
 from ingest.protocols import segment, websocket
-from penstock.command.verbs.dead import _line
+from penstock.control.letters.forms import as_line
 from penstock.control.letters.redeliver import judge_again
 from shared.events.dead import DeadLetter
 from shared.events.frame import RequestContext
@@ -37,7 +37,7 @@ def test_an_event_whose_path_gave_its_type_is_that_event_again(path: str, kind: 
     again = judge_again(letter, Site(require_id=False))
     assert not isinstance(again, Reject)
     assert (again[0].type, again[0].event, again[1]) == (kind, "Sold", letter.body)
-    line = _line("1.0", letter, events=True)
+    line = as_line("1.0", letter, events=True)
     assert line == f'{{"event":"Sold","price":1.10,"type":"{kind}"}}'
     batch = parsed("/v1/batch", f'{{"batch":[{line}]}}')
     assert [reject.reason for reject in batch.rejects] == ["missing_id"], (
@@ -65,7 +65,7 @@ def test_a_packed_event_keeps_its_bytes_and_is_read_as_what_it_is() -> None:
     again = judge_again(letter, Site(require_id=False))
     assert not isinstance(again, Reject)
     assert msgspec.json.decode(again[1]) == event
-    assert _line("1.0", letter, events=True) == msgspec.json.encode(event).decode()
+    assert as_line("1.0", letter, events=True) == msgspec.json.encode(event).decode()
 
 
 def test_a_letter_that_stays_says_why_by_the_rules_of_today() -> None:

@@ -47,7 +47,7 @@ def hold(path: str, opened: Any, let_go: Any) -> None:
 async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
     file = tmp_path / "a.duckdb"
     document = {"type": "duckdb", "path": str(file), "schema": "shop"}
-    with pytest.raises(SetupError, match="made with the first load"):
+    with pytest.raises(SetupError, match="the next load makes it"):
         await ask("wh", document, "SELECT 1", 1)
     processes = multiprocessing.get_context("spawn")
     opened, let_go = processes.Event(), processes.Event()
