@@ -30,7 +30,7 @@ from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import Connection, Project
 from shared.reading.units import ByteSize, Duration
 from shared.settings import ServiceSettings
-from shared.telemetry.metrics import METRICS, Metric
+from shared.telemetry.declared import METRICS, Metric
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 100

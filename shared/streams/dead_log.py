@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from shared.jetstream import topology
+from shared.telemetry.declared import CounterName
 from shared.telemetry.health import Health
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LOST_PART = f"room of {topology.DEAD}"
 
 Loss = Literal["evicted", "refused"]
 _WORDS: dict[Loss, str] = {"evicted": "of {} evicted", "refused": "of {} not kept"}
-_METRICS: dict[Loss, str] = {"evicted": "dead_letters_evicted_total", "refused": "dead_letters_refused_total"}
+_METRICS: dict[Loss, CounterName] = {"evicted": "dead_letters_evicted_total", "refused": "dead_letters_refused_total"}
 
 log = logging.getLogger(__name__)
 

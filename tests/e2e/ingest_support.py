@@ -28,6 +28,7 @@ from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import StoredProject, apply_project, resolve, watch_config
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
+from shared.telemetry.declared import CounterName, GaugeName
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from tests.support.nats import NatsServer, free_port
@@ -102,7 +103,7 @@ class Edge:
         found = await messages(self.broker, topology.DEAD, f"dead.ingest.{site}")
         return [letter for _, payload in found for letter in decode_dead(payload)]
 
-    def count(self, name: str, **labels: str) -> float:
+    def count(self, name: CounterName | GaugeName, **labels: str) -> float:
         """Returns a counter of an edge in this process."""
         assert self.context is not None
         return self.context.telemetry.value(name, **labels)

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 import pytest
@@ -19,7 +19,7 @@ from shared.events import outcome
 from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream import topology
 from shared.project.model import Batch, Connection, Key, Project, Site, SiteLimits
-from shared.telemetry import metrics
+from shared.telemetry import declared
 from tests.contract.destinations import test_without_transactions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def _is_of(file: Path, plug_in: Path) -> bool:
 
 
 NODES = list(nodes(*SERVICES, "penstock"))
-DECLARING = {Path(inspect.getfile(module)) for module in (metrics, outcome)}
+DECLARING = {Path(inspect.getfile(module)) for module in (declared, outcome)}
 OF_SERVICES = [node for file, node in NODES if file not in DECLARING and file.relative_to(ROOT).parts[0] != "penstock"]
 READ = [found for file, node in NODES for found in read(file, node)]
 READ_BY_CORE = {name for file, name in READ if not any(_is_of(file, plug_in) for plug_in in PLUG_INS.values())}
@@ -59,7 +59,7 @@ def test_every_metric_is_written() -> None:
         for file, node in NODES
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and file not in DECLARING
     }
-    assert {metric.name for metric in metrics.METRICS} - written == set()
+    assert {metric.name for metric in declared.METRICS} - written == set()
 
 
 def test_every_reason_is_given_by_some_stage() -> None:
@@ -108,3 +108,9 @@ def test_every_part_of_a_load_plan_is_read_and_given() -> None:
     for each in dataclasses.fields(LoadPlan):
         assert each.name in {name for _, name in READ}, each.name
         assert each.default is dataclasses.MISSING, f"{each.name}: a default is a part that nobody needs to give"
+
+
+def test_the_type_of_metric_names_lists_every_metric_by_its_kind() -> None:
+    kinds = {"counter": declared.CounterName, "gauge": declared.GaugeName, "histogram": declared.HistogramName}
+    for kind, names in kinds.items():
+        assert list(get_args(names)) == [metric.name for metric in declared.METRICS if metric.kind == kind]

@@ -33,7 +33,7 @@ from shared.errors import ConfigError
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.project.model import Layout, Mode, OnConflict, SchemaPolicy
-from shared.telemetry.metrics import METRICS
+from shared.telemetry.declared import METRICS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
