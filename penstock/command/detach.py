@@ -12,8 +12,9 @@ from penstock.command.foreground import Wishes, show_addresses
 from penstock.command.stopping import stop_running
 from penstock.stack.home import SERVICES, Home, StackState, stack_environment, start_time
 from penstock.stack.stack import START_SECONDS
+from penstock.terminal import exits
 from penstock.terminal.options import Setting
-from shared.errors import PenstockError, SetupError
+from shared.errors import ConfigError, PenstockError, Problem, SetupError
 
 POLL_SECONDS = 0.1
 LOG = "supervisor.log"
@@ -23,7 +24,7 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
     """Starts a stack that outlives this command; returns when it is ready.
 
     Raises:
-        SetupError: it cannot start; says why.
+        SetupError, ConfigError: it cannot start; says why.
     """
     home, screen = setting.home, setting.screen
     home.prepare()
@@ -82,7 +83,7 @@ def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> 
     with setting.screen.progress("starting", total=1 + len(SERVICES)) as advance:
         while time.monotonic() < ends_at:
             if supervisor.poll() is not None:
-                raise SetupError(_why(home, supervisor.returncode))
+                raise failure(home, supervisor.returncode)
             state = home.read()
             if state is not None and state.supervisor.pid == supervisor.pid:
                 advance(sum(process.state == "ready" for process in state.processes), note=state.problem)
@@ -95,9 +96,12 @@ def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> 
     raise SetupError(f"the stack was not ready within {2 * START_SECONDS:g} s; see {home.logs}")
 
 
-def _why(home: Home, code: int) -> str:
+def failure(home: Home, code: int) -> PenstockError:
+    """Returns what ended the supervisor, in its own words: as an error that ends this command with the same exit code."""
     errors = [line.removeprefix("error: ") for line in _lines(home, "error: ")]
-    return "; ".join(errors) or f"the supervisor ended with exit code {code}; see {home.logs / LOG}"
+    if errors and code == exits.WRONG_INPUT:
+        return ConfigError([Problem("", each) for each in errors])
+    return SetupError("; ".join(errors) or f"the supervisor ended with exit code {code}; see {home.logs / LOG}")
 
 
 def _lines(home: Home, beginning: str) -> list[str]:

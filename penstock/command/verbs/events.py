@@ -12,6 +12,7 @@ import msgspec
 from penstock.control.data.lines import Lines
 from penstock.control.data.send import BATCH_EVENTS, Sent, batches
 from penstock.control.data.send import send as send_batches
+from penstock.control.data.tail import Tailed
 from penstock.control.data.tail import tail as tail_events
 from penstock.control.reach import open_broker
 from penstock.control.wording import counted, cut
@@ -22,6 +23,9 @@ from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot
+
+WHOLE_LINE = 140
+"""Columns from which a line of `penstock tail` has the date, and the messageId as a rule."""
 
 
 @click.command()
@@ -121,11 +125,19 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
                 sys.stdout.write((text if setting.screen.json else msgspec.json.format(text)).decode() + "\n")
                 sys.stdout.flush()
                 continue
-            who = event.get("userId") or event.get("anonymousId") or "-"
-            what = event.get("event") or event.get("name") or ""
-            at = event["receivedAt"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-            line = f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}"
-            setting.screen.say(cut(line, setting.screen.out.width) if setting.screen.out.is_terminal else line)
+            setting.screen.say(_told(found, setting.screen.out.width if setting.screen.out.is_terminal else None))
+
+
+def _told(found: Tailed, width: int | None) -> str:
+    """Returns the line of an event; on a terminal one that does not break."""
+    event = found.event
+    at = f"{event['receivedAt']:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    if width is not None and width < WHOLE_LINE:
+        at = f"{event['receivedAt']:%H:%M:%S}"
+    who = event.get("userId") or event.get("anonymousId") or "-"
+    what = event.get("event") or event.get("name") or ""
+    line = f"{at}  {found.site:<12} {event['type']:<9} {what!s:<28} {who!s:<24} {event['messageId']}"
+    return line if width is None else cut(line, width)
 
 
 def _site_of(project: Project, name: str) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from penstock.command.detach import failure
 from penstock.stack.home import Home, ProcessState, StackState, is_alive, start_time
 from penstock.stack.leftovers import clean_up
-from shared.errors import SetupError
+from penstock.terminal import exits
+from shared.errors import ConfigError, SetupError
 
 
 @pytest.fixture
@@ -106,3 +108,11 @@ def test_a_process_that_waits_to_be_reaped_is_not_alive() -> None:
         while start_time(child.pid) and time.monotonic() < ends_at:
             time.sleep(0.01)
         assert start_time(child.pid) == 0
+
+
+def test_what_ended_a_detached_stack_is_an_error_of_the_same_kind(home: Home) -> None:
+    (home.logs / "supervisor.log").write_text("warning: w\nerror: a: b\nerror: c\n")
+    wrong = failure(home, exits.WRONG_INPUT)
+    assert isinstance(wrong, ConfigError)
+    assert [str(each) for each in wrong.problems] == ["a: b", "c"]
+    assert isinstance(failure(home, exits.SETUP), SetupError)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from aiohttp import web
 
 from penstock.command.cli import run
-from penstock.command.verbs.events import _show, interrupted
+from penstock.command.verbs.events import _show, _told, interrupted
 from penstock.control.data.send import Batch, Sent, batches, send
+from penstock.control.data.tail import Tailed
 from penstock.terminal import exits
 from penstock.terminal.screen import Screen
 from shared.errors import NotConnected, SetupError
@@ -236,3 +238,15 @@ def test_an_edge_without_a_key_is_told_apart_from_no_stack(tmp_path: Path, capsy
     arguments = ["send", "-", "--url", "http://127.0.0.1:1", "--home", str(tmp_path / "none")]
     assert run(arguments) == exits.SETUP
     assert "say it with --key" in capsys.readouterr().err
+
+
+def test_the_line_of_an_event_fits_a_terminal_and_is_whole_in_a_pipe() -> None:
+    at = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
+    found = Tailed(
+        "shop", 1, {"receivedAt": at, "type": "track", "event": "Order Completed", "userId": "u" * 36, "messageId": "m-1"}
+    )
+    narrow, whole = _told(found, 80), _told(found, None)
+    assert len(narrow) == 80
+    assert narrow.startswith("12:00:00  shop ")
+    assert whole.startswith("2026-03-01 12:00:00.123  shop ")
+    assert whole.endswith(" m-1")
