@@ -109,6 +109,8 @@ class Limits:
     """A pattern (RE2) that the text must match."""
     refused: str | None = None
     """A pattern (RE2) that the text must not match."""
+    float_bytes: Literal[4, 8] | None = None
+    """Numbers inside the text must be ones that so many bytes hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ held against them. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loader.contract.warehouse import Column, Kind, Limits
+from loader.types import exact
 from loader.types.convert import Converted, convert_to
 from loader.types.lattice import ARROW
 
+_LONG_NUMBER = "[0-9.]{8}|[0-9.][eE]"
+"""None other can be one that four bytes do not hold."""
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_SINGLE = 4
+_LARGEST_SINGLE = float(np.finfo(np.float32).max)
 Marks = NDArray[np.bool_]
 _SECOND_DIGITS = 6
 _EXACT = Context(prec=5000)
@@ -88,9 +94,32 @@ def _text_outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
         yield pc.invert(pc.match_substring_regex(values, limits.accepted))
     if limits.refused is not None:
         yield pc.match_substring_regex(values, limits.refused)
+    if limits.float_bytes is not None:
+        yield _numbers_outside(values, limits.float_bytes)
     if limits.digits is not None:
         precision, scale = limits.digits
         yield pa.array([text is not None and not _fits(text, precision, scale) for text in values.to_pylist()])
+
+
+def _numbers_outside(values: pa.Array, size: int) -> pa.Array:
+    long = pc.fill_null(pc.match_substring_regex(values, _LONG_NUMBER), False)
+    if not pc.any(long).as_py():
+        return long
+    pairs = zip(values.to_pylist(), long.to_pylist(), strict=True)
+    return pa.array([is_long and not all(_held(each, size) for each in _NUMBER.findall(text)) for text, is_long in pairs])
+
+
+def _held(text: str, size: int) -> bool:
+    """Whether a float of so many bytes holds a number."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return False
+    value = float(text)
+    if size == _SINGLE:
+        single = np.float32(value) if abs(value) <= _LARGEST_SINGLE else np.float32(np.inf)
+        return bool(np.isfinite(single)) and Decimal(str(single)) == number
+    return exact.holds(value, number)
 
 
 def _fits(text: str, precision: int, scale: int) -> bool:
@@ -104,6 +133,6 @@ def _fits(text: str, precision: int, scale: int) -> bool:
         return False
     if not number:
         return True
-    sign_and_digits: Any = number.normalize(_EXACT).as_tuple()
-    exponent = int(sign_and_digits.exponent)
-    return -exponent <= scale and len(sign_and_digits.digits) + exponent <= precision - scale
+    if not -scale <= number.adjusted() < precision - scale:
+        return False  # before it is normalised, which fails for exponents of many digits
+    return -int(number.normalize(_EXACT).as_tuple().exponent) <= scale

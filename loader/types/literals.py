@@ -16,7 +16,7 @@ WHOLE = "^(?:0|-?[1-9][0-9]*)$"
 UNSIGNED = "^(?:0|[1-9][0-9]*)$"
 BITS = "^[01]*$"
 
-_INSIDE = r"""^(?:["',(){}\[\]\s]|empty|%s)*$"""
+_INSIDE = r"""^(?:["',(){}\[\]\s]|empty|NULL|null|%s)*$"""
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)"
 DATES_INSIDE = _INSIDE % _DAY
@@ -26,8 +26,23 @@ TIMES_INSIDE = _INSIDE % rf"{_DAY}(?:[Tt ]{_CLOCK % 6}(?: ?[Zz])?)?"
 INSTANTS_INSIDE = _INSIDE % rf"{_DAY}(?:[Tt ]{_CLOCK % 6}(?: ?{_ZONE})?)?"
 CLOCKS_INSIDE = _INSIDE % (_CLOCK % 6)
 ZONED_CLOCKS_INSIDE = _INSIDE % (_CLOCK % 6 + _ZONE)
+WHOLE_INSIDE = _INSIDE % r"(?:\b0|-?\b[1-9][0-9]*)\b"
+BOOLEANS_INSIDE = _INSIDE % r"\b(?i:true|false|t|f)\b"
+_NUMBER = r"-?\b(?:0|[1-9][0-9]*)(?:\.[0-9]+)?\b"
+NUMBERS_INSIDE = _INSIDE % _NUMBER
+"""Numbers written without an exponent."""
+LINE = rf"^\{{{_NUMBER},{_NUMBER},{_NUMBER}\}}$"
+"""The three numbers of a line; two points are computed to them."""
+GEOMETRY = rf"^(?:[<>;\"(){{}}\[\],\s]|{_NUMBER})*$"
+BEYOND_DECIMAL = "[0-9]{1000}"
 COMPUTED = r"(?i)\b(?:now|today|tomorrow|yesterday|epoch|allballs|infinity|inf|bc)\b"
 """Words that times are computed from; for types that may hold times and much else."""
+
+
+def numbers_inside(scale: int) -> str:
+    """Returns as `NUMBERS_INSIDE`, with at most so many digits after the point."""
+    fraction = rf"(?:\.[0-9]{{1,{scale}}})?" if scale else ""
+    return _INSIDE % _NUMBER.replace(r"(?:\.[0-9]+)?", fraction)
 
 
 def unsigned(digits: int) -> str:

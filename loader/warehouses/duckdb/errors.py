@@ -12,6 +12,7 @@ from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, 
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
 _ROWS = frozenset({"ConversionException", "ConstraintException", "OutOfRangeException", "DataError", "TypeMismatchException"})
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
 _GONE = re.compile(r"(Table|Column|Schema|Referenced column).*(does not exist|not found)|does not have a column", re.DOTALL)
 
 
@@ -39,7 +40,7 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         return SetupError(f"{what}: {words}; let this user write the file and its directory")
     if "not a valid DuckDB database" in words or "created with" in words:
         return SetupError(f"{what}: {words}; check `path`, or open it with the DuckDB version that wrote it")
-    if "No space left" in words:
+    if any(full in words for full in _FULL):
         return SetupError(f"{what}: {words}; free space on its disk")
     if name == "OutOfMemoryException":
         return SetupError(f"{what}: {words}; raise memory_limit, or lower batch.max_rows")

@@ -156,7 +156,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
         expression = widening(name, now.kind, column.kind)
         if expression is None:
             continue
-        if not _survive(connection, table, survives(name, now.kind, column.kind)):
+        if not _survive(connection, table, survives(name, now.kind, column.kind, now.native or "")):
             lossy.add(column.name)
         else:
             changes.append(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}")

@@ -6,6 +6,7 @@ Pure. As for Postgres, a decimal with a scale is `OTHER`: its values arrive as t
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from loader.contract.warehouse import Column, Kind, Limits
 from loader.sql.text import forced_native
@@ -56,11 +57,25 @@ _OTHERS = {
     "UHUGEINT": Limits(accepted=literals.UNSIGNED),
     "BIGNUM": Limits(accepted=literals.WHOLE),
     "INTERVAL": Limits(accepted=literals.interval(6)),
+    "BLOB": Limits(accepted=r"^(?:(?:\\x[0-9a-fA-F]{2})*|[^\\]*)$"),
 }
-_HARMLESS = frozenset(("BLOB", "GEOMETRY", "VARIANT"))
+_HARMLESS = frozenset(("GEOMETRY", "VARIANT"))
 """Types in which a word is a word."""
-_NESTED_TIME = re.compile(r"\b(?:TIMESTAMP|DATE|TIME)\b")
-_NESTED_WHOLE = re.compile(r"INT\b|INTEGER\b")
+_LIST = re.compile(r"(?:\[\d*\])+$")
+_WORD = re.compile(r"\b[A-Z_]+\b")
+_LISTS = {
+    "DATE": literals.DATES_INSIDE,
+    "TIME": literals.CLOCKS_INSIDE,
+    "TIMETZ": literals.ZONED_CLOCKS_INSIDE,
+    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_NS"), literals.TIMES_INSIDE),
+    "TIMESTAMPTZ": literals.INSTANTS_INSIDE,
+}
+_WHOLE = frozenset((*_INTEGERS, "BIGINT", "HUGEINT", "UHUGEINT", "BIGNUM"))
+_NUMBERS = _WHOLE | {"DOUBLE", "FLOAT", "JSON", "DECIMAL"}
+_TIMELESS = _NUMBERS | {"VARCHAR", "BOOLEAN", "UUID", "BIT", "ENUM", "STRUCT", "MAP", "UNION"}
+_SECOND_DIGITS = {"TIMESTAMP_S": 0, "TIMESTAMP_MS": 3}
+_OTHERWISE_SPELLED = r"(?:^|[^0-9.:-])0[0-9]+(?:[^0-9:-]|$)|[^0-9]-0[0-9]|(?:^|[^0-9eE])\+"
+"""Zeros before a number, and plus signs."""
 
 _DIGITS_OF_WHOLE = '"c"::HUGEINT::VARCHAR'
 # DuckDB writes doubles with an exponent from 1e16 up and 1e-4 down: the digits are moved behind or before the point by hand
@@ -149,19 +164,33 @@ def limits_of(native: str) -> Limits | None:
 
 
 def _limits_of_nested(native: str) -> Limits | None:
-    """Returns what lists and structures hold: DuckDB rounds a fraction to an integer, and computes times, without a word."""
-    if native in _KINDS or native in _HARMLESS or native in ("VARCHAR[]", "JSON[]"):
+    """Returns what lists and structures hold: DuckDB rounds, cuts and computes inside of them without a word."""
+    if native in _KINDS or native in _HARMLESS:
         return None
-    refused = [literals.COMPUTED]
-    if _NESTED_WHOLE.search(native):
-        refused.append(r"[0-9]\.|[0-9][eE]|\.[0-9]")
-    if "DECIMAL" in native:
-        refused.append(r"\.[0-9]")
-    if "DOUBLE" in native or "FLOAT" in native:
-        refused.append(r"[0-9.]{8}" if "FLOAT" in native else r"[0-9.]{17}|[0-9][eE]")
-    if _NESTED_TIME.search(native):
-        refused.append(r"\.[0-9]{3}[0-9]*[1-9]|:[0-9.]+ ?[+-]")
-    return Limits(refused="|".join(refused))
+    leaf = _LIST.sub("", native).replace(" WITH TIME ZONE", "TZ")
+    if leaf in _LISTS:
+        return Limits(accepted=_LISTS[leaf])
+    inside = set(_WORD.findall(leaf))
+    if inside & {"INTERVAL", "BLOB", "TIMETZ"}:
+        return Limits(accepted=literals.NOTHING)
+    refused = [] if inside == {"JSON"} else [r'\\[^\\"]']  # of what is escaped it knows quotes and backslashes only
+    if not inside or not inside <= _TIMELESS:
+        digits = min((_SECOND_DIGITS.get(each, 6) for each in inside), default=6)
+        refused += [literals.COMPUTED, rf"\.[0-9]{{{digits}}}[0-9]*[1-9]", r":[0-9.]+ ?[+-]", "(?i)[0-9] ?(?:[a-su-y]|z[a-z])"]
+    if inside & {"DATE", "TIME"}:
+        refused.append("[0-9][Tt ][0-9]")  # they take a part of what is both
+    if inside & _WHOLE:
+        refused += [r"[0-9]\.|[0-9][eE]|\.[0-9]|[0-9]_", r"\b0[xXbB]"]
+    if "DECIMAL" in inside:
+        refused.append(r"\.[0-9]|[0-9][eE]")
+    if inside & _NUMBERS:
+        refused.append(_OTHERWISE_SPELLED)
+    if "BOOLEAN" in inside:
+        refused.append(r"(?i)\b(?:yes|no|y|n|on|off)\b")
+    if "BIT" in inside:
+        refused.append("[xX]")
+    bytes_: Literal[4, 8] | None = 4 if "FLOAT" in inside else 8 if inside & {"DOUBLE", "JSON"} else None
+    return Limits(refused="|".join(f"(?:{each})" for each in refused) or None, float_bytes=bytes_)
 
 
 def native_of(column: Column) -> str:
@@ -182,7 +211,9 @@ def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
     return None if template is None else template.replace('"c"', quoted_column)
 
 
-def survives(quoted_column: str, source: Kind, target: Kind) -> str | None:
+def survives(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
     """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
+    if native == "BLOB":
+        return f"{quoted_column} IS NULL"  # its text has escapes
     template = _SURVIVES.get((source, target))
     return None if template is None else template.replace('"c"', quoted_column)

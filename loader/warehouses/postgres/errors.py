@@ -134,6 +134,8 @@ def _of_state(error: BaseException, state: str, what: str, table: str | None) ->
     # a text that is no `tsvector`, `ltree` or `jsonpath` is a syntax error too, but at no place in the statement
     if state[:2] in ("22", "23", "P0") or state == TOO_LARGE or (state == "42601" and getattr(error, "position", None) is None):
         return _of_rows(error, what, table)
+    if state == "0A000" and "cannot accept a value of type" in words:
+        return _of_rows(error, what, table)
     if state[:2] in ("42", "0A", "21", "54"):
         return Permanent(words)
     if state[:2] in _KNOWN:

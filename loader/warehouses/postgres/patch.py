@@ -205,10 +205,11 @@ async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch,
             changes[column.name] = f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         elif now.kind is not column.kind or now.as_column().limits is not None:
             name = identifier(column.name)
-            expression = widening(name, now.kind, column.kind)
+            native = now.base or now.native
+            expression = widening(name, now.kind, column.kind, native)
             if expression is not None:
                 changes[column.name] = f"ALTER COLUMN {name} TYPE {native_of(column)} USING {expression}"
-                conditions[column.name] = survives(name, now.kind, column.kind)
+                conditions[column.name] = survives(name, now.kind, column.kind, native)
     lossy = await _lossy(connection, schema, patch.table, conditions)
     kept = {name: change for name, change in changes.items() if name not in lossy}
     return lossy | await _change(connection, schema, patch.table, kept)

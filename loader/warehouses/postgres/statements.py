@@ -19,6 +19,17 @@ SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, 
            )
            SELECT format_type(below.type, below.mod) FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype <> 'd'
        ) END AS base,
+       CASE WHEN t.typtype <> 'b' OR t.typelem <> 0 THEN (
+           WITH RECURSIVE below AS (
+               SELECT t.oid AS type, a.atttypmod AS mod
+               UNION ALL
+               SELECT CASE u.typtype WHEN 'd' THEN u.typbasetype ELSE u.typelem END,
+                      CASE u.typtype WHEN 'd' THEN u.typtypmod ELSE below.mod END
+               FROM below JOIN pg_type u ON u.oid = below.type WHERE u.typtype = 'd' OR u.typcategory = 'A'
+           )
+           SELECT ARRAY[format_type(below.type, below.mod), u.typtype::text]
+           FROM below JOIN pg_type u ON u.oid = below.type WHERE NOT (u.typtype = 'd' OR u.typcategory = 'A')
+       ) END AS inside,
        CASE WHEN a.atthasdef AND a.attgenerated = '' THEN (
            SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum
        ) END AS default,
@@ -35,7 +46,8 @@ WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p',
 ORDER BY c.oid, a.attnum
 """
 """Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a policy
-for us. `base`: the type below a domain. `received`: the type has a binary form."""
+for us. `base`: the type below a domain. `inside`: the type below domains and arrays, and whether it is composite (`c`) or a range (`r`).
+`received`: the type has a binary form."""
 
 KEYS = """
 SELECT i.indrelid::int8 AS oid, ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,

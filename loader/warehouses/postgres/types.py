@@ -39,6 +39,8 @@ _NATIVES = {
 
 _DECIMAL_DIGITS = 38
 _SECOND_DIGITS = 6
+_LONGEST_FRACTION = 1000
+"""What RE2 counts to."""
 _ARGUMENTS = re.compile(r"\((?P<inside>[\d, -]*)\)")
 _WITHOUT_LENGTH = {"character": "bpchar", "bit": '"bit"'}
 """Types whose bare name means a length of one."""
@@ -49,10 +51,15 @@ _MONEY = (18, 2)
 _BYTES = r"^(?:\\x(?:[0-9a-fA-F]{2})*|[^\\]*)$"
 _NETWORK = r"[:/]|^[0-9]+(?:\.[0-9]+){3}$"
 """A number such as 10.5 is none, though the server reads one as 10.5.0.0/16."""
+_HARDWARE = r"^[0-9a-fA-F]*(?:[a-fA-F:]|[0-9]-|\.[0-9a-fA-F]+\.)[0-9a-fA-F:.-]*$"
+"""A number such as 1234567890.12 is none, though the server leaves out its point."""
 _ASCII = "^[\x01-\x7f]{0,%d}$"
 _LOOKED_UP = ("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc",
               "regprocedure", "regrole", "regtype")  # fmt: skip
 """Types of names that the server looks up."""
+_INTERNAL = ("aclitem", "gtsvector", "int2vector", "oidvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary",
+             "pg_dependencies", "pg_mcv_list", "pg_ndistinct", "pg_node_tree", "pg_snapshot", "txid_snapshot")  # fmt: skip
+"""Types of the server's own; of some it takes no value at all."""
 _ALONE = {
     "uuid": Limits(accepted=literals.UUID),
     "oid": Limits(accepted=literals.UNSIGNED),
@@ -65,22 +72,41 @@ _ALONE = {
     "xid8": Limits(accepted=literals.unsigned(19)),
     "tid": Limits(accepted=r"^\([0-9]+,[0-9]+\)$"),
     "cidr": Limits(accepted=_NETWORK),
-    **dict.fromkeys(("macaddr", "macaddr8"), Limits(accepted="^[0-9a-fA-F:.-]+$")),
+    **dict.fromkeys(("macaddr", "macaddr8"), Limits(accepted=_HARDWARE)),
     **dict.fromkeys(("bit", "bit varying"), Limits(accepted=literals.BITS)),
-    **dict.fromkeys(_LOOKED_UP, Limits(accepted=literals.NOTHING)),
+    "tsvector": Limits(refused=":[0-9]{5}"),  # it cuts positions to 16383
+    "line": Limits(accepted=literals.LINE, float_bytes=8),
+    "cube": Limits(float_bytes=8),
+    "vector": Limits(float_bytes=4),
+    **dict.fromkeys((*_LOOKED_UP, *_INTERNAL), Limits(accepted=literals.NOTHING)),
 }
-_HARMLESS = frozenset(("inet", "xml", "tsvector", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath"))
+_GEOMETRIC = frozenset(("point", "lseg", "box", "path", "polygon", "circle"))
+_HARMLESS = frozenset(("inet", "xml", "tsquery", "citext", "hstore", "ltree", "pg_lsn", "jsonpath", "refcursor"))
 """Types in which a word is a word."""
-_STRICT = frozenset(("uuid", "bit", "bit varying"))
-"""Types that refuse what they cannot hold, in arrays too."""
+_UNKNOWN = "|".join((literals.COMPUTED, "[eE][+-][0-9]", *(rf"[0-9]{{{n}}}\.[0-9]{{{16 - n}}}" for n in range(17))))
+"""Of the text of types that we do not know: times that are computed, and numbers with more digits than a double has."""
 _TIMES = {
     **dict.fromkeys(("date", "daterange", "datemultirange"), literals.DATES_INSIDE),
     **dict.fromkeys(("timestamp without time zone", "tsrange", "tsmultirange"), literals.TIMES_INSIDE),
     **dict.fromkeys(("timestamp with time zone", "tstzrange", "tstzmultirange"), literals.INSTANTS_INSIDE),
 }
 """What ranges of times take, and lists of times."""
-_ROUNDED = {"real": r"[0-9.]{8}|[eE]", "double precision": r"[0-9.]{17}|[eE]", "numeric": r"[eE]"}
-"""Of numbers in arrays: what might lose digits without a word."""
+_DECIMALS_INSIDE = Limits(accepted=literals.NUMBERS_INSIDE, refused=literals.BEYOND_DECIMAL)
+_NUMBERS = {
+    **dict.fromkeys(("int4range", "int8range", "int4multirange", "int8multirange"), Limits(accepted=literals.WHOLE_INSIDE)),
+    **dict.fromkeys(("numrange", "nummultirange"), _DECIMALS_INSIDE),
+}
+"""What ranges of numbers take."""
+_INSIDE = {
+    "boolean": Limits(accepted=literals.BOOLEANS_INSIDE),
+    **dict.fromkeys(("smallint", "integer", "bigint"), Limits(accepted=literals.WHOLE_INSIDE)),
+    "real": Limits(accepted=literals.NUMBERS_INSIDE, float_bytes=4),
+    "double precision": Limits(accepted=literals.NUMBERS_INSIDE, float_bytes=8),
+    "text": None, "json": None, "uuid": None, "bit": None, "bit varying": None,
+    # blanks at the end are cut to the length
+    **dict.fromkeys(("character", "character varying"), Limits(refused=r"""[ \\][\s"',}]|\\""")),
+}  # fmt: skip
+"""What elements of arrays hold; some refuse what they cannot hold, in arrays too."""
 _WHOLE_NUMERIC = re.compile(r"numeric\(\d+,0\)")
 
 _UTC = "\"c\" AT TIME ZONE 'UTC'"
@@ -127,6 +153,8 @@ _SURVIVES = {
     (Kind.DATE, Kind.TIMESTAMP): _IN_CALENDAR,
 }
 """Conditions under which a stored value is the same after widening; always, of the others."""
+_NOT_THEIR_TEXT = frozenset(("bytea", "tsvector", "jsonpath"))
+"""Types whose values are written otherwise than they were sent."""
 
 _NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP))
 """What a column of a narrower type becomes when it is to hold all of its kind: an `integer` becomes a `bigint`."""
@@ -139,12 +167,14 @@ WIDEN = frozenset(_WIDEN) | _NARROW
 class LiveColumn:
     """A column as the catalogue has it; `native` is `format_type`'s text, such as `numeric(12,2)`.
 
-    `base`: the type below a domain, else None. `default`: the expression of it. `labels`: of an enum.
+    `base`: the type below a domain, else None. `inside`: the type below domains and arrays, with its `typtype`; None for most types.
+    `default`: the expression of it. `labels`: of an enum.
     """
 
     name: str
     native: str
     base: str | None = None
+    inside: tuple[str, str] | None = None
     default: str | None = None
     writable: bool = True
     labels: tuple[str, ...] = ()
@@ -169,7 +199,7 @@ class LiveColumn:
 
     def as_column(self) -> Column:
         """Returns it as the core knows columns."""
-        limits = limits_of(self.base or self.native, self.labels)
+        limits = limits_of(self.base or self.native, self.labels, self.inside)
         return Column(self.name, self.kind, self.native, limits, self.writable, self.owner)
 
 
@@ -179,7 +209,8 @@ def live_column(row: Mapping[str, Any]) -> LiveColumn:
     if row["sequence"] is not None:
         default = f"nextval({literal(row['sequence'])}::regclass)"
     labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
-    return LiveColumn(row["column"], row["native"], row["base"], default, row["writable"], labels, owner)
+    inside = None if row["inside"] is None else (row["inside"][0], row["inside"][1])
+    return LiveColumn(row["column"], row["native"], row["base"], inside, default, row["writable"], labels, owner)
 
 
 def kind_of(native: str) -> Kind:
@@ -189,10 +220,16 @@ def kind_of(native: str) -> Kind:
     return _KINDS.get(_ARGUMENTS.sub("", native), Kind.OTHER)
 
 
-def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
-    """Returns what a type holds of its kind; None where that is all of it, or only the server can tell."""
+def limits_of(native: str, labels: Sequence[str] = (), inside: tuple[str, str] | None = None) -> Limits | None:
+    """Returns what a type holds of its kind; None where that is all of it, or only the server can tell.
+
+    `inside`: as in `LiveColumn`.
+    """
+    inner, made = inside or (native.rstrip("[]"), "b")
+    if made == "c" or (made in "rm" and inner not in _TIMES and inner not in _NUMBERS):
+        return Limits(accepted=literals.NOTHING)  # of a type made by its owner: each of its parts may round, cut or compute
     if native.endswith("[]"):
-        return _limits_of_array(native.rstrip("[]"))
+        return _limits_of_array(inner)
     match = _ARGUMENTS.search(native)
     numbers = [int(number) for number in match["inside"].split(",")] if match and match["inside"] else []
     bare = _ARGUMENTS.sub("", native)
@@ -219,24 +256,34 @@ def limits_of(native: str, labels: Sequence[str] = ()) -> Limits | None:
 def _limits_of_others(bare: str) -> Limits | None:
     if bare in _ALONE:
         return _ALONE[bare]
-    if bare not in _KINDS and bare in _TIMES:
-        return Limits(accepted=_TIMES[bare])
-    return None if bare in _KINDS or bare in _HARMLESS else Limits(refused=literals.COMPUTED)
+    if bare in _GEOMETRIC:
+        return Limits(accepted=literals.GEOMETRY, float_bytes=8)
+    if bare in _KINDS or bare in _HARMLESS:
+        return None
+    if bare in _NUMBERS:
+        return _NUMBERS[bare]
+    return Limits(accepted=_TIMES[bare]) if bare in _TIMES else Limits(refused=_UNKNOWN)
 
 
 def _limits_of_array(native: str) -> Limits | None:
+    match = _ARGUMENTS.search(native)
     bare = _ARGUMENTS.sub("", native)
-    if bare.startswith("time") and bare != native:  # it may be rounded to so many digits
+    if bare.startswith("time") and match:  # it may be rounded to so many digits
         return Limits(accepted=literals.NOTHING)
     if bare.startswith("time "):
         return Limits(accepted=literals.ZONED_CLOCKS_INSIDE if bare.endswith("with time zone") else literals.CLOCKS_INSIDE)
     if bare in _TIMES:
         return Limits(accepted=_TIMES[bare])
-    if bare in _ROUNDED and (bare != "numeric" or native == bare):
-        return Limits(refused=_ROUNDED[bare])
-    if bare == "numeric" or bare.startswith("interval") or (bare in _ALONE and bare not in _STRICT):
+    if bare == "numeric":
+        scale = int(match["inside"].split(",")[-1]) if match else None
+        if scale is None:
+            return _DECIMALS_INSIDE
+        return Limits(accepted=literals.numbers_inside(scale) if 0 <= scale < _LONGEST_FRACTION else literals.NOTHING)
+    if bare in _INSIDE:
+        return _INSIDE[bare] if match or not bare.startswith("character") else None
+    if bare in _ALONE or bare in _KINDS or bare.startswith("interval"):
         return Limits(accepted=literals.NOTHING)  # what one of these would round, cut or wrap cannot be told inside of a list
-    return None if bare in _KINDS or bare in _HARMLESS or bare in _STRICT else Limits(refused=literals.COMPUTED)
+    return _limits_of_others(bare)
 
 
 def _limits_of_numeric(numbers: Sequence[int]) -> Limits | None:
@@ -265,8 +312,10 @@ def native_of(column: Column) -> str:
     return forced_native(column) or _NATIVES[column.kind]
 
 
-def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
+def widening(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
     """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
+    if native == "money" and target is Kind.TEXT:
+        return f"{quoted_column}::numeric::text"
     if (source, target) in _NARROW:
         # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
         return f"{quoted_column}::text::double precision" if source is Kind.DOUBLE else quoted_column
@@ -274,7 +323,9 @@ def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
     return None if template is None else template.replace('"c"', quoted_column)
 
 
-def survives(quoted_column: str, source: Kind, target: Kind) -> str | None:
+def survives(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
     """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
+    if native in _NOT_THEIR_TEXT:
+        return f"{quoted_column} IS NULL"
     template = _SURVIVES.get((source, target))
     return None if template is None else template.replace('"c"', quoted_column)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import secrets
 import shutil
 import signal
 import subprocess
@@ -75,6 +77,27 @@ async def test_a_read_copy_can_be_read_while_the_file_is_loaded_and_ends_with_th
     with duckdb.connect(str(copy), read_only=True) as database:
         assert database.sql("SELECT id FROM t ORDER BY id").fetchall() == [(1,), (2,)]
     assert [each.name for each in copy.parent.iterdir()] == [copy.name]
+
+
+async def test_a_disk_without_room_is_told_and_the_same_load_arrives_once_when_there_is_room(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, {"id": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = [{"id": number, "text": secrets.token_hex(500)} for number in range(2, 1002)]
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
+        for _ in range(2):
+            with pytest.raises(SetupError, match="free space on its disk"):
+                await append(session, 2, "t", SHAPE, *rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    session = await wh.session(epoch=2)
+    assert (await session.marks())["t", "live-1"] == 1
+    await append(session, 2, "t", SHAPE, *rows)
+    assert [row["id"] for row in await wh.rows("t", {"id": Kind.BIGINT})] == sorted(
+        range(1, 1002), key=lambda each: str(each).rjust(20)
+    )
 
 
 async def test_other_processes_read_the_file_between_loads(wh: Open) -> None:

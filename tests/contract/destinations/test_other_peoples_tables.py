@@ -55,19 +55,18 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
         ("timestamptz[]", '{"2026-01-01T00:00:00Z"}', ["{now}", "{epoch}", "{01/02/2026}"]),
         ("time[]", "{10:00}", ["{now}", "{allballs}", "{10:00+02}"]),
         ("timetz[]", "{10:00+02}", ["{10:00}"]),
-        ("numeric(4,1)[]", None, ["{1.25}"]),
+        ("numeric(4,1)[]", "{1.2}", ["{1.25}"]),
         ("xid", 7, [-1, 2**32, 1.5, True, "now", "7x", "010"]),
         ("xid8", 2**60, [-1, 0.5, "99999999999999999999"]),
         ("tid", "(0,1)", ["<(0,1),2>"]),
         ("cidr", "10.0.0.0/8", [10, 10.5, "1.005"]),
         ("macaddr8", "08:00:2b:01:02:03:04:05", ["08:00:2b:01:02:03x"]),
-        ("xid[]", None, ["{1.5}"]),
-        ("money[]", None, ["{1.005}"]),
-        ("interval[]", None, ["{00:00:00.1234567}"]),
-        ("name[]", None, ["{" + "n" * 70 + "}"]),
-        ("oid[]", None, ["{-1}"]),
-        ("time(0)[]", None, ["{10:00:00.7}"]),
-        ("timestamp(0)[]", None, ["{2026-01-01 10:00:00.7}"]),
+        ("point[]", '{"(1,2.5)"}', ['{"(9007199254740993,0)"}']),
+        ("polygon", "((0,0),(1,1),(1,0.5))", ["((0,0),(0.1234567890123456789,0))"]),
+        ("pg_ndistinct", None, ["{}"]),
+        ("{}.short[]", "{abcd}", ['{"ab  "}']),
+        ("{}.pair[]", None, ['{"(2026-01-01,1)"}']),
+        ("{}.floatrange", None, ["[0.1234567890123456789,1)"]),
         ("uuid[]", f"{{{SAME}}}", []),
         ("date[]", "{2026-01-01}", ["{2026-01-01 10:00:00}"]),
         ("timestamp[]", "{2026-01-01 10:00:00.123456}", ["{2026-01-01 10:00:00+02}", "{2026-01-01 10:00:00.1234567}"]),
@@ -91,7 +90,8 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
         ("timestamp_s", "2026-01-01T00:00:00+02:00", ["2026-01-01T00:00:00.5Z", *COMPUTED]),
         ("timestamptz[]", "['2026-01-01 00:00:00']", ["[epoch]", "[infinity]"]),
         ("bigint[]", "[1, 2]", ["[1.5]", "[1e1]"]),
-        ("double[]", "[0.5]", ["[0.1234567890123456789]"]),
+        ("bignum[]", "[1]", ["[1.5]"]),
+        ("varchar[]", ["a", "now"], [["a\nb"]]),
         ("struct(a timestamp)", "{'a': '2026-01-01 00:00:00'}", ["{'a': epoch}"]),
         ("uhugeint", "7", ["1.5", "007", "-1"]),
         ("timestamp_ms", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
@@ -121,6 +121,7 @@ async def test_a_value_that_a_column_would_round_or_cut_or_refuse_goes_to_the_un
         await wh.subject.run("CREATE DOMAIN {}.short AS varchar(4)")
         await wh.subject.run("CREATE TYPE {}.mood AS ENUM ('good', 'it''s')")
         await wh.subject.run("CREATE TYPE {}.pair AS (at timestamptz, n integer)")
+        await wh.subject.run("CREATE TYPE {}.floatrange AS RANGE (subtype = float8)")
     for number, (type_, good, bad) in enumerate([*HELD["both"], *HELD[wh.subject.label]]):
         table = f"t{number}"
         await wh.subject.run(f"CREATE TABLE {{}}.{table} (message_id varchar, v {type_})")
@@ -152,6 +153,7 @@ SURVIVING: list[tuple[str, str, Any, list[Any]]] = [
     ("double precision", "1e300", "x", [1e300, None]),
     ("real", "0.1", 0.123456789012345, [0.1, 0.123456789012345]),
     ("timestamptz", "'2026-01-01 00:00:00.123456+00'", "x", ["2026-01-01T00:00:00.123456Z", "x"]),
+    ("bytea", "'\\x3c'", "a\\b", [b"<", None]),
     ("date", "'0044-03-15 BC'", "x", [..., None]),
     ("date", "'infinity'", "2026-01-01T10:00:00Z", [..., None]),
 ]

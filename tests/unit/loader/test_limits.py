@@ -36,6 +36,12 @@ CASES: list[tuple[Kind, Limits, list[Any], list[Any]]] = [
 ]
 
 
+def test_a_number_with_an_exponent_of_many_digits_is_outside() -> None:
+    values = pa.array(["1E+999999999", "1E-999999999", "12.5", "0E+999999999"], pa.string())
+    fitted, _ = fit_values(values, Kind.NUMBER, Column("c", Kind.OTHER, limits=Limits(digits=(4, 2))))
+    assert fitted.to_pylist()[:3] == [None, None, "12.5"]
+
+
 @pytest.mark.parametrize(("kind", "limits", "good", "bad"), CASES)
 def test_only_what_is_outside_is_marked(kind: Kind, limits: Limits, good: list[Any], bad: list[Any]) -> None:
     values = pa.array([*good, *bad], ARROW[kind])
