@@ -32,6 +32,7 @@ async def apply_checked(
     in_full: bool = True,
     agreed: bool = False,
     instead: str | None = None,
+    rollback_to: int = 0,
 ) -> tuple[Plan, int]:
     """Shows the plan, applies it if there is something to change, and waits until the services of a local stack follow.
 
@@ -40,6 +41,7 @@ async def apply_checked(
         in_full: show every line of a project that is applied for the first time.
         agreed: do not ask about what is lost.
         instead: what to do where there is nobody to ask; None: say --yes.
+        rollback_to: the earlier revision that this is.
 
     Raises:
         Conflict: another project was applied meanwhile; nothing was changed.
@@ -58,7 +60,7 @@ async def apply_checked(
         if made.losses and not agreed:
             _ask(screen, made, instead)
         try:
-            revision = await apply_document(broker, document, resolved, made.revision, text)
+            revision = await apply_document(broker, document, resolved, made.revision, text, rollback_to)
         except Conflict as exc:
             raise Conflict(
                 f"another project was applied since revision {made.revision}; nothing was changed, run the command again"

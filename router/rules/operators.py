@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
 from shared.events.event import parse_time
+from shared.reading.decode import kind_of
 
 MAX_PATTERN = 1000
 KINDS = ("string", "number", "boolean", "object", "array")
@@ -24,7 +25,7 @@ Test = Callable[[Any], bool]
 
 
 class WrongOperandError(Exception):
-    """The operand of an operator is not what it needs."""
+    """The operand of an operator is not what it needs; said in the words of YAML."""
 
 
 def kind_name(value: object) -> str:
@@ -39,18 +40,18 @@ def _scalar(operand: object) -> Scalar:
         return operand
     if operand is None:
         raise WrongOperandError("null equals nothing; write exists: false")
-    raise WrongOperandError(f"expected a text, a number, true or false, got {kind_name(operand)}")
+    raise WrongOperandError(f"expected a text, a number, true or false, got {kind_of(operand)}")
 
 
 def _scalars(operand: object) -> list[Scalar]:
     if not isinstance(operand, list) or not operand:
-        raise WrongOperandError(f"expected a list of at least one value, got {kind_name(operand)}")
+        raise WrongOperandError(f"expected a list of at least one value, got {kind_of(operand)}")
     return [_scalar(item) for item in operand]
 
 
 def _text(operand: object) -> str:
     if not isinstance(operand, str):
-        raise WrongOperandError(f"expected a text, got {kind_name(operand)}")
+        raise WrongOperandError(f"expected a text, got {kind_of(operand)}")
     return operand
 
 
@@ -102,7 +103,7 @@ def _not_in(operand: object) -> tuple[Test, bool]:
 def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[object], tuple[Test, bool]]:
     def build(operand: object) -> tuple[Test, bool]:
         if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):
-            raise WrongOperandError(f"expected a number or a text, got {kind_name(operand)}")
+            raise WrongOperandError(f"expected a number or a text, got {kind_of(operand)}")
         if not isinstance(operand, str):
             number = _scalar(operand)
             return (lambda value: type(value) in (int, float) and compare(value, number)), False
@@ -189,18 +190,37 @@ def _regex(operand: object) -> tuple[Test, bool]:
 
 def _exists(operand: object) -> tuple[Test, bool]:
     if not isinstance(operand, bool):
-        raise WrongOperandError(f"expected true or false, got {kind_name(operand)}")
+        raise WrongOperandError(f"expected true or false, got {kind_of(operand)}")
     return (lambda _: operand), not operand
 
 
 def _type(operand: object) -> tuple[Test, bool]:
     names = operand if isinstance(operand, list) else [operand]
     if not names or any(name not in KINDS for name in names):
-        raise WrongOperandError(f"expected one or a list of {', '.join(KINDS)}, got {operand!r}")
+        raise WrongOperandError(f"expected one of {', '.join(KINDS)}, or a list of them, got {operand!r}")
     return (lambda value: kind_name(value) in names), False
 
 
 _KIND_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", dict: "object", list: "array", type(None): "null"}
+
+EXAMPLES = {
+    "eq": "eq: EUR",
+    "ne": "ne: EUR",
+    "in": "in: [track, page]",
+    "not_in": "not_in: [track, page]",
+    "gt": "gt: 100",
+    "gte": "gte: 100",
+    "lt": "lt: 100",
+    "lte": "lte: 100",
+    "contains": "contains: checkout",
+    "starts_with": "starts_with: /shop/",
+    "ends_with": "ends_with: .html",
+    "matches": 'matches: "Product *"',
+    "regex": 'regex: "^[A-Z]{3}-[0-9]+$"',
+    "exists": "exists: true",
+    "type": "type: [string, number]",
+}
+"""How each operator is written."""
 
 OPERATORS: dict[str, Callable[[object], tuple[Test, bool]]] = {
     "eq": _eq,

@@ -34,12 +34,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from router.rules.operators import OPERATORS, Test, WrongOperandError, kind_name
+from router.rules.operators import EXAMPLES, OPERATORS, Test, WrongOperandError
 from router.rules.view import Path, View, compile_view
 from shared.errors import ConfigError, Problem
 from shared.events.event import JSON
 from shared.events.frame import Head
-from shared.reading.decode import meant
+from shared.reading.decode import kind_of, meant
 
 HEAD_FIELDS = {
     "type": operator.attrgetter("type"),
@@ -93,6 +93,7 @@ def compile_where(where: object, path: str = "where") -> Predicate | None:
     return Predicate(node.needs_body, node.fields, view, node.on_head, node.on_event)
 
 
+EXAMPLE = "{field: type, in: [track, page]}"
 FIELD = " did you mean `field`?"
 
 
@@ -133,7 +134,9 @@ def _compile(where: object, path: str, problems: list[Problem], depth: int) -> _
     if isinstance(where, list):
         return _compile_all(where, path, problems, depth)
     if not isinstance(where, dict):
-        problems.append(Problem(path, f"expected a condition or a list of conditions, got {kind_name(where)}"))
+        problems.append(
+            Problem(path, f"expected a condition or a list of conditions, got {kind_of(where)}; for example `{EXAMPLE}`")
+        )
         return _NEVER
     combining = [word for word in ("all", "any", "not") if word in where]
     if combining:
@@ -146,7 +149,11 @@ def _compile(where: object, path: str, problems: list[Problem], depth: int) -> _
         if word == "not":
             return _negate(_compile(inner, f"{path}.not", problems, depth + 1))
         if not isinstance(inner, list):
-            problems.append(Problem(f"{path}.{word}", f"expected a list of conditions, got {kind_name(inner)}"))
+            problems.append(
+                Problem(
+                    f"{path}.{word}", f"expected a list of conditions, got {kind_of(inner)}; for example `{word}: [{EXAMPLE}]`"
+                )
+            )
             return _NEVER
         compiled = _compile_all if word == "all" else _compile_any
         return compiled(inner, f"{path}.{word}", problems, depth)
@@ -236,7 +243,7 @@ def _compile_condition(where: dict[Any, Any], path: str, problems: list[Problem]
         try:
             tests.append(build(where[name]))
         except WrongOperandError as exc:
-            problems.append(Problem(f"{path}.{name}", str(exc)))
+            problems.append(Problem(f"{path}.{name}", f"{exc}; for example `{EXAMPLES[name]}`"))
     if len(problems) > before or keys is None:
         return _NEVER
     return _combine([_leaf(keys, test, missing) for test, missing in tests], decides=False)
@@ -249,7 +256,7 @@ def _field(field: object, path: str, problems: list[Problem]) -> tuple[str, ...]
     elif isinstance(field, list):
         keys = field
     else:
-        problems.append(Problem(path, f"expected a path such as properties.total, got {kind_name(field)}"))
+        problems.append(Problem(path, f"expected a path such as properties.total, got {kind_of(field)}"))
         return None
     if not keys or not all(isinstance(key, str) and key for key in keys):
         problems.append(Problem(path, f"expected a path such as properties.total, got {field!r}"))

@@ -68,6 +68,8 @@ class StoredProject(msgspec.Struct, frozen=True):
     applied_by: str = ""
     text: str = ""
     incarnations: dict[str, str] = {}
+    rollback_to: int = 0
+    """The revision that it applies again; 0: it is none of an earlier time."""
 
     def snapshot(self, revision: int) -> ConfigSnapshot:
         """Returns what services see of it.

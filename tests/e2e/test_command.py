@@ -187,6 +187,8 @@ def test_what_is_removed_is_said_and_needs_a_yes_and_can_be_rolled_back(stack: L
     assert "- connections.shop-live" in stack.run("history").out
 
     assert stack.run("rollback", str(before)).code == 0
+    assert [entry["rollback_to"] for entry in stack.run("history", "--json").json][:2] == [before, None]
+    assert f"rollback to {before}: + connections.shop-live" in stack.run("history").out
     assert stack.run("plan", "--exit-code").code == 0
     assert stack.run("export").out == stack.project.read_text()
     unknown = stack.run("rollback", "999999")

@@ -42,6 +42,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     applied_at: str
     applied_by: str
+    rollback_to: int | None = None
+    """The earlier revision that it applies again."""
     changes: list[Change]
 
 
@@ -127,7 +129,7 @@ def history(setting: Setting) -> int:
     if not entries:
         setting.screen.say("no project was applied yet; apply one with: penstock apply FILE")
         return exits.OK
-    rows = [(each.revision, each.applied_at, each.applied_by, _summary(each.changes)) for each in entries]
+    rows = [(each.revision, each.applied_at, each.applied_by, _summary(each)) for each in entries]
     setting.screen.table(("revision", "applied at (UTC)", "by", "changes"), rows, spare=("by",))
     return exits.OK
 
@@ -217,6 +219,7 @@ async def _history(reach: Reach) -> list[Revision]:
             revision=revision,
             applied_at=moment_of(stored.applied_at),
             applied_by=stored.applied_by or "unknown",
+            rollback_to=stored.rollback_to or None,
             # what the oldest one changed is not known when the broker forgot the one before it
             changes=compare(before[index].document, stored.document, before[index].resolved, stored.resolved),
         )
@@ -225,11 +228,12 @@ async def _history(reach: Reach) -> list[Revision]:
     return entries[::-1]
 
 
-def _summary(changes: Sequence[Change]) -> str:
+def _summary(revision: Revision) -> str:
+    changes, back = revision.changes, f"rollback to {revision.rollback_to}: " if revision.rollback_to else ""
     signs = {"add": "+", "remove": "-", "change": "~", "variable": "~"}
     shown = [f"{signs[change.kind]} {change.path}" for change in changes[:SHOWN_CHANGES]]
     rest = len(changes) - len(shown)
-    return ", ".join(shown) + (f", and {rest} more" if rest else "") or "none"
+    return back + ", ".join(shown) + (f", and {rest} more" if rest else "") or "none"
 
 
 async def _rollback(setting: Setting, revision: int, *, dry_run: bool, agreed: bool) -> tuple[Plan, int]:
@@ -244,7 +248,9 @@ async def _rollback(setting: Setting, revision: int, *, dry_run: bool, agreed: b
     # an older Penstock may have let through what this one refuses
     decode_project(resolved)
     text = old.text if document == old.document else ""
-    return await apply_checked(reach, document, resolved, setting.screen, text=text, dry_run=dry_run, agreed=agreed)
+    return await apply_checked(
+        reach, document, resolved, setting.screen, text=text, dry_run=dry_run, agreed=agreed, rollback_to=revision
+    )
 
 
 def _show_applied(setting: Setting, made: Plan, revision: int) -> None:

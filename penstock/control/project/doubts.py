@@ -27,16 +27,27 @@ TYPES = frozenset((
     "smallint", "string", "struct", "super", "text", "time", "timestamp", "timestamp_ms", "timestamp_ns", "timestamp_s",
     "timestamptz", "timetz", "tinyint", "tsvector", "ubigint", "uhugeint", "uinteger", "union", "usmallint", "utinyint",
     "uuid", "varbinary", "varbit", "varchar", "variant", "xml",
+    # types of Postgres that few use, and of extensions: near enough to one above to be taken for it
+    "bignum", "circle", "cube", "datemultirange", "daterange", "halfvec", "int4range", "int8range", "jsonpath", "line", "lquery", "lseg",
+    "ltree", "ltxtquery", "macaddr8", "name", "numrange", "oid", "path", "pg_lsn", "polygon", "raster", "regclass", "sparsevec", "time_ns",
+    "tsquery", "tsrange", "tstzrange", "uint128", "varint", "vector", "xid", "xid8",
 ))  # fmt: skip
 """First words of SQL types; a database may have others."""
 
 
 def doubts(project: Project) -> list[Problem]:
     """Returns what is probably a mistake, by path."""
-    found: list[Problem] = []
+    found = [
+        Problem(
+            f"destinations.{name}",
+            "names no server, so the loader takes the one of its own environment (PGHOST, PGPORT, PGUSER), or one on its machine; write "
+            "`dsn` or `host`. Try what it finds with: penstock check",
+        )
+        for name, options in project.destinations.items()
+        if options.get("type") == "postgres" and not options.get("dsn") and not options.get("host")
+    ]
     for name, connection in project.connections.items():
         found.extend(_fields(connection.where, f"connections.{name}.where"))
-        found.extend(_types(connection.column_types, f"connections.{name}.column_types"))
     for (first, one), (second, other) in combinations(project.connections.items(), 2):
         found.extend(_shared_tables(first, one, second, other))
     return found
@@ -58,13 +69,19 @@ def _fields(where: Any, path: str) -> Iterator[Problem]:
                 yield from _fields(where[word], f"{path}.{word}")
 
 
-def _types(column_types: Mapping[str, str], path: str) -> Iterator[Problem]:
-    """Yields SQL types that look like a known one misspelt."""
-    for column, native in column_types.items():
+def misspelt_types(column_types: object, path: str) -> Iterator[Problem]:
+    """Yields SQL types that look like a known one misspelt; refused, because every load of the table would fail."""
+    for column, native in column_types.items() if isinstance(column_types, Mapping) else ():
+        if not isinstance(native, str):
+            continue
         word = native.strip().lower().replace("(", " ").replace("[", " ").partition(" ")[0]
         close = difflib.get_close_matches(word, sorted(TYPES), n=1, cutoff=ALIKE)
         if word not in TYPES and close:
-            yield Problem(f"{path}.{column}", f"{native!r} is no type that is known here; did you mean {close[0]!r}?")
+            yield Problem(
+                f"{path}.{column}",
+                f"{native!r} is no type that is known here; did you mean {close[0]!r}? Write a type of your own with its schema: "
+                f"'public.{native}'",
+            )
 
 
 def _shared_tables(first: str, one: Connection, second: str, other: Connection) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ import msgspec
 
 from loader import registry
 from penstock.control.project.consequences import Loss, losses
-from penstock.control.project.doubts import doubts
+from penstock.control.project.doubts import doubts, misspelt_types
 from penstock.control.project.plan import Change, compare, inline_secrets, plain
 from router.rules.where import compile_where
 from shared.errors import ConfigError, Problem, SetupError
@@ -104,12 +104,18 @@ async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mappi
 
 
 async def apply_document(
-    broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any], expected_revision: int, text: str = ""
+    broker: Broker,
+    document: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    expected_revision: int,
+    text: str = "",
+    rollback_to: int = 0,
 ) -> int:
     """Writes a checked document as the project that runs; returns its revision.
 
     Args:
         text: the file the document was read from; it is kept for `penstock export` unless a secret stands in it.
+        rollback_to: the earlier revision that this is, for `penstock history`.
 
     Raises:
         Conflict: another project was applied since `expected_revision`.
@@ -122,6 +128,7 @@ async def apply_document(
         applied_at=datetime.now(UTC).isoformat(timespec="seconds"),
         applied_by=_author(),
         text="" if kept != plain(document) or inline_secrets(document) else text,
+        rollback_to=rollback_to,
     )
     return await apply_project(broker, stored, expected_revision=expected_revision)
 
@@ -155,6 +162,7 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
             from loader.rows.template import TableTemplate  # brings Jinja, which few projects use
 
             problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
+        problems.extend(misspelt_types(connection.get("column_types"), f"connections.{name}.column_types"))
         problems.extend(_check_abilities(document, name, connection))
     return problems
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.control.project.doubts import doubts
+from penstock.control.project.doubts import doubts, misspelt_types
 from shared.project.model import decode_project
 
 
@@ -46,9 +46,19 @@ def test_two_connections_that_want_other_keys_of_one_table_are_named() -> None:
     assert said({"primary_key": ["a"]}, {"primary_key": ["b"], "table": "mine"}) == []
 
 
-def test_an_sql_type_that_looks_misspelt_is_named() -> None:
-    (doubt,) = said(
-        {"column_types": {"price": "numerik(12,2)", "id": "UUID", "n": "Numeric (12, 2)", "tags": "text[]", "own": "my_domain"}}
-    )
-    assert doubt.startswith("connections.c0.column_types.price: 'numerik(12,2)' is no type")
-    assert doubt.endswith("did you mean 'numeric'?")
+def test_an_sql_type_that_looks_misspelt_is_refused() -> None:
+    types = {
+        "price": "numerik(12,2)", "id": "UUID", "n": "Numeric (12, 2)", "tags": "text[]", "own": "my_domain", "v": "vector(3)",
+        "mine": "public.numerik",
+    }  # fmt: skip
+    (problem,) = misspelt_types(types, "c.column_types")
+    assert str(problem).startswith("c.column_types.price: 'numerik(12,2)' is no type that is known here; did you mean 'numeric'?")
+    assert list(misspelt_types(None, "c.column_types")) == []
+
+
+@pytest.mark.parametrize("place", [{}, {"dsn": ""}, {"database": "shop"}, {"dsn": "postgresql://u@h/d"}, {"host": "h"}])
+def test_a_postgres_that_names_no_server_is_told_where_the_loader_looks(place: dict[str, Any]) -> None:
+    project = decode_project({"destinations": {"pg": {"type": "postgres", **place}}})
+    said = [str(doubt) for doubt in doubts(project)]
+    assert len(said) == (0 if place.get("dsn") or place.get("host") else 1)
+    assert all(text.startswith("destinations.pg: names no server") and "PGHOST" in text for text in said)

@@ -36,6 +36,7 @@ def test_every_problem_is_found_at_once() -> None:
     document["destinations"]["live"]["pfad"] = "x"
     document["connections"]["shop-live"]["where"] = [{"field": "type", "gtt": 1}]
     document["connections"]["shop-live"]["table"] = "{{ event.type"
+    document["connections"]["shop-live"]["column_types"] = {"total": "numerik(12,2)"}
     document["connections"]["shop-warehouse"]["mod"] = "batch"
     document["sites"]["shop"]["keys"][1]["secret"] = "${NOT_SET}"
     found = paths(document)
@@ -45,6 +46,7 @@ def test_every_problem_is_found_at_once() -> None:
         "destinations.live",
         "connections.shop-live.where[0].gtt",
         "connections.shop-live.table",
+        "connections.shop-live.column_types.total",
         "connections.shop-warehouse",
     } <= set(found)
 

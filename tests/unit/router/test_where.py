@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.rules.operators import EXAMPLES, OPERATORS
 from router.rules.where import compile_where
 from shared.errors import ConfigError
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Head, RequestContext
+from shared.reading.document import parse_yaml
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="k", ip="10.0.0.1", geo={"country": "NO"})
 
@@ -255,23 +257,29 @@ def test_a_pattern_of_many_stars_answers() -> None:
 @pytest.mark.parametrize(
     ("where", "problem"),
     [
-        ("type", "w: expected a condition or a list of conditions, got string"),
-        ({}, "w.field: expected a path such as properties.total, got null"),
+        ("type", "w: expected a condition or a list of conditions, got a text; for example `{field: type, in: [track, page]}`"),
+        ({}, "w.field: expected a path such as properties.total, got nothing"),
         ({"field": "type"}, "w: expected an operator beside `field`"),
         ({"field": "a..b", "eq": 1}, "w.field: expected a path such as properties.total, got 'a..b'"),
         ({"field": "a", "equals": 1}, "w.equals: unknown operator; known: eq, ne"),
-        ([{"field": "a", "eq": 1}, {"field": "a", "gt": True}], "w[1].gt: expected a number or a text, got boolean"),
+        (
+            [{"field": "a", "eq": 1}, {"field": "a", "gt": True}],
+            "w[1].gt: expected a number or a text, got true or false; for example `gt: 100`",
+        ),
         ({"field": "a", "gt": float("nan")}, "w.gt: expected a finite number"),
         ({"field": "a", "eq": None}, "w.eq: null equals nothing; write exists: false"),
-        ({"field": "a", "eq": {"b": 1}}, "w.eq: expected a text, a number, true or false, got object"),
+        ({"field": "a", "eq": {"b": 1}}, "w.eq: expected a text, a number, true or false, got a mapping"),
         ({"field": "a", "in": []}, "w.in: expected a list of at least one value"),
-        ({"field": "a", "in": "abc"}, "w.in: expected a list of at least one value, got string"),
-        ({"field": "a", "starts_with": 1}, "w.starts_with: expected a text, got number"),
+        ({"field": "a", "in": "abc"}, "w.in: expected a list of at least one value, got a text; for example `in: [track, page]`"),
+        ({"field": "a", "starts_with": 1}, "w.starts_with: expected a text, got a whole number"),
         ({"field": "a", "regex": "("}, "w.regex: not an RE2 expression: missing )"),
         ({"field": "a", "matches": "a" * 1001}, "w.matches: expected a pattern of at most 1000 characters"),
-        ({"field": "a", "exists": "yes"}, "w.exists: expected true or false, got string"),
-        ({"field": "a", "type": "text"}, "w.type: expected one or a list of string, number"),
-        ({"all": {"field": "a", "eq": 1}}, "w.all: expected a list of conditions, got object"),
+        ({"field": "a", "exists": "yes"}, "w.exists: expected true or false, got a text; for example `exists: true`"),
+        ({"field": "a", "type": "text"}, "w.type: expected one of string, number"),
+        (
+            {"all": {"field": "a", "eq": 1}},
+            "w.all: expected a list of conditions, got a mapping; for example `all: [{field: type, in: [track, page]}]`",
+        ),
         ({"any": []}, "w.any: expected at least one condition"),
         ({"not": {"all": [{"any": [{"field": "a", "eq": []}]}]}}, "w.not.all[0].any[0].eq: expected a text, a number"),
         ({"any": [{"field": "a", "eq": 1}], "field": "b"}, "w: `any` stands alone in its condition, but there is also field"),
@@ -305,3 +313,10 @@ def test_endless_nesting_is_refused() -> None:
         where = {"not": where}
     with pytest.raises(ConfigError, match="nest deeper than 32"):
         compile_where(where)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_example_of_an_operator_is_right(name: str) -> None:
+    condition = parse_yaml(f"{{field: properties.a, {EXAMPLES[name]}}}", "example")
+    assert list(condition) == ["field", name]
+    assert compile_where(condition) is not None
