@@ -18,12 +18,15 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import ConfigError, Problem
+from shared.telemetry.declared import CounterName
 from shared.telemetry.health import Report
 
 ASK_SECONDS = 1.0
 CLIENT_SECONDS = 10.0
 """How long a client may be silent: each holds a thread."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+DEATHS: CounterName = "ingest_process_deaths_total"
 
 
 class ChildPage(NamedTuple):
@@ -32,6 +35,9 @@ class ChildPage(NamedTuple):
     number: int
     url: str
     down: Callable[[], str]
+    dying: Callable[[], str] = str
+    """How often it died, where the last time is not long ago; else empty."""
+    deaths: Callable[[], int] = int
 
 
 def merge_metrics(texts: Mapping[int, str]) -> str:
@@ -102,15 +108,22 @@ class FamilyPage:
 
     def _metrics(self) -> tuple[int, str, bytes]:
         texts: dict[int, str] = {}
+        deaths = "".join(f'{DEATHS}{{process="{child.number}"}} {child.deaths()}\n' for child in self._children)
         for child in self._children:
             try:
                 texts[child.number] = _fetch(f"{child.url}/metrics")[1].decode()
             except OSError:
                 continue  # /ready says so
-        return 200, METRICS_TYPE, merge_metrics(texts).encode()
+        head = f"# HELP {DEATHS} deaths of a process of the edge\n# TYPE {DEATHS} counter\n"
+        return 200, METRICS_TYPE, f"{merge_metrics(texts)}{head}{deaths}".encode()
 
 
 def _ask_ready(child: ChildPage) -> Report:
+    report, dying = _ask(child), child.dying()
+    return msgspec.structs.replace(report, warnings={**report.warnings, "deaths": dying}) if dying else report
+
+
+def _ask(child: ChildPage) -> Report:
     down = child.down()
     if down:
         return Report(False, {"service": down})

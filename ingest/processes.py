@@ -33,6 +33,8 @@ from shared.telemetry import logs
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+DYING_SECONDS = 300.0
+"""So long after a death `/ready` warns of it."""
 HEALTHY_SECONDS = 30.0
 """A child that lived this long starts over with the first pause."""
 
@@ -98,6 +100,17 @@ class _Child:
         self.down = "starting"
         """Why it does not run; empty: it does."""
         self._started = 0.0
+        self.deaths = 0
+        self._died_at = 0.0
+        self._why = ""
+
+    def dying(self) -> str:
+        """Says how often it died, where the last time is not long ago."""
+        ago = time.monotonic() - self._died_at
+        if not self.deaths or ago > DYING_SECONDS:
+            return ""
+        times = "1 time" if self.deaths == 1 else f"{self.deaths} times"
+        return f"it died {times}, the last time {ago:.0f} s ago ({self._why}); its last lines in the log say why"
 
     def start(self) -> None:
         self._started = time.monotonic()
@@ -113,7 +126,9 @@ class _Child:
         if time.monotonic() - self._started > HEALTHY_SECONDS:
             self._backoff.reset()
         pause = self._backoff.next()
-        self.start_at = time.monotonic() + pause
+        self._died_at = time.monotonic()
+        self.deaths, self._why = self.deaths + 1, why
+        self.start_at = self._died_at + pause
         self.down = f"{why}, starts again in {pause:g} s"
         self.process = None
 
@@ -150,7 +165,13 @@ class _Parent:
             for number, admin in enumerate(self._admin)
         ]
         pages = [
-            ChildPage(child.number, f"http://127.0.0.1:{admin.getsockname()[1]}", lambda child=child: child.down)  # type: ignore[misc]
+            ChildPage(
+                child.number,
+                f"http://127.0.0.1:{admin.getsockname()[1]}",
+                lambda child=child: child.down,  # type: ignore[misc]
+                child.dying,
+                lambda child=child: child.deaths,  # type: ignore[misc]
+            )
             for child, admin in zip(self._children, self._admin, strict=True)
         ]
         FamilyPage(service_settings.admin_host, service_settings.admin_port, pages)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from ingest.intake.outlet import Outlet
 from ingest.journal.spool import Spool
+from ingest.limits.refusals import Refusals
 from shared.errors import NotConnected
 from shared.jetstream import topology
 from shared.service import ServiceContext
@@ -27,15 +29,20 @@ LOOK_SECONDS = 1.0
 
 _MIB = 1024 * 1024
 
+log = logging.getLogger(__name__)
+
 
 class Readiness:
     """Keeps the health of an edge true."""
 
-    def __init__(self, context: ServiceContext, outlet: Outlet, spool: Spool | None, lost: LostLetters) -> None:
+    def __init__(
+        self, context: ServiceContext, outlet: Outlet, spool: Spool | None, lost: LostLetters, refusals: Refusals
+    ) -> None:
         self._context = context
         self._outlet = outlet
         self._spool = spool
         self._lost = lost
+        self._refusals = refusals
         self._short: str | None = None
         """How full EVENTS is, where it has no room although it has refused nothing from this process."""
         context.health.bear(self.bearable)
@@ -78,6 +85,11 @@ class Readiness:
             part, why = f"stream {topology.DEAD}", full[topology.DEAD]
             health.warn(part, f"it is full, refused events are counted and not kept: {why}; {advice(topology.DEAD)}")
         self._lost.refresh()
+        refused = self._refusals.recent()
+        if refused:
+            health.warn("clients", refused)
+        else:
+            health.good("clients")
         if self._spool is not None:
             self._say_journal(self._spool)
 
@@ -95,7 +107,11 @@ class Readiness:
             away = "requests are answered with 503 while the broker is away"
             health.warn("journal", f"{spool.failure}; {away}; check the disk under PENSTOCK_INGEST_SPOOL_DIR")
         elif ratio >= WARN_RATIO:
-            health.warn("journal", f"it is nearly full, {_used(spool)}; requests are answered with 503 when it is")
+            if "nearly full" not in health.warnings.get("journal", ""):
+                log.warning("the journal is nearly full", extra={"bytes": spool.stored_bytes, "limit": spool.max_bytes})
+            health.warn(
+                "journal", f"it is nearly full, {_used(spool)}; requests are answered with 503 when it is; bring the broker back"
+            )
         elif spool.backlog and self._outlet.refusal:
             health.warn("journal", f"events go to it, {_used(spool)}, because the broker takes none: {self._outlet.refusal}")
         else:

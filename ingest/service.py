@@ -96,7 +96,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
-        readiness = Readiness(context, outlet, spool, lost)
+        readiness = Readiness(context, outlet, spool, lost, intake.refusals)
         await readiness.look()  # before it says that it is ready
         start(readiness.keep(), "ingest-readiness")
         await _serve(context, settings, intake, start)

@@ -245,6 +245,9 @@ async def admin_server(settings: ServiceSettings, health: Health, telemetry: Tel
         )
 
     async def metrics(_: web.Request) -> web.Response:
+        report = health.report()
+        telemetry.gauge("service_ready", int(report.ready))
+        telemetry.gauge("service_warnings", len(report.warnings))
         return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     app = web.Application()

@@ -44,6 +44,8 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started: int
     restarts: int = 0
+    died_at: float = 0.0
+    """Epoch seconds of the last time; 0: it never did."""
     state: str = "running"
     admin_url: str | None = None
 

@@ -15,6 +15,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,7 @@ class Supervised:
     program: Program
     on_change: Callable[[], None]
     restarts: int = 0
+    died_at: float = 0.0
     state: str = "not started"
     ending: Ending | None = None
     stopping: bool = False
@@ -93,6 +95,7 @@ class Supervised:
             pid=self._process.pid if self._process is not None and running else 0,
             started=self._started if running else 0,
             restarts=self.restarts,
+            died_at=self.died_at,
             state=self.state,
             admin_url=self.program.admin_url,
         )
@@ -112,6 +115,7 @@ class Supervised:
             delay = next_delay(backoff, loop.time() - began, code)
             self.ending = Ending(code, last_words(self.program.log))
             self.restarts += 1
+            self.died_at = time.time()
             self._change(f"{'wrong settings' if code == os.EX_CONFIG else 'died'}, starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 async with timeout(delay):

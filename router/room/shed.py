@@ -206,6 +206,8 @@ class Shedding:
         return removed
 
     def _warn(self, fill: Fill, first: Need) -> None:
+        if PART not in self._health.warnings:
+            log.error("EVENTS cannot be shed, a reader holds it back", extra={"reader": first.reader, "needs_from": first.seq})
         self._health.warn(
             PART,
             f"{fill}, and nothing can be shed: {first.reader}, needs all from {first.seq} on; "

@@ -17,6 +17,7 @@ CounterName = Literal[
     "ingest_skew_ignored_total",
     "ingest_members_ignored_total",
     "ingest_agents_unparsed_total",
+    "ingest_process_deaths_total",
     "ingest_connections_refused_total",
     "router_events_forwarded_total",
     "router_events_dropped_total",
@@ -68,6 +69,8 @@ GaugeName = Literal[
     "account_dead_events",
     "account_dropped_events",
     "account_waiting_events",
+    "service_ready",
+    "service_warnings",
     "stream_fill_ratio",
     "config_revision",
 ]
@@ -138,6 +141,13 @@ METRICS: tuple[Metric, ...] = (
         "requests",
         "requests whose user agent was not parsed, because too many unknown ones came at once; its text is kept",
         ("site",),
+    ),
+    Metric(
+        "ingest_process_deaths_total",
+        "counter",
+        "times",
+        "deaths of a process of the edge, by its number, where there are several",
+        ("process",),
     ),
     Metric("ingest_connections", "gauge", "connections", "open connections, WebSockets among them"),
     Metric(
@@ -266,6 +276,8 @@ METRICS: tuple[Metric, ...] = (
         "events that wait, counted where they do: `events` (for a connection behind), `queue`, `aside` (for a failing table)",
         ("connection", "place"),
     ),
+    Metric("service_ready", "gauge", "1 or 0", "1 while `/ready` answers 200"),
+    Metric("service_warnings", "gauge", "warnings", "what `/ready` tells of although the service does its work"),
     Metric(
         "stream_fill_ratio",
         "gauge",

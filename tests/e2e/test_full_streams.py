@@ -76,7 +76,9 @@ def project(dedupe_seconds: float = 0.0, **more: Site) -> Project:
     return Project(sites={"shop": Site(dedupe_window=Duration(dedupe_seconds)), **more})
 
 
-async def test_frames_that_every_reader_passed_go_when_room_is_short_and_no_others(broker: Broker, telemetry: Telemetry) -> None:
+async def test_frames_that_every_reader_passed_go_when_room_is_short_and_no_others(
+    broker: Broker, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
     incarnation, health = await limit_events(broker), Health()
     shop = Keeper(broker, "shop", incarnation)
     quiet = (await broker.publisher.publish(topology.events_subject("quiet"), b"one")).seq
@@ -92,6 +94,7 @@ async def test_frames_that_every_reader_passed_go_when_room_is_short_and_no_othe
     # nobody has routed the sites
     assert await shed(project()) == 0
     assert "no router has begun" in health.warnings[PART]
+    assert "EVENTS cannot be shed, a reader holds it back" in caplog.text
 
     # a site is level, one that is quiet is done, one that the project lost has a state: only the replay holds back
     await Keeper(broker, "quiet", incarnation).at(quiet)

@@ -172,7 +172,12 @@ async def test_a_process_that_keeps_dying_and_a_full_stream_and_what_services_wa
     )
     refused = {"ingest_requests_refused_total": [({"code": "wrong_key", "site": "shop", "key": "k"}, 3.0)]}
     lost = {"dead_letters_refused_total": [({"stage": "ingest", "source": "shop"}, 4.0)]}
-    said = {"journal": "nearly full", "process 1: stream EVENTS": "is measured", "room of DEAD": "letters are lost"}
+    said = {
+        "journal": "nearly full",
+        "process 1: stream EVENTS": "is measured",
+        "room of DEAD": "letters are lost",
+        "clients": "are refused",
+    }
     edge = Scrape("http://edge", {**refused, **lost}, True, warnings=said)
     found = await status(broker, edge, stack=stack)
     assert not found.healthy
@@ -181,6 +186,7 @@ async def test_a_process_that_keeps_dying_and_a_full_stream_and_what_services_wa
     assert "PENSTOCK_DELIVER_MAX_FRAMES" in found.problems["stream DELIVER"]
     assert found.problems["http://edge journal"] == "nearly full"
     assert "http://edge process 1: stream EVENTS" not in found.problems
+    assert "http://edge clients" not in found.problems, "anybody could make the stack look unwell"
     assert found.problems["http://edge room of DEAD"] == "letters are lost"
     assert found.dead_lost == {"refused, ingest shop": 4}
     assert found.refused == {"code wrong_key, key k, site shop": 3}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -33,8 +34,12 @@ COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
 
 LATE_SLACK_SECONDS = 30.0
+DYING_SECONDS = 300.0
+"""A process that died more than once, and in this time, is not well although it runs."""
 UNROUTED_SECONDS = 10.0
 """An event that waits for the router for longer is not on its way."""
+CLIENTS = "clients"
+"""The part by which an edge tells whom it refuses. Anybody can cause that: it is shown, and is no problem of the stack."""
 _PROCESS = re.compile(r"^process \d+: ")
 """What an edge of several processes puts before what each of them says."""
 GOOD = ("ok", "idle", "disabled", "catching up")
@@ -180,7 +185,8 @@ def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
     """Returns the processes that the supervisor cannot keep running."""
     found: dict[str, str] = {}
     for process in stack.processes if stack is not None else ():
-        if process.restarts and process.state != "ready":
+        keeps_dying = process.restarts > 1 and time.time() - process.died_at < DYING_SECONDS
+        if keeps_dying or (process.restarts and process.state != "ready"):
             scrape = next((each for each in scrapes if each.url == process.admin_url), None)
             parts = scrape.problems if scrape is not None else {}
             why = "".join(f"; {part}: {why}" for part, why in parts.items())
@@ -192,12 +198,12 @@ def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
 
 
 def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns what services say is wrong, apart from connections; streams are measured here."""
+    """Returns what services say is wrong, apart from connections and refused clients; streams are measured here."""
     return {
         f"{_named(stack, scrape.url)} {part}": why
         for scrape in scrapes
         for part, why in {**scrape.warnings, **scrape.problems}.items()
-        if not _PROCESS.sub("", part).startswith(("connection ", "stream "))
+        if not _PROCESS.sub("", part).startswith(("connection ", "stream ", CLIENTS))
     }
 
 

@@ -7,12 +7,14 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingest import family, processes
-from ingest.family import merge_metrics, merge_ready
+from ingest.family import ChildPage, FamilyPage, merge_metrics, merge_ready
 from ingest.listen import hold, listen_beside, open_listeners, share
+from ingest.processes import _Child
 from shared.errors import ConfigError
 from shared.telemetry.health import Report
 
@@ -45,6 +47,30 @@ def test_the_family_is_ready_while_one_is_and_says_what_the_others_lack() -> Non
     merged = merge_ready({0: Report(True, warnings={"journal": "nearly full"}), 1: Report(False, down)})
     assert merged == Report(True, {"process 1: service": down["service"]}, {"process 0: journal": "nearly full"})
     assert merge_ready({0: Report(False, {"broker": "away"})}).ready is False
+
+
+def test_a_process_that_keeps_dying_is_told_and_counted_although_it_runs_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    children = [ChildPage(1, "http://127.0.0.1:9", lambda: "", lambda: "it died 3 times, the last time 2 s ago", lambda: 3)]
+    page = FamilyPage("127.0.0.1", port, children)
+    assert msgspec.json.decode(page._ready()[2])["warnings"] == {"process 1: deaths": "it died 3 times, the last time 2 s ago"}
+    (family,) = text_string_to_metric_families(page._metrics()[2].decode())
+    assert [(each.name, each.labels, each.value) for each in family.samples] == [
+        ("ingest_process_deaths_total", {"process": "1"}, 3.0)
+    ]
+    page._server.shutdown()
+    page._server.server_close()
+
+
+def test_a_child_says_that_it_died_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = _Child(0, {}, [], [], [])
+    assert child.dying() == ""
+    child.has_died("ended with exit code -9")
+    child.has_died("ended with exit code 1")
+    assert child.dying().startswith("it died 2 times, the last time 0 s ago (ended with exit code 1); ")
+    monkeypatch.setattr("ingest.processes.DYING_SECONDS", -1.0)
+    assert child.dying() == ""
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:

@@ -14,8 +14,10 @@ from typing import Any, cast
 import pytest
 
 from ingest import readiness
+from ingest.contract import Refusal
 from ingest.intake.outlet import Outlet
 from ingest.journal.spool import Spool, open_spool
+from ingest.limits.refusals import Refusals
 from ingest.readiness import Readiness
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.service import ServiceContext
@@ -45,7 +47,8 @@ class Edge:
             health=self.health, telemetry=telemetry, settings=self.settings, broker=SimpleNamespace(connected=self.connected)
         )
         self.lost = LostLetters(telemetry, self.health)
-        self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool, self.lost)
+        self.refusals = Refusals(telemetry)
+        self.readiness = Readiness(cast("ServiceContext", context), self.outlet, spool, self.lost, self.refusals)
         self.telemetry = telemetry
 
     async def publish(self, *_: Any, **__: Any) -> None:
@@ -88,7 +91,9 @@ async def test_a_journal_in_use_is_a_warning_with_the_brokers_words_until_it_is_
     assert edge.health.report().warnings == {}
 
 
-async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_the_next_step(spool: Spool) -> None:
+async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_the_next_step(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
     edge = Edge(spool)
     edge.failure = NotConnected("away")
     edge.health.bad("broker", "no connection")
@@ -96,6 +101,7 @@ async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_t
     edge.readiness.refresh()
     assert edge.health.report().ready
     assert "nearly full" in edge.health.report().warnings["journal"]
+    assert caplog.text.count("the journal is nearly full") == 1
     assert edge.telemetry.value("ingest_spool_fill_ratio") == pytest.approx(0.82, abs=0.01)
     await edge.send(MIB // 2)
     edge.readiness.refresh()
@@ -187,3 +193,11 @@ async def test_letters_that_were_not_kept_are_told_after_dead_has_room_again(spo
     edge.readiness.refresh()
     assert "3 of ingest shop not kept" in edge.health.report().warnings[LOST_PART]
     assert edge.telemetry.value("dead_letters_refused_total", stage="ingest", source="shop") == 3
+
+
+async def test_who_is_refused_is_told_for_a_while_and_the_edge_stays_ready(spool: Spool) -> None:
+    edge = Edge(spool)
+    edge.refusals.note(Refusal(401, "unknown_key", "no"), None, b"id")
+    warning = edge.health.report().warnings["clients"]
+    assert "requests are refused: 1 unknown_key in the last two minutes; lines `refused` of the log" in warning
+    assert edge.health.report().ready

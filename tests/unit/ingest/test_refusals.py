@@ -28,7 +28,9 @@ class Counts:
         self.counted[(name, *labels.values())] += int(amount)
 
 
-def test_a_refusal_is_counted_by_site_and_masked_key_and_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_counted_by_site_and_masked_key_and_logged_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = Counts()
     refusals = Refusals(counts)  # type: ignore[arg-type]
     refusal = Admission("shop", "web", "browser", SiteLimits()).refuse(429, "rate_limited", "too many", 2)
@@ -36,6 +38,9 @@ def test_a_refusal_is_counted_by_site_and_masked_key_and_logged_once_in_a_while(
         for number in range(1000):
             refusals.note(refusal, "192.0.2.1", b"id-%d" % number)
         refusals.note(Refusal(401, "unknown_key", "no"), None, b"other")
+    assert "1000 rate_limited (site shop, key web), 1 unknown_key in the last two minutes" in refusals.recent()
+    monkeypatch.setattr("ingest.limits.refusals.RECENT_SECONDS", 0.0)
+    assert refusals.recent() == ""
     assert counts.counted == {
         ("ingest_requests_refused_total", "rate_limited", "shop", "web"): 1000,
         ("ingest_requests_refused_total", "unknown_key", "", ""): 1,

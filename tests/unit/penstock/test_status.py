@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,6 +27,14 @@ def test_a_process_that_is_not_ready_says_why_and_services_have_names() -> None:
     }
     silent = [Scrape("http://127.0.0.1:9466", error="refused"), Scrape("http://elsewhere", error="refused")]
     assert list(not_answering(STACK, silent)) == ["loader (http://127.0.0.1:9466)", "http://elsewhere"]
+
+
+def test_a_process_that_keeps_dying_is_told_although_it_is_ready_now() -> None:
+    loader = msgspec.structs.replace(LOADER, restarts=3, state="ready", died_at=time.time())
+    said = said_by_services(msgspec.structs.replace(STACK, processes=[loader]), [])
+    assert said == {"process loader": "ready; it died 3 times; its log says why: /h/logs/loader.log"}
+    long_ago = msgspec.structs.replace(loader, died_at=1.0)
+    assert said_by_services(msgspec.structs.replace(STACK, processes=[long_ago]), []) == {}
 
 
 def of(*, waiting: int = 0, settled: bool = True, delivered: int = 0, unrouted: int = 0) -> Status:
