@@ -15,7 +15,7 @@ export UV_NATIVE_TLS := 1
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test test-servers lint format types unit contract e2e faults hostile fuzz bench docs clean purge
+.PHONY: help setup up down test quick test-servers lint format types unit contract e2e faults hostile fuzz bench docs clean purge
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ up: setup ## start the local stack with the sample shop, send events, show what 
 down: setup ## stop the local stack, if it runs in another terminal
 	@$(BIN)/penstock down --home "$(HOME_DIR)"
 
-test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests
-	$(PYTEST)
+test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests; the 20 slowest are named
+	$(PYTEST) --durations 20
+
+quick: setup lint types ## for daily work: lint, types, the tests without servers, and the whole path once
+	$(PYTEST) tests/unit tests/meta tests/e2e/test_up.py::test_the_demo_arrives_whole_and_its_mistakes_are_kept --deselect tests/meta/test_quickstart.py
 
 test-servers: setup ## install the servers the tests use, where they are missing: Postgres, Node
 	@VENV="$(VENV)" .ci/test-servers
