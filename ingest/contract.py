@@ -15,8 +15,8 @@ Every protocol is one file that defines:
     def judge_again(parsed, body, form, new_id)           judges the body of a dead letter, `form` as the request's Parsed had it
     def as_event(body, form) -> bytes | None              the same body as JSON that says everything itself
 
-`parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of the site it is given.
-A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
+`parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of
+the site it is given. A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
 
 A protocol that keeps a connection open is a file with `PATH` instead of ROUTES, and reads and writes messages:
 
@@ -27,8 +27,8 @@ A protocol that keeps a connection open is a file with `PATH` instead of ROUTES,
     def write_hello / write_ack / write_problem / write_pong
     def judge_again, as_event                                              as above
 
-`ingest/http/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of them to
-this page.
+`ingest/http/sockets.py` keeps its connections. `ingest/registry.py` finds the files, `tests/contract/protocols/` holds each of
+them to this page.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Admission:
 
     def refuse(self, status: int, code: str, message: str, retry_after: int | None = None) -> Refusal:
         """Refuses a request of this key."""
-        return Refusal(status, code, message, retry_after, self.site, self.key)
+        return Refusal(status=status, code=code, message=message, retry_after=retry_after, site=self.site, key=self.key)
 
 
 @dataclass(frozen=True, slots=True)

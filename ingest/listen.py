@@ -1,9 +1,10 @@
 """The sockets the edge listens on: the port on every address of a host, and a Unix socket.
 
-A single process binds and listens. Several share the port by SO_REUSEPORT, so that the kernel spreads connections evenly over them;
-with that option alone a second installation could take half of the requests unnoticed. So their parent first binds the port for itself
-alone (`hold`), which fails where anybody else has it, and then makes for each life of a child sockets beside its own (`listen_beside`),
-which it hands down. What the parent holds never listens: a child that dies takes its queue with it, and the others get all requests.
+A single process binds and listens. Several share the port by SO_REUSEPORT, so that the kernel spreads connections evenly over
+them; with that option alone a second installation could take half of the requests unnoticed. So their parent first binds the port
+for itself alone (`hold`), which fails where anybody else has it, and then makes for each life of a child sockets beside its own
+(`listen_beside`), which it hands down. What the parent holds never listens: a child that dies takes its queue with it, and the
+others get all requests.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ def hold(host: str, port: int, prefix: str) -> list[socket.socket]:
 
 
 def share(held: Sequence[socket.socket]) -> None:
-    """Lets this user's sockets with SO_REUSEPORT stand beside what is held; anybody else's bind still fails."""
+    """Lets this user's sockets with SO_REUSEPORT stand beside the held ones; a bind of another user still fails."""
     for each in held:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # it allowed to bind beside closed connections; left on, it would allow others to bind beside this one, which never listens
+        # it allowed to bind beside closed connections; left on, it would allow others to bind beside this one, which never
+        # listens
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 

@@ -1,7 +1,7 @@
 """The HTTP API of the edge as an OpenAPI 3.1 document, made from the routes of its protocols. Pure.
 
-What is the same for all requests (keys, statuses, errors, headers) stands here; `tests/hostile/test_openapi.py` sends requests made from
-the document and holds the edge to it.
+This module has the common part of all requests (keys, statuses, errors, headers); `tests/hostile/test_openapi.py` sends requests
+made from the document and holds the edge to it.
 """
 
 from __future__ import annotations

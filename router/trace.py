@@ -13,7 +13,9 @@ from shared.telemetry.metrics import Telemetry
 
 
 def traced(telemetry: Telemetry, name: str, parent: Mapping[str, str], arrival: Arrival) -> AbstractContextManager[None]:
-    """Opens the span of a frame, below the one that its message's headers carry, and lets what is sent of the frame carry it on."""
+    """Opens the span of a frame, below the one that its message's headers carry, and hands it on to all that is sent of the
+    frame.
+    """
     return _span(telemetry, name, parent, arrival) if parent else _NOTHING
 
 

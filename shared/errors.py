@@ -6,12 +6,12 @@
     │   │   └── WentBack   an older copy of the destination was put back
     │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
     │   ├── UnknownDriverError   a driver raised what its plug-in does not know; counted
-    │   ├── TableBusy      somebody else holds one table for longer than we wait: go on with the others
+    │   ├── TableBusy      another session holds one table for longer than we wait: go on with the others
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
     │   └── TableSetupError   the same for one table (its owner, a damaged index): go on with the others
     ├── Permanent          this call can never succeed as it is
-    │   ├── Conflict       somebody else changed it first (compare-and-set): read again, decide again
+    │   ├── Conflict       another writer changed it first (compare-and-set): read again, decide again
     │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
     ├── Defect             our own code failed on what it was given: find the events it fails on, go on without them
     ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
@@ -40,11 +40,11 @@ class NotConnected(Transient):
 
 
 class WentBack(NotConnected):
-    """The destination is not as this session left it: an older copy was put back. A new session finds out what is missing."""
+    """The destination is not as this session left it: an older copy was put back. A new session finds the missing rows."""
 
 
 class TableChanged(Transient):
-    """Somebody altered or dropped a table behind our back; nothing was loaded. Describe and shape again before the next try."""
+    """Another user altered or dropped a table meanwhile; nothing was loaded. Describe and shape again before the next try."""
 
 
 class UnknownDriverError(Transient):
@@ -52,7 +52,7 @@ class UnknownDriverError(Transient):
 
 
 class TableBusy(Transient):
-    """Somebody else holds a lock on one table; the others may be free."""
+    """Another session holds a lock on one table; the others may be free."""
 
 
 class QueueFull(Transient):
@@ -60,11 +60,11 @@ class QueueFull(Transient):
 
 
 class SetupError(PenstockError):
-    """Somebody must change something outside Penstock before the call can succeed."""
+    """A person must change something outside Penstock before the call can succeed."""
 
 
 class TableSetupError(SetupError):
-    """Somebody must change one table or what this user may do to it; the destination as a whole works."""
+    """A person must change one table or the rights of this user to it; the destination as a whole works."""
 
 
 class Permanent(PenstockError):

@@ -1,7 +1,7 @@
 """Plug-ins of one kind: every module of the kind's folders is one, named as its module. Listing them imports none.
 
-A plug-in is a module, or a package where it is large. Each kind's registry makes one `Plugins` with the folders, and with the parts
-that the kind's contract asks for.
+A plug-in is a module, or a package where it is large. Each kind's registry makes one `Plugins` with the folders, and with the
+parts that the kind's contract asks for.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from shared.errors import Transient
 
 @contextlib.asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Opens an `asyncio.TaskGroup`; whoever survives its failure is not marked as cancelled."""
+    """Opens an `asyncio.TaskGroup`; a task that survives its failure is not marked as cancelled."""
     task, group, left = _current_task(), asyncio.TaskGroup(), False
     outstanding = task.cancelling()
     try:
@@ -27,7 +27,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
             left = True
     except BaseExceptionGroup:
-        # the group cancels whoever waits for it; interrupted in its body it takes that back, waiting at its end it forgets
+        # the group cancels the task that waits for it; interrupted in its body it takes that back, waiting at its end it forgets
         if left and task.cancelling() > outstanding and getattr(group, "_parent_cancel_requested", False):
             task.uncancel()
         raise

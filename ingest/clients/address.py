@@ -1,9 +1,9 @@
 """The client's address, and the scheme and host it used: from the socket, or from what trusted proxies say. Pure.
 
 A proxy's word counts only when the proxy itself is trusted, and only in the one header the operator names: proxies pass on every
-other header as the client sent it. The header's list is read from the nearest proxy outwards, over all its lines, and the first address
-that is not a trusted proxy's is the client's. `Forwarded` (RFC 7239) also carries scheme and host; beside any other header
-they stand in `X-Forwarded-Proto` and `X-Forwarded-Host`.
+other header as the client sent it. The header's list is read from the nearest proxy outwards, over all its lines, and the first
+address that is not a trusted proxy's is the client's. `Forwarded` (RFC 7239) also carries scheme and host; beside any other
+header they stand in `X-Forwarded-Proto` and `X-Forwarded-Host`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Proxies:
         for each in texts:
             hop = _parse(each)
             if hop is None:
-                break  # `unknown`, an obfuscated name, or nonsense: what is beyond it cannot be trusted
+                break  # `unknown`, an obfuscated name, or nonsense: no address beyond it can be trusted
             hops.append(hop)
             if not _is_in(hop, self.trusted):
                 break

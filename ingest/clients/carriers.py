@@ -1,7 +1,7 @@
 """Where clients put their write key: the carriers that several protocols share. Pure.
 
-`Authorization: Basic` holds `key:` or `id:secret`, or, from some clients, a key without the colon; `Bearer` and `X-Write-Key` hold
-the key as it is, or `id:secret`. In queries it is `writeKey`, `writekey` or `token`.
+`Authorization: Basic` holds `key:` or `id:secret`, or, from some clients, a key without the colon; `Bearer` and `X-Write-Key`
+hold the key as it is, or `id:secret`. In queries it is `writeKey`, `writekey` or `token`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from ingest.contract import Credential, HttpRequest
 
 LONGEST_REMEMBERED = 256
-"""Longer values of `Authorization` are decoded each time: what is remembered stays small."""
+"""Longer values of `Authorization` are decoded each time: the memory stays small."""
 
 QUERY_NAMES = ("writeKey", "writekey", "token")
 

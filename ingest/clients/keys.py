@@ -18,9 +18,8 @@ import msgspec
 
 from ingest.contract import Admission, Credential, Refusal
 from shared.project.model import Key, Project, Site
+from shared.project.snapshot import HASH_PREFIX
 from shared.reading.units import ByteSize
-
-HASH_PREFIX = "sha256:"
 
 _NO_KEY = Refusal(401, "missing_key", "no write key: send it as Basic user, X-Write-Key, `writeKey` in the body or the query")
 
@@ -152,7 +151,7 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         require_id=site.require_id,
         bucket=f"{name}/{key.id if key is not None else ''}",
     )
-    return _Entry(name, site, key, digest, admission)
+    return _Entry(site_name=name, site=site, key=key, digest=digest, admission=admission)
 
 
 def _digest(secret: str) -> bytes:

@@ -1,10 +1,10 @@
 """Which web origins a browser may send from, and the CORS headers that tell it so. Pure.
 
-A site that lists no origins, or `*`, takes events from any page; the origin is then echoed, without credentials. A listed origin is
-echoed with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
+A site that lists no origins, or `*`, takes events from any page; the origin is then echoed, without credentials. A listed origin
+is echoed with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
 
-Browsers send no `Origin` with the request of an image. The page then stands in `Referer`; where that is missing too, `Sec-Fetch-Site`
-tells a page that hides its address from a sender that is no page at all, such as a mail program or a server.
+Browsers send no `Origin` with the request of an image. The page then stands in `Referer`; where that is missing too,
+`Sec-Fetch-Site` tells a page that hides its address from a sender that is no page at all, such as a mail program or a server.
 """
 
 from __future__ import annotations

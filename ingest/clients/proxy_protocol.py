@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: the address of a client, said by a proxy in the first bytes of a connection. Pure.
 
-https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt. Read only from trusted proxies: from anybody else it would be a way to
-choose an address.
+https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt. Read only from trusted proxies: from anybody else it would be a way
+to choose an address.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The answer to a request as bytes: status line, headers and body in one write.
 
 An answer of the edge is short and its head nearly always the same, while aiohttp's `Response` builds a header table, fills it in
-and serialises it each time. `Answer` is what a request that has a task of its own returns to aiohttp; `encode_answer` alone is what
-the others need.
+and serialises it each time. `Answer` is what a request that has a task of its own returns to aiohttp; `encode_answer` alone is
+what the others need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
 
 
 class Answered(NamedTuple):
-    """A reply and the headers that stand beside its own. Values are the server's or a header that came in: none holds a line break."""
+    """A reply and the headers that stand beside its own. Values are the server's or a header that came in: none holds a line
+    break.
+    """
 
     reply: Reply
     headers: Mapping[str, str] = NO_HEADERS

@@ -1,7 +1,7 @@
 """Connections of the HTTP server: aiohttp's, where it does otherwise than clients of an edge need.
 
-They are watched (`ingest/http/watched.py`), answer most requests as soon as they are parsed (`ingest/http/quick.py`), answer broken HTTP in JSON,
-and answer a client that has closed its side.
+They are watched (`ingest/http/watched.py`), answer most requests as soon as they are parsed (`ingest/http/quick.py`), answer
+broken HTTP in JSON, and answer a client that has closed its side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What a WebSocket holds that is no message yet, or waits because its client reads nothing: counted within the bytes of all bodies.
+"""What a WebSocket holds that is no message yet, or waits because its client reads nothing: counted within the bytes of all
+bodies.
 
-Until a key opened a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a message and
-unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket.
+Until a key opened a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a
+message and unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Frames:
         return True
 
     def taken(self) -> None:
-        """A message was taken out: what is left came with the last bytes, at most."""
+        """A message was taken out: the remaining bytes came with the last read, at most."""
         self._held.shrink_to(min(self._held.bytes, self._chunk))
 
     def block(self) -> bool:

@@ -1,8 +1,9 @@
 """Heads of requests that came before: a client sends the same one again and again, so what it means is read once.
 
-A head is remembered by its bytes, with the parser's reading of it. A request that begins with the same bytes, on a connection whose
-parser is between two requests, means the same: the parser need not see it. Remembered are only heads of small plain requests, and only with
-a key in a header that opens a site; a new revision of the project forgets all of them. Their number and size are bounded.
+A head is remembered by its bytes, with the parser's reading of it. A request that begins with the same bytes, on a connection
+whose parser is between two requests, means the same: the parser need not see it. Remembered are only heads of small plain
+requests, and only with a key in a header that opens a site; a new revision of the project forgets all of them. Their number and
+size are bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ingest.http.routes import Match
 
 MAX_HEAD_BYTES = 2048
 MAX_BYTES = 8 * 1024 * 1024
-"""Of all heads, with what is read from them: anybody who knows a browser's key can send new ones."""
+"""Bytes of all heads with the values read from them: anybody who knows a browser's key can send new ones."""
 
 LINE_BYTES = 256
 """What a header that was read holds beside its bytes, about."""
@@ -38,7 +39,7 @@ class Head(NamedTuple):
 
 
 class Heads:
-    """What is remembered. Full, it forgets everything: what is still sent is soon known again."""
+    """The remembered heads. A full memory forgets everything: heads still in use are soon known again."""
 
     def __init__(self) -> None:
         self.known: dict[bytes, Head] = {}
@@ -47,7 +48,7 @@ class Heads:
         self.get = self.known.get
 
     def is_of(self, keys: KeyIndex) -> bool:
-        """Whether what is remembered holds with these keys."""
+        """Whether the remembered heads hold with these keys."""
         return self._keys is keys
 
     def remember(self, head: bytes, known: Head, keys: KeyIndex) -> None:

@@ -1,8 +1,8 @@
-"""From a whole request to its answer: one way for all requests, whoever read them from their sockets.
+"""From a whole request to its answer: one way for all requests, whichever reader took them from their sockets.
 
-`begin` parses, judges and hands the events over. What is answered at once it returns; what must wait for the disk it answers later,
-through a function it was given. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line in the log. The two
-that call it are `ingest/http/server.py`, with a task for each request, and `ingest/http/quick.py`, without.
+`begin` parses, judges and hands the events over. It returns an answer that is known at once; an answer that must wait for the
+disk comes later, through a function it was given. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line
+in the log. The two that call it are `ingest/http/server.py`, with a task for each request, and `ingest/http/quick.py`, without.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Pending(Ticket):
 
 
 class Pipeline:
-    """See the module."""
+    """Answers whole requests."""
 
     def __init__(self, intake: Intake, routes: Routes, is_ready: Callable[[], bool] = lambda: True, public_url: str = "") -> None:
         self.intake = intake
@@ -105,14 +105,14 @@ class Pipeline:
         place = self._place(headers, peer)
         host = headers.get("host", "")
         return HttpRequest(
-            method,
-            match.route,
-            match.params,
-            parse_query(query) if query else _NO_QUERY,
-            headers,
-            body,
-            host_of(place.authority or host),
-            "" if body else self._base_url(place, host, peer, local),
+            method=method,
+            route=match.route,
+            params=match.params,
+            query=parse_query(query) if query else _NO_QUERY,
+            headers=headers,
+            body=body,
+            host=host_of(place.authority or host),
+            base_url="" if body else self._base_url(place, host, peer, local),
         )
 
     def host(self, headers: Mapping[str, str], peer: str | None) -> str:
@@ -132,7 +132,7 @@ class Pipeline:
         self._begun += 1
         started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 else 0.0
         try:
-            answered = self._take(match, asked, peer, started, done)
+            answered = self._take(match=match, asked=asked, peer=peer, started=started, done=done)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
             return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
@@ -230,7 +230,9 @@ class Pipeline:
     def admitted(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> tuple[int, bool]:
         """Returns the limit of the body, and whether a key outside of it opens a site."""
         keys = self.intake.keys
-        found = match.protocol.credentials(self.ask(match, method, query, headers, b"", None))
+        found = match.protocol.credentials(
+            self.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=None)
+        )
         admission = keys.admit(found) if found else None
         if isinstance(admission, tuple):
             return int(admission[0].limits.request_bytes), True
@@ -242,7 +244,9 @@ class Pipeline:
         """Returns the body without its content encodings. Of a stranger none is unpacked, where a header says that it is one."""
         encoding = content_encoding(headers)
         if encoding is not None or body[:2] == GZIP_MAGIC:
-            found = match.protocol.credentials(self.ask(match, method, query, headers, b"", None))
+            found = match.protocol.credentials(
+                self.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=None)
+            )
             if decides(found) and isinstance(refusal := self.intake.keys.admit(found), Refusal):
                 return refusal
         return decode(body, encoding, limit, held)
@@ -258,7 +262,7 @@ class Pipeline:
         limit = int(parsed.admission.limits.request_bytes)
         if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
             return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, parsed.admission), peer)
-        pending = _Pending(self, match, asked, peer, parsed, started, done)
+        pending = _Pending(pipeline=self, match=match, asked=asked, peer=peer, parsed=parsed, started=started, done=done)
         try:
             result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME, pending)
         except (Transient, Permanent) as exc:
@@ -287,7 +291,13 @@ class Pipeline:
         if self._public_url:
             return self._public_url
         keys = self.intake.keys
-        return own_url(place, host, self.intake.proxies.trusts(peer), lambda name: keys.site_of_host(name) is not None, local)
+        return own_url(
+            place=place,
+            host=host,
+            is_proxied=self.intake.proxies.trusts(peer),
+            is_domain=lambda name: keys.site_of_host(name) is not None,
+            local=local,
+        )
 
 
 def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes | Refusal:

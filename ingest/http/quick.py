@@ -2,13 +2,14 @@
 
 A request with one event costs mostly what aiohttp spends on every request. So a connection's parser is aiohttp's own behind a
 `QuickParser`, which looks at what comes out. A request that is whole, small and plain it gives to the pipeline itself, and writes
-the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/http/heads.py`). All others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …)
-it passes on, and aiohttp handles them with a task each, as if it had read them from the socket.
+the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/http/heads.py`). All
+others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …) it passes on, and aiohttp handles them with
+a task each, as if it had read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
-quick while aiohttp works. A client that goes away cancels nothing. What is pipelined behind a request that closes the connection may
-have been taken, but it has no answer, as when a connection breaks. One that does not read is passed on to aiohttp, which waits
-for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
+quick while aiohttp works. A client that goes away cancels nothing. What is pipelined behind a request that closes the connection
+may have been taken, but it has no answer, as when a connection breaks. One that does not read is passed on to aiohttp, which
+waits for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
 
 It leans on the inside of aiohttp's `RequestHandler` in the few places below; `tests/unit/ingest/test_ways.py` sends the same
 requests both ways.
@@ -84,7 +85,17 @@ class Quick:
         match = known.match
         if known.proxied:
             host = pipeline.host(headers, peer)
-        asked = HttpRequest(method, route, params, query, headers, body, host, "", admission)
+        asked = HttpRequest(
+            method=method,
+            route=route,
+            params=params,
+            query=query,
+            headers=headers,
+            body=body,
+            host=host,
+            base_url="",
+            admission=admission,
+        )
         answered = pipeline.begin(match, asked, peer, turn.finish)
         if answered is not None:
             turn.finish(answered)
@@ -194,7 +205,7 @@ class QuickParser:
         self._seen: Fed | HttpProcessingError | None = None
         """What `take` found and did not want."""
         self._held: Fed | HttpProcessingError | None = None
-        """What is passed on once the turns before it are over."""
+        """The bytes passed on once the turns before it are over."""
         self._stopped = False
         """Nothing is read from the socket until turns are over."""
         self._between = False
@@ -278,7 +289,7 @@ class QuickParser:
             self.turns[-1].last = True
 
     def write(self) -> None:
-        """Writes what is answered, up to the first that is not."""
+        """Writes the finished answers, up to the first unfinished one."""
         turns, connection = self.turns, self.connection
         transport = connection.transport
         if transport is None:  # the client is gone
@@ -328,6 +339,6 @@ class QuickParser:
     def _go_on(self) -> None:
         if self.connection.transport is not None:
             self._stopped = False
-            self.connection.data_received(b"")  # what the parser holds, or what is held from it
+            self.connection.data_received(b"")  # bytes that the parser holds, or that are held back from it
             if not self._stopped:
                 self.connection.read_on()

@@ -1,4 +1,5 @@
-"""Keeps WebSocket connections: reads messages, lets them wait for durability side by side, and acknowledges each when its turn comes.
+"""Keeps WebSocket connections: reads messages, lets them wait for durability side by side, and acknowledges each when its turn
+comes.
 
 A connection has at most `credit` messages under way; the events of its messages reach the packer in the order they were sent.
 A client that goes away leaves its messages to finish: they are durable, and collapse when it sends them again. Draining: what was
@@ -80,7 +81,16 @@ class Sockets:
             await socket.prepare(request)
             frames = Frames(bounds, largest, stranger=stranger)
             request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/http/watched.py
-            session = _Session(self._intake, self._protocol, socket, sender, found, self._credit, frames, place)
+            session = _Session(
+                intake=self._intake,
+                protocol=self._protocol,
+                socket=socket,
+                sender=sender,
+                known=found,
+                credit=self._credit,
+                frames=frames,
+                place=place,
+            )
             self._open.add(session)
             self._gauge()
             try:
@@ -225,7 +235,10 @@ class _Session:
             text = f"{self._under_way} messages are unacknowledged, the credit is {self._credit}"
             fatal = self._exceeded > MOST_EXCEEDED
             sender = message.parsed.admission
-            return await self._tell(binary, SocketProblem("credit_exceeded", text, message.id, 1, fatal, sender))
+            return await self._tell(
+                binary,
+                SocketProblem(code="credit_exceeded", message=text, id=message.id, retry_after=1, fatal=fatal, sender=sender),
+            )
         self._exceeded = 0
         self._under_way += 1
         self._settled.clear()

@@ -1,9 +1,9 @@
 """aiohttp's parser, which forgets what stands behind a request that asks for an `Upgrade` it does not know. Here it does not.
 
-Such a request is answered as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so what is pipelined behind it is
-the next request. The parser drops it where both came in one piece; so from the first such word on, a connection's data is fed to it
-in pieces that end where a request may end. Where that cannot be told (chunks, a word cut in two, too many requests at once), the
-answer closes the connection, and the client knows that nothing behind it was read.
+Such a request is answered as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so a request pipelined behind it
+is the next request. The parser drops it where both came in one piece; so from the first such word on, a connection's data is fed
+to it in pieces that end where a request may end. Where that cannot be told (chunks, a word cut in two, too many requests at
+once), the answer closes the connection, and the client knows that nothing behind it was read.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _END = b"\r\n\r\n"
 
 
 class Parser:
-    """See the module."""
+    """A parser of requests that goes on behind an `Upgrade` it does not know."""
 
     def __init__(self, parser: Any) -> None:
         self._parser = parser
         self._careful = False
         self._body: StreamReader | None = None
-        """What is still coming of the newest request. Its head is not kept: it may be large."""
+        """The missing part of the newest request. Its head is not kept: it may be large."""
         self._length: int | None = None
         self._under_way = 0
         self._between = False

@@ -77,7 +77,7 @@ class SiteDesk(NamedTuple):
 
 
 class Intake:
-    """See the module."""
+    """Takes events in for all protocols."""
 
     def __init__(
         self,
@@ -166,7 +166,8 @@ class Intake:
         """Sends the events of a request on their way.
 
         Returns:
-            None where there is something to wait for: `ticket` is settled when all of it is durable, and `accepted` then counts it.
+            None where there is something to wait for: `ticket` is settled when all of it is durable, and `accepted` then counts
+                it.
 
         Raises:
             Overloaded: too much waits already; nothing was taken.
@@ -194,7 +195,9 @@ class Intake:
         except Transient:
             self._rejected_bytes -= reserved
             raise
-        self._start(self._store_rejects(parsed, context, stored, reserved, ticket), "ingest-rejects")
+        self._start(
+            self._store_rejects(parsed=parsed, context=context, stored=stored, reserved=reserved, ticket=ticket), "ingest-rejects"
+        )
         return None
 
     def accepted(self, parsed: Parsed, protocol: str) -> Accepted:
@@ -262,7 +265,7 @@ class Intake:
         return None
 
     def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:
-        """Returns what is known of the request; None where the site takes nothing of the bot that sent it."""
+        """Returns the facts of the request; None where the site takes nothing of the bot that sent it."""
         admission = parsed.admission
         received_at = self._clock.now_ns() // 1000
         ip = user_agent = agent = place = None
@@ -289,19 +292,19 @@ class Intake:
             else None
         )
         return RequestContext(
-            received_at,
-            protocol,
-            admission.key,
-            admission.kind,
-            ip,
-            user_agent,
-            parsed.sent_at,
-            self._skew(parsed, received_at) if parsed.sent_at else None,
-            parsed.defaults,
-            kept or None,
-            agent,
-            place,
-            bot,
+            received_at=received_at,
+            protocol=protocol,
+            key=admission.key,
+            kind=admission.kind,
+            ip=ip,
+            user_agent=user_agent,
+            sent_at=parsed.sent_at,
+            skew=self._skew(parsed, received_at) if parsed.sent_at else None,
+            defaults=parsed.defaults,
+            headers=kept or None,
+            agent=agent,
+            geo=place,
+            bot=bot,
         )
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
@@ -339,7 +342,14 @@ class Intake:
             # the events are refused either way: a client that sent them again would change nothing
             self._on_lost_letters(site, len(lost))
 
-        await bury(self._outlet, "ingest", site, letters, f"dead-{site}-{identity or origin}", on_full=lose)
+        await bury(
+            publisher=self._outlet,
+            stage="ingest",
+            name=site,
+            letters=letters,
+            msg_id=f"dead-{site}-{identity or origin}",
+            on_full=lose,
+        )
         self._dead_log.note([reject.reason for reject in parsed.rejects], site=site)
 
 

@@ -4,8 +4,8 @@
 deadline means an exception, and 503 for the requests that wait. With one, the deadline is short, and once something is in the
 journal everything goes behind it until it is empty (`ingest/journal/spool.py`).
 
-A full stream is no absence of the broker: it means 503 at once, and the journal takes nothing while the broker refuses what is in it.
-The journal would hide the state until it were full as well.
+A full stream is no absence of the broker: it means 503 at once, and the journal takes nothing while the broker refuses its
+records. The journal would hide the state until it were full as well.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class Outlet:
         self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Publishes anything else; raises as `send_frame` does."""
-        await self._send(Record(subject, msg_id or "", 0, payload, dict(headers) if headers else None), 0.0)
+        await self._send(
+            Record(subject=subject, msg_id=msg_id or "", events=0, payload=payload, headers=dict(headers) if headers else None),
+            0.0,
+        )
 
     async def publish_stored(self, record: Record) -> None:
         """Publishes a record of the journal; for `Spool.empty`."""

@@ -63,12 +63,12 @@ class Ticket:
         self.over = False
 
     def settle(self, failure: Exception | None) -> None:
-        """Tells whoever submitted. Called from the loop for hundreds in a row, so it neither waits nor raises."""
+        """Tells the submitter. Called from the loop for hundreds in a row, so it neither waits nor raises."""
         raise NotImplementedError
 
 
 class FutureTicket(Ticket):
-    """A submission that somebody awaits."""
+    """A submission that a task awaits."""
 
     __slots__ = ("future",)
 
@@ -101,7 +101,7 @@ class _Filling:
 
 
 class Packer:
-    """See the module. Opened with `open_packer`."""
+    """Collects submissions into frames. Opened with `open_packer`."""
 
     def __init__(self, send: Send, frame_id: Callable[[], str], settings: PackerSettings, group: asyncio.TaskGroup) -> None:
         self._send = send
@@ -125,7 +125,7 @@ class Packer:
         """
         ticket = FutureTicket(self._loop.create_future())
         if heads:
-            self.add(ticket, site, request, heads, bodies)
+            self.add(ticket=ticket, site=site, request=request, heads=heads, bodies=bodies)
         else:
             ticket.settle(None)
         return ticket.future
@@ -158,7 +158,7 @@ class Packer:
             self._lane(site, partition).add(ticket, request, some_heads, some_bodies, some_size, context_bytes)
 
     async def drain(self) -> None:
-        """Sends what is held and waits until none of it is under way."""
+        """Sends the held events and waits until none is under way."""
         for lane in self._lanes.values():
             lane.hurry()
         await self._idle.wait()

@@ -1,8 +1,8 @@
 """The journal's files in their folder: appended to, synced, ended, read and removed. Blocking; for one thread at a time.
 
-`00000001.journal` and so on hold records (`ingest/journal/records.py`), beside each a `.published` with notes of the records that left it.
-The next file is opened ahead, as `ahead`, so that the journal takes records when the process has no descriptor left. A file ends
-when it is large, when it is to be emptied, and after a write that failed; it then waits in `closed`, the oldest first.
+`00000001.journal` and so on hold records (`ingest/journal/records.py`), beside each a `.published` with notes of the records that
+left it. The next file is opened ahead, as `ahead`, so that the journal takes records when the process has no descriptor left. A
+file ends when it is large, when it is to be emptied, and after a write that failed; it then waits in `closed`, the oldest first.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Closed(NamedTuple):
 
 
 class JournalFiles:
-    """See the module."""
+    """The files of one folder."""
 
     def __init__(self, folder: Path, segment_bytes: int) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class JournalFiles:
         self._active: _Open | None = None
         self._ahead: _Open | None = None
         self._published: dict[Path, set[int]] = {}
-        """What is published of a file, also where noting it on disk failed."""
+        """The published part of a file, also where noting it on disk failed."""
         self.attempted: dict[Path, float] = {}
         """Files that an earlier process began to publish, and when it noted something last (epoch)."""
         self.closed: deque[Closed] = deque()
@@ -233,7 +233,7 @@ class JournalFiles:
             path.with_suffix(".published").unlink()
 
     def close(self) -> None:
-        """Closes what is open; what is stored stays."""
+        """Closes the open files; stored records stay."""
         for each in (self._active, self._ahead):
             if each is not None:
                 self._end(each)

@@ -5,9 +5,9 @@ salt, the length of its content, a checksum of both, a checksum of the content, 
 checksums are keyed with the salt and hold the record's offset. A client knows no salt, so bytes inside an event never pass for a
 record, wherever a crash cuts the file.
 
-A crash while appending leaves a last record that is cut off; nobody was told that it is stored. Everything else that does not check
-out is damage. Reading goes on behind the extent of a record whose content is damaged. Where a record's head is damaged, its extent is
-unknown, and reading goes on at the next head that checks out.
+A crash while appending leaves a last record that is cut off; nobody was told that it is stored. Everything else that does not
+check out is damage. Reading goes on behind the extent of a record whose content is damaged. Where a record's head is damaged, its
+extent is unknown, and reading goes on at the next head that checks out.
 
 Files of the format before this one (`PSJ1`, without a salt) are read from record to record, and no further than to the first
 place where no record begins.
@@ -118,7 +118,9 @@ def encode_mark(offset: int, salt: bytes) -> bytes:
 
 
 def read_marks(data: bytes, salt: bytes) -> set[int]:
-    """Returns the offsets of the records that are published; a note that does not check out says nothing, wherever a crash cut it."""
+    """Returns the offsets of the records that are published; a note that does not check out says nothing, wherever a crash cut
+    it.
+    """
     found: set[int] = set()
     position = 0
     while position <= len(data) - MARK_BYTES:

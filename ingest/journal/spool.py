@@ -1,9 +1,9 @@
 """The local journal: keeps frames on this machine's disk while the broker is away, bounded and synced.
 
-`store` returns when the record is on disk. `empty` publishes what is stored, oldest first, in order within a subject. A record that
-is published is noted on disk, so that a file which was published in part goes on where it stopped. A file is deleted only after
-every record in it is published. Records that were sent without an answer may be stored; JetStream recognises their ids for two
-minutes only, so the broker is asked for them before they are sent again.
+`store` returns when the record is on disk. `empty` publishes the stored records, oldest first, in order within a subject. A
+record that is published is noted on disk, so that a file which was published in part goes on where it stopped. A file is deleted
+only after every record in it is published. Records that were sent without an answer may be stored; JetStream recognises their ids
+for two minutes only, so the broker is asked for them before they are sent again.
 
 While anything is stored, new frames go behind it, so that the order of acceptance holds. When the rest is small and is being
 published, `store` makes callers wait for its end instead of growing it, for `patience_seconds` at most, and then tells them to
@@ -52,7 +52,7 @@ class SpoolFull(QueueFull):
 
 
 class Spool:
-    """See the module. Opened with `open_spool`."""
+    """The journal of one process. Opened with `open_spool`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Spool:
         self._flows = False
         """Whether the last record was published."""
         self._unnoted = False
-        """Whether the last note of what is published is in memory only."""
+        """Whether the last note of published records is in memory only."""
         self._unsure: dict[str, float] = {}
         """Records that were sent without an answer, by message id, and when."""
         if self._files.closed:
@@ -149,7 +149,7 @@ class Spool:
         return self.backlog
 
     async def empty(self, publish: Publish, look_up: LookUp | None = None, *, once: bool = False) -> None:
-        """Publishes what is stored, for ever, or until nothing is left; `publish` raises when a record could not be published.
+        """Publishes the stored records, for ever, or until none is left; `publish` raises when a record could not be published.
 
         Args:
             look_up: asks for records that were sent without an answer; None: they are sent again under their ids.
@@ -180,7 +180,7 @@ class Spool:
                 self.failure = None
 
     async def close(self) -> None:
-        """Closes the open files; what is stored stays for the next start."""
+        """Closes the open files; stored records stay for the next start."""
         self._let_through()
         async with self._writing:
             await self._gate.run(self._files.close)
@@ -230,7 +230,7 @@ class Spool:
             self._unsure.update({each.record.msg_id: began_at for each in left[:CHUNK]})
         elif left:
             await self._note(files.note_begun, path)
-        await self._publish_all(path, contents.salt, left, publish, look_up)
+        await self._publish_all(path=path, salt=contents.salt, stored=left, publish=publish, look_up=look_up)
         await self._gate.run(files.put_away, contents)
         if not self.backlog:
             self._finish()
@@ -248,7 +248,16 @@ class Spool:
             try:
                 async with task_group() as group:
                     for some in subjects.values():
-                        group.create_task(self._publish_in_order(some, publish, look_up, published, refused, failures))
+                        group.create_task(
+                            self._publish_in_order(
+                                stored=some,
+                                publish=publish,
+                                look_up=look_up,
+                                published=published,
+                                refused=refused,
+                                failures=failures,
+                            )
+                        )
                 for each in refused:
                     await self._gate.run(self._files.keep_refused, path, each.record)
                     published.append(each.offset)

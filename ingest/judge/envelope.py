@@ -1,4 +1,6 @@
-"""What stands around the events of a body: opened leniently where it is not strictly JSON, and read for what all events share. Pure."""
+"""What stands around the events of a body: opened leniently where it is not strictly JSON, and read for what all events share.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def open_leniently(body: bytes, budget: Budget, most_events: int) -> Opened | Fa
 def defaults_of(
     context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits, events: int, budget: Budget
 ) -> bytes | Fault | None:
-    """Returns the objects that are merged under each of the `events`, as one JSON object; what is no object is left out.
+    """Returns the objects that are merged under each of the `events`, as one JSON object; other values are left out.
 
     They count as if every event carried them: else a request of a few hundred kilobytes becomes gigabytes in a warehouse.
     """

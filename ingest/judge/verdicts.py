@@ -160,7 +160,9 @@ def judge(
 
 
 def crowded_of(bodies: Sequence[bytes | msgspec.Raw], most: int) -> set[int]:
-    """Returns which bodies have more than `most` opening brackets; several are counted at once, as long as together they have few."""
+    """Returns which bodies have more than `most` opening brackets; several are counted at once, as long as together they have
+    few.
+    """
     found: set[int] = set()
     start, step = 0, max(1, most // USUAL_BRACKETS)
     while start < len(bodies):
@@ -175,7 +177,9 @@ def crowded_of(bodies: Sequence[bytes | msgspec.Raw], most: int) -> set[int]:
 
 
 def is_crowded(text: bytes, most: int) -> bool:
-    """Tells whether a text has more than `most` opening brackets: replaces so many and looks for one more, which is faster than counting."""
+    """Tells whether a text has more than `most` opening brackets: replaces so many and looks for one more, which is faster than
+    counting.
+    """
     return b"{" in text.replace(b"[", b"{", most + 1).replace(b"{", b"}", most)
 
 

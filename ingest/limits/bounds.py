@@ -1,8 +1,8 @@
 """What all requests together may hold: the counters that bound the memory and the work of one edge process.
 
 Bytes count when they have come, never when they are announced. Bodies that are still coming share: those without a key outside of
-the body have a quarter of all bytes together, and those of one address a quarter, so that neither strangers nor one client can keep the
-others out. A body that came whole is not held to the shares: it is answered before the next is read.
+the body have a quarter of all bytes together, and those of one address a quarter, so that neither strangers nor one client can
+keep the others out. A body that came whole is not held to the shares: it is answered before the next is read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Limits of events per second and key, held by all edge processes of a machine together.
 
-Per key there is one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on; one that
-would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A bucket that is full holds no
-information, so its place may be taken by another key: nothing has to be forgotten on purpose.
+Per key there is one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on; one
+that would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A bucket that is full holds
+no information, so its place may be taken by another key: nothing has to be forgotten on purpose.
 
 The numbers stand in memory that the parent of several processes shares with them. There is no lock: a request that races another
 process may pass beside it, which is one request too many at most, not one process too many.

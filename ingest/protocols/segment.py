@@ -11,8 +11,8 @@ and must not send such an event again.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from
 `/v1/projects/{key}/settings`; that document asks for no device-mode destination.
 
-Traps: analytics-python sends `"anonymousId": null`; analytics-next sends JSON as text/plain; a Bearer token is an OAuth token when
-the body has a `writeKey` of its own.
+Traps: analytics-python sends `"anonymousId": null`; analytics-next sends JSON as text/plain; a Bearer token is an OAuth token
+when the body has a `writeKey` of its own.
 """
 
 from __future__ import annotations
@@ -243,7 +243,9 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
         message = f"the request has more than {limit} events, the site's limit; send fewer at once"
         return admission.refuse(413, "too_many_events", message)
     context, integrations = batch.envelope.context, batch.envelope.integrations
-    defaults = defaults_of(context, integrations, admission.limits, len(batch.events), budget)
+    defaults = defaults_of(
+        context=context, integrations=integrations, limits=admission.limits, events=len(batch.events), budget=budget
+    )
     if isinstance(defaults, Fault):
         if defaults.reason is DeadReason.TOO_LARGE:
             return admission.refuse(413, "context_too_large", defaults.detail)

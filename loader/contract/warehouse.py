@@ -1,14 +1,14 @@
 """What a destination is: the contract between the loader's core and the plug-ins in `warehouses/` and `files/`.
 
 The core owns everything that is the same for all of them: consuming, planning, flattening, names, types, conflicts, retries,
-isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in owns three things: how its tables look (`Capabilities`,
-`describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose column names and
-types already fit.
+isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in owns three things: how its tables look
+(`Capabilities`, `describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose
+column names and types already fit.
 
 Who calls what, in this order: `check` by `penstock check`, on a destination nothing else uses. `open_session` once by the
 holder of a connection's lease, with a growing epoch; it fences every older session of that connection. Then, never two at once
-for one session: `describe` and `create` for many tables, `patch` per table, `load` per plan. `close` always, also after an error. One
-destination may have many sessions open, of many connections, in one process and in others.
+for one session: `describe` and `create` for many tables, `patch` per table, `load` per plan. `close` always, also after an error.
+One destination may have many sessions open, of many connections, in one process and in others.
 
 Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: nothing of the plan under
 way may then be visible, now or later.
@@ -65,8 +65,8 @@ class Capabilities:
     transactional: bool
     """`load` commits rows of all tables and the ledger together. Otherwise the object's name carries the plan."""
     merge: Literal["no", "now", "eventually"]
-    """Whether `write="merge"` is supported, and when a reader of the table sees one row a key: with the commit, or some time later. Where
-    it is later, the plug-in says on its page how to read final rows at once."""
+    """Whether `write="merge"` is supported, and when a reader of the table sees one row a key: with the commit, or some time
+    later. Where it is later, the plug-in says on its page how to read final rows at once."""
     stream: bool
     """Micro-batches of a few rows are sensible."""
     evolve: bool
@@ -88,8 +88,8 @@ class Capabilities:
 class Limits:
     """What a live column holds where that is not all of its kind: a smaller number, a shorter text.
 
-    The core hands over nothing outside of them (`loader/fitting/limits.py`); what is outside goes where `on_conflict` says. They are for
-    what the warehouse would round or cut without a word, and for what it would refuse row by row.
+    The core hands over nothing outside the limits (`loader/fitting/limits.py`); a value outside goes where `on_conflict` says.
+    They are for what the warehouse would round or cut without a word, and for what it would refuse row by row.
     """
 
     lowest: int | None = None
@@ -125,8 +125,8 @@ class Column:
     writable: bool = True
     """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
     owner: str | None = None
-    """Which source path the column was made for, as `loader/fitting/claims.py` spells it. `patch` stores it with a column it adds, where
-    the warehouse has a place for it, and `describe` gives it back."""
+    """Which source path the column was made for, as `loader/fitting/claims.py` spells it. `patch` stores it with a column it
+    adds, where the warehouse has a place for it, and `describe` gives it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,9 @@ class TableSchema:
     own_key: bool = False
     """Whether Penstock made a key of this table, so that it may drop it."""
     refused: frozenset[str] = frozenset()
-    """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type as it
-    is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the table."""
+    """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type
+    as it is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the
+    table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class TablePatch:
     primary_key: tuple[str, ...] | None = None
     """The key rows are merged on; empty: rows are appended, and a key that Penstock made is dropped. None leaves the key alone."""
     cursor: str | None = None
-    """The column that tells which of two rows of a key is the newer one, for destinations that must know it when they create the table."""
+    """The column that tells which of two rows of a key is the newer one, for destinations that must know it when they create the
+    table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,13 @@ class TableLoad:
     """Rows for one table.
 
     `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
-    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a
-    column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
+    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside
+    a column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
     whether or not other rows of the load have a value there.
     `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
     not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
     value as it is, and an older row fills the stored nulls (the `users` table). Otherwise the incoming row takes the stored one's
-    place: columns missing in `rows` get their default, or null; what is made for each row (a serial number, a time) stays.
+    place: columns missing in `rows` get their default, or null; a value made for each row (a serial number, a time) stays.
     """
 
     table: str
@@ -225,7 +227,7 @@ class Session(Protocol):
         ...
 
     async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
-        """Returns the live tables by name, read from the destination, not from a cache; None for those that do not exist.
+        """Returns the live tables by name, read from the destination, not from a cache; None where a table does not exist.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -236,8 +238,8 @@ class Session(Protocol):
     async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
         """Creates new tables together, because a transaction for each is slow; returns them as they are afterwards.
 
-        `patches` are sorted by table. A table whose name is taken by then is left out of the result. After an error none is created. In
-        both cases `patch` of each table does what can be done, and says what is wrong with it.
+        `patches` are sorted by table. A table whose name is taken by then is left out of the result. After an error none is
+        created. In both cases `patch` of each table does what can be done, and names the fault of the table.
 
         Raises:
             As `patch`.
@@ -260,10 +262,11 @@ class Session(Protocol):
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """Commits all of `loads` and the ledger rows of `plan`, or nothing.
 
-        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan and
-        the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it has arrived, with
-        the same boundaries, so an insert whose token is known is left out, and one that failed for good takes the next number. What such
-        a destination refuses it must find before it sends anything, because events refused in one table are taken out of all.
+        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan
+        and the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it
+        has arrived, with the same boundaries, so an insert whose token is known is left out, and one that failed for good takes
+        the next number. What such a destination refuses it must find before it sends anything, because events refused in one
+        table are taken out of all.
 
         Raises:
             RowsRejected: rows of one table do not fit; nothing was committed.
@@ -276,7 +279,8 @@ class Session(Protocol):
         ...
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
-        """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying which.
+        """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying
+        which.
 
         Raises:
             As `load`; destinations that refuse no rows return at once.
@@ -319,7 +323,7 @@ class FindsIds(Protocol):
     """A destination that can say which message ids its tables hold, for `penstock status --check`. Optional."""
 
     async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
-        """Returns how often each of these ids is in each table that the connection loads, by table; those that are in none are left out.
+        """Returns how often each of these ids is in each table that the connection loads, by table; ids in no table are left out.
 
         Args:
             connection: whose tables.

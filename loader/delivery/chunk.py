@@ -1,4 +1,4 @@
-"""Chunks: frames that are shaped together, and what is ready to be delivered."""
+"""Chunks: frames that are shaped together, and rows that are ready to be delivered."""
 
 from __future__ import annotations
 

@@ -3,14 +3,14 @@
     describe ──> fit ──> patch ──> finish ──> bury what rules refuse ──> load ──> done
                   ^                                                        │
                   ├── rows refused by the destination: find, bury, leave out┤
-                  ├── a table fails: put its rows aside ───────────────────┤
+                  ├── a table fails: set its rows aside ───────────────────┤
                   └── a table was altered behind our back: describe again ──┘
 
-Dead letters and rows put aside are durable before the load that leaves them out is committed, under ids derived from where the events
-came from. So a process that dies at any instruction does the same again and nothing is doubled or lost.
+Dead letters and rows set aside are durable before the load that leaves them out is committed, under ids derived from where the
+events came from. So a process that dies at any instruction does the same again and nothing is doubled or lost.
 
-Errors that concern the destination as a whole are raised: the connection holds its events and tries again. Which errors concern one
-table only is said by their class: `OF_ONE_TABLE`.
+Errors that concern the destination as a whole are raised: the connection holds its events and tries again. Which errors concern
+one table only is said by their class: `OF_ONE_TABLE`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
 MOST_ROUNDS = 50
-"""Rounds of one delivery before it starts over from the queue; each round buries, puts aside or learns something."""
+"""Rounds of one delivery before it starts over from the queue; each round buries, sets aside or learns something."""
 
 NAMED_ROUNDS = 2
 """So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
@@ -55,9 +55,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A chunk to deliver. `aside`: its rows, all of one table, were put aside before.
+    """A chunk to deliver. `aside`: its rows, all of one table, were set aside before.
 
-    `again`: all its rows are put aside; by table and sequence it gives where the run of rows set aside began.
+    `again`: all its rows are set aside; by table and sequence it gives where the run of rows set aside began.
     """
 
     plan: LoadPlan
@@ -67,7 +67,7 @@ class Work:
 
 
 class _StillFailsError(Exception):
-    """The table of rows that were put aside before fails again."""
+    """The table of rows that were set aside before fails again."""
 
 
 class Deliverer:
@@ -115,7 +115,8 @@ class Deliverer:
     async def deliver(self, work: Work) -> Outcome | None:
         """Brings every event of the chunk to its end: into its tables, the dead letters, or aside.
 
-        Returns what became of them when that is done; None for rows that were aside and must stay there, because their table fails still.
+        Returns what became of them when that is done; None for rows that were aside and must stay there, because their table
+        fails still.
 
         Raises:
             Fenced: a newer holder exists.
@@ -148,7 +149,7 @@ class Deliverer:
         raise Transient(f"connection {self._connection}: the tables of a load kept changing for {MOST_ROUNDS} rounds")
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
-        """Tries once; returns what is still to be loaded, None when all is done."""
+        """Tries once; returns the chunk that remains, None when all is done."""
         self._outcome.tables = ()
         known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
         if known:
@@ -200,7 +201,16 @@ class Deliverer:
             raise Transient(f"unexpected {words}") from error
         ordinals = np.unique(np.concatenate([table.events for table in batch.tables.values()])).tolist()
         trying = cast("Any", Trying(self._session))
-        deliverer = Deliverer(self._connection, self._site, self._rules, trying, trying, trying, Failing(), isolates=False)
+        deliverer = Deliverer(
+            connection=self._connection,
+            site=self._site,
+            rules=self._rules,
+            session=trying,
+            publisher=trying,
+            telemetry=trying,
+            failing=Failing(),
+            isolates=False,
+        )
         whole = replace(batch, dead=[])
 
         async def trial(chosen: Sequence[int]) -> bool:
@@ -263,7 +273,7 @@ class Deliverer:
         return failed
 
     async def _fail(self, work: Work, batch: ShapedBatch, failed: Mapping[str, PenstockError]) -> ShapedBatch:
-        """Notes that tables fail, and puts their rows aside unless they are there already."""
+        """Notes that tables fail, and sets their rows aside unless they are there already."""
         for name, exc in failed.items():
             again_in = self._failing.fails(name, exc)
             self._live.known.pop(name, None)
@@ -288,7 +298,16 @@ class Deliverer:
                 chosen = select(frame, [index for index in range(bits.bit_length()) if bits >> index & 1])
                 place = Place(work.plan.lane, seq, bits.bit_count())
                 run = work.again(name, seq) if work.again else self._failing.run(name, work.plan.lane, seq)
-                await put_aside(self._publisher, self._queue, self._epoch, run, name, place, chosen, bits)
+                await put_aside(
+                    publisher=self._publisher,
+                    queue=self._queue,
+                    epoch=self._epoch,
+                    run=run,
+                    table=name,
+                    place=place,
+                    frame=chosen,
+                    bits=bits,
+                )
                 self._outcome.aside[seq] |= bits
             self._telemetry.count("loader_retry_rows_total", len(rows), connection=self._connection)
         return replace(batch, tables={name: table for name, table in batch.tables.items() if name not in failed})
@@ -309,7 +328,7 @@ class Deliverer:
             letters = [self._letter(work, event, frames[seq]) for event in events]
             content = ",".join(f"{event.index}:{event.reason}" for event in events)
             msg_id = f"loader.{self._connection}.{work.plan.lane}.{seq}.{zlib.crc32(content.encode()):08x}"
-            await bury(self._publisher, "loader", self._connection, letters, msg_id)
+            await bury(publisher=self._publisher, stage="loader", name=self._connection, letters=letters, msg_id=msg_id)
             self._dead_log.note([event.reason for event in events], connection=self._connection)
 
     def _letter(self, work: Work, event: DeadEvent, frame: Frame) -> DeadLetter:

@@ -1,8 +1,8 @@
 """Finds the events on which our own code raises, by trying parts of a batch, so that they alone become dead letters.
 
-A defect of ours that one event meets would otherwise meet it again after every restart, and nothing behind that event would ever be
-loaded. With `n` events and `k` bad ones the search costs about `k · log2(n)` trials of shrinking size. Events that only fail together
-are found too: of the shortest start of the batch that fails, the last event is taken out.
+A defect of ours that one event meets would otherwise meet it again after every restart, and nothing behind that event would ever
+be loaded. With `n` events and `k` bad ones the search costs about `k · log2(n)` trials of shrinking size. Events that only fail
+together are found too: of the shortest start of the batch that fails, the last event is taken out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables of a destination as one session knows them: described once, created and patched when a batch needs it.
 
-Many new tables are created in one transaction. Where that fails each is tried alone, so that a table that cannot be made holds back
-only its own rows.
+Many new tables are created in one transaction. Where that fails each is tried alone, so that a table that cannot be made holds
+back only its own rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LiveTables:
         """Tables that were read from the destination in the delivery under way."""
 
     async def describe(self, tables: Sequence[str]) -> Failed:
-        """Reads tables from the destination; returns those that cannot be read."""
+        """Reads tables from the destination; returns the unreadable ones."""
         if not tables or not self._evolve:
             return {}
         failed: Failed = {}
@@ -69,13 +69,13 @@ class LiveTables:
         return failed
 
     async def is_other(self, tables: Sequence[str]) -> tuple[bool, Failed]:
-        """Reads tables again; returns whether one of them is not as it was known, and those that cannot be read."""
+        """Reads tables again; returns whether one of them is not as it was known, and the unreadable ones."""
         before = {name: self.known.get(name) for name in tables}
         failed = await self.describe(tables)
         return not failed and any(self.known.get(name) != before[name] for name in tables), failed
 
     async def patch(self, patches: Sequence[TablePatch]) -> tuple[dict[str, TableSchema | None], Failed]:
-        """Makes tables fit; returns them as they are then, and those that cannot be made to fit."""
+        """Makes tables fit; returns them as they are then, and the ones that cannot be made to fit."""
         new = sorted((patch for patch in patches if self.known.get(patch.table) is None), key=lambda patch: patch.table)
         patched: dict[str, TableSchema | None] = {}
         failed: Failed = {}

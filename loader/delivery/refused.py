@@ -5,8 +5,9 @@ A part that is refused without a name is halved; one that is refused by name is 
 time. No row is called bad because its neighbours are. The one bound is for a table that takes nothing at all: when the first
 `MOST_PROBES` probes all fail, and so does every row of a sample of the rest, the rest is named without trying each.
 
-Rows may also be good alone and refuse each other, as two of one value in a UNIQUE column do. So what is left is tried as a whole, and
-where that fails, each row that is too much beside those before it is found, by halving the shortest part from the start that fails.
+Rows may also be good alone and refuse each other, as two of one value in a UNIQUE column do. So the remaining rows are tried as a
+whole, and where that fails, each row that is too much beside those before it is found, by halving the shortest part from the
+start that fails.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ async def _any_passes(session: Session, ready: Ready, parts: Sequence[Sequence[i
 
 
 def _around(part: Sequence[int], named: Collection[int]) -> list[Sequence[int]]:
-    """Returns the rows behind the last named one and those before it, the latter last; destinations stop at the first they refuse."""
+    """Returns the rows behind the last named one and those before it, the latter last; destinations stop at the first they
+    refuse.
+    """
     left = [row for row in part if row not in named]
     if not named:
         return [left] if left else []

@@ -1,1 +1,3 @@
-"""File stores: destinations that write objects. Every module here is a plug-in named as its type (`loader/contract/warehouse.py`)."""
+"""File stores: destinations that write objects. Every module here is a plug-in named as its type
+(`loader/contract/warehouse.py`).
+"""

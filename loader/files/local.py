@@ -1,12 +1,13 @@
 """Files in a local directory: Parquet, NDJSON or CSV, one object for each table and hour of a load.
 
-Nothing is transactional here, and nothing needs to be: an object's name is the plan (`loader/objects/names.py`), so a load that is
-repeated after a crash writes the same names again. Each object is written aside, synced, and renamed into its place: a reader sees it
-whole or not at all. Readers that must not see half a load, of which some tables have arrived, wait for the next.
+Nothing is transactional here, and nothing needs to be: an object's name is the plan (`loader/objects/names.py`), so a load that
+is repeated after a crash writes the same names again. Each object is written aside, synced, and renamed into its place: a reader
+sees it whole or not at all. Readers that must not see half a load, of which some tables have arrived, wait for the next.
 
-Fencing (`loader/objects/directory.py`): the files on their way live in `_penstock/<connection>/<epoch>/`. A successor notes its epoch and removes the directories of
-older ones; a frozen loader that wakes finds the file it wants to rename gone, and stops. Only the renames of objects that it had begun
-to put in place when it was frozen can still happen, and they put the same rows under the same names.
+Fencing (`loader/objects/directory.py`): the files on their way live in `_penstock/<connection>/<epoch>/`. A successor notes its
+epoch and removes the directories of older ones; a frozen loader that wakes finds the file it wants to rename gone, and stops.
+Only the renames of objects that it had begun to put in place when it was frozen can still happen, and they put the same rows
+under the same names.
 
 https://parquet.apache.org/docs/, https://github.com/ndjson/ndjson-spec, https://www.rfc-editor.org/rfc/rfc4180
 """
@@ -58,7 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 _OF_A_TABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
-"""What is wrong with one directory below the root."""
+"""The fault of one directory below the root."""
 
 OPTIONS = Options
 CAPABILITIES = Capabilities(
@@ -90,19 +91,27 @@ class LocalDestination:
         self._gate = gate
 
     async def check(self) -> Sequence[CheckResult]:
-        """See `Destination.check`."""
+        """Tries every step that loading needs, with a table of its own."""
         return await check_destination(self, self._count, self._drop)
 
     async def open_session(self, connection: str, epoch: int) -> Session:
-        """See `Destination.open_session`."""
+        """Fences every session of the connection with a lower epoch, and opens one."""
         try:
             aside = await self._gate.run(directory.claim, self._root, connection, epoch)
         except OSError as error:
             raise translate(error, f'opening local destination "{self._name}"') from error
-        return LocalSession(self._name, self._options, self._root, self._gate, aside, connection, epoch)
+        return LocalSession(
+            name=self._name,
+            options=self._options,
+            root=self._root,
+            gate=self._gate,
+            aside=aside,
+            connection=connection,
+            epoch=epoch,
+        )
 
     async def close(self) -> None:
-        """See `Destination.close`; nothing is open between calls."""
+        """Closes nothing: no file is open between calls."""
 
     async def _count(self, table: str) -> int:
         def count() -> int:
@@ -143,30 +152,30 @@ class LocalSession:
         self._closed = False
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
-        """See `Session.marks`; the names of the objects are all that is kept."""
+        """Returns no marks: the names of the objects are the ledger."""
         return {}
 
     async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
-        """See `Session.forget`; there are none."""
+        """Removes nothing: there are no marks."""
 
     async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
-        """See `Session.describe`; each object has the columns of its rows."""
+        """Returns no schema: each object has the columns of its rows."""
         return dict.fromkeys(tables)
 
     async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
-        """See `Session.create`; there is nothing to change."""
+        """Creates nothing; returns the tables as the patches describe them."""
         return {patch.table: await self.patch(patch) for patch in patches}
 
     async def patch(self, patch: TablePatch) -> TableSchema:
-        """See `Session.patch`; there is nothing to change."""
+        """Changes nothing; returns the table as the patch describes it."""
         return TableSchema({column.name: column for column in (*patch.add, *patch.widen)}, patch.primary_key or ())
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
-        """See `Session.load`; the objects of a plan appear one after the other, each of them whole."""
+        """Writes the objects of a plan; they appear one after the other, each of them whole."""
         return await self._bring(plan, loads, place=True)
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
-        """See `Session.probe`: writes the objects aside and removes them."""
+        """Writes the objects aside and removes them."""
         await self._bring(LoadPlan(self._connection, "probe", 0, 0), loads, place=False)
 
     async def _bring(self, plan: LoadPlan, loads: Sequence[TableLoad], *, place: bool) -> LoadReport:
@@ -182,7 +191,7 @@ class LocalSession:
             raise translate(error, what) from error
 
     async def close(self) -> None:
-        """See `Session.close`."""
+        """Ends the session. Never raises."""
         self._closed = True
 
     def _load(self, plan: LoadPlan, loads: Sequence[TableLoad], place: bool, stop: Stop) -> LoadReport:
@@ -225,7 +234,7 @@ class LocalSession:
             if error.errno not in _OF_A_TABLE or not os.access(self._root, os.W_OK | os.X_OK):
                 raise
             raise TableSetupError(
-                f'table "{table}": {error.strerror} ({error.filename}); let this user write there, and remove what is in the way'
+                f'table "{table}": {error.strerror} ({error.filename}); let this user write there, and remove files that are in the way'
             ) from error
 
 

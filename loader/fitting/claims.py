@@ -3,9 +3,9 @@
 Two paths that fold to one name share the column. Only in a row that has values of both does one of them give way, and its value
 of that row goes to its name with the hash of its path; all other rows are as before, so one event changes nothing for others.
 
-Which path stays is the same in every batch, after a restart and for every loader: the one the column was made for, which is stored
-with the column (`Column.owner`); without that, the one spelled as the column is; then the shorter path, then by spelling. Names of the
-layout and of the loader are never shared: a client's path that folds to one of them always gets its hash.
+Which path stays is the same in every batch, after a restart and for every loader: the one the column was made for, which is
+stored with the column (`Column.owner`); without that, the one spelled as the column is; then the shorter path, then by spelling.
+Names of the layout and of the loader are never shared: a client's path that folds to one of them always gets its hash.
 
 Pure.
 """
@@ -66,7 +66,9 @@ def claim_names(raw: RawTable, live: Mapping[str, Column], namer: Namer) -> list
     moved: list[tuple[Source, Sequence[Part]]] = []
     for source, parts in raw.columns:
         if source.fixed is not None:
-            claims[source.key] = Claim(source.name, source.key, list(parts), [source.path], source.fixed)
+            claims[source.key] = Claim(
+                name=source.name, key=source.key, parts=list(parts), paths=[source.path], fixed=source.fixed
+            )
     for source, parts in raw.columns:
         if source.fixed is not None:
             continue
@@ -85,7 +87,7 @@ def claim_names(raw: RawTable, live: Mapping[str, Column], namer: Namer) -> list
             if left:
                 moved.append((source, left))
     for source, left in moved:
-        _move(source, left, claims, namer, len(raw))
+        _move(source=source, parts=left, claims=claims, namer=namer, rows=len(raw))
     return list(claims.values())
 
 

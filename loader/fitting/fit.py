@@ -7,8 +7,8 @@
     await session.load(plan, [ready.load for ready in done.ready])
     ... done.dead are the events refused by rules, for the dead letters
 
-An event refused in one table is gone from all of them: the batch without it is fitted anew, so that no column is added for it.
-If somebody else changed a table between `describe` and `patch`, `finish` fits again to what is there; if that would take another
+An event refused in one table leaves all of them: the batch without it is fitted again, so that no column is added for it.
+If another user changed a table between `describe` and `patch`, `finish` fits again to the new state; if that would take another
 patch it raises `TableChanged`, and the caller starts over with what `patch` returned. Nothing is refused because of a race.
 
 `RowsRejected` by the destination: `ready.events[i]` is the event of row `i` of its table; `batch.dead_letters` makes the dead
@@ -99,12 +99,12 @@ def _alike(found: Column, wanted: Column) -> bool:
 def fit(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Fitted:
     """Fits one table. See `fit_batch` for the whole of a batch."""
     settled = settle(raw, live, rules, stamp)
-    return Fitted(raw, rules, stamp, settled, _patch(raw, live, settled, rules))
+    return Fitted(raw=raw, rules=rules, stamp=stamp, settled=settled, patch=_patch(raw, live, settled, rules))
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is loaded and what is not. `unmapped` counts values in `_unmapped_data` by (table, column)."""
+    """The result of a load. `unmapped` counts values in `_unmapped_data` by (table, column)."""
 
     ready: Sequence[Ready]
     dead: Sequence[DeadEvent]
@@ -114,7 +114,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class FittedBatch:
-    """A batch fitted to live tables; `dead` are the events that rules refused, and `batch` is what is left without them."""
+    """A batch fitted to live tables; `dead` are the events that rules refused, and `batch` is the rest without them."""
 
     batch: ShapedBatch
     tables: Mapping[str, Fitted]
@@ -153,7 +153,7 @@ def fit_batch(batch: ShapedBatch, live: Mapping[str, TableSchema | None], rules:
 def _without_refused(
     batch: ShapedBatch, tables: Mapping[str, Fitted]
 ) -> tuple[ShapedBatch, Mapping[str, Fitted], Sequence[DeadEvent]]:
-    """Takes refused events out of all tables, and those that are refused then, until none is."""
+    """Takes refused events out of all tables, again and again, until no event is refused."""
     dead: list[DeadEvent] = []
     while True:
         refused: dict[int, tuple[DeadReason, str]] = {}
@@ -188,7 +188,9 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
         key, changed = (), True  # made when rows were merged; now it would refuse every repeat
     if not settled.add and not settled.widen and not changed:
         return None
-    return TablePatch(raw.name, tuple(settled.add), tuple(settled.widen), key if changed else None, cursor)
+    return TablePatch(
+        table=raw.name, add=tuple(settled.add), widen=tuple(settled.widen), primary_key=key if changed else None, cursor=cursor
+    )
 
 
 def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
@@ -206,4 +208,4 @@ def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
         return Ready(TableLoad(raw.name, rows), events)
     cursor = settled.columns[settled.newest].name if settled.newest else None
     coalesce = raw.spec.entity and rules.capabilities.coalesce
-    return Ready(TableLoad(raw.name, rows, "merge", key, cursor, coalesce), events)
+    return Ready(TableLoad(table=raw.name, rows=rows, write="merge", key=key, cursor=cursor, coalesce=coalesce), events)

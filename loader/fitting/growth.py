@@ -16,7 +16,7 @@ def crowded(claims: Sequence[Claim], live: Container[str], rows: int, most: int)
     """Returns the keys of the new columns that only rows with more than `most` new columns ask for.
 
     Args:
-        claims: the columns of a batch, those that may always be added left out.
+        claims: the columns of a batch, without the ones that may always be added.
         live: keys of the columns the table has.
         rows: how many rows the batch has.
         most: how many new columns a row may ask for.

@@ -2,7 +2,8 @@
 
 It is their join, with what the values themselves decide: text is a date-time if all of it is; integers join doubles only if each
 of them is exactly a double, else both are text; arrays alone make text, because that is how arrays are stored, and a column of
-text takes whatever comes later; numbers with more digits than a double has are text for the digits' sake. A kind the destination cannot create is text. Pure.
+text takes whatever comes later; numbers with more digits than a double has are text for the digits' sake. A kind the destination
+cannot create is text. Pure.
 """
 
 from __future__ import annotations

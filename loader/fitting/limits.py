@@ -1,8 +1,8 @@
 """Which values a live column holds as they are: not rounded, not cut, not refused.
 
 A kind is wider than many a column of it: a bigint does not fit an `integer`, a text of forty characters no `varchar(20)`, and
-19.999 becomes 20.00 in a `numeric(12,2)` without a word. `Limits` of `loader/contract/warehouse.py` says what a column holds; here values are
-held against them. Pure.
+19.999 becomes 20.00 in a `numeric(12,2)` without a word. `Limits` of `loader/contract/warehouse.py` says what a column holds;
+here values are held against them. Pure.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     <root>/_penstock/<connection>/epoch      the newest epoch
     <root>/_penstock/<connection>/<epoch>/   its files on their way; removed by the next
 
-A holder whose directory was removed finds nothing to rename: that is the fence, and it holds even for one that was frozen between its
-last look at the epoch and the rename.
+A holder whose directory was removed finds nothing to rename: that is the fence, and it holds even for one that was frozen between
+its last look at the epoch and the rename.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows as bytes: Parquet, NDJSON, CSV, each with its compression. Blocking; written slice by slice, so that memory stays flat.
 
-NDJSON omits nulls; times are RFC 3339 with microseconds. CSV writes a null as nothing and an empty text as `""`, and names the columns
-in its first line. The bytes of equal rows are equal: a repeat of a load writes the same object.
+NDJSON omits nulls; times are RFC 3339 with microseconds. CSV writes a null as nothing and an empty text as `""`, and names the
+columns in its first line. The bytes of equal rows are equal: a repeat of a load writes the same object.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     {table}/dt={date}/hr={hour}/<connection>-<lane>-<first>-<last>-0.parquet
 
-Pure. Rows are divided by their own time, never by the clock: a repeat an hour later must find the same names. The time of a row is
-its `received_at`, else its `timestamp`; rows without one go to `unknown`.
+Pure. Rows are divided by their own time, never by the clock: a repeat an hour later must find the same names. The time of a row
+is its `received_at`, else its `timestamp`; rows without one go to `unknown`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a connection's queue holds: which frames make a load, what is set aside, what is known to be loaded."""
+"""What a connection's queue holds: which frames make a load, which rows are set aside, which are known to be loaded."""

@@ -1,12 +1,12 @@
-"""Rows put aside because their table fails: where they wait, and when the table is tried again.
+"""Rows set aside because their table fails: where they wait, and when the table is tried again.
 
-They wait in the work queue RETRY as frames of their own, one for each frame and table, in the order of their acceptance and for as
-long as it takes. Each has a lane of its own in the ledger, so it is loaded once whatever happens. And what waits here must not be
-loaded on the way it first came: after a crash the same frames are delivered again, so the holder of a connection knows, before it
-loads anything, which (table, lane, sequence) are aside.
+They wait in the work queue RETRY as frames of their own, one for each frame and table, in the order of their acceptance and for
+as long as it takes. Each has a lane of its own in the ledger, so it is loaded once whatever happens. And what waits here must not
+be loaded on the way it first came: after a crash the same frames are delivered again, so the holder of a connection knows, before
+it loads anything, which (table, lane, sequence) are aside.
 
 A table that fails is tried with the oldest of its rows only, after delays that grow from ten seconds to an hour; until that
-succeeds, newer rows join those that wait, untried, so that neither the order nor the other tables suffer.
+succeeds, newer rows join the waiting ones, untried, so that neither the order nor the other tables suffer.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PREFIX = "aside"
 class Aside(NamedTuple):
     """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first.
 
-    `epoch`: of the loader that put it there. `run`: the sequence from which on all rows of the table were set aside. `bits` say which
-    of the frame's events have a row here.
+    `epoch`: of the loader that put it there. `run`: the sequence from which on all rows of the table were set aside. `bits` say
+    which of the frame's events have a row here.
     """
 
     seq: int
@@ -58,7 +58,7 @@ class Aside(NamedTuple):
 
 
 def aside_lane(lane: str, seq: int) -> str:
-    """Returns the lane under which the ledger knows rows of that frame once they were put aside."""
+    """Returns the lane under which the ledger knows rows of that frame once they were set aside."""
     return f"{_PREFIX}.{seq}.{lane}"
 
 
@@ -75,8 +75,8 @@ def spent(
     waiting: Container[tuple[str, str, int]],
     key: Callable[[str], str],
 ) -> list[tuple[str, str]]:
-    """Returns the marks of rows that were put aside which nothing needs any more: the table's own mark is beyond their frame, and a newer
-    one tells how far rows that were aside had come (`loader/queue/memory.py`).
+    """Returns the marks of rows that were set aside which nothing needs any more: the table's own mark is beyond their frame, and
+    a newer one tells how far rows that were aside had come (`loader/queue/memory.py`).
 
     Args:
         marks: of the ledger, (table, lane).
@@ -110,7 +110,15 @@ def read_aside(message: Message) -> Aside | None:
     except ValueError:
         return None
     bits = bits_of(headers.get(BITS), place.events)
-    return Aside(message.seq, unquote(headers[TABLE]), place, message.at_seconds, epoch, bits, run)
+    return Aside(
+        seq=message.seq,
+        table=unquote(headers[TABLE]),
+        place=place,
+        at_seconds=message.at_seconds,
+        epoch=epoch,
+        bits=bits,
+        run=run,
+    )
 
 
 async def put_aside(
@@ -163,7 +171,7 @@ class Failing:
         return seq if known is None else known.runs.setdefault(lane, seq)
 
     def works(self, table: str) -> None:
-        """Notes that a table took rows, or named those that it refuses."""
+        """Notes that a table took rows, or named the rows that it refuses."""
         self._tables.pop(table, None)
 
     def why(self, table: str) -> PenstockError | None:

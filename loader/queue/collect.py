@@ -1,8 +1,8 @@
 """Which frames make up the next load of a connection, and when: the policy of batch and stream mode, without doing anything.
 
-Batch mode holds frames, still packed as they came, until the period of the oldest is over or a bound is reached. Stream mode takes
-what is there. Either way a load is cut into chunks, so that memory is bounded by chunks and not by the backlog, and a chunk holds
-frames of one lane only, because a load plan is a range of one lane.
+Batch mode holds frames, still packed as they came, until the period of the oldest is over or a bound is reached. Stream mode
+takes what is there. Either way a load is cut into chunks, so that memory is bounded by chunks and not by the backlog, and a chunk
+holds frames of one lane only, because a load plan is a range of one lane.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Bounds:
 class Holding:
     """Frames that wait for their load, in the order of the queue.
 
-    The age of the oldest is fixed when it comes: a machine's clock that is set meanwhile lets no frame wait longer than its period.
+    The age of the oldest is fixed when it comes: a machine's clock that is set meanwhile lets no frame wait longer than its
+    period.
     """
 
     def __init__(self, bounds: Bounds, clock: Clock) -> None:
@@ -89,10 +90,6 @@ class Holding:
         """Whether a bound of size is reached; take no more then."""
         bounds = self._bounds
         return self.events >= bounds.max_events or self.bytes >= bounds.max_bytes or len(self._frames) >= bounds.max_frames
-
-    def oldest_seconds(self) -> float:
-        """Returns the age of the oldest frame held."""
-        return self._clock.steady() - self._since if self._frames else 0.0
 
     def take(self) -> list[Held]:
         """Returns all frames and holds none."""

@@ -1,8 +1,8 @@
 """By how much the epochs of a connection's ledger exceed those of its lease.
 
-Epochs are of one stack. A destination that was copied from another stack's, as staging from production, has a ledger that is ahead of
-this stack's, and refuses it for good, as it must while the other stack may still write. Where an operator says that none does
-(`PENSTOCK_LOADER_CLAIM`), epochs are raised above the ledger's, for this and all later holders.
+Epochs are of one stack. A destination that was copied from another stack's, as staging from production, has a ledger that is
+ahead of this stack's, and refuses it for good, as it must while the other stack may still write. Where an operator says that none
+does (`PENSTOCK_LOADER_CLAIM`), epochs are raised above the ledger's, for this and all later holders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _key(connection: str) -> str:
 
 
 async def read_offset(broker: Broker, connection: str) -> int:
-    """Returns what is to be added to the epoch of the lease.
+    """Returns the number to add to the epoch of the lease.
 
     Raises:
         NotConnected: the broker does not answer.

@@ -1,7 +1,7 @@
 """Gauges of a connection, read from its queue by a clock, for as long as this process holds it.
 
-Not set along the way of its events: a load that is tried again and again, or a destination that cannot be opened, must not keep them
-at what they were.
+Not set along the way of its events: a load that is tried again and again, or a destination that cannot be opened, must not keep
+them at what they were.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ async def keep_gauges(
         while True:
             try:
                 with contextlib.suppress(NotConnected):
-                    await set_gauges(broker, telemetry, connection, queue, accounts, retries())
+                    await set_gauges(
+                        broker=broker,
+                        telemetry=telemetry,
+                        connection=connection,
+                        queue=queue,
+                        accounts=accounts,
+                        retries=retries(),
+                    )
                 with contextlib.suppress(PenstockError):  # the next load says so too
                     await accounts.flush()
             except Exception:  # nobody waits for this task: it would end unseen, and the gauges with it

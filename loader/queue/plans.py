@@ -1,11 +1,12 @@
 """Load plans of destinations without transactions, kept in the KV bucket `state`.
 
-A destination that commits rows and ledger together needs no plan: its ledger tells what is loaded. For the others the object's name
-is the plan, so a repeat must have the same boundaries to overwrite itself. The plan is stored before the load and marked done behind
-it, before anything is acknowledged. So a crash leaves one of two states: not done, and every frame of the plan comes again and is
-loaded again under the same name; or done, and what comes again is only acknowledged.
+A destination that commits rows and ledger together needs no plan: its ledger tells which rows are loaded. For the others the
+object's name is the plan, so a repeat must have the same boundaries to overwrite itself. The plan is stored before the load and
+marked done behind it, before anything is acknowledged. So a crash leaves one of two states: not done, and every frame of the plan
+comes again and is loaded again under the same name; or done, and what comes again is only acknowledged.
 
-It is written by compare-and-set: a former holder that wakes up in the middle of a write must not put its plan over its successor's.
+It is written by compare-and-set: a former holder that wakes up in the middle of a write must not put its plan over its
+successor's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from shared.jetstream.kv import Bucket
 
 KEPT_LANES = 64
 _ASIDE = "\n"
-"""Stands between a lane and the table of rows that were put aside; no lane has it in its name."""
+"""Stands between a lane and the table of rows that were set aside; no lane has it in its name."""
 
 
 class StoredPlan(msgspec.Struct, frozen=True):
@@ -59,12 +60,12 @@ class Plans:
         return {lane: plan.last if plan.done else plan.first - 1 for lane, plan in self._lanes.items() if _ASIDE not in lane}
 
     def asides(self) -> set[tuple[str, str, int]]:
-        """Returns rows that were put aside and are loaded, while the frame they came in may come again: table, lane, sequence."""
+        """Returns rows that were set aside and are loaded, while the frame they came in may come again: table, lane, sequence."""
         split = (lane.split(_ASIDE, 2) for lane in self._lanes if _ASIDE in lane)
         return {(table, lane, int(seq)) for lane, seq, table in split}
 
     async def write_aside(self, table: str, lane: str, seq: int) -> None:
-        """Notes that a frame's rows of a table, put aside before, are loaded; needed until the frame's own plan is done.
+        """Notes that a frame's rows of a table, set aside before, are loaded; needed until the frame's own plan is done.
 
         Raises:
             as `write`.
@@ -87,7 +88,7 @@ class Plans:
             for lane, aside in list(self._lanes.items()):
                 if lane.startswith(f"{plan.lane}{_ASIDE}") and aside.last <= plan.last:
                     del self._lanes[lane]
-        # lanes of replays end; the newest few of what is done are all that can still come again
+        # lanes of replays end; only the newest few finished plans can still come again
         ended = [lane for lane, stored in self._lanes.items() if stored.done and _ASIDE not in lane]
         for lane in ended[:-KEPT_LANES]:
             del self._lanes[lane]

@@ -1,9 +1,10 @@
-"""Brings back what was put aside (`loader/queue/aside.py`): table by table, the oldest first, one at a time until the table takes rows again.
+"""Brings back what was set aside (`loader/queue/aside.py`): table by table, the oldest first, one at a time until the table takes
+rows again.
 
 Of what waits only the places are kept in memory; a frame is read again from RETRY when its turn has come.
 
-What was there when a loader began is its own. What arrives later under a lower epoch comes from a former holder that was frozen or
-cut off: its frames are in the queue still, where this loader gets them, and taking both would double the rows.
+What was there when a loader began is its own. What arrives later under a lower epoch comes from a former holder that was frozen
+or cut off: its frames are in the queue still, where this loader gets them, and taking both would double the rows.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Retries:
         self._frames: defaultdict[str, dict[int, int]] = defaultdict(dict)
 
     async def read_all(self) -> list[Aside]:
-        """Reads what was put aside before; returns it.
+        """Reads what was set aside before; returns it.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -69,7 +70,7 @@ class Retries:
         while more:
             message = await self.reader.next(FIRST_SECONDS)
             if message is None:
-                raise NotConnected("what was put aside cannot be read")
+                raise NotConnected("what was set aside cannot be read")
             if (aside := await self._take(message)) is not None:
                 found.append(aside)
             more = message.waiting > 0
@@ -96,7 +97,7 @@ class Retries:
         return reduce(or_, (bits for seq, bits in held.items() if seq != aside.seq), 0)
 
     async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
-        """Tries what is due, and takes in what is put aside meanwhile, until `ended`.
+        """Tries rows that are due, and takes in rows set aside meanwhile, until `ended`.
 
         Args:
             attempt: loads rows; returns whether they need not wait any longer.
@@ -127,7 +128,7 @@ class Retries:
             await self.reader.ack([message.seq])
             return None
         if aside.epoch < self._oldest_epoch:
-            log.info("rows that a former loader put aside are left to the queue", extra={"table": aside.table, "seq": aside.seq})
+            log.info("rows that a former loader set aside are left to the queue", extra={"table": aside.table, "seq": aside.seq})
             await self.reader.ack([message.seq])
             return None
         self._waiting[aside.table].append(aside)

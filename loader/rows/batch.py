@@ -1,7 +1,7 @@
 """A shaped batch: rows of several tables as columns by source path, and the way back from every row to its event.
 
-Made by `loader/rows/shape.py`, consumed by `loader/fitting/fit.py`. Frames are kept, packed, until the batch is done, so that any event can
-become a dead letter with its original bytes. Nothing here changes after it was made: `without` gives a new batch.
+Made by `loader/rows/shape.py`, consumed by `loader/fitting/fit.py`. Frames are kept, packed, until the batch is done, so that any
+event can become a dead letter with its original bytes. Nothing here changes after it was made: `without` gives a new batch.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class ShapedBatch:
             if number != opened:
                 opened, bodies = number, frame.bodies()
             reason, detail = refused[ordinal]
-            letters.append(DeadEvent(seq, index, frame.heads[index], bodies[index], reason, detail))
+            letters.append(
+                DeadEvent(seq=seq, index=index, head=frame.heads[index], body=bodies[index], reason=reason, detail=detail)
+            )
         return letters
 
 

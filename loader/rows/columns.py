@@ -2,15 +2,15 @@
 
 A `Tree` mirrors the objects it was given: a node per object, a leaf per value that was ever there. Columns are told apart by
 their source path; names are settled later, per batch (`loader/fitting/claims.py`). A leaf keeps values by kind with the rows they
-stand in, so that a sparse column costs what is present and a mixed one never needs a Python loop to convert.
+stand in, so that a sparse column costs its present values and a mixed one never needs a Python loop to convert.
 
 Most objects of one place have the same keys in the same order. Such a *shape* is kept as one flat list of values, extended in
 C, and cut into columns when the window is full; objects with rarer keys go the long way, value by value. Windows are short:
 values still in the cache are turned into Arrow and freed, and no dict outlives its event, which keeps the garbage collector
 out (measured: bench/shape.py).
 
-Left out: nulls, empty objects, keys that are hints (`loader/rows/hints.py`). Arrays, and objects deeper than `MAX_DEPTH`, are JSON
-text. How values become Arrow arrays, and what is changed on the way: `loader/rows/runs.py`.
+Left out: nulls, empty objects, keys that are hints (`loader/rows/hints.py`). Arrays, and objects deeper than `MAX_DEPTH`, are
+JSON text. How values become Arrow arrays, and how they change on the way: `loader/rows/runs.py`.
 
 Pure. The caller keeps a chunk's bytes bounded and drops a tree that grew past what it likes (`Tree.size`).
 """
@@ -58,14 +58,14 @@ class Source:
     """Where values come from: the identity of a column before it has a name.
 
     `name` is what the path folds to; `suffixed` what the column is called where another path has that name. `fixed` is set for
-    columns of the layout. Keys are what the destination compares names by. `exact`: the keys of the path are spelled as the name is.
+    columns of the layout. The destination compares names by `key`. `exact`: the keys of the path are spelled as the name
+    is.
     """
 
     path: Path
     name: str
     key: str
     suffixed: str
-    suffixed_key: str
     fixed: Fixed | None = None
     exact: bool = False
 
@@ -247,7 +247,7 @@ class Tree:
             loose, node.loose = node.loose, {}
             self.size -= len(loose)
             for key, (values, rows) in loose.items():
-                self._seal_column(node, key, np.frombuffer(rows, dtype=np.int32), values, None)
+                self._seal_column(node=node, key=key, rows=np.frombuffer(rows, dtype=np.int32), values=values, shape=None)
 
     def _seal_shape(self, node: _Node, shape: _Shape, pour: bool) -> None:
         """Cuts a shape into columns; where that would make many short runs, `pour` collects them as loose values first."""
@@ -270,7 +270,7 @@ class Tree:
                 if run is not None:
                     leaf.push(Kind.TEXT, rows, run)
                     continue
-            only = self._seal_column(node, key, rows, values, shape)
+            only = self._seal_column(node=node, key=key, rows=rows, values=values, shape=shape)
             shape.texts[position] = node.leaves[key] if only is str and not node.leaves[key].timed else None
 
     def _seal_column(self, node: _Node, key: Any, rows: Rows, values: list[Any], shape: _Shape | None) -> type | None:
@@ -289,12 +289,12 @@ class Tree:
         if len(types) == 1:
             (only,) = types
             if only is not _NONE:
-                self._push(node, key, only, rows, values)
+                self._push(node=node, key=key, type_=only, rows=rows, values=values)
             return only
         for each in types:
             if each is not _NONE:
                 chosen = [index for index, value in enumerate(values) if type(value) is each]
-                self._push(node, key, each, rows[chosen], [values[index] for index in chosen])
+                self._push(node=node, key=key, type_=each, rows=rows[chosen], values=[values[index] for index in chosen])
         return None
 
     def _late_objects(self, child: _Node, rows: Rows, values: list[Any]) -> None:
@@ -321,7 +321,7 @@ class Tree:
         suffixed = self._namer.suffixed(name, path)
         key_of_name = self._namer.key(name)
         exact = key_of_name == name and self._exact(node, key)
-        return Source(path, name, key_of_name, suffixed, self._namer.key(suffixed), fixed, exact)
+        return Source(path=path, name=name, key=key_of_name, suffixed=suffixed, fixed=fixed, exact=exact)
 
 
 _NONE = type(None)

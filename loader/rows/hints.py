@@ -1,7 +1,7 @@
 """Type hints: what a function may say about the columns of an event, and the SQL types people force.
 
-A function, never a client, may set `__sql_type_<column>` beside a key: a type, or `[type, DDL type]`. `__sql_type` inside an object
-keeps that object in one piece. `JITSU_TABLE_NAME` names the table. None of these keys ever reaches a table, whoever sent it.
+A function, never a client, may set `__sql_type_<column>` beside a key: a type, or `[type, DDL type]`. `__sql_type` inside an
+object keeps that object in one piece. `JITSU_TABLE_NAME` names the table. None of these keys ever reaches a table.
 
 A hint ends up in DDL, so it must look like a type and nothing else; what does not is left out and counted. Types in the project
 file (`column_types`) are the owner's own words and are not checked here.

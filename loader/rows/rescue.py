@@ -1,7 +1,8 @@
-"""Reads bodies that msgspec does not: numbers out of range, NaN, half surrogates. What cannot be read either way is a dead letter.
+"""Reads bodies that msgspec does not: numbers out of range, NaN, half surrogates. What cannot be read either way is a dead
+letter.
 
-The edge lets such bodies pass, because they are JSON to somebody. A number keeps its digits (`loader/types/exact.py`), an integer of more
-than 400 digits as text; NaN and infinity become null and half a surrogate pair U+FFFD, both counted. Slow and rare. Pure.
+The edge lets such bodies pass, because they are valid JSON. A number keeps its digits (`loader/types/exact.py`), an integer of
+more than 400 digits as text; NaN and infinity become null and half a surrogate pair U+FFFD, both counted. Slow and rare. Pure.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Stamp:
 
 
 class Rules:
-    """See the module. One per connection and destination."""
+    """The rules of one connection for one destination."""
 
     def __init__(self, connection: Connection, capabilities: Capabilities) -> None:
         self.capabilities = capabilities

@@ -1,8 +1,9 @@
 """Runs: Python values of one type as Arrow arrays of one kind, with what cannot be stored taken out and counted.
 
 Left out or changed, and counted in `notes`: NaN and infinity, which no SQL type of ours holds alike; NUL characters, which
-Postgres refuses in text and in jsonb, become U+FFFD; times of an event have microseconds. Integers beyond 64 bits are a run of decimals, and text beyond 38 digits.
-Numbers of which a double would lose digits are `Decimal`s (`loader/types/exact.py`). Arrays, and objects kept whole, are compact JSON without hints (`loader/rows/hints.py`).
+Postgres refuses in text and in jsonb, become U+FFFD; times of an event have microseconds. Integers beyond 64 bits are a run of
+decimals, and text beyond 38 digits. Numbers of which a double would lose digits are `Decimal`s (`loader/types/exact.py`). Arrays,
+and objects kept whole, are compact JSON without hints (`loader/rows/hints.py`).
 
 Pure.
 """
@@ -51,7 +52,7 @@ def runs_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> 
 
 
 def times_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> Iterator[tuple[Kind, Rows, pa.Array]]:
-    """As `runs_of`, for the times of an event that are not read yet; those that are finer than microseconds are cut, and counted."""
+    """As `runs_of`, for the times of an event that are not read yet; times finer than microseconds are cut, and counted."""
     times = [read_time(value) if is_finer(value) else None for value in values]
     cut = np.array([time is not None for time in times], np.bool_)
     if cut.any():

@@ -6,8 +6,8 @@
     fitted = fit_batch(batch, live, shaper.rules, stamp)                         # loader/fitting/fit.py
 
 An event is decoded, completed with what the server knows (`shared/events/event.py`), split by the layout (`loader/layouts`) and
-flattened (`loader/rows/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events a
-template skips are counted in `dropped`.
+flattened (`loader/rows/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events
+a template skips are counted in `dropped`.
 
 Pure: no clock, no I/O. Not thread-safe: one connection's frames are in order anyhow.
 """
@@ -63,10 +63,10 @@ class _Table:
 
 
 class Shaper:
-    """See the module.
+    """Shapes the frames of one connection.
 
     Args:
-        tables: keys of the tables that the connection loads already; those that events name join it, up to `max_tables`.
+        tables: keys of the tables that the connection loads already; tables that events name join it, up to `max_tables`.
 
     Raises:
         ConfigError: the connection's table template cannot be compiled.
@@ -138,10 +138,27 @@ class Shaper:
         self._bytes += sum(frame.sizes)
         heads = list(enumerate(frame.heads))
         for index, why in refused.items():
-            self._dead.append(DeadEvent(seq, index, frame.heads[index], bodies[index], DeadReason.INTERNAL_ERROR, why))
+            self._dead.append(
+                DeadEvent(
+                    seq=seq,
+                    index=index,
+                    head=frame.heads[index],
+                    body=bodies[index],
+                    reason=DeadReason.INTERNAL_ERROR,
+                    detail=why,
+                )
+            )
         if refused:
             heads = [(index, head) for index, head in heads if index not in refused]
-        self._add_events(frame, seq, heads, bodies, facts, loaded, exact.suspects(block, frame.sizes))
+        self._add_events(
+            frame=frame,
+            seq=seq,
+            heads=heads,
+            bodies=bodies,
+            facts=facts,
+            loaded=loaded,
+            suspects=exact.suspects(block, frame.sizes),
+        )
 
     def clear(self) -> None:
         """Forgets everything, also what `add` or `take` left behind when they raised."""
@@ -171,16 +188,20 @@ class Shaper:
                 else:
                     event = materialise(body, head, facts[head.request])
             except UNREADABLE as exc:
-                rescued = rescue(body, head, facts[head.request], exc, self._notes)
+                rescued = rescue(body=body, head=head, facts=facts[head.request], first=exc, notes=self._notes)
                 if isinstance(rescued, Dead):
-                    self._dead.append(DeadEvent(seq, index, head, body, rescued.reason, rescued.detail))
+                    self._dead.append(
+                        DeadEvent(seq=seq, index=index, head=head, body=body, reason=rescued.reason, detail=rescued.detail)
+                    )
                     continue
                 event = rescued
             chosen = None
             if chooses:
                 choice = self._choose(event, body, frame.trusted_hints)
                 if isinstance(choice, Dead):
-                    self._dead.append(DeadEvent(seq, index, head, body, choice.reason, choice.detail))
+                    self._dead.append(
+                        DeadEvent(seq=seq, index=index, head=head, body=body, reason=choice.reason, detail=choice.detail)
+                    )
                     continue
                 if isinstance(choice, Drop):
                     self._dropped[choice.reason] += 1
@@ -222,17 +243,26 @@ class Shaper:
             own = [column for tree in table.trees.values() for column in tree.take()]
             ordinals = rows[table.name]
             tables[table.name] = RawTable(
-                table.name,
-                table.spec,
-                ordinals,
-                events[ordinals],
-                [*shared.get(table.name, []), *own],
-                table.reserved,
-                dict(table.hints),
+                name=table.name,
+                spec=table.spec,
+                events=ordinals,
+                sequences=events[ordinals],
+                columns=[*shared.get(table.name, []), *own],
+                reserved=table.reserved,
+                hints=dict(table.hints),
             )
             table.rows = array("i")
             table.hints.clear()
-        batch = ShapedBatch(tables, self._dead, self._dropped, Counter(self._notes), self._seen, self._frames, frames, indexes)
+        batch = ShapedBatch(
+            tables=tables,
+            dead=self._dead,
+            dropped=self._dropped,
+            notes=Counter(self._notes),
+            events=self._seen,
+            frames=self._frames,
+            event_frames=frames,
+            event_indexes=indexes,
+        )
         if self._paths() > MOST_PATHS or len(self._by_key) > MOST_TABLES:
             self._forget()
         self._begin()
@@ -251,7 +281,7 @@ class Shaper:
         self._bytes = 0
 
     def _forget(self) -> None:
-        """Drops what is remembered between batches."""
+        """Drops the memory kept between batches."""
         self._notes: Counter[str] = Counter()
         self._tables: dict[str, _Table] = {}
         self._by_key: dict[str, str] = {}
@@ -288,7 +318,9 @@ class Shaper:
         return self.rules.namer.table(table) if type(table) is str and table else None
 
     def _open(self, name: str, seq: int, tables: dict[str, _Table | None], loaded: Callable[[str], int] | None) -> _Table | None:
-        """Returns the table for rows of the frame `seq`, None if it has them already; names the destination takes for one are one."""
+        """Returns the table for rows of the frame `seq`, None if it has them already; names the destination takes for one are
+        one.
+        """
         key = self.rules.namer.key(name)
         shown = name
         if not self._admits(key):

@@ -158,11 +158,13 @@ def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:
     if not load.coalesce:
         sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in changed)
         return f"{target} DO UPDATE SET {sets}" + ("" if load.cursor is None else f" WHERE {newer}")
-    # an older row fills what is null, so that the order in which rows come matters less
+    # an older row fills columns that are null, so that the order in which rows come matters less
     filled = "CASE WHEN {1} THEN COALESCE(EXCLUDED.{0}, t.{0}) ELSE COALESCE(t.{0}, EXCLUDED.{0}) END"
     return f"{target} DO UPDATE SET " + ", ".join(f"{name} = {filled.format(name, newer)}" for name in changed)
 
 
 def id_columns_of(key: str) -> tuple[str, ...]:
-    """Returns the columns that may hold message ids, best first: the connection's own, and for older tables those of other layouts."""
+    """Returns the columns that may hold message ids, best first: the connection's own, and for older tables those of other
+    layouts.
+    """
     return (key, *(column for column in _ID_COLUMNS if column != key))

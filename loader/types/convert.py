@@ -14,10 +14,10 @@ with the marks of those; what then happens to them is the connection's `on_confl
     json         -             -               -            -               compact JSON      -           -          =
 
 To `other`, a type of the warehouse we do not know, everything goes as its text, except that a number with a scale, such as
-`numeric(12,2)`, is given numbers only. "Canonical" text is what the number would be written as: `007`, `+7`, `.5`, `1e3` and, for a
-double, `1.10` stay text, because zeros, signs and exponents would be lost. A `number` has digits that its nearest double lacks: it is
-"one" of a double's numbers if it is the double in 17 digits or in all of its digits. A time has microseconds in its text only where
-it would not be the same without them.
+`numeric(12,2)`, is given numbers only. "Canonical" text is what the number would be written as: `007`, `+7`, `.5`, `1e3` and, for
+a double, `1.10` stay text, because zeros, signs and exponents would be lost. A `number` has digits that its nearest double lacks:
+it is "one" of a double's numbers if it is the double in 17 digits or in all of its digits. A time has microseconds in its text
+only where it would not be the same without them.
 
 Arrays given here have no nulls and hold no NaN or infinity (`loader/rows/runs.py` takes them out). Pure.
 """
@@ -253,7 +253,9 @@ def _double(text: str) -> float:
 
 
 def _as_numeric(values: pa.Array, source: Kind, scale: int) -> Converted:
-    """Returns numbers as text, for a decimal with a scale; whether it has room for them its limits say (`loader/fitting/limits.py`)."""
+    """Returns numbers as text, for a decimal with a scale; whether it has room for them its limits say
+    (`loader/fitting/limits.py`).
+    """
     if source in (Kind.TIMESTAMP, Kind.JSON):
         return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
     texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())

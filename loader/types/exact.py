@@ -1,8 +1,8 @@
 """JSON numbers of which a double would lose digits, and the bodies that may hold one.
 
 msgspec reads a number with a point or an exponent as the nearest double. That is the number that was sent if it has at most 15
-significant digits, and often if it has 17; else it is read again here and kept as a `Decimal`, down to its last digit, until it is
-held against its column (`loader/types/convert.py`). Integers are exact anyhow.
+significant digits, and often if it has 17; else it is read again here and kept as a `Decimal`, down to its last digit, until it
+is held against its column (`loader/types/convert.py`). Integers are exact anyhow.
 
 Looking for such numbers in every body would cost what decoding costs, so a frame's block is looked through as one array: for 16
 digits in a row, and for an exponent below -99. Whatever looks so inside a string is read again for nothing.
@@ -38,7 +38,7 @@ def suspects(block: bytes, sizes: Sequence[int]) -> frozenset[int]:
 def _places(chunk: bytes) -> list[int]:
     """Returns where in a chunk such a number may stand."""
     codes = np.frombuffer(chunk, np.uint8)
-    digits = (codes - _POINT) < _FROM_POINT_TO_NINE  # unsigned: what is below is far above
+    digits = (codes - _POINT) < _FROM_POINT_TO_NINE  # unsigned: lower codes wrap far above
     pairs = digits[1:] & digits[:-1]
     fours = pairs[2:] & pairs[:-2]
     eights = fours[4:] & fours[:-4]

@@ -1,8 +1,8 @@
 """Text that a database reads as it stands, for types whose values it reads from text itself.
 
-Some text is no literal: `now` is the time of the load, `epoch` and `allballs` are computed, `10:00` of a type with a zone depends on
-the session's, `01/02/2026` on its style, and a table's name is looked up. What was sent would then not be in the column, so types
-are given only what these patterns (RE2) accept. Pure.
+Some text is no literal: `now` is the time of the load, `epoch` and `allballs` are computed, `10:00` of a type with a zone depends
+on the session's, `01/02/2026` on its style, and a table's name is looked up. What was sent would then not be in the column, so
+types are given only what these patterns (RE2) accept. Pure.
 """
 
 from __future__ import annotations

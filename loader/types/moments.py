@@ -3,7 +3,8 @@
 A string is a date-time only if it is full: RFC 3339, ISO 8601 extended or SQL form, 19 to 35 characters, with seconds. `T`, `t`
 or a space between date and time; up to six digits of a second, and three zeros after them; a zone as `Z`, `UTC`, `+02`,
 `+0200` or `+02:00`, after a space or none; without a zone it is UTC. Anything that is not a day of the calendar or a time of
-the clock (30 February, 25 o'clock, second 60) is text, and so is a time with nanoseconds: no column of ours holds it. `parse_one` is the rule; the vectorised path must agree with it.
+the clock (30 February, 25 o'clock, second 60) is text, and so is a time with nanoseconds: no column of ours holds it. `parse_one`
+is the rule; the vectorised path must agree with it.
 
 Pure.
 """

@@ -17,7 +17,8 @@ import msgspec
 from shared.tasks import timeout
 
 TIMEOUT_SECONDS = 3.0
-# The parser of prometheus_client costs as much time as the rest of `penstock status`; what is read is what our own services write.
+# The parser of prometheus_client costs as much time as the rest of `penstock status`; what is read is what our own services
+# write.
 _SAMPLE = re.compile(r'^([a-zA-Z_:][\w:]*)(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})? (\S+)', re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
@@ -54,7 +55,7 @@ async def scrape_all(urls: Sequence[str]) -> list[Scrape]:
 
 
 async def wait_for_revision(urls: Sequence[str], revision: int, timeout_seconds: float = 20.0) -> list[str]:
-    """Waits until every service works with a revision of the project; returns the addresses of those that do not in time."""
+    """Waits until every service works with a revision of the project; returns the addresses of the services that do not in time."""
     waiting = list(urls)
     try:
         async with timeout(timeout_seconds):
@@ -84,11 +85,11 @@ def _scrape(url: str) -> Scrape:
         return Scrape(url, error=str(exc) or type(exc).__name__)
     problems, warnings = (body.get(part) if isinstance(body, dict) else None for part in ("problems", "warnings"))
     return Scrape(
-        url,
-        _samples(metrics.decode()),
-        status == 200,
-        problems if isinstance(problems, dict) else {},
-        warnings if isinstance(warnings, dict) else {},
+        url=url,
+        samples=_samples(metrics.decode()),
+        ready=status == 200,
+        problems=problems if isinstance(problems, dict) else {},
+        warnings=warnings if isinstance(warnings, dict) else {},
     )
 
 

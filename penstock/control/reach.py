@@ -84,7 +84,7 @@ async def _check_streams(broker: Broker, patience_seconds: float) -> None:
         except nats.errors.NoRespondersError as exc:
             raise SetupError("the broker has no JetStream; enable it in the server's configuration") from exc
         except (nats.errors.Error, OSError, TimeoutError) as exc:
-            raise NotConnected(f"the broker does not list its streams: {exc or type(exc).__name__}") from exc
+            raise NotConnected(f"the broker does not list its streams: {str(exc) or type(exc).__name__}") from exc
         if not missing:
             return
         if asyncio.get_running_loop().time() >= ends_at:

@@ -66,7 +66,7 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
     before = await scrape_all(admin)
     sent, send_seconds = await _send(screen, state, key, count)
     names = [name for name, connection in project.connections.items() if connection.enabled and connection.site == site]
-    loaded, load_seconds = await _wait(screen, names, admin, before, sent.accepted)
+    loaded, load_seconds = await _wait(screen=screen, names=names, admin=admin, before=before, accepted=sent.accepted)
     async with open_broker(reach) as broker:
         dead = [stored async for stored in find(broker, Filter(since=began - 1))]
     report = DemoReport(

@@ -3,9 +3,9 @@
 Visitors come from campaigns and searches, look at pages and products, fill carts, sign up, order. The same seed gives the same
 story; times end at the moment given, and ids begin with `run`, so that a second demo is not taken for a repeat of the first.
 
-Some of it is wrong on purpose, as it is in life. A few events lack ids, have no known type, or are no objects: the edge keeps them
-as dead letters. A few hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes text,
-`quantity` becomes a fraction.
+Some of it is wrong on purpose, as it is in life. A few events lack ids, have no known type, or are no objects: the edge keeps
+them as dead letters. A few hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes
+text, `quantity` becomes a fraction.
 """
 
 from __future__ import annotations
@@ -113,7 +113,14 @@ class _Story:
         pick = self.random.choice
         locale, zone = pick(_PLACES)
         anonymous_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
-        return _Visitor(f"{anonymous_id}-{index}", pick(_AGENTS), locale, zone, pick(_REFERRERS), pick(_CAMPAIGNS))
+        return _Visitor(
+            anonymous_id=f"{anonymous_id}-{index}",
+            agent=pick(_AGENTS),
+            locale=locale,
+            zone=zone,
+            referrer=pick(_REFERRERS),
+            campaign=pick(_CAMPAIGNS),
+        )
 
     def event(self, visitor: _Visitor, type_: str, **fields: Any) -> dict[str, Any]:
         """The parts every event has."""

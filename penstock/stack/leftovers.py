@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 5.0
 
 
 def clean_up(home: Home, patience_seconds: float = PATIENCE_SECONDS) -> list[ProcessState]:
-    """Ends the processes that the state file of a dead stack names, and removes the file; returns those that still ran.
+    """Ends the processes that the state file of a dead stack names, and removes the file; returns the ones that still ran.
 
     The caller holds the home's lock, or knows that nobody does.
     """

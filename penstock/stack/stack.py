@@ -1,8 +1,8 @@
 """The local stack: nats-server and one process for each service, in one home, supervised.
 
-`Stack.run` starts the broker, then the services, says when all of them are ready, keeps them running until it is told to stop, and
-stops them in the order of the path, so that each can hand on what it holds: ingest, router, loader, broker. What it runs stands in
-`home/stack.json`, from which every other command learns where to look.
+`Stack.run` starts the broker, then the services, says when all of them are ready, keeps them running until it is told to stop,
+and stops them in the order of the path, so that each can hand on what it holds: ingest, router, loader, broker. What it runs
+stands in `home/stack.json`, from which every other command learns where to look.
 
 It keeps processes running and nothing else: whether events flow is `penstock status`.
 """
@@ -187,7 +187,7 @@ class Stack:
         return True
 
     async def _watch(self) -> None:
-        """Keeps saying what is not up, until the stack is told to stop."""
+        """Keeps naming the services that are not up, until the stack is told to stop."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while not self.stopping.is_set():
                 for process in self.processes:
@@ -274,7 +274,7 @@ def local_address(host: str) -> str:
 
 
 async def _ask_ready(session: aiohttp.ClientSession, url: str) -> tuple[bool, str]:
-    """Returns whether it is, and what is wrong all the same: of several processes one may be down."""
+    """Returns whether it is, and its problem all the same: of several processes one may be down."""
     try:
         async with session.get(url) as answer:
             is_ready = answer.status == 200

@@ -1,7 +1,8 @@
 """Imports a module when it is first used instead of when it is named, or leaves out one that another can do without.
 
-The broker's client names aiohttp at its import and uses it for WebSocket addresses only; that import costs more than most commands
-take otherwise. `importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which loads it.
+The broker's client names aiohttp at its import and uses it for WebSocket addresses only; that import costs more than most
+commands take otherwise. `importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which
+loads it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a command prints: tables and sentences for people, one JSON document for programs.
 
-Results go to standard output; progress, warnings and errors to standard error, so that results can be piped. Colours and moving bars
-only appear on a terminal. With `--json`, standard output holds JSON and nothing else.
+Results go to standard output; progress, warnings and errors to standard error, so that results can be piped. Colours and moving
+bars only appear on a terminal. With `--json`, standard output holds JSON and nothing else.
 
-Sentences and tables are laid out here, and rich is imported for what moves or is highlighted only: its import alone takes a third of the
-time of a short command.
+Sentences and tables are laid out here, and rich is imported for what moves or is highlighted only: its import alone takes a third
+of the time of a short command.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Screen:
     def note(self, text: str, style: str = "dim") -> None:
         """Prints a sentence beside the result, on standard error, also with --json.
 
-        Where nobody can read it any more (the terminal is gone) it is left out: what is noted matters less than what goes on.
+        Where nobody can read it any more (the terminal is gone) it is left out: a note matters less than the work.
         """
         with contextlib.suppress(OSError):
             self.err.print(Styled(text, style))

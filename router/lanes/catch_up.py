@@ -3,7 +3,8 @@
 It decides as the site's reading did: by the front's remembered verdicts where they reach back far enough, else by a window of its
 own, filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; nobody waits for it.
 
-Near the front it joins (see `router/lanes/lane.py`). It never sends a frame beyond the front: those the site's reading will offer.
+Near the front it joins (see `router/lanes/lane.py`). It never sends a frame beyond the front: those the site's reading will
+offer.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ async def _catch_up(lane: Lane, cursor: Cursor, broker: Broker, new_window: Call
     """Reads from the cursor on, until the lane is level or the verdicts it relies on are forgotten."""
     window = None if new_window is None or lane.front.knows(cursor.seq) else new_window()
     log.info("connection catches up", extra={"connection": lane.name, "seq": cursor.seq, "window": window is not None})
-    async with open_reader(broker, lane.sender.site, cursor.seq, cursor.at_seconds, window) as reader:
+    async with open_reader(
+        broker=broker, site=lane.sender.site, seq=cursor.seq, at_seconds=cursor.at_seconds, window=window
+    ) as reader:
         while True:
             message = await reader.next(QUIET_SECONDS)
             if message is None:

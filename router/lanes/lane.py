@@ -1,13 +1,15 @@
 """A lane: what one connection gets of its site, strictly in order, however slow it is.
 
-The promise is this. *Whoever puts frame S into a connection's queue knows that every frame before S that the connection wants is
-in the queue already.* A lane keeps it by sending one frame at a time, the next only after the broker has the one before; a router
-that takes over keeps it by starting at a stored position up to which it was kept; and so any two routers, also one that woke up
-after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader knows them.
+The promise is this. *A writer that puts frame S into a connection's queue knows that every frame before S that the connection
+wants is in the queue already.* A lane keeps it by sending one frame at a time, the next only after the broker has the one before;
+a router that takes over keeps it by starting at a stored position up to which it was kept; and so any two routers, also one that
+woke up after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader knows
+them.
 
 A lane is either *live*: the site's reading offers it each frame and it holds a few of them in memory. Or it is *behind*: it has a
-cursor, and reads EVENTS for itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no more, so
-that the site's reading never waits for it; then nothing of it is in memory, and its cursor is stored with the site's position.
+cursor, and reads EVENTS for itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no
+more, so that the site's reading never waits for it; then nothing of it is in memory, and its cursor is stored with the site's
+position.
 
 `accepting` and `behind` together mean joining: the cursor is close to the front, new frames are collected meanwhile, and when the
 cursor reaches the frame after which collecting began, the lane is live. No frame can be lost or taken twice between: `accepting`
@@ -55,8 +57,8 @@ class Parcel:
 
 @dataclass(slots=True)
 class Cursor:
-    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for what was owed
-    at the start."""
+    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for what was
+    owed at the start."""
 
     seq: int
     at_seconds: float
@@ -169,12 +171,12 @@ class Lane:
             return None
         payload = arrival.payload_of(matched.indexes)
         return Parcel(
-            arrival.seq, arrival.at_seconds, self.front.events, payload, events, len(arrival), self.rules.revision, arrival.trace,
-            matched.drops,
+            seq=arrival.seq, at_seconds=arrival.at_seconds, events_before=self.front.events, payload=payload, events=events, total=len(arrival), revision=self.rules.revision, trace=arrival.trace,
+            drops=matched.drops,
         )  # fmt: skip
 
     def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
-        """Counts what is left out of a frame and collects the rest; the caller looked at `accepting` and `is_full`."""
+        """Counts the events left out of a frame and collects the rest; the caller looked at `accepting` and `is_full`."""
         self.count_drops(seq, matched)
         if parcel is None:
             return
@@ -183,7 +185,7 @@ class Lane:
         self._wake.set()
 
     def fall_behind(self) -> None:
-        """Forgets what is collected; it will be read from EVENTS again."""
+        """Forgets the collected frames; they will be read from EVENTS again."""
         place = self.place()
         self._forget()
         self.account.forget(place.seq)
@@ -212,7 +214,7 @@ class Lane:
     # -- called by the lane's task
 
     def collect(self) -> None:
-        """Begins to join: from the next frame on, what is offered is collected."""
+        """Begins to join: from the next frame on, every offered frame is collected."""
         self.accepting = True
         self.join_after = self.front.seq
         self._join_events = self.front.events
@@ -235,7 +237,7 @@ class Lane:
         log.info("connection has caught up", extra={"connection": self.name, "seq": cursor.seq})
 
     async def send_pending(self) -> None:
-        """Sends what is collected, until the lane falls behind. Ends only then."""
+        """Sends collected frames until the lane falls behind. Ends only then."""
         while self.cursor is None:
             if not self._pending:
                 self._wake.clear()
@@ -255,12 +257,14 @@ class Lane:
             self.note_moved()
 
     def note_moved(self) -> None:
-        """Tells whoever waits that the lane has come further."""
+        """Tells waiting tasks that the lane has come further."""
         self._moved.set()
         self._on_moved()
 
     async def send(self, parcel: Parcel) -> bool:
-        """Puts a parcel into the queue, however long it takes. False: the lane fell behind meanwhile and it is not known to be in."""
+        """Puts a parcel into the queue, however long it takes. False: the lane fell behind meanwhile and it is not known to be
+        in.
+        """
         was_behind = self.behind
         full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
         while True:
@@ -291,7 +295,7 @@ class Lane:
             await asyncio.sleep(pause)
 
     def count_drops(self, seq: int, matched: Matched) -> None:
-        """Counts what is left out of a frame."""
+        """Counts the events left out of a frame."""
         self.account.drop(seq, matched.drops)
         drops: Mapping[DropReason, int] = matched.drops
         for reason, amount in drops.items():

@@ -1,7 +1,8 @@
 """Putting one frame into a connection's queue, and an unreadable one into the dead letters, for as long as it takes.
 
 The id of a message is made of where the frame came from, for whom and under which revision of the project, so that a frame sent
-again by a router that died is stored once. Within a lane the sequence tells the loader the same for longer than the broker's memory.
+again by a router that died is stored once. Within a lane the sequence tells the loader the same for longer than the broker's
+memory.
 """
 
 from __future__ import annotations
@@ -80,7 +81,13 @@ class Sender:
         pause = Backoff(*FAULT_SECONDS)
         while True:
             try:
-                await bury(self._publisher, STAGE, name, [letter], f"{self._source}.{seq}.{STAGE}.{name}")
+                await bury(
+                    publisher=self._publisher,
+                    stage=STAGE,
+                    name=name,
+                    letters=[letter],
+                    msg_id=f"{self._source}.{seq}.{STAGE}.{name}",
+                )
                 break
             except Permanent as exc:
                 log.error("unreadable frame is too large for a dead letter", extra={"seq": seq, "error": str(exc)})

@@ -1,8 +1,8 @@
 """What a site's router must not forget: one value of the bucket `state` per site, written by compare-and-set.
 
 The position and the marks of the connections that are behind stand in the same value, so that no write can move the position past
-a frame that somebody still has to get. Whoever takes over a site writes at once; from then on every write of the router before it
-fails, and it stops.
+a frame that a connection still has to get. A router that takes over a site writes at once; from then on every write of the router
+before it fails, and it stops.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from shared.jetstream.kv import Bucket
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Where a connection is that did not get everything up to the position.
 
-    Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from there
-    to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was disabled.
-    Frames up to `counted` were in its queue once: they are read again for a destination that went back, and count no more.
+    Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from
+    there to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was
+    disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and count no
+    more.
     """
 
     seq: int
@@ -35,7 +36,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A connection since it was added. `first`: the sequence at which it began, 0 if not known; `queue`: of its incarnation;
-    `rewind`: see `shared/streams/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it was disabled."""
+    `rewind`: see `shared/streams/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it
+    was disabled.
+    """
 
     first: int = 0
     queue: str = ""
@@ -45,12 +48,13 @@ class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
-    """Every frame of `incarnation` of EVENTS up to `position` is in the queue of every connection that wants it, but for `behind`.
+    """Every frame of `incarnation` of EVENTS up to `position` is in the queue of every connection that wants it, but for
+    `behind`.
 
-    `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts` what
-    became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
-    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet. `lives` tells more of
-    them. `queues` tells the stream DELIVER that they were put into from one that was created anew.
+    `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts`
+    what became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
+    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet. `lives` tells more
+    of them. `queues` tells the stream DELIVER that they were put into from one that was created again.
     """
 
     version: int = 1
@@ -141,7 +145,7 @@ class StateKeeper:
         """Replaces what `load` or `save` saw last.
 
         Raises:
-            Fenced: somebody else wrote in between.
+            Fenced: another router wrote in between.
             NotConnected, Transient: not known to be written; save again.
         """
         value = _encode(state)

@@ -1,9 +1,9 @@
 """Room for dead letters: each stage and site has a share of DEAD, so that no sender evicts the letters of others.
 
-DEAD refuses what it has no room for. When it is nearly full one of the routers (a lease) evicts the oldest letters of those who hold
-most. Letters of the edge, which anybody with a public key can cause, have half of the room, all the others together have half, and
-what one half leaves free the other may use. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go down to one
-level; smaller ones lose nothing. What is evicted is counted.
+DEAD refuses what it has no room for. When it is nearly full one of the routers (a lease) evicts the oldest letters of those who
+hold most. Letters of the edge, which anybody with a public key can cause, have half of the room, all the others together have
+half, and what one half leaves free the other may use. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go
+down to one level; smaller ones lose nothing. Evicted letters are counted.
 
 Sizes are read from the headers of all messages. That takes seconds for a full stream, and happens once for a tenth of its room.
 """
@@ -15,14 +15,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError
-
 from router.room.keeper import look_while_held
-from shared.errors import NotConnected
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.jetstream.lease import hold
 from shared.jetstream.reader import StreamReader
 from shared.service import ServiceContext
@@ -138,15 +134,11 @@ class DeadRoom:
         return blocks
 
     async def _last_seq(self) -> int:
-        try:
+        with asking(f"cannot look at the stream {topology.DEAD}"):
             return int((await self._broker.js.stream_info(topology.DEAD)).state.last_seq)
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot look at the stream {topology.DEAD}: {exc or type(exc).__name__}") from exc
 
     async def _evict(self, subject: str, last_seq: int, letters: int) -> None:
-        try:
+        with asking(f"cannot clear the stream {topology.DEAD}"):
             await self._broker.js.purge_stream(topology.DEAD, subject=subject, seq=last_seq + 1)
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise NotConnected(f"cannot clear the stream {topology.DEAD}: {exc or type(exc).__name__}") from exc
         _, stage, name = subject.split(".", 2)
         self._lost.note("evicted", stage, name, letters)

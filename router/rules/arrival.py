@@ -1,7 +1,7 @@
-"""An arrival: one frame of EVENTS as the router looks at it, opened only as far as somebody asks.
+"""An arrival: one frame of EVENTS as the router looks at it, opened only as far as a caller asks.
 
-Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site look at the same arrival, so each of
-these is paid once, and so is the encoding of a selection that several connections make alike.
+Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site look at the same arrival, so each
+of these is paid once, and so is the encoding of a selection that several connections make alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Arrival:
         seq: sequence in EVENTS.
         at_seconds: when EVENTS stored it (epoch).
         payload: the frame.
-        with_heads: somebody will want the heads; then the ids are taken from them.
+        with_heads: a caller will want the heads; then the ids are taken from them.
 
     Raises:
         Permanent: not a frame. Everything below raises it too, where a frame turns out to be damaged deeper inside.

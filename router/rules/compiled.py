@@ -1,6 +1,6 @@
 """The rules of a project, compiled for routing: what each connection of each site lets pass.
 
-`check_routing` is for whoever applies a project; `compile_project` is for the router. Both refuse the same things.
+`penstock apply` compiles a project as the router does, so both refuse the same things.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
-from shared.project.model import Connection, Project
+from shared.project.model import Connection
 from shared.project.snapshot import ConfigSnapshot
 
 
@@ -83,15 +83,6 @@ def compile_project(snapshot: ConfigSnapshot) -> dict[str, SiteRules]:
         )
         for name, site in project.sites.items()
     }
-
-
-def check_routing(project: Project) -> list[Problem]:
-    """Returns what is wrong with the routing of a project, each with its path; empty: nothing."""
-    try:
-        compile_project(ConfigSnapshot(0, project))
-    except ConfigError as exc:
-        return list(exc.problems)
-    return []
 
 
 def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> ConnectionRules:

@@ -1,9 +1,9 @@
 """Which events of a frame a connection gets, and why it does not get the others. Pure.
 
-An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether the head
-alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the connection,
-and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without rules about
-bodies opens none.
+An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether
+the head alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the
+connection, and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without
+rules about bodies opens none.
 
 - Consent: an event without `context.consent.categoryPreferences` passes; with it, every category of the connection must be true.
 - Integrations: an event is excluded by `false` for the connection, its destination or the destination's type, and by
@@ -63,7 +63,7 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
     errors = 0
     undecided: Container[int] = ()
     if rules.predicate is not None and indexes:
-        indexes, undecided = _ask_heads(rules, rules.predicate, arrival.heads, indexes, drops)
+        indexes, undecided = _ask_heads(rules=rules, predicate=rules.predicate, heads=arrival.heads, indexes=indexes, drops=drops)
     if rules.sample < 1 and indexes:
         heads = arrival.heads
         kept = [index for index in indexes if is_kept(heads[index], rules.sample)]
@@ -72,7 +72,9 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
     if rules.needs_bodies and indexes:
         indexes, errors = _ask_permission(rules, arrival, indexes, drops)
     if rules.predicate is not None and undecided and indexes:
-        indexes, unread = _ask_bodies(rules.predicate, arrival, indexes, undecided, drops)
+        indexes, unread = _ask_bodies(
+            predicate=rules.predicate, arrival=arrival, indexes=indexes, undecided=undecided, drops=drops
+        )
         errors += unread
     return Matched(None if len(indexes) == total else list(indexes), drops, errors)
 
@@ -80,7 +82,7 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
 def _ask_heads(
     rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int], drops: dict[DropReason, int]
 ) -> tuple[Sequence[int], Container[int]]:
-    """Returns those that may pass, and of these the ones that only their body can decide."""
+    """Returns the events that may pass, and of these the ones that only their body can decide."""
     if predicate.head_fields <= _BY_NAME:
         verdicts = _verdicts_by_name(rules, predicate, heads, indexes)
     else:
@@ -140,7 +142,7 @@ def _ask_permission(
 def _ask_bodies(
     predicate: Predicate, arrival: Arrival, indexes: Sequence[int], undecided: Container[int], drops: dict[DropReason, int]
 ) -> tuple[list[int], int]:
-    """Returns those that pass `where`, and how many could not be read."""
+    """Returns the events that pass `where`, and how many could not be read."""
     passing: list[int] = []
     errors = 0
     heads, on_event, look = arrival.heads, predicate.on_event, arrival.looking(predicate.view)

@@ -1,13 +1,13 @@
 """A view: the part of an event that conditions look at, read without building the rest of it.
 
-Conditions name their fields, so the decoder is told which keys to keep at the first two levels and skips all others, at a quarter of
-what the full event costs. `read` gives an object in which every path of the view leads to what it leads to in the full event
-(`shared.events.event.materialise`); nothing may be concluded from what else is in it or is missing. What a view skips it does not look at
-closely: an event that is damaged elsewhere is left to those that need it whole.
+Conditions name their fields, so the decoder is told which keys to keep at the first two levels and skips all others, at a quarter
+of what the full event costs. `read` gives an object in which every path of the view leads to what it leads to in the full event
+(`shared.events.event.materialise`); nothing may be concluded from what else is in it or is missing. What a view skips it does not
+look at closely: an event that is damaged elsewhere is left to the readers that need it whole.
 
-Where the server makes or changes a value itself a view would have to repeat what `materialise` does. It does so for `context`, which
-people filter by; conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do those on keys that are not
-ASCII, which the decoder does not find in a `TypedDict`.
+Where the server makes or changes a value itself a view would have to repeat what `materialise` does. It does so for `context`,
+which people filter by; conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do those on
+keys that are not ASCII, which the decoder does not find in a `TypedDict`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ not, whether an id is remembered would depend on verdicts older than the window.
 
 Memory is one table of 64-bit slots in buckets of `WIDTH`, looked up and filled for all ids of a frame at once. A slot holds the
 generation in its low five bits (0: empty) and above it the part of the id's 64-bit hash that its bucket does not tell, so all 64
-bits decide. Two ids that share them are taken for one: with sixteen million ids in memory one event in 10^12. The hash is Python's
-own for text, keyed per process, so that nobody can make ids collide on purpose.
+bits decide. Two ids that share them are taken for one: with sixteen million ids in memory one event in 10^12. The hash is
+Python's own for text, keyed per process, so that nobody can make ids collide on purpose.
 
 Time goes in generations of an eighth of the window. Those older than eight generations are dead at once and swept in steps; there
 are 31 marks for nine live generations, so that a dead slot is swept before its mark is used again. The table

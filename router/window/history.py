@@ -1,7 +1,7 @@
 """Reading the frames of a site again from EVENTS, with a window of their own for repeats.
 
-A window is a function of the ids seen since `Window.history_start` (see `router/window/dedupe.py`). So one that reads the frames from
-there on decides of each later frame what the site's first reading decided, whenever and wherever that was.
+A window is a function of the ids seen since `Window.history_start` (see `router/window/dedupe.py`). So one that reads the frames
+from there on decides of each later frame what the site's first reading decided, whenever and wherever that was.
 """
 
 from __future__ import annotations

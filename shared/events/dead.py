@@ -1,7 +1,7 @@
 """Dead letters: events that could not be processed, kept whole with the reason, replayable.
 
-One message of the stream DEAD holds the dead letters of one frame or request at one stage. Its id is derived from where the events
-came from, so that a stage which died between dead-lettering and acknowledging does it again without doubling them.
+One message of the stream DEAD holds the dead letters of one frame or request at one stage. Its id is derived from where the
+events came from, so that a stage which died between dead-lettering and acknowledging does it again without doubling them.
 
 A message holds each request context once, however many letters share it: else a request of a few kilobytes could write hundreds
 of megabytes, and DEAD has room for so many letters only.

@@ -173,8 +173,8 @@ def parse_time(value: object) -> datetime | None:
 def read_time(value: object) -> datetime | None:
     """Returns when a client says something was: as `parse_time`, and also from what some send instead.
 
-    Those are a date, a time without seconds, or with a blank around it; and seconds, milliseconds, microseconds or nanoseconds since
-    1970 as a number or as text, from 1973 on (smaller numbers are no times).
+    Those are a date, a time without seconds, or with a blank around it; and seconds, milliseconds, microseconds or nanoseconds
+    since 1970 as a number or as text, from 1973 on (smaller numbers are no times).
     """
     moment = parse_time(value)
     if moment is not None or value is None:

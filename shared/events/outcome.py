@@ -1,6 +1,5 @@
-"""What became of one event at one stage, as a value.
+"""What became of an event that ends before its destination, as a value: it is dropped on purpose, or it is a dead letter.
 
-`Ok | Drop | Retry | Dead` are mapped to acknowledge, count, publish again later and dead letter in one place per stage.
 Reasons are closed lists, because they are labels of metrics and are what people search dead letters by; each entry says what
 it means and the documentation is generated from it. An event that is dropped on purpose and one that is lost are never alike:
 nothing leaves the path without one of these reasons.
@@ -58,23 +57,10 @@ class DropReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ok:
-    """The event goes on."""
-
-
-@dataclass(frozen=True, slots=True)
 class Drop:
     """The event ends here on purpose."""
 
     reason: DropReason
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The event is tried again after `after_seconds`."""
-
-    after_seconds: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +70,6 @@ class Dead:
     reason: DeadReason
     detail: str
 
-
-Outcome = Ok | Drop | Retry | Dead
 
 _DEAD_MEANING = {
     DeadReason.NOT_AN_OBJECT: "an item of the batch is not a JSON object",

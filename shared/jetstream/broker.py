@@ -43,7 +43,8 @@ class Broker:
         self.trouble = ""
         """Why there is no connection, in words for `/ready`; empty: there is one, or none was tried yet."""
         self.denied = ""
-        """What the broker refused last because the user may not do it. A refused request is never answered, so this is all that tells."""
+        """What the broker refused last because the user may not do it. A refused request is never answered, so this is all that
+        tells."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after each reconnection; returns a function that ends that."""
@@ -186,7 +187,7 @@ async def _watch(broker: Broker) -> None:
             misses += 1
             if misses >= 2:
                 misses = 0
-                log.warning("broker does not answer; connecting anew")
+                log.warning("broker does not answer; connecting again")
                 with contextlib.suppress(NatsError, OSError, TimeoutError):
                     await broker.nc.force_reconnect()
 

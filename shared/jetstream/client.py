@@ -1,9 +1,9 @@
 """The client of nats-py, with every cancellation heard.
 
 Up to Python 3.11 `asyncio.wait_for`, which the client uses for every answer, returns the answer when the task is cancelled in the
-moment it arrives, and the cancellation is gone: the task goes on and whoever waits for its end waits for ever. That moment is no
-rare one: after a reconnection answers, lost leases and reconnecting readers come together. Publishing into a full buffer swallows
-cancellations on any version. So a call during which its task was cancelled ends as cancelled, whatever it returned.
+moment it arrives, and the cancellation is gone: the task goes on and a task that waits for its end waits for ever. That moment is
+no rare one: after a reconnection answers, lost leases and reconnecting readers come together. Publishing into a full buffer
+swallows cancellations on any version. So a call during which its task was cancelled ends as cancelled, whatever it returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END_SECONDS = 2.0
 
 
 class HearingClient(Client):
-    """See the module. The calls that wait for the server or for room."""
+    """The client, with the calls replaced that wait for the server or for room."""
 
     async def request(
         self,
@@ -39,7 +39,7 @@ class HearingClient(Client):
         await _hearing(super().publish(subject, payload, reply, headers))
 
     async def end_tasks(self) -> None:
-        """Ends what `close` leaves running: a reconnection that was under way may finish behind it and start its tasks anew."""
+        """Ends what `close` leaves running: a reconnection that was under way may finish behind it and start its tasks again."""
         for names in (("_reconnection_task",), ("_reading_task", "_ping_interval_task", "_flusher_task")):
             await _end([getattr(self, name) for name in names])
         await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])

@@ -1,7 +1,7 @@
 """Holding EVENTS back: a reader that is no connection of a site says from where on it needs the stream.
 
-While it reads, frames from that sequence on are not shed (`router/room/shed.py`). The word is a key of the bucket `leases` with a time to
-live, so a reader that dies holds nothing for long.
+While it reads, frames from that sequence on are not shed (`router/room/shed.py`). The word is a key of the bucket `leases` with a
+time to live, so a reader that dies holds nothing for long.
 """
 
 from __future__ import annotations

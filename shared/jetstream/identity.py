@@ -1,4 +1,4 @@
-"""What tells a stream from one that was created anew under its name, or from an older copy of itself."""
+"""How to tell a stream from one that was created again under its name, or from an older copy of itself."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Leases: one holder of a name at a time, and a number that lets everybody else refuse a holder of the past.
 
-A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the revision
-at which it was taken, so a later holder's is always larger: whoever writes on a holder's behalf stores the epoch and refuses lower
-ones. A holder that cannot renew in time considers the lease lost before anybody else can take it; one that was frozen finds out
-when it wakes, and whatever it does until then is refused by its epoch.
+A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the
+revision at which it was taken, so a later holder's is always larger: a store that is written on a holder's behalf keeps the epoch
+and refuses lower ones. A holder that cannot renew in time considers the lease lost before anybody else can take it; one that was
+frozen finds out when it wakes, and whatever it does until then is refused by its epoch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
     """Waits until the lease is free, holds it, and gives it back at the end.
 
     Args:
-        name: what is leased, as subject tokens (`router.shop`).
+        name: of the lease, as subject tokens (`router.shop`).
         owner: who holds it, for people.
         ttl_seconds: how long a dead holder keeps it; whole seconds.
     """
@@ -88,9 +88,9 @@ async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> in
 async def _wait_until_free(bucket: Bucket, name: str, ttl_seconds: float) -> int:
     """Returns the revision that a taker may replace: 0, or that of a lease that nobody renewed in its time and the broker kept.
 
-    A broker that is killed and started again may forget that a message was to vanish (seen with nats-server 2.15); whoever waited
-    for that would wait for ever. A holder that lives renews, so what stays the same for longer than its time is nobody's, and
-    compare-and-set decides against one that comes late.
+    A broker that is killed and started again may forget that a message was to vanish (seen with nats-server 2.15); a process that
+    waited for that would wait for ever. A holder that lives renews, so what stays the same for longer than its time is nobody's,
+    and compare-and-set decides against one that comes late.
     """
     loop = asyncio.get_running_loop()
     revision, since = 0, 0.0

@@ -1,6 +1,6 @@
 """Publishing with one promise: `publish` returns when the broker has the message on disk, or raises.
 
-One inbox receives all acknowledgements. What is not acknowledged is sent again, the same bytes under the same id, so that
+One inbox receives all acknowledgements. A message without one is sent again, the same bytes under the same id, so that
 JetStream stores it once (`Nats-Msg-Id` within the stream's duplicate window): after two seconds, and at once when the connection
 comes back. After the deadline the caller is told, and must treat the message as perhaps stored.
 

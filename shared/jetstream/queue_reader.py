@@ -2,8 +2,8 @@
 
 What was not acknowledged comes again, in order, to the next reader. The reading itself is `shared/jetstream/reader.py`'s.
 
-Each reader's consumer has a name of its own, and a new reader deletes that of the last one: from then on nothing the last one does
-can take a message out of the queue, however long it was frozen. It finds out when it reads on.
+Each reader's consumer has a name of its own, and a new reader deletes that of the last one: from then on nothing the last one
+does can take a message out of the queue, however long it was frozen. It finds out when it reads on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.jetstream.broker import Broker, asking
 from shared.jetstream.reader import PULL_BYTES, Message, StreamReader
 
 ACK_WAIT_SECONDS = 6 * 3600.0
-"""A reader that dies is replaced by one that makes the consumer anew; waiting for this to pass never matters."""
+"""A reader that dies is replaced by one that creates the consumer again; waiting for this to pass never matters."""
 
 MOST_HELD = 100_000
 CLAIM_SECONDS = 10.0
@@ -29,11 +29,11 @@ _NOT_UNIQUE = 10100  # server/errors.json of nats-server: a work queue has one c
 
 
 class QueueReader(StreamReader):
-    """The only consumer of a subject of a work queue. What is handed out stays in the stream until `ack`.
+    """The only consumer of a subject of a work queue. A message stays in the stream until `ack`.
 
-    Making the consumer anew, at the start and after every fault, delivers all that is unacknowledged again; what this reader has
-    handed out already is left out, so the caller sees each message once. Two readers of one subject take the consumer from each
-    other: hold a lease.
+    Creating the consumer again, at the start and after every fault, delivers all that is unacknowledged again; what this reader
+    has handed out already is left out, so the caller sees each message once. Two readers of one subject take the consumer from
+    each other: hold a lease.
 
     Args:
         consumer: how the consumer's name begins.
@@ -104,7 +104,7 @@ class QueueReader(StreamReader):
             raise NotConnected("acknowledging failed: the connection to the broker is gone") from exc
 
     async def __aexit__(self, *_: object) -> None:
-        # The server works acknowledgements off behind our back, and forgets them when a successor makes the consumer anew: the
+        # The server works acknowledgements off later, and forgets them when a successor creates the consumer again: the
         # answer to the last one says that all are done. Without it the messages would only come again.
         if self._last_ack and self._broker.nc.is_connected:
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
@@ -151,7 +151,7 @@ class QueueReader(StreamReader):
                         await self._broker.js.delete_consumer(self._stream, info.name)
 
     async def _delete(self, consumer: str) -> None:
-        """Left in place: another holder may have made it anew already."""
+        """Left in place: another holder may have created it again already."""
 
     async def _accept(self, message: Message, reply: str) -> None:
         if message.seq > self._last_seq:

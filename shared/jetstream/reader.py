@@ -4,12 +4,12 @@
 far it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
 
 It pulls in bounded steps over one subscription. JetStream numbers what it delivers to a consumer; a hole in these numbers, a
-missed heartbeat, a reconnection or a vanished consumer all lead to the same remedy: make the consumer anew behind the last
+missed heartbeat, a reconnection or a vanished consumer all lead to the same remedy: create the consumer again behind the last
 message handed out. So a message lost on the wire never lets a later one overtake it, which everything that keeps a high-water
 mark depends on.
 
-Sequences mean something within one stream only. When the stream was made anew under its name, or an older copy of it was put back,
-the reader ends with `StreamReplaced` instead of waiting for a sequence that comes much later.
+Sequences mean something within one stream only. When the stream was created again under its name, or an older copy of it was put
+back, the reader ends with `StreamReplaced` instead of waiting for a sequence that comes much later.
 
 Only one task may read from a reader at a time.
 """
@@ -136,7 +136,9 @@ class StreamReader:
                 yield message
 
     def wake(self) -> None:
-        """Ends the wait in `next`, now and from now on: it returns what is here, else None. For a caller that wants to end."""
+        """Ends the wait in `next`, now and from now on: it returns a message that is here, else None. For a caller that wants to
+        end.
+        """
         self._woken = True
         self._arrived.set()
 
@@ -170,7 +172,9 @@ class StreamReader:
                     await self._arrived.wait()
             if not self._buffer and not self._broken:
                 if loop.time() - self._heard_at >= STALLED_SECONDS:
-                    log.info("reader hears nothing; starting it anew", extra={"stream": self._stream, "consumer": self._consumer})
+                    log.info(
+                        "reader hears nothing; starting it again", extra={"stream": self._stream, "consumer": self._consumer}
+                    )
                     self._break()
                 elif self._outstanding <= 0:
                     await self._request()
@@ -226,7 +230,9 @@ class StreamReader:
         if self._created is None:
             self._created = info.created
         if info.created != self._created or info.state.last_seq < self._last_seq:
-            raise StreamReplaced(f"the stream {self._stream} is not the one that was read before: it was made anew or went back")
+            raise StreamReplaced(
+                f"the stream {self._stream} is not the one that was read before: it was created again or went back"
+            )
 
     def _break(self) -> None:
         self._broken = True
@@ -323,7 +329,14 @@ class StreamReader:
         self._delivered = consumer_seq
         self._outstanding -= 1
         await self._accept(
-            Message(message.subject, message.data, message.headers or _NO_HEADERS, stream_seq, at_nanos / 1e9, waiting),
+            Message(
+                subject=message.subject,
+                payload=message.data,
+                headers=message.headers or _NO_HEADERS,
+                seq=stream_seq,
+                at_seconds=at_nanos / 1e9,
+                waiting=waiting,
+            ),
             message.reply,
         )
         self._arrived.set()
@@ -345,7 +358,7 @@ class StreamReader:
                 self._end_pull(headers)
                 return
         if status:
-            log.info("reader must start anew", extra={"stream": self._stream, "status": status})
+            log.info("reader must start again", extra={"stream": self._stream, "status": status})
             self._break()
 
     def _end_pull(self, headers: Mapping[str, str]) -> None:

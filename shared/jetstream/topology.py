@@ -1,9 +1,9 @@
 """Streams and buckets of JetStream, declared once as data, and the one function that brings a broker in line with them.
 
-Any service calls `ensure` at start and after each reconnection; it creates what is missing and widens what exists, and never shrinks
-a limit, so that two versions side by side cannot take room from each other. Where the broker has less room than a stream should get,
-the stream gets what there is. Commands never call it: an operator's shell may lack the settings that the services run with.
-Subjects are only ever made by the functions below.
+Any service calls `ensure` at start and after each reconnection; it creates missing streams, widens existing ones, and never
+shrinks a limit, so that two versions side by side cannot take room from each other. Where the broker has less room than a stream
+should get, the stream gets what there is. Commands never call it: an operator's shell may lack the settings that the services run
+with. Subjects are only ever made by the functions below.
 
 | stream | holds | retention |
 | --- | --- | --- |
@@ -74,7 +74,8 @@ DEDUPLICATION_SECONDS = 120.0
 """A frame resent under the same id within this time is stored once; longer than any publisher's deadline."""
 
 DEAD_DEDUPLICATION_SECONDS = 7_200.0
-"""A loader that died between dead-lettering and acknowledging dead-letters again under the same id; it has this long to come back."""
+"""A loader that died between dead-lettering and acknowledging dead-letters again under the same id; it has this long to come
+back."""
 
 
 log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ async def ensure(broker: Broker, settings: TopologySettings) -> None:
     Raises:
         Transient: the broker refuses a definition or does not answer; says which stream, why, and what to do.
     """
-    # the smallest first, so that what is left goes to the one that needs it most
+    # the smallest first, so that the rest goes to the one that needs it most
     for wanted in sorted([*streams(settings), *buckets(settings)], key=lambda each: each.max_bytes or 0):
         broker.denied = ""
         try:

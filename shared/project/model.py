@@ -226,8 +226,8 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     """Returns the checked project of an interpolated document.
 
     Args:
-        stored: it was applied already, maybe by an earlier version: options that are gone are left out, and what `check_sites` refuses
-            today goes on as it did.
+        stored: it was applied already, maybe by an earlier version: options that are gone are left out, and what `check_sites`
+            refuses today goes on as it did.
 
     Raises:
         ConfigError: with every problem found; each names its path.

@@ -1,4 +1,6 @@
-"""What the fields of sites cannot tell one by one: keys, domains and origins that would open a site to the wrong sender, or to none. Pure."""
+"""What the fields of sites cannot tell one by one: keys, domains and origins that would open a site to the wrong sender, or to
+none. Pure.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
     for name, site in sites.items():
         path = f"sites.{name}"
         for index, key in enumerate(site.keys):
-            problems += _check_owner(key_owners, key.id, key.id, name, f"{path}.keys[{index}].id", "give every key its own id")
+            problems += _check_owner(
+                owners=key_owners,
+                value=key.id,
+                shown=key.id,
+                site=name,
+                path=f"{path}.keys[{index}].id",
+                remedy="give every key its own id",
+            )
             if not key.id or ":" in key.id or not key.id.isprintable():
                 problems.append(Problem(f"{path}.keys[{index}].id", "a key id is printable and has no colon"))
             if key.secret is not None and not key.secret.strip():
@@ -39,7 +48,12 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
         for index, domain in enumerate(site.domains):
             where = f"{path}.domains[{index}]"
             problems += _check_owner(
-                domain_owners, domain.lower(), domain, name, where, "remove one; upper and lower case are the same"
+                owners=domain_owners,
+                value=domain.lower(),
+                shown=domain,
+                site=name,
+                path=where,
+                remedy="remove one; upper and lower case are the same",
             )
             if not _DOMAIN.fullmatch(domain):
                 text = f"expected a host name such as events.example.com, without scheme, port and path, got {domain!r}"

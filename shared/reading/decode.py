@@ -159,7 +159,7 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
 
 
 def _in_words(kinds: str) -> str:
-    """Returns msgspec's `array | null` in the words of whoever writes YAML; that a value may be left out goes without saying."""
+    """Returns msgspec's `array | null` in the words of an author of YAML; it is clear anyway that a value may be left out."""
     names = [name for name in kinds.split(" | ") if name != "null"] or ["null"]
     return " or ".join(_WORDS.get(name, name) for name in names)
 

@@ -1,1 +1,1 @@
-"""What stands in the streams: how full they are, what waits, what was taken, what is asked for again."""
+"""The state of the streams: how full they are, what waits, what was taken, which frames are wanted again."""

@@ -1,7 +1,7 @@
-"""What is said of dead letters: that there are some, in the log, and that DEAD had no room for some, in the log and in `/ready`.
+"""Reports of dead letters: the log tells of new ones, the log and `/ready` tell of those that DEAD had no room for.
 
-Of each kind the log has one line in a while, with how many there were since the line before. What the events hold is left out: logs go
-further than dead letters.
+Of each kind the log has one line in a while, with how many there were since the line before. What the events hold is left out:
+logs go further than dead letters.
 """
 
 from __future__ import annotations

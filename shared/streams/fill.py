@@ -1,7 +1,7 @@
 """How full the streams are: measured by every service, as a metric, as warnings of `/ready` and in the log.
 
-From `WARN_RATIO` on a stream has a warning, which says what happens when it is full and what to do. A stream without a limit has no
-ratio. DELIVER has a limit for each connection; its ratio is that of the fullest queue.
+From `WARN_RATIO` on a stream has a warning, which says what happens when it is full and what to do. A stream without a limit has
+no ratio. DELIVER has a limit for each connection; its ratio is that of the fullest queue.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats.errors import Error as NatsError
 from nats.js import api
-from nats.js.errors import APIError
 
 from shared.errors import NotConnected
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker
+from shared.jetstream.broker import Broker, asking
 from shared.telemetry.health import Health
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ def fill_of(info: api.StreamInfo) -> Fill:
         return Fill(name, state.bytes, config.max_bytes, "bytes")
     limit = config.max_msgs_per_subject or 0
     what, held = max((state.subjects or {}).items(), key=lambda each: each[1], default=("", 0))
-    return Fill(name, held, max(0, limit), "frames", what)
+    return Fill(stream=name, held=held, limit=max(0, limit), unit="frames", what=what)
 
 
 async def read_fill(broker: Broker, stream: str) -> Fill:
@@ -95,11 +93,9 @@ async def read_fill(broker: Broker, stream: str) -> Fill:
     Raises:
         NotConnected: it does not answer.
     """
-    try:
+    with asking(f"cannot look at the stream {stream}"):
         subjects = ">" if stream == topology.DELIVER else None
         return fill_of(await broker.js.stream_info(stream, subjects_filter=subjects))
-    except (APIError, NatsError, OSError, TimeoutError) as exc:
-        raise NotConnected(f"cannot look at the stream {stream}: {exc or type(exc).__name__}") from exc
 
 
 def tell(fill: Fill, health: Health, telemetry: Telemetry, when_short: str = "shed") -> None:

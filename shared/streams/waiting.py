@@ -110,7 +110,15 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     events, exact, replayed = _estimate(looked, frames)
     first = looked[0]
     queued_at = first.time.timestamp() if first.time else None
-    return Waiting(frames, events, exact, _waits_since(first), replayed, read_place(first.headers or {}), queued_at)
+    return Waiting(
+        frames=frames,
+        events=events,
+        exact=exact,
+        oldest_at=_waits_since(first),
+        replayed=replayed,
+        oldest=read_place(first.headers or {}),
+        queued_at=queued_at,
+    )
 
 
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
@@ -230,7 +238,7 @@ def _events_in(message: RawStreamMsg) -> int:
 
 def _waits_since(message: RawStreamMsg) -> float | None:
     place = read_place(message.headers or {})
-    if place is not None and not is_live(place.lane) and message.time:  # what is replayed was accepted long ago
+    if place is not None and not is_live(place.lane) and message.time:  # replayed events were accepted long ago
         return message.time.timestamp()
     with contextlib.suppress(Permanent, ValueError):
         return min(request.received_at for request in decode_frame(message.data or b"").requests) / 1e6

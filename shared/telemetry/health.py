@@ -47,7 +47,7 @@ class Health:
         self._bearable = bearable
 
     def look_before_report(self, look: Callable[[], None]) -> None:
-        """Adds a quick function that brings up to date what is otherwise looked at by a clock."""
+        """Adds a quick function that refreshes a state which is otherwise looked at by a clock."""
         self._looks.append(look)
 
     def report(self) -> Report:

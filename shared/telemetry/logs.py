@@ -1,7 +1,7 @@
 """Structured logs: one event a line, a constant message and fields beside it, on standard error.
 
 `log.info("batch loaded", extra={"connection": "shop-wh", "rows": 100})` becomes one JSON object, or a readable line when
-`log_format` is text. info = life cycle, warning = recovered, error = somebody must act. Nothing per event above debug.
+`log_format` is text. info = life cycle, warning = recovered, error = a person must act. Nothing per event above debug.
 `bind` adds fields to every line that the current task and its children write.
 """
 

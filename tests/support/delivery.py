@@ -20,7 +20,7 @@ Event = Mapping[str, Any]
 
 
 class Kept:
-    """Stands for the publisher: dead letters, and how many frames were put aside."""
+    """Stands for the publisher: dead letters, and how many frames were set aside."""
 
     def __init__(self) -> None:
         self.dead: list[DeadLetter] = []
@@ -62,7 +62,7 @@ class Delivery:
         self._sequence = self._sent = 0
 
     def why(self, table: str = "events") -> str:
-        """Returns why a table fails and its rows were put aside; empty if it does not."""
+        """Returns why a table fails and its rows were set aside; empty if it does not."""
         error = self._failing.why(table)
         return "" if error is None else str(error)
 

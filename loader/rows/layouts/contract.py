@@ -46,7 +46,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """What is particular to a table.
+    """The particular properties of a table.
 
     `reserved`: names no path of a client may have here. `key`: the column that holds the messageId, the default of
     `primary_key`. `entity`: the table keeps one row per `key` whatever `deduplicate` says, and nulls do not overwrite.
@@ -74,7 +74,7 @@ class Layout(Protocol):
     """What the destination compares the names of the layout's own tables by; all others are named by events."""
 
     def spec(self, table: str) -> TableSpec:
-        """Returns what is particular to a table `place` has named."""
+        """Returns the particular properties of a table that `place` has named."""
         ...
 
     def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:

@@ -21,7 +21,7 @@ def fixed_keys(namer: Namer) -> dict[str, Fixed]:
 
 
 class Passthrough:
-    """See the module."""
+    """Places every event as it is."""
 
     def __init__(self, namer: Namer) -> None:
         self.built_in = frozenset([namer.key(TABLE)])
@@ -35,9 +35,9 @@ class Passthrough:
         )
 
     def spec(self, table: str) -> TableSpec:  # noqa: ARG002 - all tables are alike
-        """See `Layout`."""
+        """Returns the properties of a table."""
         return self._spec
 
     def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:
-        """See `Layout`."""
+        """Returns the shared object and the rows of an event."""
         return None, ((table or TABLE, self._root, event),)

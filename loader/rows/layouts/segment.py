@@ -10,8 +10,8 @@
 | any other | a table named for the type, properties and traits at the top |
 
 Every table has `id` (the messageId), `anonymous_id`, `user_id`, the four times, `uuid_ts` (time of loading) and `context_*`;
-`users` and `accounts` have `id` (the userId, the groupId), `received_at`, `uuid_ts` and traits only. `integrations` is not stored,
-nor `type`, which the table tells. What differs from Segment's own warehouses on purpose: docs/loading.md. An event whose
+`users` and `accounts` have `id` (the userId, the groupId), `received_at`, `uuid_ts` and traits only. `integrations` is not
+stored, nor `type`, which the table tells. What differs from Segment's own warehouses on purpose: docs/loading.md. An event whose
 table would be one of the above gets `_` appended. With a table template, or a table a function chose, every event is one row
 of that table only, with `type`, properties and traits.
 """
@@ -77,7 +77,7 @@ _BUILT_IN = {
 
 
 class Segment:
-    """See the module."""
+    """Places events in the tables of Segment."""
 
     def __init__(self, namer: Namer) -> None:
         self.shared_root = Root(fixed={**_COMMON, **_PARTICULAR})
@@ -88,13 +88,13 @@ class Segment:
         self._chosen: set[str] = set()
 
     def spec(self, table: str) -> TableSpec:
-        """See `Layout`."""
+        """Returns the properties of a table."""
         if table in self._chosen:
             return _CHOSEN
         return _BUILT_IN.get(table, _OF_CLIENT)
 
     def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:
-        """See `Layout`."""
+        """Returns the shared object and the rows of an event."""
         event.pop("integrations", None)
         if table is not None:
             return self._place_in(event, table)

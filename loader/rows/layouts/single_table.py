@@ -13,7 +13,7 @@ from loader.types.names import Namer
 
 
 class SingleTable:
-    """See the module."""
+    """Places every event in the table `events`."""
 
     def __init__(self, namer: Namer) -> None:
         self.built_in = frozenset([namer.key(TABLE)])
@@ -27,11 +27,11 @@ class SingleTable:
         )
 
     def spec(self, table: str) -> TableSpec:  # noqa: ARG002 - all tables are alike
-        """See `Layout`."""
+        """Returns the properties of a table."""
         return self._spec
 
     def place(self, event: Event, table: str | None) -> tuple[Event | None, Rows]:
-        """See `Layout`."""
+        """Returns the shared object and the rows of an event."""
         if "name" in event or "category" in event:
             properties = event.get("properties")
             if type(properties) is dict:

@@ -1,16 +1,16 @@
 """The database file: opened for a piece of work, closed soon after, so that other programs can read it.
 
 DuckDB lets one process write, or many read, never both. Opening costs 15 ms, closing 10 ms and more (it moves the log into the
-file); a stream of small loads would do nothing else. So the file stays open for `linger` after each piece of work, and, where work
-never pauses, is closed every `share_every` for at least `SHARE_SECONDS`, in which a reader that keeps trying gets in.
+file); a stream of small loads would do nothing else. So the file stays open for `linger` after each piece of work, and, where
+work never pauses, is closed every `share_every` for at least `SHARE_SECONDS`, in which a reader that keeps trying gets in.
 
-It is attached to an empty database in memory, because only ATTACH takes the size of row groups: DuckDB compresses a row group as a
-whole, and its own 122,880 rows of 30 text columns are 500 MB on the way to the disk. A quarter of that needs half the memory and,
-written in loads of 20,000 rows, a third less CPU time; readers do not notice.
+It is attached to an empty database in memory, because only ATTACH takes the size of row groups: DuckDB compresses a row group as
+a whole, and its own 122,880 rows of 30 text columns are 500 MB on the way to the disk. A quarter of that needs half the memory
+and, written in loads of 20,000 rows, a third less CPU time; readers do not notice.
 
-All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file counts,
-and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while it was
-open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
+All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file
+counts, and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while
+it was open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class DatabaseFile:
         self._shared_at = float("-inf")
         self._closer: asyncio.Task[None] | None = None
         self._read_copy = (
-            None if read_copy is None else ReadCopy(path, read_copy, environment.gate, self._lock, read_copy_seconds)
+            None
+            if read_copy is None
+            else ReadCopy(path=path, target=read_copy, gate=environment.gate, lock=self._lock, every_seconds=read_copy_seconds)
         )
 
     async def run(self, what: str, work: Work[T]) -> T:
@@ -159,7 +161,7 @@ class DatabaseFile:
         import duckdb
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # named, so that two destinations of this process with one file share what is open, as a path alone would
+        # named, so that two destinations of this process with one file share the open database, as a path alone would
         connection = duckdb.connect(f":memory:{self._path}")
         try:
             connection.execute(self._settings)
@@ -184,7 +186,7 @@ class DatabaseFile:
     def _require_same_file(self, what: str) -> None:
         if self._identify() != self._identity:
             raise NotConnected(
-                f"{what}: {self._path} was removed or replaced while it was open; the load begins again in what is there"
+                f"{what}: {self._path} was removed or replaced while it was open; the load begins again in the new file"
             )
 
     async def _after(self) -> None:

@@ -1,8 +1,9 @@
-"""A copy of the database file that anybody may read at any time, published at a period: option `read_copy` of a DuckDB destination.
+"""A copy of the database file that anybody may read at any time, published at a period: option `read_copy` of a DuckDB
+destination.
 
 The file itself has one user at a time, and while events flow that is the loader. The copy is made while the file is closed, by
-replacing the one before it whole, so a reader sees one state or the next; one that has the old copy open keeps it. While it is made
-the file is open for reading, which keeps the writers of other processes out.
+replacing the one before it whole, so a reader sees one state or the next; one that has the old copy open keeps it. While it is
+made the file is open for reading, which keeps the writers of other processes out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ReadCopy:
     """Publishes copies of one file.
 
     Args:
-        lock: held by whoever has the file open within this process.
+        lock: held by the part of this process that has the file open.
         every_seconds: at most one copy in so long; what changed last is copied when that time is over.
     """
 
@@ -48,7 +49,7 @@ class ReadCopy:
             self._later = asyncio.create_task(self._copy_later(wait))
 
     async def close(self) -> None:
-        """Copies what is not copied yet. The file is closed, and nobody holds the lock."""
+        """Copies the new part. The file is closed, and nobody holds the lock."""
         later, self._later = self._later, None
         if later is not None:
             later.cancel()

@@ -123,7 +123,9 @@ def count_ids(schema: str, table: str, column: str) -> str:
 
 
 def write_marks(schema: str) -> str:
-    """Returns the statement that writes the marks of a load: $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows."""
+    """Returns the statement that writes the marks of a load: $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6
+    rows.
+    """
     return f"""
     INSERT INTO {qualified(schema, LEDGER)} AS l
     SELECT $1, unnest($5::VARCHAR[]), $3, $2, $4, unnest($6::BIGINT[]), now()
@@ -146,8 +148,8 @@ def insert(
 ) -> str:
     """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges.
 
-    `defaults`: the expressions of those columns that rows without a value get. `others`: columns that a replaced row must not keep,
-    though the rows do not have them.
+    `defaults`: the expressions of those columns that rows without a value get. `others`: columns that a replaced row must not
+    keep, though the rows do not have them.
     """
     columns = identifiers(load.rows.column_names)
     values = ", ".join(_value(schema, load, name, defaults.get(name)) for name in load.rows.column_names)

@@ -1,7 +1,7 @@
 """Changes a Postgres table so that a batch fits: creates, adds, widens, keeps the key. Nothing is ever dropped but our own keys.
 
-Everything happens in one transaction under an advisory lock on the table's name, after reading the catalogue again; only somebody
-who is not Penstock can still get in between, and then the whole patch is tried again on what is there by then.
+Everything happens in one transaction under an advisory lock on the table's name, after reading the catalogue again; only a
+program other than Penstock can still get in between, and then the whole patch is tried again on the new state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 LOST_RACE = frozenset({"42P07", "42701", "42710", "42P06", "23505", "40001", "40P01", "XX000"})
-"""What the server says when somebody made the same thing between our look and our statement."""
+"""Errors of the server where another session made the same object between our look and our statement."""
 
 REFUSED = frozenset({"0A", "22", "2B", "42", "54"})
 """Classes of errors by which the server refuses to add or widen one column; the others of the patch may be possible."""
@@ -253,7 +253,7 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
     require_key(table, key, after.columns if after else ())
     for stale in live.keys:
         if stale.own and set(stale.columns) != set(key):
-            await _drop_key(connection, schema, table, stale, key)
+            await _drop_key(connection=connection, schema=schema, table=table, stale=stale, key=key)
     if not key or any(set(usable.columns) == set(key) for usable in live.keys):
         return
     name = identifier(own_index(schema, table, await _taken(connection, schema)))

@@ -45,9 +45,9 @@ LEFT JOIN pg_description d ON d.objoid = c.oid AND d.classoid = 'pg_class'::regc
 WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND c.relkind IN ('r', 'p', 'f', 'v')
 ORDER BY c.oid, a.attnum
 """
-"""Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a policy
-for us. `base`: the type below a domain. `inside`: the type below domains and arrays, and whether it is composite (`c`) or a range (`r`).
-`received`: the type has a binary form."""
+"""Columns of tables by schema and names; a table without columns is one row with a null column. `guarded`: rows are under a
+policy for us. `base`: the type below a domain. `inside`: the type below domains and arrays, and whether it is composite (`c`) or
+a range (`r`). `received`: the type has a binary form."""
 
 KEYS = """
 SELECT i.indrelid::int8 AS oid, ic.relname::text AS name, i.indisprimary AS primary, con.oid IS NOT NULL AS constraint,
@@ -99,8 +99,8 @@ def create_ledger(schema: str) -> str:
 
 
 def raise_epoch(schema: str) -> str:
-    """Returns the statement that claims a connection: $1 connection, $2 epoch. It gives the count of loads; no row comes back when a
-    newer epoch exists."""
+    """Returns the statement that claims a connection: $1 connection, $2 epoch. It gives the count of loads; no row comes back
+    when a newer epoch exists."""
     return f"""
     INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
     VALUES ($1, '', '', $2, 0, 0)
@@ -146,9 +146,9 @@ def count_ids(schema: str, table: str, column: str) -> str:
 def write_marks(schema: str) -> str:
     """Returns the statement that checks the epoch, counts the load and writes its marks, last before COMMIT.
 
-    $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows of each, $7 loads so far. No row comes back when the epoch is
-    no longer ours, or the count of loads is another: the tables are not as the session left them. The lock on the epoch's row makes a
-    successor wait for our COMMIT, and us for its claim, whichever came first.
+    $1 connection, $2 epoch, $3 lane, $4 last sequence, $5 tables, $6 rows of each, $7 loads so far. No row comes back when the
+    epoch is no longer ours, or the count of loads is another: the tables are not as the session left them. The lock on the
+    epoch's row makes a successor wait for our COMMIT, and us for its claim, whichever came first.
     """
     return f"""
     WITH mine AS MATERIALIZED (

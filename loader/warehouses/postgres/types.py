@@ -67,7 +67,7 @@ _ALONE = {
     "money": Limits(digits=_MONEY),
     "name": Limits(accepted=_ASCII % 63),
     '"char"': Limits(accepted=_ASCII % 1),
-    # the server reads digits as far as they go, and wraps what is too large
+    # the server reads digits as far as they go, and wraps values that are too large
     **dict.fromkeys(("xid", "cid"), Limits(accepted=literals.unsigned(9))),
     "xid8": Limits(accepted=literals.unsigned(19)),
     "tid": Limits(accepted=r"^\([0-9]+,[0-9]+\)$"),
@@ -115,7 +115,8 @@ _ISO = (
     f'CASE WHEN extract(microseconds FROM "c")::bigint % 1000 = 0 THEN to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\') '
     f'ELSE to_char({_UTC}, \'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\') END'
 )
-# the shortest text that reads back as the same double, without an exponent; where there are gaps between doubles, all of their digits
+# the shortest text that reads back as the same double, without an exponent; where there are gaps between doubles, all of their
+# digits
 _UPPER = 'trunc("c" / 9223372036854775808)'  # a cast of the whole to numeric rounds to 15 digits
 _ALL = f'{_UPPER}::bigint::numeric * 9223372036854775808 + ("c" - {_UPPER} * 9223372036854775808)::bigint'
 _DIGITS = f'CASE WHEN abs("c") < 9007199254740992 THEN "c"::text::numeric ELSE {_ALL} END'
@@ -167,8 +168,8 @@ WIDEN = frozenset(_WIDEN) | _NARROW
 class LiveColumn:
     """A column as the catalogue has it; `native` is `format_type`'s text, such as `numeric(12,2)`.
 
-    `base`: the type below a domain, else None. `inside`: the type below domains and arrays, with its `typtype`; None for most types.
-    `default`: the expression of it. `labels`: of an enum.
+    `base`: the type below a domain, else None. `inside`: the type below domains and arrays, with its `typtype`; None for most
+    types. `default`: the expression of it. `labels`: of an enum.
     """
 
     name: str
@@ -189,7 +190,7 @@ class LiveColumn:
     def cast(self) -> str:
         """What text is cast to on its way into the column: its type without a length.
 
-        A cast to `varchar(3)` cuts what is longer; a cast to `varchar`, and the assignment to the column after it, does not.
+        A cast to `varchar(3)` cuts longer text; a cast to `varchar`, and the assignment to the column after it, does not.
         """
         plain = _ARGUMENTS.sub("", self.base or self.native)
         if plain == "money":
@@ -200,7 +201,7 @@ class LiveColumn:
     def as_column(self) -> Column:
         """Returns it as the core knows columns."""
         limits = limits_of(self.base or self.native, self.labels, self.inside)
-        return Column(self.name, self.kind, self.native, limits, self.writable, self.owner)
+        return Column(name=self.name, kind=self.kind, native=self.native, limits=limits, writable=self.writable, owner=self.owner)
 
 
 def live_column(row: Mapping[str, Any]) -> LiveColumn:
@@ -210,7 +211,16 @@ def live_column(row: Mapping[str, Any]) -> LiveColumn:
         default = f"nextval({literal(row['sequence'])}::regclass)"
     labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
     inside = None if row["inside"] is None else (row["inside"][0], row["inside"][1])
-    return LiveColumn(row["column"], row["native"], row["base"], inside, default, row["writable"], labels, owner)
+    return LiveColumn(
+        name=row["column"],
+        native=row["native"],
+        base=row["base"],
+        inside=inside,
+        default=default,
+        writable=row["writable"],
+        labels=labels,
+        owner=owner,
+    )
 
 
 def kind_of(native: str) -> Kind:

@@ -1,7 +1,7 @@
 """The clock over a call to Postgres: cut what stands still, leave alone what moves.
 
-While the server works through a long statement nothing moves, and a server that hangs, its sockets alive, looks the same. So where a
-statement takes long, the server is asked now and then whether it still answers others.
+While the server works through a long statement nothing moves, and a server that hangs, its sockets alive, looks the same. So
+where a statement takes long, the server is asked now and then whether it still answers others.
 
 asyncpg has two ways to wait for ever: a server that answers nothing, and a connection lost while its socket's buffer was full
 (`writing_allowed` is then never set again). Both end here as a `TimeoutError`.
@@ -27,7 +27,7 @@ SILENCES = 2
 
 
 class Watch:
-    """A timeout that is set anew whenever something moved.
+    """A timeout that is set again whenever something moved.
 
     Args:
         link: the connection; its end ends the wait.

@@ -60,7 +60,7 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
         ids: tuple[str, ...] = (),
         **rest: Any,
     ) -> Any:
-        wanted = Filter(parse_ids(ids), connection, site, stage, reason, since)
+        wanted = Filter(ids=parse_ids(ids), connection=connection, site=site, stage=stage, reason=reason, since=since)
         return function(setting, wanted=wanted, **rest)
 
     return wrapper

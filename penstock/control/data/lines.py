@@ -14,7 +14,7 @@ from typing import BinaryIO, Self, cast
 from shared.errors import SetupError
 
 LINE_BYTES = 32 * 1024 * 1024
-"""What is kept of a line; larger than any event that an edge takes, so a longer line is refused there, not here."""
+"""Bytes kept of a line; more than any event that an edge takes, so a longer line is refused there, not here."""
 
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"

@@ -4,7 +4,8 @@ A line is one event. What the edge cannot take right now (503, 429, no connectio
 a messageId, given here where the file has none, so that a batch whose answer was lost is not delivered twice. A line that is not
 JSON travels alone, so that it costs no neighbour.
 
-The ids given here come from the line and its number, so that a file that is sent again, whole or from a line on, brings the same events.
+The ids given here come from the line and its number, so that a file that is sent again, whole or from a line on, brings the same
+events.
 """
 
 from __future__ import annotations
@@ -132,7 +133,14 @@ async def send(
     async with aiohttp.ClientSession(headers=headers) as session:
         for batch in source:
             sent.next_line = batch.numbers[0]
-            await _deliver(session, f"{edge_url.rstrip('/')}/v1/batch", batch, sent, on_progress, patience_seconds)
+            await _deliver(
+                session=session,
+                url=f"{edge_url.rstrip('/')}/v1/batch",
+                batch=batch,
+                sent=sent,
+                on_progress=on_progress,
+                patience_seconds=patience_seconds,
+            )
             sent.next_line = batch.numbers[-1] + 1
     return sent
 

@@ -29,7 +29,9 @@ def body_of(letter: DeadLetter) -> dict[str, str]:
 
 
 def as_line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
-    """Returns one line of JSON with the letter whole, or with `events` what the client sent; None where that is not one line of text."""
+    """Returns one line of JSON with the letter whole, or with `events` what the client sent; None where that is not one line of
+    text.
+    """
     if not events:
         return msgspec.json.encode({**as_json(letter_id, letter), **body_of(letter)}, enc_hook=str).decode()
     if letter.stage == "ingest":  # what its path or protocol said beside it is written in

@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; what is None or empty matches all. `since` is epoch seconds."""
+    """Which dead letters are meant; a field that is None or empty matches all. `since` is epoch seconds."""
 
     ids: Collection[str] = ()
     connection: str | None = None
@@ -198,7 +198,7 @@ async def remove(broker: Broker, stored: Stored) -> None:
     if rest:
         _, stage, name = stored.subject.split(".", 2)
         digest = hashlib.sha256(repr(stored.matching).encode()).hexdigest()[:16]
-        await bury(broker.publisher, stage, name, rest, f"rest.{stored.seq}.{digest}")
+        await bury(publisher=broker.publisher, stage=stage, name=name, letters=rest, msg_id=f"rest.{stored.seq}.{digest}")
     with asking("cannot remove dead letters"), contextlib.suppress(NotFoundError):
         await broker.js.delete_msg(topology.DEAD, stored.seq)
 

@@ -5,7 +5,7 @@ is deleted. Who is killed in between leaves the note; the next replay finishes i
 sequences, so that the loader's ledger recognises what it has.
 
 Where they go: letters of the loader into their connection's queue, in a lane of their own (`into="stage"`). Letters of ingest are
-judged again, by the rules of their protocol as they are now, and go to EVENTS when they are good; those that are still bad stay. `into="start"`
+judged again, by the rules of their protocol as they are now, and go to EVENTS when they are good; bad ones stay. `into="start"`
 sends letters of any stage to EVENTS. There the router drops a messageId that it saw within the site's window, so letters whose
 event was accepted that lately are held back and counted.
 """
@@ -109,7 +109,7 @@ class Redelivery:
 
     Args:
         room_seconds: how long a full queue is waited for, at each frame.
-        on_progress: called with how many letters are replayed, and with what is waited for.
+        on_progress: called with how many letters are replayed, and with the cause of a wait.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class Redelivery:
         """Packs letters, in their order, a frame for each run of one site.
 
         Args:
-            origins: whether a frame says where its events came from first, so that those that die again are known by it.
+            origins: whether a frame says where its events came from first, so that events that die again are known by it.
         """
         frames: list[Frame] = []
         requests: list[RequestContext] = []
@@ -340,7 +340,7 @@ class Redelivery:
 
 def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Reject:
     """Returns head and body of a letter as its protocol would accept it under the site's present rules, or why it would not."""
-    parsed = Parsed(Admission(letter.site, "", "server", site.limits, site.require_id))
+    parsed = Parsed(Admission(site=letter.site, key="", kind="server", limits=site.limits, require_id=site.require_id))
     # the same id however often a replay is repeated
     made = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.origin}.{letter.at}"))
     protocol = protocol_of(letter.request.protocol if letter.request else None)

@@ -33,7 +33,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def losses(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:
-    """Returns what is lost by going from the stored project to a resolved one.
+    """Returns the losses of going from the stored project to a resolved one.
 
     Raises:
         NotConnected: the broker does not answer.

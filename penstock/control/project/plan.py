@@ -1,8 +1,8 @@
 """The difference between two project documents, by path.
 
-Documents are compared as their authors wrote them, with `${NAME}` in place of what is secret, so a plan can be shown to anybody.
+Documents are compared as their authors wrote them, with `${NAME}` in place of secrets, so a plan can be shown to anybody.
 Where a document is the same and yet means something else, because a variable has another value, the change says so and shows no
-value. A secret that somebody wrote into the file itself is masked.
+value. A secret written into the file itself is masked.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
     """Returns a value with everything that is or looks like a secret replaced; `${NAME}` stays.
 
     Args:
-        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked, and the options that a destination
-            marks as secret.
+        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked, and the options that a
+            destination marks as secret.
         secret: whether the value stands under such an option.
     """
     if isinstance(value, dict):

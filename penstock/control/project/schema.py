@@ -1,8 +1,9 @@
-"""The JSON Schema of the project file, by which editors complete and check it while somebody types.
+"""The JSON Schema of the project file, by which editors complete and check it while a person types.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it cannot
-say anything else than the code. It is weaker than `penstock plan` in one respect: references between sites, destinations and
-connections, and what a plug-in checks beyond types, are not in it. `penstock/reference.py` writes it to docs/project.schema.json.
+It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it
+cannot say anything else than the code. It is weaker than `penstock plan` in one respect: references between sites, destinations
+and connections, and what a plug-in checks beyond types, are not in it. `penstock/reference.py` writes it to
+docs/project.schema.json.
 """
 
 from __future__ import annotations

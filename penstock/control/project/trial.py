@@ -1,7 +1,7 @@
 """What a project would do with the latest events: how many each connection takes, and which tables come of them. Sends nothing.
 
-The router's rules and the loader's shaping run as they would; tables are taken not to exist, so every column is a new one and what a
-stored table would refuse is not seen.
+The router's rules and the loader's shaping run as they would; tables are taken not to exist, so every column is a new one and
+what a stored table would refuse is not seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The accounts of every site and connection, read from what is stored and from what waits, and whether they balance.
+"""The accounts of every site and connection, read from the stored counts and from the queues, and whether they balance.
 
-Router and loader store what they counted with the positions it belongs to; what waits is counted where it waits. Three equations must
-hold whenever nothing moves: what the router received has ended there or is owed; what it forwarded was taken by the loader or
-waits in the queue; what the loader took has ended or is set aside. Together they say that accepted = delivered + dropped + dead + waiting.
+Router and loader store what they counted with the positions it belongs to; what waits is counted where it waits. Three equations
+must hold whenever nothing moves: what the router received has ended there or is owed; what it forwarded was taken by the loader
+or waits in the queue; what the loader took has ended or is set aside. Together they say that accepted = delivered + dropped +
+dead + waiting.
 """
 
 from __future__ import annotations
@@ -100,13 +101,18 @@ async def read_site(broker: Broker, site: str, state: SiteState | None = None) -
 
 def balance_of(connection: str, site: str, view: View) -> Balance:
     """Adds up what was read; a load that is pending may or may not be done."""
-    balance, pending = _balance(connection, site, view, view.ended.counts, view.ended.early), view.ended.pending
+    balance, pending = (
+        _balance(connection=connection, site=site, view=view, counts=view.ended.counts, early=view.ended.early),
+        view.ended.pending,
+    )
     settled = view.steady
     if pending is not None:
         replay = pending.counts.replayed > 0  # no equation is of replays: only the queue tells whether it is taken
         if balance.problems or (replay and not _waits(view.queue, pending)):
             early = {**view.ended.early, **pending.early}
-            balance = _balance(connection, site, view, view.ended.counts.plus(pending.counts), early)
+            balance = _balance(
+                connection=connection, site=site, view=view, counts=view.ended.counts.plus(pending.counts), early=early
+            )
         settled = settled and not (replay and view.queue.frames)
     return msgspec.structs.replace(balance, settled=settled and not balance.problems)
 

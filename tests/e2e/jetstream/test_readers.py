@@ -134,7 +134,7 @@ async def test_a_reader_opened_while_the_connection_comes_back_reads_at_once(bro
     await asyncio.to_thread(nats.kill)
     await asyncio.to_thread(nats.start)
     async with QueueReader(broker, topology.DELIVER, topology.deliver_subject("shop-wh"), "test") as reader:
-        # well below the time after which a reader that hears nothing starts anew
+        # well below the time after which a reader that hears nothing starts again
         message = await reader.next(5)
     assert message is not None
 

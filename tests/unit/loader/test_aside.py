@@ -1,4 +1,4 @@
-"""Marks of rows that were put aside, and when the ledger needs them no longer."""
+"""Marks of rows that were set aside, and when the ledger needs them no longer."""
 
 from __future__ import annotations
 

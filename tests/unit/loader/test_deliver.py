@@ -153,7 +153,7 @@ async def test_a_failing_table_is_tried_by_the_rows_that_wait_only_and_later_eac
         waits.append(bench.now - began)
         assert not await bench.deliver(PAGE, aside=True)
     assert waits == [*DELAYS_SECONDS, 3600, 3600]
-    assert len(bench.published.messages) == 9, "rows that are aside are not put aside again"
+    assert len(bench.published.messages) == 9, "rows that are aside are not set aside again"
     bench.places.broken.clear()
     bench.now += 3600
     assert await bench.deliver(PAGE, aside=True)

@@ -1,4 +1,4 @@
-"""Load plans: an unfinished one is kept whatever else is loaded, and rows that were put aside are loaded once."""
+"""Load plans: an unfinished one is kept whatever else is loaded, and rows that were set aside are loaded once."""
 
 from __future__ import annotations
 

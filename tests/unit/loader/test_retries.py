@@ -1,4 +1,4 @@
-"""Rows put aside: which of them a loader takes for its own."""
+"""Rows set aside: which of them a loader takes for its own."""
 
 from __future__ import annotations
 

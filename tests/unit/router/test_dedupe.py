@@ -36,7 +36,7 @@ class Model:
         while len(self.last) > self.max_ids:
             self.oldest = min(self.last.values()) + 1
             self.last = {id_: generation for id_, generation in self.last.items() if generation >= self.oldest}
-            if self.oldest > self.now:  # the newest generation alone is too large: it begins anew
+            if self.oldest > self.now:  # the newest generation alone is too large: it begins again
                 self.oldest = self.now
         return repeated
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.rules.arrival import Arrival
-from router.rules.compiled import ConnectionRules, check_routing, compile_project
+from router.rules.compiled import ConnectionRules, compile_project
 from router.rules.match import match
 from router.rules.sample import is_kept
 from router.rules.where import compile_where
-from shared.errors import Permanent
+from shared.errors import ConfigError, Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.outcome import DropReason
-from shared.project.model import Project, decode_project
+from shared.project.model import decode_project
 from shared.project.snapshot import ConfigSnapshot
 
 REQUESTS = [
@@ -206,5 +206,6 @@ def test_a_project_with_wrong_conditions_is_refused_with_every_place() -> None:
             },
         }
     )
-    assert [problem.path for problem in check_routing(project)] == ["connections.a.where[0].gt", "connections.b.where"]
-    assert check_routing(Project()) == []
+    with pytest.raises(ConfigError) as refused:
+        compile_project(ConfigSnapshot(0, project))
+    assert [problem.path for problem in refused.value.problems] == ["connections.a.where[0].gt", "connections.b.where"]
