@@ -40,9 +40,9 @@ def fold(key: str) -> str:
             if run:
                 folded.append("_")
                 previous, run = "", False
-            if character.isupper() and previous and previous != "_":
+            if _is_capital(character) and previous and previous != "_":
                 after = text[position + 1 : position + 2]
-                if not previous.isupper() or after.islower():
+                if not _is_capital(previous) or after.islower():
                     folded.append("_")
             folded.append(character)
             previous = character
@@ -53,6 +53,11 @@ def fold(key: str) -> str:
     if run:
         folded.append("_")
     return unicodedata.normalize("NFC", "".join(folded).lower())
+
+
+def _is_capital(character: str) -> bool:
+    """Says whether a letter has a lower case; mathematical capitals such as U+1D434 have none, and would be split off each time."""
+    return character.isupper() and character.lower() != character
 
 
 def digest(text: str, length: int = 8) -> str:

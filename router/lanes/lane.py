@@ -171,9 +171,16 @@ class Lane:
             return None
         payload = arrival.payload_of(matched.indexes)
         return Parcel(
-            seq=arrival.seq, at_seconds=arrival.at_seconds, events_before=self.front.events, payload=payload, events=events, total=len(arrival), revision=self.rules.revision, trace=arrival.trace,
+            seq=arrival.seq,
+            at_seconds=arrival.at_seconds,
+            events_before=self.front.events,
+            payload=payload,
+            events=events,
+            total=len(arrival),
+            revision=self.rules.revision,
+            trace=arrival.trace,
             drops=matched.drops,
-        )  # fmt: skip
+        )
 
     def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
         """Counts the events left out of a frame and collects the rest; the caller looked at `accepting` and `is_full`."""

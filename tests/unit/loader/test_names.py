@@ -35,6 +35,7 @@ ANY_TEXT = st.text(max_size=200)
         ("cafe\u0301", "café"),
         ("a\0b", "a_b"),
         ("x; DROP TABLE y --", "x_drop_table_y_"),
+        ("A\U0001d434", "a\U0001d434"),
         ("🎉", ""),
         ("!!!", ""),
     ],
