@@ -32,6 +32,9 @@ PROVOKED = {
     "a load fails": "e2e/test_status.py::test_a_connection_that_fails_is_failing_also_where_its_service_is_ready",
     "a table fails, its rows are set aside": "e2e/test_status.py::test_a_failing_table_is_a_state_with_rows_reason_and_next_try",
     "a destination went back": "faults/test_went_back.py::test_what_a_restored_warehouse_lacks_is_loaded_again_once",
+    "the broker's store is older than the destination": (
+        "unit/loader/test_look_back.py::test_a_store_that_ends_before_the_destination_is_told_in_the_state_and_in_the_log"
+    ),
     "another stack's ledger": (
         "unit/loader/test_connection.py::"
         "test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for"

@@ -150,6 +150,8 @@ def _show(screen: Screen, found: Status) -> None:
         screen.say(f"site {site}: {waits(events)} for the router", "yellow")
     for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
         screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
+    if found.refused:
+        screen.say("what a code means: docs/protocols/; from where requests came: lines `refused` of the edge's log", "yellow")
     for what, count in list(found.dead_lost.items())[:SHOWN_REFUSED]:
         how, _, whose = what.partition(", ")
         done = "evicted" if how == "evicted" else "not kept"
