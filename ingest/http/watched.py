@@ -28,13 +28,29 @@ LOCAL = "127.0.0.1"
 SMALL_CHUNK = 4096
 """What may follow a whole request in one piece of data without being counted until more comes."""
 
+CHUNK_LINES_BYTES = 512 * 1024
+"""What the lines between the chunks of a body may take, besides an eighth of the body: chunks of forty bytes never reach it, while
+millions of a byte each would cost seconds."""
+
 _ENCODE = msgspec.json.Encoder().encode
 
 
 class Watched(RequestHandler):
     """One connection. `peer` is the address of the client's side, as the socket or a trusted proxy's preface says; None: unknown."""
 
-    __slots__ = ("_body", "_guard", "_head_bytes", "_heads_came", "_preface", "_seconds", "_silence", "_unread", "frames", "peer")
+    __slots__ = (
+        "_around",
+        "_body",
+        "_guard",
+        "_head_bytes",
+        "_heads_came",
+        "_preface",
+        "_seconds",
+        "_silence",
+        "_unread",
+        "frames",
+        "peer",
+    )
 
     def __init__(self, manager: web.Server, guard: Guard, read_timeout_seconds: float, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -44,6 +60,8 @@ class Watched(RequestHandler):
         self._heads_came = False
         self._body: StreamReader | None = None
         """The body that is coming. aiohttp forgets it while the rest of a refused one is thrown away."""
+        self._around = 0
+        """Bytes that came for the body and are none of it, as far as the parser has read them."""
         self._preface: bytes | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -100,6 +118,8 @@ class Watched(RequestHandler):
         super().data_received(data)
         if self._heads_came:
             self._heads_came = False
+        elif body is not None and self._has_small_chunks(body, len(data) - body.total_bytes + before):
+            self._refuse(400, "too_many_chunks", "the body comes in too many small chunks")
         elif data and not self._upgraded:
             size = len(data)
             if body is not None:
@@ -121,6 +141,7 @@ class Watched(RequestHandler):
             self._silence = None
             self._guard.settle(self)
         self._body = None if messages[-1][1].is_eof() else messages[-1][1]
+        self._around = 0
         self.count_rest(messages, size)
 
     def count_rest(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
@@ -169,6 +190,11 @@ class Watched(RequestHandler):
                 self._refuse(503, "too_many_connections", f"{why}; try again later")
                 return b""
         return rest
+
+    def _has_small_chunks(self, body: StreamReader, more: int) -> bool:
+        """Counts `more` bytes beside a body that is coming; returns whether there are too many."""
+        self._around += more
+        return not body.is_eof() and self._around > CHUNK_LINES_BYTES + body.total_bytes // 8
 
     def _count_head(self, size: int) -> None:
         self._guard.head_bytes += size - self._head_bytes

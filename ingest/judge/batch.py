@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,6 +33,8 @@ ABSENT = msgspec.Raw()
 _MEMBERS = ("batch", "writeKey", "sentAt", "context", "integrations")
 _ENVELOPE_BYTES = 64 * 1024
 _SHORT_BYTES = 16
+_LONG_VALUES = 64
+"""Of an envelope: what else stands there is short."""
 _BESIDE_BYTES = 256 * 1024
 """Of blanks and members that mean nothing here, or come again: more is none of a client's habits."""
 
@@ -168,10 +171,11 @@ def unknown_members(body: bytes, known_bytes: int, known: tuple[str, ...] = _MEM
     unknown = frozenset(members) - frozenset(known)
     written = sum(len(name.encode()) + len(bytes(raw)) + 4 for name, raw in members.items()) + 1
     if len(body) != written:
-        # blanks, or a member twice: look at the envelope alone, its values cut out
-        for value in sorted(map(bytes, members.values()), key=len, reverse=True):
+        # blanks, or a member twice: look at the envelope alone, its long values cut out, each by a search
+        for value in nlargest(_LONG_VALUES, map(bytes, members.values()), key=len):
             if len(value) > _SHORT_BYTES:
-                body = body.replace(value, b"0", 1)
+                # a text may stand there as a name first
+                body = body.replace(value, b'"0"' if value.startswith(b'"') else b"0", 1)
         twice = _twice(body, known)
         if twice:
             return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {twice}')
@@ -184,8 +188,8 @@ def _twice(envelope: bytes, known: tuple[str, ...]) -> str | None:
         return "a member stands twice, or there are blanks without end"
     try:
         pairs = json.loads(envelope, object_pairs_hook=list, parse_int=str, parse_float=str)
-    except RecursionError:
-        return "a member stands twice"
+    except (ValueError, RecursionError):  # the same text stood elsewhere, so that cutting it out left no JSON
+        return "a member stands twice, or its members are too much alike"
     names = [name for name, _ in pairs]
     return next((f"`{name}` stands twice" for name in known if names.count(name) > 1), None)
 

@@ -79,6 +79,8 @@ def to_utf8(body: bytes, content_type: str | None) -> bytes:
     codec = _codec(content_type) if content_type else None
     if codec is None and body.startswith(UTF16_MARKS):
         codec = "utf-16"
+    elif codec == "utf-16" and not body.startswith(UTF16_MARKS):
+        codec = "utf-16-le"  # as browsers take it
     return body if codec is None else _decode(body, codec).encode("utf-8", "replace")
 
 

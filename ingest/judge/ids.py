@@ -7,6 +7,9 @@ import unicodedata
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Fillers, which Unicode takes for letters and symbols although nothing is to be seen."""
 
+LOOKED_AT = 32
+"""Characters of a text, after its blanks, one of which must be visible: no id hides further inside, and each costs some time."""
+
 
 def is_visible(text: str | None) -> bool:
     """Tells whether a text shows anything: blanks, control characters and zero-width ones do not."""
@@ -19,7 +22,7 @@ def is_visible(text: str | None) -> bool:
         and not each.isspace()
         and each not in _INVISIBLE_LETTERS
         and unicodedata.category(each)[0] != "M"  # marks need a letter to stand on
-        for each in text
+        for each in text.lstrip()[:LOOKED_AT]
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
+from operator import add
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,17 +21,30 @@ from ingest.judge.budget import LENIENT_BYTES, Budget
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 
+SHORTEST_KEY = 4
+"""Bytes that a key takes at least, with its value: `"":1`; with its comma five."""
+
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")
 _JUDGED_FIELDS = (*ID_FIELDS, *OBJECT_FIELDS, "type", "event")
 
 _INTEGER = re.compile(rb"-?\d+")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
-"""Brackets as signed bytes: one level in, one level out."""
+_OPENS = bytes.maketrans(b"[]{}", b"\x01\x00\x01\x00")
+_TOGETHER = 8
+"""Brackets that are looked at together: a Python step for each would be most of what a body of brackets costs."""
+
+_PATTERNS = [[1 if pattern >> place & 1 else -1 for place in range(_TOGETHER)] for pattern in range(1 << _TOGETHER)]
+_STEPS = bytes(sum(steps) % 256 for steps in _PATTERNS)
+"""How many levels each pattern of brackets leads in, as signed bytes."""
+_PEAKS = bytes(max(0, *accumulate(steps)) for steps in _PATTERNS)
+"""How deep each pattern goes meanwhile."""
 
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_judged = msgspec.json.Decoder(
+    msgspec.defstruct("_Judged", [(name, msgspec.Raw, msgspec.Raw()) for name in _JUDGED_FIELDS])
+).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,6 +93,9 @@ def mend_object(body: bytes, limits: SiteLimits, budget: Budget) -> Mended | Fau
 
 def excess(body: bytes, limits: SiteLimits) -> Fault | None:
     """Returns the fault of a JSON text that nests too deeply or has too many keys."""
+    # nearly every event has fewer bytes and brackets than would do
+    if len(body) <= limits.keys * SHORTEST_KEY and len(body) - len(body.translate(None, b"{[")) <= limits.depth:
+        return None
     depth, keys = measure(body)
     if depth > limits.depth:
         return Fault(DeadReason.TOO_DEEP, f"it nests {depth} levels deep, the limit is {limits.depth}")
@@ -125,8 +142,18 @@ def measure(body: bytes) -> tuple[int, int]:
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     bare = b"".join(body.split(b'"')[::2])  # what stands outside of strings
-    steps = memoryview(bare.translate(_STEPS, _NOT_BRACKETS)).cast("b")
-    return max(accumulate(steps), default=0), bare.count(b":")
+    return _depth(bare.translate(_OPENS, _NOT_BRACKETS)), bare.count(b":")
+
+
+def _depth(opens: bytes) -> int:
+    """Returns the deepest level of brackets, each a byte: 1 opens, 0 closes."""
+    opens += bytes(-len(opens) % _TOGETHER)
+    bits = int.from_bytes(opens, "little")
+    for shift in (7, 14, 28):  # each byte takes in the bits of those that follow, until it has eight
+        bits |= bits >> shift
+    patterns = bits.to_bytes(len(opens), "little")[::_TOGETHER]
+    levels = accumulate(memoryview(patterns.translate(_STEPS)).cast("b"), initial=0)
+    return max(map(add, levels, patterns.translate(_PEAKS)), default=0)
 
 
 def json_type(text: bytes) -> str:
@@ -147,13 +174,14 @@ def json_type(text: bytes) -> str:
 
 
 def _fix_fields(mended: Mended, fixed_type: str | None) -> Mended | Fault:
-    members = _decode_object(mended.body)
-    kinds = {name: json_type(bytes(members[name])) for name in _JUDGED_FIELDS if name in members}
+    judged = _decode_judged(mended.body)  # the others are built only where something changes
+    values = {name: raw for name, raw in zip(_JUDGED_FIELDS, map(bytes, msgspec.structs.astuple(judged)), strict=True) if raw}
+    kinds = {name: json_type(raw) for name, raw in values.items()}
     changes: dict[str, str] = {}
     for name in ID_FIELDS:
         kind = kinds.get(name, "null")
         if kind == "a number":
-            number = _as_text(bytes(members[name]))
+            number = _as_text(values[name])
             if number is None:
                 return Fault(DeadReason.WRONG_TYPE, f"`{name}` is a number without bounds, expected a string")
             changes[name] = number
@@ -170,7 +198,7 @@ def _fix_fields(mended: Mended, fixed_type: str | None) -> Mended | Fault:
         kind = kinds.get(name, "null")
         if kind not in ("null", "an object"):
             return Fault(DeadReason.WRONG_TYPE, f"`{name}` is {kind}, expected an object")
-    return mended._replace(body=_encode({**members, **changes})) if changes else mended
+    return mended._replace(body=_encode({**_decode_object(mended.body), **changes})) if changes else mended
 
 
 def _as_text(number: bytes) -> str | None:

@@ -6,6 +6,8 @@ them is built, and an event is checked against the limit before it is read.
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 
 _ARRAY16, _ARRAY32 = 0xDC, 0xDD
@@ -39,7 +41,12 @@ def events_in(array: bytes) -> list[bytes]:
 
 def to_json(packed: bytes) -> bytes | str:
     """Returns MessagePack as JSON, or as text why it is none: keys that are no text, binary data, values beyond JSON."""
+    watched = gc.isenabled()
+    gc.disable()  # the values are gone in a moment and hold no cycles: looking for some takes longer than building them
     try:
         return _to_json(_read(packed))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError) as exc:
         return str(exc)
+    finally:
+        if watched:
+            gc.enable()

@@ -68,7 +68,10 @@ _KEY_PREFIX = "key."
 _NULLS = (b"null", b"\xc0")
 
 PACKED_IN_VAIN = 4
-"""Times that an event counts which is too large as JSON: it was built for nothing."""
+"""Times that an event counts which cannot be taken: it was built for nothing."""
+
+BRACKET_BYTES = 6
+"""What an array or object counts at least, as `[1,2],` would: millions of empty ones are dear to build."""
 
 MAX_VALUE_BYTES = 1024
 """Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
@@ -323,15 +326,20 @@ def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], 
             continue
         written = to_json(packed) if len(packed) <= limit else b""
         if isinstance(written, str):
+            room -= PACKED_IN_VAIN * len(packed)
             detail = f"the event cannot be read as JSON: {written}"
             parsed.rejects.append(Reject(position, DeadReason.MALFORMED_JSON, detail, packed))
-        elif not 0 < len(written) <= limit:
-            size = len(written) or len(packed)
-            room -= PACKED_IN_VAIN * len(written)
-            detail = f"the event has {size} bytes, the limit is {limit}"
+            continue
+        size = len(written)
+        # one within another takes twice as long
+        opened = size - len(written.translate(None, b"{[")) + written.count(b"[[")
+        cost = max(size, BRACKET_BYTES * opened)
+        if not 0 < size <= limit:
+            room -= PACKED_IN_VAIN * cost
+            detail = f"the event has {size or len(packed)} bytes, the limit is {limit}"
             parsed.rejects.append(Reject(position, DeadReason.TOO_LARGE, detail, packed))
         else:
-            room -= len(written)
+            room -= cost
             converted.append(written)
             positions.append(position)
     unreadable = len(parsed.rejects)
