@@ -195,6 +195,10 @@ class EdgeServer:
                 return Refusal(408, "read_timeout", f"the body did not come within {self._read_timeout_seconds:g} s")
             except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as exc:
                 return Refusal(400, "broken_body", f"the body could not be read: {exc}")
+            except RuntimeError:
+                if request.transport is not None:
+                    raise
+                return Refusal(400, "broken_body", "the connection was closed here in the middle of the body")
             if read is None:
                 return TOO_MANY_BYTES
             body = read

@@ -73,6 +73,9 @@ PACKED_IN_VAIN = 4
 BRACKET_BYTES = 6
 """What an array or object counts at least, as `[1,2],` would: millions of empty ones are dear to build."""
 
+MAX_OFFERED = 8
+"""Subprotocols that may be keys: all keys found are looked up again with each message."""
+
 MAX_VALUE_BYTES = 1024
 """Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
 
@@ -107,7 +110,7 @@ def credentials(request: HttpRequest) -> list[Credential]:
     """Returns the keys of the handshake."""
     found = carriers.from_request(request)
     offered = request.headers.get("sec-websocket-protocol", "")
-    for name in (part.strip() for part in offered.split(",")):
+    for name in (part.strip() for part in offered.split(",", MAX_OFFERED)[:MAX_OFFERED]):
         if name.startswith(_KEY_PREFIX):
             text = name.removeprefix(_KEY_PREFIX)
             try:

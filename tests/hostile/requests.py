@@ -12,6 +12,7 @@ import brotli
 import zstandard
 
 from tests.hostile.edge import MIB, request
+from tests.support import dear_bodies
 
 KEYED = {"X-Write-Key": "web"}
 NAMELESS: dict[str, str] = {}
@@ -34,42 +35,6 @@ def batch(body: bytes, headers: dict[str, str], **more: str) -> bytes:
     return request("POST /v1/batch", body, {**headers, **{name.replace("_", "-"): value for name, value in more.items()}})
 
 
-def event(properties: str = "{}", **more: object) -> str:
-    return json.dumps({"type": "track", "event": "E", "userId": "u", **more})[:-1] + f', "properties": {properties}}}'
-
-
-def nested(depth: int, inner: str = "1") -> str:
-    return '{"a":' * depth + inner + "}" * depth
-
-
-def bodies() -> dict[str, bytes]:
-    """Bodies that are dear to read, by name."""
-    deep = "[" * 50_000 + "]" * 50_000
-    escaped = '{"batch":[' + ",".join([event(nested(61, '"' + "J" * 260_000 + '\\u0041"'))] * 31) + "]}"
-    almost = '{"batch":[' + ",".join([event('{"a": NaN, "b": \'x\', "c": ' + "9" * 400 + "}")] * 3000) + "]}"
-    return {
-        "ones": ('{"batch":[' + "1," * (4 * MIB // 2) + "x]}").encode(),
-        "strings": ('{"batch":["' + '","'.join(["a"] * (MIB // 2)) + '"]}').encode(),
-        "empty-events": ('{"batch":[' + "{}," * (MIB // 2) + "{}]}").encode(),
-        "deep": deep.encode(),
-        "deep-batch": ('{"batch":[' + deep + "]}").encode(),
-        "hints-deep": escaped.encode(),
-        "almost-json": almost.encode(),
-        "keys": ('{"batch":[' + event("{" + ",".join(f'"k{n}":{n}' for n in range(20_000)) + "}") + "]}").encode(),
-        "one-huge-string": ('{"batch":["' + "x" * (7 * MIB) + '"]}').encode(),
-        "escapes": ('{"batch":[' + ",".join([event('{"a":"' + "\\ud83d\\ude00" * 2000 + '"}')] * 100) + "]}").encode(),
-        "half-surrogates": ('{"batch":[' + ",".join([event('{"a":"' + "\\ud800" * 2000 + '"}')] * 100) + "]}").encode(),
-        "long-number": ('{"batch":[' + event('{"a":' + "9" * 200_000 + "}") + "]}").encode(),
-        "context": ('{"context":{"a":"' + "c" * 200_000 + '"},"batch":[' + ",".join([event()] * 5000) + "]}").encode(),
-        "batch-twice": ('{"batch":[' + event() + '],"batch":' + "[" * 5000 + "]" * 5000 + "}").encode(),
-        "unclosed": b'{"batch":[' + b'{"a":' * 100_000,
-        "quotes": b'{"batch":[' + b'"' * MIB,
-        "backslashes": b'{"batch":["' + b"\\" * MIB + b'"]}',
-        "nul": b"\x00" * MIB,
-        "not-utf8": b'{"batch":["' + b"\xff\xfe" * (MIB // 2) + b'"]}',
-    }
-
-
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda body: gzip.compress(body, 6),
     "deflate": lambda body: zlib.compress(body, 6),
@@ -79,15 +44,26 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def body_rows() -> list[Row]:
-    """Every body with a key, and packed without one."""
+    """The dearest bodies, packed, with a key; and some of them without, where the key could stand inside."""
     rows = []
-    for number, (name, body) in enumerate(bodies().items()):
-        heard = (200, 400, 401, 413)
+    for number, (name, make) in enumerate(dear_bodies.JSON.items()):
         encoding = list(ENCODERS)[number % len(ENCODERS)]
-        packed = ENCODERS[encoding](body)
-        rows.append(row(f"{name}-keyed", batch(packed, KEYED, Content_Encoding=encoding), *heard))
-        rows.append(row(f"{name}-nameless", batch(packed, NAMELESS, Content_Encoding=encoding), *heard))
-    return rows
+        packed = ENCODERS[encoding](make())
+        rows.append(row(f"{name}-keyed", batch(packed, KEYED, Content_Encoding=encoding), 200, 400, 413))
+        if number % 5 == 0 or "key" in name:
+            rows.append(row(f"{name}-nameless", batch(packed, NAMELESS, Content_Encoding=encoding), 401))
+    plain = dear_bodies.JSON["chains"]()
+    return [
+        *rows,
+        row("plain", batch(plain, KEYED), 200),
+        row("unclosed", batch(b'{"batch":[' + b'{"a":' * 1_600_000, KEYED), 400),
+        row("quotes", batch(b'{"batch":[' + b'"' * (8 * MIB - 20), KEYED), 400),
+        row("nul", batch(b"\x00" * (8 * MIB), KEYED), 400),
+        row("kana", batch(b'{"batch":["' + b"\xb1" * (8 * MIB - 20) + b'"]}', KEYED, Content_Type="a;charset=shift_jis"), 200),
+        row("no-kana", batch(b'{"batch":["' + b"\xfd" * (8 * MIB - 20), KEYED, Content_Type="a;charset=shift_jis"), 400, 415),
+        row("utf-16-without-a-mark", batch(b'{"type":"page"}', KEYED, Content_Type="a;charset=utf-16"), 400),
+        row("a-name-like-a-value", batch(b'{"%b" : 1, "x": "%b", "batch": []}' % (b"a" * 20, b"a" * 20), KEYED), 200),
+    ]
 
 
 def bomb_rows() -> list[Row]:
@@ -110,6 +86,10 @@ def bomb_rows() -> list[Row]:
             415,
         )
     )
+    frames = zstandard.ZstdCompressor(write_content_size=False).compress(b"") * 900_000
+    rows.append(row("empty-zstd-frames", batch(frames, NAMELESS, Content_Encoding="zstd"), 400))
+    blocks = b"\x02\x08\x20\x80\x00" * 1_600_000 + b"\x03\x00"
+    rows.append(row("empty-deflate-blocks", batch(blocks, NAMELESS, Content_Encoding="deflate"), 400))
     rows.append(row("members", batch(gzip.compress(b"") * 20_000, NAMELESS, Content_Encoding="gzip"), 400))
     rows.append(row("window", batch(b"\x28\xb5\x2f\xfd\x00\xff" + b"\x00" * 50, NAMELESS, Content_Encoding="zstd"), 400))
     return rows
@@ -177,6 +157,8 @@ def chunk_rows() -> list[Row]:
     good = json.dumps({"type": "page", "userId": "u"}).encode()
     return [
         row("one-byte-chunks", post + b"".join(b"1\r\n%c\r\n" % byte for byte in good + b" " * 5000) + b"0\r\n\r\n", 200),
+        row("millions-of-chunks", post + b"1\r\n{\r\n" * 1_000_000, 400),
+        row("chunks-of-forty-bytes", post + (b"28\r\n" + b" " * 40 + b"\r\n") * 200_000 + b"0\r\n\r\n", 400),
         row("long-extension", post + b"5;" + b"x" * 100_000 + b"\r\nhello\r\n0\r\n\r\n", 400, 431),
         row("odd-size", post + b"0x5\r\nhello\r\n0\r\n\r\n", 400),
         row("overflowing-size", post + b"F" * 40 + b"\r\nhello\r\n", 400),

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from tests.hostile.edge import KEY, MIB, Target, read_status, request
+from tests.support import dear_bodies
 
 Script = Callable[[Target], Awaitable[None]]
 
@@ -106,6 +107,32 @@ async def fragments_with_a_key(target: Target) -> None:
     await asyncio.gather(*(one() for _ in range(20)))
 
 
+async def fragments_of_a_byte(target: Target) -> None:
+    """A message in as many frames as it has bytes."""
+    async with socket(target, key=KEY) as (reader, writer):
+        await reader.read(100)
+        for _ in range(20):
+            writer.write(
+                frame(0, b"x", last=False) * 1000 if _ else frame(1, b"[", last=False) + frame(0, b"x", last=False) * 999
+            )
+            await writer.drain()
+        writer.write(frame(0, b"]"))
+        await reader.read(300)
+
+
+async def keys_offered(target: Target) -> None:
+    """A handshake with a thousand keys, and messages of which each would look all of them up."""
+    offered = ", ".join(["key.d2Vi", *["key.d2Vi"] * 1500])
+    async with socket(target, headers={"Sec-WebSocket-Protocol": offered}) as (reader, writer):
+        await reader.read(100)
+        writer.write(frame(1, b'{"id":1,"event":{"type":"page","userId":"u"}}') * 50)
+        heard = b""
+        while heard.count(b'"ack"') < 50:
+            part = await reader.read(65536)
+            assert part, heard
+            heard += part
+
+
 async def packed_array(target: Target) -> None:
     """Eight kilobytes that unpack to eight million empty values of MessagePack."""
     message = b"\x82\xa2id\x01\xa5batch\xdd" + struct.pack("!I", 7_000_000) + b"\x80" * 7_000_000
@@ -113,6 +140,21 @@ async def packed_array(target: Target) -> None:
         await reader.read(100)
         writer.write(frame(2, packed(message), packed=True))
         await reader.read(300)
+
+
+def message(name: str) -> Script:
+    """Returns an attack of one MessagePack message, which must be answered."""
+
+    async def send(target: Target) -> None:
+        async with socket(target, key=KEY) as (reader, writer):
+            writer.write(frame(2, dear_bodies.PACKED[name]()))
+            heard = b""
+            while b"accepted" not in heard and b"error" not in heard:
+                part = await reader.read(65536)
+                assert part, heard
+                heard += part
+
+    return send
 
 
 async def packed_from_a_stranger(target: Target) -> None:
@@ -271,12 +313,14 @@ SCRIPTS: dict[str, tuple[Script, int]] = {
     script.__name__: (script, requests)
     for script, requests in (
         (unfinished_frames, 100),
-        (many_fragments, 10),
+        (many_fragments, 1),
+        (fragments_of_a_byte, 20_000),
+        (keys_offered, 50),
         (fragments_with_a_key, 140),
         (packed_array, 1),
         (packed_from_a_stranger, 1),
         (deep_packed, 1),
-        (ping_flood, 20),
+        (ping_flood, 20_000),
         (unmasked, 1),
         (huge_claim, 1),
         (long_ping, 1),
@@ -295,4 +339,5 @@ SCRIPTS: dict[str, tuple[Script, int]] = {
         (vanishing, 100),
     )
 }
+SCRIPTS |= {f"message-of-{name}": (message(name), 1) for name in dear_bodies.PACKED}
 """By name: the attack, and of how many requests or frames it consists."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 
 import msgspec
@@ -12,6 +13,7 @@ from ingest.contract import Accepted, Credential, Reject, SocketMessage, SocketP
 from ingest.judge import packed
 from ingest.protocols import websocket
 from shared.events.outcome import DeadReason
+from tests.support import dear_bodies
 from tests.unit.ingest.desks import CountingDesk, project
 
 KNOWN = (Credential("query", "web"),)
@@ -126,3 +128,14 @@ def test_an_acknowledgement_names_a_few_rejects_and_counts_the_others() -> None:
     ack = json.loads(websocket.write_ack(False, 1, Accepted(5, rejects), 1))
     assert (len(ack["rejected"]), ack["rejects_not_shown"]) == (10, 20)
     assert "rejects_not_shown" not in json.loads(websocket.write_ack(False, 1, Accepted(5, rejects[:10]), 1))
+
+
+@pytest.mark.parametrize("name", dear_bodies.DEAREST_PACKED)
+def test_no_packed_message_within_the_limit_holds_up_the_neighbours_for_long(name: str) -> None:
+    message = dear_bodies.PACKED[name]()
+    assert len(message) <= dear_bodies.BODY_BYTES
+    allowed = dear_bodies.allowed_seconds()
+    started = time.process_time()
+    read = websocket.read(message, CountingDesk(), KNOWN)
+    assert time.process_time() - started < allowed
+    assert isinstance(read, SocketMessage)
