@@ -112,6 +112,14 @@ def test_a_second_batch_that_is_as_long_as_the_blanks_of_another_writer_is_refus
         assert isinstance(refusal, Refusal)
 
 
+def test_a_name_may_be_spelled_like_a_value() -> None:
+    alike = "a" * 20
+    ignored = parsed("/v1/batch", f'{{"{alike}" : 1, "x" : "{alike}", "batch" : [{PAGE % "1"}]}}').ignored
+    assert ignored == ["unknown_batch_member"] * 2
+    odd = '{"a" :                 "b", "c" : " :                 ", "batch" : []}'
+    assert isinstance(parse("/v1/batch", odd), Parsed | Refusal)
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : ")])
 def test_blanks_and_members_in_any_order_are_read_alike(indent: int | None, separators: tuple[str, str]) -> None:
@@ -148,6 +156,13 @@ def test_a_declared_charset_is_decoded(route: str, charset: str, codec: str) -> 
     assert result.heads[0].user_id == name
     assert result.bodies == [event.encode()]
     assert not result.repaired
+
+
+def test_utf_16_without_a_mark_is_read_as_browsers_read_it() -> None:
+    headers = {**KEY, "content-type": "text/plain; charset=utf-16"}
+    assert parsed("/v1/page", '{"userId":"u"}'.encode("utf-16-le"), headers=headers).heads[0].user_id == "u"
+    for odd in (b"{", b'{"userId":"u"}x'):
+        assert isinstance(parse("/v1/page", odd, headers=headers), Refusal)
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "rot13", "zip", "unicode_escape", "x" * 5000])

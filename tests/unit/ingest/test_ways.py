@@ -237,3 +237,22 @@ async def test_a_client_that_closes_its_side_in_the_middle_of_a_body_is_let_go_a
         assert wire.closed.is_set()
         assert not running.server.bounds.requests
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(("size", "body_bytes", "status"), [(40, 6_000_000, b"200"), (1, 150_000, b"400")])
+async def test_a_body_may_come_in_small_chunks_but_not_in_a_chunk_for_each_byte(
+    size: int, body_bytes: int, status: bytes
+) -> None:
+    event = b'{"type":"page","userId":"u","a":"%b"},' % (b"x" * 1000)
+    body = b'{"batch":[%b]}' % (event * (body_bytes // len(event)))[:-1]
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(piece), piece) for at in range(0, len(body), size) if (piece := body[at : at + size])
+    )
+    data = chunks + b"0\r\n\r\n"
+    head = b"POST /v1/batch HTTP/1.1\r\nHost: a\r\nX-Write-Key: web\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with edge(PROJECT) as running:
+        answer = await running.exchange([head, *(data[at : at + 65536] for at in range(0, len(data), 65536))])
+        assert answer.split(b" ")[1] == status
+        assert b"too_many_chunks" in answer or status == b"200"
+        await settled()
+        assert not running.server.bounds.requests

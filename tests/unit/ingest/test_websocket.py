@@ -14,7 +14,7 @@ from ingest.judge import packed
 from ingest.protocols import websocket
 from shared.events.outcome import DeadReason
 from tests.support import dear_bodies
-from tests.unit.ingest.desks import CountingDesk, project
+from tests.unit.ingest.desks import CountingDesk, get, project
 
 KNOWN = (Credential("query", "web"),)
 EVENT = {"type": "page", "userId": "u"}
@@ -139,3 +139,10 @@ def test_no_packed_message_within_the_limit_holds_up_the_neighbours_for_long(nam
     read = websocket.read(message, CountingDesk(), KNOWN)
     assert time.process_time() - started < allowed
     assert isinstance(read, SocketMessage)
+
+
+def test_a_handshake_has_few_keys() -> None:
+    offered = ", ".join(["penstock.v1", "key.d2Vi", *["key.b3RoZXI"] * 1000])
+    found = websocket.credentials(get("/v1/ws")._replace(headers={"sec-websocket-protocol": offered}))
+    assert Credential("header", "web") in found
+    assert len(found) <= websocket.MAX_OFFERED
