@@ -1,8 +1,8 @@
 """The admin page of several edge processes: one address for all of them, served by their parent.
 
-`/metrics` has every child's samples with a label `process` more, so that counters that begin again with a child begin again alone.
-`/ready` is 200 while any child is; what the others lack stands in `problems` all the same. The children's own pages are on sockets
-that the parent bound on the local address and handed down.
+`/metrics` has every child's samples with a label `process` more, so that counters that begin again with a child begin again
+alone. `/ready` is 200 while any child is; what the others lack stands in `problems` all the same. The children's own pages are on
+sockets that the parent bound on the local address and handed down.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Several edge processes on one port, which their parent holds for them; the kernel spreads connections over them.
 
-The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. A child that dies is started again, with a growing
-pause; one that says its settings are wrong ends all. A signal to the parent goes to every child, which drain by themselves. A parent
-that is killed takes its children with it: left behind they would keep the port and the journals from the next one.
+The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. A child that dies is
+started again, with a growing pause; one that says its settings are wrong ends all. A signal to the parent goes to every child,
+which drain by themselves. A parent that is killed takes its children with it: left behind they would keep the port and the
+journals from the next one.
 """
 
 from __future__ import annotations
@@ -150,27 +151,27 @@ class _Parent:
         unix = [listener.fileno() for listener in self._unix]
         self._children = [
             _Child(
-                number,
-                {
+                number=number,
+                environment={
                     **environment,
                     PARENT: str(os.getpid()),
                     f"{PREFIX}PROCESS": str(number),
                     f"{PREFIX}RATES_FD": str(self._rates.fileno()),
                     "PENSTOCK_ADMIN_FD": str(admin.fileno()),
                 },
-                self._held,
-                [self._rates.fileno(), admin.fileno()],
-                unix,
+                held=self._held,
+                handed_down=[self._rates.fileno(), admin.fileno()],
+                unix=unix,
             )
             for number, admin in enumerate(self._admin)
         ]
         pages = [
             ChildPage(
-                child.number,
-                f"http://127.0.0.1:{admin.getsockname()[1]}",
-                lambda child=child: child.down,  # type: ignore[misc]
-                child.dying,
-                lambda child=child: child.deaths,  # type: ignore[misc]
+                number=child.number,
+                url=f"http://127.0.0.1:{admin.getsockname()[1]}",
+                down=lambda child=child: child.down,  # type: ignore[misc]
+                dying=child.dying,
+                deaths=lambda child=child: child.deaths,  # type: ignore[misc]
             )
             for child, admin in zip(self._children, self._admin, strict=True)
         ]

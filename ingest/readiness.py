@@ -72,7 +72,7 @@ class Readiness:
         return f"events go to the local journal, {_used(spool)}"
 
     def refresh(self) -> None:
-        """Says what is full."""
+        """Names the full streams."""
         health, full = self._context.health, self._outlet.full
         why = full.get(topology.EVENTS, self._short)
         part = f"stream {topology.EVENTS}"
@@ -118,7 +118,9 @@ class Readiness:
             health.good("journal")
 
     async def _look_for_room(self) -> None:
-        """No request can show while a balancer sends none that a full stream has room again; nor that it is full, in a new process."""
+        """No request can show while a balancer sends none that a full stream has room again; nor that it is full, in a new
+        process.
+        """
         for stream in {topology.EVENTS, *self._outlet.full}:
             fill = await read_fill(self._context.broker, stream)
             room = fill.limit - fill.held

@@ -96,7 +96,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         holder.append(intake)
         start(_follow_project(context, intake), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
-        readiness = Readiness(context, outlet, spool, lost, intake.refusals)
+        readiness = Readiness(context=context, outlet=outlet, spool=spool, lost=lost, refusals=intake.refusals)
         await readiness.look()  # before it says that it is ready
         start(readiness.keep(), "ingest-readiness")
         await _serve(context, settings, intake, start)
@@ -150,7 +150,7 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
         for listener in listeners:
             listener.close()
         await server.drain(float(context.settings.drain_period) * GRACE)
-    log.info("requests answered, sending what is left")
+    log.info("requests answered, sending the remaining events")
 
 
 async def _follow_project(context: ServiceContext, intake: Intake) -> None:
@@ -208,7 +208,7 @@ async def _empty_orphan(folder: Path, outlet: Outlet, broker: Broker) -> None:
 
 @contextlib.asynccontextmanager
 async def _background() -> AsyncIterator[Start]:
-    """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started anew."""
+    """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started again."""
     try:
         async with task_group() as group:
             tasks: set[asyncio.Task[None]] = set()

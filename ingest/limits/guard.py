@@ -1,6 +1,8 @@
-"""Limits over all connections of a process: how many, how many of one address, how many WebSockets, how many bytes of unfinished heads.
+"""Limits over all connections of a process: how many, how many of one address, how many WebSockets, how many bytes of unfinished
+heads.
 
-What a connection costs before anybody knows its key is bounded here; what a request costs is bounded in `ingest/limits/bounds.py`.
+What a connection costs before anybody knows its key is bounded here; what a request costs is bounded in
+`ingest/limits/bounds.py`.
 
 When all places are taken, a newcomer gets the place of the connection that has waited longest without sending one whole head, if
 there is one: connections that say nothing can keep nobody out. Connections of trusted proxies carry many clients, so they are
@@ -47,7 +49,7 @@ class Guard:
     """The counters, and who may come in.
 
     Args:
-        proxies: those that are trusted; their addresses are not counted.
+        proxies: the trusted ones; their addresses are not counted.
         expects_proxy_header: trusted proxies begin every connection with the PROXY protocol.
     """
 

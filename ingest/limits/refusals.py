@@ -1,8 +1,8 @@
 """Who is being refused: counted by site and key, told in the log now and then, and told when to come back.
 
-Labels are names of the project's sites and masked ids of its keys, so their number is bounded. Of each kind of refusal (code, site
-and key) the log holds one line in `LOG_EVERY_SECONDS`, with how many there were since the line before: a client that is refused all
-the time is seen, and fills no disk.
+Labels are names of the project's sites and masked ids of its keys, so their number is bounded. Of each kind of refusal (code,
+site and key) the log holds one line in `LOG_EVERY_SECONDS`, with how many there were since the line before: a client that is
+refused all the time is seen, and fills no disk.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ async def apply_checked(
     Args:
         text: the file the document was read from, with its comments.
         in_full: show every line of a project that is applied for the first time.
-        agreed: do not ask about what is lost.
+        agreed: do not ask about losses.
         instead: what to do where there is nobody to ask; None: say --yes.
         rollback_to: the earlier revision that this is.
 
@@ -60,7 +60,14 @@ async def apply_checked(
         if made.losses and not agreed:
             _ask(screen, made, instead)
         try:
-            revision = await apply_document(broker, document, resolved, made.revision, text, rollback_to)
+            revision = await apply_document(
+                broker=broker,
+                document=document,
+                resolved=resolved,
+                expected_revision=made.revision,
+                text=text,
+                rollback_to=rollback_to,
+            )
         except Conflict as exc:
             raise Conflict(
                 f"another project was applied since revision {made.revision}; nothing was changed, run the command again"
@@ -74,7 +81,7 @@ async def apply_checked(
 
 
 def show_plan(screen: Screen, made: Plan) -> None:
-    """Prints a plan for people: what changes, and what is lost by that."""
+    """Prints a plan for people: the changes, and the losses they cause."""
     show_changes(screen, made.changes)
     for loss in made.losses:
         screen.say(f"! {loss}", "bold red" if loss.events else "yellow")
@@ -95,7 +102,7 @@ def _ask(screen: Screen, made: Plan, instead: str | None) -> None:
 
 
 async def _warn_of_destinations(screen: Screen, made: Plan, resolved: dict[str, Any]) -> None:
-    """Checks the destinations that are new or changed, and warns of those that do not work."""
+    """Checks new and changed destinations, and warns of the ones that do not work."""
     changed = {change.path.split(".")[1] for change in made.changes if change.path.startswith("destinations.")}
     all_of_them = any(change.path == "destinations" for change in made.changes)
     for name, options in (resolved.get("destinations") or {}).items():

@@ -172,7 +172,7 @@ def is_alive(process: ProcessState) -> bool:
 
 
 def _try_lock(descriptor: int) -> bool:
-    for attempt in range(5):  # somebody who only looks (`is_running`) holds it for an instant
+    for attempt in range(5):  # a process that only looks (`is_running`) holds it for an instant
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True

@@ -5,8 +5,9 @@ routers of all sites with their connections that are behind (`router/lanes/state
 (`shared/jetstream/hold_back.py`). A reader's place only ever moves forward, so what was passed once stays passed. A replay or a
 backfill that begins meanwhile finds EVENTS shorter, as it would have a moment later.
 
-Windows of message ids are filled from EVENTS again when a router starts (`router/window/dedupe.py`). Frames inside a window are kept until
-the stream is almost full; then a router that starts recognises repeats only as far back as EVENTS reaches, and a warning says so.
+Windows of message ids are filled from EVENTS again when a router starts (`router/window/dedupe.py`). Frames inside a window are
+kept until the stream is almost full; then a router that starts recognises repeats only as far back as EVENTS reaches, and a
+warning says so.
 
 A site that the project does not hold any more holds nothing back. One that nobody has routed yet does.
 """
@@ -96,7 +97,9 @@ async def keep_room(context: ServiceContext) -> None:
 
             async def look(holds: Holds = holds) -> None:
                 project = context.config.current.project
-                await Shedding(context.broker, project, holds, context.health, context.telemetry).run_once()
+                await Shedding(
+                    broker=context.broker, project=project, holds=holds, health=context.health, telemetry=context.telemetry
+                ).run_once()
 
             await look_while_held(lease, topology.EVENTS, PERIOD_SECONDS, look)
         context.health.good(PART)

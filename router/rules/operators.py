@@ -154,7 +154,7 @@ def _matches(operand: object) -> tuple[Test, bool]:
 
 
 class _Re2(Protocol):
-    """What is used of the package `re2`, which ships no types."""
+    """The used part of the package `re2`, which ships no types."""
 
     error: type[Exception]
     Options: Callable[[], Any]

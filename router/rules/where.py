@@ -1,19 +1,19 @@
 """`where`: the conditions of a connection as data, compiled once into a predicate.
 
 A condition is `{field: <path>, <operator>: <operand>, ...}`; several operators in one condition must all hold. Conditions combine
-by `{all: [...]}`, `{any: [...]}` and `{not: ...}`, and a list means all of its members. `field` is a dotted path into the canonical
-event (`type`, `event`, `userId`, `anonymousId`, `messageId`, `properties.total`, `context.page.url`, `properties.products.0.sku`);
-for keys that hold a dot it may be a list of keys. Names are the clients', in camelCase.
+by `{all: [...]}`, `{any: [...]}` and `{not: ...}`, and a list means all of its members. `field` is a dotted path into the
+canonical event (`type`, `event`, `userId`, `anonymousId`, `messageId`, `properties.total`, `context.page.url`,
+`properties.products.0.sku`); for keys that hold a dot it may be a list of keys. Names are the clients', in camelCase.
 
 What holds, exactly:
 
 - A field is *missing* when its path leads nowhere or to null. A missing field fails every operator but `exists: false`, `ne`
   and `not_in`, which it meets.
-- `type`, `event`, `userId`, `anonymousId` and `messageId` are what the edge took into the head of the event. A predicate that uses
-  only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/rules/view.py`). Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`,
-  `originalTimestamp`) are text in RFC 3339.
-- `eq`, `in` and their opposites: numbers equal by value (1 is 1.0), text by code points, true and false only themselves. Values of
-  different kinds are never equal; objects and arrays equal nothing. Two texts that are both ISO 8601 date-times with a time of
+- `type`, `event`, `userId`, `anonymousId` and `messageId` are what the edge took into the head of the event. A predicate that
+  uses only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/rules/view.py`).
+  Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`, `originalTimestamp`) are text in RFC 3339.
+- `eq`, `in` and their opposites: numbers equal by value (1 is 1.0), text by code points, true and false only themselves. Values
+  of different kinds are never equal; objects and arrays equal nothing. Two texts that are both ISO 8601 date-times with a time of
   day are equal when they are the same moment.
 - `gt`, `gte`, `lt`, `lte` compare number with number and text with text (by code points; as moments where both are date-times)
   and fail for everything else.
@@ -59,8 +59,8 @@ class Predicate:
     """Compiled conditions.
 
     `on_head` answers from the head alone, or None where only the body can tell (never, unless `needs_body`). `on_event` answers
-    from the head and the canonical event (`shared.events.event.materialise`), or what `view` shows of it; None: only all of it will do.
-    `head_fields` are the fields of the head it looks at.
+    from the head and the canonical event (`shared.events.event.materialise`), or what `view` shows of it; None: only all of it
+    will do. `head_fields` are the fields of the head it looks at.
     """
 
     needs_body: bool
@@ -90,7 +90,7 @@ def compile_where(where: object, path: str = "where") -> Predicate | None:
     if problems:
         raise ConfigError(problems)
     view = compile_view(node.paths) if node.needs_body else None
-    return Predicate(node.needs_body, node.fields, view, node.on_head, node.on_event)
+    return Predicate(needs_body=node.needs_body, head_fields=node.fields, view=view, on_head=node.on_head, on_event=node.on_event)
 
 
 EXAMPLE = "{field: type, in: [track, page]}"
@@ -98,8 +98,8 @@ FIELD = " did you mean `field`?"
 
 
 class _Node:
-    """One condition or combination: `fields` of the head and `paths` into the body it looks at. `judges_head` is False where the head
-    can never decide."""
+    """One condition or combination: `fields` of the head and `paths` into the body it looks at. `judges_head` is False where the
+    head can never decide."""
 
     __slots__ = ("fields", "judges_head", "on_event", "on_head", "paths")
 

@@ -1,14 +1,15 @@
 """The applied project as services see it: one value, replaced whole, watched from the KV bucket `config`.
 
 `apply_project` writes a revision; `watch_config` follows it. A revision that cannot be read (a newer Penstock wrote it) is logged
-and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set. A revision that
-an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
+and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set. A revision
+that an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
 
 Stored beside the project is the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` gives that
 back. Secrets of keys are stored as hashes only.
 
-Stored too is the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site, and
-never given again. A connection's queue bears it, so that a new connection has nothing to do with a former one of its name.
+Stored too is the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its
+site, and never given again. A connection's queue bears it, so that a new connection has nothing to do with a former one of its
+name.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class StoredProject(msgspec.Struct, frozen=True):
 
 
 def hash_secret(secret: str) -> str:
-    """Returns what is stored of a key's secret: secrets are long and random, so a plain hash holds."""
+    """Returns the stored form of a key's secret: secrets are long and random, so a plain hash holds."""
     return secret if secret.startswith(HASH_PREFIX) else HASH_PREFIX + hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -124,7 +125,7 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
 def _incarnations(before: StoredProject, after: StoredProject, revision: int) -> dict[str, str]:
     """Returns the incarnation of each connection: the one it had, if it was there with the same site, or a new one.
 
-    A new one begins with the revision that it replaces, so whoever knows a later revision without it knows that it is gone.
+    A new one begins with the revision that it replaces, so a reader of a later revision without it knows that it is gone.
     """
     known = before.resolved.get("connections") or {}
     found: dict[str, str] = {}

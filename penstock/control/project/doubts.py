@@ -1,4 +1,4 @@
-"""What is allowed in a project file and yet rarely meant: said by `penstock plan` and `apply` as warnings. Pure."""
+"""Warnings of `penstock plan` and `apply`: settings of a project file that are allowed and yet rarely meant. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TYPES = frozenset((
 
 
 def doubts(project: Project) -> list[Problem]:
-    """Returns what is probably a mistake, by path."""
+    """Returns the probable mistakes, by path."""
     found = [
         Problem(
             f"destinations.{name}",

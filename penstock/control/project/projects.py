@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
     losses: list[Loss] = []
     doubts: list[str] = []
-    """What is allowed and rarely meant, each with its path."""
+    """The settings that are allowed and rarely meant, each with its path."""
 
 
 def read_document(file: Path) -> dict[str, Any]:
