@@ -102,12 +102,12 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
 
 
 async def _live(name: str, settings: ServiceSettings, main: Main, needs_broker: bool) -> None:
-    draining = asyncio.Event()
+    draining, begun = asyncio.Event(), asyncio.Event()
     task: asyncio.Task[None] | None = None
 
     def stop() -> None:
-        if draining.is_set():
-            log.warning("second signal, stopping now")
+        if draining.is_set() or not begun.is_set():
+            log.warning("second signal, stopping now" if begun.is_set() else "stopping before it began, it holds nothing")
             if task is not None:
                 task.cancel()
             return
@@ -120,13 +120,15 @@ async def _live(name: str, settings: ServiceSettings, main: Main, needs_broker: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    task = asyncio.create_task(_serve(name, settings, main, draining, needs_broker), name=name)
+    task = asyncio.create_task(_serve(name, settings, main, draining, begun, needs_broker), name=name)
     with contextlib.suppress(asyncio.CancelledError):
         await task
     log.info("stopped")
 
 
-async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asyncio.Event, needs_broker: bool) -> None:
+async def _serve(
+    name: str, settings: ServiceSettings, main: Main, draining: asyncio.Event, begun: asyncio.Event, needs_broker: bool
+) -> None:
     instance = f"{name}-{socket.gethostname()}-{os.getpid()}"
     health = Health()
     telemetry = Telemetry(name, settings)
@@ -153,6 +155,7 @@ async def _serve(name: str, settings: ServiceSettings, main: Main, draining: asy
                 if late:
                     log.warning("the broker is away, going on with the last good project")
                 _calm_memory()
+                begun.set()
                 try:
                     await main(context)
                 finally:

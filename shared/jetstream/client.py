@@ -44,6 +44,10 @@ class HearingClient(Client):
             await _end([getattr(self, name) for name in names])
         await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])
 
+    async def _connect_to_server(self, server: Any) -> None:
+        """As `Client._connect_to_server`: a `connect` whose cancellation meets a refusal would go on for ever."""
+        await _hearing(super()._connect_to_server(server))
+
     async def _process_pong(self) -> None:
         """As `Client._process_pong`, but the answer to a flush that nobody waits for any more does not end the connection."""
         if self._pongs and self._pongs[0].done():
