@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from multidict import CIMultiDict
@@ -12,12 +13,15 @@ from ingest.clients.address import Proxies, parse_networks, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins, preflight_headers
 from ingest.clients.sender import agent_reader, names_bot, place_reader
-from ingest.contract import Credential, Refusal, Route
+from ingest.contract import Credential, Parsed, Refusal, Route
 from ingest.http.routes import Routes
+from ingest.intake.intake import Intake, Sender
 from ingest.limits.rate import SLOTS, TABLE_BYTES, RateLimiter, burst_of
 from ingest.protocols import segment
+from shared.clock import Clock
 from shared.errors import ConfigError
 from shared.project.model import Key, Project, Site
+from tests.unit.ingest.desks import CountingDesk, post
 
 TRUSTED = parse_networks(["10.0.0.0/8", "::1"], "X")
 
@@ -343,3 +347,25 @@ def test_a_geo_file_that_cannot_be_read_is_named() -> None:
 def test_without_a_geo_file_nobody_has_a_place() -> None:
     with place_reader(None) as read:
         assert read("1.2.3.4") is None
+
+
+def test_a_user_agent_is_cut_before_it_is_read_and_stored() -> None:
+    parsed = segment.parse(post("/v1/page", '{"type":"page","userId":"u"}', headers={"x-write-key": "web"}), CountingDesk())
+    assert isinstance(parsed, Parsed)
+    read: list[str] = []
+
+    def reader(text: str) -> tuple[None, bool, bool]:
+        read.append(text)
+        return None, False, False
+
+    intake = SimpleNamespace(
+        _clock=Clock(),
+        sites={},
+        proxies=SimpleNamespace(client_address=lambda *_: None),
+        _read_agent=reader,
+        _skew=lambda *_: None,
+        _keep_headers=(),
+    )
+    context = Intake._context(cast("Any", intake), parsed, Sender("192.0.2.1", {"user-agent": "a" * 10_000}), "segment")
+    assert context is not None
+    assert [context.user_agent, *read] == ["a" * 512] * 2

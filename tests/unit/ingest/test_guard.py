@@ -33,7 +33,11 @@ def test_an_address_has_its_share_and_gets_it_back() -> None:
     door.leave(sockets[2])  # which never came in
     assert "192.0.2.1 has 2 connections" in door.enter(Socket(), "192.0.2.1")
     door.leave(sockets[0])
-    assert door.enter(Socket(), "192.0.2.1") == ""
+    last = Socket()
+    assert door.enter(last, "192.0.2.1") == ""
+    for each in (sockets[1], last):
+        door.leave(each)
+    assert set(door._addresses) == {"192.0.2.2"}, "an address without connections must cost nothing"
 
 
 def test_a_network_of_ipv6_is_one_address_and_a_mapped_one_is_ipv4() -> None:

@@ -18,6 +18,11 @@ def test_an_event_with_too_many_new_keys_adds_no_column_and_loses_no_value() -> 
     assert loaded.unmapped()[1] == {f"k{n}": n for n in range(1, 6)}
 
 
+def test_an_event_with_as_many_new_keys_as_allowed_adds_them_also_beside_others() -> None:
+    loaded = Desk({"max_new_columns": 2}).load({"a": 1, "b": 2}, {"c": 3, "d": 4})
+    assert [row.get(name) for row, name in zip(loaded.rows() * 2, "acbd", strict=True)] == [1, 3, 2, 4]
+
+
 def test_columns_that_are_there_or_are_forced_do_not_count() -> None:
     there = {f"k{n}": Kind.BIGINT for n in range(6)}
     live = table_of((), message_id=Kind.TEXT, type=Kind.TEXT, received_at=Kind.TIMESTAMP, timestamp=Kind.TIMESTAMP, **there)
