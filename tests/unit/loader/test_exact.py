@@ -26,6 +26,14 @@ def test_a_body_that_may_hold_such_a_number_is_found_wherever_it_stands(bodies: 
     assert found >= {number for number, body in enumerate(bodies) if CANDIDATE.search(body)}
 
 
+@pytest.mark.parametrize("number", [b"1.23456789012345", b"1e-400"])
+def test_such_a_number_is_found_across_the_parts_that_are_looked_through(number: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_CHUNK", 40)
+    for place in range(100):
+        bodies = [b"{" + b" " * place + number + b"}", b"{}"]
+        assert exact.suspects(b"".join(bodies), [len(body) for body in bodies]) == {0}, place
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False), st.sampled_from(["{}", "{:e}", "{:f}"]))
 def test_a_number_read_is_the_number_written(value: Decimal, spelled: str) -> None:
     text = spelled.format(value)
