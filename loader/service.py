@@ -15,7 +15,7 @@ from functools import partial
 from loader.delivery.connection import ConnectionLoader
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition
-from loader.queue.leftovers import sweep_removed
+from loader.delivery.leftovers import Sweeper
 from loader.settings import PREFIX, LoaderSettings
 from shared.errors import ConfigError, Problem
 from shared.project.snapshot import ConfigSnapshot
@@ -43,11 +43,12 @@ async def main(context: ServiceContext) -> None:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {lease_seconds:g}s")])
     gate = ThreadGate(THREADS, "loader")
     destinations = Destinations()
+    sweeper = Sweeper(context, destinations)
     running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
     context.health.bear(partial(_bearable, context.health, running))
     try:
         async with task_group() as group:
-            sweeping = group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed")
+            sweeping = group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed")
             while not context.draining.is_set():
                 snapshot = context.config.current
                 wanted = definitions(snapshot)
@@ -59,7 +60,7 @@ async def main(context: ServiceContext) -> None:
                 for name, definition in wanted.items():
                     if name not in running:
                         loader = ConnectionLoader(
-                            context, name, definition, destinations, gate, lease_seconds, claims=name in claimed
+                            context, name, definition, destinations, gate, lease_seconds, sweeper=sweeper, claims=name in claimed
                         )
                         running[name] = (definition, group.create_task(loader.run(), name=f"load-{name}"))
                 changed = asyncio.ensure_future(context.config.changed(snapshot))

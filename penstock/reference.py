@@ -1,7 +1,7 @@
 """Writes the generated pages of the documentation: `python -m penstock.reference` (or `make docs`), `--check` only compares.
 
 A generated page says what the code says, because it is made from it: the project file and the settings from their Structs, metrics
-from `shared/telemetry/metrics.py`, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
+from `shared/telemetry/declared.py`, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
 page is stale. What cannot be generated (why, and what to do) stands in the pages people write; they link here.
 """
 

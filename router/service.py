@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 
+from router.lanes.removed import keep_removed
 from router.room.dead import keep_dead_room
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project
@@ -59,6 +60,7 @@ class _Router:
                 keepers = [
                     group.create_task(keep_room(context), name="shed-events"),
                     group.create_task(keep_dead_room(context), name="dead-room"),
+                    group.create_task(keep_removed(context), name="removed"),
                 ]
                 await context.draining.wait()
                 following.cancel()

@@ -23,11 +23,13 @@ import msgspec
 from loader.contract.warehouse import Destination, Session
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition, Flow
+from loader.delivery.former import Former
+from loader.delivery.leftovers import Sweeper
 from loader.queue.account import Accounts
 from loader.queue.aside import Failing
 from loader.queue.epochs import raise_above, read_offset
 from loader.queue.gauges import keep_gauges
-from loader.queue.leftovers import sweep
+from loader.queue.memory import address_of
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
 from shared.backoff import Backoff
@@ -36,6 +38,7 @@ from shared.jetstream import lease as leases
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
+from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
@@ -59,6 +62,7 @@ class ConnectionLoader:
         gate: ThreadGate,
         lease_seconds: float,
         *,
+        sweeper: Sweeper,
         claims: bool = False,
     ) -> None:
         self._context = context
@@ -74,7 +78,12 @@ class ConnectionLoader:
         self._setup = Backoff(*SETUP_RETRY_SECONDS)
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
-        self._accounts = Accounts(context.broker, definition.queue or name, name, context.telemetry)
+        self._sweeper = sweeper
+        self._accounts = Accounts(
+            context.broker, definition.queue or name, name, context.telemetry,
+            definition.connection.destination, address_of(definition.destination),
+        )  # fmt: skip
+        self._former = Former(context, name, destinations)
         self._retries: Retries | None = None
         self._free = asyncio.Event()
         self._free.set()
@@ -98,8 +107,6 @@ class ConnectionLoader:
                     self._free.clear()
                     log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
                     self._context.health.bad(f"connection {self._name}", "its destination is being opened")
-                    with contextlib.suppress(NotConnected):  # nothing depends on it
-                        await sweep(self._context, self._name)
                     await self._while_held(lease)
             finally:
                 self._free.set()
@@ -109,9 +116,10 @@ class ConnectionLoader:
                 await asyncio.sleep(FENCED_SECONDS)
 
     async def _while_held(self, lease: leases.Lease) -> None:
+        sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))
         # for the gauges, while its destination cannot be opened; a session says it when the accounts cannot be read
         with contextlib.suppress(PenstockError, msgspec.MsgspecError):
-            await self._accounts.read(lambda _: False)
+            await self._accounts.read(_not_known)
         work = asyncio.create_task(self._begin(lease.epoch))
         lost = asyncio.create_task(lease.lost.wait())
         context = self._context
@@ -125,9 +133,9 @@ class ConnectionLoader:
             if work.done():
                 await work
         finally:
-            for task in (work, lost, gauges):
+            for task in (work, lost, gauges, sweeping):
                 task.cancel()
-            await asyncio.gather(work, lost, gauges, return_exceptions=True)
+            await asyncio.gather(work, lost, gauges, sweeping, return_exceptions=True)
 
     async def _begin(self, epoch: int) -> None:
         await self._read_offset()
@@ -203,6 +211,7 @@ class ConnectionLoader:
                 destination.capabilities,
                 self._failing,
                 self._accounts,
+                self._former,
             )
             retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
             async with queue, asides:
@@ -234,6 +243,10 @@ class ConnectionLoader:
             self._context.health.bad(f"connection {self._name}", flow.trouble)
         else:
             self._context.health.good(f"connection {self._name}")
+
+
+async def _not_known(_ended: Ended, _pending: Pending) -> bool:
+    return False
 
 
 def _copied(connection: str, newest: int, epoch: int) -> SetupError:

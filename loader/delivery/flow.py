@@ -25,6 +25,7 @@ from opentelemetry.trace import SpanKind
 from loader.contract.warehouse import Capabilities, LoadPlan, Session
 from loader.delivery.chunk import Chunk, Shaped, readable
 from loader.delivery.deliver import Deliverer, Work
+from loader.delivery.former import Former, further, is_known, leave_out
 from loader.delivery.isolate import Frames, Refused, is_of_events, shape_offenders
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
 from loader.queue.aside import Aside, Failing, aside_lane, spent
@@ -47,7 +48,7 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.project.model import Connection, Site
 from shared.service import ServiceContext
-from shared.streams.ended import Pending
+from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -87,9 +88,12 @@ class Flow:
         capabilities: Capabilities,
         failing: Failing,
         accounts: Accounts,
+        former: Former,
     ) -> None:
         connection = definition.connection
         self._accounts = accounts
+        self._former = former
+        self._epoch = epoch
         self._share = share_of_lane("", 0, 0)
         self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0
         self._context = context
@@ -130,7 +134,10 @@ class Flow:
             waiting |= self._plans.asides()
         self._progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
         await self._accounts.read(self._is_committed)
-        if self._transactional:
+        if not self._transactional:
+            self._through = further(self._through, self._accounts)
+        else:
+            await leave_out(self._accounts, asides, self._memory, self._look_back.open, self._progress)
             lanes = {lane for _, lane in marks}
             self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
         self._waiting = retries.bits
@@ -157,16 +164,11 @@ class Flow:
                         await self._context.draining.wait()
         settled()
 
-    def _is_committed(self, pending: Pending) -> bool:
-        tables = [self._key(table) for table in pending.tables]
-        if self._transactional:
-            if all(self._progress.mark(table, pending.lane) >= pending.last for table in tables):
-                return True
-            return self._memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection was moved since
-        if pending.source.startswith("aside."):
-            lane = pending.lane.removeprefix(aside_lane("", pending.last))
-            return self._plans.asides().issuperset((table, lane, pending.last) for table in tables)
-        return self._plans.loaded().get(pending.lane, 0) >= pending.last
+    async def _is_committed(self, ended: Ended, pending: Pending) -> bool:
+        known = self._progress if self._transactional else self._plans
+        if is_known(pending, known, self._memory, self._key):
+            return True
+        return self._accounts.is_elsewhere(ended) and await self._former.has(ended, pending, self._epoch)
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
@@ -292,7 +294,8 @@ class Flow:
             if first is None:  # the service drains, and the frame stays in the queue
                 return
             superseded = place.seq >= first
-        if superseded or place.seq <= self._through.get(place.lane, 0):
+        known = place.seq <= self._through.get(place.lane, 0) or self._memory.is_elsewhere(place.lane, place.seq)
+        if superseded or known:
             self._context.telemetry.count("loader_events_repeated_total", place.events, connection=self._name)
             await reader.ack([message.seq])
             return
@@ -329,7 +332,8 @@ class Flow:
                 acks = [held.message.seq for held in part]
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
                 unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
-                share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane))
+                sent = max(place.total for place in places)
+                share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane), sent)
                 run = partial(self._progress.run, plan.lane) if self._progress.goes_aside(places[-1]) else None
                 work = Work(plan, shaped.batch, again=run)
                 await self._ready.put(Chunk(work, share, reader, acks, part[0].message.at_seconds, traces))

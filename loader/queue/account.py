@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -46,21 +46,23 @@ class Share:
     """What a chunk is to the account.
 
     `source` and `through`: the lane and its last sequence, or the table and the message of RETRY. `unreadable`: events of frames that
-    are dead whole. `waiting`: gives the events of a frame of which rows are set aside already, because a delivery of it was cut off. `aside`: set for rows that were aside, with the events of its frame that wait for another table still (`others`).
+    are dead whole. `sent`: how many events the router had sent with its last frame. `waiting`: gives the events of a frame of which rows are set aside already, because a delivery of it was cut off. `aside`: set for rows that were aside, with the events of its frame that wait for another table still (`others`).
     """
 
     source: str
     through: int
     live: bool = True
     unreadable: int = 0
+    sent: int = 0
     waiting: Callable[[int], int] = lambda _: 0
     aside: Aside | None = None
     others: Callable[[], int] = lambda: 0
 
 
-def share_of_lane(lane: str, through: int, unreadable: int, waiting: Callable[[int], int] = lambda _: 0) -> Share:
+def share_of_lane(lane: str, through: int, unreadable: int, waiting: Callable[[int], int] = lambda _: 0, sent: int = 0) -> Share:
     """Returns the share of frames taken from the queue."""
-    return Share(lane, through, is_live(lane), unreadable, waiting)
+    live = is_live(lane)
+    return Share(lane, through, live, unreadable, sent if live else 0, waiting)
 
 
 def share_of_aside(aside: Aside, others: Callable[[], int]) -> Share:
@@ -71,12 +73,17 @@ def share_of_aside(aside: Aside, others: Callable[[], int]) -> Share:
 class Accounts:
     """The account of one connection, as long as this process holds it."""
 
-    def __init__(self, broker: Broker, queue: str, connection: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self, broker: Broker, queue: str, connection: str, telemetry: Telemetry, destination: str = "", address: str = ""
+    ) -> None:
         self._bucket = Bucket(broker, topology.STATS_BUCKET)
         self._key = ended_key(queue)
         self._connection = connection
         self._telemetry = telemetry
+        self._destination = destination
+        self._address = address
         self._ended = Ended()
+        self._moved_from: Ended | None = None
         self._revision = 0
         self._dirty = False
         self._changing = asyncio.Lock()
@@ -92,6 +99,11 @@ class Accounts:
         return self._ended.through
 
     @property
+    def counted_lanes(self) -> dict[str, int]:
+        """The same of lanes alone."""
+        return {source: seq for source, seq in self._ended.through.items() if not source.startswith("aside.")}
+
+    @property
     def counts(self) -> Counts:
         """Everything so far."""
         return self._ended.counts
@@ -101,20 +113,30 @@ class Accounts:
         """Events that are counted although rows of them are set aside."""
         return sum(int(bits, 16).bit_count() for bits in self._ended.early.values())
 
-    async def read(self, committed: Callable[[Pending], bool]) -> None:
+    @property
+    def moved_from(self) -> Ended | None:
+        """What was counted when the connection's last load went to another destination; None: it went to this one."""
+        return self._moved_from
+
+    def is_elsewhere(self, ended: Ended) -> bool:
+        """Says whether the last load went to another destination than that of now."""
+        return bool(ended.address) and (ended.destination, ended.address) != (self._destination, self._address)
+
+    async def read(self, committed: Callable[[Ended, Pending], Awaitable[bool]]) -> None:
         """Reads what is counted, and decides whether a load that was pending is.
 
         Raises:
-            NotConnected: the broker does not answer.
+            NotConnected: the broker does not answer, or `committed` cannot say.
         """
         entry = await self._bucket.get(self._key)
         self._revision = entry.revision if entry else 0
         self._ended = decode_ended(entry.value if entry else None)
         self._dirty = False  # of a former session; what it knew must not be written without the load that is pending
-        pending = self._ended.pending
-        if pending is not None and (not pending.tables or committed(pending)):
+        found, pending = self._ended, self._ended.pending
+        if pending is not None and (not pending.tables or await committed(found, pending)):
             self._settle(pending, self._ended.last_load_at)
-        self._ended = msgspec.structs.replace(self._ended, pending=None)
+        self._moved_from = found if self.is_elsewhere(found) else None
+        self._ended = msgspec.structs.replace(self._ended, pending=None, destination=self._destination, address=self._address)
         self.export()
 
     def note_moved(self, is_here: Callable[[str], bool]) -> None:
@@ -157,6 +179,7 @@ class Accounts:
             through=share.through,
             counts=counts,
             early=early,
+            sent=share.sent,
         )
 
     async def expect(self, pending: Pending) -> None:
@@ -226,10 +249,8 @@ class Accounts:
             self._telemetry.gauge("loader_last_load_seconds", self._ended.last_load_at, connection=name)
 
     def _settle(self, pending: Pending, at: float | None) -> None:
-        through = {**self._ended.through, pending.source: max(pending.through, self._ended.through.get(pending.source, 0))}
-        early = {frame: bits for frame, bits in (self._ended.early | pending.early).items() if bits != "0"}
-        counts = self._ended.counts.plus(pending.counts)
-        self._ended = Ended(counts=counts, through=_newest(through), early=early, last_load_at=at, moved=self._ended.moved)
+        ended = msgspec.structs.replace(self._ended, pending=pending).settled()
+        self._ended = msgspec.structs.replace(ended, through=_newest(ended.through), last_load_at=at)
 
     async def _write(self, ended: Ended) -> None:
         try:

@@ -11,7 +11,7 @@ one that went back; nor is one whose destination was given another address and i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -23,17 +23,21 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 
 MOST_DESTINATIONS = 8
+MOST_RANGES = 32
+"""Of a lane: one for each time that the connection came from elsewhere."""
 
 Marks = Mapping[tuple[str, str], int]
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of sequences
-    whose rows were set aside, and loaded: within a run no row came in on the direct way."""
+    whose rows were set aside, and loaded: within a run no row came in on the direct way. `elsewhere`: by lane, ranges of sequences,
+    ends included, that the connection had loaded into another destination before it came here."""
 
     address: str = ""
     lanes: dict[str, int] = {}
     asides: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    elsewhere: dict[str, list[tuple[int, int]]] = {}
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -72,6 +76,18 @@ def find_gaps(remembered: Remembered, address: str, marks: Marks) -> dict[str, G
         if level < last or holes:
             gaps[lane] = Gap(level, max(last, level, *(end for ranges in holes.values() for _, end in ranges), 0), holes)
     return gaps
+
+
+def add_ranges(
+    ranges: Mapping[str, list[tuple[int, int]]], levels: Mapping[str, int], ends: Mapping[str, int]
+) -> dict[str, list[tuple[int, int]]]:
+    """Returns ranges of sequences by lane, with those from behind a level to an end added; the newest few of each lane. Pure."""
+    found = dict(ranges)
+    for lane, end in ends.items():
+        added = (levels[lane] + 1, end)
+        if levels[lane] < end and added not in found.get(lane, ()):
+            found[lane] = [*found.get(lane, ()), added][-MOST_RANGES:]
+    return found
 
 
 def was_loaded(remembered: Iterable[Remembered], lane: str, seq: int, tables: Iterable[str]) -> bool:
@@ -125,6 +141,44 @@ class Memory:
         """Says whether former holders noted a load, into this or any other destination; only then may it be acknowledged."""
         return was_loaded(self._before.values(), lane, seq, tables)
 
+    def was_loaded_elsewhere(self, lane: str, seq: int, table: str) -> bool:
+        """Says whether rows that were aside were loaded into another destination."""
+        others = [each for name, each in self._before.items() if name != self._name or each.address != self._address]
+        return was_loaded(others, lane, seq, [table])
+
+    def is_elsewhere(self, lane: str, seq: int) -> bool:
+        """Says whether a frame was loaded into another destination before the connection came to this one."""
+        ranges = self.here.elsewhere
+        return lane in ranges and any(first <= seq <= last for first, last in ranges[lane])
+
+    async def note_elsewhere(
+        self, counted: Mapping[str, int], rewound: Container[str], former: str, here: Container[str]
+    ) -> None:
+        """Notes what the connection had loaded into another destination, now that it comes to this one.
+
+        Args:
+            counted: by lane, up to where its events are at their end.
+            rewound: lanes of which the former destination lacks events that were counted.
+            former: its name. Where that is this one's too, it may be the same under other options.
+            here: lanes that the ledger of this one knows.
+
+        Raises:
+            Fenced, NotConnected, Transient: not known to be noted; do not load.
+        """
+        mine = self._before.get(self._name, Remembered())
+        known = mine.lanes if mine.address == self._address else {}
+        there = self._before.get(former, Remembered()).lanes
+        ends = {
+            lane: there.get(lane, 0) if lane in rewound else last
+            for lane, last in counted.items()
+            if former != self._name or lane not in here
+        }
+        elsewhere = add_ranges(
+            self.here.elsewhere, {lane: max(self.here.lanes.get(lane, 0), known.get(lane, 0)) for lane in ends}, ends
+        )
+        if elsewhere != self.here.elsewhere:
+            await self._write(msgspec.structs.replace(self.here, elsewhere=elsewhere))
+
     def gaps(self, marks: Marks) -> dict[str, Gap]:
         """Returns what is missing in the destination."""
         return find_gaps(self.here, self._address, marks)
@@ -148,7 +202,8 @@ class Memory:
                 end = loaded.get((table, lane), 0)
                 if kept := [(first, min(last, end)) for first, last in runs if first <= end and last >= oldest]:
                     asides.setdefault(lane, {})[table] = kept
-        await self._write(Remembered(address=self._address, lanes=lanes, asides=asides))
+        elsewhere = self.here.elsewhere if self.here.address == self._address else {}
+        await self._write(Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere))
 
     async def note(self, lane: str, last: int) -> None:
         """Notes a load that is committed; acknowledge after it.

@@ -50,6 +50,11 @@ class Progress:
         """Keys of all tables that have a mark."""
         return {table for table, _ in self.marks}
 
+    @property
+    def lanes(self) -> set[str]:
+        """Lanes that have a mark."""
+        return {lane for _, lane in self.marks}
+
     def note(self, table: str, lane: str, seq: int) -> None:
         """Notes that a load is committed."""
         place = (self._key(table), lane)

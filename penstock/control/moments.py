@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from shared.reading.units import Duration
+
+if TYPE_CHECKING:
+    from shared.streams.removed import RemovedBalance
 
 
 class Moment(click.ParamType[float]):
@@ -46,3 +50,8 @@ def epoch_of(text: str) -> float | None:
 def shown(seconds: float | None) -> str | None:
     """Returns epoch seconds as people read them."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def gone(removed: RemovedBalance) -> str:
+    """Names a connection that left the project."""
+    return f"{removed.connection} (removed {shown(removed.at)})" if removed.queue else f"removed until {shown(removed.at)}"

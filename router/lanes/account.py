@@ -7,6 +7,7 @@ frames and counts together.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.events.outcome import DeadReason, DropReason
+from shared.streams.removed import Removed
 
 if TYPE_CHECKING:
     from router.lanes.state import SiteState
@@ -97,6 +99,10 @@ class LaneAccount:
         self._base = msgspec.structs.replace(self.settle(place, accepted), left=accepted)
         self._joined = None
 
+    def end(self, owed: int) -> Account:
+        """Returns the account as it ends, with what the connection will not get any more; call `leave` before."""
+        return _add(self._base, [_Passed(0, drops={DropReason.REMOVED: owed})]) if owed else self._base
+
     def drop(self, seq: int, drops: Mapping[DropReason, int]) -> None:
         """Counts what is left out of a frame."""
         if drops:
@@ -150,6 +156,20 @@ def expire(account: Account, events: int) -> Account:
     """Returns the account for another EVENTS stream, whose sequences begin again, with events that the old one did not keep."""
     kept = msgspec.structs.replace(account, began=0)
     return _add(kept, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else kept
+
+
+def removed_of(site: str, connection: str, account: Account, accepted: int) -> Removed:
+    """Returns what stays of an account when its connection is gone."""
+    return Removed(
+        site=site,
+        connection=connection,
+        queue=account.queue or connection,
+        at=time.time(),
+        received=account.received(accepted),
+        forwarded=account.forwarded,
+        dropped=account.dropped,
+        dead=account.dead,
+    )
 
 
 def _add(base: Account, done: list[_Passed]) -> Account:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from router.lanes.account import Account, LaneAccount
+from router.lanes.account import Account, LaneAccount, removed_of
 from router.lanes.catch_up import run_lane
 from router.lanes.front import Front
 from router.lanes.lane import Cursor, Lane
@@ -29,7 +29,7 @@ from router.window.history import first_from, first_since
 from shared.events.headers import live_lane
 from shared.events.outcome import DropReason
 from shared.jetstream.broker import Broker
-from shared.streams.ended import forget_ended
+from shared.streams.removed import note_removed
 from shared.streams.rewind import Answer, Rewinds
 from shared.tasks import timeout
 from shared.telemetry.metrics import Telemetry
@@ -74,6 +74,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
+        self._unsent: dict[str, int] = {}  # events that connections which are gone did not get any more
         self._begun: set[str] = set()
         self._accounts: dict[str, LaneAccount] = {}
         self._lives: dict[str, Life] = {}
@@ -106,17 +107,15 @@ class Lanes:
             self._lives = {name: Life(first=1, queue=rules.connections[name].queue) for name in self._begun}
         self._begun -= self._added_again(rules)
         self._accounts = {name: LaneAccount(stored) for name, stored in accounts.items()}
-        await self._forget_removed(rules)
         for name, mark in behind.items():
-            if name in rules.connections and name not in self._begun:
-                continue
             cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps), mark.counted)
-            if name in rules.connections or name in rules.disabled:
+            if name in rules.disabled or (name in rules.connections and name in self._begun):
                 self._parked[name] = cursor
             else:
                 self._discard(name, cursor)
         for name in rules.disabled & self._accounts.keys():
             self._park(name, self._parked.get(name))
+        await self._hand_over_removed(rules)
         for connection in rules.connections.values():
             if again and connection.name in self._begun:
                 await self._read_all_again(connection.name)
@@ -136,7 +135,7 @@ class Lanes:
         gone = [name for name in self._parked if name in again or (name not in rules.connections and name not in rules.disabled)]
         for name in gone:
             self._discard(name, self._parked.pop(name))
-        await self._forget_removed(rules)
+        await self._hand_over_removed(rules)
         for name, connection in rules.connections.items():
             if name in self._lanes:
                 self._lanes[name].rules = connection
@@ -223,14 +222,17 @@ class Lanes:
             found[name] = account.settle(min(place, position.seq + 1), accepted)
         return found
 
-    async def _forget_removed(self, rules: SiteRules) -> None:
-        """Forgets what was counted of connections that left, also where another of the same name came."""
+    async def _hand_over_removed(self, rules: SiteRules) -> None:
+        """Hands over what was counted of connections that left, also where another of the same name came."""
         for name, account in list(self._accounts.items()):
             new = rules.connections.get(name)
             if (new is None and name not in rules.disabled) or (new is not None and new.queue != account.queue):
+                ended = account.end(self._unsent.pop(name, 0))
+                await note_removed(
+                    self._broker, removed_of(self._sender.site, name, ended, self._front.accepted(self._front.events))
+                )
                 del self._accounts[name]
                 self._begun.discard(name)
-                await forget_ended(self._broker, account.queue)
                 self._telemetry.forget(connection=name)
 
     def _added_again(self, rules: SiteRules) -> set[str]:
@@ -329,7 +331,9 @@ class Lanes:
         cursor = None if lane.idle else lane.place()
         if keep:
             self._park(name, cursor)
-        elif cursor is not None:
+            return
+        self._accounts[name].leave(self._front.accepted(self._front.events), lane.place().seq)
+        if cursor is not None:
             self._discard(name, cursor)
 
     def _park(self, name: str, cursor: Cursor | None) -> None:
@@ -370,7 +374,7 @@ class Lanes:
 
     def _discard(self, name: str, cursor: Cursor) -> None:
         until = self._front.events if cursor.disabled_at is None else cursor.disabled_at
-        events = max(0, until - cursor.events_before)
+        events = self._unsent[name] = max(0, until - cursor.events_before)
         self._telemetry.count("router_events_dropped_total", events, connection=name, reason=DropReason.REMOVED)
         log.warning(
             "connection was removed before it had caught up", extra={"connection": name, "seq": cursor.seq, "events": events}

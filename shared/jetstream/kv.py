@@ -130,13 +130,25 @@ class Bucket:
         with contextlib.suppress(NotFoundError, APIError, nats.errors.Error, OSError, TimeoutError):
             await self._broker.js.delete_msg(self._stream, revision)
 
-    async def entries(self, prefix: str = "") -> list[Entry]:
-        """Returns the newest value of every key that starts with `prefix` (whole tokens)."""
+    async def keys(self, prefix: str = "") -> list[str]:
+        """Returns every key that starts with `prefix` (whole tokens).
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
         with asking(f"cannot list {self._stream}"):
             subjects = (
                 await self._broker.js.stream_info(self._stream, subjects_filter=f"{self._prefix}{prefix}>")
             ).state.subjects
-        found = [await self.get(subject.removeprefix(self._prefix)) for subject in sorted(subjects or {})]
+        return sorted(subject.removeprefix(self._prefix) for subject in subjects or {})
+
+    async def entries(self, prefix: str = "") -> list[Entry]:
+        """Returns the newest value of every key that starts with `prefix` (whole tokens).
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        found = [await self.get(key) for key in await self.keys(prefix)]
         return [entry for entry in found if entry is not None]
 
     async def _last(self, key: str) -> RawStreamMsg | None:

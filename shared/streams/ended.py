@@ -1,16 +1,12 @@
 """What became of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
 
-The loader writes it (`loader/queue/account.py`), the router removes it when the connection leaves the project, the command reads it. It bears
-the name of the connection's queue: a connection that is added again, or moves to another site, begins at zero.
+The loader writes it (`loader/queue/account.py`), the command reads it. It bears the name of the connection's queue: a connection that is
+added again, or moves to another site, begins at zero. It outlives its connection (`shared/streams/removed.py`).
 """
 
 from __future__ import annotations
 
 import msgspec
-
-from shared.jetstream import topology
-from shared.jetstream.broker import Broker
-from shared.jetstream.kv import Bucket
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,8 +29,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             live=self.live + more.live,
             replayed=self.replayed + more.replayed,
             delivered=self.delivered + more.delivered,
-            dead=_sum(self.dead, more.dead),
-            dropped=_sum(self.dropped, more.dropped),
+            dead=add_reasons(self.dead, more.dead),
+            dropped=add_reasons(self.dropped, more.dropped),
         )
 
 
@@ -51,6 +47,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     through: int
     counts: Counts
     early: dict[str, str] = {}
+    sent: int = 0
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,6 +64,28 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pending: Pending | None = None
     moved: bool = False
     """Whether some of it was loaded into another destination than that of now."""
+    destination: str = ""
+    address: str = ""
+    """The destination that the last load went to, and a hash of its options; the pending one, if there is one."""
+    sent: int = 0
+    """How many events the router had sent as they came, by the newest frame that is counted."""
+    swept: dict[str, int] = {}
+    """By stream the last message that was taken away, and counted, when the connection was gone."""
+
+    def settled(self) -> Ended:
+        """Returns the account in which the pending load counts."""
+        pending = self.pending
+        if pending is None:
+            return self
+        early = {frame: bits for frame, bits in (self.early | pending.early).items() if bits != "0"}
+        return msgspec.structs.replace(
+            self,
+            counts=self.counts.plus(pending.counts),
+            through={**self.through, pending.source: max(pending.through, self.through.get(pending.source, 0))},
+            early=early,
+            pending=None,
+            sent=max(pending.sent, self.sent),
+        )
 
 
 def ended_key(queue: str) -> str:
@@ -79,17 +98,6 @@ def decode_ended(value: bytes | None) -> Ended:
     return msgspec.json.decode(value, type=Ended) if value else Ended()
 
 
-async def forget_ended(broker: Broker, queue: str) -> None:
-    """Removes what was counted: the connection left the project.
-
-    Raises:
-        NotConnected: the broker does not answer.
-    """
-    bucket = Bucket(broker, topology.STATS_BUCKET)
-    entry = await bucket.get(ended_key(queue))
-    if entry is not None:
-        await bucket.remove(entry.revision)
-
-
-def _sum(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+def add_reasons(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+    """Returns counts by reason, added up."""
     return {reason: one.get(reason, 0) + two.get(reason, 0) for reason in (*one, *two)} if two else one

@@ -71,6 +71,7 @@ GaugeName = Literal[
     "account_waiting_events",
     "service_ready",
     "service_warnings",
+    "account_removed_events",
     "stream_fill_ratio",
     "config_revision",
 ]
@@ -86,13 +87,14 @@ HistogramName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: `labels` are all it may carry."""
+    """One metric: `labels` are all it may carry. `stays`: it outlives the site or connection that it names."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
     meaning: str
     labels: tuple[str, ...] = ()
+    stays: bool = False
 
 
 METRICS: tuple[Metric, ...] = (
@@ -278,6 +280,15 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("service_ready", "gauge", "1 or 0", "1 while `/ready` answers 200"),
     Metric("service_warnings", "gauge", "warnings", "what `/ready` tells of although the service does its work"),
+    Metric(
+        "account_removed_events",
+        "gauge",
+        "events",
+        "events of connections that left the project, each incarnation apart, by `fate`: received + replayed = delivered + dropped + "
+        'dead + waiting; the oldest are added up as "(older)". Of sites that left: accepted, unrouted',
+        ("site", "connection", "incarnation", "fate", "reason"),
+        stays=True,
+    ),
     Metric(
         "stream_fill_ratio",
         "gauge",

@@ -33,7 +33,7 @@ from shared.telemetry.traces import tracer_provider
 
 _BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 _LABELS: Mapping[str, tuple[str, ...]] = {metric.name: metric.labels for metric in METRICS}
-_GAUGES = tuple(metric.name for metric in METRICS if metric.kind == "gauge")
+_GAUGES = tuple(metric.name for metric in METRICS if metric.kind == "gauge" and not metric.stays)
 BUCKETS = {
     "seconds": (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
     "events": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),

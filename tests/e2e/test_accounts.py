@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from router.lanes import removed as module
 from router.lanes.account import Account
 from router.lanes.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.project.snapshot import StoredProject, apply_project, current_snapshot
 from shared.settings import ServiceSettings
-from shared.streams.waiting import look_ahead, look_at_queue
+from shared.streams.ended import Counts, Ended, Pending, ended_key
+from shared.streams.removed import Removed, add_up, list_removed, note_removed
+from shared.streams.waiting import SetAside, Waiting, look_ahead, look_at_queue
 from shared.telemetry.metrics import Telemetry
 from tests.support.router import limit_queues, put, reading, routing, snapshot, waiting
 
@@ -146,3 +154,96 @@ async def test_a_connection_that_is_disabled_while_no_router_works_is_owed_nothi
     assert not problems(state)
     assert state.accounts["wh"].forwarded == 2
     assert state.lives["wh"].gaps == [(2, 2)]
+
+
+async def test_a_connection_that_is_disabled_or_removed_while_no_router_works_is_counted_up_to_there(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    await limit_queues(broker, 3)
+    three: dict[str, dict[str, Any]] = {"full": {}, "gone": {}, "on": {}}
+    async with reading(broker, "on"):
+        async with routing(broker, telemetry, snapshot(three), SMALL):
+            for number in range(8):
+                last = await put(broker, [f"{number}"])
+            async with asyncio.timeout(30):
+                while (state := await state_of(broker)).position < last or not {"full", "gone"} <= state.behind.keys():
+                    await asyncio.sleep(0.02)
+            forwarded = {name: account.forwarded for name, account in state.accounts.items()}
+        other = snapshot({"full": {"enabled": False}, "on": {}}, 2)
+        async with routing(broker, telemetry, other, SMALL):
+            last = await put(broker, ["not theirs"])
+            async with asyncio.timeout(30):
+                while (state := await state_of(broker)).position < last:
+                    await asyncio.sleep(0.02)
+    full = state.accounts["full"]
+    assert full.received(state.accepted) == 8 == full.forwarded + state.behind["full"].owed
+    (gone,) = await list_removed(broker)
+    assert (gone.connection, gone.received, gone.forwarded) == ("gone", 8, forwarded["gone"])
+    assert gone.dropped == {"removed": 8 - forwarded["gone"]}
+    async with reading(broker, "on", "full"), routing(broker, telemetry, snapshot({"full": {}, "on": {}}, 3), SMALL):
+        last = await put(broker, ["theirs"])
+        state = await routed(broker, last)
+    assert not problems(state)
+    assert state.accounts["full"].forwarded == 9
+
+
+async def test_accounts_of_removed_connections_and_sites_are_shown_and_the_oldest_added_up(
+    broker: Broker, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT", 1)
+    document = {"sites": {"shop": {"keys": [{"id": "k"}]}}, "destinations": {"wh": {"type": "none"}}, "connections": {}}
+    sites = {"sites": {"blog": {"keys": [{"id": "b"}]}}}
+    ended = Ended(counts=Counts(live=4, delivered=3, dead={"type_conflict": 1}), sent=4)
+    with_site = {**document, "connections": {"c": {"site": "shop", "destination": "wh"}}}
+    await apply_project(broker, StoredProject(with_site, with_site))
+    config = await current_snapshot(broker)
+    await put(broker, ["1", "2"])
+    async with routing(broker, telemetry, config, SMALL):
+        await routed(broker, await put(broker, ["3", "4", "5"]))
+    await broker.js.purge_stream(topology.DELIVER)
+    stats = Bucket(broker, topology.STATS_BUCKET)
+    await stats.put(ended_key(config.queue_of("c")), msgspec.json.encode(Ended(counts=Counts(live=5, delivered=5), sent=5)))
+    await apply_project(broker, StoredProject(sites, sites))
+    for number, at in (("1-a", 1.0), ("2-b", 2.0)):
+        await note_removed(
+            broker,
+            Removed(
+                site="shop", connection="old", queue=f"old.{number}", at=at, received=6, forwarded=4, dropped={"filtered": 2}
+            ),
+        )
+        await stats.put(ended_key(f"old.{number}"), msgspec.json.encode(ended))
+    keeper = module.Keeper(broker, telemetry, "me")
+    for _ in range(2):
+        await keeper.run_once()
+        assert [shown(telemetry, connection="c"), shown(telemetry, connection="(older)"), shown(telemetry, connection="")] == [
+            {"received": 5, "delivered": 5},
+            {"received": 12, "delivered": 6, "dropped": 4, "dead": 2},
+            {"accepted": 5},
+        ]
+    assert [each.connection for each in await list_removed(broker)] == ["c"]
+    assert not (await state_of(broker)).accounts
+
+
+def shown(telemetry: Telemetry, connection: str) -> dict[str, float]:
+    found: Counter[str] = Counter()
+    for line in telemetry.exposition().decode().splitlines():
+        if line.startswith(module.METRIC + "{") and f'connection="{connection}"' in line:
+            found[line.partition('fate="')[2].partition('"')[0]] += int(float(line.rsplit(" ", 1)[1]))
+    return {fate: amount for fate, amount in found.items() if amount}
+
+
+def test_what_a_router_sent_and_did_not_store_is_known_by_the_frames() -> None:
+    removed = Removed(
+        site="s", connection="c", queue="c.1-a", at=1.0, received=10, forwarded=4, dropped={"filtered": 1, "removed": 5}
+    )
+    nothing = SetAside({}, {})
+    taken = Ended(counts=Counts(live=6, delivered=6), sent=6)
+    found = add_up(removed, taken, Waiting(), nothing)
+    assert (found.received, found.delivered, found.dropped, found.problems) == (10, 6, {"filtered": 1, "removed": 3}, [])
+    more = add_up(removed, Ended(counts=Counts(live=11, delivered=11), sent=11), Waiting(), nothing)
+    assert (more.received, more.dropped, more.problems) == (12, {"filtered": 1, "removed": 0}, [])
+    assert add_up(removed, msgspec.structs.replace(taken, counts=Counts(live=7, delivered=7)), Waiting(), nothing).problems
+    assert add_up(removed, msgspec.structs.replace(taken, counts=Counts(live=6, delivered=5)), Waiting(), nothing).problems
+    load = Pending(lane="l", last=9, tables=["t"], source="l", through=9, counts=Counts(live=4, delivered=4), sent=10)
+    cut_off = add_up(removed, msgspec.structs.replace(taken, pending=load, sent=10), Waiting(), nothing)
+    assert (cut_off.delivered, cut_off.waiting, cut_off.settled) == (6, 4, False)

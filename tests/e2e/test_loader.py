@@ -17,6 +17,8 @@ from shared.errors import Fenced, QueueFull
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
+from shared.jetstream.kv import Bucket
+from shared.streams.ended import Counts, Pending, decode_ended, ended_key
 from tests.e2e.loader_support import LIVE, dead, drained, events, execute, ids, not_ready, project, put, queue, start
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
@@ -85,6 +87,40 @@ async def test_what_waits_for_a_connection_reaches_no_later_connection_of_its_na
         await running.apply({**later, "connections": {}, "destinations": {}})
         await drained(broker)
         assert running.metric("loader", "loader_events_dropped_total", connection="c", reason="removed") == 9
+
+
+async def test_a_load_that_was_committed_when_its_loader_was_killed_is_not_loaded_where_its_connection_moved(
+    postgres: PostgresServer, running: Stack
+) -> None:
+    before, after = project(postgres, "before"), project(postgres, "after")
+    await start(running, before)
+    async with connect(running.nats.url, "test") as broker:
+        await put(broker, 1, events("a", "b"))
+        await drained(broker)
+        await asyncio.to_thread(running.stop, "loader")
+        # as it was between COMMIT and what is written next
+        stats, key = Bucket(broker, topology.STATS_BUCKET), ended_key(await queue(broker))
+        entry = await stats.get(key)
+        ended = decode_ended(entry.value if entry else None)
+        pending = Pending(lane=LIVE, last=1, tables=["events"], source=LIVE, through=1, counts=ended.counts)
+        await stats.put(key, msgspec.json.encode(msgspec.structs.replace(ended, counts=Counts(), through={}, pending=pending)))
+        state = Bucket(broker, topology.STATE_BUCKET)
+        noted = await state.get("loaded.c")
+        assert noted is not None
+        await state.remove(noted.revision)
+        await put(broker, 1, events("a", "b"), msg_id="not acknowledged")
+        await put(broker, 2, events("c"))
+        await start(running, after)
+        await drained(broker)
+        assert await ids(postgres, "after") == ["c"]
+        assert running.metric("loader", "account_delivered_events", connection="c") == 3
+        running.kill("loader")
+        await put(broker, 1, events("a", "b"), msg_id="not acknowledged again")
+        await put(broker, 3, events("d"))
+        await start(running, after)
+        await drained(broker)
+    assert await ids(postgres, "after") == ["c", "d"]
+    assert await ids(postgres, "before") == ["a", "b"]
 
 
 async def test_frames_that_cannot_be_read_are_dead_letters_and_their_neighbours_are_loaded(

@@ -26,6 +26,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import current_snapshot
+from shared.streams.removed import read_all_removed
 from shared.streams.waiting import look_ahead
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
@@ -190,8 +191,10 @@ async def unbalanced(running: Stack) -> list[str]:
     """Returns what the accounts of sites and connections do not add up to, in words; nothing when all is right."""
     async with connect(running.nats.url, "test-accounts", patience_seconds=10) as broker:
         sites, connections = await read_balances(broker, await current_snapshot(broker))
+        removed = await read_all_removed(broker)
         held = await look_ahead(broker, "*", 0)
     wrong = [f"accounts of {each.connection}: {problem}" for each in connections for problem in each.problems]
+    wrong += [f"accounts of {each.connection}, which is gone: {problem}" for each in removed for problem in each.problems]
     accepted = sum(each.accepted + each.unrouted for each in sites)
     if held.exact and held.events > accepted:  # what every reader passed may be shed
         wrong.append(f"accounts: EVENTS holds {held.events} events, the sites accepted {accepted}")

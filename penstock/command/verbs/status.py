@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.control.metrics import scrape_all
-from penstock.control.moments import Moment, shown
+from penstock.control.moments import Moment, gone, shown
 from penstock.control.reach import open_broker
 from penstock.control.status.rest import Rest
 from penstock.control.status.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
@@ -99,6 +99,10 @@ def _check(setting: Setting, since: float | None) -> int:
             (each.connection, each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
              each.all_waiting)
             for each in found.connections
+        ]
+        + [
+            (gone(each), each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()), each.waiting)
+            for each in found.removed
         ],
     )  # fmt: skip
     for note in found.notes:
@@ -144,6 +148,10 @@ def _show(screen: Screen, found: Status) -> None:
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
+    for left in found.removed:
+        ends = f"{left.delivered} delivered, {sum(left.dropped.values())} dropped, {sum(left.dead.values())} dead"
+        more = f", {left.waiting} waiting" if left.waiting else ""
+        screen.say(f"{gone(left)}: {left.received + left.replayed} received, {ends}{more}", "red" if left.problems else "dim")
     accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
     screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
     for site, events in found.unrouted_by_site.items():

@@ -22,6 +22,7 @@ from loader.contract.warehouse import Environment, FindsIds
 from loader.rows.layouts import LAYOUTS
 from loader.rows.rules import Rules
 from penstock.control.letters.letters import Filter, find
+from penstock.control.moments import gone
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
 from penstock.control.wording import waits
@@ -38,6 +39,7 @@ from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import ConfigSnapshot, project_history
 from shared.streams.ended import decode_ended, ended_key
+from shared.streams.removed import RemovedBalance, read_all_removed
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -47,6 +49,7 @@ SHOWN_IDS = 20
 FIND_IDS = 20_000
 FIND_SECONDS = 300.0
 QUIET_SECONDS = 5.0
+UNDECIDED = "its destination has not said yet whether it has the load that was under way"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
     sites: list[SiteBalance]
     connections: list[Balance]
+    removed: list[RemovedBalance]
+    """Connections that left the project, each incarnation apart; the oldest are added up."""
     findings: list[Finding]
     notes: list[str]
     """What is checked in part only, by design, and why."""
@@ -109,7 +114,13 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
     findings = [
         Finding(name=each.connection, what=problem) for each in balances if each.site not in stalled for problem in each.problems
     ]
-    notes: list[str] = []
+    removed = await read_all_removed(broker)
+    findings += [Finding(name=gone(each), what=problem) for each in removed for problem in each.problems]
+    notes = [
+        f"{gone(each)}: {waits(each.waiting)} until a loader takes it away" if each.waiting else f"{gone(each)}: {UNDECIDED}"
+        for each in removed
+        if not each.settled and not each.problems
+    ]
     unchecked = {
         f"site {site}": f"{waits(events)} for the router, so {'it' if events == 1 else 'they'} and the counts of now are not checked"
         for site, events in stalled.items()
@@ -158,7 +169,10 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                 ]
     finally:
         gate.close()
-    return Audit(sites=sites, connections=balances, findings=findings, notes=notes, unchecked=unchecked, ids=total, asked=asked)
+    return Audit(
+        sites=sites, connections=balances, removed=removed, findings=findings, notes=notes, unchecked=unchecked, ids=total,
+        asked=asked,
+    )  # fmt: skip
 
 
 def _finding(name: str, what: str, ids: set[str]) -> Finding:

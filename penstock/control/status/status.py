@@ -29,6 +29,7 @@ from shared.jetstream.broker import Broker
 from shared.project.model import Connection, Project
 from shared.project.snapshot import current_snapshot
 from shared.streams.fill import WARN_RATIO, advice, read_fill
+from shared.streams.removed import RemovedBalance, read_all_removed
 
 COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
@@ -78,6 +79,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     connections: list[ConnectionStatus]
+    removed: list[RemovedBalance] = []
+    """Accounts of connections that left the project, each incarnation apart; the oldest are added up."""
     edge_accepted: int = 0
     """Events accepted of all sites."""
     unrouted: int = 0
@@ -133,6 +136,7 @@ async def read_status(
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
             connections.append(await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now))
+        removed = await read_all_removed(broker)
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
         for subject, messages in dead.items():
             edge_dead += await _count_dead(broker, subject, messages)
@@ -148,6 +152,7 @@ async def read_status(
     return Status(
         revision=revision,
         connections=connections,
+        removed=removed,
         edge_accepted=sum(each.accepted + each.unrouted for each in sites.values()),
         unrouted=sum(each.unrouted for each in sites.values()),
         unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},

@@ -16,7 +16,7 @@ from loader.rows.batch import ShapedBatch
 from shared.errors import Conflict, Fenced
 from shared.events.headers import Place
 from shared.jetstream.kv import Entry
-from shared.streams.ended import Counts, Pending, decode_ended
+from shared.streams.ended import Counts, Ended, Pending, decode_ended
 
 LANE = "live-1-shop"
 
@@ -62,8 +62,15 @@ def accounts() -> Accounts:
 async def restarted(*committed: str) -> Accounts:
     """A successor, whose destination knows the loads of these lanes."""
     fresh = accounts()
-    await fresh.read(lambda pending: pending.lane in committed)
+    await read(fresh, *committed)
     return fresh
+
+
+async def read(held: Accounts, *committed: str) -> None:
+    async def known(_: Ended, pending: Pending) -> bool:
+        return pending.lane in committed
+
+    await held.read(known)
 
 
 def batch(*events: int, first: int = 1, **dropped: int) -> ShapedBatch:
@@ -87,9 +94,9 @@ async def test_a_load_counts_also_where_its_loader_loses_the_connection_before_i
     load = noted(held, batch(3), Outcome(tables=("tracks",)))
     await held.expect(load)
     await held.done(load, 1.0)
-    await held.read(lambda _: False)  # for the gauges, before its destination is open
+    await read(held)  # for the gauges, before its destination is open
     await held.flush()
-    await held.read(lambda _: True)
+    await read(held, LANE)
     assert held.counts.delivered == 3
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loader.queue.aside import aside_lane
-from loader.queue.memory import Gap, Remembered, find_gaps, was_loaded
+from loader.queue.memory import MOST_RANGES, Gap, Remembered, add_ranges, find_gaps, was_loaded
 
 LANE = "live-1-shop@5"
 HERE = Remembered(address="a", lanes={LANE: 100, "replay-x": 7})
@@ -44,3 +44,13 @@ def test_a_load_that_a_former_destination_had_was_done() -> None:
     assert not was_loaded(former, aside_lane(LANE, 21), 21, ["events"])
     assert not was_loaded(former, aside_lane(LANE, 12), 12, ["tracks"])
     assert not was_loaded([], LANE, 1, ["events"])
+
+
+def test_what_other_destinations_have_is_ranges_between_what_this_one_has() -> None:
+    came = add_ranges({}, {LANE: 0, "replay-x": 7}, {LANE: 100, "replay-x": 7})
+    assert came == {LANE: [(1, 100)]}
+    again = add_ranges(came, {LANE: 150}, {LANE: 200})
+    assert again == {LANE: [(1, 100), (151, 200)]} == add_ranges(again, {LANE: 150}, {LANE: 200})
+    for number in range(200, 400):
+        again = add_ranges(again, {LANE: number}, {LANE: number + 1})
+    assert len(again[LANE]) == MOST_RANGES

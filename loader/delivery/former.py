@@ -1,0 +1,152 @@
+"""What a connection's destinations have of its events: the present one, and the one before where the connection was moved or is gone.
+
+A loader that is killed between COMMIT and acknowledgement leaves a load of which only the ledger knows. Its successor opens a session
+there under its own, higher epoch, so that not even a loader that is frozen in that load can commit it afterwards, and reads the marks.
+What the former destination has is not loaded into the present one, though it comes again because it was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
+
+from loader.delivery.destinations import Destinations
+from loader.queue.account import Accounts
+from loader.queue.aside import Aside, aside_lane, frame_of
+from loader.queue.memory import Marks, Memory, address_of
+from loader.queue.plans import Plans
+from loader.queue.progress import Progress
+from shared.errors import ConfigError, NotConnected, PenstockError
+from shared.project.snapshot import ConfigSnapshot, project_history
+from shared.service import ServiceContext
+from shared.streams.ended import Ended, Pending
+
+PATIENCE_SECONDS = 60.0
+"""So long a destination that does not answer is asked again; then its load counts as not committed."""
+
+log = logging.getLogger(__name__)
+
+
+class Former:
+    """Asks for one connection, for as long as this process holds it."""
+
+    def __init__(self, context: ServiceContext, connection: str, destinations: Destinations) -> None:
+        self._context = context
+        self._connection = connection
+        self._destinations = destinations
+        self._since: float | None = None
+        self._answers: dict[tuple[str, int], bool] = {}
+        """By lane and last sequence. Asked once: a destination that is the present one under other options ends the session it has."""
+
+    async def has(self, ended: Ended, pending: Pending, epoch: int) -> bool:
+        """Says whether a load is committed; False also where its destination keeps no ledger, or nobody knows its options any more.
+
+        Raises:
+            NotConnected: it does not answer; ask again.
+        """
+        load = (pending.lane, pending.last)
+        if load not in self._answers:
+            try:
+                self._answers[load] = await self._ask(ended, pending, epoch)
+            except PenstockError as exc:
+                self._since = time.monotonic() if self._since is None else self._since
+                if time.monotonic() - self._since < PATIENCE_SECONDS:
+                    raise NotConnected(
+                        f'whether the destination "{ended.destination}", where events went before, has the last load is not known yet: {exc}'
+                    ) from exc
+                self._give_up(ended, pending, str(exc))
+                self._answers[load] = False
+        return self._answers[load]
+
+    async def _ask(self, ended: Ended, pending: Pending, epoch: int) -> bool:
+        memory = Memory(self._context.broker, self._connection, ended.destination, {})
+        await memory.read()
+        if memory.was_loaded(pending.lane, pending.last, pending.tables):
+            return True
+        document = await self._document(ended)
+        if document is None:
+            self._give_up(ended, pending, "no revision of the project that the broker keeps has its options")
+            return False
+        async with self._destinations.use(ended.destination, document) as destination:
+            if not destination.capabilities.transactional:
+                return False
+            session = await destination.open_session(self._connection, epoch)
+            try:
+                return has_load(await session.marks(), pending)
+            finally:
+                await session.close()
+
+    def _give_up(self, ended: Ended, pending: Pending, why: str) -> None:
+        log.error(
+            "whether a load was committed cannot be found out; it is taken as not committed",
+            extra={"connection": self._connection, "destination": ended.destination, "last": pending.last, "error": why},
+        )
+
+    async def _document(self, ended: Ended) -> dict[str, Any] | None:
+        """Returns the options under which the destination was used, from the revisions that the broker keeps."""
+        current = self._context.config.current
+        snapshots: list[ConfigSnapshot] = [current]
+        for revision, stored in reversed(await project_history(self._context.broker)):
+            with contextlib.suppress(ConfigError):
+                snapshots.append(stored.snapshot(revision))
+        for snapshot in snapshots:
+            document = snapshot.project.destinations.get(ended.destination)
+            if document is not None and address_of(document) == ended.address:
+                return document
+        return None
+
+
+def has_load(marks: Marks, pending: Pending) -> bool:
+    """Says whether a ledger has a load. All tables of a load are committed together; rows that were aside are loaded for each table. Pure."""
+    aside = frame_of(pending.lane) is not None
+    tables = {table.casefold() for table in pending.tables}
+    return any(
+        seq >= pending.last and lane == pending.lane and (not aside or table.casefold() in tables)
+        for (table, lane), seq in marks.items()
+    )
+
+
+def is_known(pending: Pending, known: Progress | Plans, memory: Memory, key: Callable[[str], str]) -> bool:
+    """Says whether a load is committed by what is known without asking: the ledger or the plans, and what former holders noted."""
+    tables = [key(table) for table in pending.tables]
+    if isinstance(known, Progress):
+        here = all(known.mark(table, pending.lane) >= pending.last for table in tables)
+        return here or memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection was moved since
+    if pending.source.startswith("aside."):
+        lane = pending.lane.removeprefix(aside_lane("", pending.last))
+        return known.asides().issuperset((table, lane, pending.last) for table in tables)
+    return known.loaded().get(pending.lane, 0) >= pending.last
+
+
+def further(through: Mapping[str, int], accounts: Accounts) -> dict[str, int]:
+    """Returns up to where lanes are loaded into a destination without a ledger, here or elsewhere: what is counted is at its end."""
+    found = dict(through)
+    for lane, seq in accounts.counted_lanes.items():
+        found[lane] = max(seq, found.get(lane, 0))
+    return found
+
+
+async def leave_out(
+    accounts: Accounts, asides: Iterable[Aside], memory: Memory, rewound: Container[str], progress: Progress
+) -> None:
+    """Notes what a former destination has, so that it is not loaded into the present one.
+
+    Args:
+        asides: rows that wait.
+        rewound: lanes that are read again.
+
+    Raises:
+        Fenced, NotConnected, Transient: not known to be noted; do not load.
+    """
+    former = accounts.moved_from
+    if former is not None:
+        await memory.note_elsewhere(accounts.counted_lanes, rewound, former.destination, progress.lanes)
+    pending = former.pending if former is not None else None
+    for aside in asides:
+        cut_off = pending is not None and (pending.lane, pending.tables) == (aside.lane, [aside.table])
+        counts = aside.seq <= accounts.counted.get(f"aside.{aside.table}", 0)
+        if (cut_off and counts) or memory.was_loaded_elsewhere(aside.lane, aside.place.seq, aside.table):
+            progress.note(aside.table, aside.lane, aside.place.seq)

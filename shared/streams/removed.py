@@ -1,0 +1,216 @@
+"""The accounts of connections that left the project: what became of all their events, readable as long as anybody may ask.
+
+When a connection goes, its router stores once what it had counted (`Removed`), and the loader's counts stay where they are
+(`shared/streams/ended.py`); what waited is counted there as dropped when it is taken away. Both bear the name of the connection's queue, so each
+incarnation has an account of its own. The newest `KEPT` are kept one by one; older ones are added up in one value, so no event
+ever leaves the books. A router shows them as metrics (`router/lanes/removed.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from shared.errors import Conflict
+from shared.events.outcome import DropReason
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.streams.ended import Ended, add_reasons, decode_ended, ended_key
+from shared.streams.waiting import SetAside, Waiting, look_aside, look_at_queue
+
+KEPT = 20
+OLDER_KEY = "removed.older"
+OLDER = "(older)"
+"""The name that stands for all connections whose accounts are added up."""
+
+_PREFIX = "router."
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the router had counted when a connection left. `dropped`: also what it did not send any more (`removed`)."""
+
+    site: str
+    connection: str
+    queue: str
+    at: float
+    """Epoch seconds."""
+    received: int = 0
+    forwarded: int = 0
+    dropped: dict[str, int] = {}
+    dead: dict[str, int] = {}
+
+
+class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The account of one connection that is gone: `received` + `replayed` = `delivered` + `dropped` + `dead` + `waiting`."""
+
+    site: str = ""
+    connection: str = OLDER
+    queue: str = ""
+    at: float = 0.0
+    received: int = 0
+    replayed: int = 0
+    delivered: int = 0
+    dropped: dict[str, int] = {}
+    dead: dict[str, int] = {}
+    waiting: int = 0
+    """Until a loader takes it away."""
+    exact: bool = True
+    pending: bool = False
+    """Whether a load was cut off and its destination has not said yet if it has it."""
+    problems: list[str] = []
+
+    @property
+    def incarnation(self) -> str:
+        """Tells it from others of its name."""
+        return self.queue.partition(".")[2]
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing of it can change any more."""
+        return not self.waiting and not self.pending and not self.problems
+
+
+class Older(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of `OLDER_KEY`: the sum, and the queues that were added last."""
+
+    sum: RemovedBalance = RemovedBalance()
+    queues: list[str] = []
+
+
+def removed_key(queue: str) -> str:
+    """The key of what a router stored, in the bucket `stats`."""
+    return f"{_PREFIX}{queue}"
+
+
+async def note_removed(broker: Broker, removed: Removed) -> None:
+    """Stores what a router counted; what is stored for the same queue already stays.
+
+    Raises:
+        NotConnected, Transient: not known to be stored.
+    """
+    with contextlib.suppress(Conflict):
+        bucket = Bucket(broker, topology.STATS_BUCKET)
+        await bucket.put(removed_key(removed.queue), msgspec.json.encode(removed), revision=0)
+
+
+def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> RemovedBalance:
+    """Returns the account of a connection, from its parts. Pure.
+
+    A router that is killed, or has no more time, may have sent frames that it did not store as sent: the frames themselves bear how many
+    events were sent. These had been owed, and are counted as dropped; or they came after the place it had stored.
+    """
+    counts = ended.counts
+    live = counts.live + queue.events - queue.replayed
+    by_frames = max(ended.sent, ended.pending.sent if ended.pending is not None else 0)
+    sent = max(removed.forwarded, by_frames, live if queue.frames else 0)
+    more = sent - removed.forwarded
+    unsent = removed.dropped.get(DropReason.REMOVED, 0)
+    dropped = {**removed.dropped, DropReason.REMOVED.value: max(0, unsent - more)} if unsent else removed.dropped
+    received = removed.received + max(0, more - unsent)
+    set_aside = aside.events - sum(int(bits, 16).bit_count() for bits in ended.early.values())
+    exact = queue.exact and aside.exact
+    problems = []
+    if exact and ended.pending is None:
+        passed = sent + sum(dropped.values()) + sum(removed.dead.values())
+        equations = (
+            ("the router received {} events and ended {}", received, passed),
+            ("the router forwarded {} events, the loader took, or has waiting, {}", sent, live),
+            ("the loader took {} events and ended, or set aside, {}", counts.live + counts.replayed, counts.total + set_aside),
+        )
+        problems = [words.format(left, right) for words, left, right in equations if left != right]
+    return RemovedBalance(
+        site=removed.site,
+        connection=removed.connection,
+        queue=removed.queue,
+        at=removed.at,
+        received=received,
+        replayed=counts.replayed + queue.replayed,
+        delivered=counts.delivered,
+        dropped=add_reasons(dropped, counts.dropped),
+        dead=add_reasons(removed.dead, counts.dead),
+        waiting=queue.events + set_aside + (max(0, sent - live) if ended.pending is not None else 0),
+        exact=exact,
+        pending=ended.pending is not None,
+        problems=problems,
+    )
+
+
+async def read_older(broker: Broker) -> Older:
+    """Returns the sum of the accounts that are not kept one by one.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await Bucket(broker, topology.STATS_BUCKET).get(OLDER_KEY)
+    return msgspec.json.decode(entry.value, type=Older) if entry and entry.value else Older()
+
+
+async def count_removed(broker: Broker) -> int:
+    """Returns how many accounts are kept one by one.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    return len(await Bucket(broker, topology.STATS_BUCKET).keys(_PREFIX))
+
+
+async def list_removed(broker: Broker) -> list[Removed]:
+    """Returns what routers stored of connections that are gone, the oldest first.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entries = await Bucket(broker, topology.STATS_BUCKET).entries(_PREFIX)
+    found = [msgspec.json.decode(entry.value, type=Removed) for entry in entries if entry.value]
+    return sorted(found, key=lambda each: each.at)
+
+
+async def read_removed(broker: Broker, removed: Removed) -> RemovedBalance:
+    """Returns the account of one that is gone.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(removed.queue))
+    ended = decode_ended(entry.value if entry else None)
+    return add_up(removed, ended, await look_at_queue(broker, removed.queue), await look_aside(broker, removed.queue))
+
+
+async def read_all_removed(broker: Broker) -> list[RemovedBalance]:
+    """Returns the accounts of all connections that are gone, the oldest first; before them the sum of the older ones, if there is one.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    older = await read_older(broker)
+    found = [await read_removed(broker, each) for each in await list_removed(broker) if each.queue not in older.queues]
+    return [older.sum, *found] if older.queues else found
+
+
+async def fold(broker: Broker, balance: RemovedBalance) -> None:
+    """Adds an account to the sum of the older ones, and forgets it; whoever dies in between leaves it to be forgotten.
+
+    Raises:
+        Conflict: another router did so meanwhile.
+        NotConnected, Transient: not known to be done.
+    """
+    bucket = Bucket(broker, topology.STATS_BUCKET)
+    entry = await bucket.get(OLDER_KEY)
+    older = msgspec.json.decode(entry.value, type=Older) if entry and entry.value else Older()
+    if balance.queue not in older.queues:
+        total = RemovedBalance(
+            at=balance.at,
+            received=older.sum.received + balance.received,
+            replayed=older.sum.replayed + balance.replayed,
+            delivered=older.sum.delivered + balance.delivered,
+            dropped=add_reasons(older.sum.dropped, balance.dropped),
+            dead=add_reasons(older.sum.dead, balance.dead),
+        )
+        value = msgspec.json.encode(Older(sum=total, queues=[*older.queues, balance.queue][-2 * KEPT :]))
+        await bucket.put(OLDER_KEY, value, revision=entry.revision if entry else 0)
+    for key in (ended_key(balance.queue), removed_key(balance.queue)):  # this one last: it is what says that there is more to do
+        stored = await bucket.get(key)
+        if stored is not None:
+            await bucket.remove(stored.revision)

@@ -1,0 +1,40 @@
+"""What is counted of the events that wait for a connection that is gone: each once, whatever was counted, set aside or cut off before."""
+
+from __future__ import annotations
+
+import msgspec
+
+from loader.delivery.former import has_load
+from loader.delivery.leftovers import Left, count_leftovers
+from shared.events.headers import Place
+from shared.jetstream import topology
+from shared.streams.ended import Counts, Ended, Pending
+
+LANE = "live-1-shop"
+TAKEN = Ended(counts=Counts(live=5, delivered=2, dead={"type_conflict": 1}), through={LANE: 1}, early={f"{LANE}:1": "1"}, sent=5)
+
+
+def test_frames_that_are_counted_and_repeats_in_the_queue_are_no_leftovers() -> None:
+    frames = [
+        Left(1, Place(LANE, 1, 5, 5), 0b11111),  # was not acknowledged
+        Left(2, Place(LANE, 2, 3, 8), 0b111),
+        Left(3, Place(LANE, 2, 3, 8), 0b111),
+        Left(4, Place("replay-r", 1, 4), 0b1111),
+    ]
+    # two events of frame 1 wait for tables, one of them is dead by another table; frame 2 stands in the queue as well
+    asides = [Left(1, Place(LANE, 1, 2), 0b011), Left(2, Place(LANE, 1, 2), 0b110), Left(3, Place(LANE, 2, 1), 0b1)]
+    ended = count_leftovers(TAKEN, frames, asides)
+    assert (ended.counts.live, ended.counts.replayed, ended.sent) == (8, 4, 8)
+    assert ended.counts.dropped == {"removed": 3 + 4 + 2}
+    assert ended.counts.live + ended.counts.replayed == ended.counts.total
+    noted = msgspec.structs.replace(ended, swept={topology.DELIVER: 4, topology.RETRY: 3})
+    assert count_leftovers(noted, frames, asides) == noted
+
+
+def test_a_ledger_tells_whether_it_has_a_load() -> None:
+    load = Pending(lane=LANE, last=7, tables=["Orders", "views"], source=LANE, through=7, counts=Counts())
+    assert has_load({("orders", LANE): 7}, load)
+    assert not has_load({("orders", LANE): 6, ("orders", "live-2-shop"): 9}, load)
+    aside = msgspec.structs.replace(load, lane=f"aside.7.{LANE}", tables=["orders"])
+    assert not has_load({("views", aside.lane): 7, ("orders", LANE): 7}, aside)
+    assert has_load({("orders", aside.lane): 7}, aside)
