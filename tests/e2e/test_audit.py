@@ -93,6 +93,12 @@ async def test_ids_that_are_missing_and_ids_that_are_twice_are_named(broker: Bro
     assert not found(await audit(broker, config))
     change(file, "DELETE FROM tracks WHERE id = 'b'", "INSERT INTO tracks (id) VALUES ('d')")
     wrong = await audit(broker, config)
+    # a dead letter that DEAD had no room for
+    counts = Counts(live=4, delivered=3, dead={"type_conflict": 1})
+    await Bucket(broker, topology.STATS_BUCKET).put(ended_key(config.queue_of("c")), msgspec.json.encode(Ended(counts=counts)))
+    evicted = await audit(broker, config)
+    assert list(found(evicted)) == ["twice or more in table tracks"]
+    assert "1 event of 1 dead letter that DEAD holds no more" in evicted.notes[0]
     assert found(wrong) == {
         "forwarded, and neither in the destination nor in the dead letters": ["b"],
         "twice or more in table tracks": ["d"],

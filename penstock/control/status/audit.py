@@ -25,7 +25,7 @@ from penstock.control.letters.letters import Filter, find
 from penstock.control.moments import gone
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
-from penstock.control.wording import waits
+from penstock.control.wording import counted, waits
 from router.lanes.state import SiteState, StateKeeper
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project
@@ -33,6 +33,7 @@ from router.rules.match import match
 from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
+from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
@@ -144,7 +145,7 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                 if rows is None:
                     continue
                 asked += len(wanted.all)
-                missing: set[str] = set()
+                missing, letters = set[str](), 0
                 # nobody counted how many of the backfilled events met the rules
                 if account is None or (
                     whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled
@@ -158,9 +159,17 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                             f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
                             " or soon after, only what is twice is looked for"
                         )
-                    missing = await _missing(broker, snapshot.queue_of(name), name, wanted.ids, rows)
+                    missing, letters = await _missing(broker, snapshot.queue_of(name), name, wanted.ids, rows)
                 dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
-                if len(missing) > dropped:
+                # the account knows how many died, also of letters that were evicted or purged; one that was replayed may be in a table
+                died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
+                buried = max(0, died - letters - balance.replayed)
+                if missing and dropped < len(missing) <= dropped + buried:
+                    notes.append(
+                        f"{name}: {counted(len(missing) - dropped, 'event')} of {counted(buried, 'dead letter')} that DEAD holds no more"
+                        " (evicted for want of room, purged, or too old) cannot be looked for"
+                    )
+                elif len(missing) > dropped:
                     findings.append(_finding(name, "forwarded, and neither in the destination nor in the dead letters", missing))
                 findings += [
                     _finding(name, f"twice or more in table {table}", {id_ for id_, times in found.items() if times > 1})
@@ -259,17 +268,22 @@ async def _is_moved(broker: Broker, queue: str) -> bool:
     return decode_ended(entry.value if entry else None).moved
 
 
-async def _missing(broker: Broker, queue: str, connection: str, ids: set[str], rows: Mapping[str, Counter[str]]) -> set[str]:
+async def _missing(
+    broker: Broker, queue: str, connection: str, ids: set[str], rows: Mapping[str, Counter[str]]
+) -> tuple[set[str], int]:
+    """Returns the ids that are nowhere, and how many dead letters of the connection DEAD holds."""
     missing = set(ids)
     for found in rows.values():
         missing.difference_update(found)
     if missing:
         missing -= await _waiting(broker, topology.DELIVER, topology.deliver_subject(queue))
         missing -= await _waiting(broker, topology.RETRY, topology.retry_subject("loader", queue))
+    letters = 0
     if missing:
         async for stored in find(broker, Filter(connection=connection)):
             missing.difference_update(str(stored.letters[index].message_id) for index in stored.matching)
-    return missing
+            letters += len(stored.matching)
+    return missing, letters
 
 
 async def _waiting(broker: Broker, stream: str, subject: str) -> set[str]:
