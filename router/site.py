@@ -26,6 +26,7 @@ from router.lanes.lane import Cursor, Lane, Parcel
 from router.lanes.lanes import Lanes
 from router.lanes.send import FAULT_SECONDS, Sender
 from router.lanes.state import SiteState, StateKeeper, shed_before
+from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
 from router.rules.match import Matched
@@ -127,6 +128,7 @@ class SiteRouter:
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
                     group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
                     group.create_task(self._watch_rewinds(lanes), name=f"rewind-{self.site}"),
+                    group.create_task(send_replays_again(self._broker, self.site), name=f"replays-{self.site}"),
                 ]
                 await stop.wait()
                 reading.cancel()

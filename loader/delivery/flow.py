@@ -155,10 +155,10 @@ class Flow:
 
     async def follow_rewinds(self, reader: QueueReader, settled: Callable[[], None]) -> None:
         """Watches until what is missing is loaded again, or the service drains."""
-        while self._look_back.open and not self._context.draining.is_set():
+        while self._look_back.waits and not self._context.draining.is_set():
             with contextlib.suppress(NotConnected):
                 await self._look_back.settle(empty=await reader.count() == 0)
-            if self._look_back.open:
+            if self._look_back.waits:
                 with contextlib.suppress(TimeoutError):
                     async with timeout(WAKE_SECONDS):
                         await self._context.draining.wait()

@@ -17,16 +17,29 @@ from nats.js.errors import NotFoundError
 from loader.queue.memory import Gap, Marks, Memory
 from shared.errors import Conflict, Fenced, NotConnected
 from shared.events.dead import decode_dead
-from shared.events.headers import live_lane, split_lane
+from shared.events.headers import id_of_replay, live_lane, replay_lane, split_lane
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.identity import Identity, identify
 from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
-from shared.streams.rewind import Answer, Rewind, Rewinds, answer_key, decode_answer, decode_rewinds, rewind_key
+from shared.streams.rewind import (
+    Again,
+    Answer,
+    Rewind,
+    Rewinds,
+    again_id,
+    answer_key,
+    decode_answer,
+    decode_resent,
+    decode_rewinds,
+    resent_key,
+    rewind_key,
+)
 from shared.telemetry.metrics import Telemetry
 
 READ_SECONDS = 10.0
+KEPT_REPLAYS = 64
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +70,16 @@ class LookBack:
         return {lane: rewind for lane, rewind in self.rewinds.items() if not rewind.done}
 
     @property
+    def replays(self) -> dict[str, Again]:
+        """By id, replays that bring a part of another one again and are not in yet."""
+        return {replay: again for replay, again in self._rewinds.replays.items() if not again.done}
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything comes again."""
+        return bool(self.open or self.replays)
+
+    @property
     def trouble(self) -> str:
         """Says what is not as it should be; empty where all is well."""
         said = [self._ahead] if self._ahead else []
@@ -66,6 +89,11 @@ class LookBack:
                 "the destination went back to an older state; "
                 f"frames {rewind.first} to {rewind.last} are loaded again from EVENTS{lost}"
             )
+        said += [
+            f"the destination went back to an older state; frames {again.first} to {again.last} of replay {id_of_replay(again.lane)} "
+            "are sent again"
+            for again in self.replays.values()
+        ]
         return "; ".join(said)
 
     async def begin(self, memory: Memory, marks: Marks) -> None:
@@ -81,7 +109,7 @@ class LookBack:
         found = decode_rewinds(entry.value if entry else None)
         if found.queue == self._rewinds.queue:
             self._rewinds = found
-        asked = dict(self.rewinds)
+        asked, replays = dict(self.rewinds), dict(self._rewinds.replays)
         for lane, gap in memory.gaps(marks).items():
             self._telemetry.count("loader_destination_went_back_total", connection=self._connection)
             if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
@@ -90,15 +118,25 @@ class LookBack:
                     "the destination went back, what is missing is read again from EVENTS",
                     extra={"connection": self._connection, "lane": lane, "first": asked[lane].first, "last": gap.last},
                 )
+            elif (replay := id_of_replay(lane)) is not None and gap.level < gap.last:
+                for first, last in memory.not_elsewhere(lane, gap.level + 1, gap.last):
+                    again = Again(lane=lane, first=first, last=last)
+                    if again not in replays.values():
+                        replays[again_id(replay, self._connection, replays)] = again
+                log.error(
+                    "the destination went back, what is missing of a replay is sent again",
+                    extra={"connection": self._connection, "lane": lane, "first": gap.level + 1, "last": gap.last},
+                )
             else:
                 log.error(
                     "the destination went back, and what is missing of this lane cannot be read again",
                     extra={"connection": self._connection, "lane": lane, "first": gap.first, "last": gap.last},
                 )
-        if asked != self.rewinds:
-            await self._write(asked)
+        if asked != self.rewinds or replays != self._rewinds.replays:
+            await self._write(asked, replays)
         # only now: whoever dies before it finds the same again
-        await memory.begin(marks, events.first_seq)
+        again_elsewhere = {again.lane: (again.first, again.last) for again in self.replays.values()}
+        await memory.begin(marks, events.first_seq, again_elsewhere)
         self._compare(marks, events)
 
     async def settle(self, *, empty: bool) -> None:
@@ -113,6 +151,8 @@ class LookBack:
         if empty:
             sent = (await self._answer()).sent
             await self._finish([lane for lane, rewind in self.open.items() if sent.get(lane, 0) >= rewind.number])
+            if self.replays:
+                await self._finish_replays()
 
     async def first_again(self, lane: str) -> int | None:
         """Returns the first sequence of a lane that comes again under its newest rewind; None while the router has not begun it.
@@ -147,7 +187,8 @@ class LookBack:
         with asking("cannot look at the dead letters"):
             moments = [await self._oldest(topology.DELIVER, topology.deliver_subject(queue), 1)]
             subject = topology.events_filter(self._site)
-            moments += [await self._oldest(topology.EVENTS, subject, rewind.first) for rewind in self.open.values()]
+            firsts = [*(each.first for each in self.open.values()), *(each.first for each in self.replays.values())]
+            moments += [await self._oldest(topology.EVENTS, subject, first) for first in firsts]
             since = min((moment for moment in moments if moment is not None), default=None)
             if since is None:
                 return set()
@@ -158,7 +199,11 @@ class LookBack:
                 return set()
         if newest is None or newest.timestamp() < since:
             return set()
-        return await self._read_origins(subject, since)
+        found = await self._read_origins(subject, since)
+        for replay, again in self.replays.items():  # the same events, in a lane of another name
+            lane = again.lane
+            found |= {replay_lane(replay) + origin.removeprefix(lane) for origin in found if origin.startswith(f"{lane}:")}
+        return found
 
     async def _answer(self) -> Answer:
         entry = await self._bucket.get(answer_key(self._connection))
@@ -195,8 +240,27 @@ class LookBack:
             await self._write({**self.rewinds, **done})
             log.info("what was missing is loaded again", extra={"connection": self._connection, "lanes": sorted(done)})
 
-    async def _write(self, lanes: dict[str, Rewind]) -> None:
-        rewinds = Rewinds(queue=self._rewinds.queue, lanes=lanes)
+    async def _finish_replays(self) -> None:
+        entry = await self._bucket.get(resent_key(self._connection))
+        resent = decode_resent(entry.value if entry else None)
+        async with self._writing:
+            replays = {
+                replay: msgspec.structs.replace(again, done=again.done or replay in resent)
+                for replay, again in self._rewinds.replays.items()
+            }
+            if replays == self._rewinds.replays:
+                return
+            for replay, again in self.replays.items():
+                if resent.get(replay) is False:
+                    log.error(
+                        "what is missing of a replay cannot be sent again: it was of dead letters, or what it consisted of is not noted",
+                        extra={"connection": self._connection, "lane": again.lane, "first": again.first, "last": again.last},
+                    )
+            await self._write(self.rewinds, replays)
+
+    async def _write(self, lanes: dict[str, Rewind], replays: dict[str, Again] | None = None) -> None:
+        kept = self._rewinds.replays if replays is None else dict(list(replays.items())[-KEPT_REPLAYS:])
+        rewinds = Rewinds(queue=self._rewinds.queue, lanes=lanes, replays=kept)
         try:
             self._revision = await self._bucket.put(
                 rewind_key(self._connection), msgspec.json.encode(rewinds), revision=self._revision

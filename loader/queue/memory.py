@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from shared.jetstream.kv import Bucket
 
 MOST_DESTINATIONS = 8
 MOST_RANGES = 32
+NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
 """Of a lane: one for each time that the connection came from elsewhere."""
 
 Marks = Mapping[tuple[str, str], int]
@@ -32,7 +34,7 @@ Marks = Mapping[tuple[str, str], int]
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of sequences
     whose rows were set aside, and loaded: within a run no row came in on the direct way. `elsewhere`: by lane, ranges of sequences,
-    ends included, that the connection had loaded into another destination before it came here."""
+    ends included, that the connection had loaded into another destination before it came here, or that come again in another lane."""
 
     address: str = ""
     lanes: dict[str, int] = {}
@@ -151,6 +153,15 @@ class Memory:
         ranges = self.here.elsewhere
         return lane in ranges and any(first <= seq <= last for first, last in ranges[lane])
 
+    def not_elsewhere(self, lane: str, first: int, last: int) -> list[tuple[int, int]]:
+        """Returns what of a range is not in another destination, or in another lane, as ranges."""
+        found: list[tuple[int, int]] = []
+        for start, end in sorted(self.here.elsewhere.get(lane, ())):
+            if first < start <= last:
+                found.append((first, min(start - 1, last)))
+            first = max(first, end + 1)
+        return [*found, (first, last)] if first <= last else found
+
     async def note_elsewhere(
         self, counted: Mapping[str, int], rewound: Container[str], former: str, here: Container[str]
     ) -> None:
@@ -183,7 +194,7 @@ class Memory:
         """Returns what is missing in the destination."""
         return find_gaps(self.here, self._address, marks)
 
-    async def begin(self, marks: Marks, oldest: int) -> None:
+    async def begin(self, marks: Marks, oldest: int, again: Mapping[str, tuple[int, int]] = NOTHING) -> None:
         """Takes the ledger as it is for the truth from now on, and forgets what lies before `oldest`, the first that can be read again.
 
         Raises:
@@ -203,6 +214,9 @@ class Memory:
                 if kept := [(first, min(last, end)) for first, last in runs if first <= end and last >= oldest]:
                     asides.setdefault(lane, {})[table] = kept
         elsewhere = self.here.elsewhere if self.here.address == self._address else {}
+        elsewhere = add_ranges(
+            elsewhere, {lane: first - 1 for lane, (first, _) in again.items()}, {lane: last for lane, (_, last) in again.items()}
+        )
         await self._write(Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere))
 
     async def note(self, lane: str, last: int) -> None:

@@ -51,7 +51,7 @@ async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> Rep
         ConfigError: the id stands for another range; says which.
         NotConnected, Transient, QueueFull: the broker did not answer.
     """
-    key = f"replay.{hashlib.sha256(replay_id.encode()).hexdigest()[:32]}"
+    key = _key(replay_id)
     while True:
         entry = await bucket.get(key)
         if entry is not None and entry.value is not None:
@@ -66,5 +66,24 @@ async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> Rep
             return wanted
 
 
+def _key(replay_id: str) -> str:
+    return f"replay.{hashlib.sha256(replay_id.encode()).hexdigest()[:32]}"
+
+
 def _text(bound: Bound) -> str | None:
     return None if bound is None else bound.isoformat() if isinstance(bound, datetime) else str(bound)
+
+
+def bound_of(text: str | None) -> Bound:
+    """Returns a bound as it was given."""
+    return None if text is None else int(text) if text.isdecimal() else datetime.fromisoformat(text)
+
+
+async def noted_range(bucket: Bucket, replay_id: str) -> ReplayRange | None:
+    """Returns what was noted of a replay; None: it was not one of EVENTS.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    entry = await bucket.get(_key(replay_id))
+    return msgspec.json.decode(entry.value, type=ReplayRange) if entry and entry.value else None

@@ -84,6 +84,7 @@ async def replay(
     connection: str | None = None,
     where: object = None,
     dry_run: bool = False,
+    send_from: int = 0,
     progress: Callable[[ReplayReport], None] = lambda _: None,
 ) -> ReplayReport:
     """Sends a range of a site's frames again, in order; returns when every one is in every queue.
@@ -98,6 +99,7 @@ async def replay(
         connection: only this one; None: all enabled ones of the site.
         where: further conditions beside those of the connections.
         dry_run: read and count, send nothing.
+        send_from: the first sequence that is sent; what lies before it only tells which ids repeat.
         progress: called after every frame with the report so far.
 
     Raises:
@@ -128,7 +130,7 @@ async def replay(
             if message.seq > last or _is_after(message, end):
                 break
             arrival = _arrive(message, window, report, with_heads=with_heads)
-            if arrival is not None:
+            if arrival is not None and message.seq >= send_from:
                 # connections go side by side: a full queue of one holds up the replay, but not the others' current frame
                 async with task_group() as group:
                     for each in rules:

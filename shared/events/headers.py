@@ -21,6 +21,7 @@ RUN = "Penstock-Run"
 REWIND = "Penstock-Rewind"
 
 _LIVE = "live-"
+_REPLAY = "replay-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 
 
@@ -88,4 +89,9 @@ def is_live(lane: str) -> bool:
 
 def replay_lane(replay: str) -> str:
     """The lane of one replay."""
-    return f"replay-{replay}"
+    return _REPLAY + replay
+
+
+def id_of_replay(lane: str) -> str | None:
+    """Returns the id of the replay that a lane is of; None for other lanes."""
+    return lane.removeprefix(_REPLAY) if lane.startswith(_REPLAY) else None

@@ -7,9 +7,12 @@ begun, each frame is loaded once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 PATTERN = "rewind.*"
+_AGAIN = ".again-"
 
 
 class Rewind(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,11 +31,24 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames `first` to `last` of a replay's lane are wanted again. They come in a replay of their own."""
+
+    lane: str
+    first: int
+    last: int
+    done: bool = False
+
+
 class Rewinds(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest rewind of each lane. `queue`: of the connection's incarnation; of another one they mean nothing."""
+    """The newest rewind of each lane. `queue`: of the connection's incarnation; of another one they mean nothing.
+
+    `replays`: by the id of the replay in which they come.
+    """
 
     queue: str
     lanes: dict[str, Rewind] = {}
+    replays: dict[str, Again] = {}
 
 
 def rewind_key(connection: str) -> str:
@@ -66,3 +82,25 @@ def answer_key(connection: str) -> str:
 def decode_answer(value: bytes | None) -> Answer:
     """Reads a value."""
     return msgspec.json.decode(value, type=Answer) if value else Answer()
+
+
+def resent_key(connection: str) -> str:
+    """The key under which the router says in the bucket `state` what became of replays that were wanted again."""
+    return f"resent.{connection}"
+
+
+def decode_resent(value: bytes | None) -> dict[str, bool]:
+    """Reads its value: by id whether all of it is in the queue; False: nobody knows what the replay consisted of."""
+    return msgspec.json.decode(value, type=dict[str, bool]) if value else {}
+
+
+def again_id(replay: str, connection: str, known: Iterable[str]) -> str:
+    """Returns the id under which a part of a replay comes again, as none that is known.
+
+    Args:
+        replay: its id, or one under which a part of it came again.
+    """
+    base, _, number = replay.rpartition(_AGAIN)
+    start = (base if base and number.isdecimal() else f"{replay}.{connection}") + _AGAIN
+    numbers = [int(each.removeprefix(start)) for each in known if each.startswith(start) and each.removeprefix(start).isdecimal()]
+    return f"{start}{max(numbers, default=0) + 1}"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from router.replay.run import replay
+from shared.jetstream.broker import connect
+from shared.project.snapshot import current_snapshot
 from tests.e2e.loader_support import not_ready
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
-from tests.faults.project import QUICK, batch, project, stream
+from tests.faults.project import QUICK, SITE, batch, project, stream
+from tests.support.exactly_once import settled
 from tests.support.sender import Sender
 from tests.support.stack import stack
 
@@ -76,6 +81,26 @@ async def test_what_a_restored_warehouse_lacks_is_loaded_again_once(
                 await asyncio.sleep(0.05)
         running.thaw("router")
         await load(100)
+        async with asyncio.timeout(20):
+            while await not_ready(running):
+                await asyncio.sleep(0.05)
+
+        # what a replay doubled since the copy is there twice again, in a lane of its own
+        await schema.run(COPY)
+        async with connect(running.nats.url, "test") as broker:
+            await replay(broker, await current_snapshot(broker), SITE, replay_id="r", connection="pg")
+            await settled(running)
+            twice = (await schema.rows())["events"]
+            assert set(twice.values()) == {2}
+            await schema.run(*PUT_BACK)
+            await sender.send(20, requests_of=20)
+            async with asyncio.timeout(60):
+                while (rows := (await schema.rows())["events"]) != Counter(
+                    dict.fromkeys(sender.books.acknowledged, 1)
+                ) + twice - Counter(dict.fromkeys(twice, 1)):
+                    await asyncio.sleep(0.2)
+            await settled(running)
+        assert (await schema.rows())["events"] == rows
         async with asyncio.timeout(20):
             while await not_ready(running):
                 await asyncio.sleep(0.05)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from loader.queue.aside import aside_lane
-from loader.queue.memory import MOST_RANGES, Gap, Remembered, add_ranges, find_gaps, was_loaded
+from loader.queue.memory import MOST_RANGES, Gap, Memory, Remembered, add_ranges, find_gaps, was_loaded
+from shared.streams.rewind import again_id
 
 LANE = "live-1-shop@5"
 HERE = Remembered(address="a", lanes={LANE: 100, "replay-x": 7})
@@ -54,3 +57,19 @@ def test_what_other_destinations_have_is_ranges_between_what_this_one_has() -> N
     for number in range(200, 400):
         again = add_ranges(again, {LANE: number}, {LANE: number + 1})
     assert len(again[LANE]) == MOST_RANGES
+
+
+def test_what_comes_again_in_another_lane_is_not_missing_here() -> None:
+    memory = Memory(cast("Any", None), "c", "wh", {})
+    assert memory.not_elsewhere(LANE, 5, 9) == [(5, 9)]
+    memory._all["wh"] = Remembered(elsewhere={LANE: [(20, 30), (1, 3), (7, 10)]})
+    assert memory.not_elsewhere(LANE, 1, 40) == [(4, 6), (11, 19), (31, 40)]
+    assert memory.not_elsewhere(LANE, 8, 22) == [(11, 19)]
+    assert memory.not_elsewhere(LANE, 7, 9) == []
+
+
+def test_each_part_of_a_replay_that_comes_again_has_an_id_of_its_own() -> None:
+    first = again_id("r", "c", ())
+    assert first != again_id("r", "other", ())
+    assert again_id(first, "c", [first]) == again_id("r", "c", [first]) == "r.c.again-2"
+    assert again_id("r", "c", ["r.c.again-9", "r.c.again-x"]) == "r.c.again-10"

@@ -1,0 +1,81 @@
+"""Sends a part of a replay again, for a loader whose destination went back (`shared/streams/rewind.py`).
+
+It is a replay of its own, of the same range, that sends only what is missing. So it has its own lane and id: begun again after a failure it
+repeats nothing, and what is in the queue of the first one does not matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import msgspec
+
+from router.replay.range import bound_of, noted_range
+from router.replay.run import replay
+from shared.errors import PenstockError
+from shared.events.headers import id_of_replay
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.project.snapshot import current_snapshot
+from shared.streams.rewind import PATTERN, Again, Rewinds, connection_of, decode_resent, decode_rewinds, resent_key
+from shared.tasks import timeout, together
+
+AGAIN_SECONDS = 2.0
+FOREVER_SECONDS = 3600.0
+KEPT = 128
+
+log = logging.getLogger(__name__)
+
+
+async def send_replays_again(broker: Broker, site: str) -> None:
+    """Does what the loaders of a site's connections ask for, for ever; for the router that holds the site."""
+    bucket, asked, changed = Bucket(broker, topology.STATE_BUCKET), dict[str, Rewinds](), asyncio.Event()
+
+    async def follow() -> None:
+        async for entry in bucket.watch(PATTERN):
+            asked[connection_of(entry.key)] = decode_rewinds(entry.value)
+            changed.set()
+
+    async def work() -> None:
+        while True:
+            changed.clear()
+            left = False
+            for name, rewinds in list(asked.items()):
+                for replay_id, again in rewinds.replays.items():
+                    left |= not again.done and not await _send(broker, bucket, site, name, rewinds.queue, replay_id, again)
+            with contextlib.suppress(TimeoutError):
+                async with timeout(AGAIN_SECONDS if left else FOREVER_SECONDS):
+                    await changed.wait()
+
+    await together(follow(), work())
+
+
+async def _send(broker: Broker, bucket: Bucket, site: str, name: str, queue: str, replay_id: str, again: Again) -> bool:
+    """Sends one; False: it did not work yet."""
+    try:
+        config = await current_snapshot(broker)
+        connection = config.project.connections.get(name)
+        if connection is None or connection.site != site or config.queue_of(name) != queue:
+            return True  # another router does it, or nobody
+        stored = await bucket.get(resent_key(name))
+        resent = decode_resent(stored.value if stored else None)
+        if replay_id in resent:
+            return True
+        noted = await noted_range(bucket, id_of_replay(again.lane) or "")
+        if noted is not None:
+            where = None if noted.where is None else msgspec.json.decode(noted.where)
+            log.warning("a part of a replay is sent again", extra={"connection": name, "first": again.first, "last": again.last})
+            await replay(
+                broker, config, site, bound_of(noted.start), again.last,
+                replay_id=replay_id, connection=name, where=where, send_from=again.first,
+            )  # fmt: skip
+        kept = dict(list(resent.items())[-KEPT:])
+        value = msgspec.json.encode({**kept, replay_id: noted is not None})
+        await bucket.put(resent_key(name), value, revision=stored.revision if stored else 0)
+    except PenstockError as exc:
+        log.warning("a part of a replay cannot be sent again yet", extra={"connection": name, "error": str(exc)})
+        return False
+    return True
