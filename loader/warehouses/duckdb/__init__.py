@@ -36,6 +36,7 @@ from loader.contract.warehouse import (
     TableSchema,
 )
 from loader.sql.reject import refuse_null_keys
+from loader.sql.straight import Straight
 from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
 from loader.warehouses.duckdb import patch as patching
 from loader.warehouses.duckdb import statements, write
@@ -181,6 +182,7 @@ class DuckDBSession:
         self._schema = schema
         self._file = file
         self._holder = holder
+        self._straight = Straight()
         self._closed = False
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
@@ -225,7 +227,9 @@ class DuckDBSession:
             refuse_null_keys(load)
         ordered = False
         while True:
-            work = partial(write.load_all, schema=self._schema, holder=self._holder, plan=plan, loads=loads)
+            work = partial(
+                write.load_all, schema=self._schema, holder=self._holder, plan=plan, loads=loads, straight=self._straight
+            )
             try:
                 report = await self._run("loading into", work)
                 if plan is not None:

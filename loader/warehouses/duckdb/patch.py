@@ -50,7 +50,7 @@ def describe_tables(
     ).fetchall():
         column = Column(fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
         columns.setdefault(table, {})[fold(name)] = column
-    keys = _keys(connection, schema, list(columns)) if columns else {}
+    keys = read_keys(connection, schema, list(columns)) if columns else {}
     found: dict[str, TableSchema | None] = {}
     for table, wanted in tables.items():
         usable = sorted(keys.get(table, ()), key=lambda key: (not key.own, not key.primary, key.name))
@@ -187,7 +187,7 @@ def _survive(connection: duckdb.DuckDBPyConnection, table: str, condition: str |
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
     names = {fold(name) for _, name, *_ in connection.execute(statements.COLUMNS, [schema, [table]]).fetchall()}
     require_key(table, key, names, fold)
-    keys = _keys(connection, schema, [table]).get(table, [])
+    keys = read_keys(connection, schema, [table]).get(table, [])
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
             connection.execute(f"DROP INDEX {qualified(schema, stale.name)}")
@@ -212,7 +212,8 @@ def _make_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, ke
     return name
 
 
-def _keys(connection: duckdb.DuckDBPyConnection, schema: str, tables: Sequence[str]) -> dict[str, list[LiveKey]]:
+def read_keys(connection: duckdb.DuckDBPyConnection, schema: str, tables: Sequence[str]) -> dict[str, list[LiveKey]]:
+    """Returns the unique indexes and constraints of tables."""
     keys: dict[str, list[LiveKey]] = {}
     for table, name, columns, plain, primary in connection.execute(statements.KEYS, [schema, list(tables)]).fetchall():
         names = tuple(column if plain else _unquoted(column) for column in columns)

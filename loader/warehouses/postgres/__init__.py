@@ -33,12 +33,12 @@ from loader.contract.warehouse import (
     TableSchema,
 )
 from loader.sql.reject import refuse_null_keys
+from loader.sql.straight import Straight
 from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
 from loader.warehouses.postgres import copy, ledger, statements
 from loader.warehouses.postgres import patch as patching
 from loader.warehouses.postgres.connect import Options, application_name, connect, end_older
 from loader.warehouses.postgres.errors import translate
-from loader.warehouses.postgres.straight import Straight
 from loader.warehouses.postgres.types import WIDEN
 from loader.warehouses.postgres.watch import Watch
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, is_panic

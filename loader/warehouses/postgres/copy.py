@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind, TableLoad
 from loader.sql.reject import narrow, rows_longer_than, rows_with_text
+from loader.sql.straight import Straight, has_key
 from loader.sql.text import identifier, identifiers, is_constant, qualified
 from loader.warehouses.postgres import statements
 from loader.warehouses.postgres.errors import translate
-from loader.warehouses.postgres.straight import Straight, has_key
 from loader.warehouses.postgres.types import LiveColumn, length_of, live_column
 from loader.warehouses.postgres.watch import Watch
 from shared.errors import RowsRejected, TableChanged

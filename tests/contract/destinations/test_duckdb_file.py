@@ -20,9 +20,9 @@ import pytest
 from loader import registry
 from loader.contract.warehouse import Environment, Kind, Session, TableLoad
 from loader.warehouses.duckdb.file import ROW_GROUP_ROWS
-from shared.errors import ConfigError, Fenced, NotConnected, SetupError, Transient
+from shared.errors import ConfigError, Fenced, NotConnected, Permanent, SetupError, Transient
 from shared.threads import ThreadGate
-from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, opened, plan
+from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, merge, opened, plan
 
 ROOT = Path(__file__).parents[3]
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
@@ -268,6 +268,18 @@ async def test_names_that_differ_in_case_only_are_one_column(wh: Open) -> None:
     await append(session, 1, "t", SHAPE, {"id": 1, "text": "a"})
     with duckdb.connect(str(path_of(wh))) as link:
         assert link.execute("SELECT * FROM t").fetchall() == [(1, "a")]
+
+
+async def test_a_merge_doubles_nothing_where_the_key_was_dropped_by_hand(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE, ["id"])
+    await merge(session, 1, "t", SHAPE, {"id": 1, "text": "a"})
+    with duckdb.connect(str(path_of(wh))) as link:
+        ((index,),) = link.execute("SELECT index_name FROM duckdb_indexes()").fetchall()
+        link.execute(f"DROP INDEX {index}")
+    with pytest.raises(Permanent, match="conflict target"):
+        await merge(session, 2, "t", SHAPE, {"id": 1, "text": "b"})
+    assert await wh.rows("t", SHAPE) == [{"id": 1, "text": "a"}]
 
 
 async def test_a_schema_may_be_called_as_the_file(tmp_path: Path) -> None:

@@ -135,6 +135,21 @@ async def test_large_merges_with_and_without_repeats_take_turns(wh: Open) -> Non
     assert {row["id"]: row["v"] for row in await wh.rows("t", shape)} == expected
 
 
+async def test_a_table_with_repeats_leaves_the_one_beside_it_as_it_would_be_alone(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.BIGINT, "v": Kind.BIGINT}
+    for table in ("a", "b", "c"):
+        await make(session, table, shape, None if table == "c" else ["id"])
+    for sequence in (1, 2):
+        first = {"a": sequence * 150, "b": 0, "c": 0}  # only those of `b` come again
+        rows = {table: arrow(shape, [{"id": start + n, "v": sequence} for n in range(150)]) for table, start in first.items()}
+        loads = [TableLoad(table, rows[table], *(() if table == "c" else ("merge", ("id",)))) for table in ("a", "c", "b")]
+        report = await session.load(plan(sequence), loads)
+        assert report.rows == dict.fromkeys(("a", "b", "c"), 150)
+    assert [len(await wh.rows(table, shape)) for table in ("a", "b", "c")] == [300, 150, 300]
+    assert {row["v"] for row in await wh.rows("b", shape)} == {2}
+
+
 @pytest.mark.parametrize("rows", [1, 99, 101, 3000])
 async def test_batches_of_every_size_merge_alike(wh: Open, rows: int) -> None:
     session = await wh.session()

@@ -1,8 +1,8 @@
-"""When a merge into Postgres tries to copy its rows straight into their table."""
+"""When a merge tries to bring its rows straight into their table."""
 
 from __future__ import annotations
 
-from loader.warehouses.postgres.straight import LONGEST, SHORTEST, Straight, has_key
+from loader.sql.straight import LONGEST, SHORTEST, Straight, has_key
 
 
 def test_a_table_with_repeats_is_left_alone_for_longer_each_time() -> None:

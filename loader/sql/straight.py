@@ -1,9 +1,9 @@
-"""Whether a merge tries a COPY straight into its table first, which is a third faster where no key is there already.
+"""Whether a merge tries to bring its rows straight into their table first, which is much faster where no key is there already.
 
-Most merges bring new keys only: clients rarely repeat themselves, and what they repeat was mostly dropped by the router. Behind a
-savepoint such rows go straight into the table, whose unique key refuses what it has; then the savepoint is taken back and the
-rows go through the staging table. The attempt is lost then, so a table with repeats is left alone for some loads, for longer each
-time.
+Most merges bring new keys only: clients rarely repeat themselves, and what they repeat was mostly dropped by the router. Such
+rows go straight into the table, whose unique key refuses what it has; then they are taken back, and merged. The attempt is lost
+then, so a table with repeats is left alone for some loads, for longer each time. In Postgres a savepoint takes back the rows of
+one table; DuckDB has none, so there a load is tried whole.
 """
 
 from __future__ import annotations
