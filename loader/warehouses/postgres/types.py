@@ -74,7 +74,7 @@ _ALONE = {
     "cidr": Limits(accepted=_NETWORK),
     **dict.fromkeys(("macaddr", "macaddr8"), Limits(accepted=_HARDWARE)),
     **dict.fromkeys(("bit", "bit varying"), Limits(accepted=literals.BITS)),
-    "tsvector": Limits(refused=":[0-9]{5}"),  # it cuts positions to 16383
+    "tsvector": Limits(refused=r":[0-9]{5}|\\"),  # it cuts positions to 16383, and leaves out backslashes
     "line": Limits(accepted=literals.LINE, float_bytes=8),
     "cube": Limits(float_bytes=8),
     "vector": Limits(float_bytes=4),

@@ -50,7 +50,7 @@ POSTGRES: list[tuple[str, list[str], list[str]]] = [
     ("cube", ["(0.5)", f"({0.1 + 0.2})"], [f"({LONG})"]),
     ("vector(3)", ["[0.5,0.1,3.14159]"], ["[0.123456789,1,1]"]),
     ("geometry(Point,4326)", ["POINT(-71.060316 48.432044)", "0101000020E6100000" + "0" * 32], [f"POINT({LONG} 1)"]),
-    ("tsvector", ["cat:3 dog"], ["cat:20000"]),
+    ("tsvector", ["cat:3 dog"], ["cat:20000", "\\xcat"]),
     *((each, [], ["1", "{}"]) for each in ("int2vector", "aclitem", "pg_ndistinct", "pg_snapshot", "regclass")),
 ]
 """A type, text that it is given, and text that it is not."""
