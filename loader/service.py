@@ -6,9 +6,6 @@ changes, or whose site's or destination's does, is stopped where it is and start
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Collection
 from functools import partial
 
@@ -24,10 +21,9 @@ from shared.settings import read_settings
 from shared.tasks import task_group
 from shared.telemetry.health import Health
 from shared.threads import ThreadGate
+from shared.workers import Workers
 
 THREADS = 8
-
-log = logging.getLogger(__name__)
 
 
 async def main(context: ServiceContext) -> None:
@@ -44,30 +40,21 @@ async def main(context: ServiceContext) -> None:
     gate = ThreadGate(THREADS, "loader")
     destinations = Destinations()
     sweeper = Sweeper(context, destinations)
-    running: dict[str, tuple[Definition, asyncio.Task[None]]] = {}
-    context.health.bear(partial(_bearable, context.health, running))
+    connections: Workers[Definition] = Workers(
+        context,
+        what="connection",
+        prefix="loader",
+        lease_seconds=lease_seconds,
+        wanted=definitions,
+        make=lambda name, definition: ConnectionLoader(
+            context, name, definition, destinations, gate, sweeper=sweeper, claims=name in claimed
+        ),
+    )
+    context.health.bear(partial(_bearable, context.health, connections.keys))
     try:
         async with task_group() as group:
             sweeping = group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed")
-            while not context.draining.is_set():
-                snapshot = context.config.current
-                wanted = definitions(snapshot)
-                for name, (definition, task) in list(running.items()):
-                    if wanted.get(name) != definition:
-                        await _stop(task)
-                        del running[name]
-                        context.health.good(f"connection {name}")
-                for name, definition in wanted.items():
-                    if name not in running:
-                        loader = ConnectionLoader(
-                            context, name, definition, destinations, gate, lease_seconds, sweeper=sweeper, claims=name in claimed
-                        )
-                        running[name] = (definition, group.create_task(loader.run(), name=f"load-{name}"))
-                changed = asyncio.ensure_future(context.config.changed(snapshot))
-                draining = asyncio.ensure_future(context.draining.wait())
-                await asyncio.wait({changed, draining}, return_when=asyncio.FIRST_COMPLETED)
-                for waiter in (changed, draining):
-                    waiter.cancel()
+            await connections.run()
             sweeping.cancel()
     finally:
         gate.close()
@@ -91,9 +78,3 @@ def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
         for name, connection in project.connections.items()
         if connection.enabled
     }
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

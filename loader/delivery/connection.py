@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class ConnectionLoader:
-    """Loads one connection. `run` returns when the service drains; a change of the project cancels it."""
+    """The worker of one connection."""
 
     def __init__(
         self,
@@ -60,7 +60,6 @@ class ConnectionLoader:
         definition: Definition,
         destinations: Destinations,
         gate: ThreadGate,
-        lease_seconds: float,
         *,
         sweeper: Sweeper,
         claims: bool = False,
@@ -70,7 +69,6 @@ class ConnectionLoader:
         self._definition = definition
         self._destinations = destinations
         self._gate = gate
-        self._lease_seconds = lease_seconds
         self._claims = claims
         self._offset = 0
         """What the ledger's epochs exceed the lease's by."""
@@ -85,43 +83,24 @@ class ConnectionLoader:
         )  # fmt: skip
         self._former = Former(context, name, destinations)
         self._retries: Retries | None = None
-        self._free = asyncio.Event()
-        self._free.set()
 
-    async def run(self) -> None:
-        """Takes the lease and loads, again and again, until the service drains."""
-        with contextlib.suppress(_DrainedError):
-            await together(self._load_while_held(), self._end_the_wait())
+    def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
+        """See `Worker.change`: another definition is another start."""
+        return False
 
-    async def _end_the_wait(self) -> None:
-        await self._context.draining.wait()
-        # only waiting for the lease is cut short; what is being loaded ends in order
-        await self._free.wait()
-        raise _DrainedError
-
-    async def _load_while_held(self) -> None:
-        name, owner = f"loader.{self._name}", self._context.instance
-        while not self._context.draining.is_set():
-            try:
-                async with leases.hold(self._context.broker, name, owner, self._lease_seconds) as lease:
-                    self._free.clear()
-                    log.info("connection taken", extra={"connection": self._name, "epoch": lease.epoch})
-                    self._context.health.bad(f"connection {self._name}", "its destination is being opened")
-                    await self._while_held(lease)
-            finally:
-                self._free.set()
-                self._troubles.forget()
-            self._context.health.good(f"connection {self._name}")  # whoever holds it now answers for it
-            if not self._context.draining.is_set():  # fenced, or the lease is lost: not at once again
-                await asyncio.sleep(FENCED_SECONDS)
+    async def work(self, lease: leases.Lease, ending: asyncio.Event) -> None:  # noqa: ARG002  # it ends when the service drains
+        """See `Worker.work`."""
+        self._context.health.bad(f"connection {self._name}", "its destination is being opened")
+        try:
+            await self._while_held(lease)
+        finally:
+            self._troubles.forget()
 
     async def _while_held(self, lease: leases.Lease) -> None:
         sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))
         # for the gauges, while its destination cannot be opened; a session says it when the accounts cannot be read
         with contextlib.suppress(PenstockError, msgspec.MsgspecError):
             await self._accounts.read(_not_known)
-        work = asyncio.create_task(self._begin(lease.epoch))
-        lost = asyncio.create_task(lease.lost.wait())
         context = self._context
         gauges = asyncio.create_task(
             keep_gauges(
@@ -129,13 +108,11 @@ class ConnectionLoader:
             )
         )
         try:
-            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
+            await self._begin(lease.epoch)
         finally:
-            for task in (work, lost, gauges, sweeping):
+            for task in (gauges, sweeping):
                 task.cancel()
-            await asyncio.gather(work, lost, gauges, sweeping, return_exceptions=True)
+            await asyncio.gather(gauges, sweeping, return_exceptions=True)
 
     async def _begin(self, epoch: int) -> None:
         await self._read_offset()
@@ -254,10 +231,6 @@ def _copied(connection: str, newest: int, epoch: int) -> SetupError:
         f"the ledger was written under epoch {newest}, this stack is at {epoch}: the destination is a copy of another stack's, or another "
         f"stack loads it too. If none does, start the loader once with PENSTOCK_LOADER_CLAIM={connection}"
     )
-
-
-class _DrainedError(Exception):
-    """The service drains, and nothing is held."""
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,6 @@ the site's lease, once its last router has ended (`shared/streams/removed.py`).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Final
@@ -14,8 +13,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from router.lanes.account import removed_of
+from router.lanes.keeper import look_while_held
 from router.lanes.state import SiteState, StateKeeper, read_states
-from shared.errors import ConfigError, Conflict, Transient
 from shared.events.outcome import DropReason
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold
@@ -54,12 +53,7 @@ async def keep_removed(context: ServiceContext) -> None:
         async with hold(context.broker, LEASE, context.instance) as lease:
             keeper = Keeper(context.broker, context.telemetry, context.instance)
             try:
-                while not lease.lost.is_set():
-                    try:
-                        await keeper.run_once()
-                    except (Transient, Conflict, ConfigError) as exc:
-                        log.debug("accounts of removed connections cannot be read", extra={"error": str(exc)})
-                    await asyncio.sleep(PERIOD_SECONDS)
+                await look_while_held(lease, "accounts of removed connections", PERIOD_SECONDS, keeper.run_once)
             finally:
                 context.telemetry.forget(METRIC)  # the next holder tells
 
@@ -115,7 +109,11 @@ class Keeper:
         self._show([*([older.sum] if older.queues else []), *(each for each in found if each.queue in queues)])
 
     async def _look_at_sites(self, snapshot: ConfigSnapshot) -> None:
-        gone = {site: state for site, state in (await read_states(self._broker)).items() if site not in snapshot.project.sites}
+        gone = {
+            site: state
+            for site, state in (await read_states(self._broker, damaged=True)).items()
+            if site not in snapshot.project.sites
+        }
         self._sites = {}
         for site, state in gone.items():
             if state.accounts and all(_is_older(name, state, snapshot) for name in state.accounts):

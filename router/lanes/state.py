@@ -8,6 +8,7 @@ before it fails, and it stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 
@@ -81,15 +82,23 @@ def state_key(site: str) -> str:
     return f"router.{site}"
 
 
-async def read_states(broker: Broker) -> dict[str, SiteState]:
+async def read_states(broker: Broker, *, damaged: bool = False) -> dict[str, SiteState]:
     """Returns the state of every site that was ever routed, by site.
+
+    Args:
+        damaged: leaves out states that cannot be read, or are of a later version.
 
     Raises:
         NotConnected: the broker does not answer.
+        msgspec.MsgspecError: a state cannot be read.
     """
     prefix = state_key("")
-    entries = await Bucket(broker, topology.STATE_BUCKET).entries(prefix)
-    return {entry.key.removeprefix(prefix): _decode(entry.value) for entry in entries if entry.value}
+    found: dict[str, SiteState] = {}
+    for entry in await Bucket(broker, topology.STATE_BUCKET).entries(prefix):
+        with contextlib.suppress(*([msgspec.MsgspecError] if damaged else [])):
+            if entry.value:
+                found[entry.key.removeprefix(prefix)] = _decode(entry.value)
+    return found
 
 
 class _Shed(msgspec.Struct, frozen=True):

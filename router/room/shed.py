@@ -23,8 +23,8 @@ import msgspec
 from nats.js import api
 from nats.js.errors import NotFoundError
 
+from router.lanes.keeper import look_while_held
 from router.lanes.state import SiteState, note_shed, read_states
-from router.room.keeper import look_while_held
 from router.window.dedupe import Window
 from shared.errors import NotConnected
 from shared.jetstream import topology

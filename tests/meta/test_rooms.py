@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
         "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "plugins", "settings", "telemetry", "project", "streams",
-        "service",
+        "service", "workers",
     ),
     "ingest": (
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",

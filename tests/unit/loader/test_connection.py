@@ -51,7 +51,7 @@ async def test_an_error_nobody_expected_is_tried_again_and_does_not_end_the_proc
 
     definition = Definition(Connection(site="shop", destination="wh"), Site(), {})
     loader = Loader(
-        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0, sweeper=cast("Any", None)
+        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), sweeper=cast("Any", None)
     )
     await loader._persist(1)
     assert context.health.said == [
@@ -75,7 +75,7 @@ async def test_an_error_that_a_plug_in_does_not_know_is_counted_for_it(monkeypat
 
     definition = Definition(Connection(site="shop", destination="wh"), Site(), {"type": "duckdb"})
     await Loader(
-        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0, sweeper=cast("Any", None)
+        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), sweeper=cast("Any", None)
     )._persist(1)
     assert context.counted.count("driver_errors_unknown_total duckdb") == 2
 
@@ -109,7 +109,7 @@ async def test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_whe
     context = Context()
     definition = Definition(Connection(site="shop", destination="wh"), Site(), {})
     loader = Loader(
-        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), 10.0, sweeper=cast("Any", None)
+        cast("ServiceContext", context), "c", definition, cast("Any", None), cast("Any", None), sweeper=cast("Any", None)
     )
     await loader._persist(7)
     assert epochs == [7, 7, 7, 100]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.room import keeper
-from router.room.keeper import look_while_held
+from router.lanes import keeper
+from router.lanes.keeper import look_while_held
 from shared.errors import NotConnected
 from shared.jetstream.lease import Lease
 
@@ -26,6 +26,4 @@ async def test_no_error_of_a_look_ends_a_keeper_and_an_unexpected_one_is_logged(
 
     await look_while_held(lease, "EVENTS", 0.0, look)
     assert not errors
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "unexpected error while the stream is kept"
-    ]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["unexpected error of a keeper"]

@@ -1,4 +1,4 @@
-"""What the keepers of EVENTS and of DEAD have in common: one router at a time looks at a stream, again and again.
+"""What keepers of EVENTS, of DEAD and of accounts have in common: one router at a time looks at something, again and again.
 
 An error ends no keeper, for it would end the router with it. A broker that is away is no news here; any other error is logged.
 """
@@ -18,11 +18,11 @@ ERROR_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-async def look_while_held(lease: Lease, stream: str, seconds: float, look: Callable[[], Awaitable[object]]) -> None:
+async def look_while_held(lease: Lease, what: str, seconds: float, look: Callable[[], Awaitable[object]]) -> None:
     """Looks until the lease is lost.
 
     Args:
-        stream: its name, for the log.
+        what: is looked at, for the log.
         seconds: between two looks.
     """
     while not lease.lost.is_set():
@@ -30,8 +30,8 @@ async def look_while_held(lease: Lease, stream: str, seconds: float, look: Calla
         try:
             await look()
         except Transient as exc:
-            log.debug("the stream cannot be kept now", extra={"stream": stream, "error": str(exc)})
+            log.debug("cannot be kept now", extra={"what": what, "error": str(exc)})
         except Exception:
-            log.exception("unexpected error while the stream is kept", extra={"stream": stream})
+            log.exception("unexpected error of a keeper", extra={"what": what})
             pause = ERROR_SECONDS
         await asyncio.sleep(pause)

@@ -1,0 +1,217 @@
+"""One worker for each key of the project, under a lease: how replicas of a service share their work.
+
+Every replica tries for every key; the lease decides who works. A key moves to another replica within the time of a lease when its
+holder dies, and at once when that drains. What a key is, and what there is to do for it, is the service's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from shared.errors import ConfigError, Fenced, PenstockError
+from shared.jetstream.lease import Lease, hold
+from shared.project.snapshot import ConfigSnapshot
+from shared.service import ServiceContext
+from shared.tasks import first_of, task_group, together
+
+AGAIN_SECONDS = 1.0
+"""Between two times that a worker takes its lease."""
+
+D = TypeVar("D")
+D_contra = TypeVar("D_contra", contravariant=True)
+
+log = logging.getLogger(__name__)
+
+
+class Worker(Protocol[D_contra]):
+    """Works for one key."""
+
+    async def work(self, lease: Lease, ending: asyncio.Event) -> None:
+        """Works while the lease lasts, and returns in order soon after `ending` is set.
+
+        Called again each time the lease is taken; cancelled when it is lost.
+
+        Raises:
+            Fenced: another replica works for this key.
+            PenstockError: it is tried again.
+        """
+        ...
+
+    def change(self, definition: D_contra) -> bool:
+        """Takes another definition, at work or not; False: it ends, and another worker is made."""
+        ...
+
+
+class Workers(Generic[D]):
+    """The workers of one process.
+
+    Args:
+        context: of the service.
+        what: what a key is called in health and log: `site`.
+        prefix: of the names of leases, before the key.
+        lease_seconds: how long a dead holder keeps a lease.
+        wanted: what there is to work for, by key.
+        make: makes the worker of a key.
+        in_order: a worker whose key leaves the project ends in order, as when the service drains; else it is cancelled.
+        stagger_seconds: a process waits so long for each key that it has before it asks for another, so that other replicas get some.
+    """
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        *,
+        what: str,
+        prefix: str,
+        lease_seconds: float,
+        wanted: Callable[[ConfigSnapshot], Mapping[str, D]],
+        make: Callable[[str, D], Worker[D]],
+        in_order: bool = False,
+        stagger_seconds: float = 0.0,
+    ) -> None:
+        self._context = context
+        self._what = what
+        self._prefix = prefix
+        self._lease_seconds = lease_seconds
+        self._wanted = wanted
+        self._make = make
+        self._in_order = in_order
+        self._stagger_seconds = stagger_seconds
+        self._running: dict[str, _Running[D]] = {}
+        self._held: set[str] = set()
+
+    @property
+    def keys(self) -> Collection[str]:
+        """All keys of the project, whoever works for them."""
+        return self._running.keys()
+
+    async def run(self) -> None:
+        """Follows the project until the service drains; then every worker ends in order."""
+        try:
+            async with task_group() as group:
+                following = group.create_task(self._follow(group), name="follow-config")
+                await self._context.draining.wait()
+                following.cancel()
+                for running in self._running.values():
+                    running.ending.set()
+        except BaseExceptionGroup as exc:
+            raise first_of(exc) from exc
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        config, health = self._context.config, self._context.health
+        await config.loaded.wait()
+        snapshot = config.current
+        while True:
+            try:
+                wanted = self._wanted(snapshot)
+            except ConfigError as exc:
+                log.error(
+                    "project cannot be followed, the last good one stays",
+                    extra={"revision": snapshot.revision, "error": str(exc)},
+                )
+                health.bad("project", f"revision {snapshot.revision} cannot be followed: {exc}")
+            else:
+                health.good("project")
+                await self._become(wanted, group)
+            snapshot = await config.changed(snapshot)
+
+    async def _become(self, wanted: Mapping[str, D], group: asyncio.TaskGroup) -> None:
+        for key, running in list(self._running.items()):
+            if key in wanted and (wanted[key] == running.definition or running.worker.change(wanted[key])):
+                running.definition = wanted[key]
+                continue
+            if self._in_order:
+                running.ending.set()
+            else:
+                await _cancel(running.task)
+                self._context.health.good(f"{self._what} {key}")
+            del self._running[key]
+        for key, definition in wanted.items():
+            if key not in self._running:
+                worker, ending = self._make(key, definition), asyncio.Event()
+                task = group.create_task(self._keep(key, worker, ending), name=f"{self._what}-{key}")
+                self._running[key] = _Running(definition, worker, ending, task)
+
+    async def _keep(self, key: str, worker: Worker[D], ending: asyncio.Event) -> None:
+        free = asyncio.Event()
+        free.set()
+        with contextlib.suppress(_EndingError):
+            await together(self._work_again_and_again(key, worker, ending, free), _raise_when_free(ending, free))
+        self._context.health.good(f"{self._what} {key}")
+
+    async def _work_again_and_again(self, key: str, worker: Worker[D], ending: asyncio.Event, free: asyncio.Event) -> None:
+        context, part, extra = self._context, f"{self._what} {key}", {self._what: key}
+        while not ending.is_set():
+            failure = ""
+            await asyncio.sleep(self._stagger_seconds * len(self._held))
+            try:
+                async with hold(context.broker, f"{self._prefix}.{key}", context.instance, self._lease_seconds) as lease:
+                    free.clear()
+                    self._held.add(key)
+                    log.info("lease taken", extra={**extra, "epoch": lease.epoch})
+                    await _while_held(worker, lease, ending)
+            except Fenced as exc:
+                log.warning("left to another replica", extra={**extra, "error": str(exc)})
+            except PenstockError as exc:
+                failure = str(exc)
+                log.error("work failed, beginning again", extra={**extra, "error": failure})
+            except Exception as exc:  # a defect, or a state of a later version: the other keys of this process go on
+                failure = f"{type(exc).__name__}: {exc}"
+                log.exception("work failed, beginning again", extra=extra)
+            finally:
+                self._held.discard(key)
+                context.health.good(part)
+                free.set()
+            if failure:
+                context.health.bad(part, f"begins again after a failure: {failure}")
+            if not ending.is_set():
+                await asyncio.sleep(AGAIN_SECONDS)
+            # another replica may have the key by now, and answers for it
+            context.health.good(part)
+
+
+class _Running(Generic[D]):
+    def __init__(self, definition: D, worker: Worker[D], ending: asyncio.Event, task: asyncio.Task[None]) -> None:
+        self.definition = definition
+        self.worker = worker
+        self.ending = ending
+        self.task = task
+
+
+async def _while_held(worker: Worker[D], lease: Lease, ending: asyncio.Event) -> None:
+    """Lets a worker work; cancels it when its lease is lost.
+
+    Raises:
+        Fenced: the lease is lost.
+    """
+    working = asyncio.ensure_future(worker.work(lease, ending))
+    lost = asyncio.ensure_future(lease.lost.wait())
+    try:
+        await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Fenced(f"the lease {lease.name} is lost")
+        await working
+    finally:
+        for task in (working, lost):
+            task.cancel()
+        await asyncio.gather(working, lost, return_exceptions=True)
+
+
+async def _raise_when_free(ending: asyncio.Event, free: asyncio.Event) -> None:
+    await ending.wait()
+    # only waiting for the lease is cut short; a worker that has it ends in order
+    await free.wait()
+    raise _EndingError
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+class _EndingError(Exception):
+    """A worker was told to end, and holds nothing."""
