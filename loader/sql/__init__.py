@@ -1,1 +1,1 @@
-"""What SQL warehouses share: quoting, and how a refused batch is split."""
+"""What SQL warehouses share: the dialect, merges, and which rows are refused."""

@@ -1,7 +1,4 @@
-"""SQL that all SQL warehouses share: quoted names and text, the ledger's name, our own indexes, forced types, the merge.
-
-Pure. Names and values come from events, so nothing reaches a statement except through `identifier` and `literal`.
-"""
+"""What all SQL warehouses share: the ledger's name, owners of columns, our own indexes, forced types, keys. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from loader.contract.warehouse import Column, TableLoad
+from loader.sql.dialect import Dialect
 from shared.errors import Permanent
 
 LEDGER = "_penstock_loads"
@@ -30,50 +28,22 @@ OWN_INDEX = "penstock_pk_"
 """Prefix of keys we made; only those are ever replaced."""
 
 
-def identifier(name: str) -> str:
-    """Returns a name quoted for SQL.
-
-    Raises:
-        Permanent: the name is empty or holds a NUL, which no warehouse takes.
-    """
-    if not name or "\0" in name:
-        raise Permanent(f"{name!r} cannot be the name of a table or column")
-    return '"' + name.replace('"', '""') + '"'
-
-
-def identifiers(names: Iterable[str], prefix: str = "") -> str:
-    """Returns names quoted and joined by commas, each with `prefix` (such as `t.`) before it."""
-    return ", ".join(prefix + identifier(name) for name in names)
-
-
-def qualified(schema: str, table: str) -> str:
-    """Returns `"schema"."table"`."""
-    return f"{identifier(schema)}.{identifier(table)}"
-
-
 def named(tables: Sequence[str]) -> str:
     """Returns tables as a message names them."""
     others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
     return f'table "{tables[0]}"{others}' if tables else "no table"
 
 
-def ownership(schema: str, table: str, columns: Iterable[Column]) -> str:
+def ownership(dialect: Dialect, schema: str, table: str, columns: Iterable[Column]) -> str:
     """Returns the statements that store with new columns which paths they were made for; empty if there is nothing to store."""
     return "; ".join(
-        f"COMMENT ON COLUMN {qualified(schema, table)}.{identifier(column.name)} IS {literal(OWNER + column.owner)}"
-        for column in columns
-        if column.owner is not None
+        dialect.comment(schema, table, column.name, OWNER + column.owner) for column in columns if column.owner is not None
     )
 
 
 def owner_of(comment: str | None) -> str | None:
     """Returns which path a column was made for; None if its comment is not ours."""
     return comment.removeprefix(OWNER) if comment is not None and comment.startswith(OWNER) else None
-
-
-def literal(text: str) -> str:
-    """Returns text quoted as an SQL string (standard_conforming_strings, which every supported server has on)."""
-    return "'" + text.replace("\0", "").replace("'", "''") + "'"
 
 
 def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
@@ -139,28 +109,6 @@ def by_dependency(loads: Sequence[TableLoad], references: Iterable[tuple[str, st
     except CycleError:
         return loads
     return sorted(loads, key=lambda load: order[load.table])
-
-
-def on_conflict(load: TableLoad, others: Iterable[str] = ()) -> str:
-    """Returns the ON CONFLICT clause of a merge into a table that is called `t`, as Postgres and DuckDB write it.
-
-    `others`: columns of the table that the rows do not have and that a replaced row must not keep.
-    """
-    target = f"ON CONFLICT ({identifiers(load.key)})"
-    kept = () if load.coalesce else others
-    changed = [identifier(name) for name in (*load.rows.column_names, *kept) if name not in load.key]
-    if not changed:
-        return f"{target} DO NOTHING"
-    newer = "TRUE"
-    if load.cursor is not None:
-        cursor = identifier(load.cursor)
-        newer = f"t.{cursor} IS NULL OR t.{cursor} <= EXCLUDED.{cursor}"
-    if not load.coalesce:
-        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in changed)
-        return f"{target} DO UPDATE SET {sets}" + ("" if load.cursor is None else f" WHERE {newer}")
-    # an older row fills columns that are null, so that the order in which rows come matters less
-    filled = "CASE WHEN {1} THEN COALESCE(EXCLUDED.{0}, t.{0}) ELSE COALESCE(t.{0}, EXCLUDED.{0}) END"
-    return f"{target} DO UPDATE SET " + ", ".join(f"{name} = {filled.format(name, newer)}" for name in changed)
 
 
 def id_columns_of(key: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ of a 36-character key. Columns that the user put an index on cannot be changed b
 https://duckdb.org/docs/stable/connect/concurrency, https://duckdb.org/docs/stable/sql/statements/insert#on-conflict-clause
 """
 
-# ruff: noqa: S608 - names are quoted by loader/sql/text.py, values are bound
+# ruff: noqa: S608 - names are quoted by loader/sql/dialect.py, values are bound
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ from loader.contract.warehouse import (
 )
 from loader.sql.reject import refuse_null_keys
 from loader.sql.straight import Straight
-from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
+from loader.sql.text import LEDGER, by_dependency, id_columns_of, named
 from loader.warehouses.duckdb import patch as patching
 from loader.warehouses.duckdb import statements, write
+from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.file import DatabaseFile
 from loader.warehouses.duckdb.types import WIDEN
 from shared.errors import NotConnected, RowsRejected
@@ -161,15 +162,15 @@ class DuckDBDestination:
 
     async def _count(self, table: str) -> int:
         def work(link: duckdb.DuckDBPyConnection, _: Stop) -> int:
-            row = link.execute(f"SELECT count(*) FROM {qualified(self._schema, table)}").fetchone()
+            row = link.execute(f"SELECT count(*) FROM {DIALECT.qualified(self._schema, table)}").fetchone()
             return int(row[0]) if row else 0
 
         return await self._file.run(f'checking duckdb destination "{self._name}"', work)
 
     async def _drop(self, table: str, connection: str) -> None:
         def work(link: duckdb.DuckDBPyConnection, _: Stop) -> None:
-            link.execute(f"DROP TABLE IF EXISTS {qualified(self._schema, table)}")
-            link.execute(f"DELETE FROM {qualified(self._schema, LEDGER)} WHERE connection = ?", [connection])
+            link.execute(f"DROP TABLE IF EXISTS {DIALECT.qualified(self._schema, table)}")
+            link.execute(f"DELETE FROM {DIALECT.qualified(self._schema, LEDGER)} WHERE connection = ?", [connection])
 
         await self._file.run(f'checking duckdb destination "{self._name}"', work)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from loader.contract.warehouse import Environment
-from loader.sql.text import literal
+from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import is_locked, translate
 from loader.warehouses.duckdb.read_copy import ReadCopy
 from loader.warehouses.duckdb.statements import SETTINGS
@@ -77,7 +77,7 @@ class DatabaseFile:
         self._lock = environment.locks.of(f"duckdb:{path}")
         self._settings = f"{SETTINGS}; SET threads = {threads}"
         if memory_limit is not None:
-            self._settings += f"; SET memory_limit = {literal(memory_limit)}"
+            self._settings += f"; SET memory_limit = {DIALECT.literal(memory_limit)}"
         self._linger_seconds = linger_seconds
         self._share_every_seconds = share_every_seconds
         self._lock_seconds = lock_seconds
@@ -166,7 +166,7 @@ class DatabaseFile:
         try:
             connection.execute(self._settings)
             connection.execute(
-                f"ATTACH IF NOT EXISTS {literal(str(self._path))} AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+                f"ATTACH IF NOT EXISTS {DIALECT.literal(str(self._path))} AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
             )
             connection.execute(f"USE {CATALOG}")
         except BaseException:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Column, TablePatch, TableSchema
-from loader.sql.text import OWN_INDEX, identifier, identifiers, no_key, own_index, owner_of, ownership, qualified, require_key
+from loader.sql.text import OWN_INDEX, no_key, own_index, owner_of, ownership, require_key
 from loader.warehouses.duckdb import statements
+from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import describe
-from loader.warehouses.duckdb.types import fold, kind_of, limits_of, native_of, survives, widening
+from loader.warehouses.duckdb.types import kind_of, limits_of, native_of, survives, widening
 from shared.errors import Permanent
 from shared.threads import Stop
 
@@ -48,13 +49,13 @@ def describe_tables(
     for table, name, native, _, _, generated, comment in connection.execute(
         statements.COLUMNS, [schema, list(tables)]
     ).fetchall():
-        column = Column(fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
-        columns.setdefault(table, {})[fold(name)] = column
+        column = Column(DIALECT.fold(name), kind_of(native), native, limits_of(native), not generated, owner_of(comment))
+        columns.setdefault(table, {})[DIALECT.fold(name)] = column
     keys = read_keys(connection, schema, list(columns)) if columns else {}
     found: dict[str, TableSchema | None] = {}
     for table, wanted in tables.items():
         usable = sorted(keys.get(table, ()), key=lambda key: (not key.own, not key.primary, key.name))
-        key = tuple(fold(name) for name in usable[0].columns) if usable else ()
+        key = tuple(DIALECT.fold(name) for name in usable[0].columns) if usable else ()
         if wanted and any(_same(each.columns, wanted) for each in usable):
             key = tuple(wanted)
         there = columns.get(table)
@@ -81,7 +82,7 @@ def create(
         stop.check()
         _create(connection, schema, patch)
         if patch.primary_key:
-            require_key(patch.table, patch.primary_key, {fold(column.name) for column in patch.add}, fold)
+            require_key(patch.table, patch.primary_key, {DIALECT.fold(column.name) for column in patch.add}, DIALECT.fold)
             taken.append(_make_key(connection, schema, patch.table, patch.primary_key, taken))
     made = describe_tables(connection, stop, schema, {patch.table: keys[patch.table] for patch in wanted})
     stop.check()
@@ -120,7 +121,9 @@ def _apply(
         _create(connection, schema, patch)
     else:
         lossy = _alter(connection, schema, patch, live)
-        owners = ownership(schema, patch.table, [column for column in patch.add if fold(column.name) not in live.columns])
+        owners = ownership(
+            DIALECT, schema, patch.table, [column for column in patch.add if DIALECT.fold(column.name) not in live.columns]
+        )
         if owners:
             connection.execute(owners)
     if patch.primary_key is not None:
@@ -136,23 +139,23 @@ def _apply(
 def _create(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch) -> None:
     columns = {column.name: column for column in (*patch.add, *patch.widen)}
     definitions = ", ".join(_definition(connection, column) for column in columns.values())
-    owners = ownership(schema, patch.table, patch.add)
-    connection.execute(f"CREATE TABLE {qualified(schema, patch.table)} ({definitions}); {owners}")
+    owners = ownership(DIALECT, schema, patch.table, patch.add)
+    connection.execute(f"CREATE TABLE {DIALECT.qualified(schema, patch.table)} ({definitions}); {owners}")
 
 
 def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch, live: TableSchema) -> frozenset[str]:
     """Adds and widens columns; returns those that stay as they are because a stored value would not."""
-    table = qualified(schema, patch.table)
+    table = DIALECT.qualified(schema, patch.table)
     for column in (*patch.add, *patch.widen):
-        if fold(column.name) not in live.columns:
+        if DIALECT.fold(column.name) not in live.columns:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_definition(connection, column)}")
     changes: list[str] = []
     lossy: set[str] = set()
     for column in patch.widen:
-        now = live.columns.get(fold(column.name))
+        now = live.columns.get(DIALECT.fold(column.name))
         if now is None or (now.kind is column.kind and now.limits is None):
             continue
-        name = identifier(column.name)
+        name = DIALECT.identifier(column.name)
         expression = widening(name, now.kind, column.kind)
         if expression is None:
             continue
@@ -168,7 +171,7 @@ def _alter(connection: duckdb.DuckDBPyConnection, schema: str, patch: TablePatch
         if name.startswith(OWN_INDEX)
     ]
     for name, _ in own:
-        connection.execute(f"DROP INDEX {qualified(schema, name)}")
+        connection.execute(f"DROP INDEX {DIALECT.qualified(schema, name)}")
     for change in changes:
         connection.execute(change)
     for _, sql in own:
@@ -185,12 +188,12 @@ def _survive(connection: duckdb.DuckDBPyConnection, table: str, condition: str |
 
 
 def _keep_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, key: tuple[str, ...]) -> None:
-    names = {fold(name) for _, name, *_ in connection.execute(statements.COLUMNS, [schema, [table]]).fetchall()}
-    require_key(table, key, names, fold)
+    names = {DIALECT.fold(name) for _, name, *_ in connection.execute(statements.COLUMNS, [schema, [table]]).fetchall()}
+    require_key(table, key, names, DIALECT.fold)
     keys = read_keys(connection, schema, [table]).get(table, [])
     for stale in keys:
         if stale.own and not _same(stale.columns, key):
-            connection.execute(f"DROP INDEX {qualified(schema, stale.name)}")
+            connection.execute(f"DROP INDEX {DIALECT.qualified(schema, stale.name)}")
     if not key or any(_same(usable.columns, key) for usable in keys):
         return
     _make_key(connection, schema, table, key, _taken(connection, schema))
@@ -204,7 +207,9 @@ def _make_key(connection: duckdb.DuckDBPyConnection, schema: str, table: str, ke
     """Returns the name of the index that it made."""
     name = own_index(schema, table, taken)
     try:
-        connection.execute(f"CREATE UNIQUE INDEX {identifier(name)} ON {qualified(schema, table)} ({identifiers(key)})")
+        connection.execute(
+            f"CREATE UNIQUE INDEX {DIALECT.identifier(name)} ON {DIALECT.qualified(schema, table)} ({DIALECT.identifiers(key)})"
+        )
     except Exception as error:
         if type(error).__name__ != "ConstraintException":
             raise
@@ -229,7 +234,7 @@ def _unquoted(expression: str) -> str:
 
 
 def _same(one: Sequence[str], other: Sequence[str]) -> bool:
-    return {fold(name) for name in one} == {fold(name) for name in other}
+    return {DIALECT.fold(name) for name in one} == {DIALECT.fold(name) for name in other}
 
 
 def _definition(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
@@ -242,4 +247,4 @@ def _definition(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
             if type(error).__name__ not in ("ParserException", "CatalogException", "BinderException", "InvalidInputException"):
                 raise
             raise Permanent(f'column "{column.name}": {native!r} is not a type DuckDB knows ({describe(error)})') from error
-    return f"{identifier(column.name)} {native}"
+    return f"{DIALECT.identifier(column.name)} {native}"

@@ -1,13 +1,11 @@
-"""SQL text for DuckDB: the ledger, the catalogue, the merge. Pure; names arrive raw and leave quoted."""
+"""SQL text for DuckDB: the ledger, the catalogue. Pure; names arrive raw and leave quoted."""
 
-# ruff: noqa: S608 - names are quoted by loader/sql/text.py, values are bound
+# ruff: noqa: S608 - names are quoted by loader/sql/dialect.py, values are bound
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from loader.contract.warehouse import TableLoad
-from loader.sql.text import LEDGER, identifier, identifiers, on_conflict, qualified
+from loader.sql.text import LEDGER
+from loader.warehouses.duckdb.dialect import DIALECT
 
 ROWS = "_penstock_rows"
 """The name under which a load's Arrow table is scanned."""
@@ -61,8 +59,8 @@ SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database()
 def create_ledger(schema: str) -> str:
     """Returns the DDL of the ledger and its schema."""
     return f"""
-    CREATE SCHEMA IF NOT EXISTS {identifier(schema)};
-    CREATE TABLE IF NOT EXISTS {qualified(schema, LEDGER)} (
+    CREATE SCHEMA IF NOT EXISTS {DIALECT.identifier(schema)};
+    CREATE TABLE IF NOT EXISTS {DIALECT.qualified(schema, LEDGER)} (
         connection VARCHAR NOT NULL,
         table_name VARCHAR NOT NULL,
         lane VARCHAR NOT NULL,
@@ -76,32 +74,32 @@ def create_ledger(schema: str) -> str:
 
 def read_epoch(schema: str) -> str:
     """Returns the query of a connection's epoch and count of loads: $1 connection."""
-    return f"SELECT epoch, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
+    return f"SELECT epoch, last_sequence FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
 
 
 def write_epoch(schema: str) -> str:
     """Returns the statement that sets a connection's epoch: $1 connection, $2 epoch."""
     return f"""
-    INSERT INTO {qualified(schema, LEDGER)} VALUES ($1, '', '', $2, 0, 0, now())
+    INSERT INTO {DIALECT.qualified(schema, LEDGER)} VALUES ($1, '', '', $2, 0, 0, now())
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = EXCLUDED.loaded_at"""
 
 
 def count_load(schema: str) -> str:
     """Returns the statement that counts a load: $1 connection."""
     return f"""
-    UPDATE {qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
+    UPDATE {DIALECT.qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
     WHERE connection = $1 AND table_name = '' AND lane = ''"""
 
 
 def read_marks(schema: str) -> str:
     """Returns the query of a connection's marks: $1 connection."""
-    return f"SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"
+    return f"SELECT table_name, lane, last_sequence FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"
 
 
 def forget_marks(schema: str) -> str:
     """Returns the statement that removes marks: $1 connection, $2 tables, $3 the lane of each."""
     return f"""
-    DELETE FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''
+    DELETE FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''
     AND (table_name, lane) IN (SELECT unnest($2::VARCHAR[]), unnest($3::VARCHAR[]))"""
 
 
@@ -110,15 +108,15 @@ def id_columns(schema: str) -> str:
     return f"""
     SELECT table_name, min(list_position($3::VARCHAR[], column_name)) FROM duckdb_columns()
     WHERE database_name = current_database() AND schema_name = $1 AND list_contains($3::VARCHAR[], column_name)
-      AND lower(table_name) IN (SELECT lower(table_name) FROM {qualified(schema, LEDGER)} WHERE connection = $2)
+      AND lower(table_name) IN (SELECT lower(table_name) FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $2)
     GROUP BY 1"""
 
 
 def count_ids(schema: str, table: str, column: str) -> str:
     """Returns the query of how often ids are in a table: $1 ids."""
-    name = identifier(column)
+    name = DIALECT.identifier(column)
     return f"""
-    SELECT {name}::VARCHAR, count(*) FROM {qualified(schema, table)}
+    SELECT {name}::VARCHAR, count(*) FROM {DIALECT.qualified(schema, table)}
     WHERE {name}::VARCHAR IN (SELECT unnest($1::VARCHAR[])) GROUP BY 1"""
 
 
@@ -127,50 +125,15 @@ def write_marks(schema: str) -> str:
     rows.
     """
     return f"""
-    INSERT INTO {qualified(schema, LEDGER)} AS l
+    INSERT INTO {DIALECT.qualified(schema, LEDGER)} AS l
     SELECT $1, unnest($5::VARCHAR[]), $3, $2, $4, unnest($6::BIGINT[]), now()
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET
         epoch = EXCLUDED.epoch, last_sequence = greatest(l.last_sequence, EXCLUDED.last_sequence),
         rows = l.rows + EXCLUDED.rows, loaded_at = EXCLUDED.loaded_at"""
 
 
-def in_turn(key: Mapping[str, str]) -> str:
-    """Returns what stands after FROM for the rows with their `turn`: 1 for the first of each key, 2 for the second.
-
-    `key`: the types that the table compares keys by. The rows have their place as `_index`.
-    """
-    casts = ", ".join(f"CAST({identifier(name)} AS {native})" for name, native in key.items())
-    return f"(SELECT *, row_number() OVER (PARTITION BY {casts} ORDER BY _index) AS _turn FROM {ROWS})"
-
-
-def insert(
-    schema: str, load: TableLoad, defaults: Mapping[str, str], others: Sequence[str] = (), source: str = ROWS, where: str = ""
-) -> str:
-    """Returns the statement that brings the registered rows into a table, with the merge's rules where it merges.
-
-    `defaults`: the expressions of those columns that rows without a value get. `others`: columns that a replaced row must not
-    keep, though the rows do not have them.
-    """
-    columns = identifiers(load.rows.column_names)
-    values = ", ".join(_value(schema, load, name, defaults.get(name)) for name in load.rows.column_names)
-    statement = f"INSERT INTO {qualified(schema, load.table)} AS t ({columns}) SELECT {values} FROM {source} AS r{where}"
-    return statement if load.write == "append" else f"{statement} {on_conflict(load, others)}"
-
-
-def _value(schema: str, load: TableLoad, name: str, default: str | None) -> str:
-    value = f"r.{identifier(name)}"
-    if default is None:
-        return value
-    stored = ""
-    if load.coalesce and load.write == "merge":
-        # a stored value stays: the default is for rows that are new
-        same = " AND ".join(f"s.{identifier(key)} = r.{identifier(key)}" for key in load.key)
-        stored = f"(SELECT any_value(s.{identifier(name)}) FROM {qualified(schema, load.table)} s WHERE {same}), "
-    return f"coalesce({value}, {stored}{default})"
-
-
 def uncastable(column: str, native: str, *, nullable: bool) -> str:
-    """Returns the query of the rows (by their `_index`) whose value a column's type cannot hold."""
-    name = identifier(column)
+    """Returns the query of the rows (by their `_penstock_index`) whose value a column's type cannot hold."""
+    name = DIALECT.identifier(column)
     empty = "" if nullable else f"{name} IS NULL OR "
-    return f"SELECT _index FROM {ROWS} WHERE {empty}({name} IS NOT NULL AND TRY_CAST({name} AS {native}) IS NULL)"
+    return f"SELECT _penstock_index FROM {ROWS} WHERE {empty}({name} IS NOT NULL AND TRY_CAST({name} AS {native}) IS NULL)"

@@ -134,11 +134,6 @@ WIDEN = frozenset(_WIDEN) | _NARROW
 """Pairs (from, to) an existing column can change between."""
 
 
-def fold(name: str) -> str:
-    """Returns a name as DuckDB compares names: without regard to case, of ASCII letters only."""
-    return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
-
-
 def kind_of(native: str) -> Kind:
     """Returns the kind of a type as `duckdb_columns()` writes it."""
     decimal = _DECIMAL.fullmatch(native)

@@ -16,12 +16,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from loader.contract.warehouse import Kind, LoadPlan, LoadReport, TableLoad
+from loader.sql import merge
+from loader.sql.merge import in_turn, insert
 from loader.sql.straight import Straight, has_key
-from loader.sql.text import identifier, is_constant
+from loader.sql.text import is_constant
 from loader.warehouses.duckdb import statements
+from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import describe, translate
 from loader.warehouses.duckdb.patch import LiveKey, read_keys
-from loader.warehouses.duckdb.types import fold, kind_of
+from loader.warehouses.duckdb.types import kind_of
 from shared.errors import Fenced, NotConnected, RowsRejected, TableChanged, WentBack
 from shared.threads import Stop
 
@@ -157,8 +160,8 @@ def _load_all(
 
 
 def _may_go_straight(load: TableLoad, keys: Sequence[LiveKey]) -> bool:
-    names = [[fold(name) for name in key.columns] for key in keys]
-    return load.write == "merge" and not load.coalesce and has_key(names, [fold(name) for name in load.key])
+    names = [[DIALECT.fold(name) for name in key.columns] for key in keys]
+    return load.write == "merge" and not load.coalesce and has_key(names, [DIALECT.fold(name) for name in load.key])
 
 
 def _load(
@@ -171,25 +174,29 @@ def _load(
     defaults = {
         name: column.default for name, column in live.items() if column.default is not None and load.rows.column(name).null_count
     }
+    given = {name: f"r.{DIALECT.identifier(name)}" for name in load.rows.column_names}
+    rows, values = f"{statements.ROWS} AS r", merge.values(DIALECT, schema, load, given, defaults)
     try:
         if straight:
-            connection.execute(statements.insert(schema, replace(load, write="append"), defaults))
+            connection.execute(insert(DIALECT, schema, replace(load, write="append"), rows, values))
             return
         if not key:
-            connection.execute(statements.insert(schema, load, defaults, others))
+            connection.execute(insert(DIALECT, schema, load, rows, values, others))
             return
-        source = statements.in_turn({name: live[name].native for name in load.key})
-        ((turns,),) = connection.execute(f"SELECT max(_turn) FROM {source}").fetchall()  # noqa: S608 - made of quoted names
+        casts = [f"CAST({given[name]} AS {live[name].native})" for name in load.key]
+        source = in_turn(statements.ROWS, casts, "r._penstock_index")
+        ((turns,),) = connection.execute(f"SELECT max(_penstock_turn) FROM {source}").fetchall()  # noqa: S608 - made of quoted names
         for turn in range(1, turns + 1):
-            connection.execute(statements.insert(schema, load, defaults, others, source, f" WHERE r._turn = {turn}"))
+            one = f"{source} WHERE r._penstock_turn = {turn}"
+            connection.execute(insert(DIALECT, schema, load, one, values, others))
     except Exception as error:
         with suppress(Exception):  # nothing else works in a transaction that failed, and its words would hide these
             connection.execute("ROLLBACK")
         refused = translate(error, "", load.table)
         if not isinstance(refused, RowsRejected) or (straight and type(error).__name__ == REFUSED_BY_KEY):
             raise
-        rows = _refused(connection, load, live)
-        raise RowsRejected(load.table, describe(error), rows, needs_others="foreign key" in str(error)) from error
+        named = _refused(connection, load, live)
+        raise RowsRejected(load.table, describe(error), named, needs_others="foreign key" in str(error)) from error
     finally:
         connection.unregister(statements.ROWS)
 
@@ -214,7 +221,7 @@ def _read_live(connection: duckdb.DuckDBPyConnection, schema: str, loads: Sequen
     found: dict[str, _Found] = {}
     names = [load.table for load in loads]
     for table, name, *column in connection.execute(statements.COLUMNS, [schema, names]).fetchall():
-        found.setdefault(table, _Found({}, set())).columns[fold(name)] = _Live(*column)
+        found.setdefault(table, _Found({}, set())).columns[DIALECT.fold(name)] = _Live(*column)
     # of a table whose columns all have values there is nothing to leave alone
     merged = [
         load.table
@@ -223,7 +230,7 @@ def _read_live(connection: duckdb.DuckDBPyConnection, schema: str, loads: Sequen
     ]
     if merged:
         for table, text in connection.execute(statements.INDEXED, [schema, merged]).fetchall():
-            found[table].indexed.add(fold(text).strip('"'))
+            found[table].indexed.add(DIALECT.fold(text).strip('"'))
     return found
 
 
@@ -235,7 +242,7 @@ def _live(load: TableLoad, found: _Found | None) -> tuple[dict[str, _Live], list
         raise TableChanged(f'table "{load.table}" is gone')
     live = found.columns
     for field in load.rows.schema:
-        column = live.get(fold(field.name))
+        column = live.get(DIALECT.fold(field.name))
         if column is None:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
         if column.generated:
@@ -244,19 +251,19 @@ def _live(load: TableLoad, found: _Found | None) -> tuple[dict[str, _Live], list
         if field.type != ARROW[kind_of(native)]:
             # DuckDB would cast what it can, each value in its own way
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {native} now, the rows have {field.type}')
-    there = {fold(name) for name in load.rows.column_names}
+    there = {DIALECT.fold(name) for name in load.rows.column_names}
     others = [
         name
         for name, each in live.items()
         if name not in there and name not in found.indexed and not each.generated and is_constant(each.default)
     ]
-    return {name: live[fold(name)] for name in load.rows.column_names}, others
+    return {name: live[DIALECT.fold(name)] for name in load.rows.column_names}, others
 
 
 def _indexed(load: TableLoad) -> pa.Table:
     import pyarrow as pa
 
-    return load.rows.append_column("_index", pa.array(range(load.rows.num_rows), pa.int64()))
+    return load.rows.append_column("_penstock_index", pa.array(range(load.rows.num_rows), pa.int64()))
 
 
 def _refused(connection: duckdb.DuckDBPyConnection, load: TableLoad, live: Mapping[str, _Live]) -> dict[int, str]:
@@ -268,5 +275,5 @@ def _refused(connection: duckdb.DuckDBPyConnection, load: TableLoad, live: Mappi
         for (index,) in connection.execute(statements.uncastable(name, column.native, nullable=nullable)).fetchall():
             value = load.rows.column(name)[index].as_py()
             words = "has no value and must have one" if value is None else f"{value!r} is not {column.native}"
-            refused.setdefault(index, f"column {identifier(name)}: {words}")
+            refused.setdefault(index, f"column {DIALECT.identifier(name)}: {words}")
     return refused

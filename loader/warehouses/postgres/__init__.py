@@ -10,7 +10,7 @@ and leaves the session usable. A number outside the range of an `integer` or `re
 https://www.postgresql.org/docs/current/sql-copy.html, https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
 """
 
-# ruff: noqa: S608 - names are quoted by loader/sql/text.py, values are bound
+# ruff: noqa: S608 - names are quoted by loader/sql/dialect.py, values are bound
 from __future__ import annotations
 
 import asyncio
@@ -34,10 +34,11 @@ from loader.contract.warehouse import (
 )
 from loader.sql.reject import refuse_null_keys
 from loader.sql.straight import Straight
-from loader.sql.text import LEDGER, by_dependency, id_columns_of, named, qualified
+from loader.sql.text import LEDGER, by_dependency, id_columns_of, named
 from loader.warehouses.postgres import copy, ledger, statements
 from loader.warehouses.postgres import patch as patching
 from loader.warehouses.postgres.connect import Options, application_name, connect, end_older
+from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import translate
 from loader.warehouses.postgres.types import WIDEN
 from loader.warehouses.postgres.watch import Watch
@@ -123,13 +124,17 @@ class PostgresDestination:
         return counts
 
     async def _count(self, table: str) -> int:
-        rows: int = await self._once(lambda link: link.fetchval(f"SELECT count(*) FROM {qualified(self._options.schema, table)}"))
+        rows: int = await self._once(
+            lambda link: link.fetchval(f"SELECT count(*) FROM {DIALECT.qualified(self._options.schema, table)}")
+        )
         return rows
 
     async def _drop(self, table: str, connection: str) -> None:
         schema = self._options.schema
-        await self._once(lambda link: link.execute(f"DROP TABLE IF EXISTS {qualified(schema, table)}"))
-        await self._once(lambda link: link.execute(f"DELETE FROM {qualified(schema, LEDGER)} WHERE connection = $1", connection))
+        await self._once(lambda link: link.execute(f"DROP TABLE IF EXISTS {DIALECT.qualified(schema, table)}"))
+        await self._once(
+            lambda link: link.execute(f"DELETE FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1", connection)
+        )
 
     async def _once(self, call: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         what = f'checking postgres destination "{self._name}"'

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
-from loader.sql.text import literal
+from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import translate
 from shared.errors import SetupError, Transient
 from shared.reading.units import Duration
@@ -137,7 +137,7 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         )
         try:
             async with timeout(float(options.connect_timeout)):
-                await link.execute("; ".join(f"SET {key} = {literal(value)}" for key, value in later.items()))
+                await link.execute("; ".join(f"SET {key} = {DIALECT.literal(value)}" for key, value in later.items()))
         except BaseException:
             link.terminate()
             raise

@@ -9,7 +9,7 @@ rows 1.7 µs; so short that they are encoded on the event loop. COPY 72 to 100 k
 gained nothing. See `bench/destinations.py`.
 """
 
-# ruff: noqa: S608 - names are quoted by loader/sql/text.py
+# ruff: noqa: S608 - names are quoted by loader/sql/dialect.py
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind, TableLoad
+from loader.sql import merge
+from loader.sql.merge import in_turn as in_turn_of
+from loader.sql.merge import insert
 from loader.sql.reject import narrow, rows_longer_than, rows_with_text
 from loader.sql.straight import Straight, has_key
-from loader.sql.text import identifier, identifiers, is_constant, qualified
+from loader.sql.text import is_constant
 from loader.warehouses.postgres import statements
+from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import translate
 from loader.warehouses.postgres.types import LiveColumn, length_of, live_column
 from loader.warehouses.postgres.watch import Watch
@@ -87,7 +91,7 @@ async def lock_tables(connection: asyncpg.Connection, schema: str, tables: Seque
     Raises:
         the driver's errors; translated by the caller.
     """
-    names = ", ".join(qualified(schema, table) for table in sorted(set(tables)))
+    names = ", ".join(DIALECT.qualified(schema, table) for table in sorted(set(tables)))
     await connection.execute(f"BEGIN; LOCK TABLE {names} IN ROW EXCLUSIVE MODE")
     return await read_columns(connection, schema, tables)
 
@@ -183,16 +187,17 @@ async def send(
     types = {name: "text" if name in prepared.staged else prepared.live[name].native for name in prepared.rows.column_names}
     await connection.execute(statements.create_stage(stage, types))
     sent = await _copy(connection, prepared, stage, "pg_temp", watch)
-    casts = {name: f"r.{identifier(name)}" for name in types}
+    casts = {name: f"r.{DIALECT.identifier(name)}" for name in types}
     casts |= {name: f"{casts[name]}::{prepared.live[name].cast}" for name in prepared.staged}
     values, others = _values(schema, prepared, casts), _others(prepared)
     watch.server_works()
     if in_turn and load.write == "merge":
-        turns = statements.in_turn(stage, [casts[name] for name in load.key])
-        for turn in range(1, await connection.fetchval(f"SELECT coalesce(max(turn), 0) FROM {turns}") + 1):
-            await connection.execute(statements.insert_from(schema, load, f"{turns} WHERE r.turn = {turn}", values, others))
+        turns = in_turn_of(f"pg_temp.{DIALECT.identifier(stage)}", [casts[name] for name in load.key], "r.ctid")
+        for turn in range(1, await connection.fetchval(f"SELECT coalesce(max(_penstock_turn), 0) FROM {turns}") + 1):
+            one = f"{turns} WHERE r._penstock_turn = {turn}"
+            await connection.execute(insert(DIALECT, schema, load, one, values, others))
     else:
-        await connection.execute(statements.insert_from(schema, load, f"pg_temp.{identifier(stage)} AS r", values, others))
+        await connection.execute(insert(DIALECT, schema, load, f"pg_temp.{DIALECT.identifier(stage)} AS r", values, others))
     watch.moved()
     return sent
 
@@ -223,20 +228,8 @@ async def _copy_straight(connection: asyncpg.Connection, schema: str, prepared: 
 
 def _values(schema: str, prepared: Prepared, casts: Mapping[str, str]) -> list[str]:
     """Returns what is inserted for every column: the value, or the column's default where the row has none."""
-    load = prepared.load
-    values: list[str] = []
-    for name, value in casts.items():
-        default = prepared.live[name].default
-        if name not in prepared.filled or default is None:
-            values.append(value)
-            continue
-        stored = ""
-        if load.coalesce and load.write == "merge":
-            # a stored value stays: the default is for rows that are new
-            same = " AND ".join(f"s.{identifier(key)} = {casts[key]}" for key in load.key)
-            stored = f"(SELECT s.{identifier(name)} FROM {qualified(schema, load.table)} s WHERE {same}), "
-        values.append(f"coalesce({value}, {stored}{default})")
-    return values
+    defaults = {name: default for name in prepared.filled if (default := prepared.live[name].default) is not None}
+    return merge.values(DIALECT, schema, prepared.load, casts, defaults)
 
 
 def _others(prepared: Prepared) -> list[str]:
@@ -304,10 +297,10 @@ async def _insert(connection: asyncpg.Connection, schema: str, prepared: Prepare
         type_ = _ARRAYS.get(live.kind, "text")
         types.append(type_)
         # text becomes another type by an explicit cast only
-        casts[field.name] = f"r.{identifier(field.name)}" + ("" if live.kind in _ARRAYS else f"::{live.cast}")
+        casts[field.name] = f"r.{DIALECT.identifier(field.name)}" + ("" if live.kind in _ARRAYS else f"::{live.cast}")
     arrays = ", ".join(f"${position}::{type_}[]" for position, type_ in enumerate(types, 1))
-    source = f"unnest({arrays}) AS r({identifiers(rows.column_names)})"
-    statement = statements.insert_from(schema, prepared.load, source, _values(schema, prepared, casts), _others(prepared))
+    source = f"unnest({arrays}) AS r({DIALECT.identifiers(rows.column_names)})"
+    statement = insert(DIALECT, schema, prepared.load, source, _values(schema, prepared, casts), _others(prepared))
     parameters = [
         [None if value is None else str(value) for value in column.to_pylist()] if type_ == "text" else column.to_pylist()
         for column, type_ in zip(rows.columns, types, strict=True)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import LoadPlan
-from loader.sql.text import LEDGER, qualified
+from loader.sql.text import LEDGER
 from loader.warehouses.postgres import statements
+from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.patch import make_schema
 from shared.errors import Fenced, WentBack
 
@@ -26,7 +27,7 @@ async def claim(connection: asyncpg.Connection, schema: str, name: str, epoch: i
         Fenced: a session with a higher epoch exists.
     """
     async with connection.transaction():
-        if await connection.fetchval("SELECT to_regclass($1)", qualified(schema, LEDGER)) is None:
+        if await connection.fetchval("SELECT to_regclass($1)", DIALECT.qualified(schema, LEDGER)) is None:
             await connection.fetch(statements.ADVISORY_LOCKS, [f"{schema}.{LEDGER}"])
             await make_schema(connection, schema)
             await connection.execute(statements.create_ledger(schema))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loader.contract.warehouse import Column, TablePatch, TableSchema
-from loader.sql.text import OWN_INDEX, identifier, identifiers, literal, no_key, own_index, ownership, qualified, require_key
+from loader.sql.text import OWN_INDEX, no_key, own_index, ownership, require_key
 from loader.warehouses.postgres import statements
+from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import describe
 from loader.warehouses.postgres.types import LiveColumn, live_column, native_of, survives, widening
 from shared.errors import Permanent
@@ -107,7 +108,7 @@ async def create(connection: asyncpg.Connection, schema: str, patches: Sequence[
     for patch in wanted.values():
         parts = await _definitions(connection, patch)
         taken.append(own_index(schema, patch.table, taken))
-        making += [_create_table(schema, patch, parts.values(), taken[-1]), ownership(schema, patch.table, patch.add)]
+        making += [_create_table(schema, patch, parts.values(), taken[-1]), ownership(DIALECT, schema, patch.table, patch.add)]
     await connection.execute("; ".join(filter(None, making)))
     made = await read_tables(connection, schema, list(wanted))
     return {name: live.as_schema(wanted[name].primary_key) for name, live in made.items()}
@@ -136,7 +137,7 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
         if patch.primary_key is not None:
             await _keep_key(connection, schema, patch.table, patch.primary_key, live)
     there = {*refused, *(live.columns if live else ())}
-    owners = ownership(schema, patch.table, [column for column in patch.add if column.name not in there])
+    owners = ownership(DIALECT, schema, patch.table, [column for column in patch.add if column.name not in there])
     if owners:
         await connection.execute(owners)
     after = await read_table(connection, schema, patch.table)
@@ -148,7 +149,7 @@ async def apply(connection: asyncpg.Connection, schema: str, patch: TablePatch) 
 async def make_schema(connection: asyncpg.Connection, schema: str) -> None:
     """Creates the schema if it is missing; asking first, because IF NOT EXISTS wants the permission even when it exists."""
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DIALECT.identifier(schema)}")
 
 
 async def _lock(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> None:
@@ -175,8 +176,12 @@ async def _definitions(connection: asyncpg.Connection, patch: TablePatch) -> dic
 
 
 def _create_table(schema: str, patch: TablePatch, parts: Iterable[str], key_name: str) -> str:
-    key = [f"CONSTRAINT {identifier(key_name)} PRIMARY KEY ({identifiers(patch.primary_key)})"] if patch.primary_key else []
-    return f"CREATE TABLE {qualified(schema, patch.table)} ({', '.join([*parts, *key])})"
+    key = (
+        [f"CONSTRAINT {DIALECT.identifier(key_name)} PRIMARY KEY ({DIALECT.identifiers(patch.primary_key)})"]
+        if patch.primary_key
+        else []
+    )
+    return f"CREATE TABLE {DIALECT.qualified(schema, patch.table)} ({', '.join([*parts, *key])})"
 
 
 async def _other_things(connection: asyncpg.Connection, schema: str, tables: Sequence[str]) -> dict[str, str]:
@@ -204,7 +209,7 @@ async def _alter(connection: asyncpg.Connection, schema: str, patch: TablePatch,
         if now is None:
             changes[column.name] = f"ADD COLUMN IF NOT EXISTS {await _definition(connection, column)}"
         elif now.kind is not column.kind or now.as_column().limits is not None:
-            name = identifier(column.name)
+            name = DIALECT.identifier(column.name)
             native = now.base or now.native
             expression = widening(name, now.kind, column.kind, native)
             if expression is not None:
@@ -220,15 +225,15 @@ async def _lossy(connection: asyncpg.Connection, schema: str, table: str, condit
     asked = {name: condition for name, condition in conditions.items() if condition is not None}
     if not asked:
         return frozenset()
-    await connection.execute(f"LOCK TABLE {qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute(f"LOCK TABLE {DIALECT.qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE")
     tests = ", ".join(f"coalesce(bool_and({condition}), true)" for condition in asked.values())
-    found = await connection.fetchrow(f"SELECT {tests} FROM {qualified(schema, table)}")  # noqa: S608 - names are quoted
+    found = await connection.fetchrow(f"SELECT {tests} FROM {DIALECT.qualified(schema, table)}")  # noqa: S608 - names are quoted
     return frozenset(name for name, holds in zip(asked, found, strict=True) if not holds)
 
 
 async def _change(connection: asyncpg.Connection, schema: str, table: str, changes: Mapping[str, str]) -> frozenset[str]:
     """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
-    alter = f"ALTER TABLE {qualified(schema, table)} "
+    alter = f"ALTER TABLE {DIALECT.qualified(schema, table)} "
     if not changes or await _tried(connection, alter + ", ".join(changes.values())):
         return frozenset()
     return frozenset([name for name, change in changes.items() if not await _tried(connection, alter + change)])
@@ -256,14 +261,16 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
             await _drop_key(connection=connection, schema=schema, table=table, stale=stale, key=key)
     if not key or any(set(usable.columns) == set(key) for usable in live.keys):
         return
-    name = identifier(own_index(schema, table, await _taken(connection, schema)))
+    name = DIALECT.identifier(own_index(schema, table, await _taken(connection, schema)))
     has_primary = any(usable.primary and not usable.own for usable in live.keys)
     try:
         if has_primary:
-            await connection.execute(f"CREATE UNIQUE INDEX {name} ON {qualified(schema, table)} ({identifiers(key)})")
+            await connection.execute(
+                f"CREATE UNIQUE INDEX {name} ON {DIALECT.qualified(schema, table)} ({DIALECT.identifiers(key)})"
+            )
         else:
             await connection.execute(
-                f"ALTER TABLE {qualified(schema, table)} ADD CONSTRAINT {name} PRIMARY KEY ({identifiers(key)})"
+                f"ALTER TABLE {DIALECT.qualified(schema, table)} ADD CONSTRAINT {name} PRIMARY KEY ({DIALECT.identifiers(key)})"
             )
     except Exception as error:
         state = getattr(error, "sqlstate", None)
@@ -275,13 +282,13 @@ async def _keep_key(connection: asyncpg.Connection, schema: str, table: str, key
 
 async def _drop_key(connection: asyncpg.Connection, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> None:
     if not stale.constraint:
-        await connection.execute(f"DROP INDEX IF EXISTS {qualified(schema, stale.name)}")
+        await connection.execute(f"DROP INDEX IF EXISTS {DIALECT.qualified(schema, stale.name)}")
         return
-    changes = [f"DROP CONSTRAINT {identifier(stale.name)}"]
+    changes = [f"DROP CONSTRAINT {DIALECT.identifier(stale.name)}"]
     if stale.primary:
         # a primary key leaves NOT NULL behind, and rows without the old key would be refused for ever
-        changes += [f"ALTER COLUMN {identifier(name)} DROP NOT NULL" for name in stale.columns if name not in key]
-    await connection.execute(f"ALTER TABLE {qualified(schema, table)} {', '.join(changes)}")
+        changes += [f"ALTER COLUMN {DIALECT.identifier(name)} DROP NOT NULL" for name in stale.columns if name not in key]
+    await connection.execute(f"ALTER TABLE {DIALECT.qualified(schema, table)} {', '.join(changes)}")
 
 
 async def _definition(connection: asyncpg.Connection, column: Column, *, not_null: bool = False) -> str:
@@ -289,12 +296,12 @@ async def _definition(connection: asyncpg.Connection, column: Column, *, not_nul
     if column.native is not None:
         try:
             # the type came from a person or a function: only what the server reads as a type goes into DDL
-            await connection.fetchval(f"SELECT {literal(native)}::regtype")
+            await connection.fetchval(f"SELECT {DIALECT.literal(native)}::regtype")
         except Exception as error:
             if getattr(error, "sqlstate", None) not in ("42704", "42601", "22P02", "42602", "3F000", "0A000"):
                 raise
             raise Permanent(f'column "{column.name}": {native!r} is not a type this server knows ({describe(error)})') from error
-    return f"{identifier(column.name)} {native}{' NOT NULL' if not_null else ''}"
+    return f"{DIALECT.identifier(column.name)} {native}{' NOT NULL' if not_null else ''}"
 
 
 async def _taken(connection: asyncpg.Connection, schema: str) -> list[str]:

@@ -1,12 +1,12 @@
-"""SQL text for Postgres: the ledger, the catalogue, staging tables, the merge. Pure; names arrive raw and leave quoted."""
+"""SQL text for Postgres: the ledger, the catalogue, staging tables. Pure; names arrive raw and leave quoted."""
 
-# ruff: noqa: S608 - names are quoted by loader/sql/text.py, values are bound
+# ruff: noqa: S608 - names are quoted by loader/sql/dialect.py, values are bound
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from loader.contract.warehouse import TableLoad
-from loader.sql.text import LEDGER, identifier, identifiers, on_conflict, qualified
+from loader.sql.text import LEDGER
+from loader.warehouses.postgres.dialect import DIALECT
 
 COLUMNS = """
 SELECT c.oid::int8 AS oid, c.relname::text AS name, c.relkind::text AS relkind, row_security_active(c.oid) AS guarded,
@@ -86,7 +86,7 @@ ADVISORY_LOCKS = "SELECT pg_advisory_xact_lock(hashtextextended(name, 7306)) FRO
 def create_ledger(schema: str) -> str:
     """Returns the DDL of the ledger."""
     return f"""
-    CREATE TABLE IF NOT EXISTS {qualified(schema, LEDGER)} (
+    CREATE TABLE IF NOT EXISTS {DIALECT.qualified(schema, LEDGER)} (
         connection text NOT NULL,
         table_name text NOT NULL,
         lane text NOT NULL,
@@ -102,7 +102,7 @@ def raise_epoch(schema: str) -> str:
     """Returns the statement that claims a connection: $1 connection, $2 epoch. It gives the count of loads; no row comes back
     when a newer epoch exists."""
     return f"""
-    INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
+    INSERT INTO {DIALECT.qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
     VALUES ($1, '', '', $2, 0, 0)
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET epoch = EXCLUDED.epoch, loaded_at = now()
     WHERE l.epoch <= EXCLUDED.epoch
@@ -111,19 +111,19 @@ def raise_epoch(schema: str) -> str:
 
 def read_epoch(schema: str) -> str:
     """Returns the query of a connection's epoch: $1 connection."""
-    return f"SELECT epoch FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
+    return f"SELECT epoch FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1 AND table_name = '' AND lane = ''"
 
 
 def read_marks(schema: str) -> str:
     """Returns the query of a connection's marks: $1 connection."""
     return f"""
-    SELECT table_name, lane, last_sequence FROM {qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"""
+    SELECT table_name, lane, last_sequence FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $1 AND table_name <> ''"""
 
 
 def forget_marks(schema: str) -> str:
     """Returns the statement that removes marks: $1 connection, $2 tables, $3 the lane of each."""
     return f"""
-    DELETE FROM {qualified(schema, LEDGER)}
+    DELETE FROM {DIALECT.qualified(schema, LEDGER)}
     WHERE connection = $1 AND table_name <> '' AND (table_name, lane) IN (SELECT * FROM unnest($2::text[], $3::text[]))"""
 
 
@@ -133,14 +133,14 @@ def id_columns(schema: str) -> str:
     SELECT c.table_name::text AS table, min(array_position($3::text[], c.column_name::text)) AS place
     FROM information_schema.columns c
     WHERE c.table_schema = $1 AND c.column_name = ANY($3::text[])
-      AND c.table_name IN (SELECT table_name FROM {qualified(schema, LEDGER)} WHERE connection = $2)
+      AND c.table_name IN (SELECT table_name FROM {DIALECT.qualified(schema, LEDGER)} WHERE connection = $2)
     GROUP BY 1"""
 
 
 def count_ids(schema: str, table: str, column: str) -> str:
     """Returns the query of how often ids are in a table: $1 ids."""
-    name = identifier(column)
-    return f"SELECT {name}::text AS id, count(*) AS times FROM {qualified(schema, table)} WHERE {name}::text = ANY($1::text[]) GROUP BY 1"
+    name = DIALECT.identifier(column)
+    return f"SELECT {name}::text AS id, count(*) AS times FROM {DIALECT.qualified(schema, table)} WHERE {name}::text = ANY($1::text[]) GROUP BY 1"
 
 
 def write_marks(schema: str) -> str:
@@ -152,11 +152,11 @@ def write_marks(schema: str) -> str:
     """
     return f"""
     WITH mine AS MATERIALIZED (
-        UPDATE {qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
+        UPDATE {DIALECT.qualified(schema, LEDGER)} SET last_sequence = last_sequence + 1, loaded_at = now()
         WHERE connection = $1 AND table_name = '' AND lane = '' AND epoch = $2 AND last_sequence = $7
         RETURNING epoch
     )
-    INSERT INTO {qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
+    INSERT INTO {DIALECT.qualified(schema, LEDGER)} AS l (connection, table_name, lane, epoch, last_sequence, rows)
     SELECT $1, t.name, $3, mine.epoch, $4, t.rows FROM mine, unnest($5::text[], $6::bigint[]) AS t(name, rows)
     ON CONFLICT (connection, table_name, lane) DO UPDATE SET
         epoch = EXCLUDED.epoch, last_sequence = greatest(l.last_sequence, EXCLUDED.last_sequence),
@@ -166,29 +166,5 @@ def write_marks(schema: str) -> str:
 
 def create_stage(stage: str, columns: Mapping[str, str]) -> str:
     """Returns the DDL of a temporary table that lives for one transaction. `columns`: name to SQL type."""
-    inside = ", ".join(f"{identifier(name)} {native}" for name, native in columns.items())
-    return f"CREATE TEMPORARY TABLE {identifier(stage)} ({inside}) ON COMMIT DROP"
-
-
-def in_turn(stage: str, key: Sequence[str]) -> str:
-    """Returns what stands after FROM for the rows of a stage with their `turn`: 1 for the first of each key, 2 for the second.
-
-    `key`: expressions over `r`, of the types that the table compares.
-    """
-    numbered = f"row_number() OVER (PARTITION BY {', '.join(key)} ORDER BY r.ctid) AS turn"
-    return f"(SELECT r.*, {numbered} FROM pg_temp.{identifier(stage)} AS r) AS r"
-
-
-def insert_from(schema: str, load: TableLoad, source: str, values: Sequence[str], others: Sequence[str]) -> str:
-    """Returns the statement that brings rows from `source` into the table: an INSERT, with the merge's rules where it merges.
-
-    Args:
-        schema: of the table.
-        load: names the table, its columns and how it is written.
-        source: what stands after FROM.
-        values: one expression for each column of `load.rows`.
-        others: columns that a replaced row must not keep, though the rows do not have them.
-    """
-    columns = load.rows.column_names
-    insert = f"INSERT INTO {qualified(schema, load.table)} AS t ({identifiers(columns)}) SELECT {', '.join(values)} FROM {source}"
-    return insert if load.write == "append" else f"{insert} {on_conflict(load, others)}"
+    inside = ", ".join(f"{DIALECT.identifier(name)} {native}" for name, native in columns.items())
+    return f"CREATE TEMPORARY TABLE {DIALECT.identifier(stage)} ({inside}) ON COMMIT DROP"

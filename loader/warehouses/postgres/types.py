@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.contract.warehouse import Column, Kind, Limits
-from loader.sql.text import forced_native, literal, owner_of
+from loader.sql.text import forced_native, owner_of
 from loader.types import literals
+from loader.warehouses.postgres.dialect import DIALECT
 
 _KINDS = {
     "boolean": Kind.BOOLEAN,
@@ -208,7 +209,7 @@ def live_column(row: Mapping[str, Any]) -> LiveColumn:
     """Returns the column in a row of `statements.COLUMNS`."""
     default = row["default"]
     if row["sequence"] is not None:
-        default = f"nextval({literal(row['sequence'])}::regclass)"
+        default = f"nextval({DIALECT.literal(row['sequence'])}::regclass)"
     labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
     inside = None if row["inside"] is None else (row["inside"][0], row["inside"][1])
     return LiveColumn(

@@ -1,0 +1,81 @@
+"""The statements by which rows get into their table: plain, merged by key, one key after the other.
+
+Pure; names arrive raw and leave quoted. The rules of a merge are those of `TableLoad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from loader.contract.warehouse import TableLoad
+from loader.sql.dialect import Dialect
+
+
+def on_conflict(dialect: Dialect, load: TableLoad, others: Iterable[str] = ()) -> str:
+    """Returns what stands behind the INSERT of a merge into a table that is called `t`.
+
+    `others`: columns of the table that the rows do not have and that a replaced row must not keep.
+    """
+    kept = () if load.coalesce else others
+    changed = [name for name in (*load.rows.column_names, *kept) if name not in load.key]
+    # last: a server that sets one column after the other compares it with the stored one until then
+    changed.sort(key=lambda name: name == load.cursor)
+    newer = None
+    if load.cursor is not None:
+        stored, incoming = dialect.stored(load.cursor), dialect.incoming(load.cursor)
+        newer = f"{stored} IS NULL OR {stored} <= {incoming}"
+    if not load.coalesce:
+        return dialect.upsert(load.key, {name: dialect.incoming(name) for name in changed}, newer)
+    # an older row fills columns that are null, so that the order in which rows come matters less
+    filled = "CASE WHEN {2} THEN COALESCE({1}, {0}) ELSE COALESCE({0}, {1}) END"
+    changes = {name: filled.format(dialect.stored(name), dialect.incoming(name), newer or "TRUE") for name in changed}
+    return dialect.upsert(load.key, changes, None)
+
+
+def insert(dialect: Dialect, schema: str, load: TableLoad, source: str, values: Sequence[str], others: Sequence[str] = ()) -> str:
+    """Returns the statement that brings rows from `source` into their table, with the merge's rules where it merges.
+
+    Args:
+        schema: of the table.
+        load: names the table, its columns and how it is written.
+        source: what stands after FROM.
+        values: one expression for each column of `load.rows`.
+        others: columns that a replaced row must not keep, though the rows do not have them.
+    """
+    columns = dialect.identifiers(load.rows.column_names)
+    statement = f"INSERT INTO {dialect.qualified(schema, load.table)} AS t ({columns}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - quoted
+    return statement if load.write == "append" else f"{statement} {on_conflict(dialect, load, others)}"
+
+
+def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, str], defaults: Mapping[str, str]) -> list[str]:
+    """Returns what is inserted for every column: the value, or the column's default where the row has none.
+
+    Args:
+        given: the expression of each column's value.
+        defaults: those of the defaults, for columns that rows without a value get theirs in.
+    """
+    found: list[str] = []
+    for name, value in given.items():
+        default = defaults.get(name)
+        if default is None:
+            found.append(value)
+            continue
+        stored = ""
+        if load.coalesce and load.write == "merge":
+            # a stored value stays: the default is for rows that are new
+            same = " AND ".join(f"s.{dialect.identifier(key)} = {given[key]}" for key in load.key)
+            one = dialect.any_value.format(f"s.{dialect.identifier(name)}")
+            stored = f"(SELECT {one} FROM {dialect.qualified(schema, load.table)} s WHERE {same}), "  # noqa: S608 - quoted
+        found.append(f"coalesce({value}, {stored}{default})")
+    return found
+
+
+def in_turn(rows: str, key: Iterable[str], order: str) -> str:
+    """Returns what stands after FROM for rows with their `_penstock_turn`: 1 for the first of each key, 2 for the second.
+
+    Args:
+        rows: the relation they are in, quoted.
+        key: expressions over `r`, of the types that the table compares.
+        order: the expression that tells which comes first.
+    """
+    return f"(SELECT r.*, row_number() OVER (PARTITION BY {', '.join(key)} ORDER BY {order}) AS _penstock_turn FROM {rows} AS r) AS r"  # noqa: S608
