@@ -2,7 +2,11 @@
 bodies.
 
 Until a key opened a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a
-message and unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket.
+message and unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket. They count
+for the client's address too: one client with many connections cannot use up what all others need.
+
+After our side closed, aiohttp throws away what still comes until the client closes too, so those bytes are not counted as held; a
+client that goes on sending is cut off.
 """
 
 from __future__ import annotations
@@ -21,19 +25,28 @@ class Frames:
 
     Args:
         whole: the largest message.
+        address: what the client is counted as; empty: as nothing.
         stranger: no key has opened a site yet.
     """
 
-    def __init__(self, bounds: Bounds, whole: int, *, stranger: bool) -> None:
+    def __init__(self, bounds: Bounds, whole: int, address: str, *, stranger: bool) -> None:
         self._held = Held(bounds)
         self._waiting = Held(bounds)
+        for held in (self._held, self._waiting):
+            held.belongs_to(address, stranger=False)  # a stranger holds next to nothing
         self._whole = whole
         self._chunk = 0
+        self._late: int | None = None
+        """The bytes that came after our side closed."""
         self.stranger = stranger
         self.farewell = b""
 
     def feed(self, size: int) -> bool:
         """Counts bytes that came; False where the connection must end, with `farewell` as its last frame."""
+        if self._late is not None:
+            self._late += size
+            self.farewell = b""
+            return self._late <= (STRANGER_BYTES if self.stranger else self._whole)
         self._chunk = size
         unfinished = self._held.bytes + size
         if self.stranger and unfinished > STRANGER_BYTES:
@@ -47,6 +60,12 @@ class Frames:
     def taken(self) -> None:
         """A message was taken out: the remaining bytes came with the last read, at most."""
         self._held.shrink_to(min(self._held.bytes, self._chunk))
+
+    def close(self) -> None:
+        """Our side closes: what still comes is thrown away."""
+        if self._late is None:
+            self._late = 0
+            self._held.free()
 
     def block(self) -> bool:
         """The client reads nothing, so one unpacked message may wait; False where there is no room for that."""

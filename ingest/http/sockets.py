@@ -20,7 +20,7 @@ from ingest.http.frames import Frames
 from ingest.http.request_ids import new_request_id
 from ingest.intake.intake import Intake, Sender
 from ingest.limits.bounds import Bounds
-from ingest.limits.guard import STRANGERS, Guard
+from ingest.limits.guard import STRANGERS, Guard, address_key
 from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
 from shared.tasks import task_group
@@ -65,7 +65,10 @@ class Sockets:
         if guard.sockets >= guard.max_sockets or (stranger and guard.strangers >= guard.max_sockets / STRANGERS):
             raise web.HTTPServiceUnavailable(text=f"{guard.sockets} WebSockets are open, {guard.strangers} of them without a key")
         largest = self._intake.keys.largest_request
-        socket = web.WebSocketResponse(
+        address = self._intake.proxies.client_address(sender.peer, sender.headers)
+        frames = Frames(bounds, largest, address_key(address or ""), stranger=stranger)
+        socket = _Socket(
+            frames,
             autoping=False,  # a client that reads no pongs would hold up the reading
             # strangers send little, which must not become much; a key in the handshake is worth the work
             compress=not stranger,
@@ -79,7 +82,6 @@ class Sockets:
         try:
             socket.headers["Server"] = "penstock"  # instead of the versions of what it runs on
             await socket.prepare(request)
-            frames = Frames(bounds, largest, stranger=stranger)
             request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/http/watched.py
             session = _Session(
                 intake=self._intake,
@@ -116,6 +118,18 @@ class Sockets:
 
     def _gauge(self) -> None:
         self._intake.telemetry.gauge("ingest_websockets", len(self._open))
+
+
+class _Socket(web.WebSocketResponse):
+    """Tells `frames` when our side closes, also where aiohttp closes by itself."""
+
+    def __init__(self, frames: Frames, **options: Any) -> None:
+        super().__init__(**options)
+        self._frames = frames
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        self._frames.close()
+        return await super().close(code=code, message=message, drain=drain)
 
 
 class _Place:

@@ -28,6 +28,9 @@ LOCAL = "127.0.0.1"
 SMALL_CHUNK = 4096
 """What may follow a whole request in one piece of data without being counted until more comes."""
 
+LOOK_SECONDS = 0.05
+"""How long sockets are read once more before a client counts as silent."""
+
 CHUNK_LINES_BYTES = 512 * 1024
 """What the lines between the chunks of a body may take, besides an eighth of the body: chunks of forty bytes never reach it, while
 millions of a byte each would cost seconds."""
@@ -201,6 +204,10 @@ class Watched(RequestHandler):
         self._head_bytes = size
 
     def _end_silence(self) -> None:
+        # where the process was held up, the request may be here and unread: uvloop calls timers before it reads sockets
+        self._silence = self._loop.call_later(LOOK_SECONDS, self._end_silent)
+
+    def _end_silent(self) -> None:
         self._silence = None
         self._refuse(408, "read_timeout", "no complete request came in time")
 

@@ -105,6 +105,8 @@ class Neighbour:
     """A healthy client. It sends one event after the other, and what it hears must be 200."""
 
     statuses: Counter[str] = field(default_factory=Counter)
+    told: list[bytes] = field(default_factory=list)
+    """The bodies of what it heard besides 200."""
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, target: Target) -> None:
@@ -115,7 +117,7 @@ class Neighbour:
                 writer.write(data)
                 try:
                     async with asyncio.timeout(SECONDS):
-                        heard = str(await read_status(reader))
+                        heard = str(await read_status(reader, self.told))
                 except (TimeoutError, ConnectionError) as exc:
                     heard = type(exc).__name__
                 self.statuses[heard] += 1
@@ -150,8 +152,8 @@ def request(line: str, body: bytes = b"", headers: dict[str, str] | None = None)
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def read_status(reader: asyncio.StreamReader) -> int:
-    """Reads one whole answer; 0 where the connection ends instead."""
+async def read_status(reader: asyncio.StreamReader, told: list[bytes] | None = None) -> int:
+    """Reads one whole answer; 0 where the connection ends instead. `told` is given the body where it is no 200."""
     head = await reader.readline()
     if not head:
         return 0
@@ -160,8 +162,11 @@ async def read_status(reader: asyncio.StreamReader) -> int:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
-    await reader.readexactly(length)
-    return int(head.split(b" ")[1])
+    body = await reader.readexactly(length)
+    status = int(head.split(b" ")[1])
+    if told is not None and status != 200:
+        told.append(body)
+    return status
 
 
 async def read_statuses(reader: asyncio.StreamReader, quiet_seconds: float = 0.3) -> list[int]:

@@ -8,8 +8,10 @@ import pytest
 
 from ingest.clients.address import Proxies, parse_networks
 from ingest.http.frames import STRANGER_BYTES, TOO_BIG, TRY_AGAIN, Frames
-from ingest.limits.bounds import Bounds
+from ingest.limits.bounds import LEAST_SHARE, SHARE, Bounds
 from ingest.limits.guard import RESERVE, Guard, address_key, places_for
+from shared.project.model import Project
+from tests.unit.ingest.wires import edge, settled
 
 TRUSTED = Proxies(parse_networks(["10.0.0.0/8"], "X"))
 
@@ -72,12 +74,12 @@ def test_a_full_house_gives_the_place_of_the_oldest_silent_connection_to_the_new
 
 def test_a_stranger_has_room_for_a_key_and_all_sockets_together_have_a_bound() -> None:
     bounds = Bounds(max_requests=1, max_body_bytes=100_000)
-    stranger = Frames(bounds, 50_000, stranger=True)
+    stranger = Frames(bounds, 50_000, "", stranger=True)
     assert stranger.feed(STRANGER_BYTES)
     assert not stranger.feed(1)
     assert stranger.farewell == TOO_BIG
     stranger.free()
-    known = [Frames(bounds, 50_000, stranger=False) for _ in range(3)]
+    known = [Frames(bounds, 50_000, "", stranger=False) for _ in range(3)]
     assert known[0].feed(60_000)
     assert known[1].feed(40_000)
     assert not known[2].feed(1)
@@ -91,6 +93,33 @@ def test_a_stranger_has_room_for_a_key_and_all_sockets_together_have_a_bound() -
     for each in known:
         each.free()
     assert bounds.body_bytes == 0
+
+
+def test_the_sockets_of_one_address_leave_room_for_all_others() -> None:
+    bounds = Bounds(max_requests=1, max_body_bytes=SHARE * LEAST_SHARE)
+    one, same, other = (
+        Frames(bounds, LEAST_SHARE, address, stranger=False) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+    )
+    assert one.feed(LEAST_SHARE)
+    assert not same.feed(1)
+    assert same.farewell == TRY_AGAIN
+    assert not same.block(), "an unread message takes room too"
+    assert other.feed(LEAST_SHARE)
+    for each in (one, same, other):
+        each.free()
+    assert (bounds.body_bytes, bounds.address_bytes) == (0, {})
+
+
+def test_after_our_side_closed_nothing_is_held_and_a_client_that_goes_on_is_cut_off() -> None:
+    bounds = Bounds(max_requests=1, max_body_bytes=100_000)
+    frames = Frames(bounds, 50_000, "", stranger=False)
+    assert frames.feed(40_000)
+    frames.close()
+    assert bounds.body_bytes == 0
+    assert frames.feed(50_000), "what was under way may come"
+    assert bounds.body_bytes == 0
+    assert not frames.feed(1)
+    assert frames.farewell == b"", "it was told before"
 
 
 @pytest.mark.parametrize(
@@ -122,3 +151,13 @@ def test_a_limit_of_descriptors_that_cannot_be_raised_is_lived_with(monkeypatch:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (RESERVE + 7, 100_000))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert places_for(1000) == 7
+
+
+async def test_a_request_that_came_while_the_process_was_held_up_is_answered() -> None:
+    async with edge(Project(), read_timeout_seconds=0) as running:
+        wire = running.connect()
+        await settled()  # the time is out before the socket is read
+        wire.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        await settled()
+        assert b" 200 " in wire.received
+        wire.vanish()
