@@ -47,7 +47,14 @@ async def main(context: ServiceContext) -> None:
         lease_seconds=lease_seconds,
         wanted=definitions,
         make=lambda name, definition: ConnectionLoader(
-            context, name, definition, destinations, gate, sweeper=sweeper, claims=name in claimed
+            context,
+            name,
+            definition,
+            destinations,
+            gate,
+            sweeper=sweeper,
+            claims=name in claimed,
+            stuck_seconds=float(settings.stuck),
         ),
     )
     context.health.bear(partial(_bearable, context.health, connections.keys))

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, field
 
+from loader.watch.stuck import STUCK_SECONDS
 from shared.jetstream.lease import TTL_SECONDS
 from shared.reading.units import Duration
 
@@ -26,3 +27,9 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Only for one start, and only if no other stack loads them"
         ),
     ] = ""
+    stuck: Annotated[
+        Duration,
+        Meta(
+            description="how long an event may wait for a destination that answers, besides two periods of its batch, before `/ready` warns"
+        ),
+    ] = field(default_factory=lambda: Duration(STUCK_SECONDS))

@@ -27,11 +27,15 @@ from loader.delivery.former import Former
 from loader.delivery.leftovers import Sweeper
 from loader.queue.account import Accounts
 from loader.queue.aside import Failing
+from loader.queue.collect import bounds_of
 from loader.queue.epochs import raise_above, read_offset
 from loader.queue.gauges import keep_gauges
 from loader.queue.memory import address_of
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
+from loader.watch.limit import Limit, TooManyDeadError
+from loader.watch.stop import Stops, hash_of
+from loader.watch.stuck import STUCK_SECONDS, Stuck
 from shared.backoff import Backoff
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
@@ -63,6 +67,7 @@ class ConnectionLoader:
         *,
         sweeper: Sweeper,
         claims: bool = False,
+        stuck_seconds: float = STUCK_SECONDS,
     ) -> None:
         self._context = context
         self._name = name
@@ -81,7 +86,12 @@ class ConnectionLoader:
             context.broker, definition.queue or name, name, context.telemetry,
             definition.connection.destination, address_of(definition.destination),
         )  # fmt: skip
+        connection = definition.connection
+        period = 0.0 if connection.mode == "stream" else bounds_of(connection, definition.site, 1).period_seconds
+        self._stuck = Stuck(context.health, name, connection.destination, stuck_seconds, period)
         self._former = Former(context, name, destinations)
+        self._limit = Limit(definition.connection.dead_limit)
+        self._stops = Stops(context, name, definition.queue or name, hash_of(definition), self._limit)
         self._retries: Retries | None = None
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
@@ -104,7 +114,13 @@ class ConnectionLoader:
         context = self._context
         gauges = asyncio.create_task(
             keep_gauges(
-                context.broker, context.telemetry, self._name, self._definition.queue, self._accounts, lambda: self._retries
+                context.broker,
+                context.telemetry,
+                self._name,
+                self._definition.queue,
+                self._accounts,
+                lambda: self._retries,
+                self._stuck,
             )
         )
         try:
@@ -132,6 +148,8 @@ class ConnectionLoader:
                 with contextlib.suppress(Transient):
                     self._offset = await raise_above(self._context.broker, self._name, epoch, exc.newest)
                     log.warning("the ledger is taken over", extra={"connection": self._name, "epoch": exc.newest})
+            except TooManyDeadError as exc:
+                self._stops.stop(exc)
             except PenstockError as exc:
                 await self._wait_after(exc)
             except Exception as exc:  # a defect of ours must not end the process, and with it every other connection
@@ -169,6 +187,9 @@ class ConnectionLoader:
                 await self._context.draining.wait()
 
     async def _session(self, epoch: int) -> None:
+        await self._stops.hold()
+        if self._context.draining.is_set():
+            return
         connection, document = self._definition.connection, self._definition.destination
         async with (
             self._destinations.use(connection.destination, document) as destination,
@@ -189,6 +210,7 @@ class ConnectionLoader:
                 self._failing,
                 self._accounts,
                 self._former,
+                self._limit,
             )
             retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
             async with queue, asides:

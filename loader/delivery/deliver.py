@@ -32,13 +32,14 @@ from loader.delivery.live_tables import OF_ONE_TABLE, LiveTables
 from loader.delivery.refused import refused_rows
 from loader.fitting.fit import Ready, fit_batch
 from loader.queue.account import Outcome
-from loader.queue.aside import Failing, put_aside
+from loader.queue.aside import Failing, frame_of, put_aside
 from loader.rows.batch import DeadEvent, ShapedBatch
 from loader.rows.rules import Rules, Stamp
+from loader.watch.limit import Limit
 from shared.errors import PenstockError, RowsRejected, TableChanged, Transient
 from shared.events.dead import DeadLetter, bury, now, origin_of
 from shared.events.frame import Frame, select
-from shared.events.headers import Place
+from shared.events.headers import Place, id_of_replay
 from shared.events.outcome import DeadReason
 from shared.jetstream.publisher import Publisher
 from shared.streams.dead_log import DeadLog
@@ -89,7 +90,11 @@ class Deliverer:
         clock: Callable[[], float] = time.monotonic,
         before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
         before_aside: Callable[[Work, Mapping[int, int]], Awaitable[None]] | None = None,
+        limit: Limit | None = None,
     ) -> None:
+        self._limit = limit
+        self._dead: Counter[str] = Counter()
+        """Letters of the delivery under way that are new."""
         self._isolates = isolates
         self._before_load = before_load
         self._before_aside = before_aside
@@ -121,9 +126,11 @@ class Deliverer:
         Raises:
             Fenced: a newer holder exists.
             NotConnected, Transient, SetupError, Permanent: the destination as a whole does not work; nothing may be acknowledged.
+            TooManyDeadError: the limit of dead letters is reached; nothing may be acknowledged.
         """
         batch = work.batch
         self._refusals.clear()
+        self._dead.clear()
         self._live.fresh.clear()
         self._outcome = Outcome()
         self.committed = False
@@ -137,6 +144,8 @@ class Deliverer:
             if left is None or not left.tables:
                 if not work.aside:
                     self._count_changes(batch)
+                if self._limit is not None and not _is_of_letters(work):
+                    self._limit.note(batch.events, self._dead)
                 return self._outcome
             try:
                 left = await self._round(work, left, stamp)
@@ -317,11 +326,15 @@ class Deliverer:
             return
         frames = dict(batch.frames)
         by_frame: dict[int, list[DeadEvent]] = defaultdict(list)
+        # not by its first origin: a replay took that letter out of DEAD, and this one is all there is
+        new = [event for event in dead if origin_of(work.plan.lane, event.seq, event.index) not in self.buried]
+        if new and not _is_of_letters(work):
+            self._dead.update(str(event.reason) for event in new)
+            if self._limit is not None:
+                self._limit.weigh(work.batch.events, self._dead, new[-1].detail)
         for event in dead:
             self._outcome.dead[event.seq, event.index] = event.reason
-            # not by its first origin: a replay took that letter out of DEAD, and this one is all there is
-            if origin_of(work.plan.lane, event.seq, event.index) in self.buried:
-                continue
+        for event in new:
             by_frame[event.seq].append(event)
             self._telemetry.count("loader_events_dead_total", connection=self._connection, reason=event.reason)
         for seq, events in by_frame.items():
@@ -361,3 +374,10 @@ class Deliverer:
             telemetry.count("loader_values_unmapped_total", unmapped, connection=name)
         for phase, seconds in report.phases.items():
             telemetry.record("loader_load_seconds", seconds, connection=name, phase=phase)
+
+
+def _is_of_letters(work: Work) -> bool:
+    """Says whether a replay of dead letters brought the events: that they die again buries nothing that was not buried."""
+    lane = work.plan.lane
+    first, _ = frame_of(lane) or (lane, 0)
+    return id_of_replay(first) is not None and any(frame.origins for _, frame in work.batch.frames)

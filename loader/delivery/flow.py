@@ -37,6 +37,7 @@ from loader.queue.progress import Progress
 from loader.queue.retries import Retries
 from loader.rows.batch import ShapedBatch
 from loader.rows.shape import NOTHING, Shaper
+from loader.watch.limit import Limit
 from shared.clock import Clock
 from shared.errors import NotConnected, Permanent, WentBack
 from shared.events.dead import DeadLetter, bury, now
@@ -54,7 +55,6 @@ from shared.threads import ThreadGate
 
 INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
-
 WAKE_SECONDS = 1.0
 LOOK_SECONDS = 60.0
 """How often a destination is looked at to which nothing is loaded."""
@@ -89,10 +89,12 @@ class Flow:
         failing: Failing,
         accounts: Accounts,
         former: Former,
+        limit: Limit,
     ) -> None:
         connection = definition.connection
         self._accounts = accounts
         self._former = former
+        self._limit = limit
         self._epoch = epoch
         self._share = share_of_lane("", 0, 0)
         self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0
@@ -117,7 +119,7 @@ class Flow:
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
-            before_aside=self._before_aside,
+            before_aside=self._before_aside, limit=limit,
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
@@ -325,7 +327,7 @@ class Flow:
                     refused = await self._offenders(self._shaper, readable(chunk), gate, exc)
                     shaped = await gate.run(self._shape_chunk, chunk, refused)
                 for held, why in shaped.unreadable:
-                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why)
+                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why, held.place.events)
                 part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
                 places = [held.place for held in part]
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
@@ -380,8 +382,9 @@ class Flow:
             batch = self._aside_shaper.take()
         return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
 
-    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str) -> None:
-        """Makes a dead letter of a message, whole."""
+    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str, events: int = 1) -> None:
+        """Makes a dead letter of a message, whole, unless the limit of them is reached (TooManyDeadError)."""
+        self._limit.weigh_unreadable(events, why)
         letter = DeadLetter(
             stage="loader",
             site=self._site,

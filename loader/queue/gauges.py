@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from loader.queue.account import Accounts
 from loader.queue.retries import Retries
+from loader.watch.stuck import Stuck
 from shared.errors import NotConnected, PenstockError
 from shared.jetstream.broker import Broker
 from shared.streams.waiting import look_aside, look_at_oldest_aside, look_at_queue
@@ -25,12 +26,19 @@ log = logging.getLogger(__name__)
 
 
 async def keep_gauges(
-    broker: Broker, telemetry: Telemetry, connection: str, queue: str, accounts: Accounts, retries: Callable[[], Retries | None]
+    broker: Broker,
+    telemetry: Telemetry,
+    connection: str,
+    queue: str,
+    accounts: Accounts,
+    retries: Callable[[], Retries | None],
+    stuck: Stuck | None = None,
 ) -> None:
     """Sets them for ever; when it is cancelled they vanish.
 
     Args:
         retries: gives what waits for failing tables where a session has read it.
+        stuck: is shown since when the oldest event waits.
     """
     try:
         while True:
@@ -43,6 +51,7 @@ async def keep_gauges(
                         queue=queue,
                         accounts=accounts,
                         retries=retries(),
+                        stuck=stuck,
                     )
                 with contextlib.suppress(PenstockError):  # the next load says so too
                     await accounts.flush()
@@ -51,10 +60,18 @@ async def keep_gauges(
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         telemetry.forget(connection=connection)
+        if stuck is not None:
+            stuck.forget()
 
 
 async def set_gauges(
-    broker: Broker, telemetry: Telemetry, connection: str, queue: str, accounts: Accounts, retries: Retries | None
+    broker: Broker,
+    telemetry: Telemetry,
+    connection: str,
+    queue: str,
+    accounts: Accounts,
+    retries: Retries | None,
+    stuck: Stuck | None = None,
 ) -> None:
     """Looks at what waits, and shows it.
 
@@ -63,6 +80,8 @@ async def set_gauges(
     """
     taken = accounts.counts.replayed
     waiting = await look_at_queue(broker, queue)
+    if stuck is not None:
+        stuck.look(waiting.queued_at, accounts.last_load_at)
     if retries is None:
         aside = await look_aside(broker, queue)
         set_aside, oldest_aside, aside_rows = aside.events, aside.oldest_at, sum(aside.rows.values())

@@ -52,6 +52,7 @@ COMMANDS = {
     "export": ("export", "Print the project that runs."),
     "check": ("project", "Try destinations: reach, create, write, read, drop."),
     "status": ("status", "Show every connection in one line."),
+    "resume": ("resume", "Let a connection go on that its dead letters have stopped."),
     "query": ("query", "Ask a destination a question in SQL."),
     "logs": ("logs", "Print what the local stack logs."),
     "send": ("events", "Send a file of events through the edge."),

@@ -118,6 +118,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = field(default_factory=lambda: ByteSize(64 * 1024 * 1024))
 
 
+class DeadLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When its dead letters stop a connection, so that a bad deploy buries minutes of events and not a day."""
+
+    ratio: Annotated[float, Meta(gt=0, le=1, description="share of the events that die")] = 0.5
+    events: Annotated[int, Meta(ge=1, description="fewer events than this never stop it")] = 1000
+    period: Annotated[Duration, Meta(description="how far back events count; 1s to 24h")] = field(
+        default_factory=lambda: Duration(300)
+    )
+
+
 class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The link from a site to a destination, with the rules of processing."""
 
@@ -149,6 +159,10 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     where: Annotated[Any, Meta(description="conditions an event must meet; see docs/routing.md")] = None
     on_conflict: Annotated[OnConflict, Meta(description="what happens to a value that does not fit its column")] = "unmapped"
     schema_policy: Annotated[SchemaPolicy, Meta(description="which changes of tables are allowed")] = "evolve"
+    dead_limit: Annotated[
+        DeadLimit | Literal["off"],
+        Meta(description="when its dead letters stop the connection until a person lets it go on; `off`: never"),
+    ] = field(default_factory=DeadLimit)
     max_columns: Annotated[
         int, Meta(ge=1, le=30_000, description="columns a table may grow to; further ones go to _unmapped_data")
     ] = 1000
@@ -343,6 +357,9 @@ def _check_connections(project: Project) -> list[Problem]:
             problems.append(Problem(f"{path}.destination", _unknown("destination", connection.destination, project.destinations)))
         if not 1 <= connection.batch.period <= 86_400:
             problems.append(Problem(f"{path}.batch.period", f"expected 1s to 24h, got {connection.batch.period:g}s"))
+        limit = connection.dead_limit
+        if limit != "off" and not 1 <= limit.period <= 86_400:
+            problems.append(Problem(f"{path}.dead_limit.period", f"expected 1s to 24h, got {limit.period:g}s"))
         if connection.deduplicate and connection.primary_key == []:
             problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
     for name, destination in project.destinations.items():

@@ -58,6 +58,7 @@ GaugeName = Literal[
     "loader_waiting_frames",
     "loader_oldest_seconds",
     "loader_last_load_seconds",
+    "loader_stopped",
     "loader_table_failing",
     "loader_aside_rows",
     "account_accepted_events",
@@ -229,6 +230,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("loader_waiting_frames", "gauge", "frames", "frames in a connection's queue", ("connection",)),
     Metric("loader_oldest_seconds", "gauge", "seconds", "age of the oldest event not loaded yet", ("connection",)),
     Metric("loader_last_load_seconds", "gauge", "seconds", "when the last load was committed (epoch)", ("connection",)),
+    Metric("loader_stopped", "gauge", "flag", "1 while its dead letters stop the connection", ("connection",)),
     Metric(
         "loader_table_failing",
         "gauge",

@@ -43,7 +43,11 @@ def test_the_reference_has_every_key() -> None:
     assert used(document["sites"].values()) == set(field_names(Site))
     assert used(key for site in document["sites"].values() for key in site["keys"]) == set(field_names(Key))
     assert used(document["connections"].values()) == set(field_names(Connection))
-    for struct, name, entries in ((Site, "limits", "sites"), (Connection, "batch", "connections")):
+    for struct, name, entries in (
+        (Site, "limits", "sites"),
+        (Connection, "batch", "connections"),
+        (Connection, "dead_limit", "connections"),
+    ):
         parts = (entry.get(name, {}) for entry in document[entries].values())
         assert used(parts) == set(field_names(inner(struct, name)))
     for name in registry.destination_types():
@@ -57,4 +61,6 @@ def used(entries: Any) -> set[str]:
 
 def inner(struct: type, name: str) -> Any:
     found = next(field.type for field in msgspec.structs.fields(struct) if field.encode_name == name)
-    return get_args(found)[0] if get_origin(found) is not None else found
+    while get_origin(found) is not None:  # Annotated, or a choice of which the Struct is the first
+        found = get_args(found)[0]
+    return found

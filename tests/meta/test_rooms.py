@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "router": ("rules", "trace", "window", "settings", "lanes", "room", "replay", "site", "service", "__main__"),
     "loader": (
-        "contract", "types", "rows", "fitting", "queue", "objects", "sql", "warehouses", "files", "registry", "delivery", "settings",
+        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "sql", "warehouses", "files", "registry", "delivery", "settings",
         "service", "__main__",
     ),
     "penstock": (

@@ -30,6 +30,10 @@ PROVOKED = {
         "test_letters_that_dead_has_no_room_for_are_counted_told_by_whose_they_were_and_forgotten_after_an_hour"
     ),
     "a load fails": "e2e/test_status.py::test_a_connection_that_fails_is_failing_also_where_its_service_is_ready",
+    "dead letters stop a connection": "e2e/test_dead_limit.py::test_most_events_dying_stops_the_line_until_a_person_lets_it_go_on",
+    "events wait although the destination answers": (
+        "unit/loader/test_limit.py::test_an_event_that_waits_though_its_destination_answers_is_told_with_age_and_next_step"
+    ),
     "a table fails, its rows are set aside": "e2e/test_status.py::test_a_failing_table_is_a_state_with_rows_reason_and_next_try",
     "a destination went back": "faults/test_went_back.py::test_what_a_restored_warehouse_lacks_is_loaded_again_once",
     "the broker's store is older than the destination": (

@@ -16,6 +16,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 
+from loader.watch.stop import Stop, next_step, read_stop
 from penstock.control.letters.letters import Filter, find
 from penstock.control.metrics import Scrape, total
 from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
@@ -52,7 +53,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, table failing, failing, not routed or unknown."""
+    """ok, idle, disabled, catching up, late, stuck, table failing, stopped, failing, not routed or unknown."""
     why: str = ""
     received: int = 0
     """Accepted for it; without what is replayed."""
@@ -135,7 +136,10 @@ async def read_status(
         sites = {site: await read_site(broker, site, state) for site, state in states.items()}
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
-            connections.append(await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now))
+            queue = snapshot.queue_of(name)
+            connections.append(
+                await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now, queue)
+            )
         removed = await read_all_removed(broker)
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
         for subject, messages in dead.items():
@@ -232,7 +236,14 @@ def _dead_lost(scrapes: Sequence[Scrape]) -> dict[str, int]:
 
 
 async def _read_connection(
-    broker: Broker, name: str, connection: Connection, view: View, site: SiteBalance, scrapes: Sequence[Scrape], now: float
+    broker: Broker,
+    name: str,
+    connection: Connection,
+    view: View,
+    site: SiteBalance,
+    scrapes: Sequence[Scrape],
+    now: float,
+    queue: str,
 ) -> ConnectionStatus:
     balance = balance_of(name, connection.site, view)
     oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
@@ -242,7 +253,8 @@ async def _read_connection(
     held = age
     if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
         held = max(0.0, now - view.queue.queued_at)  # it is of a backfill, and was accepted long ago
-    state, why = await _judge(broker, name, connection, view, balance, held, scrapes)
+    stop = await read_stop(broker, queue)
+    state, why = await _judge(broker, name, connection, view, balance, held, scrapes, stop)
     if state == "ok" and unrouted is not None:
         state, why = await _judge_routing(broker, site, unrouted)
     return ConnectionStatus(
@@ -272,10 +284,13 @@ async def _judge(
     balance: Balance,
     age: float | None,
     scrapes: Sequence[Scrape],
+    stop: Stop | None,
 ) -> tuple[str, str]:
     """Returns the state and why."""
     if not connection.enabled:
         return "disabled", "enabled: false in the project"
+    if stop is not None:
+        return "stopped", f"{stop.why}; {next_step(name)}"
     said = _said(scrapes, f"connection {name}")
     if said:
         return "failing", said[0]
@@ -287,6 +302,8 @@ async def _judge(
     if name in view.state.behind or total(scrapes, "router_connection_stopped", connection=name):
         owed = balance.waiting["events"]
         return "catching up", f"its queue was full; the router reads again from EVENTS, {owed} events are left"
+    if stuck := _said(scrapes, f"connection {name}: waiting"):
+        return "stuck", stuck[0]
     period = float(connection.batch.period) if connection.mode == "batch" else 0.0
     if view.queue.frames and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
         return (

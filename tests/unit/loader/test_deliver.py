@@ -110,7 +110,7 @@ class Bench:
             clock=lambda: self.now,
         )
 
-    async def deliver(self, *events: dict[str, Any], aside: bool = False) -> bool:
+    async def deliver(self, *events: dict[str, Any] | bytes, aside: bool = False) -> bool:
         batch = self.desk.shape(*events)
         plan = LoadPlan("shop-wh", "live", self.desk.seq, self.desk.seq)
         return await self.deliverer.deliver(Work(plan, batch, aside)) is not None

@@ -1,0 +1,166 @@
+"""A connection that its dead letters have stopped: noted in the bucket `state`, so that a restart or another loader leaves it stopped.
+
+It goes on when `penstock resume` says so, or when a project is applied that changes the connection, its site or its destination.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from loader.watch.limit import Limit, TooManyDeadError
+from shared.errors import Conflict
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket, Entry
+from shared.tasks import timeout
+
+if TYPE_CHECKING:
+    from shared.service import ServiceContext  # brings telemetry, which a command that reads the note does not need
+
+LOOK_SECONDS = 1.0
+"""How often a stopped connection looks whether it may go on."""
+
+log = logging.getLogger(__name__)
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """The note. `definition`: a hash of all that decides how the connection is loaded. Times are epoch seconds."""
+
+    at: float
+    why: str
+    definition: str
+    resumed: bool = False
+    free_until: float = 0.0
+    """Until then the limit does not hold."""
+
+
+def stop_key(queue: str) -> str:
+    """Returns the key of a connection's note, by the name of its queue (`shared.jetstream.topology.queue_of`)."""
+    return f"stop.{queue}"
+
+
+def hash_of(definition: object) -> str:
+    """Returns what tells one definition of a connection from another; its durations and sizes are numbers."""
+    return hashlib.sha256(msgspec.json.encode(definition, enc_hook=float, order="sorted")).hexdigest()
+
+
+def next_step(connection: str) -> str:
+    """Returns what a person has to do."""
+    return (
+        "its events wait, none is lost: correct the cause, then apply the changed project or run "
+        f"`penstock resume {connection}`; or raise `dead_limit`"
+    )
+
+
+async def read_stop(broker: Broker, queue: str) -> Stop | None:
+    """Returns why a connection is stopped; None where it is not.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    stop = _decode(await Bucket(broker, topology.STATE_BUCKET).get(stop_key(queue)))
+    return None if stop is None or stop.resumed else stop
+
+
+async def resume(broker: Broker, queue: str, free_seconds: float = 0.0) -> bool:
+    """Lets a stopped connection go on; False: it is not stopped.
+
+    Args:
+        free_seconds: so long the limit does not hold.
+
+    Raises:
+        Conflict: its loader changed the note at the same time.
+        NotConnected, Transient: not known to be noted.
+    """
+    bucket = Bucket(broker, topology.STATE_BUCKET)
+    entry = await bucket.get(stop_key(queue))
+    stop = _decode(entry)
+    if entry is None or stop is None or stop.resumed:
+        return False
+    free_until = time.time() + free_seconds if free_seconds else 0.0
+    resumed = msgspec.structs.replace(stop, resumed=True, free_until=free_until)
+    await bucket.put(entry.key, msgspec.json.encode(resumed), revision=entry.revision)
+    return True
+
+
+class Stops:
+    """Stops one connection, and holds it until it may go on."""
+
+    def __init__(self, context: ServiceContext, connection: str, queue: str, definition: str, limit: Limit) -> None:
+        self._context = context
+        self._connection = connection
+        self._key = stop_key(queue)
+        self._definition = definition
+        self._limit = limit
+        self._unwritten: Stop | None = None
+
+    def stop(self, error: TooManyDeadError) -> None:
+        """Stops the connection: the next `hold` notes it."""
+        log.error("most events die, the connection is stopped", extra={"connection": self._connection, "error": str(error)})
+        self._unwritten = Stop(at=time.time(), why=str(error), definition=self._definition)
+
+    async def hold(self) -> None:
+        """Returns when the connection may load, or the service drains.
+
+        Raises:
+            NotConnected, Transient: the broker does not answer; nothing may be loaded.
+        """
+        bucket = Bucket(self._context.broker, topology.STATE_BUCKET)
+        part, name = f"connection {self._connection}", self._connection
+        held = False
+        try:
+            while not self._context.draining.is_set():
+                entry = await bucket.get(self._key)
+                if self._unwritten is not None:
+                    entry = await self._write(bucket, self._unwritten, entry)
+                stop = _decode(entry)
+                if entry is None or stop is None or await self._goes_on(bucket, entry, stop):
+                    return
+                held = True
+                self._context.telemetry.gauge("loader_stopped", 1, connection=name)
+                self._context.health.warn(part, f"stopped by its dead letters: {stop.why}; {next_step(name)}")
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(LOOK_SECONDS):
+                        await self._context.draining.wait()
+        finally:
+            if held:
+                self._context.telemetry.forget("loader_stopped", connection=name)
+                self._context.health.good(part)
+
+    async def _write(self, bucket: Bucket, stop: Stop, entry: Entry | None) -> Entry | None:
+        value = msgspec.json.encode(stop)
+        with contextlib.suppress(Conflict):
+            revision = await bucket.put(self._key, value, revision=entry.revision if entry else 0)
+            self._unwritten = None
+            return Entry(self._key, value, revision)
+        return await bucket.get(self._key)
+
+    async def _goes_on(self, bucket: Bucket, entry: Entry, stop: Stop) -> bool:
+        changed = stop.definition != self._definition
+        if not stop.resumed and not changed:
+            return False
+        left = stop.free_until - time.time()
+        if left > 0:
+            self._limit.free_for(left)
+            return True
+        self._limit.clear()
+        log.info(
+            "the connection goes on",
+            extra={"connection": self._connection, "why": "another project was applied" if changed else "it was resumed"},
+        )
+        await bucket.remove(entry.revision)
+        return True
+
+
+def _decode(entry: Entry | None) -> Stop | None:
+    if entry is None or entry.value is None:
+        return None
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(entry.value, type=Stop)
+    return None
