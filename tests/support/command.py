@@ -64,7 +64,7 @@ class LocalStack:
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """Variables for a command."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_") and name != "COLUMNS"}
         return {**kept, "PYTHONPATH": str(SHOP.parents[2]), **more}
 
     def run(
