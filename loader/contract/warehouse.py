@@ -272,6 +272,7 @@ class Session(Protocol):
             RowsRejected: rows of one table do not fit; nothing was committed.
             Fenced: a session with a newer epoch exists; nothing was committed.
             WentBack: a transactional destination is not as the session left it; nothing was committed.
+            TableChanged: a table was altered or dropped since it was described; nothing was committed.
             NotConnected, Transient: nothing is known to be committed; `marks` of a new session tells.
             SetupError: a person must act, and no table can be loaded until then.
             Permanent, TableBusy, TableSetupError: one of the tables cannot be loaded; `probe` of each tells which.
