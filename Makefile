@@ -38,7 +38,7 @@ test: setup test-servers lint types ## set up what the tests need, then lint, ty
 quick: setup lint types ## for daily work: lint, types, the tests without servers, and the whole path once
 	$(PYTEST) tests/unit tests/meta tests/e2e/test_up.py::test_the_demo_arrives_whole_and_its_mistakes_are_kept --deselect tests/meta/test_quickstart.py
 
-test-servers: setup ## install the servers the tests use, where they are missing: Postgres, Node
+test-servers: setup ## install the servers the tests use, where they are missing: Postgres, MariaDB, Node
 	@VENV="$(VENV)" .ci/test-servers
 
 lint: setup ## check format and lint rules

@@ -80,6 +80,8 @@ class Capabilities:
     max_columns: int = 1000
     case: Literal["lower", "upper", "keep"] = "keep"
     """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+    unfit: str | None = None
+    """A pattern of what no name may hold, such as a blank at its end; names that have it are spelled with `_` and a suffix."""
     system_columns: frozenset[str] = frozenset()
     """Names every table has already, such as Postgres's `ctid`: no column can be called so."""
 

@@ -73,6 +73,7 @@ class Namer:
         self._bytes = capabilities.name_unit == "bytes"
         self._case = capabilities.case
         self._system_columns = capabilities.system_columns
+        self._unfit = None if capabilities.unfit is None else re.compile(capabilities.unfit)
         self._original = original
         self._parts: dict[str, str] = {}
         self._tables: dict[str, str] = {}
@@ -91,7 +92,7 @@ class Namer:
         name = "_".join(parts)
         if name in self._system_columns:
             return self.cut(name, "_" + digest(name))
-        return self.cut(name if self._original else _led(name))
+        return self._fit(name if self._original else _led(name))
 
     def table(self, text: str) -> str:
         """Returns the table name for what a client, a template or a layout calls it, within the limit."""
@@ -102,7 +103,7 @@ class Namer:
             folded = self._fold(text, "table")
             if folded.lower().startswith(_OWN_TABLES):
                 folded = "_" + folded
-            known = self._tables[text] = self.cut(folded if self._original else _led(folded))
+            known = self._tables[text] = self._fit(folded if self._original else _led(folded))
         return known
 
     def cut(self, name: str, ending: str = "") -> str:
@@ -114,6 +115,12 @@ class Namer:
         if not self._bytes:
             return name[:room] + tail
         return name.encode()[:room].decode("utf-8", "ignore") + tail
+
+    def _fit(self, name: str) -> str:
+        """Returns a name within the limit and without what the warehouse takes in none; names that differ stay apart."""
+        if self._unfit is None or not self._unfit.search(name):
+            return self.cut(name)
+        return self.cut(self._unfit.sub("_", name), "_" + digest(name))
 
     def suffixed(self, name: str, path: Path, length: int = 8) -> str:
         """Returns the name for `path` where another path has `name` already: the hash is of the full source path."""

@@ -394,6 +394,8 @@ class _AnyVariable(defaultdict[str, str]):
         super().__init__(lambda: "/somewhere")
 
     def __missing__(self, name: str) -> str:
+        if name == "MYSQL_DSN":
+            return "mysql://somewhere/shop"
         return "postgresql://somewhere" if name.endswith("DSN") else super().__missing__(name)
 
     def __contains__(self, _: object) -> bool:

@@ -17,7 +17,13 @@ from shared.reading.decode import field_names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROJECTS = sorted(EXAMPLES.glob("*/penstock.yaml"))
-SECRETS = {"SHOP_SECRET": "s", "PG_DSN": "postgresql://localhost/x", "PG_PASSWORD": "p"}
+SECRETS = {
+    "SHOP_SECRET": "s",
+    "PG_DSN": "postgresql://localhost/x",
+    "PG_PASSWORD": "p",
+    "MYSQL_DSN": "mysql://localhost/x",
+    "MYSQL_PASSWORD": "p",
+}
 
 
 def test_there_is_a_minimal_and_a_reference_project_and_a_page_that_lists_all() -> None:

@@ -19,7 +19,7 @@ from tests.contract.destinations.waivers import WAIVERS
 from tests.support.destinations import can
 
 ROOT = Path(__file__).parents[2]
-DRIVERS = ("asyncpg", "duckdb", "pyarrow", "pgpq", "zstandard.backend_cffi")
+DRIVERS = ("asyncpg", "aiomysql", "pymysql", "duckdb", "pyarrow", "pgpq", "zstandard.backend_cffi")
 CAPABILITIES = ("transactional", "merge", "coalesce", "stream", "evolve")
 
 

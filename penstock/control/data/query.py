@@ -14,12 +14,14 @@ from typing import Any
 import msgspec
 
 from loader import registry
+from loader.warehouses.mysql.connect import Options as MySQLOptions
+from loader.warehouses.mysql.connect import connect as connect_mysql
 from loader.warehouses.postgres.connect import Options as PostgresOptions
 from loader.warehouses.postgres.connect import connect
 from penstock.control.data.tables import open_file, quoted
-from shared.errors import ConfigError, Permanent, Problem, SetupError
+from shared.errors import ConfigError, NotConnected, Permanent, Problem, SetupError
 
-TYPES = ("duckdb", "postgres")
+TYPES = ("duckdb", "mysql", "postgres")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +49,16 @@ def choose(destinations: Mapping[str, dict[str, Any]], name: str | None) -> str:
                     Problem(
                         f"destinations.{name}",
                         f"a destination of type {destinations[name].get('type')} takes no SQL; "
-                        f"`penstock query` asks those of type {' and '.join(TYPES)}",
+                        f"`penstock query` asks those of type {', '.join(TYPES[:-1])} and {TYPES[-1]}",
                     )
                 ]
             )
         return name
     able = [each for each, options in destinations.items() if options.get("type") in TYPES]
     if not able:
-        raise ConfigError([Problem("destinations", f"none is of type {' or '.join(TYPES)}, which `penstock query` can ask")])
+        raise ConfigError(
+            [Problem("destinations", f"none is of type {', '.join(TYPES[:-1])} or {TYPES[-1]}, which `penstock query` can ask")]
+        )
     # two destinations may share a file, in two schemas: either gives the same answer
     places = {str(destinations[each].get("path") or each) for each in able}
     if len(places) > 1:
@@ -76,6 +80,8 @@ async def ask(name: str, document: dict[str, Any], sql: str, limit: int) -> Answ
     _, options = registry.parse_options(name, document)
     if isinstance(options, PostgresOptions):
         columns, rows = await _ask_postgres(name, options, sql, limit)
+    elif isinstance(options, MySQLOptions):
+        columns, rows = await _ask_mysql(name, options, sql, limit)
     else:
         columns, rows = await asyncio.to_thread(
             _ask_duckdb, name, str(document["path"]), str(document.get("schema", "main")), sql, limit
@@ -101,6 +107,31 @@ def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tupl
     except duckdb.Error as exc:
         raise Permanent(f"{name}: {describe(exc)}") from exc
     return columns, [list(row) for row in found]
+
+
+async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
+    from loader.warehouses.mysql.errors import describe, number_of, translate
+
+    what = f'asking mysql destination "{name}"'
+    link = await connect_mysql(options, what)
+    try:
+        from pymysql.converters import decoders
+
+        link.decoders = decoders
+        if limit:
+            await link.run(f"SET SESSION sql_select_limit = {limit + 1}")
+        await link.run("START TRANSACTION READ ONLY")
+        answer = await link.run(sql)
+    except Exception as exc:
+        number = number_of(exc)
+        translated = translate(exc, what)
+        if number is None or isinstance(translated, NotConnected):
+            raise translated from exc
+        raise Permanent(f"{name}: {describe(exc)}") from exc
+    finally:
+        link.close()
+        await asyncio.sleep(0)
+    return list(answer.columns), [list(row) for row in answer.rows]
 
 
 async def _ask_postgres(name: str, options: PostgresOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.destinations import DuckDBSubject, LocalSubject, Open, PostgresSubject, Subject, can, opened
+from tests.support.destinations import DuckDBSubject, LocalSubject, MySQLSubject, Open, PostgresSubject, Subject, can, opened
+from tests.support.mysql import mysql_dsn, mysql_server
 from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
 
-__all__ = ["postgres_dsn", "postgres_server"]
+__all__ = ["mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server"]
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
     "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
     "postgres": ("postgres", lambda request, _: PostgresSubject(request.getfixturevalue("postgres_dsn"))),
+    "mysql": ("mysql", lambda request, _: MySQLSubject(request.getfixturevalue("mysql_dsn"))),
     "local-parquet": ("local", lambda _, folder: LocalSubject(folder, "parquet")),
     "local-ndjson": ("local", lambda _, folder: LocalSubject(folder, "ndjson")),
     "local-csv": ("local", lambda _, folder: LocalSubject(folder, "csv")),
@@ -40,9 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 async def wh(subject_label: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """The destination under test, open, in a place of its own."""
     subject = SUBJECTS[subject_label][1](request, tmp_path)
+    if isinstance(subject, MySQLSubject):
+        await subject.create()
     async with opened(subject) as one:
         yield one
-    if isinstance(subject, PostgresSubject):
+    if isinstance(subject, (PostgresSubject, MySQLSubject)):
         await subject.drop()
 
 

@@ -30,6 +30,20 @@ TYPES = [
 ]  # fmt: skip
 MORE = {
     "postgres": ["integer", "numeric", "timestamptz(3)", "timetz", "jsonb", "money", "interval", "timestamptz[]", "bytea"],
+    "mysql": [
+        "integer",
+        "bigint unsigned",
+        "decimal(10,0)",
+        "timestamp(3) NULL",
+        "datetime(0)",
+        "time(3)",
+        "year",
+        "char(12)",
+        "tinytext",
+        "varbinary(20)",
+        "double(20,3)",
+        "bit(8)",
+    ],
     "duckdb": ["utinyint", "ubigint", "timestamp_s", "timestamp_ms", "timestamp_ns", "bigint[]", "timestamptz[]", "blob"],
 }
 

@@ -37,13 +37,13 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
         ("double precision", "-0.5", ["007", "+7", ".5", "5.", "1e3", "1.10", "NaN", "infinity", "9007199254740993"]),
         ("decimal(5,0)", 99999, [100000]),
         ("real", 0.1, [3.141592653589793, "1e300"]),
-        ("uuid", SAME, ["nope"]),
         ("time", "10:00:00.123456", ["10:00:00.1234567", *COMPUTED, "10:00:00Z", "2026-01-01 10:00:00", "10:00:60"]),
         ("date", "2026-01-01", COMPUTED),
         ("timestamp", "2026-01-01t00:00:00z", [*COMPUTED, "2026-01-01T00:00:00.123456789Z"]),
-        ("interval", "1 day", ["epoch", "infinity"]),
     ],
     "postgres": [
+        ("uuid", SAME, ["nope"]),
+        ("interval", "1 day", ["epoch", "infinity"]),
         ("varchar(5)", "abcde", ["abcdef", "abc   "]),
         ("char(5)", "abcde", ["abcdef"]),
         ("varchar(3)[]", '{"abc"}', []),
@@ -84,6 +84,27 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
         ("{}.mood", "good", ["bad"]),
         ("numeric", "1.123456789", ["many", "1e-20000", "0." + "1" * 16384]),
     ],
+    "mysql": [
+        ("tinyint unsigned", 255, [256, -1]),
+        ("mediumint", 8388607, [8388608]),
+        ("bigint unsigned", 2**63, [-1]),
+        ("varchar(5)", "abcde", ["abcdef", "abc   "]),
+        ("char(5)", "abcde", ["abcdef", "ab "]),
+        ("tinytext", "ü", ["x" * 256]),
+        ("varchar(20) CHARACTER SET latin1", "é", ["😀", "ł"]),
+        ("enum('good', 'it''s')", "it's", ["bad", "1", "GOOD"]),
+        ("set('a', 'b')", "a,b", ["b,a", "c", "a,"]),
+        ("bit(4)", 5, [16, -1]),
+        ("year", 2026, [0, 69, 1900]),
+        ("timestamp(0) NULL", "2026-01-01T00:00:00Z", ["2026-01-01T00:00:00.5Z", "2039-01-01T00:00:00Z", "1969-12-31T23:59:59Z"]),
+        ("datetime(3)", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
+        ("decimal(5,2) unsigned", "1.25", ["-1.25", 1.255]),
+        ("decimal(65,0)", "7", [1.5]),
+        ("double(10,2)", "1.25", [1.255]),
+        ("varbinary(8)", "ab", ["abcdefghi"]),
+        ("binary(3)", "abc", ["ab", "abcd"]),
+        ("point", None, ["POINT(1 1)"]),
+    ],
     "duckdb": [
         ("utinyint", 255, [256, -1]),
         ("ubigint", 2**63, [-1]),
@@ -96,6 +117,8 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
         ("uhugeint", "7", ["1.5", "007", "-1"]),
         ("timestamp_ms", "2026-01-01T00:00:00.123Z", ["2026-01-01T00:00:00.123456Z"]),
         ("timestamp_ns", "2026-01-01T00:00:00Z", ["9999-01-01T00:00:00Z"]),
+        ("uuid", SAME, ["nope"]),
+        ("interval", "1 day", ["epoch", "infinity"]),
         ("enum('good', 'it''s')", "it's", ["bad"]),
     ],
 }
@@ -164,6 +187,8 @@ SURVIVING: list[tuple[str, str, Any, list[Any]]] = [
 async def test_a_column_is_widened_only_if_every_stored_value_survives(wh: Open) -> None:
     await wh.session()  # makes the schema
     for number, (type_, stored, value, expected) in enumerate(SURVIVING):
+        if wh.subject.label == "mysql" and (type_ == "bytea" or ... in expected):
+            continue  # it has no such type, and no such days
         table = f"w{number}"
         await wh.subject.run(f"CREATE TABLE {{}}.{table} (message_id varchar, v {type_})")
         await wh.subject.run(f"INSERT INTO {{}}.{table} VALUES ('1', {stored.replace(' BC', wh_era(wh))})")
@@ -317,7 +342,11 @@ async def test_a_view_of_that_name_says_so(wh: Open) -> None:
 
 async def test_a_type_that_cannot_be_widened_holds_up_nobody(wh: Open) -> None:
     one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n bigint)', on_conflict="widen")
-    in_the_way = {"postgres": 'CREATE VIEW "{}".needs AS SELECT n FROM "{}".events', "duckdb": "CREATE INDEX needs ON events (n)"}
+    in_the_way = {
+        "postgres": 'CREATE VIEW "{}".needs AS SELECT n FROM "{}".events',
+        "duckdb": "CREATE INDEX needs ON events (n)",
+        "mysql": "CREATE INDEX needs ON events (n)",
+    }
     await wh.subject.run(in_the_way[wh.subject.label])
     assert await one.send({"messageId": "1", "n": 1}, {"messageId": "2", "n": "text", "new": True}) == {}
     found = [(n, new, json.loads(data)["n"] if data else None) for n, new, data in await rows(wh, "n", "new", "_unmapped_data")]

@@ -1,0 +1,182 @@
+"""One connection to the server: statements, and `LOAD DATA LOCAL` whose bytes come from memory, never from a file.
+
+In the protocol the *server* names the file that it wants after a `LOAD DATA LOCAL`, and a hostile one may name any file after any
+statement. aiomysql and asyncmy both open it. So this link opens none: it answers with the bytes that were given to `load_local`,
+once, for the name it chose itself, and hangs up on every other request. aiomysql is the driver because it is Python: its
+answers can be read by a class of ours, where asyncmy's are compiled.
+
+https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_response_local_infile_request.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiomysql.connection import Connection, MySQLResult
+from pymysql.connections import LoadLocalPacketWrapper
+from pymysql.constants import CLIENT
+from pymysql.err import OperationalError
+
+PACKET_BYTES = 512 * 1024
+"""Of one packet of rows; servers take at least a megabyte (`max_allowed_packet`)."""
+
+NO_TLS = 2026
+"""The number that clients give errors of TLS (CR_SSL_CONNECTION_ERROR)."""
+MALFORMED = 2027
+CLEAR = frozenset((b"mysql_clear_password", b"mysql_old_password", "mysql_clear_password", "mysql_old_password"))
+"""Ways to prove a password that give it away."""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server says of a statement: rows that it found or changed, and how many warnings it has."""
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Row] = ()
+    changed: int = 0
+    warnings: int = 0
+
+
+class Link(Connection):  # type: ignore[misc]
+    """A connection that reads no files, gives its password to nobody in the clear, and runs one statement at a time.
+
+    Args:
+        encrypted: refuse a server that does not speak TLS.
+        options: aiomysql's.
+    """
+
+    _reader: Any
+    _writer: Any
+
+    def __init__(self, *, encrypted: bool, ssl: ssl.SSLContext | None, password: str, **options: Any) -> None:
+        self._encrypted = encrypted
+        self._source: tuple[str, Iterable[bytes | memoryview], Callable[[], None]] | None = None
+        self._sent: Callable[[], None] | None = None
+        # the driver encodes passwords as Latin-1, the server reads UTF-8
+        super().__init__(ssl=ssl, password=password.encode().decode("latin1"), charset="utf8mb4", conv={}, **options)
+        self.client_flag |= CLIENT.LOCAL_FILES
+        self.client_flag &= ~CLIENT.MULTI_STATEMENTS  # a name that breaks out of its quotes would still be no statement
+
+    async def open(self) -> None:
+        """Connects and logs in."""
+        await self._connect()
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether the server is MariaDB, and not MySQL."""
+        return "mariadb" in self.server_version.lower()
+
+    def close(self) -> None:
+        """Hangs up at once: what the kernel has not taken yet, a COMMIT perhaps, is never sent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._writer = self._reader = None
+
+    async def say_goodbye(self) -> None:
+        """Ends the connection as the server likes it."""
+        writer = self._writer
+        await self.ensure_closed()
+        if writer is not None:
+            await writer.wait_closed()
+
+    async def run(self, statement: str) -> Answer:
+        """Runs one statement; values of rows are text, or None."""
+        await self.query(statement)
+        result: Any = self._result
+        columns = [column[0] for column in result.description or ()]
+        return Answer(columns, result.rows or (), result.affected_rows or 0, result.warning_count or 0)
+
+    async def load_local(
+        self, statement: str, chunks: Iterable[bytes | memoryview], moved: Callable[[], None], sent: Callable[[], None]
+    ) -> Answer:
+        """Runs a `LOAD DATA LOCAL INFILE {name} …`, and sends these bytes as the file.
+
+        Args:
+            statement: with `{name}` where the name of the file stands.
+            chunks: the file.
+            moved: called for each packet that is on its way.
+            sent: called when all are.
+        """
+        name = f"penstock-{secrets.token_hex(8)}"
+        self._source = (name, chunks, moved)
+        self._sent = sent
+        try:
+            return await self.run(statement.replace("{name}", f"'{name}'", 1))
+        finally:
+            self._source = None
+
+    async def send_file(self, name: str) -> None:
+        """Answers a request for a file: with our bytes, or by hanging up.
+
+        Raises:
+            OperationalError: nobody asked the server to load this file.
+            the errors of the chunks; the connection stays usable after them.
+        """
+        source, self._source = self._source, None
+        if source is None or name != source[0]:
+            self.close()
+            raise OperationalError(MALFORMED, "the server asked for a file that it was not offered; the connection was closed")
+        _, chunks, moved = source
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk)
+                for start in range(0, len(view), PACKET_BYTES):
+                    self.write_packet(bytes(view[start : start + PACKET_BYTES]))
+                    await self._writer.drain()
+                    moved()
+                # a fast server would never let the loop's other tasks run
+                await asyncio.sleep(0)
+        except OSError:
+            raise
+        except Exception:
+            self.write_packet(b"")
+            await self._read_packet()
+            raise
+        self.write_packet(b"")
+        await self._writer.drain()
+        if self._sent is not None:
+            self._sent()
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:  # noqa: ARG002 - aiomysql's
+        self._result = None
+        result = _Result(self)
+        await result.read()
+        self._result = result
+        self._affected_rows = result.affected_rows
+        if result.server_status is not None:
+            self.server_status = result.server_status
+
+    async def _request_authentication(self) -> None:
+        if self._encrypted and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(NO_TLS, "the server does not speak TLS")
+        if self._server_auth_plugin in CLEAR and not self._may_tell():
+            raise OperationalError(NO_TLS, "the server asks for the password in the clear")
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        if plugin_name in CLEAR and not self._may_tell():
+            raise OperationalError(NO_TLS, "the server asks for the password in the clear")
+        return await super()._process_auth(plugin_name, auth_packet)
+
+    def _may_tell(self) -> bool:
+        """Whether the server proved by a certificate who it is."""
+        return self._encrypted and self._ssl_context is not None and self._ssl_context.verify_mode is ssl.CERT_REQUIRED
+
+
+class _Result(MySQLResult):  # type: ignore[misc]
+    """An answer whose requests for files go to the link."""
+
+    async def _read_load_local_packet(self, first_packet: Any) -> None:
+        name = LoadLocalPacketWrapper(first_packet).filename
+        await self.connection.send_file(name.decode("utf-8", "replace"))
+        answer = await self.connection._read_packet()
+        if not answer.is_ok_packet():
+            raise OperationalError(MALFORMED, "the server did not answer a file with its count of rows")
+        self._read_ok_packet(answer)
