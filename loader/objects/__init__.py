@@ -1,4 +1,5 @@
-"""What all file stores share: how rows become bytes (`formats.py`) and what objects are called (`names.py`).
+"""What all file destinations share: how rows become bytes (`formats.py`), what objects are called (`names.py`), and one session and
+destination over a store (`shared/stores/`).
 
-A file store is a plug-in in `loader/files/`; it only has to put bytes under a name, whole or not at all.
+A plug-in in `loader/files/` only has options of its own and opens its store.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
@@ -50,16 +49,16 @@ def write(rows: pa.Table, output: IO[bytes], format_: Format, compression: Compr
             csv.write_csv(_times_as_text(rows), stream, csv.WriteOptions(batch_size=SLICE_ROWS))
 
 
-def count_rows(path: Path, format_: Format, compression: Compression) -> int:
+def count_rows(data: IO[bytes], format_: Format, compression: Compression) -> int:
     """Returns the rows of an object, by reading it."""
     if format_ == "parquet":
         import pyarrow.parquet as pq
 
-        rows: int = pq.read_metadata(path).num_rows
+        rows: int = pq.read_metadata(data).num_rows
         return rows
     import pyarrow as pa
 
-    with pa.input_stream(str(path), compression=None if compression == "none" else compression) as stream:
+    with pa.input_stream(data, compression=None if compression == "none" else compression) as stream:
         lines: int = stream.read().count(b"\n")
     return lines - (format_ == "csv")
 

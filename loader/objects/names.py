@@ -61,6 +61,17 @@ def check_prefix(prefix: str) -> None:
             )
 
 
+def split_prefix(prefix: str) -> tuple[str, str]:
+    """Returns the part of a template that is the same for all objects, with its slash at the end, and the rest.
+
+    >>> split_prefix("raw/shop/{table}/dt={date}/")
+    ('raw/shop/', '{table}/dt={date}/')
+    """
+    head, slash, _ = prefix.lstrip("/").partition("{")[0].rpartition("/")
+    root = head + slash
+    return root, prefix[len(root) :]
+
+
 def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iterator[tuple[str, pa.Table]]:
     """Yields the objects of one table's rows: path below the destination, and rows in their order.
 

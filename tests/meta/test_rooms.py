@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
-        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "plugins", "settings", "telemetry", "project", "streams",
-        "service", "workers",
+        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "stores", "plugins", "settings", "telemetry",
+        "project", "streams", "service", "workers",
     ),
     "ingest": (
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",

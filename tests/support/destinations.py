@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import re
 import secrets
@@ -35,6 +36,7 @@ from loader.contract.warehouse import (
 )
 from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
+from tests.support.s3 import S3Server
 
 Row = dict[str, Any]
 Shape = Mapping[str, Kind]
@@ -326,13 +328,12 @@ class DuckDBSubject:
             link.execute(statement.replace("{}", "main"))
 
 
-class LocalSubject:
-    """A directory of its own, in one format."""
+class FilesSubject:
+    """Objects in one format, somewhere."""
 
-    def __init__(self, folder: Path, format_: str) -> None:
-        self.label = f"local-{format_}"
-        self.root = folder / "lake"
-        self.document: dict[str, Any] = {"type": "local", "path": str(self.root), "format": format_}
+    def __init__(self, label: str, format_: str) -> None:
+        self.label = f"{label}-{format_}"
+        self.document: dict[str, Any] = {"type": label, "format": format_}
         self._format = format_
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
@@ -340,8 +341,9 @@ class LocalSubject:
         from loader.objects.names import segment
 
         rows: list[Row] = []
-        for file in sorted((self.root / segment(table)).rglob("*.*")):
-            rows += self._read(file, shape)
+        for name in self.files():
+            if name.split("/")[0] == segment(table):
+                rows += self._read(self.content(name), shape)
         return rows
 
     async def run(self, statement: str) -> None:
@@ -349,18 +351,21 @@ class LocalSubject:
         raise AssertionError(f"files know no SQL: {statement}")
 
     def files(self) -> list[str]:
-        """Returns the objects, as paths below the directory."""
-        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
-        return sorted(str(path) for path in found if path.parts[0] != "_penstock")
+        """Returns the objects, as paths below the destination."""
+        raise NotImplementedError
 
-    def _read(self, file: Path, shape: Shape) -> list[Row]:
+    def content(self, name: str) -> bytes:
+        """Returns what is in an object."""
+        raise NotImplementedError
+
+    def _read(self, data: bytes, shape: Shape) -> list[Row]:
         if self._format == "parquet":
             from pyarrow import parquet
 
-            rows: list[Row] = parquet.ParquetFile(file).read().to_pylist()
+            rows: list[Row] = parquet.ParquetFile(io.BytesIO(data)).read().to_pylist()
             return rows
         if self._format == "ndjson":
-            return [_from_json(line, shape) for line in gzip.decompress(file.read_bytes()).splitlines()]
+            return [_from_json(line, shape) for line in gzip.decompress(data).splitlines()]
         from pyarrow import csv
 
         convert = csv.ConvertOptions(
@@ -369,10 +374,57 @@ class LocalSubject:
             quoted_strings_can_be_null=False,
             null_values=[""],
         )
-        with pa.input_stream(str(file), compression="gzip") as stream:
+        with pa.input_stream(io.BytesIO(data), compression="gzip") as stream:
             table = csv.read_csv(stream, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
         listed: list[Row] = table.to_pylist()
         return listed
+
+
+class LocalSubject(FilesSubject):
+    """A directory of its own, in one format."""
+
+    def __init__(self, folder: Path, format_: str) -> None:
+        super().__init__("local", format_)
+        self.root = folder / "lake"
+        self.document["path"] = str(self.root)
+
+    def files(self) -> list[str]:
+        """See `FilesSubject.files`."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return sorted(str(path) for path in found if path.parts[0] != "_penstock")
+
+    def content(self, name: str) -> bytes:
+        """See `FilesSubject.content`."""
+        return (self.root / name).read_bytes()
+
+
+class S3Subject(FilesSubject):
+    """A bucket of its own, in one format, read by boto3."""
+
+    def __init__(self, server: S3Server, format_: str) -> None:
+        super().__init__("s3", format_)
+        self.server = server
+        self.bucket = server.new_bucket()
+        self.document |= server.document(self.bucket)
+        self.client = server.client()
+
+    def files(self) -> list[str]:
+        """See `FilesSubject.files`."""
+        return [key for key in self.keys() if not key.startswith("_penstock/")]
+
+    def keys(self) -> list[str]:
+        """Returns all keys, those of the store itself too."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        return [each["Key"] for page in pages for each in page.get("Contents", ())]
+
+    def uploads(self) -> list[str]:
+        """Returns the keys of uploads that are neither complete nor ended."""
+        return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ())]
+
+    def content(self, name: str) -> bytes:
+        """See `FilesSubject.content`."""
+        data: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
+        return data
 
 
 def _from_json(line: bytes, shape: Shape) -> Row:

@@ -7,11 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.destinations import DuckDBSubject, LocalSubject, MySQLSubject, Open, PostgresSubject, Subject, can, opened
+from tests.support.destinations import (
+    DuckDBSubject,
+    LocalSubject,
+    MySQLSubject,
+    Open,
+    PostgresSubject,
+    S3Subject,
+    Subject,
+    can,
+    opened,
+)
 from tests.support.mysql import mysql_dsn, mysql_server
 from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
+from tests.support.s3 import s3_server
 
-__all__ = ["mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server"]
+__all__ = ["mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server", "s3_server"]
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
     "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
@@ -20,6 +31,9 @@ SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]
     "local-parquet": ("local", lambda _, folder: LocalSubject(folder, "parquet")),
     "local-ndjson": ("local", lambda _, folder: LocalSubject(folder, "ndjson")),
     "local-csv": ("local", lambda _, folder: LocalSubject(folder, "csv")),
+    "s3-parquet": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "parquet")),
+    "s3-ndjson": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "ndjson")),
+    "s3-csv": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "csv")),
 }
 """Label to type and maker. A new plug-in gets its row here; `tests/meta/test_plugins.py` misses it otherwise."""
 
@@ -29,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject_label" not in metafunc.fixturenames:
         return
     needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
-    only = [mark.args[0] for mark in metafunc.definition.iter_markers("only")]
+    only = [name for mark in metafunc.definition.iter_markers("only") for name in mark.args]
     labels = [
         label
         for label, (type_name, _) in SUBJECTS.items()

@@ -10,7 +10,7 @@ import pytest
 from loader.contract.warehouse import Kind, LoadPlan, Session, TableLoad
 from shared.errors import Fenced, NotConnected, PenstockError, RowsRejected
 from tests.support.delivery import Delivery
-from tests.support.destinations import LocalSubject, Open, append, arrow, make, merge, plan
+from tests.support.destinations import FilesSubject, LocalSubject, Open, append, arrow, make, merge, plan
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 MANY = 60_000
@@ -218,7 +218,7 @@ async def test_a_probe_of_fit_rows_passes(wh: Open) -> None:
     assert await wh.rows("t", SHAPE) == []
 
 
-@pytest.mark.only("local")
+@pytest.mark.only("local", "s3")
 async def test_objects_are_named_by_table_hour_and_plan(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.TEXT, "received_at": Kind.TIMESTAMP}
@@ -227,7 +227,7 @@ async def test_objects_are_named_by_table_hour_and_plan(wh: Open) -> None:
     first = LoadPlan("shop-wh", "live-1", 5, 12)
     for _ in range(2):
         await session.load(first, [TableLoad("a/../b", rows)])
-    assert isinstance(wh.subject, LocalSubject)
+    assert isinstance(wh.subject, FilesSubject)
     end = {"parquet": "parquet", "ndjson": "ndjson.gz", "csv": "csv.gz"}[wh.subject.document["format"]]
     name = f"shop-wh-live-1-{5:020d}-{12:020d}-0.{end}"
     assert wh.subject.files() == [

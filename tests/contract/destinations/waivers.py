@@ -10,4 +10,8 @@ WAIVERS = {
     ("local", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
     ("local", "stream"): "a micro-batch would make a file of a few rows",
     ("local", "evolve"): "each object has the columns of its rows",
+    ("s3", "transactional"): "objects of a load appear one after the other; their names make a repeat harmless",
+    ("s3", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
+    ("s3", "stream"): "a micro-batch would make an object of a few rows",
+    ("s3", "evolve"): "each object has the columns of its rows",
 }

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from loader.files import local
 from loader.warehouses.duckdb import errors as duckdb
 from loader.warehouses.postgres import errors as postgres
 from shared.errors import Defect, Permanent, RowsRejected, UnknownDriverError
+from shared.stores import local
 
 
 class _ServerError(Exception):

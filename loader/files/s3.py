@@ -1,0 +1,53 @@
+"""Files in a bucket of S3, or of a server that speaks its protocol: Parquet, NDJSON or CSV, one object for each table and hour.
+
+How rows become objects is in `loader/objects/`, how objects become visible, and whose, in `shared/stores/s3/`.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from loader.contract.warehouse import Destination, Environment
+from loader.objects import formats, names
+from loader.objects.destination import CAPABILITIES, FilesDestination
+from loader.objects.formats import Compression, Format
+from loader.objects.session import Layout
+from shared.stores import s3
+from shared.stores.s3.options import S3Options
+
+__all__ = ["CAPABILITIES", "OPTIONS", "open_destination"]
+
+LONGEST_PREFIX = 300
+"""Bytes. A key has 1024; a table, a connection and a lane take up to 200 each."""
+
+
+class Options(S3Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for files in a bucket."""
+
+    format: Annotated[Format, Meta(description="parquet for warehouses, ndjson and csv for everything else")] = "parquet"
+    compression: Annotated[Compression | None, Meta(description="default: zstd for parquet, gzip for the others")] = None
+    prefix: Annotated[
+        str, Meta(description="what keys begin with: {table}, and {date} and {hour} of the rows' own time in UTC")
+    ] = names.DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names.check_prefix(self.prefix)
+        if len(self.prefix.encode()) > LONGEST_PREFIX:
+            raise ValueError(f"prefix is longer than {LONGEST_PREFIX} bytes, and a key has 1024 with table and name")
+
+
+OPTIONS = Options
+
+
+async def open_destination(name: str, options: Options, environment: Environment) -> Destination:
+    """Returns the destination; the first session makes the first request."""
+    what = f's3 destination "{name}"'
+    root, below = names.split_prefix(options.prefix)
+    store = await s3.open_store(options, root, environment.gate, what)
+    layout = Layout(below, options.format, options.compression or formats.default_compression(options.format))
+    return FilesDestination(store, layout, environment.gate, what)

@@ -1,0 +1,137 @@
+"""What an object store is: whole objects under keys, and areas from which the newest holder of an owner publishes.
+
+A key is text of segments parted by `/`. Keys below `_penstock/` are the store's own and never listed. Every object is visible
+whole or not at all; a later write to a key takes the earlier object's place.
+
+An *area* is how one writer among several gets objects in without harm. Objects are *staged*: their bytes are in the store, and
+no reader sees them. Then they are *published*. `claim` with a higher epoch takes the owner's area away from earlier holders: what
+they staged is gone, and their `publish` fails, also where a holder was frozen in the middle of it and wakes later. It may have
+published some of its objects before; none becomes visible afterwards.
+
+Errors are those of `shared/errors.py`, in words that name the place and the remedy. Cancellation may come at any await.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import IO, NamedTuple, Protocol
+
+from shared.errors import Fenced, SetupError
+
+PRIVATE = "_penstock"
+"""The first segment of keys that are the store's own. Readers of data directories pass over names that start with an underscore."""
+
+
+class KeyRefused(SetupError):
+    """A person must change something at one key, such as a file in its way; objects of other keys can be written."""
+
+
+class Entry(NamedTuple):
+    """An object as it is listed; `size` in bytes."""
+
+    key: str
+    size: int
+
+
+class Area(Protocol):
+    """The right of one holder to publish objects of an owner. One task uses it at a time."""
+
+    async def stage(self, key: str, write: Callable[[IO[bytes]], object]) -> int:
+        """Brings an object into the store where no reader sees it, and returns its size in bytes.
+
+        Args:
+            key: where it will be.
+            write: writes the object to the file it is given. It blocks and runs on a thread of the store's gate.
+
+        Raises:
+            Fenced: a newer holder exists.
+            KeyRefused: there can be no object of this key.
+            NotConnected, Transient, SetupError
+            What `write` raises.
+        """
+        ...
+
+    async def publish(self) -> None:
+        """Makes everything that is staged visible, object by object; once begun it goes on, also when the task is cancelled.
+
+        Raises:
+            Fenced: a newer holder exists; nothing more becomes visible.
+            NotConnected, Transient, SetupError: some objects may be visible and the others are not; the same objects can be
+                staged and published again.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """Removes what is staged and not published, as far as the store can be reached. Never raises."""
+        ...
+
+
+class Store(Protocol):
+    """A place for objects."""
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Writes a small object.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """Returns the whole of an object, None where there is none. For objects that fit into memory.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def list(self, prefix: str) -> list[Entry]:
+        """Returns all objects whose keys start with `prefix`, ordered by key.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Removes objects; a key without one is passed over.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def claim(self, owner: str, epoch: int) -> Area:
+        """Takes the owner's area away from holders with lower epochs, removes what they staged, and returns it.
+
+        Args:
+            owner: whose area, one segment of a key.
+            epoch: grows with each holder.
+
+        Raises:
+            Fenced: a holder with a higher epoch exists.
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def forget(self, owner: str) -> None:
+        """Removes what the store knows of an owner that will never come again.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        ...
+
+    async def close(self) -> None:
+        """Gives back connections. Never raises."""
+        ...
+
+
+def is_private(key: str) -> bool:
+    """Whether a key is the store's own."""
+    return key.split("/", 1)[0] == PRIVATE
+
+
+def fenced(owner: str, epoch: int, newest: int = 0) -> Fenced:
+    """Returns the error of a holder that another one has overtaken; `newest` is the epoch of that one, where it is known."""
+    return Fenced(f'connection "{owner}": a loader with a newer epoch than {epoch} holds it; nothing was loaded', newest)

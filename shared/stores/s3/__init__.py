@@ -1,0 +1,160 @@
+"""A bucket as an object store: Amazon's S3, and any server that speaks its protocol.
+
+Objects are multipart uploads, small ones too: parts that are not completed are what no reader sees, and a newer holder can end
+them (`area.py`). Retries are botocore's, bounded by `attempts`; each call also has a deadline of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from shared.errors import PenstockError, SetupError
+from shared.stores.contract import PRIVATE, Entry
+from shared.stores.s3.area import S3Area, claim
+from shared.stores.s3.connect import CONNECT_SECONDS, connect
+from shared.stores.s3.errors import UploadGone, translate
+from shared.stores.s3.options import S3Options
+from shared.tasks import timeout
+from shared.threads import ThreadGate
+
+__all__ = ["S3Options", "S3Store", "open_store", "translate"]
+
+LONGEST_WAIT = 20.0
+"""Between two attempts, by botocore's standard mode."""
+
+
+async def open_store(options: S3Options, root: str, gate: ThreadGate, what: str) -> S3Store:
+    """Returns the store of a bucket, or of a part of it. No request is made.
+
+    Args:
+        options: the bucket and how to reach it.
+        root: what all keys in the bucket start with: empty, or ends with a slash.
+        gate: for all that blocks.
+        what: how messages name the store, such as `s3 destination "lake"`.
+
+    Raises:
+        SetupError: the driver is not installed, or the settings of the machine are wrong.
+    """
+    stack = AsyncExitStack()
+    try:
+        client = await stack.enter_async_context(await connect(options, gate))
+    except PenstockError:
+        raise
+    except Exception as error:
+        raise translate(error, f"{what}: opening it", options) from error
+    return S3Store(client, stack, options, root, gate, what)
+
+
+class S3Store:
+    """A bucket, or what is below a root in it. See `Store`."""
+
+    def __init__(self, client: Any, stack: AsyncExitStack, options: S3Options, root: str, gate: ThreadGate, what: str) -> None:
+        self.options = options
+        self._client = client
+        self._stack = stack
+        self._root = root
+        self._gate = gate
+        self._what = what
+        self._deadline = options.attempts * (CONNECT_SECONDS + float(options.timeout) + LONGEST_WAIT)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """See `Store.put`."""
+        await self.call("put_object", f"writing {key}", Key=key, Body=data, **self._encryption())
+
+    async def get(self, key: str) -> bytes | None:
+        """See `Store.get`."""
+        try:
+            async with timeout(self._deadline):
+                answer = await self._client.get_object(Bucket=self.options.bucket, Key=self._root + key)
+                async with answer["Body"] as body:
+                    data: bytes = await body.read()
+                    return data
+        except Exception as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code") == "NoSuchKey":
+                return None
+            raise translate(error, f"{self._what}: reading {key}", self.options) from error
+
+    async def list(self, prefix: str) -> list[Entry]:
+        """See `Store.list`."""
+        found: list[Entry] = []
+        more: dict[str, Any] = {}
+        while True:
+            answer = await self.call("list_objects_v2", "listing objects", Prefix=self._root + prefix, **more)
+            found += (Entry(each["Key"].removeprefix(self._root), each["Size"]) for each in answer.get("Contents", ()))
+            if not answer.get("IsTruncated"):
+                break
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
+        private = prefix.startswith(f"{PRIVATE}/")
+        return [entry for entry in found if private or not entry.key.startswith(f"{PRIVATE}/")]
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """See `Store.delete`; one request each, because not every server knows the one for many."""
+        for key in keys:
+            await self.call("delete_object", f"removing {key}", Key=key)
+
+    async def claim(self, owner: str, epoch: int) -> S3Area:
+        """See `Store.claim`."""
+        return await claim(self, owner, epoch, self._gate)
+
+    async def forget(self, owner: str) -> None:
+        """See `Store.forget`."""
+        await self.delete([entry.key for entry in await self.list(f"{PRIVATE}/{owner}/")])
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        try:
+            async with timeout(CONNECT_SECONDS):
+                await self._stack.aclose()
+        except Exception:  # noqa: BLE001  # a connection that does not close is no error of its user
+            return
+
+    # -- what areas use
+
+    async def call(self, operation: str, doing: str, **parameters: Any) -> Any:
+        """Makes one request of the client, with its retries; `Key` is below the root, `Prefix` is whole.
+
+        Raises:
+            UploadGone, KeyRefused, NotConnected, Transient, SetupError
+        """
+        if "Key" in parameters:
+            parameters["Key"] = self._root + parameters["Key"]
+        try:
+            async with timeout(self._deadline):
+                return await getattr(self._client, operation)(Bucket=self.options.bucket, **parameters)
+        except Exception as error:
+            raise translate(error, f"{self._what}: {doing}", self.options) from error
+
+    async def begin(self, key: str) -> str:
+        """Begins an upload and returns its id. Raises as `call`."""
+        extra: dict[str, Any] = {"ChecksumAlgorithm": "CRC32"} if self.options.checksums else {}
+        if self.options.storage_class is not None:
+            extra["StorageClass"] = self.options.storage_class
+        answer = await self.call("create_multipart_upload", f"beginning {key}", Key=key, **extra, **self._encryption())
+        return str(answer["UploadId"])
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Ends an upload, if it is not ended already. Raises as `call`."""
+        try:
+            await self.call("abort_multipart_upload", f"ending an upload to {key}", Key=key, UploadId=upload_id)
+        except UploadGone:
+            return
+
+    async def abort_others(self, key: str) -> None:
+        """Ends all uploads to a key, where this user may list them. Raises as `call`."""
+        try:
+            answer = await self.call("list_multipart_uploads", f"listing uploads to {key}", Prefix=self._root + key)
+        except SetupError:
+            return  # a right that only saves space: a rule of the bucket can end lost uploads too
+        for each in answer.get("Uploads", ()):
+            if each["Key"] == self._root + key:
+                await self.abort(key, each["UploadId"])
+
+    def _encryption(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if self.options.sse is not None:
+            extra["ServerSideEncryption"] = self.options.sse
+        if self.options.kms_key_id is not None:
+            extra["SSEKMSKeyId"] = self.options.kms_key_id
+        return extra
