@@ -67,7 +67,7 @@ def split_prefix(prefix: str) -> tuple[str, str]:
     >>> split_prefix("raw/shop/{table}/dt={date}/")
     ('raw/shop/', '{table}/dt={date}/')
     """
-    head, slash, _ = prefix.lstrip("/").partition("{")[0].rpartition("/")
+    head, slash, _ = prefix.partition("{")[0].rpartition("/")
     root = head + slash
     return root, prefix[len(root) :]
 

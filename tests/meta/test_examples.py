@@ -23,6 +23,8 @@ SECRETS = {
     "PG_PASSWORD": "p",
     "MYSQL_DSN": "mysql://localhost/x",
     "MYSQL_PASSWORD": "p",
+    "S3_KEY_ID": "k",
+    "S3_SECRET": "s",
 }
 
 

@@ -19,7 +19,18 @@ from tests.contract.destinations.waivers import WAIVERS
 from tests.support.destinations import can
 
 ROOT = Path(__file__).parents[2]
-DRIVERS = ("asyncpg", "aiomysql", "pymysql", "duckdb", "pyarrow", "pgpq", "zstandard.backend_cffi")
+DRIVERS = (
+    "asyncpg",
+    "aiomysql",
+    "pymysql",
+    "aioboto3",
+    "aiobotocore",
+    "botocore",
+    "duckdb",
+    "pyarrow",
+    "pgpq",
+    "zstandard.backend_cffi",
+)
 CAPABILITIES = ("transactional", "merge", "coalesce", "stream", "evolve")
 
 
@@ -90,6 +101,20 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
         ({"type": "local", "path": "x", "prefix": "{date}/"}, "destinations.wh", "{table}"),
         ({"type": "local", "path": "x", "prefix": "../{table}"}, "destinations.wh", "below"),
         ({"type": "local", "path": "x", "prefix": "{table}/{minute}"}, "destinations.wh", "minute"),
+        ({"type": "s3"}, "destinations.wh", "bucket"),
+        ({"type": "s3", "bucket": "s3://events/raw"}, "destinations.wh", "without s3://"),
+        ({"type": "s3", "bucket": "events", "prefix": "../{table}"}, "destinations.wh", "below"),
+        ({"type": "s3", "bucket": "events", "prefix": "x/" * 149 + "{table}"}, "destinations.wh", "300 bytes"),
+        ({"type": "s3", "bucket": "events", "endpoint_url": "minio:9000"}, "destinations.wh.endpoint_url", "https://"),
+        (
+            {"type": "s3", "bucket": "events", "endpoint_url": "https://key:secret@minio"},
+            "destinations.wh.endpoint_url",
+            "https://",
+        ),
+        ({"type": "s3", "bucket": "events", "access_key_id": "k"}, "destinations.wh", "both or neither"),
+        ({"type": "s3", "bucket": "events", "session_token": "t"}, "destinations.wh", "access_key_id"),
+        ({"type": "s3", "bucket": "events", "kms_key_id": "k"}, "destinations.wh", "aws:kms"),
+        ({"type": "s3", "bucket": "events", "timeout": 0}, "destinations.wh", "more than 0"),
     ],
 )
 def test_wrong_options_name_their_path(document: dict[str, object], path: str, words: str) -> None:

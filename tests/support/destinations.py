@@ -410,9 +410,9 @@ class S3Subject(FilesSubject):
 
     def files(self) -> list[str]:
         """See `FilesSubject.files`."""
-        return [key for key in self.keys() if not key.startswith("_penstock/")]
+        return [key for key in self.all_keys() if not key.startswith("_penstock/")]
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Returns all keys, those of the store itself too."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [each["Key"] for page in pages for each in page.get("Contents", ())]

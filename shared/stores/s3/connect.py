@@ -46,7 +46,7 @@ async def connect(options: S3Options, gate: ThreadGate) -> AbstractAsyncContextM
         endpoint_url=endpoint,
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,
-        aws_session_token=options.session_token,
+        aws_session_token=options.session_token or None,
         config=config,
     )
     return client

@@ -44,10 +44,11 @@ _SETUP = {
     "KMS.NotFoundException": "there is no such key; correct `kms_key_id`",
     "KMS.DisabledException": "the key is disabled; enable it, or correct `kms_key_id`",
 }
-_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
+_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _CHECKSUM = frozenset({"InvalidRequest", "BadDigest", "InvalidDigest"})
 _SOON = frozenset(
     {"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError", "RequestTimeout", "OperationAborted",
+     "InvalidPart", "InvalidPartOrder", "IncompleteBody",
      "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests", "ServerBusy"}
 )  # fmt: skip
 _CREDENTIALS = frozenset(
@@ -66,6 +67,7 @@ def translate(error: BaseException, what: str, options: S3Options) -> PenstockEr
     """
     import aiohttp
     from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, PenstockError):
         return error
@@ -80,7 +82,7 @@ def translate(error: BaseException, what: str, options: S3Options) -> PenstockEr
         return NotConnected(f"{what}: no answer within {options.timeout:g} s; check the network, or raise `timeout`")
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError | aiohttp.ClientError | OSError):
         return NotConnected(f"{what}: {error}; check `endpoint_url` and the network")
-    if isinstance(error, boto.ResponseParserError):
+    if isinstance(error, ResponseParserError):
         return NotConnected(f"{what}: the answer is not S3's; check that `endpoint_url` names the S3 port and no web page")
     return unknown(error, f"{what}: {type(error).__name__}: {error}")
 
@@ -106,6 +108,10 @@ def _answered(error: Any, what: str, options: S3Options) -> PenstockError:
         return KeyRefused(f"{said}: the object's key is longer than 1024 bytes; shorten `prefix`")
     if code in _CHECKSUM and "checksum" in words.lower() and options.checksums:
         return SetupError(f"{said}: if the server does not know checksums, set checksums: false")
+    if code.isdecimal():
+        # S3 says what is wrong in words
+        said += "; the answer is not S3's: check that `endpoint_url` names the port of S3, and what stands in between"
+        return SetupError(said) if 300 <= status < 500 and status != 429 else Transient(said)
     if code in _SOON or code in _CHECKSUM or status >= 500 or status == 429:
         return Transient(said)
     if status in (401, 403):

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from shared.reading.units import Duration
 
@@ -44,7 +44,7 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     checksums: Annotated[
         bool, Meta(description="send a CRC32 with each part, which the server checks; `false` for servers that do not know it")
     ] = True
-    timeout: Annotated[Duration, Meta(description="longest wait for one answer")] = Duration(30)
+    timeout: Annotated[Duration, Meta(description="longest wait for one answer")] = field(default_factory=lambda: Duration(30))
     attempts: Annotated[int, Meta(ge=1, le=10, description="how often a request is tried, with growing waits in between")] = 4
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.objects.names import DEFAULT_PREFIX, SEGMENT_BYTES, check_prefix, folder, segment
+from loader.objects.names import DEFAULT_PREFIX, SEGMENT_BYTES, check_prefix, folder, segment, split_prefix
 
 
 @pytest.mark.parametrize("prefix", [DEFAULT_PREFIX, "{table}", "{date}/{table}/", "raw/v1/{table}/day={date}", "t-{table}"])
@@ -34,3 +34,17 @@ def test_any_name_is_one_segment_that_readers_see(text: str) -> None:
     assert "\0" not in made
     assert not made.startswith((".", "_"))
     assert folder(DEFAULT_PREFIX, text).startswith(made + "/dt=")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "root", "below"),
+    [
+        ("{table}/dt={date}/", "", "{table}/dt={date}/"),
+        ("raw/shop/{table}/", "raw/shop/", "{table}/"),
+        ("raw/shop-{table}", "raw/", "shop-{table}"),
+        ("raw/{date}/{table}/", "raw/", "{date}/{table}/"),
+    ],
+)
+def test_the_plain_head_of_a_prefix_is_the_root_of_all(prefix: str, root: str, below: str) -> None:
+    check_prefix(prefix)
+    assert split_prefix(prefix) == (root, below)
