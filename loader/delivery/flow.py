@@ -26,10 +26,11 @@ from loader.contract.warehouse import Capabilities, LoadPlan, Session
 from loader.delivery.chunk import Chunk, Shaped, readable
 from loader.delivery.deliver import Deliverer, Work
 from loader.delivery.former import Former, further, is_known, leave_out
+from loader.delivery.hold import WAKE_SECONDS, Holder
 from loader.delivery.isolate import Frames, Refused, is_of_events, shape_offenders
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
 from loader.queue.aside import Aside, Failing, aside_lane, spent
-from loader.queue.collect import CHUNK_BODY_BYTES, Held, Holding, bounds_of, chunks
+from loader.queue.collect import CHUNK_BODY_BYTES, Held, bounds_of, chunks
 from loader.queue.look_back import LookBack
 from loader.queue.memory import Memory
 from loader.queue.plans import Plans
@@ -38,15 +39,12 @@ from loader.queue.retries import Retries
 from loader.rows.batch import ShapedBatch
 from loader.rows.shape import NOTHING, Shaper
 from loader.watch.limit import Limit
-from shared.clock import Clock
 from shared.errors import NotConnected, Permanent, WentBack
-from shared.events.dead import DeadLetter, bury, now
 from shared.events.frame import decode_frame
-from shared.events.headers import read_place, trace_of
+from shared.events.headers import Place, trace_of
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
-from shared.jetstream.reader import Message
 from shared.project.model import Connection, Site
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
@@ -55,7 +53,7 @@ from shared.threads import ThreadGate
 
 INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
-WAKE_SECONDS = 1.0
+
 LOOK_SECONDS = 60.0
 """How often a destination is looked at to which nothing is loaded."""
 
@@ -100,14 +98,15 @@ class Flow:
         self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0
         self._context = context
         self._name = name
-        self._site = connection.site
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
         self._tables: set[str] = set()
         self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
         self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
-        self._bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
+        bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
+        self._holder = Holder(context, name, connection.site, bounds, limit, self._wanted)
+        self.bury_unreadable = self._holder.bury_unreadable
         self._memory = Memory(context.broker, name, connection.destination, definition.destination)
         self._look_back = LookBack(context.broker, context.telemetry, connection.site, name, definition.queue)
         self._through: dict[str, int] = {}
@@ -174,18 +173,7 @@ class Flow:
 
     async def shape_all(self, reader: QueueReader, gate: ThreadGate) -> None:
         """Holds frames until they are due and shapes them, until the service drains."""
-        holding = Holding(self._bounds, Clock())
-        while not self._context.draining.is_set():
-            due = holding.due_in()
-            if due == 0:
-                await self._shape(holding.take(), reader, gate)
-                continue
-            message = await reader.next(WAKE_SECONDS if due is None else min(due, WAKE_SECONDS))
-            if message is not None:
-                await self._hold(holding, message, reader)
-                while not holding.full and (more := reader.take_buffered(1)):
-                    message = more[0]
-                    await self._hold(holding, message, reader)
+        await self._holder.run(reader, lambda frames: self._shape(frames, reader, gate))
         await self._ready.put(None)
 
     async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
@@ -284,25 +272,17 @@ class Flow:
             await self._memory.note(plan.lane, plan.last)
             await self._look_back.passed(plan.lane, plan.last)
 
-    async def _hold(self, holding: Holding, message: Message, reader: QueueReader) -> None:
-        place = read_place(message.headers)
-        if place is None:
-            await self.bury_unreadable(topology.DELIVER, message.seq, message.payload, "the message names no lane and sequence")
-            await reader.ack([message.seq])
-            return
+    async def _wanted(self, place: Place) -> bool | None:
         superseded = False
         if self._progress.is_before_rewind(place):
             first = await self._first_again(place.lane)
-            if first is None:  # the service drains, and the frame stays in the queue
-                return
+            if first is None:
+                return None
             superseded = place.seq >= first
-        known = place.seq <= self._through.get(place.lane, 0) or self._memory.is_elsewhere(place.lane, place.seq)
-        if superseded or known:
-            self._context.telemetry.count("loader_events_repeated_total", place.events, connection=self._name)
-            await reader.ack([message.seq])
-            return
+        if superseded or place.seq <= self._through.get(place.lane, 0) or self._memory.is_elsewhere(place.lane, place.seq):
+            return False
         self._through[place.lane] = place.seq
-        holding.add(Held(message, place))
+        return True
 
     async def _first_again(self, lane: str) -> int | None:
         """Waits until the router has begun to read again; None: the service drains."""
@@ -381,20 +361,3 @@ class Flow:
             self._aside_shaper.add(frame, place.seq, loaded, refused)
             batch = self._aside_shaper.take()
         return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)
-
-    async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str, events: int = 1) -> None:
-        """Makes a dead letter of a message, whole, unless the limit of them is reached (TooManyDeadError)."""
-        self._limit.weigh_unreadable(events, why)
-        letter = DeadLetter(
-            stage="loader",
-            site=self._site,
-            connection=self._name,
-            reason=DeadReason.FRAME_UNREADABLE,
-            detail=why,
-            body=payload,
-            at=now(),
-            origin=f"{stream}:{seq}",
-        )
-        await bury(self._context.broker.publisher, "loader", self._name, [letter], f"loader.{self._name}.{stream}.{seq}")
-        self._context.telemetry.count("loader_events_dead_total", connection=self._name, reason=DeadReason.FRAME_UNREADABLE)
-        log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._name, "error": why})
