@@ -1,7 +1,7 @@
 """Finds destinations: every module of the plug-in folders is one type, named as its file.
 
 Listing the types imports nothing; asking for one imports its module, which imports no driver. Adding a destination is adding a
-file (`loader/contract/warehouse.py` says what it defines).
+file; what it defines say `loader/contract/warehouse.py` for tables and `loader/contract/events.py` for events one by one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+import loader.cloud
 import loader.files
 import loader.warehouses
+from loader.contract.events import EventCapabilities, EventDestination
 from loader.contract.warehouse import Capabilities, Destination, Environment
 from shared.errors import ConfigError, Problem
 from shared.plugins import Plugins, secret_options
@@ -23,18 +25,18 @@ class Plugin(Protocol):
     """What a plug-in module defines."""
 
     OPTIONS: type[msgspec.Struct]
-    CAPABILITIES: Capabilities
+    CAPABILITIES: Capabilities | EventCapabilities
 
-    async def open_destination(self, name: str, options: Any, environment: Environment) -> Destination:
+    async def open_destination(self, name: str, options: Any, environment: Environment) -> Destination | EventDestination:
         """Returns the destination, open; raises `SetupError` where a person must act first."""
         ...
 
 
 DESTINATIONS: Plugins[Plugin] = Plugins(
     "destination",
-    [loader.warehouses, loader.files],
+    [loader.warehouses, loader.files, loader.cloud],
     ("OPTIONS", "CAPABILITIES", "open_destination"),
-    "loader/contract/warehouse.py",
+    "loader/contract/warehouse.py and loader/contract/events.py",
 )
 
 
@@ -50,6 +52,14 @@ def plugin(type_name: str) -> Plugin:
         KeyError: no type has this name.
     """
     return DESTINATIONS.get(type_name)
+
+
+def takes_tables(type_name: str) -> Capabilities | None:
+    """Returns the capabilities of a type that takes tables; None: it takes events one by one, or there is no such type."""
+    if type_name not in DESTINATIONS.names():
+        return None
+    capabilities = plugin(type_name).CAPABILITIES
+    return capabilities if isinstance(capabilities, Capabilities) else None
 
 
 def secrets_of(type_name: object) -> frozenset[str]:
@@ -78,11 +88,15 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
 
 
 async def open_destination(name: str, document: Mapping[str, Any], environment: Environment) -> Destination:
-    """Opens a destination of the project file.
+    """Opens a destination of the project file that takes tables.
 
     Raises:
         ConfigError: as `parse_options`.
         SetupError, NotConnected, Transient: as the plug-in says.
+        TypeError: it takes events one by one.
     """
     found, options = parse_options(name, document)
-    return await found.open_destination(name, options, environment)
+    opened = await found.open_destination(name, options, environment)
+    if isinstance(opened, EventDestination):
+        raise TypeError(f'destination "{name}" takes events one by one')
+    return opened

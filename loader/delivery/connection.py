@@ -20,11 +20,14 @@ from functools import partial
 
 import msgspec
 
+from loader.contract.events import EventDestination
 from loader.contract.warehouse import Destination, Session
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition, Flow
 from loader.delivery.former import Former
 from loader.delivery.leftovers import Sweeper
+from loader.delivery.sending.flow import EventFlow
+from loader.delivery.sending.later import Later
 from loader.queue.account import Accounts
 from loader.queue.aside import Failing
 from loader.queue.collect import bounds_of
@@ -92,7 +95,7 @@ class ConnectionLoader:
         self._former = Former(context, name, destinations)
         self._limit = Limit(definition.connection.dead_limit)
         self._stops = Stops(context, name, definition.queue or name, hash_of(definition), self._limit)
-        self._retries: Retries | None = None
+        self._retries: Retries | Later | None = None
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
         """See `Worker.change`: another definition is another start."""
@@ -191,15 +194,40 @@ class ConnectionLoader:
         if self._context.draining.is_set():
             return
         connection, document = self._definition.connection, self._definition.destination
-        async with (
-            self._destinations.use(connection.destination, document) as destination,
-            _session(destination, self._name, epoch) as session,
-        ):
+        async with self._destinations.use(connection.destination, document) as destination:
             broker = self._context.broker
             subject = topology.deliver_subject(self._definition.queue)
             queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
             subject = topology.retry_subject("loader", self._definition.queue)
             asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
+            if isinstance(destination, EventDestination):
+                await self._send(destination, epoch, queue, asides)
+            else:
+                await self._load(destination, epoch, queue, asides)
+
+    async def _send(self, destination: EventDestination, epoch: int, queue: QueueReader, asides: QueueReader) -> None:
+        """Sends events one by one."""
+        flow = EventFlow(
+            context=self._context,
+            name=self._name,
+            definition=self._definition,
+            epoch=epoch,
+            destination=destination,
+            accounts=self._accounts,
+            former=self._former,
+            works=self._works,
+            limit=self._limit,
+        )
+        async with queue, asides:
+            await queue.claim()  # as in `_load`
+            await flow.run(queue, asides, self._keep)
+
+    def _keep(self, retries: Later) -> None:
+        self._retries = retries
+
+    async def _load(self, destination: Destination, epoch: int, queue: QueueReader, asides: QueueReader) -> None:
+        """Loads tables."""
+        async with _session(destination, self._name, epoch) as session:
             flow = Flow(
                 self._context,
                 self._name,
@@ -233,9 +261,12 @@ class ConnectionLoader:
             reader.wake()
 
     def _loaded(self, flow: Flow) -> None:
+        self._works()
+        self._tell(flow)
+
+    def _works(self) -> None:
         self._transient.reset()
         self._setup.reset()
-        self._tell(flow)
 
     def _tell(self, flow: Flow) -> None:
         if flow.trouble:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from loader import registry
+from loader.contract.events import EventDestination
 from loader.contract.warehouse import Destination, Environment
 from shared.locks import KeyedLocks
 from shared.threads import ThreadGate
@@ -23,7 +24,7 @@ class _Open:
         self.gate = ThreadGate(THREADS, name)
         self.lock = asyncio.Lock()
         self.users = 0
-        self.destination: Destination | None = None
+        self.destination: Destination | EventDestination | None = None
 
 
 class Destinations:
@@ -34,7 +35,7 @@ class Destinations:
         self._open: dict[bytes, _Open] = {}
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[Destination]:
+    async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[Destination | EventDestination]:
         """Yields the destination a part of the project file defines, open.
 
         Raises:

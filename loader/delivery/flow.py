@@ -92,7 +92,6 @@ class Flow:
         connection = definition.connection
         self._accounts = accounts
         self._former = former
-        self._limit = limit
         self._epoch = epoch
         self._share = share_of_lane("", 0, 0)
         self._waiting: Callable[[str, int], int] = lambda _lane, _seq: 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
+from loader.contract.events import EventDestination
 from loader.delivery.destinations import Destinations
 from loader.queue.account import Accounts
 from loader.queue.aside import Aside, aside_lane, frame_of
@@ -71,7 +72,7 @@ class Former:
             self._give_up(ended, pending, "no revision of the project that the broker keeps has its options")
             return False
         async with self._destinations.use(ended.destination, document) as destination:
-            if not destination.capabilities.transactional:
+            if isinstance(destination, EventDestination) or not destination.capabilities.transactional:
                 return False
             session = await destination.open_session(self._connection, epoch)
             try:

@@ -22,7 +22,7 @@ from loader.delivery.destinations import Destinations
 from loader.delivery.former import Former
 from loader.queue.epochs import read_offset
 from shared.errors import Conflict, Transient
-from shared.events.headers import BITS, Place, is_live, read_place
+from shared.events.headers import Place, is_live, read_place
 from shared.events.outcome import DropReason
 from shared.jetstream import lease as leases
 from shared.jetstream import topology
@@ -31,7 +31,7 @@ from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot, replaced_revision
 from shared.service import ServiceContext
 from shared.streams.ended import Counts, Ended, decode_ended, ended_key
-from shared.streams.waiting import bits_of
+from shared.streams.waiting import frames_in
 from shared.tasks import timeout
 
 LEASE_PATIENCE_SECONDS = 30.0
@@ -158,22 +158,25 @@ def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]
         if left.seq <= ended.swept.get(topology.DELIVER, 0) or place.seq <= through.get(place.lane, 0):
             continue
         through[place.lane] = place.seq
-        dead = int(ended.early.get(f"{place.lane}:{place.seq}", "0"), 16)
-        removed += place.events - dead.bit_count()
+        frame = f"{place.lane}:{place.seq}"
+        early, started = (int(bits.get(frame, "0"), 16) for bits in (ended.early, ended.begun))
+        removed += place.events - (early | started).bit_count()
+        begun = started.bit_count()
         if is_live(place.lane):
-            live, sent = live + place.events, max(sent, place.total)
+            live, sent = live + place.events - begun, max(sent, place.total)
         else:
-            replayed += place.events
+            replayed += place.events - begun
     waiting: dict[str, int] = {}
     for left in asides:
-        # a frame that is not counted itself stands in the queue, whole
-        if left.seq > ended.swept.get(topology.RETRY, 0) and left.place.seq <= ended.through.get(left.place.lane, 0):
-            frame = f"{left.place.lane}:{left.place.seq}"
-            waiting[frame] = waiting.get(frame, 0) | left.bits
+        frame, bits = f"{left.place.lane}:{left.place.seq}", left.bits
+        if left.place.seq > ended.through.get(left.place.lane, 0):  # its frame stands in the queue, but for what is begun
+            bits &= int(ended.begun.get(frame, "0"), 16)
+        if bits and left.seq > ended.swept.get(topology.RETRY, 0):
+            waiting[frame] = waiting.get(frame, 0) | bits
     removed += sum((bits & ~int(ended.early.get(frame, "0"), 16)).bit_count() for frame, bits in waiting.items())
     dropped = {DropReason.REMOVED.value: removed} if removed else {}
     counts = ended.counts.plus(Counts(live=live, replayed=replayed, dropped=dropped))
-    return msgspec.structs.replace(ended, counts=counts, through=through, early={}, sent=sent)
+    return msgspec.structs.replace(ended, counts=counts, through=through, early={}, begun={}, cuts={}, sent=sent)
 
 
 async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
@@ -214,7 +217,7 @@ async def _look(broker: Broker, stream: str, subject: str) -> tuple[list[Left], 
             headers = message.headers or {}
             place = read_place(headers)
             if place is not None:
-                found.append(Left(seq, place, bits_of(headers.get(BITS), place.events)))
+                found += [Left(seq, place._replace(seq=each), bits) for each, bits in frames_in(headers, place)]
 
 
 async def _purge(broker: Broker, stream: str, subject: str, last: int) -> None:

@@ -109,6 +109,16 @@ class Accounts:
         return self._ended.counts
 
     @property
+    def stored(self) -> Ended:
+        """The account as it is."""
+        return self._ended
+
+    @property
+    def begun(self) -> int:
+        """Events of the queue that need nothing more of it, while others of their frame do."""
+        return self._ended.begun_events(replayed=False) + self._ended.begun_events(replayed=True)
+
+    @property
     def early(self) -> int:
         """Events that are counted although rows of them are set aside."""
         return sum(int(bits, 16).bit_count() for bits in self._ended.early.values())
@@ -225,6 +235,19 @@ class Accounts:
                 if expected is not None and expected.source != pending.source:  # of a load that is under way
                     self._ended = msgspec.structs.replace(self._ended, pending=expected)
                 await self._write(self._ended)
+            self.export()
+
+    async def note(self, ended: Ended) -> None:
+        """Notes what became of events that are sent one by one; nothing of it may be acknowledged before this returns.
+
+        Args:
+            ended: the whole account, made of `stored`.
+
+        Raises:
+            Fenced, NotConnected, Transient: as `expect`.
+        """
+        async with self._changing:
+            await self._write(ended)
             self.export()
 
     async def flush(self) -> None:

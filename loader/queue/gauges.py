@@ -11,9 +11,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from loader.queue.account import Accounts
-from loader.queue.retries import Retries
 from loader.watch.stuck import Stuck
 from shared.errors import NotConnected, PenstockError
 from shared.jetstream.broker import Broker
@@ -25,13 +25,27 @@ LOOK_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
+class SetAside(Protocol):
+    """What waits in RETRY, where a session has read it."""
+
+    @property
+    def events(self) -> int:
+        """Events of which something waits, each once."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait; where events are sent one by one, as `events`."""
+        ...
+
+
 async def keep_gauges(
     broker: Broker,
     telemetry: Telemetry,
     connection: str,
     queue: str,
     accounts: Accounts,
-    retries: Callable[[], Retries | None],
+    retries: Callable[[], SetAside | None],
     stuck: Stuck | None = None,
 ) -> None:
     """Sets them for ever; when it is cancelled they vanish.
@@ -70,7 +84,7 @@ async def set_gauges(
     connection: str,
     queue: str,
     accounts: Accounts,
-    retries: Retries | None,
+    retries: SetAside | None,
     stuck: Stuck | None = None,
 ) -> None:
     """Looks at what waits, and shows it.
@@ -90,7 +104,7 @@ async def set_gauges(
     telemetry.gauge("loader_waiting_frames", waiting.frames, connection=connection)
     oldest = [at for at in (waiting.oldest_at, oldest_aside) if at is not None]
     telemetry.gauge("loader_oldest_seconds", max(0.0, time.time() - min(oldest)) if oldest else 0.0, connection=connection)
-    telemetry.gauge("account_waiting_events", waiting.events, connection=connection, place="queue")
+    telemetry.gauge("account_waiting_events", waiting.events - accounts.begun, connection=connection, place="queue")
     telemetry.gauge("account_waiting_events", set_aside - accounts.early, connection=connection, place="aside")
     telemetry.gauge("account_replayed_events", taken + waiting.replayed, connection=connection)
     telemetry.gauge("loader_aside_rows", aside_rows, connection=connection)

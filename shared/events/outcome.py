@@ -1,4 +1,4 @@
-"""What became of an event that ends before its destination, as a value: it is dropped on purpose, or it is a dead letter.
+"""What became of an event at a stage, as a value: it went on, it is dropped on purpose, it is tried again, or it is a dead letter.
 
 Reasons are closed lists, because they are labels of metrics and are what people search dead letters by; each entry says what
 it means and the documentation is generated from it. An event that is dropped on purpose and one that is lost are never alike:
@@ -30,6 +30,8 @@ class DeadReason(StrEnum):
     REJECTED_BY_DESTINATION = "rejected_by_destination"
     FRAME_UNREADABLE = "frame_unreadable"
     INTERNAL_ERROR = "internal_error"
+    TEMPLATE_FAILED = "template_failed"
+    GAVE_UP = "gave_up"
 
     @property
     def meaning(self) -> str:
@@ -49,11 +51,30 @@ class DropReason(StrEnum):
     SAMPLED = "sampled"
     EXPIRED = "expired"
     REMOVED = "removed"
+    TEMPLATE_EMPTY = "template_empty"
 
     @property
     def meaning(self) -> str:
         """One sentence for people."""
         return _DROP_MEANING[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """The destination has the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The event was not taken this time, and may be later.
+
+    `after`: seconds to wait at least, where the destination says so. `everyone`: it asks for a pause of all calls, not of this one
+    alone.
+    """
+
+    reason: str
+    after: float | None = None
+    everyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +92,9 @@ class Dead:
     detail: str
 
 
+Outcome = Ok | Drop | Retry | Dead
+
+
 _DEAD_MEANING = {
     DeadReason.NOT_AN_OBJECT: "an item of the batch is not a JSON object",
     DeadReason.MALFORMED_JSON: "the bytes are not JSON, even leniently read",
@@ -85,9 +109,11 @@ _DEAD_MEANING = {
     DeadReason.TYPE_CONFLICT: "a value does not fit its column and the connection's on_conflict is dead_letter",
     DeadReason.SCHEMA_STRICT: "the event needs a new table or column and the connection's schema_policy does not allow it",
     DeadReason.MISSING_KEY: "the row has no value in a column of its primary key, so that it could not be told from others",
-    DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row; the detail has its words",
+    DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row or the event; the detail has its words",
     DeadReason.FRAME_UNREADABLE: "the frame that held the events cannot be decoded by this version",
     DeadReason.INTERNAL_ERROR: "Penstock's own code failed on the event; the detail has the error. Report it, and replay after the upgrade",
+    DeadReason.TEMPLATE_FAILED: "a template of the destination (url, headers or body) raised an error for this event, or gave what cannot be sent",
+    DeadReason.GAVE_UP: "the destination failed on the event for longer than its max_age; the detail has the last failure",
 }
 
 _DROP_MEANING = {
@@ -100,4 +126,5 @@ _DROP_MEANING = {
     DropReason.SAMPLED: "the connection's sampling left the user out",
     DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
     DropReason.REMOVED: "the connection was removed, or moved to another site, before it had got the event",
+    DropReason.TEMPLATE_EMPTY: "the destination's body template gave an empty text, which skips the event",
 }

@@ -25,6 +25,7 @@ ACK_WAIT_SECONDS = 6 * 3600.0
 
 MOST_HELD = 100_000
 CLAIM_SECONDS = 10.0
+REMOVE_SECONDS = 5.0
 _NOT_UNIQUE = 10100  # server/errors.json of nats-server: a work queue has one consumer for a subject
 
 
@@ -102,6 +103,18 @@ class QueueReader(StreamReader):
                     await self._broker.nc.publish(reply, b"+ACK")
         except (nats.errors.Error, OSError) as exc:
             raise NotConnected("acknowledging failed: the connection to the broker is gone") from exc
+
+    async def remove(self, seqs: list[int]) -> None:
+        """As `ack`, and returns when the broker says that the messages are gone.
+
+        Raises:
+            NotConnected: not known to be gone.
+        """
+        with asking(f"cannot acknowledge messages of {self._stream}"):
+            for seq in seqs:
+                reply = self._replies.pop(seq, None)
+                if reply is not None:
+                    await self._broker.nc.request(reply, b"+ACK", timeout=REMOVE_SECONDS)
 
     async def __aexit__(self, *_: object) -> None:
         # The server works acknowledgements off later, and forgets them when a successor creates the consumer again: the

@@ -9,7 +9,7 @@ with. Subjects are only ever made by the functions below.
 | --- | --- | --- |
 | EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
-| RETRY | rows of a table that failed, waiting for their time | work queue |
+| RETRY | rows of a table, and calls, that failed, waiting for their time | work queue |
 | DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/room/dead.py`) |
 """
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.events.headers import is_live
+
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Events that are at their end. `live`: how many of them the router forwarded as they came; `replayed`: the others."""
@@ -69,8 +71,21 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The destination that the last load went to, and a hash of its options; the pending one, if there is one."""
     sent: int = 0
     """How many events the router had sent as they came, by the newest frame that is counted."""
+    begun: dict[str, str] = {}
+    """Events that are counted, or wait in RETRY, while others of their frame are still in the queue: by frame, as hexadecimal bits.
+    Only where events are sent one by one."""
+    cuts: dict[str, list[int]] = {}
+    """By lane the last sequences of frames that are being sent together. Only where events are sent in batches."""
     swept: dict[str, int] = {}
     """By stream the last message that was taken away, and counted, when the connection was gone."""
+
+    def begun_events(self, *, replayed: bool) -> int:
+        """Returns how many events of frames in the queue need nothing more of the queue.
+
+        Args:
+            replayed: of lanes that were not routed as they came, or of the others.
+        """
+        return sum(int(bits, 16).bit_count() for frame, bits in self.begun.items() if is_live(frame) != replayed)
 
     def settled(self) -> Ended:
         """Returns the account in which the pending load counts."""

@@ -102,7 +102,8 @@ def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> R
     events were sent. These had been owed, and are counted as dropped; or they came after the place it had stored.
     """
     counts = ended.counts
-    live = counts.live + queue.events - queue.replayed
+    begun, begun_again = (ended.begun_events(replayed=replayed) for replayed in (False, True))
+    live = counts.live + queue.events - queue.replayed - begun
     by_frames = max(ended.sent, ended.pending.sent if ended.pending is not None else 0)
     sent = max(removed.forwarded, by_frames, live if queue.frames else 0)
     more = sent - removed.forwarded
@@ -126,11 +127,11 @@ def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> R
         queue=removed.queue,
         at=removed.at,
         received=received,
-        replayed=counts.replayed + queue.replayed,
+        replayed=counts.replayed + queue.replayed - begun_again,
         delivered=counts.delivered,
         dropped=add_reasons(dropped, counts.dropped),
         dead=add_reasons(removed.dead, counts.dead),
-        waiting=queue.events + set_aside + (max(0, sent - live) if ended.pending is not None else 0),
+        waiting=queue.events - begun - begun_again + set_aside + (max(0, sent - live) if ended.pending is not None else 0),
         exact=exact,
         pending=ended.pending is not None,
         problems=problems,

@@ -7,7 +7,7 @@ whatever waits: every frame of a lane bears how many events came before it, so t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -17,13 +17,16 @@ from nats.js.errors import NotFoundError
 
 from shared.errors import Permanent
 from shared.events.frame import decode_frame, decode_ids
-from shared.events.headers import BITS, TABLE, Place, is_live, read_place
+from shared.events.headers import BITS, FRAMES, TABLE, Place, is_live, read_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 
 FEW_FRAMES = 8
 SAMPLED_FRAMES = 20
 """So many frames are looked at one by one where the numbers on them do not tell."""
+
+CALLS = "(calls)"
+"""Stands for a table where events wait that are sent one by one."""
 
 FOREVER_SECONDS = 10.0
 """An ephemeral consumer that only counts goes after this time by itself."""
@@ -47,7 +50,7 @@ class Waiting(NamedTuple):
 
 
 class SetAside(NamedTuple):
-    """Rows set aside of one connection: events by frame as bits, and rows by table."""
+    """What is set aside of one connection: events by frame as bits, and rows by table; events that are sent one by one under `CALLS`."""
 
     frames: dict[str, int]
     rows: dict[str, int]
@@ -147,8 +150,10 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
             if place is None:
                 continue
             seen += 1
-            frame, table = f"{place.lane}:{place.seq}", unquote(headers.get(TABLE, "?"))
-            found.frames[frame] = found.frames.get(frame, 0) | bits_of(headers.get(BITS), place.events)
+            table = unquote(headers.get(TABLE, CALLS))
+            for seq, bits in frames_in(headers, place):
+                frame = f"{place.lane}:{seq}"
+                found.frames[frame] = found.frames.get(frame, 0) | bits
             found.rows[table] = found.rows.get(table, 0) + place.events
             if found.oldest_at is None:
                 found = found._replace(oldest_at=_waits_since(message))
@@ -173,6 +178,15 @@ def bits_of(text: str | None, events: int) -> int:
         if text:
             return int(text, 16)
     return (1 << events) - 1
+
+
+def frames_in(headers: Mapping[str, str], place: Place) -> list[tuple[int, int]]:
+    """Returns the sequence of each frame of which a message of RETRY holds events, and which of its events these are, as bits."""
+    with contextlib.suppress(ValueError):
+        if text := headers.get(FRAMES):
+            pairs = (each.split(":", 1) for each in text.split(","))
+            return [(int(seq), int(bits, 16)) for seq, bits in pairs]
+    return [(place.seq, bits_of(headers.get(BITS), place.events))]
 
 
 async def _count(broker: Broker, stream: str, subject: str) -> int:

@@ -37,6 +37,8 @@ CounterName = Literal[
     "loader_destination_went_back_total",
     "loader_loads_total",
     "loader_retry_rows_total",
+    "loader_calls_total",
+    "loader_calls_again_total",
     "driver_errors_unknown_total",
     "events_shed_frames_total",
     "dead_letters_evicted_total",
@@ -82,6 +84,7 @@ HistogramName = Literal[
     "ingest_frame_events",
     "loader_load_seconds",
     "loader_latency_seconds",
+    "loader_call_seconds",
 ]
 """A name stands here and in `METRICS`, so that the type checker knows a misspelt one."""
 
@@ -238,8 +241,25 @@ METRICS: tuple[Metric, ...] = (
         'tables that fail now, whose rows wait in RETRY; beyond 20 of a connection the rest is one, "(others)"',
         ("connection", "table"),
     ),
-    Metric("loader_aside_rows", "gauge", "rows", "rows that are set aside because their table fails", ("connection",)),
+    Metric(
+        "loader_aside_rows",
+        "gauge",
+        "rows",
+        "rows that are set aside because their table fails, or events that wait for another call",
+        ("connection",),
+    ),
     Metric("loader_retry_rows_total", "counter", "rows", "rows set aside because their table fails", ("connection",)),
+    Metric(
+        "loader_calls_total",
+        "counter",
+        "calls",
+        "calls to destinations that take events one by one, by result: 2xx to 5xx, or no_answer",
+        ("connection", "result"),
+    ),
+    Metric("loader_calls_again_total", "counter", "calls", "calls that failed and were put into RETRY", ("connection",)),
+    Metric(
+        "loader_call_seconds", "histogram", "seconds", "from the start of a call to its answer, or its failure", ("connection",)
+    ),
     Metric(
         "driver_errors_unknown_total",
         "counter",

@@ -59,7 +59,10 @@ async def put(
     received_at = parse_time(received) if received else RECEIVED
     assert received_at is not None
     request = RequestContext(received_at=micros(received_at), protocol="segment", key="k", kind="server")
-    heads = [Head(event["messageId"], event.get("type", "track"), event.get("event", "Bought")) for event in events]
+    heads = [
+        Head(event["messageId"], event.get("type", "track"), event.get("event", "Bought"), event.get("userId"))
+        for event in events
+    ]
     payload = encode_frame(pack("shop", [request], heads, [msgspec.json.encode(event) for event in events]))
     headers = write_place(Place(lane, seq, len(events)))
     await broker.publisher.publish(

@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from loader import registry
+from loader.contract.events import EventCapabilities
 from loader.contract.warehouse import Capabilities
 from shared.errors import ConfigError
 from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
 from tests.contract.destinations.waivers import WAIVERS
+from tests.contract.events.conftest import SUBJECTS as EVENT_SUBJECTS
 from tests.support.destinations import can
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,7 @@ DRIVERS = (
     "pgpq",
     "zstandard.backend_cffi",
 )
+TABLES = {name for name in registry.destination_types() if registry.takes_tables(name) is not None}
 CAPABILITIES = ("transactional", "merge", "coalesce", "stream", "evolve")
 
 
@@ -54,16 +57,12 @@ def test_listing_the_types_imports_no_plug_in() -> None:
 
 
 def test_every_plug_in_stands_in_the_contract_suite() -> None:
-    assert {type_name for type_name, _ in SUBJECTS.values()} == set(registry.destination_types())
+    assert {type_name for type_name, _ in SUBJECTS.values()} == TABLES
+    assert set(EVENT_SUBJECTS) == set(registry.destination_types()) - TABLES
 
 
 def test_a_waiver_stands_for_each_capability_a_plug_in_lacks_and_for_no_other() -> None:
-    lacking = {
-        (type_name, capability)
-        for type_name in registry.destination_types()
-        for capability in CAPABILITIES
-        if not can(type_name, capability)
-    }
+    lacking = {(type_name, capability) for type_name in TABLES for capability in CAPABILITIES if not can(type_name, capability)}
     assert set(WAIVERS) == lacking
     assert all(WAIVERS.values())
 
@@ -71,7 +70,7 @@ def test_a_waiver_stands_for_each_capability_a_plug_in_lacks_and_for_no_other() 
 @pytest.mark.parametrize("type_name", registry.destination_types())
 def test_a_plug_in_defines_what_the_contract_asks_for(type_name: str) -> None:
     plugin = registry.plugin(type_name)
-    assert isinstance(plugin.CAPABILITIES, Capabilities)
+    assert isinstance(plugin.CAPABILITIES, Capabilities if type_name in TABLES else EventCapabilities)
     assert issubclass(plugin.OPTIONS, msgspec.Struct)
     assert plugin.OPTIONS.__struct_config__.forbid_unknown_fields
     for name, hint in get_type_hints(plugin.OPTIONS, include_extras=True).items():

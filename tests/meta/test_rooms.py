@@ -22,7 +22,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "router": ("rules", "trace", "window", "settings", "lanes", "room", "replay", "site", "service", "__main__"),
     "loader": (
-        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "sql", "warehouses", "files", "registry", "delivery", "settings",
+        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "sql", "warehouses", "files", "cloud", "registry",
+        "delivery", "settings",
         "service", "__main__",
     ),
     "penstock": (
@@ -32,7 +33,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""
 
-PURE = ("ingest/judge", "router/rules", "loader/types", "loader/rows", "loader/fitting", "loader/sql", "shared/reading")
+PURE = (
+    "ingest/judge",
+    "router/rules",
+    "loader/types",
+    "loader/rows",
+    "loader/fitting",
+    "loader/sql",
+    "loader/calls",
+    "shared/reading",
+)
 IMPURE = re.compile(
     r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"
     r"|shared\.(clock|jetstream|service|settings|tasks|telemetry|threads))(\.|$)"
@@ -46,6 +56,7 @@ PLUGINS: dict[str, str] = {
     "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
     "loader/warehouses": r"loader\.(contract|sql|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
+    "loader/cloud": r"loader\.(contract|calls|cloud)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }
 """What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""
@@ -122,3 +133,12 @@ def test_a_plugin_imports_its_contract_its_kit_and_the_kernel(folder: str) -> No
         for name in imported(path):
             if name.split(".")[0] in LAYERS:
                 assert allowed.match(name), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_a_plugin_that_takes_events_has_no_clock_socket_task_or_thread() -> None:
+    for path in modules("loader/cloud"):
+        for name in imported(path):
+            assert not IMPURE.match(name), f"{path.relative_to(ROOT)} imports {name}"
+            assert not name.startswith("aiohttp"), f"{path.relative_to(ROOT)} imports {name}"
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Await), f"{path.relative_to(ROOT)} waits"

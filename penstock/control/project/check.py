@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from loader import registry
+from loader.contract.events import EventDestination
 from loader.contract.warehouse import Environment
+from loader.delivery.sending.check import check_calls
 from penstock.control.wording import Advance
 from shared.errors import ConfigError, PenstockError, Problem
 from shared.tasks import timeout
@@ -76,7 +78,10 @@ async def _check(name: str, document: dict[str, Any], environment: Environment, 
             plugin, options = registry.parse_options(name, document)
             destination = await plugin.open_destination(name, options, environment)
             try:
-                results = await destination.check()
+                if isinstance(destination, EventDestination):
+                    results = await check_calls(destination)
+                else:
+                    results = await destination.check()
             finally:
                 await destination.close()
     except TimeoutError:

@@ -30,6 +30,12 @@ from shared.reading.document import parse_document
 
 DEFAULT_FILE = Path("penstock.yaml")
 
+OF_TABLES = (
+    "layout", "table", "primary_key", "deduplicate", "discriminator", "on_conflict", "schema_policy", "max_columns", "max_new_columns",
+    "max_tables", "overflow_table", "column_types", "original_names", "system_columns",
+)  # fmt: skip
+"""Options of a connection that say how events become rows."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What applying a document would change and lose. `revision` is the one it was compared with; 0: nothing was applied yet."""
@@ -176,6 +182,13 @@ def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping
     can = registry.plugin(str(type_name)).CAPABILITIES
     if connection.get("mode") == "stream" and not can.stream:
         yield Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")
+    if registry.takes_tables(str(type_name)) is None:
+        for option in OF_TABLES:
+            if option in connection:
+                yield Problem(
+                    f"connections.{name}.{option}",
+                    f"means nothing here: a destination of type {type_name} takes events and has no tables; take it out",
+                )
 
 
 def _problems_of(call: Callable[[], object]) -> list[Problem]:

@@ -72,8 +72,8 @@ async def try_out(broker: Broker, project: Project, connections: Iterable[str], 
 
 def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable[Message]) -> Trial:
     connection = project.connections[name]
-    capabilities = registry.plugin(str(project.destinations[connection.destination]["type"])).CAPABILITIES
-    shaper = Shaper(name, connection, capabilities, connection.site)
+    capabilities = registry.takes_tables(str(project.destinations[connection.destination]["type"]))
+    shaper = Shaper(name, connection, capabilities, connection.site) if capabilities is not None else None
     trial, dropped, dead = Trial(connection=name), Counter[str](), Counter[str]()
     for message in messages:
         try:
@@ -85,9 +85,13 @@ def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable
             if matched.indexes is not None:
                 frame = select(frame, matched.indexes)
             trial.taken += len(frame)
-            shaper.add(frame, arrival.seq)
+            if shaper is not None:
+                shaper.add(frame, arrival.seq)
         except Permanent:
             dead["frame_unreadable"] += 1
+    if shaper is None:  # its events go out one by one
+        trial.dropped, trial.dead = dict(dropped), dict(dead)
+        return trial
     batch = shaper.take()
     fitted = fit_batch(batch, {}, shaper.rules, Stamp(datetime.now(UTC), "trial"))
     dropped.update({str(reason): count for reason, count in batch.dropped.items()})

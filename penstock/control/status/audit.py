@@ -18,7 +18,7 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from loader import registry
-from loader.contract.warehouse import Environment, FindsIds
+from loader.contract.warehouse import Capabilities, Environment, FindsIds
 from loader.rows.layouts import LAYOUTS
 from loader.rows.rules import Rules
 from penstock.control.letters.letters import Filter, find
@@ -247,10 +247,11 @@ async def _rows(
             plugin, options = registry.parse_options(connection.destination, document)
             destination = await plugin.open_destination(connection.destination, options, Environment(gate))
             try:
-                if not isinstance(destination, FindsIds):
+                capabilities = plugin.CAPABILITIES
+                if not isinstance(destination, FindsIds) or not isinstance(capabilities, Capabilities):
                     notes.append(f"{name}: the destination {connection.destination} cannot be asked for ids; its counts balance")
                     return None
-                layout = LAYOUTS[connection.layout](Rules(connection, plugin.CAPABILITIES).namer)
+                layout = LAYOUTS[connection.layout](Rules(connection, capabilities).namer)
                 key = layout.spec("").key
                 for part in _parts(sorted(ids)):
                     for table, counts in (await destination.find_ids(name, part, key)).items():

@@ -161,7 +161,8 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
     owed = view.state.behind[connection].owed if connection in view.state.behind else 0
     received = account.received(view.state.accepted)
     aside = view.aside.events - sum(int(bits, 16).bit_count() for bits in early.values())
-    live = view.queue.events - view.queue.replayed
+    begun, begun_again = (view.ended.begun_events(replayed=replayed) for replayed in (False, True))
+    live = view.queue.events - view.queue.replayed - begun
     equations = (
         ("the router received {} events and ended, or owes, {}", received, account.ended + owed, True),
         (
@@ -181,11 +182,11 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
         connection=connection,
         site=site,
         received=received,
-        replayed=counts.replayed + view.queue.replayed,
+        replayed=counts.replayed + view.queue.replayed - begun_again,
         delivered=counts.delivered,
         dropped=_both(account.dropped, counts.dropped),
         dead=_both(account.dead, counts.dead),
-        waiting={"events": owed, "queue": view.queue.events, "aside": aside},
+        waiting={"events": owed, "queue": view.queue.events - begun - begun_again, "aside": aside},
         exact=view.queue.exact and view.aside.exact,
         problems=[words.format(left, right) for words, left, right, exact in equations if exact and left != right],
     )

@@ -31,6 +31,7 @@ from shared.project.model import Connection, Project
 from shared.project.snapshot import current_snapshot
 from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.streams.removed import RemovedBalance, read_all_removed
+from shared.streams.waiting import CALLS
 
 COUNTED_DEAD_MESSAGES = 2000
 """Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
@@ -53,7 +54,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, stuck, table failing, stopped, failing, not routed or unknown."""
+    """ok, idle, disabled, catching up, late, stuck, table failing, calls failing, stopped, failing, not routed or unknown."""
     why: str = ""
     received: int = 0
     """Accepted for it; without what is replayed."""
@@ -297,8 +298,8 @@ async def _judge(
     if await lease.holder(broker, f"loader.{name}") is None:
         return "unknown", "no loader works on it; is the service up?"
     if view.aside.rows:
-        told = _said(scrapes, f"connection {name}: tables")
-        return "table failing", "; ".join(told) or _of_tables(view.aside.rows)
+        told = _said(scrapes, f"connection {name}: tables") + _said(scrapes, f"connection {name}: calls")
+        return "calls failing" if CALLS in view.aside.rows else "table failing", "; ".join(told) or _of_tables(view.aside.rows)
     if name in view.state.behind or total(scrapes, "router_connection_stopped", connection=name):
         owed = balance.waiting["events"]
         return "catching up", f"its queue was full; the router reads again from EVENTS, {owed} events are left"
@@ -343,6 +344,10 @@ def _readers(states: Mapping[str, SiteState], sites: Mapping[str, SiteBalance]) 
 
 
 def _of_tables(rows: Mapping[str, int]) -> str:
+    if CALLS in rows:
+        return (
+            f"{rows[CALLS]} events wait for another call, because one failed; the loader's log says why, and when it tries again"
+        )
     each = ", ".join(f"{count} rows of {table}" for table, count in sorted(rows.items()))
     return f"{each} are set aside because loading the table fails; the loader's log says why, and when it tries again"
 

@@ -60,10 +60,8 @@ print("closed", flush=True)
 async def test_a_read_copy_can_be_read_while_the_file_is_loaded_and_ends_with_the_last_load(tmp_path: Path) -> None:
     path, copy = tmp_path / "wh.duckdb", tmp_path / "for" / "readers.duckdb"
     gate = ThreadGate(2, "test")
-    plugin, options = registry.parse_options(
-        "wh", {"type": "duckdb", "path": str(path), "read_copy": str(copy), "read_copy_every": 3600, "linger": 60}
-    )
-    destination = await plugin.open_destination("wh", options, Environment(gate))
+    document = {"type": "duckdb", "path": str(path), "read_copy": str(copy), "read_copy_every": 3600, "linger": 60}
+    destination = await registry.open_destination("wh", document, Environment(gate))
     try:
         session = await destination.open_session("c", 1)
         await make(session, "t", SHAPE)

@@ -1,0 +1,1 @@
+"""Kit of event-wise destinations: what answers mean, texts of calls, signatures. Pure."""

@@ -1,0 +1,69 @@
+"""What the status of an answer means for the events of a call, as most services mean it. Pure.
+
+| status | outcome |
+| --- | --- |
+| 2xx | the events are delivered |
+| 408, 425, 5xx | tried again |
+| 429, and 503 with `Retry-After` | tried again, and all calls pause as long as the answer says |
+| 3xx | dead letter: redirects are not followed |
+| other 4xx | dead letter |
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+from loader.contract.events import Response
+from shared.events.outcome import Dead, DeadReason, Ok, Outcome, Retry
+
+TRANSIENT = frozenset({408, 425, 429})
+WORDS = 200
+"""Characters of an answer's body that are quoted."""
+
+
+def outcome_of(response: Response) -> Outcome:
+    """Returns what an answer means for each event of its call."""
+    status = response.status
+    if 200 <= status < 300:
+        return Ok()
+    if status in TRANSIENT or status >= 500:
+        after = retry_after(response)
+        return Retry(words_of(response), after, everyone=status == 429 or (status == 503 and after is not None))
+    if 300 <= status < 400:
+        where = quoted(response.headers.get("location", "nowhere"))
+        return Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered {status}, a redirect to {where}; set the final address as url")
+    return Dead(DeadReason.REJECTED_BY_DESTINATION, words_of(response))
+
+
+def retry_after(response: Response) -> float | None:
+    """Returns how many seconds an answer asks to wait; None where it does not say, or says what is neither a number nor a date.
+
+    A date is compared with the answer's own `Date`, so that clocks need not agree (RFC 9110, section 10.2.3).
+    """
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    when = _seconds(text)
+    if when is None:
+        return None
+    now = _seconds(response.headers.get("date", ""))
+    return max(0.0, when - (response.at if now is None else now))
+
+
+def words_of(response: Response) -> str:
+    """Returns an answer in short, for people."""
+    said = quoted(response.body.decode("utf-8", "replace"))
+    return f"answered {response.status}: {said}" if said else f"answered {response.status}"
+
+
+def quoted(text: str) -> str:
+    """Returns a text of the destination on one line, short, without characters that cannot be printed."""
+    line = " ".join(text[: 4 * WORDS].split())
+    return "".join(each if each.isprintable() else "\ufffd" for each in line)[:WORDS]
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,38 @@
+"""What `penstock check` tries on a destination that takes events one by one: a call that changes nothing there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loader.calls.answers import words_of
+from loader.contract.events import EventDestination, Response
+from loader.contract.warehouse import CheckResult
+from loader.delivery.sending.http import NoAnswer, client
+
+KEY = "penstock-check"
+REFUSED = frozenset({401, 403, 407})
+
+
+async def check_calls(destination: EventDestination) -> Sequence[CheckResult]:
+    """Tries the destination; whatever is answered, it was reached."""
+    call = destination.trial()
+    if isinstance(call, str):
+        return [CheckResult("reach", ok=True, message=f"not tried: {call}")]
+    async with client(destination.limits) as sender:
+        try:
+            response = await sender.send(call, KEY)
+        except NoAnswer as exc:
+            return [CheckResult("reach", ok=False, message=f"{exc}; check url and network")]
+    return [CheckResult("reach", ok=True), _judge(call.method, response)]
+
+
+def _judge(method: str, response: Response) -> CheckResult:
+    status, said = response.status, f"{words_of(response)} to a {method} without an event"
+    if status in REFUSED:
+        return CheckResult("accept", ok=False, message=f"{said}; check the headers that let calls in")
+    if 300 <= status < 400:
+        return CheckResult("accept", ok=False, message=f"{said}; redirects are not followed, set the final address as url")
+    if status >= 500 and status != 501:
+        return CheckResult("accept", ok=False, message=f"{said}; look at its log")
+    # many services know no HEAD, and answer 404 or 405
+    return CheckResult("accept", ok=True, message="" if status < 300 else f"{said}, which says nothing of calls with events")

@@ -1,0 +1,311 @@
+"""One session of a connection whose destination takes events one by one: from its queue into calls, until something fails or the service drains.
+
+    queue ──> hold until due ──> chunk ──> lines, by user ──> call ──> outcome ──> note ──> acknowledge
+    RETRY ──> when due ─────────────────────┘                   └──> RETRY, dead letter
+
+A line sends one call after the other; all events of a user go by the same line, so their order stays. A call that fails leaves its
+line for RETRY (`loader/delivery/sending/later.py`). What became of each event is noted as answers come (`loader/delivery/sending/books.py`), and a
+frame is acknowledged when all of its events, and those of the frames before it, are at their end or in RETRY.
+
+What a call holds follows from the frames of its chunk and from the options alone, so a successor makes the same calls of what was not
+noted, with the same idempotency keys. Where calls hold several events the end of a chunk is noted before it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from loader.contract.events import EventDestination
+from loader.delivery.flow import Definition
+from loader.delivery.former import Former
+from loader.delivery.hold import Holder
+from loader.delivery.sending.books import Books, Chunk
+from loader.delivery.sending.cut import cut
+from loader.delivery.sending.http import client
+from loader.delivery.sending.job import Item, Job, Source, user_of
+from loader.delivery.sending.later import MOST_WAITING, Later, Waiting
+from loader.delivery.sending.pace import Pace
+from loader.delivery.sending.send import Sender
+from loader.queue.account import Accounts
+from loader.queue.collect import Held, bounds_of
+from loader.watch.limit import Limit
+from shared.errors import NotConnected, Permanent
+from shared.events.frame import decode_frame
+from shared.events.headers import Place
+from shared.events.outcome import DeadReason
+from shared.jetstream import topology
+from shared.jetstream.queue_reader import QueueReader
+from shared.service import ServiceContext
+from shared.streams.ended import Ended, Pending
+from shared.tasks import timeout, together
+
+CHUNK_EVENTS = 1_000
+"""Events of a chunk; more where calls hold many."""
+MOST_CHUNK_EVENTS = 10_000
+CHUNK_FRAMES = 300
+CHUNK_BYTES = 2 * 1024 * 1024
+OPEN_CHUNKS = 4
+"""Events of so many chunks are in memory at most, so that one slow call does not hold up the other lines."""
+CALLS_A_LINE = 4
+"""Calls of each line that a chunk should have events for."""
+SHOW_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class EventFlow:
+    """One session: from the queue to the destination."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        name: str,
+        definition: Definition,
+        epoch: int,
+        destination: EventDestination,
+        accounts: Accounts,
+        former: Former,
+        works: Callable[[], None],
+        limit: Limit,
+    ) -> None:
+        """Makes a session; `works` is called whenever frames are at their end."""
+        connection = definition.connection
+        self._works = works
+        self._limit = limit
+        self._context = context
+        self._name = name
+        self._site = connection.site
+        self._queue_name = definition.queue
+        self._epoch = epoch
+        self._destination = destination
+        self._limits = destination.limits
+        self._accounts = accounts
+        self._former = former
+        bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
+        self._holder = Holder(context, name, connection.site, bounds, limit, self._wanted)
+        self._through: dict[str, int] = {}
+        wished = CALLS_A_LINE * self._limits.calls_at_once * self._limits.events_per_call
+        self._chunk_events = min(max(CHUNK_EVENTS, wished), MOST_CHUNK_EVENTS)
+        self._lines: list[asyncio.Queue[Job]] = [asyncio.Queue() for _ in range(self._limits.calls_at_once)]
+        self._width = 0
+        """How many lines the chunks in memory use."""
+        self._pace = Pace(self._limits, context.draining, time.monotonic)
+        self._space = asyncio.Event()
+        self._under_way: set[int] = set()
+
+    async def run(self, queue: QueueReader, aside: QueueReader, ready: Callable[[Later], None]) -> None:
+        """Sends until the service drains.
+
+        Args:
+            ready: called when it is known what waits in RETRY, with that.
+
+        Raises:
+            Fenced, NotConnected, Transient: the broker does not work, or another loader has the connection; open a new session.
+            TooManyDeadError: the limit of dead letters is reached.
+        """
+        await self._accounts.read(self._is_committed)
+
+        async def acknowledge(frames: Sequence[int], retried: Sequence[int]) -> None:
+            with contextlib.suppress(NotConnected):  # they come again, and the books know them
+                await queue.ack(list(frames))
+            if retried:
+                await aside.remove(list(retried))
+
+        self._books = Books(self._accounts, acknowledge, self._finished)
+        self._later = Later(
+            aside,
+            self._context.broker.publisher,
+            self._name,
+            self._queue_name,
+            self._epoch,
+            self._limits,
+            self._holder.bury_unreadable,
+            self._replaced,
+        )
+        await self._later.read_all(self._books.early)
+        self._set_aside = self._later.places()
+        self._books.keep_waiting(self._set_aside)
+        self._through = dict(self._accounts.counted_lanes)
+        ready(self._later)
+        async with client(self._limits) as sender:
+            self._sender = Sender(
+                connection=self._name,
+                site=self._site,
+                destination=self._destination,
+                client=sender,
+                pace=self._pace,
+                later=self._later,
+                books=self._books,
+                limit=self._limit,
+                publisher=self._context.broker.publisher,
+                telemetry=self._context.telemetry,
+            )
+            await together(
+                self._holder.run(queue, self._begin),
+                self._work_all(),
+                self._take_in(),
+                self._retry_all(),
+                self._books.keep(),
+                self._show(),
+                self._wake_at_drain(queue, aside),
+            )
+
+    async def _is_committed(self, ended: Ended, pending: Pending) -> bool:
+        """Says whether a load is committed that was pending when the connection had another kind of destination."""
+        return self._accounts.is_elsewhere(ended) and await self._former.has(ended, pending, self._epoch)
+
+    async def _wanted(self, place: Place) -> bool:
+        if place.seq <= self._through.get(place.lane, 0):
+            return False
+        self._through[place.lane] = place.seq
+        return True
+
+    async def _begin(self, frames: list[Held]) -> None:
+        """Gives the events of frames to the lines, chunk by chunk, as there is room."""
+        for held in cut(frames, self._books.cuts, self._chunk_events, CHUNK_BYTES, CHUNK_FRAMES):
+            events = sum(max(1, each.place.events) for each in held)
+            per_call = self._limits.events_per_call
+            width = len(self._lines) if per_call == 1 else min(len(self._lines), math.ceil(events / per_call))
+            # another width gives users other lines, so all that is under way must be at its end before
+            most = 0 if self._width not in (0, width) else self._chunk_events * (OPEN_CHUNKS - 1)
+            if not await self._room(most):
+                return
+            self._width = width
+            await self._give(held, width)
+
+    async def _room(self, most: int) -> bool:
+        """Waits until so few events are under way; False: the service drains."""
+        while self._books.open_events > most or len(self._later) > MOST_WAITING:
+            if self._context.draining.is_set():
+                return False
+            self._space.clear()
+            with contextlib.suppress(TimeoutError):
+                async with timeout(SHOW_SECONDS):
+                    await self._space.wait()
+        return not self._context.draining.is_set()
+
+    async def _give(self, frames: Sequence[Held], width: int) -> None:
+        lane, per_call = frames[0].place.lane, self._limits.events_per_call
+        chunk = Chunk(
+            lane=lane,
+            seqs=[held.place.seq for held in frames],
+            acks=[held.message.seq for held in frames],
+            left=0,
+            sent=max(held.place.total for held in frames),
+            oldest_at=frames[0].message.at_seconds,
+        )
+        lines: list[list[Item]] = [[] for _ in range(width)]
+        for held in frames:
+            seq = held.place.seq
+            done = self._books.begun(lane, seq) | self._set_aside.get((lane, seq), 0)
+            missed = self._set_aside.pop((lane, seq), 0) & ~self._books.begun(lane, seq)
+            try:
+                source = Source(lane, decode_frame(held.message.payload))
+            except Permanent as exc:
+                if not done:
+                    await self._holder.bury_unreadable(
+                        topology.DELIVER, held.message.seq, held.message.payload, str(exc), held.place.events
+                    )
+                    self._books.unreadable(lane, seq, max(1, held.place.events), DeadReason.FRAME_UNREADABLE)
+                continue
+            if missed:  # put into RETRY by a former holder that did not note it
+                self._books.taken(lane, seq, missed)
+            for index, head in enumerate(source.frame.heads):
+                user = user_of(head)
+                line = lines[int(user[:4], 16) % width if self._limits.ordered else (seq + index) % width]
+                line.append(Item(source, index, seq, index, user))
+            chunk.left += len(source.frame) - (done & ((1 << len(source.frame)) - 1)).bit_count()
+        if per_call > 1:
+            await self._books.plan(chunk)
+        self._books.open(chunk)
+        for number, line in enumerate(lines):
+            for start in range(0, len(line), per_call):
+                # which events go together is decided before those that are at their end are left out
+                items = [item for item in line[start : start + per_call] if not self._is_begun(item)]
+                if items:
+                    self._lines[number].put_nowait(Job(items, chunk=chunk))
+
+    def _is_begun(self, item: Item) -> bool:
+        return bool(self._books.begun(item.source.lane, item.seq) >> item.number & 1)
+
+    async def _work_all(self) -> None:
+        await together(*(self._work(line) for line in self._lines))
+        self._books.close()
+
+    async def _work(self, line: asyncio.Queue[Job]) -> None:
+        draining = self._context.draining
+        while not draining.is_set():
+            job = await line.get()
+            if not job.items or not await self._sender.work(job):
+                return
+            if job.waiting is not None:
+                self._under_way.discard(job.waiting.seq)
+                self._later.changed.set()
+
+    async def _take_in(self) -> None:
+        """Takes note of what is put into RETRY."""
+        while not self._context.draining.is_set():
+            await self._later.take_in(SHOW_SECONDS)
+            self._later.changed.set()
+
+    async def _retry_all(self) -> None:
+        """Gives what waits to the lines when it is due, a few at a time."""
+        most = 2 * len(self._lines)
+        while not self._context.draining.is_set():
+            self._later.changed.clear()
+            while len(self._under_way) < most and (one := self._later.take_due()) is not None:
+                job = await self._later.job(one)
+                if job is None:
+                    self._books.unreadable_retry(one.lane, one.frames, DeadReason.FRAME_UNREADABLE)
+                    self._later.end(one)
+                    self._books.retried(one.seq, one.lane, dict(one.held))
+                    continue
+                self._under_way.add(one.seq)
+                self._lines[one.order % len(self._lines)].put_nowait(job)
+            with contextlib.suppress(TimeoutError):
+                async with timeout(self._later.next_in() if len(self._under_way) < most else SHOW_SECONDS):
+                    await self._later.changed.wait()
+
+    def _replaced(self, one: Waiting) -> None:
+        self._books.retried(one.seq, one.lane, dict(one.held))
+
+    def _finished(self, chunk: Chunk) -> None:
+        self._space.set()
+        self._works()
+        latency = max(0.0, time.time() - chunk.oldest_at)
+        self._context.telemetry.record("loader_latency_seconds", latency, connection=self._name)
+
+    async def _show(self) -> None:
+        """Says in `/ready` whether the destination works."""
+        part = f"connection {self._name}"
+        while not self._context.draining.is_set():
+            why, waiting = self._pace.why, len(self._later)
+            if why:
+                self._context.health.bad(
+                    part, f"the destination does not take events, next try in {self._pace.paused_for:.0f} s: {why}"
+                )
+            else:
+                self._context.health.good(part)
+            if waiting:
+                self._context.health.warn(
+                    f"{part}: calls", f"{waiting} calls failed, or wait behind one that did; they are tried again"
+                )
+            else:
+                self._context.health.good(f"{part}: calls")
+            with contextlib.suppress(TimeoutError):
+                async with timeout(SHOW_SECONDS):
+                    await self._context.draining.wait()
+
+    async def _wake_at_drain(self, *readers: QueueReader) -> None:
+        await self._context.draining.wait()
+        for reader in readers:
+            reader.wake()
+        self._pace.wake()
+        self._later.changed.set()
+        for line in self._lines:
+            line.put_nowait(Job([]))

@@ -1,0 +1,85 @@
+"""Sending one call over HTTP and reading its answer, both bounded in time and size.
+
+Redirects are not followed: an answer that names another address is an answer. Cookies are not kept, and answers are not asked to be
+compressed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+
+from loader.contract.events import IDEMPOTENCY_KEY, Call, Response, SendLimits
+
+AGENT = "Penstock"
+
+
+class NoAnswer(Exception):
+    """A call got no answer; the text says why. `sent`: whether the other side may have got it."""
+
+
+class Client:
+    """Sends the calls of one connection."""
+
+    def __init__(self, session: aiohttp.ClientSession, limits: SendLimits) -> None:
+        self._session = session
+        self._limits = limits
+
+    async def send(self, call: Call, key: str) -> Response:
+        """Sends a call.
+
+        Args:
+            key: its idempotency key.
+
+        Raises:
+            NoAnswer: it could not be sent, or was not answered.
+        """
+        headers = dict(call.headers)
+        headers.setdefault(IDEMPOTENCY_KEY, key)
+        try:
+            async with self._session.request(
+                call.method, call.url, data=call.body or None, headers=headers, allow_redirects=False
+            ) as answer:
+                body = await self._read(answer)
+                found = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status, found, body, time.time())
+        except TimeoutError as exc:
+            raise NoAnswer(f"no answer within {self._limits.timeout_seconds:g} s") from exc
+        except aiohttp.ClientConnectorError as exc:
+            raise NoAnswer(f"cannot connect to {exc.host}:{exc.port}: {exc.os_error.strerror or exc.os_error}") from exc
+        except aiohttp.InvalidURL as exc:
+            raise NoAnswer("its url is no address") from exc
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise NoAnswer(f"the connection ended before an answer came: {type(exc).__name__}") from exc
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        most = self._limits.answer_bytes
+        body = b""
+        while piece := await answer.content.read(most):
+            body = body + piece if body else piece
+            if len(body) > most:
+                answer.close()  # who sends without end must not be read without end
+                return body[:most]
+        return body
+
+
+@contextlib.asynccontextmanager
+async def client(limits: SendLimits) -> AsyncIterator[Client]:
+    """Opens a client."""
+    connector = aiohttp.TCPConnector(limit=limits.calls_at_once)
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"User-Agent": AGENT, "Accept-Encoding": "identity"},
+        timeout=aiohttp.ClientTimeout(total=limits.timeout_seconds),
+    )
+    try:
+        yield Client(session, limits)
+    finally:
+        await session.close()
+        await asyncio.sleep(0)  # transports close at the next turn of the loop

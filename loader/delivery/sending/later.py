@@ -1,0 +1,371 @@
+"""Events that wait for another try, in RETRY: one message for each call, with its due time, how often it failed and since when.
+
+A call that failed waits here and not in its line, so it holds up nobody but the later events of its own users. These join it behind it, untried,
+so that the order of each user stays (`SendLimits.ordered`). A call that fails again is stored again with a later due time and then taken
+out of the stream; both carry the number of the first (`ORDER`), by which the calls of a user follow each other.
+
+Of what waits only places, users and times are in memory. What was there when a loader began is its own; what arrives later under
+a lower epoch comes from a former holder that was frozen, whose events this loader has from the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import heapq
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from loader.contract.events import SendLimits
+from loader.delivery.sending.job import Item, Job, Source, bits_by_frame, frame_of, key_of, user_of
+from shared.errors import NotConnected, Permanent
+from shared.events.frame import decode_frame, encode_frame
+from shared.events.headers import (
+    BITS,
+    DUE,
+    EPOCH,
+    FAILURES,
+    FRAMES,
+    INSTEAD,
+    ORDER,
+    SINCE,
+    USERS,
+    Place,
+    read_place,
+    write_place,
+)
+from shared.jetstream import topology
+from shared.jetstream.publisher import Publisher
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+from shared.streams.waiting import frames_in
+
+FIRST_SECONDS = 10.0
+WAKE_SECONDS = 1.0
+LONGEST_SECONDS = 3600.0
+FACTOR = 3.0
+MOST_WAITING = 50_000
+"""Messages that may wait for one connection; the queue is left alone while there are more."""
+
+log = logging.getLogger(__name__)
+
+
+def delay_of(limits: SendLimits, failures: int) -> float:
+    """Returns how long a call waits that failed so often, in seconds."""
+    return float(min(limits.retry_seconds * FACTOR ** min(max(0, failures - 1), 20), LONGEST_SECONDS))
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A message of RETRY. `held`: which events of which frame of the lane are in it, as bits; `frames`: which of them wait. `due` and
+    `since` are epoch seconds. `instead`: the message that it takes the place of, 0 if of none.
+
+    `hurried`: it failed while the whole destination did, so it is tried as soon as that works again.
+    """
+
+    seq: int
+    order: int
+    lane: str
+    held: list[tuple[int, int]]
+    frames: list[tuple[int, int]]
+    users: tuple[str, ...]
+    failures: int
+    due: float
+    since: float
+    epoch: int
+    instead: int = 0
+    busy: bool = False
+    hurried: bool = False
+
+    @property
+    def events(self) -> int:
+        """How many events wait in it."""
+        return sum(bits.bit_count() for _, bits in self.frames)
+
+
+class Later:
+    """What waits for one connection.
+
+    Args:
+        reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
+        unreadable: buries a message that cannot be read.
+        replaced: told of a message whose place another one has taken.
+        wall: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        reader: QueueReader,
+        publisher: Publisher,
+        connection: str,
+        queue: str,
+        epoch: int,
+        limits: SendLimits,
+        unreadable: Callable[[str, int, bytes, str], Awaitable[None]],
+        replaced: Callable[[Waiting], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._reader = reader
+        self._publisher = publisher
+        self._connection = connection
+        self._queue = queue
+        self._epoch = epoch
+        self._limits = limits
+        self._unreadable = unreadable
+        self._replaced = replaced
+        self._wall = wall
+        self._oldest_epoch = 0
+        self._waiting: dict[int, Waiting] = {}
+        self._by_user: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        """By user the messages, as (order, sequence), in their order."""
+        self._coming: Counter[str] = Counter()
+        """By user the messages that are being stored."""
+        self._due: list[tuple[float, int]] = []
+        self._hurried: set[int] = set()
+        self.changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def events(self) -> int:
+        """Events that wait."""
+        return sum(each.events for each in self._waiting.values())
+
+    @property
+    def rows(self) -> int:
+        """As `events`: for the gauges, which know tables."""
+        return self.events
+
+    def holds(self, user: str) -> bool:
+        """Says whether events of a user wait, so that later ones must wait behind them."""
+        return self._limits.ordered and (user in self._by_user or self._coming[user] > 0)
+
+    def places(self) -> dict[tuple[str, int], int]:
+        """Returns which events wait: lane and sequence of their frames, and bits."""
+        found: dict[tuple[str, int], int] = {}
+        for each in self._waiting.values():
+            for seq, bits in each.frames:
+                found[each.lane, seq] = found.get((each.lane, seq), 0) | bits
+        return found
+
+    async def read_all(self, early: Callable[[str, int], int]) -> None:
+        """Reads what was left by former holders; of an event that waits in two messages, the newer one counts.
+
+        Args:
+            early: returns as bits the events of a frame that are at their end.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        found: list[Waiting] = []
+        more = await self._reader.count() > 0
+        while more:
+            message = await self._reader.next(FIRST_SECONDS)
+            if message is None:
+                raise NotConnected("what waits for another try cannot be read")
+            if (one := await self._read(message)) is not None:
+                found.append(one)
+            more = message.waiting > 0
+        seen: dict[tuple[str, int], int] = {}
+        for one in reversed(found):
+            kept: list[tuple[int, int]] = []
+            for seq, bits in one.frames:
+                left = bits & ~seen.get((one.lane, seq), 0) & ~early(one.lane, seq)
+                seen[one.lane, seq] = seen.get((one.lane, seq), 0) | bits
+                if left:
+                    kept.append((seq, left))
+            one.frames = kept
+        for one in found:
+            if one.frames:
+                self._add(one)
+            else:
+                await self._reader.ack([one.seq])
+        self._oldest_epoch = self._epoch
+
+    async def put(
+        self, items: Sequence[Item], job: Job, *, failures: int, due: float, since: float, hurried: bool = False
+    ) -> None:
+        """Stores events for later; returns when they are durable.
+
+        Args:
+            items: of the job.
+            failures: how often they failed; 0: they were not tried, they wait behind others.
+            due: seconds from now.
+
+        Raises:
+            NotConnected, Transient, QueueFull: not known to be stored.
+        """
+        users = tuple(dict.fromkeys(item.user for item in items)) if self._limits.ordered else ()
+        self._coming.update(users)
+        place = Place(job.lane, items[0].seq, len(items))
+        frames = sorted(bits_by_frame(items).items())
+        headers = {
+            **write_place(place),
+            BITS: f"{frames[0][1]:x}",
+            EPOCH: str(self._epoch),
+            FAILURES: str(failures),
+            DUE: f"{self._wall() + due:.3f}",
+            SINCE: f"{since:.3f}",
+        }
+        if len(frames) > 1:
+            headers[FRAMES] = ",".join(f"{seq}:{bits:x}" for seq, bits in frames)
+        if users:
+            headers[USERS] = ",".join(users)
+        before = job.waiting
+        if before is not None:
+            headers[ORDER], headers[INSTEAD] = str(before.order), str(before.seq)
+        msg_id = f"call.{key_of(self._connection, items)}.{failures}.{self._epoch}.{before.seq if before else 0}"
+        ack = await self._publisher.publish(
+            topology.retry_subject("loader", self._queue), encode_frame(frame_of(items)), msg_id=msg_id, headers=headers
+        )
+        if hurried:
+            known = self._waiting.get(ack.seq)
+            if known is None:
+                self._hurried.add(ack.seq)
+            else:
+                known.hurried = True
+        self.changed.set()
+
+    def end(self, one: Waiting) -> None:
+        """Forgets a message that is at its end."""
+        self._waiting.pop(one.seq, None)
+        for user in one.users:
+            held = self._by_user.get(user)
+            if held is None:
+                continue
+            place = bisect.bisect_left(held, (one.order, one.seq))
+            if place < len(held) and held[place] == (one.order, one.seq):
+                held.pop(place)
+            if not held:
+                del self._by_user[user]
+            else:
+                self._wake_next(held[0][1])
+        self.changed.set()
+
+    def hurry(self) -> None:
+        """Makes due at once what failed while the whole destination did."""
+        for one in self._waiting.values():
+            if one.hurried and not one.busy:
+                one.hurried, one.due = False, 0.0
+                heapq.heappush(self._due, (0.0, one.seq))
+        self.changed.set()
+
+    def take_due(self) -> Waiting | None:
+        """Returns a message that is due and has no earlier one of its users before it; it is the caller's until `end`."""
+        now = self._wall()
+        while self._due and self._due[0][0] <= now:
+            _, seq = heapq.heappop(self._due)
+            one = self._waiting.get(seq)
+            if one is None or one.busy or one.due > now or not self._is_first(one):
+                continue
+            one.busy = True
+            return one
+        return None
+
+    def next_in(self) -> float:
+        """Returns in how many seconds something may be due, at most a second."""
+        return min(WAKE_SECONDS, max(0.0, self._due[0][0] - self._wall())) if self._due else WAKE_SECONDS
+
+    async def job(self, one: Waiting) -> Job | None:
+        """Returns the events of a message to be sent; None: it cannot be read, and is buried.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        payload = await self._reader.payload(one.seq)
+        try:
+            frame = decode_frame(payload)
+            source = Source(one.lane, frame)
+        except Permanent as exc:
+            await self._unreadable(topology.RETRY, one.seq, payload, str(exc))
+            return None
+        wanted = dict(one.frames)
+        places = [(seq, index) for seq, bits in one.held for index in range(bits.bit_length()) if bits >> index & 1]
+        items = [
+            Item(source, position, seq, index, user_of(frame.heads[position]))
+            for position, (seq, index) in enumerate(places[: len(frame)])
+            if wanted.get(seq, 0) >> index & 1
+        ]
+        return Job(items, one, one.failures, one.since) if items else None
+
+    async def take_in(self, seconds: float) -> None:
+        """Reads what was stored meanwhile, for so long at most."""
+        message = await self._reader.next(seconds)
+        while message is not None:
+            one = await self._read(message)
+            if one is not None:
+                one.hurried = one.seq in self._hurried
+                self._hurried.discard(one.seq)
+                self._add(one)
+                before = self._waiting.get(one.instead)
+                if before is not None:
+                    self.end(before)
+                    self._replaced(before)
+                if one.epoch == self._epoch:
+                    self._coming.subtract(one.users)
+                    for user in one.users:
+                        if self._coming[user] <= 0:
+                            del self._coming[user]
+            buffered = self._reader.take_buffered(1)
+            message = buffered[0] if buffered else None
+
+    async def _read(self, message: Message) -> Waiting | None:
+        headers = message.headers
+        place = read_place(headers)
+        if place is None:
+            await self._unreadable(topology.RETRY, message.seq, message.payload, "the message names no lane and sequence")
+            await self._reader.ack([message.seq])
+            return None
+        try:
+            epoch, failures = int(headers.get(EPOCH, "0")), int(headers.get(FAILURES, "0"))
+            order = int(headers.get(ORDER, message.seq))
+            due, since = float(headers.get(DUE, "0")), float(headers.get(SINCE, message.at_seconds))
+            users = self._users(message)
+        except (ValueError, Permanent) as exc:
+            await self._unreadable(topology.RETRY, message.seq, message.payload, f"its headers cannot be read: {exc}")
+            await self._reader.ack([message.seq])
+            return None
+        if epoch < self._oldest_epoch:
+            log.info("events that a former loader set aside are left to the queue", extra={"seq": message.seq})
+            await self._reader.ack([message.seq])
+            return None
+        return Waiting(
+            seq=message.seq,
+            order=order,
+            lane=place.lane,
+            held=frames_in(headers, place),
+            frames=frames_in(headers, place),
+            users=users,
+            failures=failures,
+            due=due,
+            since=since,
+            epoch=epoch,
+            instead=int(headers.get(INSTEAD, "0")),
+        )
+
+    def _users(self, message: Message) -> tuple[str, ...]:
+        if not self._limits.ordered:
+            return ()
+        text = message.headers.get(USERS)
+        if text is not None:
+            return tuple(text.split(","))
+        # stored while order did not matter, or by another kind of destination
+        return tuple(dict.fromkeys(user_of(head) for head in decode_frame(message.payload).heads))
+
+    def _add(self, one: Waiting) -> None:
+        self._waiting[one.seq] = one
+        for user in one.users:
+            bisect.insort(self._by_user[user], (one.order, one.seq))
+        heapq.heappush(self._due, (one.due, one.seq))
+
+    def _is_first(self, one: Waiting) -> bool:
+        return all(self._by_user[user][0][1] == one.seq for user in one.users)
+
+    def _wake_next(self, seq: int) -> None:
+        one = self._waiting.get(seq)
+        if one is not None and not one.busy:
+            heapq.heappush(self._due, (one.due, seq))

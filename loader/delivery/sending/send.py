@@ -1,0 +1,272 @@
+"""Sending one job and dealing with its outcomes: noted, dead letters, halves, or back to RETRY."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import compress
+from typing import assert_never
+
+import msgspec
+
+from loader.contract.events import Call, EventDestination, SendLimits
+from loader.delivery.sending.books import Books
+from loader.delivery.sending.http import Client, NoAnswer
+from loader.delivery.sending.job import Item, Job, key_of
+from loader.delivery.sending.later import Later, delay_of
+from loader.delivery.sending.pace import Pace
+from loader.watch.limit import Limit
+from shared.errors import Permanent
+from shared.events.dead import bury
+from shared.events.event import JSON
+from shared.events.outcome import Dead, DeadReason, Drop, Ok, Outcome, Retry
+from shared.jetstream.publisher import Publisher
+from shared.streams.dead_log import DeadLog
+from shared.telemetry.metrics import Telemetry
+
+MOST_PAUSES = 3
+"""So often the same call may be answered by asking for a pause; then it leaves for RETRY, and another call is tried."""
+
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Sends the jobs of one connection; any number of tasks may call it, each with jobs of other users."""
+
+    def __init__(
+        self,
+        connection: str,
+        site: str,
+        destination: EventDestination,
+        client: Client,
+        pace: Pace,
+        later: Later,
+        books: Books,
+        limit: Limit,
+        publisher: Publisher,
+        telemetry: Telemetry,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._connection = connection
+        self._site = site
+        self._destination = destination
+        self._limits: SendLimits = destination.limits
+        self._client = client
+        self._pace = pace
+        self._later = later
+        self._books = books
+        self._limit = limit
+        self._publisher = publisher
+        self._telemetry = telemetry
+        self._wall = wall
+        self._dead_log = DeadLog(logging.ERROR)
+
+    async def work(self, job: Job) -> bool:
+        """Brings every event of a job to its end, or into RETRY; False: the service drains, and some are neither.
+
+        Raises:
+            Fenced, NotConnected, Transient, QueueFull: the broker does not work; what was not noted comes again.
+            TooManyDeadError: the limit of dead letters is reached.
+        """
+        if job.waiting is None:
+            held = [self._later.holds(item.user) for item in job.items]
+            if any(held):
+                blocked = list(compress(job.items, held))
+                await self._later.put(blocked, job, failures=0, due=0.0, since=self._wall())
+                self._books.set_aside(job, blocked)
+                if all(held):
+                    return True
+                job = job.part([item for item, waits in zip(job.items, held, strict=True) if not waits])
+        todo = [job]
+        again: list[tuple[Item, Retry]] = []
+        while todo:
+            part = todo.pop()
+            try:
+                outcomes = await self._send(part)
+            except _Cut as exc:
+                todo += reversed(exc.parts)
+                continue
+            if outcomes is None:
+                return False
+            again += await self._end(part, outcomes)
+        if again:
+            await self._again(job, again)
+        elif job.waiting is not None:
+            self._later.end(job.waiting)
+            self._books.retried(job.waiting.seq, job.lane, dict(job.waiting.held))
+        return True
+
+    async def _send(self, job: Job) -> Sequence[Outcome] | None:
+        """Sends a job once, or again after a pause that the destination asks for; returns what became of its events.
+
+        Raises:
+            _Cut: it must go out in parts.
+        """
+        while True:
+            began = await self._pace.turn()
+            if began is None:
+                return None
+            ended: dict[int, Outcome] = {}
+            events, places = self._read(job, ended)
+            try:
+                calls = self._destination.calls(events, self._wall()) if events else None
+            except Exception as exc:
+                self._pace.skipped()
+                answered = self._defect(job, exc)
+                if len(job.items) > 1:
+                    raise _Cut(_halves(job)) from exc
+                return answered
+            if calls is not None:
+                ended.update({places[index]: outcome for index, outcome in calls.ended.items()})
+            if calls is None or not calls.calls:
+                self._pace.skipped()
+                return [ended[position] for position in range(len(job.items))]
+            if ended or len(calls.calls) > 1:
+                self._pace.skipped()
+                raise _Cut(await self._parts(job, ended, [[places[index] for index in call.events] for call in calls.calls]))
+            (call,) = calls.calls
+            answered = await self._call(job, call, began)
+            pause = next((each for each in answered if isinstance(each, Retry) and each.everyone), None)
+            if pause is not None:
+                self._pace.hold(began, pause.after, pause.reason)
+                job.pauses += 1
+                if job.pauses <= MOST_PAUSES and all(isinstance(each, Retry) for each in answered):
+                    continue
+                return answered
+            if len(job.items) > 1 and all(isinstance(each, Dead) for each in answered):
+                raise _Cut(_halves(job))
+            return answered
+
+    async def _call(self, job: Job, call: Call, began: float) -> Sequence[Outcome]:
+        clock = time.perf_counter
+        start = clock()
+        try:
+            response = await self._client.send(call, key_of(self._connection, job.items))
+        except NoAnswer as exc:
+            self._pace.failed(began, str(exc))
+            self._count("no_answer", clock() - start)
+            return [Retry(str(exc))] * len(job.items)
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = self._destination.answer(call, response)
+            if len(outcomes) != len(call.events):
+                raise ValueError(f"{len(outcomes)} outcomes for a call of {len(call.events)} events")
+        except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
+            outcomes = self._defect(job, exc)
+        failed = next((each for each in outcomes if isinstance(each, Retry)), None)
+        if failed is None:
+            if self._pace.succeeded():
+                log.info("the destination works again", extra={"connection": self._connection})
+                self._later.hurry()
+        elif not failed.everyone:
+            self._pace.failed(began, failed.reason)
+        self._count(f"{response.status // 100}xx", clock() - start)
+        return outcomes
+
+    async def _end(self, job: Job, outcomes: Sequence[Outcome]) -> list[tuple[Item, Retry]]:
+        """Notes what ended; returns what must be sent again."""
+        delivered: list[Item] = []
+        dead: defaultdict[str, list[tuple[Item, str]]] = defaultdict(list)
+        dropped: defaultdict[str, list[Item]] = defaultdict(list)
+        again: list[tuple[Item, Retry]] = []
+        for item, outcome in zip(job.items, outcomes, strict=True):
+            match outcome:
+                case Ok():
+                    delivered.append(item)
+                case Drop():
+                    dropped[outcome.reason].append(item)
+                case Dead():
+                    dead[outcome.reason].append((item, outcome.detail))
+                case Retry():
+                    since = job.since or self._wall()
+                    if self._wall() - since > self._limits.max_age_seconds and not self._pace.why:
+                        dead[DeadReason.GAVE_UP].append((item, outcome.reason))
+                    else:
+                        again.append((item, outcome))
+                case _:
+                    assert_never(outcome)
+        for reason, refused in dead.items():
+            await self._bury(job, reason, refused)
+        if len(again) < len(job.items):
+            self._limit.note(len(job.items) - len(again), {reason: len(refused) for reason, refused in dead.items()})
+        if delivered:
+            self._books.delivered(job, delivered)
+            self._telemetry.count("loader_events_total", len(delivered), connection=self._connection)
+        for reason, items in dropped.items():
+            self._books.dropped(job, items, reason)
+            self._telemetry.count("loader_events_dropped_total", len(items), connection=self._connection, reason=reason)
+        return again
+
+    async def _bury(self, job: Job, reason: str, refused: Sequence[tuple[Item, str]]) -> None:
+        items = [item for item, _ in refused]
+        counts = not any(item.source.frame.origins for item in items)  # else a replay of dead letters brought them
+        if counts:
+            self._limit.weigh(len(job.items), {reason: len(items)}, refused[-1][1])
+        letters = [item.letter(self._site, self._connection, reason, detail) for item, detail in refused]
+        msg_id = f"loader.{key_of(self._connection, items)}.{reason}"
+        await bury(self._publisher, "loader", self._connection, letters, msg_id)
+        self._books.dead(job, items, reason)
+        self._telemetry.count("loader_events_dead_total", len(items), connection=self._connection, reason=reason)
+        self._dead_log.note([reason] * len(items), connection=self._connection)
+
+    async def _again(self, job: Job, again: Sequence[tuple[Item, Retry]]) -> None:
+        """Puts what failed into RETRY: together, or in halves where it failed together before and others work."""
+        failures, since = job.failures + 1, job.since or self._wall()
+        due = max([delay_of(self._limits, failures), *(each.after for _, each in again if each.after is not None)])
+        items = [item for item, _ in again]
+        groups = [items]
+        if len(items) > 1 and job.failures and not self._pace.why:
+            groups = [items[: len(items) // 2], items[len(items) // 2 :]]
+        for group in groups:
+            await self._later.put(group, job, failures=failures, due=due, since=since, hurried=bool(self._pace.why))
+        self._books.set_aside(job, items)
+        self._telemetry.count("loader_calls_again_total", connection=self._connection)
+        log.warning(
+            "a call failed and is tried again later",
+            extra={"connection": self._connection, "failures": failures, "again_in": due, "error": again[0][1].reason},
+        )
+
+    def _read(self, job: Job, outcomes: dict[int, Outcome]) -> tuple[list[JSON], list[int]]:
+        """Returns the full events of a job and where in it each stands; those that cannot be read are noted as dead."""
+        events: list[JSON] = []
+        places: list[int] = []
+        for position, item in enumerate(job.items):
+            try:
+                events.append(item.event())
+            except (Permanent, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                outcomes[position] = Dead(DeadReason.FRAME_UNREADABLE, f"the event cannot be read: {exc}")
+            else:
+                places.append(position)
+        return events, places
+
+    async def _parts(self, job: Job, ended: dict[int, Outcome], calls: Sequence[Sequence[int]]) -> list[Job]:
+        """Ends the events that go into no call, and returns a job for each call."""
+        if ended:
+            gone = job.part([job.items[position] for position in ended])
+            await self._end(gone, list(ended.values()))
+        return [job.part([job.items[position] for position in positions]) for positions in calls]
+
+    def _defect(self, job: Job, error: Exception) -> Sequence[Outcome]:
+        """Returns what becomes of events on which our own code fails."""
+        log.error("our own code failed on a call", exc_info=error, extra={"connection": self._connection})
+        self._telemetry.count("loader_internal_errors_total", connection=self._connection)
+        return [Dead(DeadReason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")] * len(job.items)
+
+    def _count(self, result: str, seconds: float) -> None:
+        self._telemetry.count("loader_calls_total", connection=self._connection, result=result)
+        self._telemetry.record("loader_call_seconds", seconds, connection=self._connection)
+
+
+def _halves(job: Job) -> list[Job]:
+    half = len(job.items) // 2
+    return [job.part(job.items[:half]), job.part(job.items[half:])]
+
+
+class _Cut(Exception):
+    """A job must go out in parts."""
+
+    def __init__(self, parts: Sequence[Job]) -> None:
+        super().__init__()
+        self.parts = parts
