@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Node may live in the environment (.ci/test-servers)
 # most tests wait for processes, so two at a time keep two cores busy
 WORKERS ?= 2
+LOWEST := .venv-lowest
+LOWEST_TESTS ?= tests/unit tests/meta
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(WORKERS) --dist worksteal
 HOME_DIR ?= .penstock
 PROJECT ?= examples/shop/penstock.yaml
@@ -15,7 +17,7 @@ export UV_NATIVE_TLS := 1
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup up down test quick test-servers lint format types unit contract e2e faults hostile fuzz bench docs clean purge
+.PHONY: help setup lock lowest up down test quick test-servers lint format types unit contract e2e faults hostile fuzz bench docs clean purge
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +27,16 @@ setup: $(VENV)/.ready ## create the virtual environment and install everything; 
 $(VENV)/.ready: pyproject.toml .ci/setup
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" .ci/setup
 	@touch $@
+
+lock: setup ## write requirements-dev.lock: the versions that CI installs, from the index that uv uses
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev --all-extras \
+	  --custom-compile-command "make lock" pyproject.toml --output-file requirements-dev.lock
+
+lowest: ## run the tests without servers with the lowest versions that pyproject.toml allows, in an environment of its own
+	@test -x $(BIN)/uv || $(MAKE) setup
+	$(BIN)/uv venv --quiet --clear --python "$(PYTHON)" $(LOWEST)
+	$(BIN)/uv pip install --quiet --resolution lowest-direct --python $(LOWEST)/bin/python --editable . --group dev
+	PATH="$(CURDIR)/$(LOWEST)/bin:$$PATH" $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(LOWEST_TESTS)
 
 up: setup ## start the local stack with the sample shop, send events, show what arrived, stay up until Ctrl-C
 	@$(BIN)/penstock up --home "$(HOME_DIR)" --project "$(PROJECT)" --demo

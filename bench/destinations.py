@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from bench import history
 from loader import registry
 from loader.contract.warehouse import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
 from loader.types.lattice import ARROW
@@ -122,7 +123,12 @@ async def run(
                     sequence += 1
                     await _load(session, sequence, table, batch, write)
 
-            print_line(title, count * chunk, await measure(load, server), ceiling)
+            cost = await measure(load, server)
+            print_line(title, count * chunk, cost, ceiling)
+            case = f"{document['type']}, {title}, loads of {chunk:,}" + (
+                f", linger {document['linger']}" if "linger" in document else ""
+            )
+            history.keep("destinations", case, {"rate of the ceiling": ceiling.seconds / cost.seconds})
     print(f"{document['type']}, loads of 30 rows one after the other")
     for write in ("append", "merge"):
         batches = [make_rows(30, 10_000_000 + number) for number in range(100)]

@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from bench import history
 from bench.machine import Meter
 from shared.events.frame import decode_frame
 from shared.jetstream import topology
@@ -236,6 +237,8 @@ def main() -> None:
         for kind, per_request, connections in kinds:
             found = measure(kind, per_request, connections, arguments.rounds, arguments.seconds, running)
             results.append(found)
+            case = f"{kind}, {per_request} a request, {connections} connections" + "".join(f", {each}" for each in arguments.set)
+            history.keep("edge", case, {"rate of the ceiling": found["ratio"], "CPU of the ceiling": found["cpu_ratio"]})
             if not arguments.json:
                 print(words(found), flush=True)
         frames, events = asyncio.run(stored(running.nats))

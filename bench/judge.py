@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from bench import history
 from bench.shape import NAMES, _mixed, _track
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
@@ -65,6 +66,7 @@ def main() -> None:
             keep_best(theirs, run(arguments.against))
     print(f"{'case':<22}{'us/event':>10}{'x decode':>10}" + ("   share of the other" if theirs else ""))
     for name, each in ours.items():
+        history.keep("judge", name, {"CPU in decodes": each["judge"] / each["decode"]})
         share = f"{each['judge'] / theirs[name]['judge']:>21.2f}" if theirs else ""
         print(f"{name:<22}{each['judge']:>10.2f}{each['judge'] / each['decode']:>10.2f}{share}")
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import duckdb
 
+from bench import history
 from bench.machine import Meter
 from bench.stack import KEY, Stack, finish, pump, stack
 from shared.telemetry.metrics import BUCKETS
@@ -74,7 +75,11 @@ def wait_committed(running: Stack, events: int, seconds: float) -> None:
 
 
 def report(title: str, events: int, seconds: float, meter: Meter, extra: dict[str, str]) -> None:
-    """Prints one run."""
+    """Prints one run, and keeps what each process cost."""
+    decodes = {
+        f"{name}, CPU in decodes": history.in_decodes(1e6 * cost.cpu_seconds / events) for name, cost in meter.costs.items()
+    }
+    history.keep("path", f"{title}, {events:,} events", decodes)
     print(f"\n{title}: {events / seconds:,.0f} events/s over {events:,} events in {seconds:.1f} s")
     print(f"  other processes used {100 * meter.others_share:.0f} % of the machine meanwhile")
     for name, cost in meter.costs.items():

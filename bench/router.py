@@ -21,6 +21,7 @@ from typing import Any
 
 import uvloop
 
+from bench import history
 from bench.events import bodies
 from router.lanes.state import StateKeeper, state_key
 from router.rules.compiled import compile_project
@@ -157,7 +158,13 @@ async def route(
 
 
 def line(title: str, run: Run, events: int, ceiling: Run) -> None:
-    """Prints one measurement."""
+    """Prints one measurement, and keeps it unless it is the ceiling."""
+    if run is not ceiling:
+        ratios = {
+            "CPU of the ceiling": ceiling.cpu_seconds / run.cpu_seconds,
+            "rate of the ceiling": ceiling.wall_seconds / run.wall_seconds,
+        }
+        history.keep("router", title, ratios)
     print(
         f"  {title:46} {events / run.wall_seconds:11,.0f} events/s {1e6 * run.cpu_seconds / events:7.2f} CPU µs/event"
         f"   {ceiling.cpu_seconds / run.cpu_seconds:5.2f} of the ceiling's CPU, {ceiling.wall_seconds / run.wall_seconds:5.2f} of its rate"
@@ -194,7 +201,12 @@ async def main() -> None:
                         for dedupe in ("0s", "1h"):
                             revision += 1
                             run = await route(broker, telemetry, len(frames), connections, rules, dedupe, revision)
-                            line(f"{connections} connection(s), {title}, dedupe {dedupe}", run, events, ceiling)
+                            line(
+                                f"frames of {per_frame}, {connections} connection(s), {title}, dedupe {dedupe}",
+                                run,
+                                events,
+                                ceiling,
+                            )
     telemetry.shutdown()
 
 

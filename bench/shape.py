@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bench import history
 from loader.contract.warehouse import Capabilities, Kind, TableSchema
 from loader.fitting.fit import fit_batch
 from loader.rows.rules import Stamp
@@ -89,6 +90,7 @@ def main() -> None:
             continue
         steps = _measure(case, arguments.rounds)
         ceiling = steps["decode"]
+        history.keep("shape", case.name, {f"{step}, CPU in decodes": micros / ceiling for step, micros in steps.items()})
         for step, micros in steps.items():
             print(f"  {step:<12} {micros:7.2f} us/event   {micros / ceiling:5.2f} x decode")
 

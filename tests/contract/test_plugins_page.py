@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ingest.protocols
+import loader.files
 import loader.rows.layouts
 import loader.warehouses
 from ingest.contract import Accepted, HttpRequest, Parsed, Refusal
 from ingest.registry import PROTOCOLS
-from loader.contract.warehouse import Kind
+from loader import registry
+from loader.contract.warehouse import Environment, Kind
 from router.rules import operators
 from router.rules.where import compile_where
+from shared.errors import Fenced
+from shared.threads import ThreadGate
 from tests.contract.destinations import test_exactly_once as once
 from tests.contract.destinations import test_rows as rows
 from tests.support.delivery import Delivery
-from tests.support.destinations import Open, Row, Shape, opened
+from tests.support.destinations import Open, Row, Shape, append, opened
 from tests.unit.ingest.desks import CountingDesk, post
 from tests.unit.loader.shaping import Desk
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 FOLDERS = {
+    "loader/files": loader.files,
     "loader/warehouses": loader.warehouses,
     "ingest/protocols": ingest.protocols,
     "loader/rows/layouts": loader.rows.layouts,
@@ -132,6 +139,25 @@ async def test_events_reach_the_pages_destination_and_a_row_that_a_constraint_re
     found = await wh.subject.rows("events", {})
     assert {row["message_id"] for row in found} == {f"m{n}" for n in range(10)}
     assert {"type", "received_at"} <= set(found[0]), "columns that were missing are added"
+
+
+async def test_the_files_of_the_page_hold_each_load_once(tmp_path: Path) -> None:
+    shape = {"id": Kind.BIGINT, "received_at": Kind.TIMESTAMP}
+    gate = ThreadGate(2, "test")
+    try:
+        destination = await registry.open_destination("a", {"type": "archive", "path": str(tmp_path / "a")}, Environment(gate))
+        assert all(step.ok for step in await destination.check())
+        session = await destination.open_session("shop-wh", 1)
+        row = {"id": 1, "received_at": datetime(2026, 2, 3, tzinfo=UTC)}
+        await append(session, 1, "t", shape, row)
+        again = await destination.open_session("shop-wh", 2)
+        await append(again, 1, "t", shape, row)
+        with pytest.raises(Fenced):
+            await append(session, 2, "t", shape, row)
+    finally:
+        gate.close()
+    (file,) = (tmp_path / "a" / "t" / "2026-02-03").iterdir()
+    assert [json.loads(line)["id"] for line in gzip.decompress(file.read_bytes()).splitlines()] == [1]
 
 
 def test_the_protocol_of_the_page_parses_judges_and_answers() -> None:

@@ -21,17 +21,24 @@ FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--compare", is_flag=True, help="Run nothing; show how the ratios of the last two runs of each case differ.")
 @at_home
-def bench(setting: Setting, name: str | None, arguments: tuple[str, ...]) -> int:
+def bench(setting: Setting, name: str | None, arguments: tuple[str, ...], compare: bool) -> int:
     """Runs benchmark NAME with its ARGUMENTS; without a name, lists them. They live in a checkout, not in the package.
+
+    Ratios are kept in bench/history.jsonl.
 
     \b
     Example:
       penstock bench edge
+      penstock bench --compare
     """
     known = benchmarks()
     if not known:
         raise SetupError(f"no benchmarks in {FOLDER}; they come with a checkout: git clone, make setup, penstock bench")
+    if compare:
+        command = [sys.executable, "-m", "bench.history", *(["--json"] if setting.screen.json else [])]
+        return subprocess.run(command, cwd=FOLDER.parent, check=False).returncode  # noqa: S603  # a module of ours
     if name is None:
         setting.screen.result(known)
         setting.screen.table(("benchmark", "what"), list(known.items()))

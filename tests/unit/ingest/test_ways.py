@@ -216,7 +216,9 @@ async def test_a_failure_is_answered_alike_both_ways(failure: Exception, caplog:
     for quick_bytes in (0, 65536):
         async with edge(PROJECT, quick_bytes=quick_bytes) as running:
             running.broker.failure = lambda: failure
-            found.append((await running.exchange([WHOLE[0] + request("/v1/batch", BATCH, KEY) + LAST]), running.counts))
+            said = await running.exchange([WHOLE[0] + request("/v1/batch", BATCH, KEY) + LAST])
+            # what is pipelined behind an answer that closes may be under way already, which depends on Python's version
+            found.append((said, None if b"Connection: close" in said.split(b"HTTP/1.1")[1] else running.counts))
             assert running.server.bounds.requests == running.server.bounds.body_bytes == 0
     assert found[0] == found[1]
     assert not found[0][0].startswith(b"HTTP/1.1 200")
