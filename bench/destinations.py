@@ -155,15 +155,15 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
     """Yields the ceiling: COPY of bytes that are ready."""
     import asyncpg
 
-    from loader.warehouses.postgres.copy import LiveRows, encode, prepare
-    from loader.warehouses.postgres.types import LiveColumn, native_of
+    from loader.warehouses.postgres.bulk import encode
+    from loader.warehouses.postgres.types import TYPES
 
-    live = {name: LiveColumn(name, native_of(Column(name, kind))) for name, kind in SHAPE.items()}
+    documents = [name for name, kind in SHAPE.items() if kind is Kind.JSON]
     link = await asyncpg.connect(server.dsn())
-    ddl = ", ".join(f'"{column.name}" {column.native}' for column in live.values())
+    ddl = ", ".join(f'"{name}" {TYPES.natives[kind]}' for name, kind in SHAPE.items())
 
     async def bare(batches: Sequence[pa.Table]) -> Cost:
-        ready = [list(encode(prepare(TableLoad("bare", batch), LiveRows(live)))) for batch in batches]
+        ready = [list(encode(batch, documents)) for batch in batches]
         await link.execute(f"DROP TABLE IF EXISTS bare; CREATE TABLE bare ({ddl})")
 
         async def copy() -> None:
@@ -181,9 +181,9 @@ async def bare_duckdb(folder: Path) -> AsyncIterator[Callable[[Sequence[pa.Table
     """Yields the ceiling: INSERT from Arrow on a connection that stays open."""
     import duckdb
 
-    from loader.warehouses.duckdb.types import native_of
+    from loader.warehouses.duckdb.types import TYPES
 
-    ddl = ", ".join(f'"{name}" {native_of(Column(name, kind))}' for name, kind in SHAPE.items())
+    ddl = ", ".join(f'"{name}" {TYPES.natives[kind]}' for name, kind in SHAPE.items())
     with duckdb.connect(str(folder / "bare.duckdb")) as link:
         link.execute("SET threads = 1")
 

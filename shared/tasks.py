@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.errors import Transient
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -65,6 +67,18 @@ async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
                 group.create_task(_heard(coroutine), name=getattr(coroutine, "__qualname__", None))
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
+
+
+async def to_the_end(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Runs a coroutine whose outcome must be known: a cancellation waits for it first, for so many seconds, and then goes on."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=seconds)
+        if task.done() and not task.cancelled():
+            task.exception()  # the cancellation goes on, whatever the outcome was
+        raise
 
 
 async def _heard(coroutine: Coroutine[Any, Any, None]) -> None:

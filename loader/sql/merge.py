@@ -43,7 +43,7 @@ def insert(dialect: Dialect, schema: str, load: TableLoad, source: str, values: 
         others: columns that a replaced row must not keep, though the rows do not have them.
     """
     columns = dialect.identifiers(load.rows.column_names)
-    statement = f"INSERT INTO {dialect.qualified(schema, load.table)} AS t ({columns}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - quoted
+    statement = f"INSERT INTO {dialect.qualified(schema, load.table)} {dialect.alias} ({columns}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - quoted
     return statement if load.write == "append" else f"{statement} {on_conflict(dialect, load, others)}"
 
 

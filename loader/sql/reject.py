@@ -7,9 +7,12 @@ an error, to name the other rows with the same defect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from loader.sql.dialect import Dialect
+from loader.sql.live import LiveColumn
+from loader.sql.steps import Ask, Steps
 from shared.errors import RowsRejected
 
 if TYPE_CHECKING:
@@ -82,6 +85,35 @@ def rows_longer_than(load: TableLoad, name: str, characters: int) -> dict[int, s
     return dict.fromkeys(
         _indices(pc.greater(length, characters)), f'text longer than the {characters} characters of column "{name}"'
     )
+
+
+def indexed(rows: pa.Table) -> pa.Table:
+    """Returns rows with their place in a column `_penstock_index`."""
+    import pyarrow as pa
+
+    return rows.append_column("_penstock_index", pa.array(range(rows.num_rows), pa.int64()))
+
+
+def rows_that_cast_to_nothing(
+    dialect: Dialect, load: TableLoad, columns: Mapping[str, LiveColumn], source: str
+) -> Steps[dict[int, str]]:
+    """Returns the rows with a value that its column cannot hold, where the warehouse can try a cast.
+
+    Args:
+        columns: those of the rows, as they are in the table.
+        source: the relation that holds the rows as `indexed` gives them, quoted.
+    """
+    refused: dict[int, str] = {}
+    for name, column in columns.items():
+        quoted = dialect.identifier(name)
+        bad = f"{quoted} IS NOT NULL AND {dialect.try_cast.format(value=quoted, native=column.native)} IS NULL"
+        if not column.nullable and column.default is None:
+            bad = f"{quoted} IS NULL OR ({bad})"
+        for (index,) in (yield Ask(f"SELECT _penstock_index FROM {source} WHERE {bad}", long=True)):  # noqa: S608 - quoted
+            value = load.rows.column(name)[index].as_py()
+            words = "has no value and must have one" if value is None else f"{value!r} is not {column.native}"
+            refused.setdefault(index, f"column {quoted}: {words}")
+    return refused
 
 
 def _indices(mask: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""What all SQL warehouses share: the ledger's name, owners of columns, our own indexes, forced types, keys. Pure."""
+"""What all SQL warehouses share: names of our own things, owners of columns, forced types, keys, columns of ids. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from loader.contract.warehouse import Column, TableLoad
-from loader.sql.dialect import Dialect
 from shared.errors import Permanent
 
 LEDGER = "_penstock_loads"
@@ -34,13 +33,6 @@ def named(tables: Sequence[str]) -> str:
     return f'table "{tables[0]}"{others}' if tables else "no table"
 
 
-def ownership(dialect: Dialect, schema: str, table: str, columns: Iterable[Column]) -> str:
-    """Returns the statements that store with new columns which paths they were made for; empty if there is nothing to store."""
-    return "; ".join(
-        dialect.comment(schema, table, column.name, OWNER + column.owner) for column in columns if column.owner is not None
-    )
-
-
 def owner_of(comment: str | None) -> str | None:
     """Returns which path a column was made for; None if its comment is not ours."""
     return comment.removeprefix(OWNER) if comment is not None and comment.startswith(OWNER) else None
@@ -61,7 +53,7 @@ def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
 def forced_native(column: Column) -> str | None:
     """Returns the SQL type a person or a function forced on a new column, None where nobody did.
 
-    It goes into DDL as it is; `patch.py` of the warehouse lets the server parse it as a type first.
+    It goes into DDL as it is; `patch.py` lets the server parse it as a type first.
 
     Raises:
         Permanent: it holds what no type's name does.

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
-        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "stores", "plugins", "settings", "telemetry",
+        "errors", "backoff", "locks", "clock", "tasks", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "telemetry",
         "project", "streams", "service", "workers",
     ),
     "ingest": (
@@ -45,7 +45,7 @@ PURE = (
 )
 IMPURE = re.compile(
     r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"
-    r"|shared\.(clock|jetstream|service|settings|tasks|telemetry|threads))(\.|$)"
+    r"|shared\.(clock|driving\.network|driving\.watch|jetstream|service|settings|tasks|telemetry|threads))(\.|$)"
 )
 CLOCKS = {"now", "today", "utcnow"}
 

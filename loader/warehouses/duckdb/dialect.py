@@ -1,18 +1,90 @@
-"""How DuckDB writes SQL: as the standard does, and names are compared without regard to case."""
+"""How DuckDB writes SQL, and what its catalogue says of tables. Names are compared without regard to case.
+
+The key is a unique index and not a PRIMARY KEY, because a constraint can never be dropped here, and then a changed key would need
+a copied table. DuckDB refuses to change a column's type while any index exists on its table, so ours are dropped and made again in
+the same transaction; somebody else's stay, and the change is refused with DuckDB's words.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from loader.sql.dialect import Dialect
+from loader.sql.live import LiveColumn, LiveKey, LiveTable
+from loader.sql.steps import Ask, Steps
+from loader.sql.text import OWN_INDEX, owner_of
+from loader.warehouses.duckdb import catalogue, errors
+from loader.warehouses.duckdb.types import TYPES, kind_of, limits_of
 
 
 class DuckDB(Dialect):
     """DuckDB's."""
 
     any_value = "any_value({})"
+    lock_rows = ""  # nobody else can write while a transaction of ours is open
+    undo = "transaction"
+    product = "DuckDB"
+    types = TYPES
+    trouble = staticmethod(errors.trouble)
+    describe = staticmethod(errors.describe)
 
     def fold(self, name: str) -> str:
         """Returns a name as DuckDB compares names: without regard to case, of ASCII letters only."""
         return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+    def alter(self, schema: str, table: str, changes: Iterable[str]) -> str:
+        return "; ".join(super(DuckDB, self).alter(schema, table, [change]) for change in changes)
+
+    def read_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
+        found: dict[str, LiveTable] = {}
+        rows = yield Ask(catalogue.COLUMNS, (schema, list(tables)))
+        for table, name, native, nullable, default, generated, comment in rows:
+            column = LiveColumn(
+                name=self.fold(name),
+                native=native,
+                kind=kind_of(native),
+                limits=limits_of(native),
+                default=default,
+                writable=not generated,
+                nullable=nullable,
+                owner=owner_of(comment),
+            )
+            found.setdefault(table, LiveTable()).columns[column.name] = column
+        return found
+
+    def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:
+        keys: dict[str, list[LiveKey]] = {}
+        for table, name, columns, plain, primary in (yield Ask(catalogue.KEYS, (schema, list(tables)))):
+            names = tuple(self.fold(column if plain else _unquoted(column)) for column in columns)
+            keys.setdefault(table, []).append(LiveKey(name or "", names, primary))
+        return keys
+
+    def fixed_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, set[str]]]:
+        fixed: dict[str, set[str]] = {}
+        for table, text in (yield Ask(catalogue.INDEXED, (schema, list(tables)))):
+            fixed.setdefault(table, set()).add(self.fold(text).strip('"'))
+        return fixed
+
+    def other_things(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, str]]:
+        return {name: "a view" for (name,) in (yield Ask(catalogue.VIEWS, (schema, list(tables))))}
+
+    def own_keys(self, schema: str) -> Steps[list[str]]:
+        return [name for (name,) in (yield Ask(catalogue.OWN_KEYS, (schema, OWN_INDEX)))]
+
+    def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:
+        pairs = yield Ask(catalogue.REFERENCES, (schema,))
+        return [pair for pair in pairs if set(tables).issuperset(pair)]
+
+    def in_the_way(self, schema: str, table: str) -> Steps[tuple[list[str], list[str]]]:
+        own = [(name, sql) for name, sql in (yield Ask(catalogue.INDEXES, (schema, table))) if name.startswith(OWN_INDEX)]
+        return [f"DROP INDEX {self.qualified(schema, name)}" for name, _ in own], [sql for _, sql in own]
+
+
+def _unquoted(expression: str) -> str:
+    """Returns the name in an index's expression; DuckDB quotes those that need it."""
+    if len(expression) > 1 and expression[0] == expression[-1] == '"':
+        return expression[1:-1].replace('""', '"')
+    return expression
 
 
 DIALECT = DuckDB()

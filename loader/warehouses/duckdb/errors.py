@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from loader.sql.dialect import Trouble
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient, unknown
 
 _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
@@ -14,6 +15,23 @@ _HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pi
 _ROWS = frozenset({"ConversionException", "ConstraintException", "OutOfRangeException", "DataError", "TypeMismatchException"})
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 _GONE = re.compile(r"(Table|Column|Schema|Referenced column).*(does not exist|not found)|does not have a column", re.DOTALL)
+
+
+_TROUBLES: dict[str, Trouble] = {
+    "ConstraintException": "duplicate",
+    "ParserException": "refused",
+    "BinderException": "refused",
+    "InvalidInputException": "refused",
+    "DependencyException": "refused",
+}
+
+
+def trouble(error: BaseException) -> Trouble | None:
+    """Returns what an error means for the kit. A constraint may be any; what is no key's is refused again by other ways."""
+    name = type(error).__name__
+    if name == "CatalogException":
+        return "gone" if str(error).startswith("Catalog Error: Table with name") else "refused"
+    return _TROUBLES.get(name)
 
 
 def is_locked(error: BaseException) -> bool:

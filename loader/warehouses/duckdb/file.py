@@ -16,16 +16,18 @@ it was open is written all the same, where nobody will look; so that is looked f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loader.contract.warehouse import Environment
+from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
+from loader.warehouses.duckdb.bulk import ROWS, Scan
 from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import is_locked, translate
 from loader.warehouses.duckdb.read_copy import ReadCopy
-from loader.warehouses.duckdb.statements import SETTINGS
+from shared.driving.steps import drive
 from shared.errors import NotConnected, RowsRejected
 from shared.threads import Stop
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SETTINGS = "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false"
 ROW_GROUP_ROWS = 30 * 1024
 CATALOG = "_penstock"
 """What the file is called while it is open; its own name might be that of a schema in it, which DuckDB finds ambiguous."""
@@ -41,9 +44,6 @@ CATALOG = "_penstock"
 SHARE_SECONDS = 0.1
 RETRY_SECONDS = 0.02
 MAX_RETRY_SECONDS = 0.25
-
-
-Work = Callable[["duckdb.DuckDBPyConnection", Stop], T]
 
 
 class DatabaseFile:
@@ -93,8 +93,8 @@ class DatabaseFile:
             else ReadCopy(path=path, target=read_copy, gate=environment.gate, lock=self._lock, every_seconds=read_copy_seconds)
         )
 
-    async def run(self, what: str, work: Work[T]) -> T:
-        """Runs blocking work with the file open, and translates what it raises.
+    async def run(self, what: str, steps: Steps[T]) -> T:
+        """Does a piece of work with the file open, and translates what it raises.
 
         Raises:
             the errors of our tree; `Transient` where another process holds the file for longer than the wait.
@@ -110,7 +110,11 @@ class DatabaseFile:
 
                 def guarded() -> T:
                     self._require_same_file(what)
-                    result = work(connection, stop)
+                    try:
+                        result = drive(steps, lambda step: _perform(connection, stop, step))
+                    finally:
+                        with suppress(Exception):  # of a connection that is broken, and closed for that
+                            connection.unregister(ROWS)
                     self._require_same_file(what)
                     return result
 
@@ -216,6 +220,26 @@ class DatabaseFile:
             await self._gate.run(_close, connection)
             if self._read_copy is not None:
                 await self._read_copy.file_closed()
+
+
+def _perform(link: duckdb.DuckDBPyConnection, stop: Stop, step: Step) -> Any:
+    """Does one step; none, and so no COMMIT, once the end of the work was asked for."""
+    stop.check()
+    if isinstance(step, Ask):
+        return link.execute(step.sql, list(step.values)).fetchall()
+    if isinstance(step, Run):
+        link.execute(step.sql)
+    elif isinstance(step, Scan):
+        link.register(ROWS, step.rows)
+    elif isinstance(step, Moment):
+        return perf_counter()
+    elif isinstance(step, Rollback):
+        with suppress(Exception):  # none is open, or it ended with the error whose words this one would hide
+            link.execute("ROLLBACK")
+    else:
+        assert isinstance(step, Commit)  # noqa: S101 - there are no others
+        link.execute("COMMIT")
+    return None
 
 
 def _close(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,15 +1,12 @@
-"""DuckDB's types and our kinds: what a live column is, what a new one becomes, how one widens into another.
-
-Pure. As for Postgres, a decimal with a scale is `OTHER`: its values arrive as text and lose nothing.
-"""
+"""DuckDB's types and our kinds: what a live column is, what a new one becomes, how one widens into another. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
 
-from loader.contract.warehouse import Column, Kind, Limits
-from loader.sql.text import forced_native
+from loader.contract.warehouse import Kind, Limits
+from loader.sql.types import Types, decimal_limits, integer_limits
 from loader.types import literals
 
 _KINDS = {
@@ -25,25 +22,13 @@ _KINDS = {
     "JSON": Kind.JSON,
 }  # fmt: skip
 
-_NATIVES = {
-    Kind.BOOLEAN: "BOOLEAN",
-    Kind.BIGINT: "BIGINT",
-    Kind.DOUBLE: "DOUBLE",
-    Kind.DECIMAL: "DECIMAL(38,0)",
-    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
-    Kind.DATE: "DATE",
-    Kind.TEXT: "VARCHAR",
-    Kind.JSON: "JSON",
-    Kind.OTHER: "VARCHAR",
-}
-
 _DECIMAL = re.compile(r"DECIMAL\((?P<precision>\d+),(?P<scale>\d+)\)")
-_DECIMAL_DIGITS = 38
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
+_BITS = {"BIGINT": 64, "INTEGER": 32, "SMALLINT": 16, "TINYINT": 8}
 _INTEGERS = {
-    "INTEGER": (-(2**31), 2**31 - 1), "SMALLINT": (-(2**15), 2**15 - 1), "TINYINT": (-(2**7), 2**7 - 1),
-    "UBIGINT": (0, 2**64 - 1), "UINTEGER": (0, 2**32 - 1), "USMALLINT": (0, 2**16 - 1), "UTINYINT": (0, 2**8 - 1),
-}  # fmt: skip
+    **{name: integer_limits(bits) for name, bits in _BITS.items() if name != "BIGINT"},
+    **{f"U{name}": integer_limits(bits, signed=False) for name, bits in _BITS.items()},
+}
 _OTHERS = {
     "FLOAT": Limits(single=True),
     "TIMESTAMP_NS": Limits(lowest=-(2**63) // 1000 + 1, highest=(2**63 - 1) // 1000),
@@ -92,46 +77,27 @@ _ISO = (
     'CASE WHEN microsecond("c") % 1000 = 0 THEN strftime("c", \'%Y-%m-%dT%H:%M:%S.%gZ\') '
     "ELSE strftime(\"c\", '%Y-%m-%dT%H:%M:%S.%fZ') END"
 )
-_WIDEN = {
-    (Kind.BOOLEAN, Kind.BIGINT): '"c"::BIGINT',
-    (Kind.BOOLEAN, Kind.DOUBLE): '"c"::DOUBLE',
-    (Kind.BOOLEAN, Kind.DECIMAL): '"c"::INTEGER::DECIMAL(38,0)',
-    (Kind.BOOLEAN, Kind.TEXT): '"c"::VARCHAR',
-    (Kind.BOOLEAN, Kind.JSON): 'to_json("c")',
-    (Kind.BIGINT, Kind.DOUBLE): '"c"::DOUBLE',
-    (Kind.BIGINT, Kind.DECIMAL): '"c"::DECIMAL(38,0)',
-    (Kind.BIGINT, Kind.TEXT): '"c"::VARCHAR',
-    (Kind.BIGINT, Kind.JSON): 'to_json("c")',
-    (Kind.DOUBLE, Kind.TEXT): _PLAIN,
-    (Kind.DOUBLE, Kind.JSON): f"({_PLAIN})::JSON",
-    (Kind.DECIMAL, Kind.TEXT): '"c"::VARCHAR',
-    (Kind.DECIMAL, Kind.JSON): '"c"::VARCHAR::JSON',
-    (Kind.DATE, Kind.TIMESTAMP): '"c"::TIMESTAMP WITH TIME ZONE',
-    (Kind.DATE, Kind.TEXT): "strftime(\"c\", '%Y-%m-%d')",
-    (Kind.DATE, Kind.JSON): "to_json(strftime(\"c\", '%Y-%m-%d'))",
-    (Kind.TIMESTAMP, Kind.TEXT): _ISO,
-    (Kind.TIMESTAMP, Kind.JSON): f"to_json({_ISO})",
-    (Kind.TEXT, Kind.JSON): 'to_json("c")',
-    (Kind.JSON, Kind.TEXT): '"c"::VARCHAR',
-    (Kind.OTHER, Kind.TEXT): '"c"::VARCHAR',
-}
-
-_IN_CALENDAR = "\"c\" BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
-_WHOLE_DOUBLES = 'abs("c") < 1e37'
-_SURVIVES = {
-    (Kind.BIGINT, Kind.DOUBLE): '"c"::DOUBLE::HUGEINT = "c"::HUGEINT',
-    (Kind.DOUBLE, Kind.TEXT): _WHOLE_DOUBLES,
-    (Kind.DOUBLE, Kind.JSON): _WHOLE_DOUBLES,
-    **{(source, target): _IN_CALENDAR for source in (Kind.DATE, Kind.TIMESTAMP) for target in (Kind.TEXT, Kind.JSON)},
-    (Kind.DATE, Kind.TIMESTAMP): _IN_CALENDAR,
-}
-"""Conditions under which a stored value is the same after widening; always, of the others."""
-
-_NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TIMESTAMP))
-"""What a column of a narrower type becomes when it is to hold all of its kind: an `INTEGER` becomes a `BIGINT`."""
-
-WIDEN = frozenset(_WIDEN) | _NARROW
-"""Pairs (from, to) an existing column can change between."""
+TYPES = Types(
+    natives={
+        Kind.BOOLEAN: "BOOLEAN",
+        Kind.BIGINT: "BIGINT",
+        Kind.DOUBLE: "DOUBLE",
+        Kind.DECIMAL: "DECIMAL(38,0)",
+        Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+        Kind.DATE: "DATE",
+        Kind.TEXT: "VARCHAR",
+        Kind.JSON: "JSON",
+        Kind.OTHER: "VARCHAR",
+    },
+    to_json="to_json({})",
+    to_text={Kind.DATE: "strftime(\"c\", '%Y-%m-%d')", Kind.TIMESTAMP: _ISO, Kind.DOUBLE: _PLAIN},
+    widen={
+        (Kind.DOUBLE, Kind.JSON): f"({_PLAIN})::JSON",
+        (Kind.DECIMAL, Kind.JSON): '"c"::VARCHAR::JSON',
+    },
+    survives={(Kind.BIGINT, Kind.DOUBLE): '"c"::DOUBLE::HUGEINT = "c"::HUGEINT'},
+    not_their_text=frozenset(("BLOB",)),  # its text has escapes
+)
 
 
 def kind_of(native: str) -> Kind:
@@ -145,17 +111,13 @@ def kind_of(native: str) -> Kind:
 def limits_of(native: str) -> Limits | None:
     """Returns what a type holds of its kind; None where that is all of it, or only DuckDB can tell."""
     if native in _INTEGERS:
-        lowest, highest = _INTEGERS[native]
-        return Limits(lowest=lowest, highest=highest)
+        return _INTEGERS[native]
     if native.startswith("ENUM("):
         return Limits(one_of=frozenset(label.replace("''", "'") for label in _LABEL.findall(native)))
     decimal = _DECIMAL.fullmatch(native)
     if not decimal:
         return _OTHERS[native] if native in _OTHERS else _limits_of_nested(native)
-    precision, scale = int(decimal["precision"]), int(decimal["scale"])
-    if scale:
-        return Limits(digits=(precision, scale))
-    return Limits(lowest=1 - 10**precision, highest=10**precision - 1) if precision < _DECIMAL_DIGITS else None
+    return decimal_limits(int(decimal["precision"]), int(decimal["scale"]))
 
 
 def _limits_of_nested(native: str) -> Limits | None:
@@ -186,29 +148,3 @@ def _limits_of_nested(native: str) -> Limits | None:
         refused.append("[xX]")
     bytes_: Literal[4, 8] | None = 4 if "FLOAT" in inside else 8 if inside & {"DOUBLE", "JSON"} else None
     return Limits(refused="|".join(f"(?:{each})" for each in refused) or None, float_bytes=bytes_)
-
-
-def native_of(column: Column) -> str:
-    """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
-
-    Raises:
-        Permanent: as `forced_native`.
-    """
-    return forced_native(column) or _NATIVES[column.kind]
-
-
-def widening(quoted_column: str, source: Kind, target: Kind) -> str | None:
-    """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
-    if (source, target) in _NARROW:
-        # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
-        return f"{quoted_column}::VARCHAR::DOUBLE" if source is Kind.DOUBLE else quoted_column
-    template = _WIDEN.get((source, target))
-    return None if template is None else template.replace('"c"', quoted_column)
-
-
-def survives(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
-    """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
-    if native == "BLOB":
-        return f"{quoted_column} IS NULL"  # its text has escapes
-    template = _SURVIVES.get((source, target))
-    return None if template is None else template.replace('"c"', quoted_column)

@@ -2,25 +2,23 @@
 
 Every session's connection carries `application_name = penstock/<connection>/<epoch>/<tag>`. A loader that was frozen in the
 middle of a COPY holds locks for as long as its kernel keeps the socket alive; its successor cannot ask it to let go, so it asks
-the server to end that backend (`end_older`). The tag tells apart two schemas of one database that have connections of one name.
+the server to end that backend (`end_older`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
-from msgspec import Meta, field
+from msgspec import Meta
 
 from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import translate
+from shared.driving.network import keep_alive
+from shared.driving.server import ServerOptions, epoch_of
 from shared.errors import SetupError, Transient
-from shared.reading.units import Duration
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -35,61 +33,28 @@ END_SECONDS = 10.0
 """How long ended backends may take to be gone; they roll back what they held."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(ServerOptions, frozen=True, kw_only=True):
     """What a user may write for a Postgres destination."""
 
     dsn: Annotated[
         str | None,
         Meta(
-            description="address as postgresql://user:password@host:port/database; the fields below override it",
+            description="address as postgresql://user:password@host:port/database; the other fields override it",
             extra={"secret": True},
         ),
     ] = None
     host: Annotated[str | None, Meta(description="host name, address, or directory of the Unix socket")] = None
     port: Annotated[Annotated[int, Meta(ge=1, le=65535)] | None, Meta(description="port; default 5432")] = None
-    user: Annotated[str | None, Meta(description="user name")] = None
-    password: Annotated[
-        str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})
-    ] = None
     database: Annotated[str | None, Meta(description="database; default: the user's name")] = None
     ssl: Annotated[
         Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
         Meta(description="as libpq's sslmode; default: the dsn's, else prefer"),
     ] = None
-    ssl_root_certificate: Annotated[
-        str | None, Meta(description="file with the certificate authority that verify-ca and verify-full trust")
-    ] = None
     schema: Annotated[str, Meta(min_length=1, description="schema of the tables; made when missing")] = "public"
-    connect_timeout: Annotated[Duration, Meta(description="how long opening a connection may take")] = field(
-        default_factory=lambda: Duration(10)
-    )
-    statement_timeout: Annotated[Duration, Meta(description="how long one statement, such as the COPY of a batch, may take")] = (
-        field(default_factory=lambda: Duration(600))
-    )
-    lock_timeout: Annotated[Duration, Meta(description="how long a statement waits for another session's lock")] = field(
-        default_factory=lambda: Duration(10)
-    )
-    stall_timeout: Annotated[
-        Duration, Meta(description="how long a load may stand still before the connection counts as lost")
-    ] = field(default_factory=lambda: Duration(30))
 
     def __post_init__(self) -> None:
         if self.dsn and not self.dsn.startswith(("postgresql://", "postgres://")):  # not quoted: a password may stand in it
             raise ValueError("dsn: expected an address such as postgresql://user:password@host:5432/database")
-
-
-def application_name(schema: str, connection: str, epoch: int) -> str:
-    """Returns the name of a session's backend, within the server's limit."""
-    tag = hashlib.sha256(f"{schema}\0{connection}".encode()).hexdigest()[:8]
-    room = NAME_BYTES - len(f"penstock//{epoch}/{tag}")
-    return f"penstock/{connection[:room]}/{epoch}/{tag}"
-
-
-def epoch_of(name: str, schema: str, connection: str) -> int | None:
-    """Returns the epoch in an application name of this connection's sessions, None for anybody else's."""
-    parts = name.rsplit("/", 2)
-    epoch = int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
-    return epoch if epoch is not None and name == application_name(schema, connection, epoch) else None
 
 
 async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
@@ -147,7 +112,8 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
         raise translate(asyncpg.ClientConfigurationError("unreadable"), what) from None
     except Exception as error:
         raise translate(error, what) from error
-    _keep_alive(link, options.stall_timeout)
+    # asyncpg sets nothing, and no public way leads to its socket
+    keep_alive(link._transport.get_extra_info("socket"), options.stall_timeout)
     return link
 
 
@@ -183,7 +149,9 @@ async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoc
             "AND application_name LIKE 'penstock/%'"
         )
         pids = [
-            row["pid"] for row in rows if (held := epoch_of(row["application_name"], schema, name)) is not None and held <= epoch
+            row["pid"]
+            for row in rows
+            if (held := epoch_of(row["application_name"], schema, name, NAME_BYTES)) is not None and held <= epoch
         ]
         if not pids:
             return
@@ -193,18 +161,6 @@ async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoc
         # the server tells nobody when a backend is gone
         await asyncio.sleep(delay)
         delay = min(2 * delay, 0.2)
-
-
-def _keep_alive(link: asyncpg.Connection, seconds: float) -> None:
-    """Lets the kernel find out that the server's machine is gone while we wait for a long statement; asyncpg sets nothing."""
-    plug = link._transport.get_extra_info("socket")  # no public way leads to it
-    if plug is None or plug.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    quarter = max(1, int(seconds / 4))
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", quarter), ("TCP_KEEPINTVL", quarter), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):  # Linux has them all, macOS some
-            plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _ssl(options: Options) -> Any:

@@ -7,9 +7,9 @@ repeats it, and what asyncpg says of a broken DSN, which may hold parts of it, i
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 
+from loader.sql.dialect import Trouble
+from shared.driving.network import translate_socket
 from shared.errors import (
     NotConnected,
     PenstockError,
@@ -44,6 +44,14 @@ TOO_LARGE = "54000"
 """A row larger than a page, or a key too long for its index."""
 _KNOWN = frozenset({"25", "40", "53", "55", "57", "58"})
 """Classes of errors that pass: transactions that met each other, resources that ran out, an operator at work, a disk."""
+_RACE = frozenset({"42P07", "42701", "42710", "42P06", "40001", "40P01", "XX000"})
+"""Errors of the server where another session made the same object between our look and our statement."""
+_REFUSED = frozenset({"0A", "22", "2B", "42", "54"})
+"""Classes of errors by which the server refuses to add or widen one column; the others of the patch may be possible."""
+_NOT_FOR_A_COLUMN = frozenset({"42501", "42809"})
+_TROUBLES: dict[str, Trouble] = {
+    **dict.fromkeys(_RACE, "race"), "23505": "duplicate", "23502": "null", "3F000": "refused", "42P01": "gone", "21000": "twice",
+}  # fmt: skip
 _GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _CHANGED = frozenset({"42P01", "42703", "42804", "42P10", "22P03", "42P18"})
 _AGAIN = {
@@ -66,20 +74,12 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return _of_state(error, state, what, table)
-    words = f"{what}: {describe(error)}"
-    if isinstance(error, TimeoutError):
-        return NotConnected(f"{what}: the server did not answer in time")
-    if isinstance(error, socket.gaierror):
-        if error.errno == socket.EAI_AGAIN:
-            return NotConnected(words)
-        return SetupError(f"{what}: the host name is unknown; check `host` (or the dsn): {error.strerror}")
     # asyncpg tells of a server without TLS by a plain ConnectionError
-    if isinstance(error, ssl.SSLError) or (isinstance(error, OSError) and "SSL upgrade" in str(error)):
-        return SetupError(f"{words}; check `ssl` and the certificates")
-    if isinstance(error, ConnectionRefusedError):
-        return NotConnected(f"{what}: the connection is refused; check `host` and `port`, and that a server listens there")
-    if isinstance(error, OSError):
-        return NotConnected(words)
+    if isinstance(error, OSError) and "SSL upgrade" in str(error):
+        return SetupError(f"{what}: {describe(error)}; check `ssl` and the certificates")
+    of_socket = translate_socket(error, what)
+    if of_socket is not None:
+        return of_socket
 
     from asyncpg import exceptions
 
@@ -92,6 +92,14 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
             return _of_rows(error, what, table)
         return NotConnected(f"{what}: the connection was lost ({describe(error)})")
     return unknown(error, f"{what}: {type(error).__name__}: {describe(error)}")
+
+
+def trouble(error: BaseException) -> Trouble | None:
+    """Returns what an error of the driver means for the kit."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state in _TROUBLES:
+        return _TROUBLES[state]
+    return "refused" if state[:2] in _REFUSED and state not in _NOT_FOR_A_COLUMN else None
 
 
 def describe(error: BaseException) -> str:

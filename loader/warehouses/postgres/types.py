@@ -1,20 +1,16 @@
-"""Postgres types and our kinds: what a live column is, what a new one becomes, how one widens into another.
+"""Postgres types and our kinds: what a live column is, what a new one becomes, how one widens into another. Pure.
 
-Pure. `numeric` with a scale, or with none declared, is `OTHER` on purpose: our decimal is decimal128(38, 0), and a fraction
-handed over as text loses nothing.
+`numeric` without a declared size is `OTHER`, as one with a scale is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from loader.contract.warehouse import Column, Kind, Limits
-from loader.sql.text import forced_native, owner_of
+from loader.contract.warehouse import Kind, Limits
+from loader.sql.types import Types, decimal_limits, integer_limits
 from loader.types import literals
-from loader.warehouses.postgres.dialect import DIALECT
 
 _KINDS = {
     "boolean": Kind.BOOLEAN,
@@ -26,26 +22,13 @@ _KINDS = {
     "jsonb": Kind.JSON, "json": Kind.JSON,
 }  # fmt: skip
 
-_NATIVES = {
-    Kind.BOOLEAN: "boolean",
-    Kind.BIGINT: "bigint",
-    Kind.DOUBLE: "double precision",
-    Kind.DECIMAL: "numeric(38,0)",
-    Kind.TIMESTAMP: "timestamp with time zone",
-    Kind.DATE: "date",
-    Kind.TEXT: "text",
-    Kind.JSON: "jsonb",
-    Kind.OTHER: "text",
-}
-
-_DECIMAL_DIGITS = 38
 _SECOND_DIGITS = 6
 _LONGEST_FRACTION = 1000
 """What RE2 counts to."""
 _ARGUMENTS = re.compile(r"\((?P<inside>[\d, -]*)\)")
 _WITHOUT_LENGTH = {"character": "bpchar", "bit": '"bit"'}
 """Types whose bare name means a length of one."""
-_INTEGERS = {"smallint": 2**15, "integer": 2**31}
+_INTEGERS = {"smallint": integer_limits(16), "integer": integer_limits(32)}
 _ANY_NUMERIC = (131_072 + 16_383, 16_383)
 """Digits of a numeric without a declared size, and those after its point; it rounds what has more of these."""
 _MONEY = (18, 2)
@@ -121,107 +104,34 @@ _ISO = (
 _UPPER = 'trunc("c" / 9223372036854775808)'  # a cast of the whole to numeric rounds to 15 digits
 _ALL = f'{_UPPER}::bigint::numeric * 9223372036854775808 + ("c" - {_UPPER} * 9223372036854775808)::bigint'
 _DIGITS = f'CASE WHEN abs("c") < 9007199254740992 THEN "c"::text::numeric ELSE {_ALL} END'
-_WIDEN = {
-    (Kind.BOOLEAN, Kind.BIGINT): '"c"::integer::bigint',
-    (Kind.BOOLEAN, Kind.DOUBLE): '"c"::integer::double precision',
-    (Kind.BOOLEAN, Kind.DECIMAL): '"c"::integer::numeric',
-    (Kind.BOOLEAN, Kind.TEXT): '"c"::text',
-    (Kind.BOOLEAN, Kind.JSON): 'to_jsonb("c")',
-    (Kind.BIGINT, Kind.DOUBLE): '"c"::double precision',
-    (Kind.BIGINT, Kind.DECIMAL): '"c"::numeric',
-    (Kind.BIGINT, Kind.TEXT): '"c"::text',
-    (Kind.BIGINT, Kind.JSON): 'to_jsonb("c")',
-    (Kind.DOUBLE, Kind.TEXT): f"({_DIGITS})::text",
-    (Kind.DOUBLE, Kind.JSON): f"to_jsonb({_DIGITS})",
-    (Kind.DECIMAL, Kind.TEXT): '"c"::text',
-    (Kind.DECIMAL, Kind.JSON): 'to_jsonb("c")',
-    (Kind.DATE, Kind.TIMESTAMP): "\"c\"::timestamp AT TIME ZONE 'UTC'",
-    (Kind.DATE, Kind.TEXT): "to_char(\"c\", 'YYYY-MM-DD')",
-    (Kind.DATE, Kind.JSON): "to_jsonb(to_char(\"c\", 'YYYY-MM-DD'))",
-    (Kind.TIMESTAMP, Kind.TEXT): _ISO,
-    (Kind.TIMESTAMP, Kind.JSON): f"to_jsonb({_ISO})",
-    (Kind.TEXT, Kind.JSON): 'to_jsonb("c")',
-    (Kind.JSON, Kind.TEXT): '"c"::text',
-    (Kind.OTHER, Kind.TEXT): '"c"::text',
-}
-
-_IN_CALENDAR = "\"c\" BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
-_WHOLE_DOUBLES = 'abs("c") < 1e37'
-_SURVIVES = {
-    (Kind.BIGINT, Kind.DOUBLE): 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END',
-    (Kind.DOUBLE, Kind.TEXT): _WHOLE_DOUBLES,
-    (Kind.DOUBLE, Kind.JSON): _WHOLE_DOUBLES,
-    **{(source, target): _IN_CALENDAR for source in (Kind.DATE, Kind.TIMESTAMP) for target in (Kind.TEXT, Kind.JSON)},
-    (Kind.DATE, Kind.TIMESTAMP): _IN_CALENDAR,
-}
-"""Conditions under which a stored value is the same after widening; always, of the others."""
-_NOT_THEIR_TEXT = frozenset(("bytea", "tsvector", "jsonpath"))
-"""Types whose values are written otherwise than they were sent."""
-
-_NARROW = frozenset((kind, kind) for kind in (Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP))
-"""What a column of a narrower type becomes when it is to hold all of its kind: an `integer` becomes a `bigint`."""
-
-WIDEN = frozenset(_WIDEN) | _NARROW
-"""Pairs (from, to) an existing column can change between."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveColumn:
-    """A column as the catalogue has it; `native` is `format_type`'s text, such as `numeric(12,2)`.
-
-    `base`: the type below a domain, else None. `inside`: the type below domains and arrays, with its `typtype`; None for most
-    types. `default`: the expression of it. `labels`: of an enum.
-    """
-
-    name: str
-    native: str
-    base: str | None = None
-    inside: tuple[str, str] | None = None
-    default: str | None = None
-    writable: bool = True
-    labels: tuple[str, ...] = ()
-    owner: str | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """The logical type; `OTHER` for what we hand over as text."""
-        return kind_of(self.base or self.native)
-
-    @property
-    def cast(self) -> str:
-        """What text is cast to on its way into the column: its type without a length.
-
-        A cast to `varchar(3)` cuts longer text; a cast to `varchar`, and the assignment to the column after it, does not.
-        """
-        plain = _ARGUMENTS.sub("", self.base or self.native)
-        if plain == "money":
-            return "numeric::money"  # the text of money is read as the server's locale writes it
-        bare = plain.removesuffix("[]")
-        return plain if bare not in _WITHOUT_LENGTH else _WITHOUT_LENGTH[bare] + plain[len(bare) :]
-
-    def as_column(self) -> Column:
-        """Returns it as the core knows columns."""
-        limits = limits_of(self.base or self.native, self.labels, self.inside)
-        return Column(name=self.name, kind=self.kind, native=self.native, limits=limits, writable=self.writable, owner=self.owner)
-
-
-def live_column(row: Mapping[str, Any]) -> LiveColumn:
-    """Returns the column in a row of `statements.COLUMNS`."""
-    default = row["default"]
-    if row["sequence"] is not None:
-        default = f"nextval({DIALECT.literal(row['sequence'])}::regclass)"
-    labels, owner = tuple(row["labels"] or ()), owner_of(row["comment"])
-    inside = None if row["inside"] is None else (row["inside"][0], row["inside"][1])
-    return LiveColumn(
-        name=row["column"],
-        native=row["native"],
-        base=row["base"],
-        inside=inside,
-        default=default,
-        writable=row["writable"],
-        labels=labels,
-        owner=owner,
-    )
+TYPES = Types(
+    natives={
+        Kind.BOOLEAN: "boolean",
+        Kind.BIGINT: "bigint",
+        Kind.DOUBLE: "double precision",
+        Kind.DECIMAL: "numeric(38,0)",
+        Kind.TIMESTAMP: "timestamp with time zone",
+        Kind.DATE: "date",
+        Kind.TEXT: "text",
+        Kind.JSON: "jsonb",
+        Kind.OTHER: "text",
+    },
+    to_json="to_jsonb({})",
+    to_text={Kind.DATE: "to_char(\"c\", 'YYYY-MM-DD')", Kind.TIMESTAMP: _ISO, Kind.DOUBLE: f"({_DIGITS})::text"},
+    widen={
+        (Kind.DOUBLE, Kind.JSON): f"to_jsonb({_DIGITS})",
+        (Kind.DATE, Kind.TIMESTAMP): "\"c\"::timestamp AT TIME ZONE 'UTC'",
+    },
+    survives={
+        (
+            Kind.BIGINT,
+            Kind.DOUBLE,
+        ): 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END',
+    },
+    narrow=frozenset((Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP)),
+    not_their_text=frozenset(("bytea", "tsvector", "jsonpath")),
+    text_of={"money": '"c"::numeric::text'},
+)
 
 
 def kind_of(native: str) -> Kind:
@@ -234,7 +144,7 @@ def kind_of(native: str) -> Kind:
 def limits_of(native: str, labels: Sequence[str] = (), inside: tuple[str, str] | None = None) -> Limits | None:
     """Returns what a type holds of its kind; None where that is all of it, or only the server can tell.
 
-    `inside`: as in `LiveColumn`.
+    `labels`: of an enum. `inside`: the type below domains and arrays, with its `typtype`; None for most types.
     """
     inner, made = inside or (native.rstrip("[]"), "b")
     if made == "c" or (made in "rm" and inner not in _TIMES and inner not in _NUMBERS):
@@ -245,11 +155,11 @@ def limits_of(native: str, labels: Sequence[str] = (), inside: tuple[str, str] |
     numbers = [int(number) for number in match["inside"].split(",")] if match and match["inside"] else []
     bare = _ARGUMENTS.sub("", native)
     if bare in _INTEGERS:
-        return Limits(lowest=-_INTEGERS[bare], highest=_INTEGERS[bare] - 1)
+        return _INTEGERS[bare]
     if bare == "real":
         return Limits(single=True)
     if bare == "numeric":
-        return _limits_of_numeric(numbers)
+        return decimal_limits(*numbers) if numbers else Limits(digits=_ANY_NUMERIC)
     if bare.startswith("timestamp") and numbers:
         return Limits(seconds_digits=numbers[0]) if numbers[0] < _SECOND_DIGITS else None
     digits = numbers[0] if numbers else _SECOND_DIGITS
@@ -297,15 +207,6 @@ def _limits_of_array(native: str) -> Limits | None:
     return _limits_of_others(bare)
 
 
-def _limits_of_numeric(numbers: Sequence[int]) -> Limits | None:
-    if not numbers:
-        return Limits(digits=_ANY_NUMERIC)
-    precision, scale = numbers
-    if scale:
-        return Limits(digits=(precision, scale))
-    return Limits(lowest=1 - 10**precision, highest=10**precision - 1) if precision < _DECIMAL_DIGITS else None
-
-
 def length_of(native: str) -> int | None:
     """Returns n of `character varying(n)` and `character(n)`."""
     if not native.startswith("character"):
@@ -314,29 +215,13 @@ def length_of(native: str) -> int | None:
     return int(match["inside"]) if match else None
 
 
-def native_of(column: Column) -> str:
-    """Returns the SQL type of a new column: the one the user forced, else ours for the kind.
+def cast_of(plain: str) -> str:
+    """Returns what text is cast to on its way into a column of a type: the type without a length.
 
-    Raises:
-        Permanent: as `forced_native`.
+    A cast to `varchar(3)` cuts longer text; a cast to `varchar`, and the assignment to the column after it, does not.
     """
-    return forced_native(column) or _NATIVES[column.kind]
-
-
-def widening(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
-    """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
-    if native == "money" and target is Kind.TEXT:
-        return f"{quoted_column}::numeric::text"
-    if (source, target) in _NARROW:
-        # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
-        return f"{quoted_column}::text::double precision" if source is Kind.DOUBLE else quoted_column
-    template = _WIDEN.get((source, target))
-    return None if template is None else template.replace('"c"', quoted_column)
-
-
-def survives(quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
-    """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
-    if native in _NOT_THEIR_TEXT:
-        return f"{quoted_column} IS NULL"
-    template = _SURVIVES.get((source, target))
-    return None if template is None else template.replace('"c"', quoted_column)
+    plain = _ARGUMENTS.sub("", plain)
+    if plain == "money":
+        return "numeric::money"  # the text of money is read as the server's locale writes it
+    bare = plain.removesuffix("[]")
+    return plain if bare not in _WITHOUT_LENGTH else _WITHOUT_LENGTH[bare] + plain[len(bare) :]

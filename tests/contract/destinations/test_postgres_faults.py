@@ -16,7 +16,8 @@ import pytest
 
 from loader.contract.warehouse import Kind, TableLoad, TablePatch
 from loader.warehouses.postgres import PostgresDestination, PostgresSession
-from loader.warehouses.postgres.connect import Options, application_name, epoch_of
+from loader.warehouses.postgres.connect import Options
+from shared.driving.server import epoch_of, session_name
 from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, TableBusy, Transient
 from tests.support.destinations import Open, PostgresSubject, append, arrow, columns, make, merge, opened, plan
 from tests.support.postgres import PASSWORD, PostgresServer, free_port
@@ -418,13 +419,13 @@ async def test_values_of_types_we_do_not_know_are_cast_by_the_server(pg: Open) -
 @pytest.mark.parametrize("connection", ["a", "shop-wh", "x" * 63])
 def test_the_name_of_a_backend_fits_and_is_found_again(connection: str) -> None:
     for epoch in (0, 7, 2**62):
-        name = application_name("public", connection, epoch)
+        name = session_name("public", connection, epoch, 63)
         assert len(name.encode()) <= 63
-        assert epoch_of(name, "public", connection) == epoch
-        assert epoch_of(name, "other", connection) is None
-        assert epoch_of(name, "public", connection + "y") is None
+        assert epoch_of(name, "public", connection, 63) == epoch
+        assert epoch_of(name, "other", connection, 63) is None
+        assert epoch_of(name, "public", connection + "y", 63) is None
     for stranger in ("", "psql", "penstock/check", "penstock/a/b/c"):
-        assert epoch_of(stranger, "public", connection) is None
+        assert epoch_of(stranger, "public", connection, 63) is None
 
 
 async def test_sessions_of_two_schemas_do_not_end_each_other(postgres_server: PostgresServer, pg: Open) -> None:

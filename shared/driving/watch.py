@@ -1,10 +1,7 @@
-"""The clock over a call to Postgres: cut what stands still, leave alone what moves.
+"""The clock over a call to a server: cut what stands still, leave alone what moves.
 
 While the server works through a long statement nothing moves, and a server that hangs, its sockets alive, looks the same. So
-where a statement takes long, the server is asked now and then whether it still answers others.
-
-asyncpg has two ways to wait for ever: a server that answers nothing, and a connection lost while its socket's buffer was full
-(`writing_allowed` is then never set again). Both end here as a `TimeoutError`.
+where a statement takes long, the server is asked now and then whether it still answers others. The cut is a `TimeoutError`.
 """
 
 from __future__ import annotations
@@ -12,15 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from shared.tasks import timeout
 
-if TYPE_CHECKING:
-    import asyncpg
-
 LOST_SECONDS = 0.5
-"""After the connection is gone, asyncpg's own error has this long to arrive; it says more than a timeout."""
+"""After the connection is gone, the driver's own error has this long to arrive; it says more than a timeout."""
 
 SILENCES = 2
 """So often in a row the server answers nobody before it counts as lost."""
@@ -30,7 +23,6 @@ class Watch:
     """A timeout that is set again whenever something moved.
 
     Args:
-        link: the connection; its end ends the wait.
         stall_seconds: how long rows may stand still.
         statement_seconds: how long a statement may work on the server.
         answers: asks the server, over another connection, whether it answers; asked every `stall_seconds` of a statement.
@@ -38,12 +30,10 @@ class Watch:
 
     def __init__(
         self,
-        link: asyncpg.Connection,
         stall_seconds: float,
         statement_seconds: float,
         answers: Callable[[], Awaitable[bool]],
     ) -> None:
-        self._link = link
         self._stall_seconds = stall_seconds
         self._statement_seconds = statement_seconds
         self._limit = timeout(stall_seconds)
@@ -64,15 +54,17 @@ class Watch:
         self._stop_asking()
         self._asks = asyncio.get_running_loop().call_later(self._stall_seconds, self._start_asking)
 
+    def lost(self) -> None:
+        """Says that the connection is gone: whatever waits for it ends soon."""
+        self._allow(LOST_SECONDS)
+
     async def __aenter__(self) -> Watch:
-        self._link.add_termination_listener(self._lost)
         self._timeout = await self._limit.__aenter__()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._timeout = None
         self._stop_asking()
-        self._link.remove_termination_listener(self._lost)
         await self._limit.__aexit__(kind, error, trace)
 
     def _start_asking(self) -> None:
@@ -91,9 +83,6 @@ class Watch:
             silences = 0 if await self._answers() else silences + 1
             await asyncio.sleep(self._stall_seconds if silences < SILENCES else 0)
         self._allow(0)
-
-    def _lost(self, _: object) -> None:
-        self._allow(LOST_SECONDS)
 
     def _allow(self, seconds: float) -> None:
         if self._timeout is not None and not self._timeout.expired():

@@ -1,0 +1,154 @@
+"""The ledger in a database: what of each lane is loaded into which table, and which epoch may load.
+
+One row for each connection, table and lane, with the last sequence that is loaded. One more for each connection, with empty table
+and lane, holds its epoch, and counts its loads where the others have a sequence: another count than the session's means that the
+database is not as the session left it. That row is locked for the moments between the check and COMMIT only, never while rows
+travel: a loader frozen in its bulk path must not hold up its successor.
+"""
+
+# ruff: noqa: S608 - names are quoted by the dialect, values are bound
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from loader.contract.warehouse import LoadPlan
+from loader.sql.dialect import Dialect
+from loader.sql.steps import Ask, Commit, Run, Steps
+from loader.sql.text import LEDGER
+from shared.errors import Fenced, NotConnected, WentBack
+
+KEY = ("connection", "table_name", "lane")
+AT_ONCE = 500
+"""Marks removed by one statement."""
+
+
+class Holder(NamedTuple):
+    """A connection's session: its epoch, and how many loads the ledger counts."""
+
+    connection: str
+    epoch: int
+    loads: int
+
+
+def claim(dialect: Dialect, schema: str, name: str, epoch: int) -> Steps[Holder]:
+    """Makes the ledger if it is missing and raises the epoch of a connection.
+
+    Raises:
+        Fenced: a session with a higher epoch exists.
+    """
+    yield Run(dialect.begin)
+    # asked first, because IF NOT EXISTS wants the permission even where it exists
+    if not (yield Ask(dialect.has_table(), (schema, LEDGER))):
+        yield from dialect.lock(schema, [LEDGER])
+        yield from dialect.make_schema(schema)
+        yield Run(create(dialect, schema))
+    changes = {name: dialect.incoming(name) for name in ("epoch", "loaded_at")}
+    condition = f"{dialect.stored('epoch')} <= {dialect.incoming('epoch')}"
+    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(KEY, changes, condition)}"
+    yield Ask(insert, (name, "", "", epoch, 0, 0))
+    ((held, loads),) = yield Ask(_epoch(dialect, schema), (name,))
+    if held != epoch:
+        raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it', held)
+    yield Commit()
+    return Holder(name, epoch, loads)
+
+
+def read_marks(dialect: Dialect, schema: str, name: str) -> Steps[Mapping[tuple[str, str], int]]:
+    """Returns the last loaded sequence by table and lane."""
+    rows = yield Ask(f"SELECT table_name, lane, last_sequence {_marks(dialect, schema)}", (name,))
+    return {(table, lane): sequence for table, lane, sequence in rows}
+
+
+def read_tables(dialect: Dialect, schema: str, name: str) -> Steps[list[str]]:
+    """Returns the tables that a connection has loaded."""
+    rows = yield Ask(f"SELECT DISTINCT table_name {_marks(dialect, schema)}", (name,))
+    return [table for (table,) in rows]
+
+
+def forget_marks(dialect: Dialect, schema: str, name: str, marks: Sequence[tuple[str, str]]) -> Steps[None]:
+    """Removes marks by table and lane."""
+    for start in range(0, len(marks), AT_ONCE):
+        some = marks[start : start + AT_ONCE]
+        pairs = ", ".join(f"({dialect.parameter(n)}, {dialect.parameter(n + 1)})" for n in range(2, 2 * len(some) + 2, 2))
+        values = [each for mark in some for each in mark]
+        yield Ask(f"DELETE {_marks(dialect, schema)} AND (table_name, lane) IN ({pairs})", (name, *values))
+
+
+def forget(dialect: Dialect, schema: str, name: str) -> Steps[None]:
+    """Removes all that the ledger has of a connection."""
+    yield Ask(f"DELETE FROM {dialect.qualified(schema, LEDGER)} WHERE connection = {dialect.parameter(1)}", (name,))
+
+
+def check(dialect: Dialect, schema: str, holder: Holder) -> Steps[None]:
+    """Checks that the epoch is still ours and the database as the session left it; holds both so until the transaction ends.
+
+    Raises:
+        Fenced: the epoch is not ours any more.
+        WentBack: the ledger is older than the session.
+        NotConnected: it is gone.
+    """
+    name, epoch, loads = holder
+    try:
+        rows = yield Ask(_epoch(dialect, schema) + dialect.lock_rows, (name,))
+    except Exception as error:
+        if dialect.trouble(error) != "gone":
+            raise
+        raise NotConnected(
+            f'connection "{name}": the ledger is gone, and the database with it perhaps; a new session makes it'
+        ) from error
+    held = tuple(rows[0]) if rows else None
+    if held is not None and held[0] > epoch:
+        raise Fenced(f'connection "{name}": a newer epoch than {epoch} exists; nothing was loaded', held[0])
+    if held != (epoch, loads):
+        raise WentBack(f'connection "{name}": the ledger is not as this loader left it, an older copy was put back')
+
+
+def write_marks(dialect: Dialect, schema: str, holder: Holder, plan: LoadPlan, rows: Mapping[str, int]) -> Steps[None]:
+    """Counts a load and writes its marks, after `check`; the next step must be `Commit`.
+
+    `rows`: how many went into each table.
+    """
+    name, epoch, loads = holder
+    marks = [(name, "", "", epoch, loads + 1, 0), *((name, table, plan.lane, epoch, plan.last, n) for table, n in rows.items())]
+    last = ("last_sequence", "rows")
+    stored, incoming = [dialect.stored(each) for each in last], [dialect.incoming(each) for each in last]
+    changes = {
+        "epoch": dialect.incoming("epoch"),
+        "last_sequence": f"greatest({stored[0]}, {incoming[0]})",
+        "rows": f"{stored[1]} + {incoming[1]}",
+        "loaded_at": dialect.incoming("loaded_at"),
+    }
+    insert = f"{_insert(dialect, schema, len(marks))} {dialect.upsert(KEY, changes, None)}"
+    yield Ask(insert, [each for mark in marks for each in mark])
+
+
+def create(dialect: Dialect, schema: str) -> str:
+    """Returns the DDL of the ledger."""
+    number = dialect.big_number
+    types = {
+        **dict.fromkeys(KEY, dialect.key_text),
+        **dict.fromkeys(("epoch", "last_sequence", "rows"), number),
+        "loaded_at": dialect.moment,
+    }
+    columns = "".join(f"{dialect.identifier(name)} {type_} NOT NULL, " for name, type_ in types.items())
+    key = f"PRIMARY KEY ({dialect.identifiers(KEY)})"
+    return f"CREATE TABLE IF NOT EXISTS {dialect.qualified(schema, LEDGER)} ({columns}{key}){dialect.ledger_storage}"
+
+
+def _insert(dialect: Dialect, schema: str, rows: int) -> str:
+    names = dialect.identifiers((*KEY, "epoch", "last_sequence", "rows", "loaded_at"))
+    values = ", ".join(
+        f"({', '.join(dialect.parameter(6 * row + column) for column in range(1, 7))}, {dialect.now})" for row in range(rows)
+    )
+    return f"INSERT INTO {dialect.qualified(schema, LEDGER)} {dialect.alias} ({names}) VALUES {values}"
+
+
+def _epoch(dialect: Dialect, schema: str) -> str:
+    """Returns the query of a connection's epoch and count of loads."""
+    own = f"connection = {dialect.parameter(1)} AND table_name = '' AND lane = ''"
+    return f"SELECT epoch, last_sequence FROM {dialect.qualified(schema, LEDGER)} WHERE {own}"
+
+
+def _marks(dialect: Dialect, schema: str) -> str:
+    return f"FROM {dialect.qualified(schema, LEDGER)} WHERE connection = {dialect.parameter(1)} AND table_name <> ''"

@@ -1,0 +1,81 @@
+"""Tables as a warehouse's catalogue has them, and how the core knows them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from loader.contract.warehouse import Column, Kind, Limits, TableSchema
+from loader.sql.text import OWN_INDEX, is_constant
+
+
+@dataclass(frozen=True, slots=True)
+class LiveColumn:
+    """A column of a live table; `name` is folded, `native` the warehouse's own type as the catalogue writes it."""
+
+    name: str
+    native: str
+    kind: Kind
+    limits: Limits | None = None
+    default: str | None = None
+    """The expression of it."""
+    writable: bool = True
+    nullable: bool = True
+    owner: str | None = None
+    base: str = ""
+    """The type below a domain, where there is one."""
+
+    @property
+    def plain(self) -> str:
+        """The type that values have: the one below a domain, or the column's own."""
+        return self.base or self.native
+
+    def as_column(self) -> Column:
+        """Returns it as the core knows columns."""
+        return Column(self.name, self.kind, self.native, self.limits, self.writable, self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A unique index or constraint that a merge can use; `constraint` when an index belongs to one. Names are folded."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool = False
+    constraint: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether we made it, so that we may replace it."""
+        return self.name.startswith(OWN_INDEX)
+
+
+@dataclass(slots=True)
+class LiveTable:
+    """A live table, with its keys where they were asked for."""
+
+    columns: dict[str, LiveColumn] = field(default_factory=dict)
+    keys: Sequence[LiveKey] = ()
+    view: bool = False
+    bulk: bool = True
+    """Whether the bulk path can write into the table itself."""
+    deferred: bool = False
+    """Whether it may have constraints that are checked as late as at COMMIT."""
+
+    def as_schema(self, wanted: Sequence[str] | None = None, fold: Callable[[str], str] = str) -> TableSchema:
+        """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
+        keys = [key.columns for key in sorted(self.keys, key=lambda key: (not key.own, not key.primary, key.name))]
+        key = keys[0] if keys else ()
+        if wanted and any(set(columns) == {fold(name) for name in wanted} for columns in keys):
+            key = tuple(wanted)
+        own = any(each.own for each in self.keys)
+        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key, own)
+
+
+def other_columns(table: LiveTable, there: Iterable[str], fixed: Iterable[str] = ()) -> list[str]:
+    """Returns the columns that a replaced row must not keep: all that are not `there`, but not what is made for each row, as a
+    serial number is, and none that a merge cannot change (`fixed`)."""
+    left = {*there, *fixed}
+    return [
+        name for name, column in table.columns.items() if name not in left and column.writable and is_constant(column.default)
+    ]

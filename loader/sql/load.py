@@ -1,0 +1,280 @@
+"""A load: rows and marks in one transaction, and what is tried next where the warehouse refuses some of it.
+
+The order is: begin, read the live columns, fit the rows to them, send them table by table, check the epoch and count the load,
+commit. Which way rows travel is the plug-in's (`Bulk`); when it is taken is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from loader.contract.warehouse import Kind, LoadPlan, LoadReport, TableLoad
+from loader.sql import ledger, merge
+from loader.sql.dialect import Dialect
+from loader.sql.ledger import Holder
+from loader.sql.live import LiveColumn, LiveTable, other_columns
+from loader.sql.reject import narrow, refuse_null_keys
+from loader.sql.steps import Commit, Moment, Rollback, Run, Steps
+from loader.sql.straight import Straight, has_key
+from loader.sql.text import by_dependency
+from shared.errors import PenstockError, RowsRejected, TableChanged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WHOLE = ""
+"""Where one statement that fails takes back all, a load is tried straight as a whole, however many tables it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the rows of a load travel. `short`: few rows may go a way on which the warehouse names no refused row. `in_turn`: keys
+    that differ here may be one key there; rows of one key are then merged one after the other."""
+
+    short: bool = True
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A load whose columns are as the live table has them.
+
+    `rows`: those of the load, in the exact types of the columns. `cast`: columns whose text the warehouse must read. `defaults`:
+    of columns that some rows have no value for. `others`: columns that a replaced row must not keep.
+    """
+
+    load: TableLoad
+    rows: pa.Table
+    table: LiveTable
+    cast: frozenset[str]
+    defaults: Mapping[str, str]
+    others: Sequence[str]
+    live: Mapping[str, LiveColumn]
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows can go into the table as they are, by any way."""
+        return self.table.bulk and not self.cast and not self.defaults
+
+    def given(self, dialect: Dialect) -> dict[str, str]:
+        """Returns the expression of each column's value in a source that is called `r`."""
+        return {name: f"r.{dialect.identifier(name)}" for name in self.live}
+
+    def statement(self, dialect: Dialect, schema: str, source: str, given: Mapping[str, str], write: str = "") -> str:
+        """Returns the statement that brings the rows from `source` into their table; `given`: the expression of each value."""
+        load = self.load if not write else replace(self.load, write="append")
+        return merge.insert(dialect, schema, load, source, merge.values(dialect, schema, load, given, self.defaults), self.others)
+
+
+class Bulk(Protocol):
+    """How a plug-in sends rows."""
+
+    short_rows: int
+    """Up to here a merge may go the short way; 0 where there is none."""
+    straight_casts: bool
+    """Whether `straight` also takes rows that are not `Fitted.plain`."""
+
+    def send(self, fitted: Fitted, number: int, way: Way) -> Steps[int]:
+        """Brings rows into their table, as `TableLoad` says; returns the bytes sent. `number`: of the table in its load."""
+        ...
+
+    def straight(self, fitted: Fitted) -> Steps[int]:
+        """Brings the rows of a merge into their table as if none of their keys were there; the unique key refuses those that are."""
+        ...
+
+    def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
+        """Returns which rows an error of the driver means, where it is of rows; the last of `sending` was sent in part perhaps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """What stays the same for all loads of a session."""
+
+    dialect: Dialect
+    bulk: Bulk
+    schema: str
+    straight: Straight
+
+    def bring(self, holder: Holder, plan: LoadPlan | None, loads: Sequence[TableLoad]) -> Steps[LoadReport]:
+        """Brings rows and the plan's marks in and commits; without a plan, takes everything back.
+
+        Raises:
+            Fenced, WentBack, TableChanged, RowsRejected
+        """
+        for load in loads:
+            refuse_null_keys(load)
+        way, ordered = Way(), False
+        # a probe is to name rows, so it takes the way on which they are named
+        whole = (
+            plan is not None and self.dialect.undo == "transaction" and any(map(_merges, loads)) and self.straight.tries(WHOLE)
+        )
+        while True:
+            try:
+                report = yield from self._attempt(holder, plan, loads, way, whole=whole)
+            except RowsRejected as error:
+                if error.needs_others and not ordered and len(loads) > 1:
+                    yield Rollback()
+                    tables = [load.table for load in loads]
+                    loads = by_dependency(loads, (yield from self.dialect.references(self.schema, tables)))
+                    ordered = True
+                elif way.short and not error.rows and any(load.rows.num_rows <= self.bulk.short_rows for load in loads):
+                    yield Rollback()
+                    way = replace(way, short=False)  # the short way names no row; the long way, which fails again, may
+                else:
+                    raise
+            except Exception as error:
+                trouble = self.dialect.trouble(error)
+                if whole and trouble == "duplicate":
+                    self.straight.met(WHOLE)
+                    whole = False
+                elif trouble == "twice" and not way.in_turn:
+                    way = Way(short=False, in_turn=True)
+                else:
+                    raise
+                yield Rollback()
+            else:
+                if whole:
+                    self.straight.passed(WHOLE)
+                return report
+
+    def _attempt(
+        self, holder: Holder, plan: LoadPlan | None, loads: Sequence[TableLoad], way: Way, *, whole: bool
+    ) -> Steps[LoadReport]:
+        dialect, schema = self.dialect, self.schema
+        rows: dict[str, int] = {}
+        sent = 0
+        sending: list[Fitted] = []
+        started = yield Moment()
+        try:
+            yield from dialect.begin_load(schema, [load.table for load in loads])
+            if not dialect.lock_rows:
+                yield from ledger.check(dialect, schema, holder)
+            live, fixed = yield from self._read(loads, keys=whole)
+            for number, load in enumerate(loads):
+                sending.append(fit(dialect, load, live.get(load.table), fixed.get(load.table, ())))
+                sent += yield from self._send(sending[-1], number, way, tries=plan is not None, whole=whole)
+                rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+            if dialect.check_now and any(fitted.table.deferred for fitted in sending):
+                yield Run(dialect.check_now)
+            copied = yield Moment()
+            if plan is None:
+                yield Rollback()
+            else:
+                if dialect.lock_rows:
+                    yield from ledger.check(dialect, schema, holder)
+                yield from ledger.write_marks(dialect, schema, holder, plan, rows)
+                yield Commit()
+        except PenstockError:
+            raise
+        except Exception as error:
+            if not sending or (whole and dialect.trouble(error) == "duplicate"):
+                raise
+            refused = yield from self.bulk.refused(error, sending)
+            if refused is None:
+                raise
+            raise refused from error
+        return LoadReport(rows, sent, {"copy": copied - started, "commit": (yield Moment()) - copied})
+
+    def _read(self, loads: Sequence[TableLoad], *, keys: bool) -> Steps[tuple[dict[str, LiveTable], dict[str, set[str]]]]:
+        """Returns the live tables, and the columns that a merge cannot change."""
+        names = [load.table for load in loads]
+        live = yield from self.dialect.read_columns(self.schema, names)
+        if keys:
+            found = yield from self.dialect.read_keys(self.schema, names)
+            for name, table in live.items():
+                table.keys = found.get(name, ())
+        # of a table whose columns all have values there is nothing to leave alone
+        wider = [
+            load.table
+            for load in loads
+            if load.write == "merge" and load.table in live and len(live[load.table].columns) > load.rows.num_columns
+        ]
+        fixed = (yield from self.dialect.fixed_columns(self.schema, wider)) if wider else {}
+        return live, fixed
+
+    def _send(self, fitted: Fitted, number: int, way: Way, *, tries: bool, whole: bool) -> Steps[int]:
+        load = fitted.load
+        may = _merges(load) and (self.bulk.straight_casts or fitted.plain)
+        if whole:
+            return (
+                yield from self.bulk.straight(fitted)
+                if may and self._refuses_repeats(fitted)
+                else self.bulk.send(fitted, number, way)
+            )
+        short = way.short and load.rows.num_rows <= self.bulk.short_rows
+        if (
+            may
+            and tries
+            and not short
+            and not way.in_turn
+            and self.dialect.undo == "savepoint"
+            and self.straight.tries(load.table)
+        ):
+            sent = yield from self._try_straight(fitted)
+            if sent is not None:
+                self.straight.passed(load.table)
+                return sent
+            self.straight.met(load.table)
+        return (yield from self.bulk.send(fitted, number, way))
+
+    def _try_straight(self, fitted: Fitted) -> Steps[int | None]:
+        """Returns None, and leaves nothing behind, where a unique key has one of the rows already."""
+        table = fitted.load.table
+        fitted.table.keys = (yield from self.dialect.read_keys(self.schema, [table])).get(table, ())
+        if not self._refuses_repeats(fitted):
+            return None
+        yield Run("SAVEPOINT straight")
+        try:
+            sent = yield from self.bulk.straight(fitted)
+        except Exception as error:
+            if self.dialect.trouble(error) != "duplicate":
+                raise
+            yield Run("ROLLBACK TO SAVEPOINT straight")
+            return None
+        yield Run("RELEASE SAVEPOINT straight")
+        return sent
+
+    def _refuses_repeats(self, fitted: Fitted) -> bool:
+        return has_key([key.columns for key in fitted.table.keys], [self.dialect.fold(name) for name in fitted.load.key])
+
+
+def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Iterable[str] = ()) -> Fitted:
+    """Fits a load to the live columns' exact types.
+
+    Raises:
+        TableChanged: a column is missing or has another kind than the rows were shaped for.
+        RowsRejected: naming rows whose number the column's smaller type cannot hold.
+    """
+    import pyarrow as pa
+
+    from loader.types.lattice import ARROW
+
+    if table is None:
+        raise TableChanged(f'table "{load.table}" is gone')
+    rows, live, defaults = load.rows, {}, {}
+    for position, field in enumerate(load.rows.schema):
+        column = table.columns.get(dialect.fold(field.name))
+        if column is None:
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
+        if field.type != ARROW[column.kind]:
+            # the warehouse would cast what it can, each value in its own way
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is {column.native} now, the rows have {field.type}')
+        if not column.writable:
+            raise TableChanged(f'table "{load.table}": column "{field.name}" is computed by the warehouse now')
+        live[field.name] = column
+        if column.default is not None and load.rows.column(position).null_count:
+            defaults[field.name] = column.default
+        narrower = dialect.narrower.get(column.plain)
+        if narrower is not None:
+            changed = narrow(load, field.name, rows.column(position), pa.type_for_alias(narrower), column.native)
+            rows = rows.set_column(position, field.name, changed)
+    cast = frozenset(name for name, column in live.items() if column.kind is Kind.OTHER)
+    others = other_columns(table, map(dialect.fold, live), fixed)
+    return Fitted(load, rows, table, cast, defaults, others, live)
+
+
+def _merges(load: TableLoad) -> bool:
+    return load.write == "merge" and not load.coalesce

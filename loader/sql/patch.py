@@ -1,0 +1,247 @@
+"""Changes a table so that a batch fits: creates, adds, widens, keeps the key. Nothing is ever dropped but our own keys.
+
+Everything happens in one transaction under the warehouse's lock on the table's name, after reading the catalogue again; only a
+program other than Penstock can still get in between, and then the whole patch is tried again on the new state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from loader.contract.warehouse import Column, TablePatch, TableSchema
+from loader.sql.dialect import Dialect
+from loader.sql.live import LiveTable
+from loader.sql.steps import Ask, Commit, Rollback, Run, Steps
+from loader.sql.text import OWNER, no_key, own_index, require_key
+from shared.errors import Permanent
+
+TRIES = 4
+
+
+def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
+    """Returns those of the tables that the catalogue has, with their keys."""
+    found = yield from dialect.read_columns(schema, tables)
+    keys = (yield from dialect.read_keys(schema, list(found))) if found else {}
+    for name, table in found.items():
+        table.keys = keys.get(name, ())
+    return found
+
+
+def describe(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, TableSchema | None]]:
+    """Returns the tables as the core knows them; None for those that are not there."""
+    live = yield from read_tables(dialect, schema, tables)
+    return {name: live[name].as_schema() if name in live else None for name in tables}
+
+
+def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Steps[dict[str, TableSchema]]:
+    """Creates new tables in one transaction; leaves out those whose name is taken.
+
+    Raises:
+        Permanent: one of them cannot be created so.
+    """
+    names = [patch.table for patch in patches]
+    yield Run(dialect.begin)
+    yield from dialect.lock(schema, names)
+    yield from dialect.make_schema(schema)
+    there = {*(yield from dialect.read_columns(schema, names)), *(yield from dialect.other_things(schema, names))}
+    wanted = {patch.table: patch for patch in patches if patch.table not in there}
+    taken = yield from dialect.own_keys(schema)
+    making: list[str] = []
+    for patch in wanted.values():
+        parts = yield from _definitions(dialect, patch)
+        taken.append(own_index(schema, patch.table, taken))
+        making.append(dialect.create_table(schema, patch.table, parts.values(), patch.primary_key or (), taken[-1]))
+        making += ownership(dialect, schema, patch.table, patch.add)
+    if making:
+        yield Run("; ".join(making))
+    made = yield from read_tables(dialect, schema, list(wanted))
+    yield Commit()
+    return {name: live.as_schema(wanted[name].primary_key, dialect.fold) for name, live in made.items()}
+
+
+def apply(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[TableSchema]:
+    """Makes a table fit, in one transaction; a single column that the warehouse refuses stays as it is, and is named.
+
+    Raises:
+        Permanent: the table cannot be changed so; says what to do.
+    """
+    refused: frozenset[str] = frozenset()
+    left = TRIES
+    while True:
+        left -= 1
+        try:
+            return (yield from _apply(dialect, schema, patch, refused))
+        except Exception as error:
+            trouble = dialect.trouble(error)
+            if trouble == "refused" and dialect.undo == "transaction" and patch.widen:
+                # it says of none of them what is in its way
+                refused = frozenset(column.name for column in patch.widen)
+                patch = replace(patch, widen=())
+            elif trouble not in ("race", "duplicate") or not left:
+                raise
+            yield Rollback()
+
+
+def _apply(dialect: Dialect, schema: str, patch: TablePatch, refused: frozenset[str]) -> Steps[TableSchema]:
+    yield Run(dialect.begin)
+    yield from dialect.lock(schema, [patch.table])
+    thing = (yield from dialect.other_things(schema, [patch.table])).get(patch.table)
+    if thing is not None:
+        raise Permanent(
+            f'"{patch.table}" is {thing} in schema "{schema}" and takes no rows; rename it, or choose another name for the table'
+        )
+    live = (yield from read_tables(dialect, schema, [patch.table])).get(patch.table)
+    if live is None:
+        yield from dialect.make_schema(schema)
+        refused |= yield from _create(dialect, schema, patch)
+    else:
+        if live.view:
+            raise Permanent(
+                f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
+                "deduplicate: false, or another name for the table"
+            )
+        refused |= yield from _alter(dialect, schema, patch, live)
+        if patch.primary_key is not None:
+            there = {*live.columns, *(dialect.fold(each.name) for each in (*patch.add, *patch.widen) if each.name not in refused)}
+            yield from _keep_key(dialect, schema, patch.table, patch.primary_key, live, there)
+    before = live.columns if live else {}
+    made = [each for each in patch.add if each.name not in refused and dialect.fold(each.name) not in before]
+    owners = ownership(dialect, schema, patch.table, made)
+    if owners:
+        yield Run("; ".join(owners))
+    after = (yield from read_tables(dialect, schema, [patch.table])).get(patch.table)
+    if after is None:
+        raise Permanent(f'table "{patch.table}" was made and is not there; is "{schema}" the schema that was meant?')
+    yield Commit()
+    return replace(after.as_schema(patch.primary_key, dialect.fold), refused=refused)
+
+
+def _create(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[frozenset[str]]:
+    parts = yield from _definitions(dialect, patch)
+    key = patch.primary_key or ()
+    name = own_index(schema, patch.table, (yield from dialect.own_keys(schema)))
+    if (yield from _tried(dialect, dialect.create_table(schema, patch.table, parts.values(), key, name))):
+        return frozenset()
+    yield Run(dialect.create_table(schema, patch.table, [parts[column] for column in key], key, name))
+    others = {name: dialect.add_column(part) for name, part in parts.items() if name not in key}
+    return (yield from _change(dialect, schema, patch.table, others))
+
+
+def _definitions(dialect: Dialect, patch: TablePatch) -> Steps[dict[str, str]]:
+    """Returns the definitions of a new table's columns by name."""
+    key = patch.primary_key or ()
+    columns = {column.name: column for column in (*patch.add, *patch.widen)}
+    require_key(patch.table, key, {dialect.fold(name) for name in columns}, dialect.fold)
+    parts: dict[str, str] = {}
+    for column in columns.values():
+        parts[column.name] = yield from _definition(dialect, column, in_key=column.name in key)
+    return parts
+
+
+def _definition(dialect: Dialect, column: Column, *, in_key: bool = False) -> Steps[str]:
+    native = dialect.types.native_of(column)
+    if column.native is not None:
+        try:
+            # the type came from a person or a function: only what the server reads as a type goes into DDL
+            yield Ask(dialect.is_type(native))
+        except Exception as error:
+            if dialect.trouble(error) != "refused":
+                raise
+            words = f"is not a type {dialect.product} knows ({dialect.describe(error)})"
+            raise Permanent(f'column "{column.name}": {native!r} {words}') from error
+    return dialect.definition(column, native, in_key=in_key)
+
+
+def _alter(dialect: Dialect, schema: str, patch: TablePatch, live: LiveTable) -> Steps[frozenset[str]]:
+    changes: dict[str, str] = {}
+    conditions: dict[str, str | None] = {}
+    for column in (*patch.add, *patch.widen):
+        now = live.columns.get(dialect.fold(column.name))
+        if now is None:
+            changes[column.name] = dialect.add_column((yield from _definition(dialect, column)))
+        elif column in patch.widen and (now.kind is not column.kind or now.limits is not None):
+            name, types = dialect.identifier(column.name), dialect.types
+            expression = types.widening(name, now.kind, column.kind, now.plain)
+            if expression is not None:
+                changes[column.name] = dialect.change_type(column.name, types.native_of(column), expression)
+                conditions[column.name] = types.survives_in(name, now.kind, column.kind, now.plain)
+    lossy = yield from _lossy(dialect, schema, patch.table, conditions)
+    kept = {name: change for name, change in changes.items() if name not in lossy}
+    drops, makes = (yield from dialect.in_the_way(schema, patch.table)) if kept.keys() & conditions.keys() else ([], [])
+    if drops:
+        yield Run("; ".join(drops))
+    refused = yield from _change(dialect, schema, patch.table, kept)
+    if makes:
+        yield Run("; ".join(makes))
+    return lossy | refused
+
+
+def _lossy(dialect: Dialect, schema: str, table: str, conditions: Mapping[str, str | None]) -> Steps[frozenset[str]]:
+    """Returns the columns with a stored value for which its condition does not hold; nobody writes to the table from here on."""
+    asked = {name: condition for name, condition in conditions.items() if condition is not None}
+    if not asked:
+        return frozenset()
+    hold = dialect.hold_writers(schema, table)
+    if hold:
+        yield Run(hold)
+    lost = ", ".join(f"count(CASE WHEN NOT ({condition}) THEN 1 END)" for condition in asked.values())
+    (found,) = yield Ask(f"SELECT {lost} FROM {dialect.qualified(schema, table)}", long=True)  # noqa: S608 - names are quoted
+    return frozenset(name for name, count in zip(asked, found, strict=True) if count)
+
+
+def _change(dialect: Dialect, schema: str, table: str, changes: Mapping[str, str]) -> Steps[frozenset[str]]:
+    """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
+    if not changes or (yield from _tried(dialect, dialect.alter(schema, table, changes.values()))):
+        return frozenset()
+    refused: set[str] = set()
+    for name, change in changes.items():
+        if not (yield from _tried(dialect, dialect.alter(schema, table, [change]))):
+            refused.add(name)
+    return frozenset(refused)
+
+
+def _tried(dialect: Dialect, statement: str) -> Steps[bool]:
+    """Runs a statement; returns whether the server took it, False where it refuses it for a column's sake.
+
+    Where that would take back the whole transaction, the error is raised.
+    """
+    if dialect.undo == "transaction":
+        yield Run(statement)
+        return True
+    yield Run("SAVEPOINT trial")
+    try:
+        yield Run(statement)
+    except Exception as error:
+        if dialect.trouble(error) != "refused":
+            raise
+        yield Run("ROLLBACK TO SAVEPOINT trial")
+        return False
+    return True
+
+
+def _keep_key(
+    dialect: Dialect, schema: str, table: str, key: tuple[str, ...], live: LiveTable, there: Container[str]
+) -> Steps[None]:
+    require_key(table, key, there, dialect.fold)
+    wanted = {dialect.fold(name) for name in key}
+    for stale in live.keys:
+        if stale.own and set(stale.columns) != wanted:
+            yield Run(dialect.drop_key(schema, table, stale, key))
+    if not key or any(set(usable.columns) == wanted for usable in live.keys):
+        return
+    name = own_index(schema, table, (yield from dialect.own_keys(schema)))
+    has_primary = any(usable.primary and not usable.own for usable in live.keys)
+    try:
+        yield Run(dialect.add_key(schema, table, name, key, has_primary=has_primary))
+    except Exception as error:
+        trouble = dialect.trouble(error)
+        if trouble not in ("duplicate", "null"):
+            raise
+        words = "several rows share one value of it" if trouble == "duplicate" else "some rows have no value in it"
+        raise no_key(table, key, f"{words} ({dialect.describe(error)})") from error
+
+
+def ownership(dialect: Dialect, schema: str, table: str, columns: Iterable[Column]) -> list[str]:
+    """Returns the statements that store with new columns which paths they were made for."""
+    return [dialect.comment(schema, table, each.name, OWNER + each.owner) for each in columns if each.owner is not None]

@@ -1,0 +1,48 @@
+"""The steps of work on a database (`shared/driving/steps.py`): the kit says which statement comes next, the plug-in's driver runs it.
+
+A plug-in adds steps of its own for its bulk path. Errors are the driver's own, so that `Dialect.trouble` can tell what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.driving.steps import Step, Steps
+
+__all__ = ["Ask", "Commit", "Moment", "Rollback", "Run", "Step", "Steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Step):
+    """One statement; its rows come back, none of one that gives none.
+
+    `values`: its parameters. `long`: the server may work on it for as long as a statement may take.
+    """
+
+    sql: str
+    values: Sequence[Any] = ()
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Step):
+    """Statements without parameters, several perhaps, that may take long; nothing comes back."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Step):
+    """Ends the transaction for good, and waits for the answer even when cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback(Step):
+    """Takes the transaction back; does nothing where none is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment(Step):
+    """Comes back as the seconds of a clock that only goes forward."""

@@ -1,0 +1,52 @@
+"""What all databases behind a network share: options, and the name by which a successor finds a session on the server. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from shared.reading.units import Duration
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for any of them; each adds where it is."""
+
+    user: Annotated[str | None, Meta(description="user name")] = None
+    password: Annotated[
+        str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})
+    ] = None
+    ssl_root_certificate: Annotated[
+        str | None, Meta(description="file with the certificate authority that verify-ca and verify-full trust")
+    ] = None
+    connect_timeout: Annotated[Duration, Meta(description="how long opening a connection may take")] = field(
+        default_factory=lambda: Duration(10)
+    )
+    statement_timeout: Annotated[Duration, Meta(description="how long one statement, such as bringing in a batch, may take")] = (
+        field(default_factory=lambda: Duration(600))
+    )
+    lock_timeout: Annotated[Duration, Meta(description="how long a statement waits for another session's lock")] = field(
+        default_factory=lambda: Duration(10)
+    )
+    stall_timeout: Annotated[
+        Duration, Meta(description="how long a load may stand still before the connection counts as lost")
+    ] = field(default_factory=lambda: Duration(30))
+
+
+def session_name(schema: str, connection: str, epoch: int, limit: int) -> str:
+    """Returns the name of a session on the server, `penstock/<connection>/<epoch>/<tag>`, within so many bytes.
+
+    The tag tells apart two schemas of one database that have connections of one name.
+    """
+    tag = hashlib.sha256(f"{schema}\0{connection}".encode()).hexdigest()[:8]
+    room = limit - len(f"penstock//{epoch}/{tag}")
+    return f"penstock/{connection[:room]}/{epoch}/{tag}"
+
+
+def epoch_of(name: str, schema: str, connection: str, limit: int) -> int | None:
+    """Returns the epoch in the name of one of this connection's sessions, None for any other name."""
+    parts = name.rsplit("/", 2)
+    epoch = int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
+    return epoch if epoch is not None and name == session_name(schema, connection, epoch, limit) else None
