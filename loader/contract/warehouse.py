@@ -95,7 +95,7 @@ class Limits:
     """
 
     lowest: int | None = None
-    """Smallest integer or decimal; for timestamps in microseconds since 1970."""
+    """Smallest integer or decimal; for timestamps in microseconds since 1970, for dates in days."""
     highest: int | None = None
     single: bool = False
     """A double must be one that four bytes write the same: 0.1, but not 3.141592653589793."""

@@ -64,6 +64,8 @@ def _outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
         if limits.seconds_digits is not None:
             unit = 10 ** (_SECOND_DIGITS - limits.seconds_digits)
             yield pa.array(values.fill_null(0).to_numpy() % unit != 0)
+    if pa.types.is_date(type_):
+        values = values.cast(pa.int32())
     if pa.types.is_integer(values.type) or pa.types.is_decimal(values.type):
         for limit, beyond in ((limits.lowest, pc.less), (limits.highest, pc.greater)):
             bound = None if limit is None else _bound(limit, values.type)
