@@ -21,6 +21,7 @@ SECRETS = {
     "SHOP_SECRET": "s",
     "PG_DSN": "postgresql://localhost/x",
     "PG_PASSWORD": "p",
+    "CLICKHOUSE_PASSWORD": "x",
     "MYSQL_DSN": "mysql://localhost/x",
     "MYSQL_PASSWORD": "p",
     "S3_KEY_ID": "k",

@@ -22,6 +22,7 @@ from tests.support.destinations import can
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = (
+    "aiochclient",
     "asyncpg",
     "aiomysql",
     "pymysql",

@@ -44,7 +44,8 @@ class _Silence:
 class Delivery:
     """One connection into an open destination; `passthrough` into the table `events`, appending, unless told otherwise."""
 
-    def __init__(self, wh: Open, session: Session, **options: Any) -> None:
+    def __init__(self, wh: Open, session: Session, lane: str = "live", **options: Any) -> None:
+        self._lane = lane
         options = {"layout": "passthrough", "deduplicate": False, **options}
         connection = Connection(site="shop", destination="wh", **options)
         self._shaper = Shaper("shop-wh", connection, wh.capabilities, "shop")
@@ -73,6 +74,6 @@ class Delivery:
         self._shaper.add(frame_of(bodies, first=self._sent), self._sequence)
         self._sent += len(events)
         known = len(self.kept.dead)
-        plan = LoadPlan("shop-wh", "live", self._sequence, self._sequence)
+        plan = LoadPlan("shop-wh", self._lane, self._sequence, self._sequence)
         await self._deliverer.deliver(Work(plan, self._shaper.take()))
         return {str(letter.message_id): letter.detail for letter in self.kept.dead[known:]}

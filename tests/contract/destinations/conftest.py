@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clickhouse import clickhouse
 from tests.support.destinations import (
+    ClickHouseSubject,
     DuckDBSubject,
     LocalSubject,
     MySQLSubject,
@@ -22,12 +24,13 @@ from tests.support.mysql import mysql_dsn, mysql_server
 from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
 from tests.support.s3 import s3_server
 
-__all__ = ["mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server", "s3_server"]
+__all__ = ["clickhouse", "mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server", "s3_server"]
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
     "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
     "postgres": ("postgres", lambda request, _: PostgresSubject(request.getfixturevalue("postgres_dsn"))),
     "mysql": ("mysql", lambda request, _: MySQLSubject(request.getfixturevalue("mysql_dsn"))),
+    "clickhouse": ("clickhouse", lambda request, _: ClickHouseSubject(request.getfixturevalue("clickhouse"))),
     "local-parquet": ("local", lambda _, folder: LocalSubject(folder, "parquet")),
     "local-ndjson": ("local", lambda _, folder: LocalSubject(folder, "ndjson")),
     "local-csv": ("local", lambda _, folder: LocalSubject(folder, "csv")),
@@ -44,10 +47,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
     only = [name for mark in metafunc.definition.iter_markers("only") for name in mark.args]
+    apart = [mark.args[0] for mark in metafunc.definition.iter_markers("apart")]
     labels = [
         label
         for label, (type_name, _) in SUBJECTS.items()
-        if all(can(type_name, need) for need in needs) and (not only or type_name in only)
+        if all(can(type_name, need) for need in needs) and (not only or type_name in only) and type_name not in apart
     ]
     metafunc.parametrize("subject_label", labels)
 
@@ -60,7 +64,7 @@ async def wh(subject_label: str, request: pytest.FixtureRequest, tmp_path: Path)
         await subject.create()
     async with opened(subject) as one:
         yield one
-    if isinstance(subject, (PostgresSubject, MySQLSubject)):
+    if isinstance(subject, (PostgresSubject, MySQLSubject, ClickHouseSubject)):
         await subject.drop()
 
 

@@ -170,6 +170,7 @@ async def test_one_bad_row_of_thirty_is_named_and_the_others_load_without_it(wh:
 
 
 @pytest.mark.needs("merge")
+@pytest.mark.apart("clickhouse", "its JSON is text")
 async def test_a_bad_row_of_a_merge_is_named_too(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.BIGINT, "doc": Kind.JSON}

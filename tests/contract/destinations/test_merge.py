@@ -41,7 +41,7 @@ async def test_a_stored_row_is_replaced_only_by_one_that_is_not_older(
     wh: Open, stored: datetime | None, incoming: datetime | None, winner: str
 ) -> None:
     session = await wh.session()
-    await make(session, "t", SHAPE, ["id"])
+    await make(session, "t", SHAPE, ["id"], "at")
     await merge(session, 1, "t", SHAPE, {"id": "a", "at": stored, "v": "old"}, cursor="at")
     await merge(
         session, 2, "t", SHAPE, {"id": "a", "at": incoming, "v": "new"}, {"id": "b", "at": incoming, "v": "new"}, cursor="at"
@@ -51,6 +51,7 @@ async def test_a_stored_row_is_replaced_only_by_one_that_is_not_older(
     assert found == [{"id": "a", "v": winner}, {"id": "b", "v": "new"}]
 
 
+@pytest.mark.needs("coalesce")
 async def test_coalescing_keeps_what_the_newer_row_does_not_say(wh: Open) -> None:
     shape = {**SHAPE, "email": Kind.TEXT, "n": Kind.BIGINT, "doc": Kind.JSON}
     session = await wh.session()
@@ -62,6 +63,7 @@ async def test_coalescing_keeps_what_the_newer_row_does_not_say(wh: Open) -> Non
     assert await wh.rows("users", shape) == [{"id": "u", "at": T2, "v": "a", "email": "x@y", "n": 2, "doc": "{}"}]
 
 
+@pytest.mark.needs("coalesce")
 async def test_coalescing_fills_nulls_from_an_older_row(wh: Open) -> None:
     shape = {**SHAPE, "email": Kind.TEXT}
     session = await wh.session()
@@ -71,6 +73,7 @@ async def test_coalescing_fills_nulls_from_an_older_row(wh: Open) -> None:
     assert await wh.rows("users", shape) == [{"id": "u", "at": T2, "v": "new", "email": "x@y"}]
 
 
+@pytest.mark.needs("coalesce")  # the destinations that change a stored row in its place
 async def test_a_replaced_row_keeps_what_is_made_for_each_row_only(wh: Open) -> None:
     session = await wh.session()
     await wh.subject.run("CREATE SEQUENCE {}.numbers")
@@ -154,7 +157,7 @@ async def test_a_table_with_repeats_leaves_the_one_beside_it_as_it_would_be_alon
 async def test_batches_of_every_size_merge_alike(wh: Open, rows: int) -> None:
     session = await wh.session()
     shape = {"id": Kind.BIGINT, "at": Kind.TIMESTAMP, "doc": Kind.JSON, "big": Kind.DECIMAL, "day": Kind.DATE, "x": Kind.DOUBLE}
-    await make(session, "t", shape, ["id"])
+    await make(session, "t", shape, ["id"], "at")
     for sequence, offset in ((1, 0), (2, rows // 2)):
         sent = [
             {

@@ -86,7 +86,7 @@ async def test_a_row_of_all_types_is_read_back_equal(wh: Open) -> None:
 @pytest.mark.needs("merge")
 async def test_a_merged_row_of_all_types_is_read_back_equal(wh: Open) -> None:
     session = await wh.session()
-    await make(session, "t", ALL, ["id"])
+    await make(session, "t", ALL, ["id"], "received_at")
     sent = [{**values, "id": number} for number, values in enumerate(VALUES)]
     load = TableLoad("t", arrow(ALL, sent), "merge", ("id",), "received_at")
     for sequence in (1, 2):

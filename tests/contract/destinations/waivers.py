@@ -6,6 +6,11 @@ A scenario that needs a capability is marked `@pytest.mark.needs("merge")`.
 from __future__ import annotations
 
 WAIVERS = {
+    ("clickhouse", "transactional"): "each table of a load is one insert; its token makes a repeat harmless",
+    (
+        "clickhouse",
+        "coalesce",
+    ): "the server keeps whole rows: a newer row of a key takes the place of the older one, nulls included",
     ("local", "transactional"): "objects of a load appear one after the other; their names make a repeat harmless",
     ("local", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
     ("local", "stream"): "a micro-batch would make a file of a few rows",

@@ -1,0 +1,117 @@
+"""Translates what ClickHouse and the way to it raise into our tree; the only place that knows their errors.
+
+The server's errors are told apart by their code, which stands at the beginning of its words.
+https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
+"""
+
+from __future__ import annotations
+
+import re
+
+from shared.errors import (
+    NotConnected,
+    PenstockError,
+    Permanent,
+    RowsRejected,
+    SetupError,
+    TableBusy,
+    TableChanged,
+    TableSetupError,
+    Transient,
+    unknown,
+)
+
+
+class ServerError(Exception):
+    """What the server answered instead of doing what it was asked; its own words."""
+
+
+_CODE = re.compile(r"Code: (\d+)\. ")
+_ECHO = re.compile(r"DB::Exception: |\s*\(version [^)]*\)?\)?\s*$|: While executing \w+(?=\.)|Stack trace:.*", re.DOTALL)
+_MOST_WORDS = 1000
+
+_LOGIN = frozenset({192, 193, 194, 516, 291})
+_NO_DATABASE = 81
+_DENIED = frozenset({497, 195, 164})
+_REFUSED_SETTING = frozenset({115, 452})
+_FULL = frozenset({243, 74, 75})
+_GONE = frozenset({60, 16, 47, 8, 10, 218, 20})
+"""Tables and columns that are not there (any more)."""
+_BUSY = frozenset({252, 473, 242, 285, 319, 286, 517})
+"""Too many parts, locked, read-only replica, too few replicas, unknown state: of one table, and it passes."""
+_KILLED = 394
+"""By a successor, mostly: the next call tells."""
+_PASSING = frozenset({159, 202, 209, 210, 225, 236, 241, 279, 425, 439, 999, 203, 32, 33, 3})
+_ROWS = frozenset(
+    {6, 7, 26, 27, 36, 38, 41, 53, 59, 69, 70, 72, 117, 131, 153, 190, 321, 349, 395, 407, 469, 475, 501, 675, 676, 691, 376, 377, 48, 128}
+)  # fmt: skip
+"""What a server says of a value that a column, a CHECK or an expression of the table does not take."""
+_STATEMENT = frozenset(
+    {15, 36, 42, 43, 44, 48, 50, 57, 62, 69, 70, 80, 82, 122, 181, 223, 253, 344, 371, 455, 524, 549, 636, 179}
+)
+
+
+def code_of(error: BaseException | str) -> int | None:
+    """Returns the code of a server's error, None where it is none."""
+    match = _CODE.search(str(error))
+    return int(match[1]) if match else None
+
+
+def words_of(error: BaseException | str) -> str:
+    """Returns the server's words without what repeats itself or stands for its own developers."""
+    words = " ".join(_ECHO.sub("", _CODE.sub("", str(error), count=1)).split())
+    return words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS] + "…"
+
+
+def translate(error: BaseException, what: str, table: str | None = None, *, data: bool = False) -> PenstockError:
+    """Returns the error of our tree for one of ClickHouse's, of `aiochclient`'s or of the connection's.
+
+    Args:
+        error: what was raised.
+        what: what failed, for the message.
+        table: the table that was asked for, whose fault it can be.
+        data: rows were on their way into it.
+    """
+    if isinstance(error, PenstockError):
+        return error
+    name = type(error).__name__
+    if isinstance(error, ServerError) or name == "ChClientError":
+        return _of_server(error, what, table, data=data)
+    if isinstance(error, TimeoutError):
+        return NotConnected(f"{what}: no answer within the timeout; see connect_timeout and statement_timeout")
+    if "Certificate" in name or "SSL" in name:
+        return SetupError(f"{what}: {error}; check the server's certificate, and that `url` names its port for HTTPS")
+    if isinstance(error, OSError) or type(error).__module__.startswith("aiohttp"):
+        return NotConnected(f"{what}: {str(error) or name}; check `url`, and that the server runs")
+    return unknown(error, f"{what}: {name}: {error}")
+
+
+def _of_server(error: BaseException, what: str, table: str | None, *, data: bool) -> PenstockError:
+    code, words = code_of(error), words_of(error)
+    said = f"{what}: {words}"
+    if code is None:
+        return NotConnected(f"{said} (not a ClickHouse server's answer; check `url`)")
+    if code == _KILLED:
+        return NotConnected(said)
+    if code in _LOGIN:
+        return SetupError(f"{said}; check user and password")
+    if code == _NO_DATABASE:
+        return SetupError(f"{said}; create it, or check `database`")
+    if code in _DENIED:
+        kind = SetupError if table is None else TableSetupError
+        return kind(f"{said}; grant it to the destination's user")
+    if code in _REFUSED_SETTING:
+        return SetupError(f"{said}; the server is too old, or its profile does not allow this setting")
+    if code in _FULL:
+        return SetupError(f"{said}; free space on the server's disk")
+    if code in _GONE:
+        return TableChanged(said)
+    if code in _BUSY:
+        return Transient(said) if table is None else TableBusy(said)
+    if data and table is not None and code in _ROWS:
+        return RowsRejected(table, words)
+    if code in _PASSING:
+        return Transient(said)
+    if code in _STATEMENT or code in _ROWS:
+        return Permanent(said)
+    return unknown(error, f"{said} (code {code})")

@@ -1,0 +1,323 @@
+"""A connection's right to write: the fence, and loads that arrive once although nothing here is transactional.
+
+**Once.** Each table of a plan is one insert under a token made of the plan and the table. The server remembers the tokens of the
+last `deduplication_window` inserts of a table and drops an insert whose token it knows. It deduplicates blocks, not inserts: rows
+that it cut into several blocks would have one token and all but the first of them be dropped or doubled. So an insert is one block,
+by settings, and more than `BLOCK_ROWS` rows are several inserts, each with its number in its token. Where rows are of several
+partitions each partition's part has the token; a repeat brings those that are missing.
+
+**Whole.** An insert that the server refuses has left nothing behind. Of several inserts the first ones would be there, so what the
+server may refuse is tried first, in a table of engine Null that has the target's columns and constraints.
+
+**Fenced.** A session writes its epoch before it does anything else, then ends what older sessions have running, told apart by
+`log_comment`. Each insert reads the epoch on the server, in its own query, and is refused where a newer one is there. Asynchronous
+inserts cannot: the loader reads the epoch before them, and one that is frozen in between sends its insert late, under a token that
+is known by then.
+
+https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
+from loader.sql.reject import refuse_null_keys
+from loader.warehouses.clickhouse import encode, statements
+from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
+from loader.warehouses.clickhouse.live import LiveTable, read_tables
+from loader.warehouses.clickhouse.patch import Patcher
+from loader.warehouses.clickhouse.types import Era, incoming
+from shared.errors import Fenced, NotConnected, PenstockError, Permanent, TableChanged, Transient
+from shared.tasks import timeout
+
+if TYPE_CHECKING:
+    from shared.threads import ThreadGate
+
+BLOCK_ROWS = 200_000
+"""Rows of one insert, all of which the server has in memory. Never change it while plans may be under way: it is part of what a token
+stands for."""
+FENCE_SECONDS = 1.0
+"""How old what was read of the epoch may be when an insert begins."""
+_ONE_BLOCK = {
+    "max_insert_block_size": 1_000_000_000,
+    "min_insert_block_size_rows": 1_000_000_000,
+    "min_insert_block_size_bytes": 1_000_000_000_000,
+    "max_insert_threads": 1,
+    # clients choose the times of events, and each month of them is a part
+    "max_partitions_per_insert_block": 0,
+    "insert_deduplicate": 1,
+    "input_format_null_as_default": 1,
+    "input_format_arrow_case_insensitive_column_matching": 0,
+}
+_SYNCHRONOUS = {"async_insert": 0}
+_ASYNCHRONOUS = {"async_insert": 1, "wait_for_async_insert": 1, "async_insert_deduplicate": 1}
+
+
+def comment_of(connection: str, epoch: int) -> str:
+    """Returns what the server shows with each query of a session; no two sessions have the same."""
+    return f"{_comment_prefix(connection)}{epoch} {secrets.token_hex(4)}"
+
+
+def _comment_prefix(connection: str) -> str:
+    return f"penstock {connection} "
+
+
+class ClickHouseSession:
+    """See `Session`."""
+
+    def __init__(
+        self, name: str, link: Link, options: Options, era: Era, gate: ThreadGate, connection: str, epoch: int, comment: str
+    ) -> None:
+        self._what = f'clickhouse destination "{name}"'
+        self._link = link
+        self._options = options
+        self._database = options.database
+        self._era = era
+        self._gate = gate
+        self._connection = connection
+        self._epoch = epoch
+        self._comment = comment
+        self._patcher = Patcher(link, options, era)
+        self._closed = False
+        self._fence_read_at = 0.0
+        self._known: dict[str, TableSchema] = {}
+        """Tables as they were described last, which is what rows were shaped for."""
+        self._ready: set[str] = set()
+        """Tables that remember tokens and stand in the ledger."""
+
+    async def claim(self) -> None:
+        """Fences older sessions and ends what they have running.
+
+        Raises:
+            Fenced: a newer one exists.
+            NotConnected, Transient, SetupError
+        """
+        options = self._options
+        engine = options.engine.replace("MergeTree", "ReplacingMergeTree") + "(epoch)"
+        await self._link.run("making the ledger of", statements.create_ledger(self._database, options.cluster, engine))
+        await self._read_fence()
+        await self._note("")
+        await self._read_fence()
+        older = {"prefix": _comment_prefix(self._connection), "own": self._comment}
+        try:
+            async with timeout(END_SECONDS):
+                await self._link.run("ending older sessions of", statements.kill(options.cluster), parameters=older)
+        except TimeoutError:
+            raise Transient(f"{self._what}: what an older session has running does not end") from None
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """See `Session.marks`: there are none, the tokens are the ledger."""
+        return {}
+
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """See `Session.forget`."""
+
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
+        """See `Session.describe`."""
+        self._check_open()
+        live = await self._read(tables)
+        found = {name: live[name].schema() if name in live else None for name in tables}
+        self._remember(found)
+        return found
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """See `Session.create`."""
+        self._check_open()
+        made = await self._patcher.create(patches)
+        self._remember(made)
+        return made
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """See `Session.patch`."""
+        self._check_open()
+        after = await self._patcher.apply(patch)
+        self._remember({patch.table: after})
+        return after
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """See `Session.load`. Cancelled, it waits for the insert that is under way, so that none ends later."""
+        started = perf_counter()
+        live = await self._prepare(loads)
+        inserts = list(_inserts(plan, loads))
+        if len(inserts) > 1:
+            await self._try(loads, live)
+        tried = perf_counter()
+        rows: dict[str, int] = {}
+        for token, load in inserts:
+            await self._make_ready(live[load.table])
+            await self._whole(self._insert(load, live[load.table], token))
+            rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+        sent = sum(load.rows.nbytes for load in loads)
+        return LoadReport(rows, sent, {"encode": tried - started, "copy": perf_counter() - tried})
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """See `Session.probe`."""
+        await self._try(loads, await self._prepare(loads))
+
+    async def close(self) -> None:
+        """See `Session.close`."""
+        self._closed = True
+        await self._link.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotConnected(f"{self._what}: the session is closed")
+
+    def _remember(self, found: Mapping[str, TableSchema | None]) -> None:
+        for name, schema in found.items():
+            if schema is None:
+                self._known.pop(name, None)
+            else:
+                self._known[name] = schema
+
+    async def _read(self, tables: Sequence[str]) -> dict[str, LiveTable]:
+        return await read_tables(self._link, self._database, list(dict.fromkeys(tables)), self._era)
+
+    async def _fence(self) -> None:
+        if time.monotonic() - self._fence_read_at > FENCE_SECONDS:
+            await self._read_fence()
+
+    async def _read_fence(self) -> None:
+        at = time.monotonic()
+        query = statements.read_epoch(self._database)
+        ((row),) = await self._link.fetch("reading the ledger of", query, connection=self._connection)
+        newest = int(row["epoch"])
+        if newest > self._epoch:
+            raise Fenced(f'connection "{self._connection}": a loader with a newer epoch than {self._epoch} holds it', newest)
+        self._fence_read_at = at
+
+    async def _note(self, table: str) -> None:
+        """Writes the epoch, or that the connection loads a table."""
+        statement = statements.write_epoch(self._database)
+        row: dict[str, Value] = {"connection": self._connection, "table": table, "epoch": self._epoch}
+        await self._link.run("writing the ledger of", statement, parameters=row)
+
+    async def _prepare(self, loads: Sequence[TableLoad]) -> dict[str, LiveTable]:
+        """Reads the epoch and the tables; returns the tables.
+
+        Raises:
+            Fenced, RowsRejected, Permanent
+            TableChanged: one of them is not what the rows were shaped for.
+        """
+        self._check_open()
+        for load in loads:
+            refuse_null_keys(load)
+        await self._read_fence()
+        live = await self._read([load.table for load in loads])
+        for load in loads:
+            self._check(load, live.get(load.table))
+        return live
+
+    def _check(self, load: TableLoad, live: LiveTable | None) -> None:
+        from loader.types.lattice import ARROW
+
+        what = f'table "{load.table}"'
+        if live is None:
+            raise TableChanged(f"{what} is gone")
+        known = self._known.get(load.table)
+        for field in load.rows.schema:
+            column = live.columns.get(field.name)
+            if column is None or not column.writable:
+                raise TableChanged(f'{what}: column "{field.name}" is gone, or computed by the server now')
+            shaped = known.columns.get(field.name) if known else None
+            if field.type != ARROW[column.kind] or (shaped is not None and shaped != column):
+                raise TableChanged(f'{what}: column "{field.name}" is {column.native} now, the rows were made for another')
+        if load.write != "merge":
+            return
+        if not live.replaces or set(load.key) != set(live.key):
+            raise TableChanged(f"{what} does not merge by ({', '.join(load.key)}) any more")
+        if load.cursor and load.cursor.isidentifier() and live.version is not None and load.cursor not in live.version:
+            raise Permanent(
+                f'{what} was made to keep the row with the newest value of another column than "{load.cursor}", and ClickHouse cannot '
+                "change that; rename it, so that a new one is made, or set discriminator as it was"
+            )
+
+    async def _make_ready(self, live: LiveTable) -> None:
+        """Sees to it, once, that a table remembers tokens, and that the ledger has it."""
+        if live.name in self._ready:
+            return
+        if not live.takes_tokens:
+            raise Permanent(f'table "{live.name}" has the engine {live.engine}, which does not know a repeated insert')
+        if not live.replicated and not live.window:
+            cluster = statements.on_cluster(self._options.cluster)
+            await self._link.run(
+                f'changing table "{live.name}" of',
+                f"ALTER TABLE {statements.qualified(self._database, live.name)}{cluster}"
+                f" MODIFY SETTING non_replicated_deduplication_window = {self._options.deduplication_window}",
+                live.name,
+            )
+        await self._note(live.name)
+        self._ready.add(live.name)
+
+    async def _insert(self, load: TableLoad, live: LiveTable, token: str, into: str | None = None) -> None:
+        rows = encode.as_sent(load.rows, live.columns)
+        asynchronous = into is None and rows.num_rows < self._options.async_rows
+        settings: dict[str, Value] = {**_ONE_BLOCK, **(_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)}
+        if into is None:
+            settings["insert_deduplication_token"] = token
+        if asynchronous:
+            await self._fence()
+        columns = [self._incoming(name, load, live) for name in rows.column_names]
+        statement = statements.insert(self._database, into or load.table, columns, fenced=not asynchronous)
+        parameters: dict[str, Value] = {"connection": self._connection, "epoch": self._epoch}
+        body = encode.stream(rows, self._gate)
+        try:
+            await self._link.insert(f'loading table "{load.table}" of', statement, body, settings, parameters, load.table)
+        except PenstockError as error:
+            if statements.FENCED not in str(error):
+                raise
+            await self._read_fence()
+            raise Fenced(f'connection "{self._connection}": {statements.FENCED}') from error
+
+    @staticmethod
+    def _incoming(name: str, load: TableLoad, live: LiveTable) -> statements.Incoming:
+        default = live.defaults.get(name) if load.rows.column(name).null_count else None
+        return statements.Incoming(name, incoming(live.columns[name].native or ""), default)
+
+    async def _try(self, loads: Sequence[TableLoad], live: Mapping[str, LiveTable]) -> None:
+        """Inserts what the server may refuse into tables that keep nothing.
+
+        Raises:
+            RowsRejected
+        """
+        for load in loads:
+            if not live[load.table].refuses:
+                continue
+            name = f"_penstock_try_{secrets.token_hex(8)}"
+            trial, target = statements.qualified(self._database, name), statements.qualified(self._database, load.table)
+            await self._link.run("trying rows on", f"CREATE TABLE {trial} AS {target} ENGINE = Null", load.table)
+            try:
+                await self._whole(self._insert(load, live[load.table], "", name))
+            finally:
+                await self._whole(self._link.run("trying rows on", f"DROP TABLE IF EXISTS {trial}", load.table))
+
+    async def _whole(self, work: object) -> None:
+        """Waits for one request to its end, also when it is cancelled meanwhile: its effect is known then."""
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(PenstockError, asyncio.CancelledError):
+                await task
+            raise
+
+
+def _inserts(plan: LoadPlan, loads: Sequence[TableLoad]) -> list[tuple[str, TableLoad]]:
+    """Returns the inserts of a plan, each with its token: the same for the same plan."""
+    from dataclasses import replace
+
+    found: list[tuple[str, TableLoad]] = []
+    numbers: dict[str, int] = {}
+    for load in loads:
+        for start in range(0, load.rows.num_rows, BLOCK_ROWS):
+            number = numbers[load.table] = numbers.get(load.table, -1) + 1
+            token = f"penstock/{plan.connection}/{plan.lane}/{plan.first}-{plan.last}/{load.table}/{number}"
+            found.append((token, replace(load, rows=load.rows.slice(start, BLOCK_ROWS))))
+    return found

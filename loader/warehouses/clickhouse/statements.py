@@ -1,0 +1,142 @@
+"""The SQL sent to ClickHouse. Pure: names are quoted here, values are bound as query parameters, `{name:Type}`."""
+
+# ruff: noqa: S608 - that is what this module is for
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from loader.sql.dialect import Dialect
+from loader.sql.text import LEDGER
+
+
+class _ClickHouse(Dialect):
+    """Backticks around names, and a backslash begins an escape in names and texts alike. It has no upsert: a merge is an insert."""
+
+    name_quote = "`"
+    backslash_in_text = True
+    backslash_in_names = True
+
+
+DIALECT = _ClickHouse()
+identifier, identifiers = DIALECT.identifier, DIALECT.identifiers
+qualified, literal = DIALECT.qualified, DIALECT.literal
+
+
+FENCED = "a newer epoch of penstock holds the connection"
+"""What the server says of an insert of an older one."""
+
+
+class Incoming(NamedTuple):
+    """A column of rows on their way: its type when it is read, and what takes the place of nulls (None: what the server does)."""
+
+    name: str
+    type: str
+    default: str | None = None
+
+
+def on_cluster(cluster: str | None) -> str:
+    """Returns the clause that runs DDL on all servers of a cluster."""
+    return f" ON CLUSTER {identifier(cluster)}" if cluster else ""
+
+
+TABLES = """
+SELECT name, engine, engine_full, sorting_key, comment, position(create_table_query, 'CONSTRAINT') > 0 AS checked
+FROM system.tables WHERE database = {database:String} AND name IN {tables:Array(String)}
+"""
+
+COLUMNS = """
+SELECT table, name, type, default_kind, default_expression, comment
+FROM system.columns WHERE database = {database:String} AND table IN {tables:Array(String)} ORDER BY table, position
+"""
+
+TYPE = "SELECT toTypeName(defaultValueOfTypeName({type:String})) AS type"
+"""Fails where it is not the name of a type; as a value, it can be nothing else than read."""
+
+RANGES = "SELECT toString(toDate32(-719162)) || toString(toDate32(2932896)) AS days, version() AS version"
+"""Older servers keep dates from 1900 to 2299 only, newer ones from 0001 to 9999."""
+
+
+def create_ledger(database: str, cluster: str | None, engine: str) -> str:
+    """Returns the statement that makes the table of epochs, and of which connection has loaded which table."""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {qualified(database, LEDGER)}{on_cluster(cluster)} (connection String,"
+        " table_name String COMMENT 'empty: the row of the epoch', epoch UInt64, at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'))"
+        f" ENGINE = {engine} ORDER BY (connection, table_name)"
+    )
+
+
+def read_epoch(database: str) -> str:
+    """Returns the query for the newest epoch of a connection; 0 where it has none."""
+    return f"SELECT max(epoch) AS epoch FROM {qualified(database, LEDGER)} WHERE connection = {{connection:String}} AND table_name = ''"
+
+
+def write_epoch(database: str) -> str:
+    """Returns the insert of an epoch, or of a table that a connection loads."""
+    return (
+        f"INSERT INTO {qualified(database, LEDGER)} (connection, table_name, epoch)"
+        " SELECT {connection:String}, {table:String}, {epoch:UInt64}"
+    )
+
+
+def read_tables(database: str) -> str:
+    """Returns the query for the tables that a connection has loaded."""
+    return (
+        f"SELECT DISTINCT table_name FROM {qualified(database, LEDGER)}"
+        " WHERE connection = {connection:String} AND table_name != ''"
+    )
+
+
+def forget(database: str, cluster: str | None) -> str:
+    """Returns the statement that removes a connection from the ledger."""
+    return f"ALTER TABLE {qualified(database, LEDGER)}{on_cluster(cluster)} DELETE WHERE connection = {{connection:String}}"
+
+
+def kill(cluster: str | None) -> str:
+    """Returns the statement that ends what older sessions of a connection have running, and waits for it."""
+    return (
+        f"KILL QUERY{on_cluster(cluster)} WHERE user = currentUser() AND startsWith(Settings['log_comment'], {{prefix:String}})"
+        " AND Settings['log_comment'] != {own:String} SYNC"
+    )
+
+
+def insert(database: str, table: str, columns: Sequence[Incoming], *, fenced: bool) -> str:
+    """Returns the insert of an Arrow stream.
+
+    Args:
+        columns: what the stream has.
+        fenced: the server itself refuses it where the ledger has another epoch than `{epoch:UInt64}` for `{connection:String}`. It looks
+            when the query is in its list of processes, so whoever writes a newer epoch and then ends the older one's processes meets
+            it in one of the two ways. Asynchronous inserts cannot be fenced so.
+    """
+    names = identifiers(column.name for column in columns)
+    into = f"INSERT INTO {qualified(database, table)} ({names})"
+    if not fenced:
+        return f"{into} FORMAT ArrowStream"
+    structure = ", ".join(f"{identifier(column.name)} {column.type}" for column in columns)
+    values = ", ".join(
+        identifier(column.name) if column.default is None else f"ifNull({identifier(column.name)}, {column.default})"
+        for column in columns
+    )
+    epoch = f"(SELECT max(epoch) FROM {qualified(database, LEDGER)} WHERE connection = {{connection:String}} AND table_name = '')"
+    return (
+        f"{into} SELECT {values} FROM input({literal(structure)})"
+        f" WHERE NOT throwIf({epoch} != {{epoch:UInt64}}, '{FENCED}') FORMAT ArrowStream"
+    )
+
+
+def count_ids(database: str, table: str, column: str, *, final: bool) -> str:
+    """Returns the query for how often each of some ids is in a table."""
+    return (
+        f"SELECT toString({identifier(column)}) AS id, count() AS times FROM {qualified(database, table)}"
+        f"{' FINAL' if final else ''} WHERE toString({identifier(column)}) IN {{ids:Array(String)}} GROUP BY id"
+    )
+
+
+def make_view(database: str, view: str, table: str, cluster: str | None, comment: str) -> str:
+    """Returns the statement that makes or renews the view of a merging table's final rows."""
+    return (
+        f"CREATE OR REPLACE VIEW {qualified(database, view)}{on_cluster(cluster)}"
+        f" AS SELECT * FROM {qualified(database, table)} FINAL COMMENT {literal(comment)}"
+    )
