@@ -26,8 +26,8 @@ Path = tuple[str, ...]
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 _CACHE_ENTRIES = 50_000
-_OWN_TABLES = "_penstock"
-"""Tables of our own in a warehouse start so; what a client names gets out of their way."""
+_OWN = "_penstock"
+"""Tables and columns of our own in a warehouse start so, for good or for a moment; what a client names gets out of their way."""
 
 
 def fold(key: str) -> str:
@@ -72,7 +72,7 @@ class Namer:
         self._limit = capabilities.name_limit
         self._bytes = capabilities.name_unit == "bytes"
         self._case = capabilities.case
-        self._system_columns = capabilities.system_columns
+        self._system_columns = frozenset(map(self.key, capabilities.system_columns))
         self._unfit = None if capabilities.unfit is None else re.compile(capabilities.unfit)
         self._original = original
         self._parts: dict[str, str] = {}
@@ -90,9 +90,9 @@ class Namer:
     def column(self, parts: Sequence[str]) -> str:
         """Returns the column name of folded parts, within the limit."""
         name = "_".join(parts)
-        if name in self._system_columns:
+        if self.key(name) in self._system_columns:
             return self.cut(name, "_" + digest(name))
-        return self._fit(name if self._original else _led(name))
+        return self._fit(_beside_ours(name if self._original else _led(name)))
 
     def table(self, text: str) -> str:
         """Returns the table name for what a client, a template or a layout calls it, within the limit."""
@@ -100,9 +100,7 @@ class Namer:
         if known is None:
             if len(self._tables) >= _CACHE_ENTRIES:
                 self._tables.clear()
-            folded = self._fold(text, "table")
-            if folded.lower().startswith(_OWN_TABLES):
-                folded = "_" + folded
+            folded = _beside_ours(self._fold(text, "table"))
             known = self._tables[text] = self._fit(folded if self._original else _led(folded))
         return known
 
@@ -148,3 +146,7 @@ class Namer:
 
 def _led(name: str) -> str:
     return "_" + name if name[:1].isdigit() else name
+
+
+def _beside_ours(name: str) -> str:
+    return "_" + name if name.lower().startswith(_OWN) else name

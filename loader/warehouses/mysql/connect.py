@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import ssl
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -33,7 +34,11 @@ MODE = "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR
 """Refuse what does not fit, and number no row whose number is 0. Backslashes escape, as `dialect.py` writes them."""
 NOT_FOUND = 1094
 """The connection to end is gone already."""
-_DSN = "dsn: expected an address such as mysql://user:password@host:3306/database"
+_DSN = (
+    "dsn: expected an address such as mysql://user:password@host:3306/database, with %40 for @, %3A for :, %2F for /, %3F for ? and %23 "
+    "for # in user and password; or write `password` as an option of its own"
+)
+_PARAMETERS = "dsn: nothing may stand behind the database; write what `?` or `#` is to say as options, such as `ssl: require`"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +83,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if self.dsn is not None and not _readable(self.dsn):  # not quoted: a password may stand in it
             raise ValueError(_DSN)
+        if self.dsn is not None and re.search(r"[?#]", self.dsn):  # drivers know many parameters, and one ignored may be `ssl`
+            raise ValueError(_PARAMETERS)
         if not _address(self)["db"]:
             raise ValueError("database: expected the name of a database, here or at the end of the dsn")
 
@@ -88,7 +95,9 @@ def _readable(dsn: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    return parts.scheme in ("mysql", "mariadb") and bool(parts.hostname) and "@" not in (parts.netloc.rpartition("@")[0])
+    return (
+        parts.scheme in ("mysql", "mariadb") and bool(parts.hostname) and "@" not in parts.netloc.rpartition("@")[0] + parts.path
+    )
 
 
 def _address(options: Options) -> dict[str, Any]:

@@ -434,6 +434,9 @@ async def test_sessions_of_two_databases_do_not_end_each_other(mysql_server: MyS
 def test_the_parts_of_an_address_may_be_written_apart() -> None:
     assert Options(dsn="mysql://u:p%40ss@h:1/d").database is None
     assert Options(host="h", database="d").ssl == "prefer"
-    for dsn in ("postgresql://h/d", "mysql://h", "mysql://h:x/d", "mysql://u:p@ss@h/d", None):
+    for dsn in ("postgresql://h/d", "mysql://h", "mysql://h:x/d", "mysql://u:p@ss@h/d", "mysql://u:1/p@h/d", None):
         with pytest.raises(ValueError, match=r"dsn|database"):
+            Options(dsn=dsn)
+    for dsn in ("mysql://u:p@h/d?ssl-mode=VERIFY_IDENTITY", "mysql://u:p@h/d#s"):
+        with pytest.raises(ValueError, match="options, such as `ssl: require`"):
             Options(dsn=dsn)

@@ -370,6 +370,18 @@ async def test_names_of_system_columns_are_names_like_others(wh: Open) -> None:
     assert one.kept.aside == 0
 
 
+@pytest.mark.parametrize("deduplicate", [True, False], ids=["merge", "append"])
+async def test_names_that_the_loader_uses_itself_cost_no_value(wh: Open, deduplicate: bool) -> None:
+    one = Delivery(wh, await wh.session(), on_conflict="widen", deduplicate=deduplicate)
+    names = ("widened", "turn", "index", "rows", "stage", "n", "0", "1", "version")
+    ours = {f"_penstock_{name}": name for name in names}
+    assert await one.send({"messageId": "1", "x": True, **ours}) == {}
+    assert await one.send({"messageId": "2", "x": "text", **ours}, {"messageId": "2", "x": "text", **ours}) == {}
+    stored = await rows(wh, *(f"__penstock_{name}" for name in names))
+    assert set(stored) == {names}
+    assert one.kept.aside == 0
+
+
 async def test_a_view_of_that_name_says_so(wh: Open) -> None:
     one = await delivery(wh, 'CREATE VIEW "{}".events AS SELECT 1 AS n')
     assert await one.send({"messageId": "1", "n": 1}) == {}

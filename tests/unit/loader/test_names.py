@@ -85,7 +85,9 @@ def test_a_table_is_named_by_the_same_rules(text: str, name: str) -> None:
 @pytest.mark.parametrize("text", ["_penstock_loads", "_Penstock loads", "_penstockX"])
 @pytest.mark.parametrize("original", [True, False])
 def test_a_client_cannot_name_a_table_of_ours(text: str, original: bool) -> None:
-    assert not Namer(capabilities(), original).table(text).lower().startswith("_penstock")
+    namer = Namer(capabilities(), original)
+    assert not namer.table(text).lower().startswith("_penstock")
+    assert not namer.column([namer.part(text)]).lower().startswith("_penstock")
 
 
 @given(ANY_TEXT, st.integers(20, 70), st.sampled_from(["bytes", "characters"]), st.booleans())
@@ -147,3 +149,8 @@ def test_a_system_column_of_the_warehouse_gets_a_name_of_its_own() -> None:
     assert namer.column(["ctid"]).startswith("ctid_")
     assert namer.column(["ctid"]) == namer.column(["ctid"])
     assert namer.column(["ctid", "x"]) == "ctid_x"
+
+
+def test_a_system_column_is_one_in_any_case_that_the_warehouse_takes_for_it() -> None:
+    namer = Namer(replace(capabilities(), system_columns=frozenset({"ctid"}), case="lower"), original=True)
+    assert namer.column(["CTID"]).startswith("CTID_")
