@@ -1,8 +1,8 @@
-"""The destinations alone: Arrow tables into Postgres and DuckDB through the plug-ins: `python -m bench.destinations [--rows N]`.
+"""The destinations alone: Arrow tables into Postgres, MySQL and DuckDB through the plug-ins: `python -m bench.destinations [--rows N]`.
 
 Rows have 30 columns and about 800 bytes. For each size of load and way of writing it prints rows/s, CPU microseconds a row of this
 process and of the server, and the ratio of its rate to a ceiling measured just before with the same rows: for Postgres a bare COPY of
-bytes encoded beforehand, into a table without an index; for DuckDB a bare INSERT from Arrow on a connection that stays open. Durable
+bytes encoded beforehand, into a table without an index; for MySQL (MariaDB) a bare LOAD DATA LOCAL of such text; for DuckDB a bare INSERT from Arrow on a connection that stays open. Durable
 servers: fsync is on. At the end, loads of 30 rows, as a stream makes them.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pyarrow as pa
@@ -28,6 +28,7 @@ from loader import registry
 from loader.contract.warehouse import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
 from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
+from tests.support.mysql import MySQLServer
 from tests.support.postgres import PostgresServer
 
 SHAPE = {
@@ -42,6 +43,14 @@ SHAPE = {
     "is_new": Kind.BOOLEAN,
 }
 CHUNKS = (10_000, 50_000, 100_000)
+
+
+class Server(Protocol):
+    """A database server whose CPU counts."""
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns its processes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ def make_rows(count: int, first: int = 0) -> pa.Table:
     return pa.table({name: pa.array(values, ARROW[SHAPE[name]]) for name, values in columns.items()})
 
 
-async def measure(work: Callable[[], Awaitable[object]], server: PostgresServer | None) -> Cost:
+async def measure(work: Callable[[], Awaitable[object]], server: Server | None) -> Cost:
     """Runs work and returns what it took."""
     server_before, client_before, started = _server_cpu(server), time.process_time(), time.perf_counter()
     await work()
@@ -95,7 +104,7 @@ def print_line(title: str, rows: int, cost: Cost, ceiling: Cost | None) -> None:
 
 
 async def run(
-    document: dict[str, Any], server: PostgresServer | None, rows: int, bare: Callable[[Sequence[pa.Table]], Awaitable[Cost]]
+    document: dict[str, Any], server: Server | None, rows: int, bare: Callable[[Sequence[pa.Table]], Awaitable[Cost]]
 ) -> None:
     """Measures one destination at every size of load."""
     gate = ThreadGate(2)
@@ -177,6 +186,31 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
 
 
 @asynccontextmanager
+async def bare_mysql(server: MySQLServer) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
+    """Yields the ceiling: LOAD DATA LOCAL of text that is ready."""
+    from loader.warehouses.mysql import natives_of
+    from loader.warehouses.mysql.connect import Options, connect
+    from loader.warehouses.mysql.encode import FORMAT, encode
+
+    link = await connect(Options(dsn=server.dsn()), "bench")
+    ddl = ", ".join(f"`{name}` {natives_of(link).of(Column(name, kind))}" for name, kind in SHAPE.items())
+
+    async def bare(batches: Sequence[pa.Table]) -> Cost:
+        ready = [[bytes(chunk) for chunk in encode(batch)] for batch in batches]
+        await link.run("DROP TABLE IF EXISTS bare")
+        await link.run(f"CREATE TABLE bare ({ddl}) ENGINE = InnoDB")
+
+        async def load() -> None:
+            for chunks in ready:
+                await link.load_local(f"LOAD DATA LOCAL INFILE {{name}} INTO TABLE bare {FORMAT}", chunks, _nothing, _nothing)
+
+        return await measure(load, server)
+
+    yield bare
+    link.close()
+
+
+@asynccontextmanager
 async def bare_duckdb(folder: Path) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
     """Yields the ceiling: INSERT from Arrow on a connection that stays open."""
     import duckdb
@@ -209,6 +243,10 @@ async def main(rows: int, types: Sequence[str]) -> None:
             with PostgresServer(durable=True) as server:
                 async with bare_postgres(server) as bare:
                     await run({"type": "postgres", "dsn": server.dsn()}, server, rows, bare)
+        if "mysql" in types:
+            with MySQLServer(durable=True) as mysql:
+                async with bare_mysql(mysql) as bare:
+                    await run({"type": "mysql", "dsn": mysql.dsn()}, mysql, rows, bare)
         if "duckdb" in types:
             async with bare_duckdb(folder) as bare:
                 for linger in (0.2, 0):
@@ -227,7 +265,11 @@ async def _each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _server_cpu(server: PostgresServer | None) -> float:
+def _nothing() -> None:
+    """Hears that rows moved."""
+
+
+def _server_cpu(server: Server | None) -> float:
     used = 0.0
     for process in server.processes() if server is not None else ():
         try:
@@ -241,6 +283,6 @@ def _server_cpu(server: PostgresServer | None) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000, help="rows for each size and way of writing")
-    parser.add_argument("--type", action="append", choices=("postgres", "duckdb"), help="only this destination")
+    parser.add_argument("--type", action="append", choices=("postgres", "mysql", "duckdb"), help="only this destination")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.rows, arguments.type or ("postgres", "duckdb")))
+    asyncio.run(main(arguments.rows, arguments.type or ("postgres", "mysql", "duckdb")))

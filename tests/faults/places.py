@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_postgres
+from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_mysql, rows_in_postgres
+from tests.support.mysql import MySQLServer
 from tests.support.postgres import USER, PostgresServer
 
 
@@ -142,6 +143,23 @@ class Schema:
             return [row[0] for row in await link.fetch(query.replace("{}", self.name))]
         finally:
             await link.close()
+
+
+class MyDatabase:
+    """A database in MySQL; it must exist."""
+
+    def __init__(self, server: MySQLServer, name: str) -> None:
+        self.server = server
+        self.name = name
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return {"type": "mysql", "dsn": self.server.dsn(self.name)}
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await rows_in_mysql(self.server.dsn(self.name))
 
 
 class DuckSchema:

@@ -1,6 +1,6 @@
 """Exactly once, by sets of ids: what arrived, and whether it is what the client's books promise.
 
-`rows_in_postgres`, `rows_in_duckdb` and `dead_letters` read everything with drivers and decoders of their own; `problems` is the one
+`rows_in_postgres`, `rows_in_mysql`, `rows_in_duckdb` and `dead_letters` read everything with drivers and decoders of their own; `problems` is the one
 judge of all fault tests: every acknowledged event is once in each of its tables, or once in the dead letters with the right reason;
 one of which nothing is known, at most once; and nothing else is anywhere.
 """
@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.js.errors import APIError
@@ -70,6 +71,31 @@ async def rows_in_postgres(dsn: str, schema: str) -> Rows:
         return found
     finally:
         await link.close()
+
+
+async def rows_in_mysql(dsn: str) -> Rows:
+    """Reads the message ids of every table of a database but our own."""
+    import aiomysql
+
+    parts = urlsplit(dsn)
+    database = parts.path[1:]
+    link = await aiomysql.connect(host=parts.hostname, port=parts.port, user=parts.username, password=parts.password, db=database)
+    try:
+        async with link.cursor() as cursor:
+            await cursor.execute(
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s", [database]
+            )
+            columns: dict[str, list[str]] = defaultdict(list)
+            for table, name in await cursor.fetchall():
+                columns[table].append(name)
+            found: dict[str, Counter[str]] = {}
+            for table, names in columns.items():
+                if not table.startswith(OWN):
+                    await cursor.execute(f"SELECT `{_id_column(table, names)}`, count(*) FROM `{table}` GROUP BY 1")
+                    found[table] = Counter(dict(await cursor.fetchall()))
+            return found
+    finally:
+        await link.ensure_closed()
 
 
 async def rows_in_duckdb(path: Path, schema: str = "main", seconds: float = 15.0) -> Rows:

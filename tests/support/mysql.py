@@ -8,6 +8,7 @@ everything that asks for MySQL fails: a suite that silently skips its warehouse 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -32,7 +34,7 @@ START_SECONDS = 60.0
 class MySQLServer:
     """One server; `start` may follow `stop` or `kill` and finds the same data on the same port."""
 
-    def __init__(self, *, durable: bool = True, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, *, durable: bool = True, settings: dict[str, str] | None = None, certificate: Path | None = None) -> None:
         self._server = find_server()
         self._owner = _owner()
         self.directory = Path(tempfile.mkdtemp(prefix="penstock-my-", dir="/tmp"))
@@ -49,6 +51,11 @@ class MySQLServer:
         self._data.mkdir()
         for path in (self.directory, self._data):
             self._give(path)
+        if certificate is not None:  # with its key beside it; the server may not look into the folders of tests
+            for option, name in (("ssl_cert", certificate.name), ("ssl_key", "key.pem")):
+                copy = Path(shutil.copy(certificate.parent / name, self.directory))
+                self._give(copy)
+                self._settings[option] = str(copy)
         self._init()
 
     def dsn(self, database: str = "penstock", user: str = USER, password: str = PASSWORD, port: int | None = None) -> str:
@@ -160,6 +167,24 @@ def find_server() -> Path:
         "no MariaDB server found on PATH or in /usr/sbin; install one (`apt-get install mariadb-server-core`), or name a running "
         "one in PENSTOCK_TEST_MYSQL_DSN"
     )
+
+
+async def run_sql(dsn: str, *statements: str) -> list[tuple[object, ...]]:
+    """Runs statements; returns the rows of the last."""
+    import aiomysql
+
+    parts = urlsplit(dsn)
+    link = await aiomysql.connect(
+        host=parts.hostname, port=parts.port, user=parts.username, password=parts.password, db=parts.path[1:], autocommit=True
+    )
+    try:
+        async with link.cursor() as cursor:
+            for statement in statements:
+                await cursor.execute(statement)
+            return list(await cursor.fetchall())
+    finally:
+        await link.ensure_closed()
+        await asyncio.sleep(0)  # asyncio ends its transport then
 
 
 def _owner() -> str | None:

@@ -166,29 +166,30 @@ async def _set(link: Link, options: Options) -> None:
         "autocommit": "1",
         "innodb_lock_wait_timeout": str(wait),
         "lock_wait_timeout": str(wait),
-        "max_error_count": "65535",  # refused rows are named by warnings
-        "sql_notes": "1",
         "sql_safe_updates": "0",
         "foreign_key_checks": "1",
         "unique_checks": "1",
-        "lc_messages": "'en_US'",  # in which warnings say "at row"
-        "net_read_timeout": str(max(30, round(2 * options.stall_timeout))),
-        "net_write_timeout": str(max(60, round(2 * options.stall_timeout))),
     }
     await link.run("SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items()))
     # the gaps between keys stay free, so that two loaders of one table do not wait for each other
     await link.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
-    milliseconds = round(options.statement_timeout * 1000)
-    optional = [
+    wishes = {
         # lets a table have more than 196 columns of text; a row that is too large for its page is refused then, by itself
-        "SET SESSION innodb_strict_mode = 0",
-        f"SET SESSION max_statement_time = {options.statement_timeout:g}" if link.is_mariadb else f"SET SESSION max_execution_time = {milliseconds}",
-    ]  # fmt: skip
-    for statement in optional:
+        "innodb_strict_mode": "0",
+        # refused rows are named by warnings, in which English says "at row"
+        "max_error_count": "65535",
+        "lc_messages": "'en_US'",
+        "net_read_timeout": str(max(30, round(2 * options.stall_timeout))),
+        "net_write_timeout": str(max(60, round(2 * options.stall_timeout))),
+        # the server's own guard against a frozen loader whose successor never comes
+        "idle_transaction_timeout": str(max(1, round(2 * options.stall_timeout))),
+        "max_statement_time": f"{options.statement_timeout:g}",
+    }
+    for name, value in wishes.items():
         try:
-            await link.run(statement)
+            await link.run(f"SET SESSION {name} = {value}")
         except Exception as error:
-            if number_of(error) is None:  # the server lives, it has no such setting or lets this user have no say
+            if number_of(error) is None or link.closed:  # else the server lacks the setting, or lets this user have no say
                 raise
 
 

@@ -67,6 +67,7 @@ class Link(Connection):  # type: ignore[misc]
     async def open(self) -> None:
         """Connects and logs in."""
         await self._connect()
+        _end_with_the_peer(self._writer.transport)
 
     @property
     def is_mariadb(self) -> bool:
@@ -168,6 +169,23 @@ class Link(Connection):  # type: ignore[misc]
     def _may_tell(self) -> bool:
         """Whether the server proved by a certificate who it is."""
         return self._encrypted and self._ssl_context is not None and self._ssl_context.verify_mode is ssl.CERT_REQUIRED
+
+
+def _end_with_the_peer(transport: Any) -> None:
+    """Ends a transport when the other end says that it sends no more.
+
+    asyncio goes on writing then, and a server that ended our connection while rows travelled takes no more of them and says no more:
+    the write would wait for ever.
+    """
+    protocol = transport.get_protocol()
+    received = protocol.eof_received
+
+    def eof_received() -> bool:
+        received()
+        transport.abort()
+        return False
+
+    protocol.eof_received = eof_received
 
 
 class _Result(MySQLResult):  # type: ignore[misc]

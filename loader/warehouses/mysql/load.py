@@ -219,8 +219,11 @@ class _Sending:
         for number, (name, column) in enumerate(zip(self._prepared.names, self._prepared.columns, strict=True)):
             if column.kind is Kind.JSON:
                 value = SQL.identifier(f"_penstock_{number}")
-                query = f"SELECT {_COUNTER} FROM {self._stage} WHERE {value} IS NOT NULL AND NOT json_valid({value})"
-                found = (await self._link.run(query)).rows
+                # the numbers need not be one after the other (auto_increment_increment)
+                counted = f"SELECT row_number() OVER (ORDER BY {_COUNTER}) AS place, {value} AS v FROM {self._stage}"
+                found = (
+                    await self._link.run(f"SELECT place FROM ({counted}) AS r WHERE v IS NOT NULL AND NOT json_valid(v)")
+                ).rows
                 rows |= {int(place) - 1: f'what column "{name}" would have is no JSON' for (place,) in found}
         return RowsRejected(self._load.table, refused.message, rows, needs_others=refused.needs_others)
 

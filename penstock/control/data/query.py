@@ -120,7 +120,7 @@ async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> 
         link.decoders = decoders
         if limit:
             await link.run(f"SET SESSION sql_select_limit = {limit + 1}")
-        await link.run("START TRANSACTION READ ONLY")
+        await link.run("SET SESSION TRANSACTION READ ONLY")  # of one transaction, DDL would commit it and go on
         answer = await link.run(sql)
     except Exception as exc:
         number = number_of(exc)

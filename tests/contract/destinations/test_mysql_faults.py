@@ -180,6 +180,29 @@ async def test_the_epoch_can_be_raised_while_rows_travel_and_the_load_that_was_u
     assert await my.rows("t", SHAPE) == []
 
 
+@pytest.mark.parametrize("when", ["idle", "loading"])
+async def test_a_connection_that_an_administrator_ends_is_lost_at_once(my: Open, when: str) -> None:
+    session = await my.session()
+    await make(session, "t", SHAPE)
+    assert isinstance(session, MySQLSession)
+    big = arrow(SHAPE, [{"id": n, "text": "x" * 500} for n in range(100_000)])
+    end = f"KILL CONNECTION {session._link.server_thread_id[0]}"
+    if when == "loading":
+        load = asyncio.ensure_future(session.load(plan(1), [TableLoad("t", big)]))
+        await _until_loading(my)
+        await my.subject.run(end)
+    else:
+        await my.subject.run(end)
+        load = asyncio.ensure_future(session.load(plan(1), [TableLoad("t", big)]))
+    async with asyncio.timeout(15):  # half of the time after which it would count as stalled
+        with pytest.raises(NotConnected):
+            await load
+    again = await my.session(epoch=2)
+    assert await my.rows("t", SHAPE) == []
+    await again.load(plan(1), [batch("append")])
+    assert len(await my.rows("t", SHAPE)) == ROWS
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_server_killed_in_the_middle_of_loads_loses_and_repeats_nothing(mortal_mysql: MySQLServer) -> None:
