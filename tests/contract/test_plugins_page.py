@@ -15,16 +15,19 @@ from typing import Any
 import pytest
 
 import ingest.protocols
+import loader.cloud
 import loader.files
 import loader.rows.layouts
 import loader.warehouses
 from ingest.contract import Accepted, HttpRequest, Parsed, Refusal
 from ingest.registry import PROTOCOLS
 from loader import registry
+from loader.contract.events import EventDestination, Response
 from loader.contract.warehouse import Environment, Kind
 from router.rules import operators
 from router.rules.where import compile_where
 from shared.errors import Fenced
+from shared.events.outcome import Dead, Ok, Retry
 from shared.threads import ThreadGate
 from tests.contract.destinations import test_exactly_once as once
 from tests.contract.destinations import test_rows as rows
@@ -35,6 +38,7 @@ from tests.unit.loader.shaping import Desk
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 FOLDERS = {
+    "loader/cloud": loader.cloud,
     "loader/files": loader.files,
     "loader/warehouses": loader.warehouses,
     "ingest/protocols": ingest.protocols,
@@ -158,6 +162,23 @@ async def test_the_files_of_the_page_hold_each_load_once(tmp_path: Path) -> None
         gate.close()
     (file,) = (tmp_path / "a" / "t" / "2026-02-03").iterdir()
     assert [json.loads(line)["id"] for line in gzip.decompress(file.read_bytes()).splitlines()] == [1]
+
+
+async def test_the_destination_of_events_of_the_page_calls_and_reads_answers() -> None:
+    gate = ThreadGate(1, "test")
+    try:
+        document = {"type": "slack", "url": "https://hooks.example.com/x"}
+        plugin, options = registry.parse_options("s", document)
+        destination = await plugin.open_destination("s", options, Environment(gate))
+    finally:
+        gate.close()
+    assert isinstance(destination, EventDestination)
+    made = destination.calls([{"type": "track", "event": "<!channel>", "userId": "u"}, {"type": "page"}], 0.0)
+    assert [json.loads(call.body)["text"] for call in made.calls] == ["&lt;!channel&gt; by u", "page by somebody"]
+    assert [call.events for call in made.calls] == [(0,), (1,)]
+    answers = [destination.answer(made.calls[0], Response(status, {}, b"", 0.0))[0] for status in (200, 404, 500)]
+    assert [type(answer) for answer in answers] == [Ok, Dead, Retry]
+    assert registry.secrets_of("slack") == {"url"}
 
 
 def test_the_protocol_of_the_page_parses_judges_and_answers() -> None:

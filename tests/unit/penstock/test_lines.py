@@ -27,7 +27,8 @@ def write(folder: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    "content", [TEXT, TEXT + b"\n", b"\xef\xbb\xbf" + TEXT, gzip.compress(TEXT, mtime=0), gzip.compress(b"\xef\xbb\xbf" + TEXT, mtime=0)]
+    "content",
+    [TEXT, TEXT + b"\n", b"\xef\xbb\xbf" + TEXT, gzip.compress(TEXT, mtime=0), gzip.compress(b"\xef\xbb\xbf" + TEXT, mtime=0)],
 )
 def test_the_lines_of_a_file_are_its_events_however_it_is_packed(content: bytes, tmp_path: Path) -> None:
     with Lines(write(tmp_path, content)) as read:
