@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from msgspec import Meta
 
@@ -113,7 +113,7 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
     except Exception as error:
         raise translate(error, what) from error
     # asyncpg sets nothing, and no public way leads to its socket
-    keep_alive(link._transport.get_extra_info("socket"), options.stall_timeout)
+    keep_alive(cast("Any", link)._transport.get_extra_info("socket"), options.stall_timeout)
     return link
 
 

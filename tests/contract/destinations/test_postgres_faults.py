@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -274,7 +274,7 @@ async def test_a_backend_killed_with_signal_nine_takes_all_connections_and_leave
 async def test_the_kernel_watches_over_an_idle_connection(pg: Open) -> None:
     session = await pg.session()
     assert isinstance(session, PostgresSession)
-    plug = session._link._transport.get_extra_info("socket")
+    plug = cast("Any", session._link)._transport.get_extra_info("socket")
     assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
