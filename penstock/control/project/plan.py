@@ -21,7 +21,9 @@ MASK = "***"
 
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api_?key|dsn$", re.IGNORECASE)
 _VARIABLES_ONLY = re.compile(r"(\$\{[^}]*\}\s*)+")
-_USER_INFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?P<password>[^@\s]+)(?P<tail>@)", re.IGNORECASE)
+_WITH_SCHEME = re.compile(r"(?:Bearer|Basic|Token|ApiKey|Key) (?:\$\{[^}]*\}\s*)+", re.IGNORECASE)
+"""What a header of authorization holds, its secret in a variable."""
+_USER_INFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?P<password>[^\s,]+)(?P<tail>@)", re.IGNORECASE)
 _KEYWORD_PASSWORD = re.compile(r"(?P<head>\bpassword\s*=\s*)(?P<password>'[^']*'|\S+)", re.IGNORECASE)
 
 
@@ -76,12 +78,17 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
         return {name: mask(item, name, secret=secret or name in marked) for name, item in value.items()}
     if isinstance(value, list):
         return [mask(item, key, secret=secret) for item in value]
-    if not isinstance(value, str) or _VARIABLES_ONLY.fullmatch(value):
+    if not isinstance(value, str) or _VARIABLES_ONLY.fullmatch(value) or _WITH_SCHEME.fullmatch(value):
         return value
     masked = _USER_INFO.sub(_hide, _KEYWORD_PASSWORD.sub(_hide, value))
-    if masked == value and (secret or _SECRET_KEY.search(key)) and "://" not in value and "=" not in value:
-        return MASK
-    return masked
+    hidden = secret or _SECRET_KEY.search(key)
+    return MASK if masked == value and hidden and not _is_address(value, key, secret=secret) else masked
+
+
+def _is_address(value: str, key: str, *, secret: bool) -> bool:
+    """Says whether a text says where something is, and no password stands in it. Base64 ends with `=` as well."""
+    dsn = key.lower().endswith("dsn")
+    return ("://" in value and (dsn or not secret)) or ("=" in value and dsn)
 
 
 def inline_secrets(document: Mapping[str, Any]) -> list[str]:

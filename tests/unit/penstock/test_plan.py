@@ -105,6 +105,26 @@ def test_secrets_written_into_a_file_are_masked_and_named() -> None:
     ]
 
 
+def test_a_secret_is_masked_whatever_characters_it_has() -> None:
+    crm = {"type": "webhook", "url": "https://crm.test/in", "secret": "aHVudGVyMg==", "headers": {"Cookie": "id=hunter2"}}
+    document: dict[str, Any] = {
+        "sites": {"shop": {"keys": [{"id": "api", "secret": "hunter2="}]}},
+        "destinations": {"crm": crm, "wh": {"type": "mysql", "dsn": "mysql://user:p@hunter2@host/db"}},
+    }
+    shown = str(mask(document)) + str(compare({}, document))
+    assert "hunter2" not in shown
+    assert "aHVudGVyMg" not in shown
+    assert "https://crm.test/in" in shown
+    assert len(inline_secrets(document)) == 4
+
+
+def test_a_token_in_a_variable_is_shown_as_written() -> None:
+    crm = {"type": "webhook", "url": "https://crm.test/in", "headers": {"Authorization": "Bearer ${CRM_TOKEN}"}}
+    document = {"destinations": {"crm": crm, "wh": {"type": "mysql", "dsn": "mysql://user@host/db"}}}
+    assert mask(document) == document
+    assert inline_secrets(document) == []
+
+
 documents = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text("ab", max_size=2),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", min_size=1, max_size=2), inner, max_size=3),
