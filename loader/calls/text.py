@@ -67,5 +67,7 @@ def one_line(text: str) -> str:
         TemplateFailed: it holds characters that would end a header.
     """
     if not text.isprintable():
-        raise TemplateFailed(f"it gave characters that cannot stand in a header: {text[:100]!a}")
+        wrong = next(each for each in text if not each.isprintable())
+        # the rest is not quoted: a token of the user's may stand in it, and this goes into dead letters
+        raise TemplateFailed(f"it gave the character U+{ord(wrong):04X}, which cannot stand in a header")
     return text

@@ -7,7 +7,8 @@ JSON array, and a body template that uses `event` gives one element of it. `secr
 An answer with 2xx says that all events of the call have arrived; the body of an answer means nothing. What other answers mean:
 `loader/calls/answers.py`.
 
-Known trap: a template must not choose the server. Scheme and host are plain text, so no client can send events elsewhere.
+Known trap: a template must not choose the server. Scheme and host are plain text, so no client can send events elsewhere. Nor may it climb:
+`urlencode` leaves `/` and `..` as they are, and clients of HTTP resolve them, so a path with dots for a folder is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta, field
@@ -101,6 +103,7 @@ class _Templates:
         known = _ONE if options.batch_events == 1 else _MANY
         if not _SERVER.match(options.url):
             raise ValueError("url: expected http:// or https://, then a host that is no template, and behind it `/`")
+        _require_server(options.url)
         self.url = _text("url", options.url, known, MOST_URL)
         self.headers: dict[str, Text] = {}
         for name, value in options.headers.items():
@@ -121,6 +124,16 @@ def _text(option: str, source: str, known: Sequence[str], most: int) -> Text:
         return Text(source, known, most)
     except ValueError as exc:
         raise ValueError(f"{option}: {exc}") from exc
+
+
+def _require_server(url: str) -> None:
+    try:
+        server = urlsplit(re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0].join(("http://", "/")))
+        _ = server.port
+    except ValueError as exc:
+        raise ValueError("url: host and port are no address") from exc
+    if "@" in server.netloc:  # shown by `penstock plan`, where headers are not
+        raise ValueError("url: a user name does not belong into it; write the header `Authorization` under `headers`")
 
 
 class Webhook:
@@ -228,7 +241,7 @@ class Webhook:
         for name, text in self._texts.headers.items():
             if not text.constant:
                 headers[name] = _named(f"headers.{name}", text, values)
-        url = self._texts.url.render() if self._texts.url.constant else _named("url", self._texts.url, values)
+        url = self._texts.url.render() if self._texts.url.constant else _below(_named("url", self._texts.url, values))
         if self._options.secret is not None:
             headers[self._options.signature_header] = sign(self._options.secret, at, body)
         return Call(self._options.method, url, headers, body, group)
@@ -239,3 +252,15 @@ def _named(option: str, text: Text, values: dict[str, object]) -> str:
         return one_line(text.render(**values))
     except TemplateFailed as exc:
         raise TemplateFailed(f"{option}: {exc}") from exc
+
+
+def _below(url: str) -> str:
+    """Returns an address whose path goes down only.
+
+    Raises:
+        TemplateFailed: `.` or `..` is one of its folders, also where it is spelled otherwise.
+    """
+    path = unquote(re.split(r"[?#]", url, maxsplit=1)[0])
+    if {".", ".."} & set(re.split(r"[/\\]", path)):
+        raise TemplateFailed("url: it gave a path with `.` or `..` as a folder, by which a client would choose another path")
+    return url

@@ -201,3 +201,35 @@ def test_options_that_mean_nothing_without_tables_are_refused_with_their_path() 
         "connections.c.deduplicate",
         "connections.c.column_types",
     }
+
+
+@pytest.mark.parametrize("path", ["../../admin", "..", ".", "a/./b", "..%2F..%2Fadmin", "%2e%2e/x", ".%2E/x", "a\\..\\b"])
+@pytest.mark.parametrize("template", ["https://x.test/in/{{ event.text }}", "https://x.test/in/{{ event.text }}?q=1"])
+def test_a_client_cannot_climb_out_of_the_path(template: str, path: str) -> None:
+    made = webhook(url=template).calls([event(text=path)], AT)
+    assert not made.calls
+    assert isinstance(made.ended[0], Dead)
+
+
+def test_dots_that_are_no_folder_may_stand_in_a_path() -> None:
+    (call,) = webhook(url="https://x.test/in/{{ event.text }}?up={{ event.text }}").calls([event(text="a..b/v1.2/...")], AT).calls
+    assert call.url == "https://x.test/in/a..b/v1.2/...?up=a..b/v1.2/..."
+
+
+@pytest.mark.parametrize("where", ["headers", "url"])
+def test_a_secret_beside_what_a_template_gives_is_in_no_dead_letter(where: str) -> None:
+    text = "https://x.test/in?token=s3cret&id={{ event.text }}"
+    options: dict[str, Any] = {"url": text} if where == "url" else {"headers": {"X": text}}
+    made = webhook(**options).calls([event(text="a\nb")], AT)
+    assert isinstance(made.ended[0], Dead)
+    assert "U+000A" in made.ended[0].detail
+    assert "s3cret" not in made.ended[0].detail
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:s3cret@x.test/", "https://[::1/x", "https://x.test:99999/{{ event.type }}", "https://x:y/"]
+)
+def test_an_address_that_is_none_or_shows_a_password_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="url: ") as refused:
+        webhook(url=url)
+    assert "s3cret" not in str(refused.value)
