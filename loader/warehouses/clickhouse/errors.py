@@ -83,6 +83,10 @@ def translate(error: BaseException, what: str, table: str | None = None, *, data
         return SetupError(f"{what}: {error}; check the server's certificate, and that `url` names its port for HTTPS")
     if isinstance(error, OSError) or type(error).__module__.startswith("aiohttp"):
         return NotConnected(f"{what}: {str(error) or name}; check `url`, and that the server runs")
+    if name == "JSONDecodeError":
+        return NotConnected(
+            f"{what}: the answer is not a ClickHouse server's; check host and port of `url`, and what stands in between"
+        )
     return unknown(error, f"{what}: {name}: {error}")
 
 
