@@ -3,8 +3,9 @@
 A queue bears the incarnation of its connection (`shared/project/snapshot.py`), so nothing in it can reach a later connection of the
 name; here it only stops taking room. It is done under the lease of the connection's name, when no loader of the former connection
 can be at work any more: every event is counted once, as loaded or as dropped, in the account of the connection, which outlives it
-(`shared/streams/removed.py`). The account notes what is about to be taken away, before it is, so that whoever is killed in between counts
-nothing twice.
+(`shared/streams/removed.py`). A queue goes in portions, so that a large one on a slow broker is emptied however often that is cut
+short. The account notes a portion, and the metric counts it, before it is taken away: whoever is killed in between, or hears no
+answer, counts nothing twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -38,8 +39,11 @@ LEASE_PATIENCE_SECONDS = 30.0
 AGAIN_SECONDS = 60.0
 """A router that has not heard of the new project yet may send a frame more."""
 SOON_SECONDS = 5.0
+PORTION = 1000
+"""Frames of a queue that are counted and taken away together."""
 
-_PREFIXES = ((topology.DELIVER, "deliver."), (topology.RETRY, "retry.loader."))
+_DELIVER, _RETRY = "deliver.", "retry.loader."
+_PREFIXES = ((topology.DELIVER, _DELIVER), (topology.RETRY, _RETRY))
 
 log = logging.getLogger(__name__)
 
@@ -69,16 +73,29 @@ class Sweeper:
                 for name in sorted({queue.partition(".")[0] for queue in await _leftovers(context.broker, snapshot)}):
                     if name in snapshot.project.connections:  # its own loader does it, which holds the lease
                         continue
-                    held = leases.hold(context.broker, f"loader.{name}", context.instance, lease_seconds)
-                    with contextlib.suppress(TimeoutError):
-                        async with timeout(LEASE_PATIENCE_SECONDS), held as lease:
-                            await self.sweep(name, lease.epoch)
+                    await self._sweep_under_lease(name, snapshot, lease_seconds)
             except Transient as exc:
                 log.warning("what waits for connections that were removed is not taken away yet", extra={"error": str(exc)})
                 again = SOON_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with timeout(again):
                     await context.config.changed(snapshot)
+
+    async def _sweep_under_lease(self, name: str, snapshot: ConfigSnapshot, lease_seconds: float) -> None:
+        context = self._context
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with timeout(LEASE_PATIENCE_SECONDS):
+                    held = leases.hold(context.broker, f"loader.{name}", context.instance, lease_seconds)
+                    lease = await stack.enter_async_context(held)
+            except TimeoutError:  # its last loader is at work still
+                return
+
+            def goes_on() -> bool:
+                # a connection that is added under the name needs the lease
+                return not lease.lost.is_set() and context.config.current is snapshot
+
+            await self.sweep(name, lease.epoch, goes_on)
 
     async def keep_swept(self, name: str, epoch: int) -> None:
         """Does so for former connections of a name that is in the project, for ever; for whoever loads it, and holds its lease."""
@@ -93,43 +110,58 @@ class Sweeper:
                 again = SOON_SECONDS
             await asyncio.sleep(again)
 
-    async def sweep(self, name: str, epoch: int) -> None:
+    async def sweep(self, name: str, epoch: int, goes_on: Callable[[], bool] = lambda: True) -> None:
         """Takes away what waits for former connections of a name; the caller holds the lease of it, under `epoch`.
+
+        Args:
+            goes_on: asked before each portion.
 
         Raises:
             NotConnected, Transient: not everything could be taken away; sweep again.
         """
         for queue in await _leftovers(self._context.broker, self._context.config.current):
             if queue.partition(".")[0] == name:
-                await self._sweep_queue(name, queue, epoch)
+                await self._sweep_queue(name, queue, epoch, goes_on)
 
-    async def _sweep_queue(self, name: str, queue: str, epoch: int) -> None:
+    async def _sweep_queue(self, name: str, queue: str, epoch: int, goes_on: Callable[[], bool]) -> None:
+        counted: list[int] = []
+        try:
+            while goes_on() and await self._sweep_portion(name, queue, epoch, counted.append):
+                pass
+        finally:
+            if events := sum(counted):
+                log.warning(
+                    "events of a connection that was removed are dropped",
+                    extra={"connection": name, "queue": queue, "events": events},
+                )
+
+    async def _sweep_portion(self, name: str, queue: str, epoch: int, counted: Callable[[int], None]) -> bool:
+        """Counts and takes away the oldest frames, and all rows set aside; returns whether there may be more."""
         broker = self._context.broker
         bucket = Bucket(broker, topology.STATS_BUCKET)
         entry = await bucket.get(ended_key(queue))
         before = decode_ended(entry.value if entry else None)
         ended = await self._decide(name, queue, before, epoch)
-        found, last = {}, {}
-        for stream, prefix in _PREFIXES:
-            found[stream], last[stream] = await _look(broker, stream, prefix + queue)
-        after = msgspec.structs.replace(
-            count_leftovers(ended, found[topology.DELIVER], found[topology.RETRY]), swept={**ended.swept, **last}
-        )
+        # an event may have rows of several tables here, and is counted once: so all of them together
+        asides, last_aside = await _look(broker, topology.RETRY, _RETRY + queue)
+        frames, last_frame = await _look(broker, topology.DELIVER, _DELIVER + queue, PORTION)
+        more = len(frames) >= PORTION
+        swept = {**ended.swept, topology.DELIVER: last_frame, topology.RETRY: last_aside}
+        after = msgspec.structs.replace(count_leftovers(ended, frames, asides, more=more), swept=swept)
         try:
             await bucket.put(ended_key(queue), msgspec.json.encode(after), revision=entry.revision if entry else 0)
         except Conflict as exc:
             raise Transient(f"the account of {queue} was written meanwhile") from exc
-        for stream, prefix in _PREFIXES:
-            if last[stream]:
-                await _purge(broker, stream, prefix + queue, last[stream])
         reason = DropReason.REMOVED
         events = after.counts.dropped.get(reason, 0) - before.counts.dropped.get(reason, 0)
         if events:
             self._context.telemetry.count("loader_events_dropped_total", events, connection=name, reason=reason)
-            log.warning(
-                "events of a connection that was removed are dropped",
-                extra={"connection": name, "queue": queue, "events": events},
-            )
+            counted(events)
+        if last_aside:
+            await _purge(broker, topology.RETRY, _RETRY + queue, last_aside)
+        if last_frame:
+            await _purge(broker, topology.DELIVER, _DELIVER + queue, last_frame)
+        return more
 
     async def _decide(self, name: str, queue: str, ended: Ended, epoch: int) -> Ended:
         """Returns the account without a load that is pending: it counts if its destination has it."""
@@ -143,12 +175,13 @@ class Sweeper:
         return ended.settled() if committed else msgspec.structs.replace(ended, pending=None)
 
 
-def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]) -> Ended:
+def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left], *, more: bool = False) -> Ended:
     """Returns an account with what waits counted as dropped: each event once, and none that is counted already. Pure.
 
     Args:
         frames: of the queue, in their order.
-        asides: rows set aside.
+        asides: all rows set aside.
+        more: whether further frames wait.
     """
     through = dict(ended.through)
     live = replayed = removed = 0
@@ -176,7 +209,17 @@ def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]
     removed += sum((bits & ~int(ended.early.get(frame, "0"), 16)).bit_count() for frame, bits in waiting.items())
     dropped = {DropReason.REMOVED.value: removed} if removed else {}
     counts = ended.counts.plus(Counts(live=live, replayed=replayed, dropped=dropped))
-    return msgspec.structs.replace(ended, counts=counts, through=through, early={}, begun={}, cuts={}, sent=sent)
+    kept = {
+        name: {frame: bits for frame, bits in value.items() if more and not _is_counted(frame, through)}
+        for name, value in (("early", ended.early), ("begun", ended.begun))
+    }
+    cuts = ended.cuts if more else {}
+    return msgspec.structs.replace(ended, counts=counts, through=through, cuts=cuts, sent=sent, **kept)
+
+
+def _is_counted(frame: str, through: Mapping[str, int]) -> bool:
+    lane, _, seq = frame.rpartition(":")
+    return int(seq) <= through.get(lane, 0)
 
 
 async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
@@ -203,12 +246,13 @@ async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
     return sorted(found)
 
 
-async def _look(broker: Broker, stream: str, subject: str) -> tuple[list[Left], int]:
-    """Returns the messages of a subject that hold a frame, and the sequence of the last message, 0 if there is none."""
+async def _look(broker: Broker, stream: str, subject: str, most: int | None = None) -> tuple[list[Left], int]:
+    """Returns the messages of a subject that hold a frame, at most so many, and the sequence of the last one looked at, 0 if there
+    is none."""
     found: list[Left] = []
     seq = 0
     with asking(f"cannot read {subject}"):
-        while True:
+        while most is None or len(found) < most:
             try:
                 message = await broker.js.get_msg(stream, seq + 1, subject=subject, next=True)
             except NotFoundError:
@@ -218,6 +262,7 @@ async def _look(broker: Broker, stream: str, subject: str) -> tuple[list[Left], 
             place = read_place(headers)
             if place is not None:
                 found += [Left(seq, place._replace(seq=each), bits) for each, bits in frames_in(headers, place)]
+    return found, seq
 
 
 async def _purge(broker: Broker, stream: str, subject: str, last: int) -> None:

@@ -6,23 +6,27 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from loader.delivery import leftovers
 from router.lanes import removed as module
 from router.lanes.account import Account
 from router.lanes.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
+from shared.errors import NotConnected
+from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import StoredProject, apply_project, current_snapshot
 from shared.settings import ServiceSettings
-from shared.streams.ended import Counts, Ended, Pending, ended_key
+from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
 from shared.streams.removed import Removed, add_up, list_removed, note_removed
 from shared.streams.waiting import SetAside, Waiting, look_ahead, look_at_queue
 from shared.telemetry.metrics import Telemetry
@@ -222,6 +226,38 @@ async def test_accounts_of_removed_connections_and_sites_are_shown_and_the_oldes
         ]
     assert [each.connection for each in await list_removed(broker)] == ["c"]
     assert not (await state_of(broker)).accounts
+
+
+async def test_a_large_queue_of_a_removed_connection_goes_in_portions_and_is_counted_once_though_answers_are_lost(
+    broker: Broker, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "PORTION", 4)
+    purge, lost = leftovers._purge, iter([False, True])
+    queue = "c.0-x"
+
+    async def purged(*arguments: Any) -> None:
+        await purge(*arguments)
+        if next(lost, False):
+            raise NotConnected("no answer")
+
+    monkeypatch.setattr(leftovers, "_purge", purged)
+    for seq in range(1, 11):
+        headers = write_place(Place("live-1-shop", seq, 2, 2 * seq))
+        await broker.publisher.publish(topology.deliver_subject(queue), b"", msg_id=f"q{seq}", headers=headers)
+    stats, early = Bucket(broker, topology.STATS_BUCKET), {"live-1-shop:9": "1"}
+    await stats.put(ended_key(queue), msgspec.json.encode(Ended(early=early)))
+    context = SimpleNamespace(broker=broker, telemetry=telemetry, config=SimpleNamespace(current=snapshot({})))
+    sweeper = leftovers.Sweeper(cast("Any", context), cast("Any", None))
+    with pytest.raises(NotConnected):
+        await sweeper.sweep("c", 1)
+    assert (await look_at_queue(broker, queue)).frames == 2, "what was counted is gone already"
+    await sweeper.sweep("c", 1, lambda: False)
+    assert (await look_at_queue(broker, queue)).frames == 2, "the lease is wanted"
+    await sweeper.sweep("c", 1)
+    assert (await look_at_queue(broker, queue)).frames == 0
+    ended = decode_ended(entry.value if (entry := await stats.get(ended_key(queue))) else None)
+    assert (ended.counts.live, ended.counts.dropped, ended.early) == (20, {"removed": 19}, {})
+    assert telemetry.value("loader_events_dropped_total", connection="c", reason="removed") == 19
 
 
 def shown(telemetry: Telemetry, connection: str) -> dict[str, float]:
