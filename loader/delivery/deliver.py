@@ -91,6 +91,7 @@ class Deliverer:
         before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
         before_aside: Callable[[Work, Mapping[int, int]], Awaitable[None]] | None = None,
         limit: Limit | None = None,
+        before_create: Callable[[Sequence[str]], Awaitable[None]] | None = None,
     ) -> None:
         self._limit = limit
         self._dead: Counter[str] = Counter()
@@ -98,6 +99,7 @@ class Deliverer:
         self._isolates = isolates
         self._before_load = before_load
         self._before_aside = before_aside
+        self._before_create = before_create
         self._outcome = Outcome()
         self._connection = connection
         self._site = site
@@ -174,6 +176,9 @@ class Deliverer:
                 return await self._fail(work, batch, failed)
             if altered:
                 return batch
+        new = [patch.table for patch in fitted.patches if self._live.known.get(patch.table) is None]
+        if new and self._before_create is not None:
+            await self._before_create(new)
         patched, failed = await self._live.patch(fitted.patches)
         if failed:
             return await self._fail(work, batch, failed)

@@ -36,6 +36,7 @@ from loader.queue.memory import Memory
 from loader.queue.plans import Plans
 from loader.queue.progress import Progress
 from loader.queue.retries import Retries
+from loader.queue.troubles import DroppedTables
 from loader.rows.batch import ShapedBatch
 from loader.rows.shape import NOTHING, Shaper
 from loader.watch.limit import Limit
@@ -114,10 +115,11 @@ class Flow:
         self._queue = definition.queue
         self._key = self._shaper.rules.namer.key
         self._progress = Progress(self._key, {})
+        self._dropped = DroppedTables(name, connection.site, self._key, self._memory, context.health)
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
-            before_aside=self._before_aside, limit=limit,
+            before_aside=self._before_aside, before_create=self._dropped.creates, limit=limit,
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
@@ -147,6 +149,7 @@ class Flow:
         if old:
             await self._session.forget(old)
         self._deliverer.buried = await self._look_back.buried(self._queue)
+        self._dropped.begin(self._progress.tables)
 
     @property
     def trouble(self) -> str:
@@ -270,6 +273,7 @@ class Flow:
         else:
             await self._memory.note(plan.lane, plan.last)
             await self._look_back.passed(plan.lane, plan.last)
+        await self._dropped.loads(plan.lane if aside is None else aside.place.lane, chunk.work.batch.tables)
 
     async def _wanted(self, place: Place) -> bool | None:
         superseded = False

@@ -31,15 +31,21 @@ NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
 Marks = Mapping[tuple[str, str], int]
 
 
+MOST_DROPPED = 20
+"""Tables that are remembered as dropped by hand."""
+
+
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of sequences
     whose rows were set aside, and loaded: within a run no row came in on the direct way. `elsewhere`: by lane, ranges of sequences,
-    ends included, that the connection had loaded into another destination before it came here, or that come again in another lane."""
+    ends included, that the connection had loaded into another destination before it came here, or that come again in another lane.
+    `dropped`: when (epoch seconds) tables were created again that had been dropped by hand."""
 
     address: str = ""
     lanes: dict[str, int] = {}
     asides: dict[str, dict[str, list[tuple[int, int]]]] = {}
     elsewhere: dict[str, list[tuple[int, int]]] = {}
+    dropped: dict[str, float] = {}
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -213,11 +219,14 @@ class Memory:
                 end = loaded.get((table, lane), 0)
                 if kept := [(first, min(last, end)) for first, last in runs if first <= end and last >= oldest]:
                     asides.setdefault(lane, {})[table] = kept
-        elsewhere = self.here.elsewhere if self.here.address == self._address else {}
+        same = self.here.address == self._address
+        elsewhere, dropped = (self.here.elsewhere, self.here.dropped) if same else ({}, {})
         elsewhere = add_ranges(
             elsewhere, {lane: first - 1 for lane, (first, _) in again.items()}, {lane: last for lane, (_, last) in again.items()}
         )
-        await self._write(Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere))
+        await self._write(
+            Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere, dropped=dropped)
+        )
 
     async def note(self, lane: str, last: int) -> None:
         """Notes a load that is committed; acknowledge after it.
@@ -246,6 +255,14 @@ class Memory:
             runs.append((run, seq))
         tables = {**here.asides.get(lane, {}), table: runs}
         await self._write(msgspec.structs.replace(here, asides={**here.asides, lane: tables}))
+
+    async def note_dropped(self, dropped: Mapping[str, float]) -> None:
+        """Notes all tables that were dropped by hand and created again, and when (epoch seconds).
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        await self._write(msgspec.structs.replace(self.here, dropped=dict(list(dropped.items())[-MOST_DROPPED:])))
 
     async def _write(self, here: Remembered) -> None:
         others = {name: each for name, each in self._all.items() if name != self._name}

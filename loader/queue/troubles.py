@@ -1,10 +1,18 @@
-"""Makes failing tables seen: a gauge for each, and a problem in `/ready` with the reason, the rows that wait and the next try."""
+"""Makes troubles with tables seen.
+
+A failing table has a gauge, and is a problem in `/ready` with the reason, the rows that wait and the next try. A table that was dropped
+by hand, and is created again by new rows, is a warning: a person dropped it, so nothing is loaded again without being asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from loader.queue.aside import Failing
+from loader.queue.memory import Memory
+from shared.events.headers import is_live
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 
@@ -12,6 +20,10 @@ MOST_TABLES = 20
 """Tables with a gauge of their own; clients choose their names, so there must be a bound. The others are one."""
 OTHERS = "(others)"
 SHOWN = 3
+WARN_SECONDS = 24 * 3600.0
+"""How long a table that was dropped is told of."""
+
+log = logging.getLogger(__name__)
 
 
 class Troubles:
@@ -56,3 +68,90 @@ class Troubles:
             self._telemetry.forget("loader_table_failing", connection=self._connection, table=table)
         self._shown = set()
         self._health.good(f"connection {self._connection}: tables")
+        self._health.good(dropped_part(self._connection))
+
+
+class DroppedTables:
+    """Tables of one connection that were dropped by hand and created again, told until a replay loads into them, or for a day.
+
+    Args:
+        key: makes one of all spellings of a table's name.
+        memory: keeps it over restarts.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        connection: str,
+        site: str,
+        key: Callable[[str], str],
+        memory: Memory,
+        health: Health,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._connection = connection
+        self._site = site
+        self._key = key
+        self._memory = memory
+        self._health = health
+        self._clock = clock
+        self._loaded: set[str] = set()
+
+    def begin(self, loaded: Iterable[str]) -> None:
+        """Takes the tables that the ledger knows, and tells what was noted before."""
+        self._loaded = {self._key(table) for table in loaded}
+        self._tell()
+
+    async def creates(self, tables: Iterable[str]) -> None:
+        """Tables that do not exist are about to be created.
+
+        Raises:
+            Fenced, NotConnected, Transient: not known to be noted; do not create them.
+        """
+        gone = {table: self._clock() for table in tables if self._key(table) in self._loaded}
+        if not gone:
+            return
+        for table in gone:
+            log.warning(
+                "a table was dropped by hand, it is created again and gets new rows only",
+                extra={"connection": self._connection, "table": table, "next": self._advice()},
+            )
+        await self._memory.note_dropped({**self._still(), **gone})
+        self._tell()
+
+    async def loads(self, lane: str, tables: Iterable[str]) -> None:
+        """A load into tables is committed.
+
+        Raises:
+            Fenced, NotConnected, Transient
+        """
+        keys = {self._key(table) for table in tables}
+        self._loaded |= keys
+        told = self._memory.here.dropped
+        if told and not is_live(lane) and any(self._key(table) in keys for table in told):
+            await self._memory.note_dropped({table: at for table, at in self._still().items() if self._key(table) not in keys})
+            self._tell()
+
+    def _still(self) -> dict[str, float]:
+        return {table: at for table, at in self._memory.here.dropped.items() if self._clock() - at < WARN_SECONDS}
+
+    def _tell(self) -> None:
+        names = sorted(self._still())
+        part = dropped_part(self._connection)
+        if not names:
+            self._health.good(part)
+            return
+        some = ", ".join(f'"{name}"' for name in names[:SHOWN])
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        self._health.warn(part, f"dropped by hand and created again, with new rows only: {some}{more}; {self._advice()}")
+
+    def _advice(self) -> str:
+        return (
+            f"older rows, as far as EVENTS keeps them, come with `penstock replay --site {self._site} --from 7d --connection "
+            f"{self._connection}`; tables that rows are appended to get them twice, so choose events with --where"
+        )
+
+
+def dropped_part(connection: str) -> str:
+    """The part of a service's health that tells of dropped tables."""
+    return f"connection {connection}: dropped tables"
