@@ -115,7 +115,7 @@ class Flow:
         self._queue = definition.queue
         self._key = self._shaper.rules.namer.key
         self._progress = Progress(self._key, {})
-        self._dropped = DroppedTables(name, connection.site, self._key, self._memory, context.health)
+        self._dropped = DroppedTables(name, connection.site, self._key, self._memory, context.telemetry, context.health)
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,

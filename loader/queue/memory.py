@@ -224,9 +224,7 @@ class Memory:
         elsewhere = add_ranges(
             elsewhere, {lane: first - 1 for lane, (first, _) in again.items()}, {lane: last for lane, (_, last) in again.items()}
         )
-        await self._write(
-            Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere, dropped=dropped)
-        )
+        await self._write(Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere, dropped=dropped))
 
     async def note(self, lane: str, last: int) -> None:
         """Notes a load that is committed; acknowledge after it.

@@ -86,6 +86,7 @@ class DroppedTables:
         site: str,
         key: Callable[[str], str],
         memory: Memory,
+        telemetry: Telemetry,
         health: Health,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,6 +94,7 @@ class DroppedTables:
         self._site = site
         self._key = key
         self._memory = memory
+        self._telemetry = telemetry
         self._health = health
         self._clock = clock
         self._loaded: set[str] = set()
@@ -111,6 +113,7 @@ class DroppedTables:
         gone = {table: self._clock() for table in tables if self._key(table) in self._loaded}
         if not gone:
             return
+        self._telemetry.count("loader_tables_dropped_total", len(gone), connection=self._connection)
         for table in gone:
             log.warning(
                 "a table was dropped by hand, it is created again and gets new rows only",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import asyncpg
+import duckdb
 import msgspec
 
 from shared.events.dead import DeadLetter, decode_dead
@@ -119,3 +121,20 @@ async def not_ready(running: Stack) -> str:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{running.admin['loader']}/ready") as answer:
             return "" if answer.status == 200 else await answer.text()
     return ""
+
+
+async def warning(running: Stack, part: str) -> str:
+    """Returns what the loader warns of a part; empty if of nothing, or it does not answer yet."""
+    with contextlib.suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{running.admin['loader']}/ready") as answer:
+            return str((await answer.json()).get("warnings", {}).get(part, ""))
+    return ""
+
+
+async def in_duckdb(file: Path, statement: str) -> list[Any]:
+    """Runs a statement as soon as the loader has closed the file."""
+    async with asyncio.timeout(40):
+        while True:
+            with contextlib.suppress(duckdb.IOException), duckdb.connect(str(file)) as link:
+                return link.execute(statement).fetchall()
+            await asyncio.sleep(0.05)

@@ -35,6 +35,9 @@ PROVOKED = {
         "unit/loader/test_limit.py::test_an_event_that_waits_though_its_destination_answers_is_told_with_age_and_next_step"
     ),
     "a table fails, its rows are set aside": "e2e/test_status.py::test_a_failing_table_is_a_state_with_rows_reason_and_next_try",
+    "a table was dropped by hand": (
+        "e2e/test_loader.py::test_a_table_dropped_by_hand_gets_new_rows_only_and_is_told_until_a_replay_brings_the_others"
+    ),
     "a destination went back": "faults/test_went_back.py::test_what_a_restored_warehouse_lacks_is_loaded_again_once",
     "the broker's store is older than the destination": (
         "unit/loader/test_look_back.py::test_a_store_that_ends_before_the_destination_is_told_in_the_state_and_in_the_log"

@@ -311,7 +311,8 @@ async def _judge(
             "late",
             f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
         )
-    return "ok", ""
+    dropped = _said(scrapes, f"connection {name}: dropped tables")
+    return ("table dropped", dropped[0]) if dropped else ("ok", "")
 
 
 async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
