@@ -33,6 +33,7 @@ from loader.delivery.refused import refused_rows
 from loader.fitting.fit import Ready, fit_batch
 from loader.queue.account import Outcome
 from loader.queue.aside import Failing, frame_of, put_aside
+from loader.queue.troubles import DroppedTables
 from loader.rows.batch import DeadEvent, ShapedBatch
 from loader.rows.rules import Rules, Stamp
 from loader.watch.limit import Limit
@@ -91,7 +92,7 @@ class Deliverer:
         before_load: Callable[[Work, Outcome], Awaitable[None]] | None = None,
         before_aside: Callable[[Work, Mapping[int, int]], Awaitable[None]] | None = None,
         limit: Limit | None = None,
-        before_create: Callable[[Sequence[str]], Awaitable[None]] | None = None,
+        dropped: DroppedTables | None = None,
     ) -> None:
         self._limit = limit
         self._dead: Counter[str] = Counter()
@@ -99,7 +100,7 @@ class Deliverer:
         self._isolates = isolates
         self._before_load = before_load
         self._before_aside = before_aside
-        self._before_create = before_create
+        self._dropped = dropped
         self._outcome = Outcome()
         self._connection = connection
         self._site = site
@@ -177,8 +178,8 @@ class Deliverer:
             if altered:
                 return batch
         new = [patch.table for patch in fitted.patches if self._live.known.get(patch.table) is None]
-        if new and self._before_create is not None:
-            await self._before_create(new)
+        if new and self._dropped is not None:
+            await self._dropped.creates(new)
         patched, failed = await self._live.patch(fitted.patches)
         if failed:
             return await self._fail(work, batch, failed)
@@ -203,6 +204,8 @@ class Deliverer:
         except OF_ONE_TABLE as exc:
             return await self._fail(work, batch, await self._find_failing(ready, exc))
         self.committed = True
+        if self._dropped is not None:
+            await self._dropped.loads(work.plan.lane, report.rows)
         self._count(batch, report, sum(done.unmapped.values()))
         return None
 

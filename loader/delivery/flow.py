@@ -119,7 +119,7 @@ class Flow:
         self._deliverer = Deliverer(
             name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
-            before_aside=self._before_aside, before_create=self._dropped.creates, limit=limit,
+            before_aside=self._before_aside, dropped=self._dropped, limit=limit,
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
@@ -145,8 +145,7 @@ class Flow:
         self._waiting = retries.bits
         self._accounts.keep_asides(asides)
         self._tables |= self._progress.tables - self._shaper.built_in
-        old = spent(marks, self._progress.marks, waiting, self._key)
-        if old:
+        if old := spent(marks, self._progress.marks, waiting, self._key):
             await self._session.forget(old)
         self._deliverer.buried = await self._look_back.buried(self._queue)
         self._dropped.begin(self._progress.tables)
@@ -222,9 +221,8 @@ class Flow:
                 chunk.done.set_result(outcome is not None)
             if outcome is None:
                 continue
-            if chunk.work.aside:
-                for table in chunk.work.batch.tables:
-                    self._progress.note(table, plan.lane, plan.last)
+            for table in chunk.work.batch.tables if chunk.work.aside else ():
+                self._progress.note(table, plan.lane, plan.last)
             if not self._transactional:
                 await self._note_loaded(chunk.work)
             elif self._deliverer.committed:
@@ -250,8 +248,7 @@ class Flow:
         plan = work.plan
         if not work.aside:
             await self._plans.write(plan, done=True)
-            return
-        for table in work.batch.tables:
+        for table in work.batch.tables if work.aside else ():
             await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
 
     async def _next_chunk(self) -> Chunk | None:
@@ -273,7 +270,6 @@ class Flow:
         else:
             await self._memory.note(plan.lane, plan.last)
             await self._look_back.passed(plan.lane, plan.last)
-        await self._dropped.loads(plan.lane if aside is None else aside.place.lane, chunk.work.batch.tables)
 
     async def _wanted(self, place: Place) -> bool | None:
         superseded = False

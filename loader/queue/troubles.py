@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from loader.queue.aside import Failing
+from loader.queue.aside import Failing, frame_of
 from loader.queue.memory import Memory
 from shared.events.headers import is_live
 from shared.telemetry.health import Health
@@ -123,15 +123,15 @@ class DroppedTables:
         self._tell()
 
     async def loads(self, lane: str, tables: Iterable[str]) -> None:
-        """A load into tables is committed.
+        """A load into tables is committed, of a lane or of rows that were aside.
 
         Raises:
             Fenced, NotConnected, Transient
         """
         keys = {self._key(table) for table in tables}
         self._loaded |= keys
-        told = self._memory.here.dropped
-        if told and not is_live(lane) and any(self._key(table) in keys for table in told):
+        told, aside = self._memory.here.dropped, frame_of(lane)
+        if told and not is_live(lane if aside is None else aside[0]) and any(self._key(table) in keys for table in told):
             await self._memory.note_dropped({table: at for table, at in self._still().items() if self._key(table) not in keys})
             self._tell()
 

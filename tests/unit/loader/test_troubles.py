@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from loader.queue.aside import Failing
+from loader.queue.aside import Failing, aside_lane
 from loader.queue.memory import Memory, Remembered
 from loader.queue.troubles import MOST_TABLES, OTHERS, WARN_SECONDS, DroppedTables, Troubles
 from shared.errors import Permanent
@@ -92,6 +92,7 @@ async def test_a_dropped_table_is_told_over_a_restart_until_a_replay_loads_into_
     tables = opened()
     tables.begin(["orders", "views"])
     await tables.loads("live-1-web", ["orders"])
+    await tables.loads(aside_lane("live-1-web", 7), ["orders"])
     assert '"Orders"' in said()
     await tables.loads("replay-x", ["orders"])
     assert 'only: "views"; ' in said()
