@@ -72,7 +72,7 @@ def _bearable(health: Health, running: Collection[str], part: str) -> str | None
     if not part.startswith("connection "):
         return None
     failing = {problem.removeprefix("connection ").partition(":")[0] for problem in health.problems}
-    return "other connections load" if any(name not in failing for name in running) else None
+    return "meanwhile the others load" if any(name not in failing for name in running) else None
 
 
 def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:

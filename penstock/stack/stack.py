@@ -25,6 +25,7 @@ from penstock.stack.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_P
 from penstock.stack.processes import Program, Supervised
 from shared.errors import SetupError
 from shared.jetstream.nats_server import config_text, find_nats_server
+from shared.jetstream.topology import MORE_ROOM
 from shared.tasks import first_of, task_group, timeout
 
 START_SECONDS = 120.0
@@ -176,6 +177,8 @@ class Stack:
                     ending = process.ending
                     if ending is not None and (ending.code == os.EX_CONFIG or process.restarts >= TRIES_AT_START):
                         raise SetupError(f"{name} {ending}; its log is {process.program.log}")
+                    if MORE_ROOM in why:  # the broker's answer is final: nothing that runs here makes room
+                        raise SetupError(f"{name}: {why}; its log is {process.program.log}")
                     if asyncio.get_running_loop().time() >= ends_at:
                         raise SetupError(
                             f"{name} was not ready within {START_SECONDS:g} s: {why}; its log is {process.program.log}"

@@ -56,10 +56,10 @@ _NO_JETSTREAM = 10076
 _PERMISSIONS = (
     "allow it to publish to $JS.>, $KV.>, events.>, deliver.>, retry.>, dead.> and live.>, and to subscribe to _INBOX.>"
 )
-_MORE_ROOM = "give JetStream more room: max_file_store in its configuration, or a larger disk"
+MORE_ROOM = "give JetStream more room: max_file_store in its configuration, or a larger disk"
 _REMEDIES = {
-    _NO_ROOM: _MORE_ROOM,
-    10023: _MORE_ROOM,
+    _NO_ROOM: MORE_ROOM,
+    10023: MORE_ROOM,
     10028: "give JetStream more memory (max_memory_store)",
     10026: "raise the account's limit of streams",
     _NO_JETSTREAM: "enable JetStream in the server's configuration",

@@ -61,7 +61,7 @@ class Health:
             if reason is None:
                 problems[part] = why
             else:
-                warnings[part] = f"{why}; {reason}"
+                warnings[part] = f"{why} ({reason})"
         return Report(not problems, problems, warnings)
 
 

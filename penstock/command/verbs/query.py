@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import click
+import msgspec
 
 from penstock.control.data.query import Answer, ask, choose
 from penstock.control.reach import open_broker
@@ -30,6 +31,7 @@ CUT = 60
 @at_broker
 def query(setting: Setting, sql: str, destination: str | None, limit: int, as_csv: bool) -> int:
     """Asks a DuckDB or Postgres destination of the project that runs a question in SQL. It reads only.
+    With --json each row is an object.
 
     A DuckDB file is open to one program at a time; the command waits for a gap between two loads.
 
@@ -39,8 +41,8 @@ def query(setting: Setting, sql: str, destination: str | None, limit: int, as_cs
       penstock query --destination wh --csv --limit 0 "SELECT * FROM users" > users.csv
     """
     answer = asyncio.run(_ask(setting, sql, destination, limit))
-    setting.screen.result(answer)
     if setting.screen.json:
+        setting.screen.result({**msgspec.structs.asdict(answer), "rows": answer.objects})
         return exits.OK
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -29,9 +29,9 @@ WATCH_SECONDS = 2.0
 SHOWN_REFUSED = 5
 SHOWN_IDS = 5
 COLUMNS = (
-    "connection", "state", "received", "replayed", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)",
+    "connection", "state", "received", "delivered", "dropped", "dead", "waiting", "oldest", "last load (UTC)",
 )  # fmt: skip
-SPARE = ("last load (UTC)", "received", "replayed", "oldest", "dropped")
+SPARE = ("last load (UTC)", "oldest", "received", "dropped")
 STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yellow"}
 
 
@@ -50,7 +50,7 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: what came, what went, what waits, and why it is not well.
 
-    Received, replayed, delivered, dropped and dead count since the connection began; what is replayed is not in received.
+    Received, delivered, dropped and dead count since the connection began; what was replayed stands behind received, as "5 + 3".
     Without a local stack or --metrics nothing is known of what only the services can say.
     Exit code 1 if something needs a person.
 
@@ -141,10 +141,9 @@ def _show(screen: Screen, found: Status) -> None:
     if not found.connections:
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
     else:
-        replays = any(each.replayed for each in found.connections)
-        columns = tuple(name for name in COLUMNS if replays or name != "replayed")
-        rows = [[cell for name, cell in zip(COLUMNS, _row(each), strict=True) if name in columns] for each in found.connections]
-        screen.table(columns, rows, spare=[name for name in SPARE if name in columns])
+        screen.table(COLUMNS, [_row(each) for each in found.connections], spare=SPARE)
+        if any(each.replayed for each in found.connections):
+            screen.say("received + replayed = delivered + dropped + dead + waiting", "dim")
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
@@ -158,12 +157,23 @@ def _show(screen: Screen, found: Status) -> None:
         screen.say(f"site {site}: {waits(events)} for the router", "yellow")
     for what, count in list(found.refused.items())[:SHOWN_REFUSED]:
         screen.say(f"edge: refused {counted(count, 'request')} since its start: {what}", "yellow")
+    rest = list(found.refused.values())[SHOWN_REFUSED:]
+    if rest:
+        screen.say(
+            f"edge: refused {counted(sum(rest), 'request')} more, of {counted(len(rest), 'other kind')}; --json has all", "yellow"
+        )
     if found.refused:
         screen.say("what a code means: docs/protocols/; from where requests came: lines `refused` of the edge's log", "yellow")
     for what, count in list(found.dead_lost.items())[:SHOWN_REFUSED]:
         how, _, whose = what.partition(", ")
         done = "evicted" if how == "evicted" else "not kept"
         screen.say(f"{counted(count, 'dead letter')} of {whose} {done} for want of room, since the services started", "yellow")
+    lost = list(found.dead_lost.values())[SHOWN_REFUSED:]
+    if lost:
+        screen.say(
+            f"{counted(sum(lost), 'dead letter')} of {counted(len(lost), 'other')} lost for want of room; --json has all",
+            "yellow",
+        )
     for service, why in found.not_answering.items():
         screen.say(f"{service} does not answer: {why}", "red")
     for part, why in found.problems.items():
@@ -173,8 +183,9 @@ def _show(screen: Screen, found: Status) -> None:
 def _row(each: ConnectionStatus) -> tuple[object, ...]:
     about = "~" if each.waiting_events_is_estimate else ""
     waiting = f"{about}{each.waiting_events}"
+    received = f"{each.received} + {each.replayed}" if each.replayed else each.received
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
     return (
-        each.connection, Styled(each.state, STYLES.get(each.state, "red")), each.received, each.replayed, each.delivered,
-        each.dropped, each.dead, waiting, oldest, shown(each.last_load_at),
+        each.connection, Styled(each.state, STYLES.get(each.state, "red")), received, each.delivered, each.dropped,
+        each.dead, waiting, oldest, shown(each.last_load_at),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     columns: list[str]
     rows: list[list[Any]]
     more: bool = False
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The rows as objects. Of columns of one name the second is `name_2`, and so on."""
+        names: list[str] = []
+        for column in self.columns:
+            spellings = chain([column], (f"{column}_{number}" for number in count(2)))
+            names.append(next(name for name in spellings if name not in names))
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
 
 
 def choose(destinations: Mapping[str, dict[str, Any]], name: str | None) -> str:

@@ -195,15 +195,15 @@ def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
     """Returns the processes that the supervisor cannot keep running."""
     found: dict[str, str] = {}
     for process in stack.processes if stack is not None else ():
-        keeps_dying = process.restarts > 1 and time.time() - process.died_at < DYING_SECONDS
+        died = time.time() - process.died_at < DYING_SECONDS
+        keeps_dying = process.restarts > 1 and died
         if keeps_dying or (process.restarts and process.state != "ready"):
             scrape = next((each for each in scrapes if each.url == process.admin_url), None)
             parts = scrape.problems if scrape is not None else {}
             why = "".join(f"; {part}: {why}" for part, why in parts.items())
             log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
-            found[f"process {process.name}"] = (
-                f"{process.state}{why}; it died {counted(process.restarts, 'time')}; its log says why: {log}"
-            )
+            deaths = f"; it died {counted(process.restarts, 'time')}" if died else ""
+            found[f"process {process.name}"] = f"{process.state}{why}{deaths}; its log says why: {log}"
     return found
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from loader.service import _bearable
 from shared.telemetry.health import Health
 
-WORKS = "other connections load"
+WORKS = "meanwhile the others load"
 
 
 def health_of(*running: str) -> Health:
@@ -21,7 +21,7 @@ def test_one_failing_connection_of_two_is_a_warning_and_both_are_a_problem() -> 
     health = health_of("one", "two")
     health.bad("connection one", "no such host")
     report = health.report()
-    assert (report.ready, report.problems, report.warnings) == (True, {}, {"connection one": f"no such host; {WORKS}"})
+    assert (report.ready, report.problems, report.warnings) == (True, {}, {"connection one": f"no such host ({WORKS})"})
     health.bad("connection two: table orders", "the disk is full")
     report = health.report()
     assert (report.ready, report.warnings) == (False, {})

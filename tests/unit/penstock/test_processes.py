@@ -11,12 +11,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from penstock.stack import stack
 from penstock.stack.home import Home, stack_environment, start_time
 from penstock.stack.processes import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Program, Supervised, next_delay
 from shared.backoff import Backoff
+from shared.errors import SetupError
+from shared.jetstream.topology import MORE_ROOM
 
 SLEEPS = "import time; time.sleep(60)"
 
@@ -150,3 +155,15 @@ def test_processes_find_the_packages_whatever_folder_the_stack_is_started_in(tmp
         [sys.executable, "-P", "-c", "import ingest, router, loader"], cwd=tmp_path, env=environment, check=False
     )
     assert done.returncode == 0
+
+
+async def test_a_start_ends_at_once_where_the_broker_has_no_room_for_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(*_: object) -> tuple[bool, str]:
+        return False, f"streams: cannot be prepared: the stream DEAD: insufficient storage resources available; {MORE_ROOM}"
+
+    monkeypatch.setattr(stack, "_ask_ready", asked)
+    router = SimpleNamespace(name="router", ready_url="", log="router.log")
+    process = SimpleNamespace(program=router, ending=None, state="running", restarts=0)
+    started = SimpleNamespace(stopping=asyncio.Event(), problems={}, _on_change=lambda: None)
+    with pytest.raises(SetupError, match=r"router: streams: cannot be prepared: .* or a larger disk; its log is router\.log"):
+        await stack.Stack._until_ready(cast("Any", started), [cast("Any", process)])

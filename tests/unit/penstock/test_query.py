@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from penstock.control.data import query
-from penstock.control.data.query import ask, choose
+from penstock.control.data.query import Answer, ask, choose
 from shared.errors import ConfigError, Permanent, SetupError
 
 DUCK = {"type": "duckdb", "path": "a.duckdb"}
@@ -63,10 +63,16 @@ async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
         let_go.set()
         writer.join()
     assert (answer.columns, answer.rows, answer.more) == (["n"], [[0], [1]], True)
+    assert answer.objects == [{"n": 0}, {"n": 1}]
     with pytest.raises(Permanent, match="wh: Parser Error"):
         await ask("wh", document, "SELCT", 1)
     with pytest.raises(Permanent, match="read-only"):
         await ask("wh", document, "DROP TABLE tracks", 1)
+
+
+def test_columns_of_one_name_are_told_apart_in_objects() -> None:
+    answer = Answer(destination="wh", columns=["n", "n_2", "n", "n"], rows=[[1, 2, 3, 4]])
+    assert answer.objects == [{"n": 1, "n_2": 2, "n_3": 3, "n_4": 4}]
 
 
 async def test_what_the_driver_refuses_itself_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

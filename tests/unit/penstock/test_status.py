@@ -9,19 +9,21 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock.command.verbs.status import _show
 from penstock.control.metrics import Scrape, _samples
 from penstock.control.status.rest import STILL_SECONDS, Rest
 from penstock.control.status.status import ConnectionStatus, Status, not_answering, said_by_services
 from penstock.stack.home import ProcessState, StackState
+from penstock.terminal.screen import Screen
 
 LOADER = ProcessState(name="loader", pid=1, started=1, restarts=1, state="not ready", admin_url="http://127.0.0.1:9466")
 STACK = StackState(home="/h", supervisor=LOADER, broker_url="", ingest_url="", monitor_url="", started_at="", processes=[LOADER])
 
 
-def test_a_process_that_is_not_ready_says_why_and_services_have_names() -> None:
+def test_a_process_that_is_not_ready_says_why_and_not_that_it_died_long_ago_and_services_have_names() -> None:
     scrape = Scrape("http://127.0.0.1:9466", problems={"broker": "does not answer"})
     assert said_by_services(STACK, [scrape]) == {
-        "process loader": "not ready; broker: does not answer; it died 1 time; its log says why: /h/logs/loader.log",
+        "process loader": "not ready; broker: does not answer; its log says why: /h/logs/loader.log",
         "loader (http://127.0.0.1:9466)": "not ready",
         "loader (http://127.0.0.1:9466) broker": "does not answer",
     }
@@ -72,3 +74,19 @@ def test_metrics_are_read_as_the_library_that_writes_them_reads_them(label: str)
         for sample in family.samples:
             expected.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
     assert _samples(text) == expected
+
+
+def test_a_row_of_eighty_columns_shows_whole_sums_and_refusals_say_how_many_more_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    line = ConnectionStatus(connection="shop-wh", state="catching up", received=5, replayed=3, delivered=7, dead=1)
+    refused = {f"code {number}": 10 - number for number in range(7)}
+    _show(Screen(), Status(revision=1, connections=[line], refused=refused, dead_lost={f"evicted, {n}": 1 for n in range(6)}))
+    out = capsys.readouterr().out
+    assert next(each.split() for each in out.splitlines() if "shop-wh" in each) == [
+        *("shop-wh", "catching", "up", "5", "+", "3", "7", "0", "1", "0")
+    ]
+    assert {"received", "delivered", "dropped", "dead", "waiting"} < {*out.split()}
+    assert "edge: refused 9 requests more, of 2 other kinds" in out
+    assert "1 dead letter of 1 other lost" in out

@@ -28,7 +28,7 @@ def test_a_problem_that_is_borne_is_a_warning_with_the_reason() -> None:
     health.warn("disk", "slow")
     assert health.report() == Report(False, {"broker": "no connection"}, {"disk": "slow"})
     health.bear(lambda part: "events go to the journal" if part == "broker" else None)
-    assert health.report() == Report(True, {}, {"broker": "no connection; events go to the journal", "disk": "slow"})
+    assert health.report() == Report(True, {}, {"broker": "no connection (events go to the journal)", "disk": "slow"})
     health.bad("disk", "gone")
     assert health.report().problems == {"disk": "gone"}
 
