@@ -108,7 +108,7 @@ class Flow:
         self._holder = Holder(context, name, connection.site, bounds, limit, self._wanted)
         self.bury_unreadable = self._holder.bury_unreadable
         self._memory = Memory(context.broker, name, connection.destination, definition.destination)
-        self._look_back = LookBack(context.broker, context.telemetry, connection.site, name, definition.queue)
+        self._look_back = LookBack(context.broker, context.telemetry, context.health, connection.site, name, definition.queue)
         self._through: dict[str, int] = {}
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher

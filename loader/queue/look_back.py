@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from nats.js.errors import NotFoundError
@@ -36,10 +37,16 @@ from shared.streams.rewind import (
     resent_key,
     rewind_key,
 )
+from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 
 READ_SECONDS = 10.0
 KEPT_REPLAYS = 64
+DEAD_REPLAY = "dead-"
+"""How ids of replays of dead letters begin; EVENTS does not have those under their numbers."""
+MISSING_SECONDS = 24 * 3600.0
+"""How long `/ready` tells what cannot come again by itself."""
+SHOWN_MISSING = 5
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +54,10 @@ log = logging.getLogger(__name__)
 class LookBack:
     """The rewinds of one connection, for one session."""
 
-    def __init__(self, broker: Broker, telemetry: Telemetry, site: str, connection: str, queue: str) -> None:
+    def __init__(self, broker: Broker, telemetry: Telemetry, health: Health, site: str, connection: str, queue: str) -> None:
         self._broker = broker
         self._telemetry = telemetry
+        self._health = health
         self._site = site
         self._connection = connection
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
@@ -109,7 +117,7 @@ class LookBack:
         found = decode_rewinds(entry.value if entry else None)
         if found.queue == self._rewinds.queue:
             self._rewinds = found
-        asked, replays = dict(self.rewinds), dict(self._rewinds.replays)
+        asked, replays, missing = dict(self.rewinds), dict(self._rewinds.replays), list[str]()
         for lane, gap in memory.gaps(marks).items():
             self._telemetry.count("loader_destination_went_back_total", connection=self._connection)
             if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
@@ -127,17 +135,21 @@ class LookBack:
                     "the destination went back, what is missing of a replay is sent again",
                     extra={"connection": self._connection, "lane": lane, "first": gap.level + 1, "last": gap.last},
                 )
+                if holes := [each for ranges in gap.holes.values() for each in ranges]:
+                    missing.append(self._by_hand(lane, min(holes)[0], max(last for _, last in holes)))
             else:
+                missing.append(self._by_hand(lane, gap.first, gap.last))
                 log.error(
                     "the destination went back, and what is missing of this lane cannot be read again",
                     extra={"connection": self._connection, "lane": lane, "first": gap.first, "last": gap.last},
                 )
-        if asked != self.rewinds or replays != self._rewinds.replays:
-            await self._write(asked, replays)
+        if asked != self.rewinds or replays != self._rewinds.replays or missing:
+            await self._write(asked, replays, missing)
         # only now: whoever dies before it finds the same again
         again_elsewhere = {again.lane: (again.first, again.last) for again in self.replays.values()}
         await memory.begin(marks, events.first_seq, again_elsewhere)
         self._compare(marks, events)
+        self._tell_missing()
 
     async def settle(self, *, empty: bool) -> None:
         """Notes which rewinds are done: the router has sent all of them, and nothing waits.
@@ -250,17 +262,47 @@ class LookBack:
             }
             if replays == self._rewinds.replays:
                 return
+            missing = list[str]()
             for replay, again in self.replays.items():
                 if resent.get(replay) is False:
+                    missing.append(self._by_hand(again.lane, again.first, again.last))
                     log.error(
                         "what is missing of a replay cannot be sent again: it was of dead letters, or what it consisted of is not noted",
                         extra={"connection": self._connection, "lane": again.lane, "first": again.first, "last": again.last},
                     )
-            await self._write(self.rewinds, replays)
+            await self._write(self.rewinds, replays, missing)
+            self._tell_missing()
 
-    async def _write(self, lanes: dict[str, Rewind], replays: dict[str, Again] | None = None) -> None:
+    def _by_hand(self, lane: str, first: int, last: int) -> str:
+        """Says how a person brings back what cannot come by itself."""
+        replay = id_of_replay(lane)
+        if replay is None:
+            return f"frames {first} to {last} of {lane} are lost: they are of an EVENTS stream that is gone"
+        options, what = "--from 7d", f"what replay {replay} delivered is missing; events that EVENTS keeps come with "
+        if not replay.startswith(DEAD_REPLAY):
+            options, what = (
+                f"--from-seq {first} --to-seq {last}",
+                f"rows of replay {replay} that were set aside are missing; they come with ",
+            )
+        return (
+            f"{what}`penstock replay --site {self._site} {options} --connection {self._connection}`; tables that rows are appended to "
+            "get the others twice, so choose events with --where"
+        )
+
+    def _tell_missing(self) -> None:
+        part, now = missing_part(self._connection), time.time()
+        told = [text for text, at in self._rewinds.missing.items() if now - at < MISSING_SECONDS]
+        if told:
+            self._health.warn(part, f"the destination went back to an older state: {'; '.join(told[-SHOWN_MISSING:])}")
+        else:
+            self._health.good(part)
+
+    async def _write(
+        self, lanes: dict[str, Rewind], replays: dict[str, Again] | None = None, missing: Sequence[str] = ()
+    ) -> None:
         kept = self._rewinds.replays if replays is None else dict(list(replays.items())[-KEPT_REPLAYS:])
-        rewinds = Rewinds(queue=self._rewinds.queue, lanes=lanes, replays=kept)
+        told = {**self._rewinds.missing, **dict.fromkeys(missing, time.time())}
+        rewinds = Rewinds(queue=self._rewinds.queue, lanes=lanes, replays=kept, missing=dict(list(told.items())[-SHOWN_MISSING:]))
         try:
             self._revision = await self._bucket.put(
                 rewind_key(self._connection), msgspec.json.encode(rewinds), revision=self._revision
@@ -293,3 +335,8 @@ def _rewind(lane: str, gap: Gap, events: Identity, before: Rewind | None) -> Rew
         holes=gap.holes,
         lost=max(0, events.first_seq - first),
     )
+
+
+def missing_part(connection: str) -> str:
+    """The part of a service's health that tells what is missing in a destination that went back."""
+    return f"connection {connection}: missing"

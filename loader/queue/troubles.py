@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from loader.queue.aside import Failing, frame_of
+from loader.queue.look_back import missing_part
 from loader.queue.memory import Memory
 from shared.events.headers import is_live
 from shared.telemetry.health import Health
@@ -69,6 +70,7 @@ class Troubles:
         self._shown = set()
         self._health.good(f"connection {self._connection}: tables")
         self._health.good(dropped_part(self._connection))
+        self._health.good(missing_part(self._connection))
 
 
 class DroppedTables:

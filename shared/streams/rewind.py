@@ -43,12 +43,14 @@ class Again(msgspec.Struct, frozen=True, kw_only=True):
 class Rewinds(msgspec.Struct, frozen=True, kw_only=True):
     """The newest rewind of each lane. `queue`: of the connection's incarnation; of another one they mean nothing.
 
-    `replays`: by the id of the replay in which they come.
+    `replays`: by the id of the replay in which they come. `missing`: what cannot come again by itself, in words with the next step, and
+    when (epoch seconds) that was found.
     """
 
     queue: str
     lanes: dict[str, Rewind] = {}
     replays: dict[str, Again] = {}
+    missing: dict[str, float] = {}
 
 
 def rewind_key(connection: str) -> str:

@@ -39,6 +39,9 @@ PROVOKED = {
         "e2e/test_loader.py::test_a_table_dropped_by_hand_gets_new_rows_only_and_is_told_until_a_replay_brings_the_others"
     ),
     "a destination went back": "faults/test_went_back.py::test_what_a_restored_warehouse_lacks_is_loaded_again_once",
+    "something of a destination that went back cannot come again": (
+        "unit/loader/test_look_back.py::test_what_cannot_come_again_by_itself_is_told_with_the_command_for_a_day"
+    ),
     "the broker's store is older than the destination": (
         "unit/loader/test_look_back.py::test_a_store_that_ends_before_the_destination_is_told_in_the_state_and_in_the_log"
     ),

@@ -54,7 +54,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, stuck, table failing, calls failing, stopped, failing, not routed or unknown."""
+    """ok, idle, disabled, catching up, late, stuck, table failing, table dropped, rows missing, calls failing, stopped, failing, not
+    routed or unknown."""
     why: str = ""
     received: int = 0
     """Accepted for it; without what is replayed."""
@@ -311,6 +312,8 @@ async def _judge(
             "late",
             f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
         )
+    if missing := _said(scrapes, f"connection {name}: missing"):
+        return "rows missing", missing[0]
     dropped = _said(scrapes, f"connection {name}: dropped tables")
     return ("table dropped", dropped[0]) if dropped else ("ok", "")
 
