@@ -203,7 +203,8 @@ def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
             parts = scrape.problems if scrape is not None else {}
             why = "".join(f"; {part}: {why}" for part, why in parts.items())
             log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
-            deaths = f"; it died {counted(process.restarts, 'time')}" if died else ""
+            # what it died of long ago says nothing of why it does not answer now
+            deaths = f"; it died {counted(process.restarts, 'time')}" if died or process.state != "not ready" else ""
             found[f"process {process.name}"] = f"{process.state}{why}{deaths}; its log says why: {log}"
     return found
 

@@ -196,6 +196,9 @@ def test_a_preflight_allows_what_sdks_send_and_what_this_one_asks_for() -> None:
     assert int(headers["Access-Control-Max-Age"]) >= 7200
     assert "POST" in headers["Access-Control-Allow-Methods"]
     assert "Access-Control-Allow-Headers" not in preflight_headers(Origins(["https://b.example"]), asked)
+    private = "Access-Control-Allow-Private-Network"
+    assert private not in headers
+    assert preflight_headers(Origins([]), {**asked, "access-control-request-private-network": "true"})[private] == "true"
 
 
 def test_a_key_is_held_to_its_rate_and_told_when_to_come_back() -> None:

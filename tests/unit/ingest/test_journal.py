@@ -10,6 +10,7 @@ import pytest
 
 from ingest.journal.records import (
     FILE_HEAD_BYTES,
+    HEAD_BYTES,
     Contents,
     Record,
     encode_head,
@@ -160,3 +161,11 @@ def test_only_frames_and_dead_letters_are_the_edges() -> None:
         "deliver.a.b",
     ):
         assert not Record(subject, "", 0, b"").is_ours
+
+
+def test_a_head_that_is_whole_and_broken_is_damage_at_the_very_end_too() -> None:
+    data, offsets = write(RECORDS[:1])
+    head = bytearray(data[offsets[0] : offsets[0] + HEAD_BYTES])
+    head[-1] ^= 1
+    assert read_records(data + bytes(head)).damaged == HEAD_BYTES
+    assert read_records(data + bytes(head[:-1])).damaged == 0, "it was being written"

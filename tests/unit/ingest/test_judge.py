@@ -10,7 +10,7 @@ import pytest
 
 from ingest.contract import Admission, Parsed
 from ingest.judge.batch import heads_of
-from ingest.judge.budget import Budget
+from ingest.judge.budget import LENIENT_BYTES, Budget
 from ingest.judge.verdicts import crowded_of, judge
 from shared.project.model import SiteLimits
 from shared.reading.units import ByteSize
@@ -102,3 +102,12 @@ def test_brackets_are_counted_of_several_events_at_once_as_of_each_alone(most: i
         ]
         counted = {index for index, body in enumerate(bodies) if body.count(b"{") + body.count(b"[") > most}
         assert crowded_of(bodies, most) == counted
+
+
+def test_a_budget_is_spent_to_the_last_byte_and_what_is_too_large_spends_nothing() -> None:
+    budget = Budget()
+    assert not budget.takes(LENIENT_BYTES + 1)
+    assert budget.takes(LENIENT_BYTES - 1)
+    assert not budget.takes(2)
+    assert budget.takes(1)
+    assert not budget.takes(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ingest.limits.rate import burst_of
 from shared.errors import NotConnected, Permanent
 from shared.project.model import Key, Project, Site, SiteLimits
 from shared.reading.units import ByteSize
@@ -27,6 +29,7 @@ PROJECT = Project(
             limits=SiteLimits(event_bytes=ByteSize(400), request_bytes=ByteSize(2000), events_per_request=3),
         ),
         "closed": Site(keys=[Key(id="closed")], enabled=False),
+        "people": Site(keys=[Key(id="people")], bots="drop"),
     }
 )
 
@@ -258,3 +261,37 @@ async def test_a_body_may_come_in_small_chunks_but_not_in_a_chunk_for_each_byte(
         assert b"too_many_chunks" in answer or status == b"200"
         await settled()
         assert not running.server.bounds.requests
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "said", "kept"),
+    [
+        ((STRICT, "Origin: https://evil.example"), 403, b"origin_not_allowed", 0),
+        ((STRICT, "Origin: https://strict.example"), 200, b"success", 1),
+        ((STRICT, "Origin: https://strict.example", "User-Agent: a bot"), 403, b"bot_refused", 0),
+        (("X-Write-Key: people", "User-Agent: a bot"), 200, b"success", 0),
+        ((KEY, "User-Agent: a bot"), 200, b"success", 1),
+    ],
+)
+async def test_who_may_not_send_is_refused_and_what_bots_send_is_kept_or_not(
+    lines: tuple[str, ...], status: int, said: bytes, kept: int
+) -> None:
+    async with edge(PROJECT) as running:
+        answer = await running.exchange([request("/v1/track", TRACK, *lines), LAST])
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert said in answer
+        accepted = [amount for (name, *_), amount in running.counts.items() if name == "ingest_events_accepted_total"]
+        assert sum(accepted) == len(running.broker.ids()) == kept
+
+
+async def test_a_request_may_have_as_many_events_as_its_key_may_send_at_once_and_no_more() -> None:
+    shop = Site(keys=[Key(id="web")], limits=SiteLimits(rate=2))
+
+    def batch(size: int) -> bytes:
+        events = b",".join(b'{"type":"page","userId":"u","messageId":"m%d"}' % number for number in range(size))
+        return request("/v1/batch", b'{"batch":[%b]}' % events, KEY)
+
+    async with edge(Project(sites={"shop": shop})) as running:
+        assert (await running.exchange([batch(burst_of(2) + 1)])).startswith(b"HTTP/1.1 413 ")
+        answer = await running.exchange([batch(burst_of(2)), batch(1), LAST])
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", answer)[:2] == [b"200", b"429"]

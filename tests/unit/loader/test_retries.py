@@ -55,3 +55,15 @@ async def test_what_a_former_loader_puts_aside_behind_its_successors_back_is_lef
 
     await retries.run(attempt, lambda: tried == [1, 3])
     assert (tried, queue.acked) == ([1, 3], [2])
+
+
+async def test_a_message_that_names_no_table_is_buried_and_leaves_the_queue() -> None:
+    queue, buried = Queue(), list[int]()
+    queue.messages.append(Message("retry.loader.c", b"x", {}, 7, 0.0, 0))
+
+    async def bury(_stream: str, seq: int, _payload: bytes, _why: str) -> None:
+        buried.append(seq)
+
+    retries = Retries(cast("QueueReader", queue), Failing(), 5, bury)
+    assert await retries.read_all() == []
+    assert (buried, queue.acked) == ([7], [7])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 from nats.js.api import StreamState
 
 from router.lanes.state import Mark, SiteState
-from router.room.shed import Need, cut_for, history_starts, needs_of
+from router.room.shed import Need, cut_for, history_starts, keep_room, needs_of
 
 
 def test_a_site_needs_what_is_behind_its_position_and_what_its_connections_are_owed() -> None:
@@ -33,3 +35,7 @@ def test_the_longest_window_is_kept_for_the_reader_that_is_furthest_back() -> No
     assert 1000.0 - 600.0 * 1.3 < start <= 1000.0 - 600.0
     assert history_starts([], 5000.0, [600.0]) > 4000.0
     assert history_starts(needs, 5000.0, [0.0]) == math.inf
+
+
+async def test_a_policy_that_refuses_sheds_nothing() -> None:
+    await keep_room(cast("Any", SimpleNamespace(settings=SimpleNamespace(events_when_short="refuse"))))

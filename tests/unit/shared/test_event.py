@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
-from shared.events.event import JSON, encode_event, facts_of, materialise, micros, parse_time, read_time
+from shared.events.event import JSON, encode_event, facts_of, is_finer, materialise, micros, parse_time, read_time
 from shared.events.frame import Head, RequestContext
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 10, tzinfo=UTC)
@@ -153,3 +154,24 @@ def test_a_time_in_another_form_is_the_events_time(sent: object) -> None:
 
 def test_encoding_writes_times_as_rfc_3339() -> None:
     assert encode_event({"at": RECEIVED}) == b'{"at":"2026-03-01T12:00:10Z"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "finer"),
+    [
+        ("2026-09-01T12:34:56.1234567", True),
+        ("2026-09-01T12:34:56.123456", False),
+        ("2026-09-01T12:34:56.1234560", False),
+        ("2026-09-01T12:34:56,123456789Z", True),
+        ("178825999612345678", True),
+        ("178825999612345000", False),
+        ("17882599961234567", False),
+        (1788259996123456789, True),
+        (1788259996123456000, False),
+        (Decimal("1788259996.1234567"), True),
+        (1788259996.5, False),
+        (None, False),
+    ],
+)
+def test_a_time_with_more_digits_than_microseconds_is_told(value: object, finer: bool) -> None:
+    assert is_finer(value) is finer
