@@ -19,7 +19,10 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, field
 
 from loader.contract.warehouse import Environment
 from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
@@ -29,6 +32,7 @@ from loader.warehouses.duckdb.errors import is_locked, translate
 from loader.warehouses.duckdb.read_copy import ReadCopy
 from shared.driving.steps import drive
 from shared.errors import NotConnected, RowsRejected
+from shared.reading.units import ByteSize, Duration
 from shared.threads import Stop
 
 if TYPE_CHECKING:
@@ -46,52 +50,67 @@ RETRY_SECONDS = 0.02
 MAX_RETRY_SECONDS = 0.25
 
 
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for a DuckDB destination."""
+
+    path: Annotated[str, Meta(min_length=1, description="the database file; made when missing, with its directory")]
+    schema: Annotated[str, Meta(min_length=1, description="schema of the tables; made when missing")] = "main"
+    memory_limit: Annotated[
+        ByteSize | None, Meta(description="memory DuckDB may use; default: its own, four fifths of the machine's")
+    ] = None
+    threads: Annotated[
+        int, Meta(ge=1, le=64, description="DuckDB's own threads; loading gains nothing from more than one or two")
+    ] = 1
+    linger: Annotated[
+        Duration,
+        Meta(description="how long the file stays open for a next load; 0 closes it after each, for the sake of readers"),
+    ] = field(default_factory=lambda: Duration(0.2))
+    share_every: Annotated[
+        Duration, Meta(description="where loads never pause: how often the file is closed for a moment, so that readers get in")
+    ] = field(default_factory=lambda: Duration(5))
+    lock_timeout: Annotated[Duration, Meta(description="how long a load waits for other processes to close the file")] = field(
+        default_factory=lambda: Duration(10)
+    )
+
+    read_copy: Annotated[
+        str | None,
+        Meta(description="path of a copy of the file that any program can read while events are loaded; default: none is made"),
+    ] = None
+    read_copy_every: Annotated[
+        Duration, Meta(description="how often the copy is replaced; each time the whole file is copied")
+    ] = field(default_factory=lambda: Duration(60))
+
+    def __post_init__(self) -> None:
+        if self.path.startswith((":memory:", "md:", "motherduck:")) or "://" in self.path:
+            raise ValueError(f"path {self.path!r} is not a local file, which is what this destination writes")
+        if self.read_copy is not None and Path(self.read_copy).resolve() == Path(self.path).resolve():
+            raise ValueError("read_copy must be another file than path")
+
+
 class DatabaseFile:
     """One file, as one destination uses it.
 
-    Args:
-        path: resolved.
-        environment: its gate and locks are used.
-        memory_limit: in DuckDB's words, None for its default.
-        threads: of DuckDB's own.
-        linger_seconds, share_every_seconds: see above.
-        lock_seconds: how long to wait for another process to close the file.
-        read_copy: where a copy for readers is published, at most once in `read_copy_seconds`; None: nowhere.
+    `path` is that of the options, resolved.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        environment: Environment,
-        *,
-        memory_limit: str | None,
-        threads: int,
-        linger_seconds: float,
-        share_every_seconds: float,
-        lock_seconds: float,
-        read_copy: Path | None = None,
-        read_copy_seconds: float = 0.0,
-    ) -> None:
+    def __init__(self, path: Path, options: Options, environment: Environment) -> None:
         self._path = path
+        self._options = options
         self._gate = environment.gate
         self._lock = environment.locks.of(f"duckdb:{path}")
-        self._settings = f"{SETTINGS}; SET threads = {threads}"
-        if memory_limit is not None:
-            self._settings += f"; SET memory_limit = {DIALECT.literal(memory_limit)}"
-        self._linger_seconds = linger_seconds
-        self._share_every_seconds = share_every_seconds
-        self._lock_seconds = lock_seconds
+        self._settings = f"{SETTINGS}; SET threads = {options.threads}"
+        if options.memory_limit is not None:
+            self._settings += f"; SET memory_limit = {DIALECT.literal(f'{options.memory_limit}B')}"
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._identity: tuple[int, int] | None = None
         self._opened_at = 0.0
         self._used_at = 0.0
         self._shared_at = float("-inf")
         self._closer: asyncio.Task[None] | None = None
-        self._read_copy = (
-            None
-            if read_copy is None
-            else ReadCopy(path=path, target=read_copy, gate=environment.gate, lock=self._lock, every_seconds=read_copy_seconds)
-        )
+        self._read_copy: ReadCopy | None = None
+        if options.read_copy is not None:
+            target, every = Path(options.read_copy).resolve(), options.read_copy_every
+            self._read_copy = ReadCopy(path=path, target=target, gate=self._gate, lock=self._lock, every_seconds=every)
 
     async def run(self, what: str, steps: Steps[T]) -> T:
         """Does a piece of work with the file open, and translates what it raises.
@@ -146,7 +165,7 @@ class DatabaseFile:
     async def _open(self, what: str) -> duckdb.DuckDBPyConnection:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._shared_at + SHARE_SECONDS - loop.time()))
-        deadline = loop.time() + self._lock_seconds
+        deadline = loop.time() + self._options.lock_timeout
         delay = RETRY_SECONDS
         while True:
             try:
@@ -196,9 +215,9 @@ class DatabaseFile:
     async def _after(self) -> None:
         """Closes now, or leaves it to the closer."""
         now = self._used_at = asyncio.get_running_loop().time()
-        if self._linger_seconds <= 0 or now - self._opened_at >= self._share_every_seconds:
+        if self._options.linger <= 0 or now - self._opened_at >= self._options.share_every:
             await self._shut()
-            if self._linger_seconds > 0:
+            if self._options.linger > 0:
                 self._shared_at = asyncio.get_running_loop().time()
         elif self._closer is None or self._closer.done():
             self._closer = asyncio.create_task(self._close_when_idle())
@@ -207,11 +226,11 @@ class DatabaseFile:
         loop = asyncio.get_running_loop()
         while self._connection is not None:
             idle = loop.time() - self._used_at
-            if idle < self._linger_seconds:
-                await asyncio.sleep(self._linger_seconds - idle)
+            if idle < self._options.linger:
+                await asyncio.sleep(self._options.linger - idle)
                 continue
             async with self._lock:
-                if loop.time() - self._used_at >= self._linger_seconds:
+                if loop.time() - self._used_at >= self._options.linger:
                     await self._shut()
 
     async def _shut(self) -> None:
