@@ -43,6 +43,7 @@ from loader.warehouses.mysql.ledger import Ledger
 from loader.warehouses.mysql.load import prepare, send
 from loader.warehouses.mysql.patch import LOST_RACE, Patching
 from loader.warehouses.mysql.types import WIDEN, Natives
+from shared.driving.watch import Watch
 from shared.errors import NotConnected, PenstockError, RowsRejected, TableChanged, is_panic
 from shared.tasks import timeout
 
@@ -159,27 +160,6 @@ class MySQLDestination:
         finally:
             link.close()
             await asyncio.sleep(0)
-
-
-class _Watch:
-    """A timeout that is set again whenever something moved."""
-
-    def __init__(self, limit: asyncio.Timeout, stall_seconds: float, statement_seconds: float) -> None:
-        self._limit = limit
-        self._stall_seconds = stall_seconds
-        self._statement_seconds = statement_seconds
-
-    def moved(self) -> None:
-        """Says that rows moved, and that more will."""
-        self._allow(self._stall_seconds)
-
-    def server_works(self) -> None:
-        """Says that now the server works through a statement."""
-        self._allow(self._statement_seconds + self._stall_seconds)
-
-    def _allow(self, seconds: float) -> None:
-        if not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class MySQLSession:
@@ -303,19 +283,29 @@ class MySQLSession:
         return found
 
     @asynccontextmanager
-    async def _call(self, doing: str) -> AsyncIterator[_Watch]:
+    async def _call(self, doing: str) -> AsyncIterator[Watch]:
         """Runs a call under the watch, and ends what it left open: by ROLLBACK where the server answers, else by hanging up."""
         what = f'{doing} mysql destination "{self._name}"'
         if self._link.closed:
             raise NotConnected(f"{what}: the connection is closed")
         try:
-            async with timeout(self._options.stall_timeout) as limit:
-                yield _Watch(limit, self._options.stall_timeout, self._options.statement_timeout)
+            async with Watch(self._options.stall_timeout, self._options.statement_timeout, self._answers) as watch:
+                yield watch
         except BaseException as error:
             await self._abandon(error)
             if isinstance(error, Exception) or is_panic(error):
                 raise translate(error, what) from error
             raise
+
+    async def _answers(self) -> bool:
+        try:
+            link = await connect(self._options, "asking whether the server answers")
+        except NotConnected:
+            return False
+        except PenstockError:
+            return True  # it answered: that there is no connection free, perhaps
+        link.close()
+        return True
 
     async def _abandon(self, error: BaseException) -> None:
         if not (isinstance(error, Exception) or is_panic(error)) or isinstance(error, TimeoutError) or self._link.closed:

@@ -8,9 +8,8 @@ repeat it.
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 
+from shared.driving.network import translate_socket
 from shared.errors import (
     NotConnected,
     PenstockError,
@@ -125,10 +124,9 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
     number = number_of(error)
     if number:
         return _of_number(error, number, what, table)
-    if isinstance(error, TimeoutError):
-        return NotConnected(f"{what}: the server did not answer in time")
-    if isinstance(error, OSError):
-        return _of_socket(error, what)
+    of_socket = translate_socket(error, what)
+    if of_socket is not None:
+        return of_socket
 
     from pymysql import err
 
@@ -137,16 +135,6 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
     if isinstance(error, err.InternalError):
         return NotConnected(f"{what}: {describe(error)}")
     return unknown(error, f"{what}: {type(error).__name__}: {describe(error)}")
-
-
-def _of_socket(error: BaseException, what: str) -> PenstockError:
-    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
-        return SetupError(f"{what}: the host name is unknown; check `host` (or the dsn): {error.strerror}")
-    if isinstance(error, ssl.SSLError):
-        return SetupError(f"{what}: {error}; {_SETUP[2026]}")
-    if isinstance(error, ConnectionRefusedError):
-        return NotConnected(f"{what}: the connection is refused; check `host` and `port`, and that a server listens there")
-    return NotConnected(f"{what}: {error or type(error).__name__}")
 
 
 def _of_number(error: BaseException, number: int, what: str, table: str | None) -> PenstockError:

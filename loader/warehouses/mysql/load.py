@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind, TableLoad
 from loader.sql.merge import on_conflict
@@ -26,6 +26,7 @@ from loader.warehouses.mysql.dialect import SQL, Into
 from loader.warehouses.mysql.encode import FORMAT, encode
 from loader.warehouses.mysql.errors import translate
 from loader.warehouses.mysql.types import LiveColumn, Natives
+from shared.driving.watch import Watch
 from shared.errors import RowsRejected, TableChanged
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ _STAGED = {
     Kind.TIMESTAMP: "datetime(6)",
     Kind.DATE: "date",
 }
-
-
-class Watch(Protocol):
-    """Hears of everything that moves."""
-
-    def moved(self) -> None:
-        """Says that rows moved, and that more will."""
-        ...
-
-    def server_works(self) -> None:
-        """Says that now the server works through a statement."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,28 @@ async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_lo
         assert await my.rows("t", SHAPE) == []
 
 
+async def test_a_server_that_answers_nobody_during_a_long_statement_is_given_up_long_before_the_statement_timeout(
+    mysql_server: MySQLServer, my: Open
+) -> None:
+    limits = {"stall_timeout": "500ms", "connect_timeout": "500ms", "statement_timeout": "10m"}
+    async with proxied(mysql_server, my, **limits) as (proxy, destination):
+        session = await my.session(destination=destination)
+        await make(session, "t", SHAPE)
+        proxy.after(100_000, proxy.vanish)
+        async with asyncio.timeout(15):
+            with pytest.raises(NotConnected):
+                await session.load(plan(1), [batch("append")])
+
+
+async def test_a_long_statement_of_a_server_that_answers_is_waited_for(my: Open) -> None:
+    patient = await my.another(stall_timeout="300ms", connect_timeout="5s")
+    session = await my.session(destination=patient)
+    await make(session, "t", SHAPE)
+    await my.subject.run("CREATE TRIGGER {}.slow AFTER INSERT ON {}.t FOR EACH ROW DO SLEEP(IF(NEW.id = 7, 2, 0))")
+    await session.load(plan(1), [batch("append")])
+    assert len(await my.rows("t", SHAPE)) == ROWS
+
+
 async def test_a_loader_frozen_in_the_middle_of_its_rows_holds_nothing_from_its_successor(
     mysql_server: MySQLServer, my: Open
 ) -> None:
