@@ -123,8 +123,12 @@ def _by_time(rows: pa.Table, *, day: bool, hour: bool) -> Iterator[tuple[str, st
         yield UNKNOWN, UNKNOWN, rows
         return
     hours = pc.floor_temporal(rows.column(name), unit="hour" if hour else "day")
-    keys = pc.strftime(hours, format="%Y-%m-%d %H")
-    for key in sorted(pc.unique(keys).to_pylist(), key=lambda key: key or ""):
-        mask = pc.is_null(keys) if key is None else pc.equal(keys, key)
-        date, of_day = key.split(" ") if key is not None else (UNKNOWN, UNKNOWN)
-        yield date, of_day, rows.filter(mask)
+    times = pc.unique(hours)
+    # only the few times that there are become text: making one of every row would cost as much as encoding the rows
+    labels = pc.strftime(times, format="%Y-%m-%d %H").to_pylist()
+    for label, time in sorted(zip(labels, times, strict=True), key=lambda each: each[0] or ""):
+        date, of_day = label.split(" ") if label is not None else (UNKNOWN, UNKNOWN)
+        if len(labels) == 1:
+            yield date, of_day, rows
+        else:
+            yield date, of_day, rows.filter(pc.is_null(hours) if label is None else pc.equal(hours, time))
