@@ -21,7 +21,7 @@ from shared.errors import NotConnected, PenstockError, Transient
 from shared.stores.contract import PRIVATE, fenced
 from shared.stores.s3.errors import UploadGone
 from shared.stores.s3.upload import PARTS, Upload
-from shared.tasks import timeout
+from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
 if TYPE_CHECKING:
@@ -96,12 +96,8 @@ class S3Area:
     async def publish(self) -> None:
         """See `Area.publish`."""
         try:
-            for upload in self._uploads:
-                await upload.sent()
-            note = Note([(upload.key, str(upload.id)) for upload in self._uploads])
-            await self._store.put(f"{self._home}{self._epoch:020d}", msgspec.json.encode(note))
-            if await self._overtaken():
-                raise fenced(self._owner, self._epoch)
+            # the last parts may still be on their way: what counts is that the note is there before the look at the others
+            await together(self._note(), *(upload.sent() for upload in self._uploads))
             await _to_the_end(self._complete())
         except PenstockError as error:
             raise await self._explained(error) from error
@@ -112,6 +108,12 @@ class S3Area:
         uploads, self._uploads = self._uploads, []
         if uploads:
             await _to_the_end(_abort(uploads))
+
+    async def _note(self) -> None:
+        note = Note([(upload.key, await upload.begun()) for upload in self._uploads])
+        await self._store.put(f"{self._home}{self._epoch:020d}", msgspec.json.encode(note))
+        if await self._overtaken():
+            raise fenced(self._owner, self._epoch)
 
     async def _complete(self) -> None:
         slots = asyncio.Semaphore(COMPLETED_AT_ONCE)

@@ -47,11 +47,13 @@ class Upload:
         self._parts: list[dict[str, Any]] = []
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def id(self) -> str | None:
-        """The upload's id, None if it did not begin."""
-        begun = self._begun
-        return begun.result() if begun.done() and not begun.cancelled() and begun.exception() is None else None
+    async def begun(self) -> str:
+        """Returns the upload's id, once it has one.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        return await asyncio.shield(self._begun)
 
     def write_with(self, write: Callable[[io.RawIOBase], object]) -> None:
         """Lets `write` write the object, and hands its parts over. Blocks; runs on a thread.
@@ -64,9 +66,12 @@ class Upload:
             output.cut()
 
     def stop(self) -> None:
-        """Ends the sending: `write_with` raises at its next part."""
+        """Ends the sending: `write_with` raises at its next part.
+
+        The upload's begin is let be: without its answer nobody could end the upload.
+        """
         self._stopped = True
-        for task in (self._begun, *self._sending):
+        for task in self._sending:
             task.cancel()
 
     async def sent(self) -> None:
@@ -85,7 +90,7 @@ class Upload:
         """
         await self._store.call(
             "complete_multipart_upload", f"completing {self.key}",
-            Key=self.key, UploadId=self._begun.result(), MultipartUpload={"Parts": self._parts},
+            Key=self.key, UploadId=await self.begun(), MultipartUpload={"Parts": self._parts},
         )  # fmt: skip
 
     async def abort(self) -> None:
@@ -95,9 +100,9 @@ class Upload:
             NotConnected, Transient, SetupError
         """
         self.stop()
-        await asyncio.gather(self._begun, *self._sending, return_exceptions=True)
-        if self.id is not None:
-            await self._store.abort(self.key, self.id)
+        upload_id, *_ = await asyncio.gather(self._begun, *self._sending, return_exceptions=True)
+        if isinstance(upload_id, str):
+            await self._store.abort(self.key, upload_id)
 
     def _hand_over(self, part: io.BytesIO) -> None:
         checksum = None
@@ -129,7 +134,7 @@ class Upload:
 
     async def _send(self, number: int, part: io.BytesIO, checksum: str | None) -> dict[str, Any]:
         try:
-            upload_id = await asyncio.shield(self._begun)
+            upload_id = await self.begun()
             extra = {"ChecksumCRC32": checksum} if checksum else {}
             answer = await self._store.call(
                 "upload_part", f"sending {self.key}", Key=self.key, UploadId=upload_id, PartNumber=number, Body=part, **extra
