@@ -15,6 +15,7 @@ import msgspec
 from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_mysql, rows_in_postgres
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import USER, PostgresServer
+from tests.support.s3 import S3Server
 
 
 class Place(Protocol):
@@ -253,6 +254,35 @@ class Files:
             found[table].update(
                 msgspec.json.decode(line)["message_id"] for line in gzip.decompress(file.read_bytes()).splitlines()
             )
+        return found
+
+
+class Bucket:
+    """A bucket of its own with objects of the layouts with one table, read by boto3."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self.name = server.new_bucket()
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        options = {"format": "ndjson", "prefix": "{table}/dt={date}/", "timeout": "2s", "attempts": 2}
+        return self.server.document(self.name, **options)
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> Rows:
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        client = self.server.client()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.name):
+            for key in (each["Key"] for each in page.get("Contents", ()) if not each["Key"].startswith("_")):
+                data = client.get_object(Bucket=self.name, Key=key)["Body"].read()
+                found[key.split("/")[0]].update(
+                    msgspec.json.decode(line)["message_id"] for line in gzip.decompress(data).splitlines()
+                )
         return found
 
 

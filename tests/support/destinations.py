@@ -490,7 +490,12 @@ class S3Subject(FilesSubject):
 
     def uploads(self) -> list[str]:
         """Returns the keys of uploads that are neither complete nor ended."""
-        return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ())]
+        return [key for key, _ in self.upload_ids()]
+
+    def upload_ids(self) -> list[tuple[str, str]]:
+        """Returns key and id of each such upload."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ())
+        return [(each["Key"], each["UploadId"]) for each in found]
 
     def content(self, name: str) -> bytes:
         """See `FilesSubject.content`."""

@@ -32,7 +32,8 @@ SECRET = "secret-of-the-tests"
 class S3Server:
     """One server, by its address and keys."""
 
-    def __init__(self, url: str, key: str = KEY, secret: str = SECRET) -> None:
+    def __init__(self, url: str, key: str = KEY, secret: str = SECRET, pid: int = 0) -> None:
+        self.pid = pid
         self.url = url
         self.key = key
         self.secret = secret
@@ -81,7 +82,7 @@ def moto_server(**environment: str) -> Iterator[S3Server]:
     )  # fmt: skip
     try:
         _wait_for(f"http://127.0.0.1:{port}/moto-api/data.json", process)
-        yield S3Server(f"http://127.0.0.1:{port}")
+        yield S3Server(f"http://127.0.0.1:{port}", pid=process.pid)
     finally:
         process.kill()
         process.wait()
