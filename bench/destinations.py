@@ -1,9 +1,10 @@
-"""The destinations alone: Arrow tables into Postgres, MySQL and DuckDB through the plug-ins: `python -m bench.destinations [--rows N]`.
+"""The destinations alone: Arrow tables into Postgres, MySQL, DuckDB and S3 through the plug-ins: `python -m bench.destinations`.
 
 Rows have 30 columns and about 800 bytes. For each size of load and way of writing it prints rows/s, CPU microseconds a row of this
 process and of the server, and the ratio of its rate to a ceiling measured just before with the same rows: for Postgres a bare COPY of
-bytes encoded beforehand, into a table without an index; for MySQL (MariaDB) a bare LOAD DATA LOCAL of such text; for DuckDB a bare INSERT from Arrow on a connection that stays open. Durable
-servers: fsync is on. At the end, loads of 30 rows, as a stream makes them.
+bytes encoded beforehand, into a table without an index; for MySQL (MariaDB) a bare LOAD DATA LOCAL of such text; for
+DuckDB a bare INSERT from Arrow on a connection that stays open. Durable servers: fsync is on. At the end, loads of 30 rows, as a stream
+makes them. For S3 the ceiling is pyarrow, which writes the same Parquet to the same server; the two take turns, load by load.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +32,7 @@ from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server, moto_server
 
 SHAPE = {
     "message_id": Kind.TEXT,
@@ -43,6 +46,7 @@ SHAPE = {
     "is_new": Kind.BOOLEAN,
 }
 CHUNKS = (10_000, 50_000, 100_000)
+TYPES = ("postgres", "mysql", "duckdb", "s3")
 
 
 class Server(Protocol):
@@ -235,6 +239,39 @@ async def bare_duckdb(folder: Path) -> AsyncIterator[Callable[[Sequence[pa.Table
         yield bare
 
 
+async def run_s3(server: S3Server, rows: int) -> None:
+    """Measures Parquet in a bucket beside pyarrow, in turns."""
+    from pyarrow import fs, parquet
+
+    bucket = server.new_bucket()
+    gate = ThreadGate(2)
+    destination = await registry.open_destination("wh", server.document(bucket), Environment(gate))
+    session = await destination.open_session("bench", 1)
+    address = server.url.removeprefix("http://")
+    files = fs.S3FileSystem(access_key=server.key, secret_key=server.secret, endpoint_override=address, scheme="http")
+
+    async def bare(number: int, batch: pa.Table) -> None:
+        await gate.run(parquet.write_table, batch, f"{bucket}/bare/{number}.parquet", filesystem=files, compression="zstd")
+
+    async def ours(number: int, batch: pa.Table) -> None:
+        await _load(session, number, "ours", batch, "append")
+
+    for chunk in CHUNKS:
+        spent: dict[str, list[Cost]] = {"bare": [], "append": []}
+        count = max(2, rows // chunk)
+        for number in range(count):
+            batch = make_rows(chunk, number * chunk)
+            for title, work in (("bare", bare), ("append", ours)) if number % 2 else (("append", ours), ("bare", bare)):
+                spent[title].append(await measure(partial(work, chunk + number, batch), None))
+        print(f"s3, {count} loads of {chunk:,} rows, {batch.nbytes / chunk:.0f} bytes a row")
+        ceiling, cost = (Cost(sum(one.seconds for one in costs), sum(one.client for one in costs), 0) for costs in spent.values())
+        print_line("bare", count * chunk, ceiling, None)
+        print_line("append", count * chunk, cost, ceiling)
+    await session.close()
+    await destination.close()
+    gate.close()
+
+
 async def main(rows: int, types: Sequence[str]) -> None:
     """Measures the destinations named."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
@@ -253,6 +290,9 @@ async def main(rows: int, types: Sequence[str]) -> None:
                     print(f"linger {linger}")
                     path = folder / f"linger-{linger}.duckdb"
                     await run({"type": "duckdb", "path": str(path), "linger": linger}, None, rows, bare)
+        if "s3" in types:
+            with moto_server() as store:
+                await run_s3(store, rows)
 
 
 async def _load(session: Session, sequence: int, table: str, batch: pa.Table, write: Any) -> None:
@@ -283,6 +323,6 @@ def _server_cpu(server: Server | None) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000, help="rows for each size and way of writing")
-    parser.add_argument("--type", action="append", choices=("postgres", "mysql", "duckdb"), help="only this destination")
+    parser.add_argument("--type", action="append", choices=TYPES, help="only this destination")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.rows, arguments.type or ("postgres", "mysql", "duckdb")))
+    asyncio.run(main(arguments.rows, arguments.type or TYPES))
