@@ -10,12 +10,13 @@ import argparse
 import asyncio
 import contextlib
 import multiprocessing
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import uvloop
@@ -35,8 +36,7 @@ class _Sink(asyncio.Protocol):
     """Answers each request as soon as all of it is here."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self._held = bytearray()
         self._needed = 0
 
@@ -71,7 +71,11 @@ def sink() -> Iterator[str]:
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
     process.start()
     try:
-        time.sleep(1)
+        ends_at = time.monotonic() + 15
+        while time.monotonic() < ends_at:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
         yield f"http://127.0.0.1:{port}/in"
     finally:
         process.terminate()

@@ -161,7 +161,7 @@ class StreamReader:
                 return None
             if self._broken and not await self._rebuild(ends_at):
                 return None
-            if self._buffer:
+            if self._buffer or self._woken:
                 continue
             self._arrived.clear()
             wait = STALLED_SECONDS if ends_at is None else min(STALLED_SECONDS, ends_at - loop.time())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -98,10 +98,12 @@ class Books:
         """Returns the last sequences of the chunks of a lane that were planned and are not at their end."""
         return self._cuts.get(lane, ())
 
-    def keep_waiting(self, waiting: Iterable[tuple[str, int]]) -> None:
-        """Forgets which events ended of messages of RETRY that are gone; `waiting`: lane and sequence of the frames that wait."""
-        kept = set(waiting)
-        self._early = {frame: bits for frame, bits in self._early.items() if frame in kept}
+    def keep_waiting(self, held: Mapping[tuple[str, int], int]) -> None:
+        """Forgets which events ended of messages of RETRY that are gone; `held`: by frame the events in those that are there."""
+        kept = {frame: left for frame, bits in self._early.items() if (left := bits & held.get(frame, 0))}
+        if kept != self._early:
+            self._early = kept
+            self._changed.set()
 
     def open(self, chunk: Chunk) -> None:
         """Takes a chunk in; the caller gives its events to be sent."""

@@ -145,10 +145,10 @@ class Later:
         return self._limits.ordered and (user in self._by_user or self._coming[user] > 0)
 
     def places(self) -> dict[tuple[str, int], int]:
-        """Returns which events wait: lane and sequence of their frames, and bits."""
+        """Returns which events are in messages, at their end or not: lane and sequence of their frames, and bits."""
         found: dict[tuple[str, int], int] = {}
         for each in self._waiting.values():
-            for seq, bits in each.frames:
+            for seq, bits in each.held:
                 found[each.lane, seq] = found.get((each.lane, seq), 0) | bits
         return found
 
@@ -183,7 +183,7 @@ class Later:
             if one.frames:
                 self._add(one)
             else:
-                await self._reader.ack([one.seq])
+                await self._reader.remove([one.seq])  # gone before it is forgotten what of it had ended
         self._oldest_epoch = self._epoch
 
     async def put(
