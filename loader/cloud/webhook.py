@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -163,7 +164,8 @@ class Webhook:
         """See `EventDestination.calls`."""
         ended: dict[int, Drop | Dead] = {}
         pieces: dict[int, bytes] = {}
-        seen = [msgspec.json.decode(encode_event(event)) for event in events] if self._templated else []
+        # times become texts; numbers of which a double would lose digits stay as they are
+        seen = [msgspec.to_builtins(event, builtin_types=(Decimal,)) for event in events] if self._templated else []
         for index, event in enumerate(events):
             try:
                 piece = self._piece(event, seen[index] if seen else None)

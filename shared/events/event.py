@@ -50,7 +50,7 @@ _FINER = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
 _SHORTEST_FINER, _SHORTEST_NANOSECONDS = len("2026-09-01T12:34:56.1234567"), 18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class RequestFacts(NamedTuple):

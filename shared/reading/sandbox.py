@@ -38,6 +38,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
 def compile_template(source: str, known: Sequence[str]) -> Template:
     """Returns a template.
 
@@ -68,7 +71,7 @@ def names_in(source: str) -> set[str]:
 
 
 def _json(value: Any, **_: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return _ENCODER.encode(value).decode()
 
 
 def _text(value: Any) -> Any:

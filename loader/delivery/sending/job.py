@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from loader.types import exact
 from shared.events.dead import DeadLetter, now, origin_of
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
@@ -59,7 +60,7 @@ class Item(NamedTuple):
             Permanent, msgspec.MsgspecError, UnicodeDecodeError: it cannot be read.
         """
         head = self.head
-        return materialise(self.source.bodies[self.position], head, self.source.facts(head.request))
+        return materialise(self.source.bodies[self.position], head, self.source.facts(head.request), exact.decode)
 
     def letter(self, site: str, connection: str, reason: str, detail: str) -> DeadLetter:
         """Returns the dead letter of it."""

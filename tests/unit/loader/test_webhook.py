@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from loader import registry
 from loader.cloud.webhook import Options, Webhook
 from loader.contract.events import Response
+from loader.types import exact
 from penstock.control.project.projects import check_document
 from shared.errors import ConfigError
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Retry
@@ -233,3 +235,15 @@ def test_an_address_that_is_none_or_shows_a_password_is_refused(url: str) -> Non
     with pytest.raises(ConfigError, match="url: ") as refused:
         webhook(url=url)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"body": "{{ event | tojson }}"}, {"body": "{{ events[0] | tojson }}", "batch_events": 5}]
+)
+def test_numbers_arrive_with_all_their_digits(options: dict[str, Any]) -> None:
+    sent = b'{"n":1e400,"deep":[{"x":0.1234567890123456789}],"time":1.5}'
+    (call,) = webhook(**options).calls([event(**exact.decode(sent))], AT).calls
+    numbers = msgspec.json.decode(call.body.strip(b"[]"), type=dict[str, msgspec.Raw])
+    assert bytes(numbers["n"]) == b"1E+400"
+    assert bytes(numbers["deep"]) == b'[{"x":0.1234567890123456789}]'
+    assert b'"receivedAt":"2026-03-01T00:00:00Z"' in call.body
