@@ -59,6 +59,11 @@ class LiveTable:
         return self.engine.endswith("View")
 
     @property
+    def gives_way(self) -> bool:
+        """Whether it is a view of ours, in whose place a table of that name can be made."""
+        return self.engine == "View" and self.comment.startswith(VIEW_COMMENT)
+
+    @property
     def replicated(self) -> bool:
         """Whether its servers share the tokens, which have a window of their own then."""
         return self.engine.startswith(("Replicated", "Shared"))

@@ -93,7 +93,7 @@ class Patcher:
     @staticmethod
     def _is_free(live: LiveTable | None) -> bool:
         """Whether a table can be made: nothing has its name, or a view of ours has, which gives way."""
-        return live is None or (live.engine == "View" and live.comment.startswith(VIEW_COMMENT))
+        return live is None or live.gives_way
 
     async def _drop_own_view(self, live: LiveTable | None) -> None:
         if live is not None:

@@ -123,7 +123,8 @@ class ClickHouseSession:
         """See `Session.describe`."""
         self._check_open()
         live = await self._read(tables)
-        found = {name: live[name].schema() if name in live else None for name in tables}
+        # a view of ours is no table: seen as one, it would be asked for the columns that it lacks only
+        found = {name: live[name].schema() if name in live and not live[name].gives_way else None for name in tables}
         self._remember(found)
         return found
 

@@ -172,6 +172,16 @@ async def test_a_table_takes_the_place_of_a_view_and_a_view_of_nobody_else(wh: O
     assert await subject_of(wh).ask(query) == "v_u9\n"
 
 
+async def test_events_that_are_called_like_the_view_of_others_are_loaded(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(), layout="segment", deduplicate=True)
+    assert await one.send({"messageId": "1", "type": "track", "event": "Group"}) == {}
+    assert await one.send({"messageId": "2", "type": "track", "event": "Group Final"}) == {}
+    assert await one.send({"messageId": "3", "type": "track", "event": "Group", "properties": {"n": 1}}) == {}
+    assert one.kept.aside == 0
+    assert await ids(wh, "group_final") == ["2"]
+    assert await ids(wh, "group") == ["1", "3"]
+
+
 async def test_a_key_that_changes_is_refused_with_what_to_do_and_a_renamed_table_makes_room(wh: Open) -> None:
     appends = Delivery(wh, await wh.session())
     assert await appends.send({"messageId": "1"}) == {}
