@@ -74,7 +74,7 @@ async def test_an_absent_broker_is_a_warning_while_the_journal_takes_events_and_
     with_journal.health.bad("broker", "no connection")
     assert (
         with_journal.health.report().warnings["broker"]
-        == "no connection; events go to the local journal, 0.0 of 1.0 MiB are used"
+        == "no connection (events go to the local journal, 0.0 of 1.0 MiB are used)"
     )
     with_journal.health.bad("ingest", "draining")
     assert not with_journal.health.report().ready
