@@ -1,9 +1,8 @@
-"""A real MariaDB or MySQL server of our own: initialise, start, stop, kill -9, start again.
+"""A real MariaDB server of our own: initialise, start, stop, kill -9, start again.
 
-Binaries come from PATH or from Debian's `/usr/sbin`: MariaDB's `mariadbd`. As root it runs as the system user `mysql` or, where that
-is missing, `nobody`. Without binaries `PENSTOCK_TEST_MYSQL_DSN` may name a server whose user may create databases; without either
-everything that asks for MySQL fails: a suite that silently skips its warehouse is no suite. MySQL's own image runs where Docker is
-(`mysql8_dsn`).
+The binary comes from PATH or from Debian's `/usr/sbin/mariadbd`. As root it runs as the system user `mysql` or, where that is missing,
+`nobody`. Without it `PENSTOCK_TEST_MYSQL_DSN` may name a server, of MySQL too, whose user may create databases; without either
+everything that asks for MySQL fails: a suite that silently skips its warehouse is no suite.
 """
 
 from __future__ import annotations
