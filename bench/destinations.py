@@ -1,8 +1,9 @@
-"""The destinations alone: Arrow tables into Postgres, MySQL, DuckDB and S3 through the plug-ins: `python -m bench.destinations`.
+"""The destinations alone: Arrow tables into Postgres, MySQL, ClickHouse, DuckDB and S3 through the plug-ins: `python -m bench.destinations`.
 
 Rows have 30 columns and about 800 bytes. For each size of load and way of writing it prints rows/s, CPU microseconds a row of this
 process and of the server, and the ratio of its rate to a ceiling measured just before with the same rows: for Postgres a bare COPY of
 bytes encoded beforehand, into a table without an index; for MySQL (MariaDB) a bare LOAD DATA LOCAL of such text; for
+ClickHouse a bare INSERT of an Arrow stream that is ready, into the same table; for
 DuckDB a bare INSERT from Arrow on a connection that stays open. Durable servers: fsync is on. At the end, loads of 30 rows, as a stream
 makes them. For S3 the ceiling is pyarrow, which writes the same Parquet to the same server; the two take turns, load by load.
 """
@@ -30,6 +31,7 @@ from loader import registry
 from loader.contract.warehouse import Column, Environment, Kind, LoadPlan, Session, TableLoad, TablePatch
 from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
+from tests.support.clickhouse import ClickHouseServer, ask
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server, moto_server
@@ -46,7 +48,7 @@ SHAPE = {
     "is_new": Kind.BOOLEAN,
 }
 CHUNKS = (10_000, 50_000, 100_000)
-TYPES = ("postgres", "mysql", "duckdb", "s3")
+TYPES = ("postgres", "mysql", "clickhouse", "duckdb", "s3")
 
 
 class Server(Protocol):
@@ -128,7 +130,7 @@ async def run(
             ("merge, all repeats", "merge", ("message_id",)),
         ):
             table = f"{write}_{chunk}"
-            await session.patch(TablePatch(table, columns, primary_key=key))
+            await session.patch(TablePatch(table, columns, primary_key=key, cursor="received_at" if key else None))
 
             async def load(table: str = table, write: Any = write, batches: Sequence[pa.Table] = batches) -> None:
                 nonlocal sequence
@@ -272,6 +274,40 @@ async def run_s3(server: S3Server, rows: int) -> None:
     gate.close()
 
 
+@asynccontextmanager
+async def bare_clickhouse(server: ClickHouseServer) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
+    """Yields the ceiling: INSERT of an Arrow stream that is ready, into the same table, as one block, synced."""
+    from loader.warehouses.clickhouse.session import ONE_BLOCK
+    from loader.warehouses.clickhouse.types import NATIVES
+
+    ddl = ", ".join(f"{name} Nullable({NATIVES[kind]})" for name, kind in SHAPE.items())
+    table = (
+        f"CREATE TABLE bare ({ddl}) ENGINE = MergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (received_at, message_id)"
+        " SETTINGS allow_nullable_key = 1, fsync_after_insert = 1, fsync_part_directory = 1"
+    )
+
+    async def bare(batches: Sequence[pa.Table]) -> Cost:
+        ready = [_stream(batch) for batch in batches]
+        ask(server.place, "DROP TABLE IF EXISTS bare SYNC")
+        ask(server.place, table)
+
+        async def insert() -> None:
+            for body in ready:
+                await asyncio.to_thread(ask, server.place, "INSERT INTO bare FORMAT ArrowStream\n", body, **ONE_BLOCK)
+
+        return await measure(insert, server)
+
+    yield bare
+
+
+def _stream(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(rows, max_chunksize=8192)
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
+
+
 async def main(rows: int, types: Sequence[str]) -> None:
     """Measures the destinations named."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
@@ -284,6 +320,12 @@ async def main(rows: int, types: Sequence[str]) -> None:
             with MySQLServer(durable=True) as mysql:
                 async with bare_mysql(mysql) as bare:
                     await run({"type": "mysql", "dsn": mysql.dsn()}, mysql, rows, bare)
+        if "clickhouse" in types:
+            with ClickHouseServer() as engine:
+                place = engine.place
+                login = {"url": place.url, "user": place.user, "password": place.password}
+                async with bare_clickhouse(engine) as bare:
+                    await run({"type": "clickhouse", **login}, engine, rows, bare)
         if "duckdb" in types:
             async with bare_duckdb(folder) as bare:
                 for linger in (0.2, 0):

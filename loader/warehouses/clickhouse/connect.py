@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, field
 
 from loader.warehouses.clickhouse.errors import ServerError, translate
+from shared.errors import Permanent
 from shared.reading.units import Duration
 from shared.tasks import timeout
 
@@ -130,6 +131,23 @@ class Link:
                 # as JSON, because its reading of tab-separated text takes a NUL for a space
                 return [dict(row) for row in await client.fetch(query, json=True)]
 
+    async def ask(self, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
+        """Returns names and rows of what a person's question finds, one row more than `limit` at most (0: all). It cannot write.
+
+        Raises:
+            as `fetch`.
+        """
+        settings: dict[str, Value] = {"readonly": 2, "default_format": "JSONCompactEachRowWithNames"}
+        if limit:
+            settings["limit"] = limit + 1
+        with self._translated("asking"):
+            answer = await self._post(settings, sql.encode())
+        try:
+            names, *rows = [msgspec.json.decode(line, type=list[Any]) for line in answer.splitlines()] or [[]]
+        except msgspec.DecodeError as error:
+            raise Permanent(f'clickhouse destination "{self._name}": leave out FORMAT, rows are printed here') from error
+        return names, rows
+
     async def run(
         self, doing: str, statement: str, table: str | None = None, parameters: Mapping[str, Value] | None = None
     ) -> None:
@@ -165,7 +183,7 @@ class Link:
         with contextlib.suppress(Exception):
             await self._http.close()
 
-    async def _post(self, parameters: Mapping[str, Value], data: bytes | AsyncIterator[bytes]) -> None:
+    async def _post(self, parameters: Mapping[str, Value], data: bytes | AsyncIterator[bytes]) -> bytes:
         options = self._options
         asked: dict[str, Any] = {
             "database": options.database, "log_comment": self._comment, "wait_end_of_query": 1, **parameters
@@ -175,9 +193,10 @@ class Link:
             timeout(options.statement_timeout),
             self._http.post(options.url, params=asked, headers=headers, data=data) as response,
         ):
-            words = (await response.read()).decode(errors="replace")
+            answer = await response.read()
             if response.status != _OK or "X-ClickHouse-Exception-Code" in response.headers:
-                raise ServerError(words.strip() or f"status {response.status} without words")
+                raise ServerError(answer.decode(errors="replace").strip() or f"status {response.status} without words")
+            return answer
 
     @contextlib.contextmanager
     def _translated(self, doing: str, table: str | None = None, *, data: bool = False) -> Any:

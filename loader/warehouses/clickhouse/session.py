@@ -45,7 +45,7 @@ BLOCK_ROWS = 200_000
 stands for."""
 FENCE_SECONDS = 1.0
 """How old what was read of the epoch may be when an insert begins."""
-_ONE_BLOCK = {
+ONE_BLOCK = {
     "max_insert_block_size": 1_000_000_000,
     "min_insert_block_size_rows": 1_000_000_000,
     "min_insert_block_size_bytes": 1_000_000_000_000,
@@ -201,16 +201,15 @@ class ClickHouseSession:
         await self._link.run("writing the ledger of", statement, parameters=row)
 
     async def _prepare(self, loads: Sequence[TableLoad]) -> dict[str, LiveTable]:
-        """Reads the epoch and the tables; returns the tables.
+        """Returns the tables as they are; the epoch is left to the inserts, which the server refuses where it is an old one.
 
         Raises:
-            Fenced, RowsRejected, Permanent
+            RowsRejected, Permanent
             TableChanged: one of them is not what the rows were shaped for.
         """
         self._check_open()
         for load in loads:
             refuse_null_keys(load)
-        await self._read_fence()
         live = await self._read([load.table for load in loads])
         for load in loads:
             self._check(load, live.get(load.table))
@@ -260,7 +259,7 @@ class ClickHouseSession:
     async def _insert(self, load: TableLoad, live: LiveTable, token: str, into: str | None = None) -> None:
         rows = encode.as_sent(load.rows, live.columns)
         asynchronous = into is None and rows.num_rows < self._options.async_rows
-        settings: dict[str, Value] = {**_ONE_BLOCK, **(_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)}
+        settings: dict[str, Value] = {**ONE_BLOCK, **(_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)}
         if into is None:
             settings["insert_deduplication_token"] = token
         if asynchronous:

@@ -19,7 +19,7 @@ from loader.contract.warehouse import Column, Kind, Limits
 from loader.sql.text import OWNER, forced_native, owner_of
 from loader.types import literals
 
-_NATIVES = {
+NATIVES = {
     Kind.BOOLEAN: "Bool",
     Kind.BIGINT: "Int64",
     Kind.DOUBLE: "Float64",
@@ -151,7 +151,7 @@ def native_of(column: Column) -> str:
     Raises:
         Permanent: what was forced holds what no type's name does.
     """
-    return forced_native(column) or _NATIVES[column.kind]
+    return forced_native(column) or NATIVES[column.kind]
 
 
 def version_of(cursor: Column | None, quoted: str) -> str | None:

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from loader import registry
+from loader.warehouses.clickhouse.connect import Link as ClickHouseLink
+from loader.warehouses.clickhouse.connect import Options as ClickHouseOptions
 from loader.warehouses.mysql.connect import Options as MySQLOptions
 from loader.warehouses.mysql.connect import connect as connect_mysql
 from loader.warehouses.postgres.connect import Options as PostgresOptions
@@ -22,7 +24,7 @@ from loader.warehouses.postgres.connect import connect
 from penstock.control.data.tables import open_file, quoted
 from shared.errors import ConfigError, NotConnected, Permanent, Problem, SetupError
 
-TYPES = ("duckdb", "mysql", "postgres")
+TYPES = ("clickhouse", "duckdb", "mysql", "postgres")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,12 @@ async def ask(name: str, document: dict[str, Any], sql: str, limit: int) -> Answ
         columns, rows = await _ask_postgres(name, options, sql, limit)
     elif isinstance(options, MySQLOptions):
         columns, rows = await _ask_mysql(name, options, sql, limit)
+    elif isinstance(options, ClickHouseOptions):
+        link = ClickHouseLink(name, options, "penstock query")
+        try:
+            columns, rows = await link.ask(sql, limit)
+        finally:
+            await link.close()
     else:
         columns, rows = await asyncio.to_thread(
             _ask_duckdb, name, str(document["path"]), str(document.get("schema", "main")), sql, limit

@@ -13,7 +13,8 @@ from loader.contract.warehouse import Column, Kind, TableLoad, TablePatch
 from loader.warehouses.clickhouse import session as sessions
 from loader.warehouses.clickhouse.connect import Link
 from loader.warehouses.clickhouse.session import ClickHouseSession
-from shared.errors import Fenced, NotConnected, Permanent
+from penstock.control.data.query import ask
+from shared.errors import Fenced, NotConnected, PenstockError, Permanent
 from tests.support.clickhouse import PASSWORD, ClickHouseServer
 from tests.support.delivery import Delivery
 from tests.support.destinations import ClickHouseSubject, Open, append, arrow, make, merge, opened, plan
@@ -254,6 +255,18 @@ async def test_ids_are_found_in_the_tables_of_a_connection(wh: Open) -> None:
     found = await wh.destination.find_ids("shop-wh", ["0", "4", "gone", *map(str, range(100, 300))], "id")  # type: ignore[attr-defined]
     assert found["tracks"] == {"0": 1, "4": 1}
     assert (found["a"], found["b"], found["c"]) == ({"0": 1}, {}, {"4": 1})
+
+
+async def test_a_question_is_answered_and_a_change_is_refused(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, *[{"id": str(n), "n": n} for n in range(5)])
+    answer = await ask("wh", wh.subject.document, "SELECT id, n FROM t ORDER BY n", 2)
+    assert (answer.columns, answer.rows, answer.more) == (["id", "n"], [["0", 0], ["1", 1]], True)
+    for statement in ("DROP TABLE t", "INSERT INTO t (id) VALUES ('x')", "SELECT nosuch FROM t", "SELECT 1 FORMAT CSV"):
+        with pytest.raises(PenstockError):
+            await ask("wh", wh.subject.document, statement, 0)
+    assert len(await ids(wh, "t")) == 5
 
 
 async def test_an_older_session_is_refused_by_the_server_even_behind_its_own_look(wh: Open) -> None:

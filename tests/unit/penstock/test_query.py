@@ -27,7 +27,7 @@ def test_the_only_destination_that_takes_sql_is_chosen() -> None:
     ("destinations", "name", "words"),
     [
         ({"a": DUCK, "b": {"type": "postgres"}}, None, "say which with --destination: a, b"),
-        ({"lake": {"type": "local"}}, None, "none is of type duckdb, mysql or postgres"),
+        ({"lake": {"type": "local"}}, None, "none is of type clickhouse, duckdb, mysql or postgres"),
         ({"lake": {"type": "local"}}, "lake", "takes no SQL"),
         ({"a": DUCK}, "b", "known: a"),
     ],
