@@ -6,7 +6,7 @@ stands in `control/` and knows no terminal. `stack/` supervises the local stack.
 
 from __future__ import annotations
 
-from penstock.terminal.postponed import import_without
+from penstock.postponed import import_without
 
 # before anything else brings msgspec: it asks typing_extensions for what typing has, and that is a tenth of a short command
 import_without("msgspec", "typing_extensions")

@@ -20,8 +20,8 @@ from pathlib import Path
 import click
 
 from penstock.command.dotenv import load_dotenv, misspelt
+from penstock.postponed import postpone
 from penstock.terminal import exits
-from penstock.terminal.postponed import postpone
 from penstock.terminal.screen import Screen
 from shared.errors import PenstockError, SetupError
 from shared.tasks import first_of

@@ -14,7 +14,7 @@ HEAVY = {
     "aiohttp.client", "asyncpg", "duckdb", "jinja2", "numpy", "opentelemetry.sdk", "prometheus_client", "pyarrow", "pygments", "rich",
     "typing_extensions",
 }  # fmt: skip
-"""Each costs as much as all the rest of a command. The broker's client names aiohttp without using it: see `penstock/terminal/postponed.py`."""
+"""Each costs as much as all the rest of a command. The broker's client names aiohttp without using it: see `penstock/postponed.py`."""
 READS_NO_FILE = {"export", "query", "status"}
 """These need no YAML, and nothing of the loader but what opens a destination."""
 MODULES = sorted(path.stem for path in (ROOT / "penstock" / "command" / "verbs").glob("*.py") if path.stem != "__init__")

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "penstock": (
-        "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.letters",
+        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.letters",
         "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
     ),
 }  # fmt: skip

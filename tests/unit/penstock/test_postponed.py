@@ -13,7 +13,7 @@ def test_a_postponed_module_comes_with_the_first_attribute_and_is_the_real_one(t
     (package / "__init__.py").write_text("print('loaded')\nfrom slow.inner import VALUE\n")
     (package / "inner.py").write_text("VALUE = 7\n")
     script = """
-from penstock.terminal.postponed import postpone
+from penstock.postponed import postpone
 postpone("slow"); postpone("nowhere")
 import slow
 import slow.inner
@@ -37,7 +37,7 @@ def test_a_module_imported_without_another_finds_that_one_missing_and_nobody_els
     (tmp_path / "spared.py").write_text("WORD = 'spared'\n")
     (tmp_path / "user.py").write_text("try:\n    from spared import WORD\nexcept ImportError:\n    WORD = 'own'\n")
     script = """
-from penstock.terminal.postponed import import_without
+from penstock.postponed import import_without
 import_without("user", "spared")
 import spared, user
 print(user.WORD, spared.WORD)
