@@ -38,7 +38,7 @@ CAPABILITIES = Capabilities(
     stream=True,
     evolve=True,
     widen=WIDEN,
-    system_columns=frozenset({"_part", "_partition_id", "_penstock_version"}),
+    system_columns=frozenset({"_part", "_partition_id"}),
 )
 
 IDS_TOGETHER = 100
