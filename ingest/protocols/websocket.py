@@ -70,8 +70,8 @@ _NULLS = (b"null", b"\xc0")
 PACKED_IN_VAIN = 4
 """Times that an event counts which cannot be taken: it was built for nothing."""
 
-BRACKET_BYTES = 6
-"""What an array or object counts at least, as `[1,2],` would: millions of empty ones are dear to build."""
+BRACKET_BYTES = 9
+"""What an array or object counts at least, as `[1,2,3,4]` would: millions of empty ones are dear to build."""
 
 MAX_OFFERED = 8
 """Subprotocols that may be keys: all keys found are looked up again with each message."""

@@ -381,7 +381,7 @@ def test_rows_can_be_asked_for_while_events_flow(stack: LocalStack) -> None:
     stack.wait_for_rows(f"SELECT count(*) FROM shop.pages WHERE name = '{name}'", 1)
     done = stack.run("query", "--destination", "warehouse", "--json", f"SELECT name FROM pages WHERE name = '{name}'")
     assert done.code == 0, done.err
-    assert done.json["rows"] == [[name]]
+    assert done.json["rows"] == [{"name": name}]
 
 
 # -- status
