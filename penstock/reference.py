@@ -48,7 +48,7 @@ _SPECIAL = {
     (Project, "destinations"): "name to a [destination](#destinations)",
     (Connection, "where"): "[conditions](routing.md#conditions)",
 }
-"""What the Structs hold as plain JSON because somebody else checks it."""
+"""What the Structs hold as plain JSON because another module checks it."""
 
 _AREAS = {"ingest": "ingest", "router": "router", "loader": "loader", "account": "accounting"}
 

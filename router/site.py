@@ -68,7 +68,7 @@ class EventsReplaced(Transient):
 
 
 class SiteRouter:
-    """Routes one site until told to stop. Made anew for each time the lease is held.
+    """Routes one site until told to stop. A new one is made each time the lease is taken.
 
     Args:
         epoch: of the lease; stored, for people.
@@ -144,7 +144,7 @@ class SiteRouter:
             raise first_of(exc) from exc
         finally:
             self._lanes = None
-            self._telemetry.forget(site=self.site)  # whoever has the site next tells
+            self._telemetry.forget(site=self.site)  # the next holder of the site tells
             for name in self._saved.accounts:
                 self._telemetry.forget(connection=name)
 

@@ -85,7 +85,7 @@ class Workers(Generic[D]):
 
     @property
     def keys(self) -> Collection[str]:
-        """All keys of the project, whoever works for them."""
+        """All keys of the project; this replica or another works for each."""
         return self._running.keys()
 
     async def run(self) -> None:

@@ -105,7 +105,7 @@ def excess(body: bytes, limits: SiteLimits) -> Fault | None:
 
 
 def without_repeats(body: bytes) -> bytes:
-    """Returns an object in which each member stands once: of those that stand twice the last, as every JSON reader has it."""
+    """Returns an object in which each member stands once: the last of two, as every JSON reader has it."""
     return _encode(_decode_object(body))
 
 

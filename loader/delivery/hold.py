@@ -57,7 +57,7 @@ class Holder:
         """Holds frames until the service drains.
 
         Args:
-            due: takes those that are due, in the order of the queue.
+            due: takes the frames that are due, in the order of the queue.
         """
         holding = Holding(self._bounds, Clock())
         while not self._context.draining.is_set():

@@ -98,7 +98,7 @@ class Sweeper:
             await self.sweep(name, lease.epoch, goes_on)
 
     async def keep_swept(self, name: str, epoch: int) -> None:
-        """Does so for former connections of a name that is in the project, for ever; for whoever loads it, and holds its lease."""
+        """Does so for former connections of a name that is in the project, for ever; called by the holder of its lease."""
         while True:
             again = AGAIN_SECONDS
             try:

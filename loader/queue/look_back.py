@@ -145,7 +145,7 @@ class LookBack:
                 )
         if asked != self.rewinds or replays != self._rewinds.replays or missing:
             await self._write(asked, replays, missing)
-        # only now: whoever dies before it finds the same again
+        # only now: a loader that dies before it finds the same again
         again_elsewhere = {again.lane: (again.first, again.last) for again in self.replays.values()}
         await memory.begin(marks, events.first_seq, again_elsewhere)
         self._compare(marks, events)

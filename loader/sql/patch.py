@@ -29,7 +29,7 @@ def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[d
 
 
 def describe(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, TableSchema | None]]:
-    """Returns the tables as the core knows them; None for those that are not there."""
+    """Returns the tables as the core knows them; None for a table that is not there."""
     live = yield from read_tables(dialect, schema, tables)
     return {name: live[name].as_schema() if name in live else None for name in tables}
 

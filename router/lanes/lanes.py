@@ -90,7 +90,7 @@ class Lanes:
         *,
         again: bool = False,
     ) -> None:
-        """Starts a lane for every connection; those that were behind begin where they were.
+        """Starts a lane for every connection; a lane that was behind begins where it was.
 
         Args:
             begun: connections that got frames before; None: all.
@@ -178,7 +178,7 @@ class Lanes:
         return (lane for lane in self._lanes.values() if lane.accepting)
 
     async def make_room(self) -> None:
-        """Waits until every lane that accepts can take a frame; those that cannot in time accept no more."""
+        """Waits until every lane that accepts can take a frame; a lane that cannot in time accepts no more."""
         for lane in self._lanes.values():
             while lane.accepting and lane.is_full:
                 refuses = lane.behind or lane.blocked

@@ -161,7 +161,7 @@ class Bucket:
     async def watch(self, pattern: str = ">") -> AsyncGenerator[Entry, None]:
         """Yields the newest value of each key, then every change, for ever; survives reconnections.
 
-        When the bucket was made anew it begins again with the newest values: revisions may then be lower than before.
+        When the bucket was created again it begins with the newest values: revisions may then be lower than before.
         """
         while True:
             async with StreamReader(self._broker, self._stream, self._prefix + pattern, last_per_subject=True) as reader:

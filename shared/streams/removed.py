@@ -191,7 +191,7 @@ async def read_all_removed(broker: Broker) -> list[RemovedBalance]:
 
 
 async def fold(broker: Broker, balance: RemovedBalance) -> None:
-    """Adds an account to the sum of the older ones, and forgets it; whoever dies in between leaves it to be forgotten.
+    """Adds an account to the sum of the older ones, and forgets it. A process that dies in between leaves it to be forgotten.
 
     Raises:
         Conflict: another router did so meanwhile.

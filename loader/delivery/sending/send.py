@@ -229,7 +229,7 @@ class Sender:
         )
 
     def _read(self, job: Job, outcomes: dict[int, Outcome]) -> tuple[list[JSON], list[int]]:
-        """Returns the full events of a job and where in it each stands; those that cannot be read are noted as dead."""
+        """Returns the full events of a job and where in it each stands; an event that cannot be read is noted as dead."""
         events: list[JSON] = []
         places: list[int] = []
         for position, item in enumerate(job.items):

@@ -52,7 +52,7 @@ async def sample_rows(project: Project, look: TableLook, count: int) -> tuple[li
 
 
 def telling_columns(columns: Sequence[str]) -> list[str]:
-    """Returns the columns that differ from table to table, before those that every table has."""
+    """Returns the columns that differ from table to table, before the columns that every table has."""
     telling = [column for column in columns if column not in _DULL and not column.startswith(_DULL_PREFIXES)]
     return telling or list(columns)
 
