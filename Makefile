@@ -80,8 +80,9 @@ fuzz: setup ## try 100,000 malformed bodies on each parser of the edge; then, wi
 	FUZZ_BODIES=100000 $(PYTEST) --timeout 3600 tests/unit/ingest/test_fuzz.py
 	@if $(BIN)/python -c 'import atheris' 2>/dev/null; then $(BIN)/python -m tests.fuzz.parsers -max_total_time=300; \
 	else echo "for coverage: $(BIN)/pip install atheris"; fi
+
 hostile: setup ## attack the edge with many more generated requests than `make test` does
-	HOSTILE_EXAMPLES=2000 $(PYTEST) -n 0 tests/hostile
+	HOSTILE_ALONE=1 HOSTILE_EXAMPLES=2000 $(PYTEST) -n 0 tests/hostile
 
 bench: setup ## run all benchmarks; BENCH=edge for one
 	@if [ -n "$(BENCH)" ]; then $(BIN)/penstock bench "$(BENCH)"; else for each in $$($(BIN)/penstock bench --json | $(BIN)/python -c 'import json,sys; print(*json.load(sys.stdin))'); do $(BIN)/penstock bench "$$each"; done; fi

@@ -1,7 +1,7 @@
 """Attacks, one after the other, each within bounds of CPU and memory, beside a healthy client that is always served.
 
-CPU is that of the process, so a busy machine changes little. One request may cost 0.3 s of it, and of an attack that consists of many,
-each a hundredth of that.
+CPU is that of the process, so a busy machine changes little. One request may cost 0.3 s of it (`tests/support/dear_bodies.py`), and of an attack
+that consists of many, each a hundredth of that.
 """
 
 from __future__ import annotations

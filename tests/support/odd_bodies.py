@@ -20,11 +20,11 @@ from ingest.protocols import segment, websocket
 from shared.events.event import facts_of, materialise
 from shared.events.frame import RequestContext
 from shared.events.outcome import DeadReason
+from tests.support.dear_bodies import MAX_CPU_SECONDS
 from tests.unit.ingest.desks import CountingDesk, project
 
 FACTS = facts_of(RequestContext(0, "test", "web"))
 SMALL_PROJECT = project(event_bytes=4096, request_bytes=1 << 20, events_per_request=50, depth=10, keys=60)
-MAX_CPU_SECONDS = 0.3
 LIMITS = SMALL_PROJECT.sites["shop"].limits
 
 _TOKENS = (
