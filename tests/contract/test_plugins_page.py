@@ -32,7 +32,8 @@ from shared.threads import ThreadGate
 from tests.contract.destinations import test_exactly_once as once
 from tests.contract.destinations import test_rows as rows
 from tests.support.delivery import Delivery
-from tests.support.destinations import Open, Row, Shape, append, opened
+from tests.support.destinations.opened import Open, append, opened
+from tests.support.destinations.subject import Row, Shape
 from tests.unit.ingest.desks import CountingDesk, post
 from tests.unit.loader.shaping import Desk
 

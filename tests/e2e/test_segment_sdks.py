@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shared.jetstream.broker import Broker
-from tests.e2e.ingest_support import ROOT, Edge, edge_here, edge_process, start, stop
+from tests.e2e.ingest.edge import ROOT, Edge, edge_here, edge_process, start, stop
 from tests.support.nats import NatsServer
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
 from tests.contract.destinations.waivers import WAIVERS
 from tests.contract.events.conftest import SUBJECTS as EVENT_SUBJECTS
-from tests.support.destinations import can
+from tests.support.destinations.subject import can
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = (

@@ -13,7 +13,7 @@ from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream.publisher import Publisher
 from shared.project.model import Connection
 from shared.telemetry.metrics import Telemetry
-from tests.support.destinations import Open
+from tests.support.destinations.opened import Open
 from tests.unit.loader.shaping import frame_of
 
 Event = Mapping[str, Any]

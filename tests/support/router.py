@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from router.lanes.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
@@ -240,3 +241,9 @@ def router_process(url: str, log: Path, **environment: str) -> Iterator[RouterPr
             with contextlib.suppress(ProcessLookupError):
                 process.signal(signal.SIGCONT)
                 process.kill()
+
+
+async def state_of(broker: Broker) -> SiteState:
+    state = await StateKeeper(broker, "shop").load()
+    assert state is not None
+    return state

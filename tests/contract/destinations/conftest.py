@@ -8,18 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.clickhouse import clickhouse
-from tests.support.destinations import (
-    ClickHouseSubject,
-    DuckDBSubject,
-    LocalSubject,
-    MySQLSubject,
-    Open,
-    PostgresSubject,
-    S3Subject,
-    Subject,
-    can,
-    opened,
-)
+from tests.support.destinations.clickhouse import ClickHouseSubject
+from tests.support.destinations.duckdb import DuckDBSubject
+from tests.support.destinations.files import LocalSubject
+from tests.support.destinations.mysql import MySQLSubject
+from tests.support.destinations.opened import Open, opened
+from tests.support.destinations.postgres import PostgresSubject
+from tests.support.destinations.s3 import S3Subject
+from tests.support.destinations.subject import Subject, can
 from tests.support.mysql import mysql_dsn, mysql_server
 from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
 from tests.support.s3 import s3_server

@@ -17,7 +17,8 @@ from penstock.control.data.query import ask
 from shared.errors import Fenced, NotConnected, PenstockError, Permanent
 from tests.support.clickhouse import PASSWORD, ClickHouseServer
 from tests.support.delivery import Delivery
-from tests.support.destinations import ClickHouseSubject, Open, append, arrow, make, merge, opened, plan
+from tests.support.destinations.clickhouse import ClickHouseSubject
+from tests.support.destinations.opened import Open, append, arrow, make, merge, opened, plan
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.only("clickhouse")

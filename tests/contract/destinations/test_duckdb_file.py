@@ -22,7 +22,8 @@ from loader.contract.warehouse import Environment, Kind, Session, TableLoad
 from loader.warehouses.duckdb.file import ROW_GROUP_ROWS
 from shared.errors import ConfigError, Fenced, NotConnected, Permanent, SetupError, Transient
 from shared.threads import ThreadGate
-from tests.support.destinations import DuckDBSubject, Open, append, arrow, make, merge, opened, plan
+from tests.support.destinations.duckdb import DuckDBSubject
+from tests.support.destinations.opened import Open, append, arrow, make, merge, opened, plan
 
 ROOT = Path(__file__).parents[3]
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
@@ -194,7 +195,7 @@ import asyncio, sys
 from loader.contract.warehouse import Environment, LoadPlan, TableLoad, TablePatch
 from loader import registry
 from shared.threads import ThreadGate
-from tests.support.destinations import arrow
+from tests.support.destinations.opened import arrow
 from loader.contract.warehouse import Kind
 
 shape = {"id": Kind.BIGINT, "text": Kind.TEXT}

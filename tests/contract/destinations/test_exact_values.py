@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from loader.contract.warehouse import Kind
 from tests.support.delivery import Delivery
-from tests.support.destinations import Open
+from tests.support.destinations.opened import Open
 
 TYPES = [
     "boolean", "smallint", "bigint", "real", "double precision", "decimal(38,0)", "decimal(30,2)", "decimal(5,4)",

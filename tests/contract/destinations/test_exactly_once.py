@@ -10,7 +10,8 @@ import pytest
 from loader.contract.warehouse import Kind, LoadPlan, Session, TableLoad
 from shared.errors import Fenced, NotConnected, PenstockError, RowsRejected
 from tests.support.delivery import Delivery
-from tests.support.destinations import FilesSubject, LocalSubject, Open, append, arrow, make, merge, plan
+from tests.support.destinations.files import FilesSubject, LocalSubject
+from tests.support.destinations.opened import Open, append, arrow, make, merge, plan
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 MANY = 60_000

@@ -8,7 +8,7 @@ import pytest
 
 from loader.contract.warehouse import Kind, TableLoad, TablePatch
 from shared.errors import RowsRejected
-from tests.support.destinations import Open, arrow, columns, make, merge, plan
+from tests.support.destinations.opened import Open, arrow, columns, make, merge, plan
 
 pytestmark = pytest.mark.needs("merge")
 

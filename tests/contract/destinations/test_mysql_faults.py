@@ -17,7 +17,8 @@ from loader.warehouses.mysql import MySQLDestination, MySQLSession
 from loader.warehouses.mysql.connect import Options
 from shared.errors import Fenced, NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableBusy, TableSetupError
 from tests.support.delivery import Delivery
-from tests.support.destinations import MySQLSubject, Open, append, arrow, columns, make, merge, opened, plan
+from tests.support.destinations.mysql import MySQLSubject
+from tests.support.destinations.opened import Open, append, arrow, columns, make, merge, opened, plan
 from tests.support.mysql import PASSWORD, MySQLServer
 from tests.support.postgres import free_port
 from tests.support.tcp_proxy import TcpProxy

@@ -26,7 +26,8 @@ from loader.warehouses.mysql.encode import encode
 from penstock.control.data.query import ask
 from shared.errors import Permanent, SetupError
 from tests.support.delivery import Delivery
-from tests.support.destinations import MySQLSubject, Open, append, make, merge, opened
+from tests.support.destinations.mysql import MySQLSubject
+from tests.support.destinations.opened import Open, append, make, merge, opened
 from tests.support.mysql import MySQLServer
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}

@@ -19,7 +19,8 @@ from loader.warehouses.postgres import PostgresDestination, PostgresSession
 from loader.warehouses.postgres.connect import Options
 from shared.driving.server import epoch_of, session_name
 from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, TableBusy, Transient
-from tests.support.destinations import Open, PostgresSubject, append, arrow, columns, make, merge, opened, plan
+from tests.support.destinations.opened import Open, append, arrow, columns, make, merge, opened, plan
+from tests.support.destinations.postgres import PostgresSubject
 from tests.support.postgres import PASSWORD, PostgresServer, free_port
 from tests.support.tcp_proxy import TcpProxy
 

@@ -11,7 +11,8 @@ import pytest
 
 from loader.contract.warehouse import Kind
 from tests.support.delivery import Delivery
-from tests.support.destinations import Open, PostgresSubject, opened
+from tests.support.destinations.opened import Open, opened
+from tests.support.destinations.postgres import PostgresSubject
 from tests.support.postgres import PASSWORD, PostgresServer
 
 THREE = ({"messageId": "1", "n": 1}, {"messageId": "2", "n": -1}, {"messageId": "3", "n": 3})

@@ -16,7 +16,8 @@ import pytest
 
 from loader.contract.warehouse import Kind, TableLoad
 from shared.errors import NotConnected
-from tests.support.destinations import Open, Row, append, arrow, make, plan
+from tests.support.destinations.opened import Open, append, arrow, make, plan
+from tests.support.destinations.subject import Row
 
 ALL = {
     "id": Kind.BIGINT,

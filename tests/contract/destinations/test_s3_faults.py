@@ -17,7 +17,8 @@ from loader.objects.destination import FilesDestination
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient
 from shared.stores.s3 import S3Store
 from shared.stores.s3.upload import PART_BYTES
-from tests.support.destinations import Open, S3Subject, arrow, opened, plan
+from tests.support.destinations.opened import Open, arrow, opened, plan
+from tests.support.destinations.s3 import S3Subject
 from tests.support.s3 import S3Server, moto_server, s3_server
 from tests.support.tcp_proxy import TcpProxy
 

@@ -11,7 +11,7 @@ import pytest
 
 from loader.contract.warehouse import Column, Kind, Session, TableLoad, TablePatch
 from shared.errors import Permanent, TableChanged
-from tests.support.destinations import Open, append, arrow, columns, make, merge, plan
+from tests.support.destinations.opened import Open, append, arrow, columns, make, merge, plan
 
 pytestmark = pytest.mark.needs("evolve")
 

@@ -24,7 +24,7 @@ from loader.contract.warehouse import (
 )
 from shared.errors import NotConnected, RowsRejected
 from tests.support.delivery import Delivery
-from tests.support.destinations import Open
+from tests.support.destinations.opened import Open
 
 CAPABILITIES = Capabilities(
     name_limit=127, name_unit="bytes", transactional=False, merge="no", coalesce=False, stream=True, evolve=True,

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from shared.events.outcome import DeadReason
 from shared.jetstream.broker import Broker
-from tests.e2e.ingest_support import Edge, apply, edge_here, track
+from tests.e2e.ingest.edge import Edge, apply, edge_here, track
 from tests.support.nats import NatsServer
 
 

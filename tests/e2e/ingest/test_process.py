@@ -24,7 +24,7 @@ from ingest.journal.spool import open_spool
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG
-from tests.e2e.ingest_support import ROOT, Edge, browser, edge_process, is_ready, start, stop, track
+from tests.e2e.ingest.edge import ROOT, Edge, browser, edge_process, is_ready, start, stop, track
 from tests.support.nats import NatsServer, free_port
 
 KEY = {"X-Write-Key": "web"}

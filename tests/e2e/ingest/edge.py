@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 import os
 import signal
 import socket
@@ -33,7 +35,7 @@ from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from tests.support.nats import NatsServer, free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PROJECT: dict[str, Any] = {
     "sites": {
@@ -227,3 +229,24 @@ def is_ready(port: int) -> bool:
 def numbers(prefix: str, count: int) -> Iterator[str]:
     """Ids `prefix-0`, `prefix-1`, …"""
     return (f"{prefix}-{number}" for number in range(count))
+
+
+KEY = {"X-Write-Key": "web"}
+
+
+async def post(edge: Edge, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Returns (status, decoded answer)."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with browser() as session, session.post(edge.url + path, data=io.BytesIO(data), headers=headers or KEY) as answer:
+        return answer.status, json.loads(await answer.read())
+
+
+async def raw(edge: Edge, data: bytes, *, read_seconds: float = 10) -> bytes:
+    """Sends bytes over a socket of its own and returns what comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(data)
+    await writer.drain()
+    async with asyncio.timeout(read_seconds):
+        answer = await reader.read()
+    writer.close()
+    return answer
