@@ -101,7 +101,7 @@ def test_every_choice_of_a_connection_is_explained() -> None:
 def test_every_reason_of_a_dead_letter_has_advice() -> None:
     advised = {
         code
-        for row in rows(DOCS / "operations.md", "What the reasons mean: [reasons.md](reasons.md). What to do:")
+        for row in rows(DOCS / "operations.md", "[reasons.md](reasons.md) says what the reasons mean. This is what to do:")
         for code in codes(row[0])
     }
     assert advised == {str(reason) for reason in DeadReason}
