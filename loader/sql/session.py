@@ -5,7 +5,7 @@ Nothing here waits: each call of the contract is a piece of work, and `_run` of 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from loader.contract.check import check_destination
@@ -85,13 +85,12 @@ class SqlDestination:
 
     capabilities: Capabilities
 
-    def __init__(self, called: str, dialect: Dialect, schema: str) -> None:
+    def __init__(self, called: str, schema: str) -> None:
         self._called = called
-        self._dialect = dialect
         self._schema = schema
 
-    def _once(self, what: str, steps: Steps[T]) -> Coroutine[Any, Any, T]:
-        """Does a piece of work outside of sessions; as `SqlSession._run`."""
+    def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> Coroutine[Any, Any, T]:
+        """Does a piece of work outside of sessions; as `SqlSession._run`. The dialect may be known only then."""
         raise NotImplementedError
 
     def open_session(self, connection: str, epoch: int) -> Coroutine[Any, Any, Session]:
@@ -101,17 +100,16 @@ class SqlDestination:
         raise NotImplementedError
 
     def check(self) -> Coroutine[Any, Any, Sequence[CheckResult]]:
+        what = f"checking {self._called}"
         return check_destination(
             self,
-            lambda table: self._once(f"checking {self._called}", _count(self._dialect, self._schema, table)),
-            lambda table, connection: self._once(
-                f"checking {self._called}", _drop(self._dialect, self._schema, table, connection)
-            ),
+            lambda table: self._once(what, lambda dialect: _count(dialect, self._schema, table)),
+            lambda table, connection: self._once(what, lambda dialect: _drop(dialect, self._schema, table, connection)),
         )
 
     def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Coroutine[Any, Any, Mapping[str, Mapping[str, int]]]:
-        work = find_ids(self._dialect, self._schema, connection, ids, key)
-        return self._once(f"looking for ids in {self._called}", work)
+        what = f"looking for ids in {self._called}"
+        return self._once(what, lambda dialect: find_ids(dialect, self._schema, connection, ids, key))
 
 
 def find_ids(

@@ -12,8 +12,13 @@ from shared.reading.units import Duration
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for any of them; each adds where it is."""
+    """What a user may write for any of them; each adds its own ways to say where it is."""
 
+    host: Annotated[str | None, Meta(description="host name or address")] = None
+    port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None, Meta(description="port; default: 5432 of Postgres, 3306 of MySQL")
+    ] = None
+    database: Annotated[str | None, Meta(description="database")] = None
     user: Annotated[str | None, Meta(description="user name")] = None
     password: Annotated[
         str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "router": ("rules", "trace", "window", "settings", "lanes", "room", "replay", "site", "service", "__main__"),
     "loader": (
-        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "sql", "warehouses", "files", "cloud", "registry",
+        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "sql", "servers", "warehouses", "files", "cloud", "registry",
         "delivery", "settings",
         "service", "__main__",
     ),
@@ -54,7 +54,7 @@ LARGEST_ROOM = 12
 
 PLUGINS: dict[str, str] = {
     "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
-    "loader/warehouses": r"loader\.(contract|sql|types|warehouses)(\.|$)|shared\.",
+    "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/cloud": r"loader\.(contract|calls|cloud)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",

@@ -12,11 +12,13 @@ https://duckdb.org/docs/stable/connect/concurrency, https://duckdb.org/docs/stab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from loader.contract.warehouse import Capabilities, Destination, Environment, Session
 from loader.sql import ledger
+from loader.sql.dialect import Dialect
 from loader.sql.ledger import Holder
 from loader.sql.session import SqlDestination, SqlSession
 from loader.sql.steps import Steps
@@ -55,18 +57,20 @@ class DuckDBDestination(SqlDestination):
     capabilities = CAPABILITIES
 
     def __init__(self, name: str, options: Options, path: Path, environment: Environment) -> None:
-        super().__init__(f'duckdb destination "{name}"', DIALECT, options.schema)
+        super().__init__(f'duckdb destination "{name}"', options.schema)
         self._file = DatabaseFile(path, options, environment)
 
     async def open_session(self, connection: str, epoch: int) -> Session:
-        holder = await self._once(f"opening {self._called}", ledger.claim(DIALECT, self._schema, connection, epoch))
+        holder = await self._once(
+            f"opening {self._called}", lambda dialect: ledger.claim(dialect, self._schema, connection, epoch)
+        )
         return DuckDBSession(self._called, self._schema, self._file, holder)
 
     async def close(self) -> None:
         await self._file.close()
 
-    async def _once(self, what: str, steps: Steps[T]) -> T:
-        return await self._file.run(what, steps)
+    async def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> T:
+        return await self._file.run(what, work(DIALECT))
 
 
 class DuckDBSession(SqlSession):

@@ -21,7 +21,7 @@ from loader.sql.load import Fitted, Way
 from loader.sql.reject import rows_longer_than, rows_with_text
 from loader.sql.steps import Ask, Run, Step, Steps
 from loader.warehouses.postgres.dialect import DIALECT
-from loader.warehouses.postgres.errors import translate
+from loader.warehouses.postgres.errors import ERRORS
 from loader.warehouses.postgres.types import cast_of, length_of
 from shared.driving.watch import Watch
 from shared.errors import RowsRejected
@@ -113,7 +113,7 @@ class CopyBulk:
         named = getattr(error, "table_name", None)
         fitted = next((each for each in sending if each.load.table == named), sending[-1])
         load = fitted.load
-        translated = translate(error, "", load.table)
+        translated = ERRORS.translate(error, "", load.table)
         if not isinstance(translated, RowsRejected):
             return None
         rows = {**_same_defect(getattr(error, "sqlstate", ""), fitted), **translated.rows}

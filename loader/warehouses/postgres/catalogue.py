@@ -85,3 +85,11 @@ OWN_KEYS = """
 SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND starts_with(relname::text, $2)
 """
+
+BACKENDS = """
+SELECT pid, application_name FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND application_name LIKE 'penstock/%'
+"""
+"""Our other backends."""
+
+END = "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid"

@@ -1,36 +1,36 @@
-"""Opens connections to Postgres: addresses, timeouts, and the name by which a successor finds and ends our backend.
+"""Opens links to Postgres: addresses, timeouts, and the name by which a successor finds and ends our backend.
 
-Every session's connection carries `application_name = penstock/<connection>/<epoch>/<tag>`. A loader that was frozen in the
-middle of a COPY holds locks for as long as its kernel keeps the socket alive; its successor cannot ask it to let go, so it asks
-the server to end that backend (`end_older`).
+Every session's link carries `application_name = penstock/<connection>/<epoch>/<tag>`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from msgspec import Meta
 
+from loader.sql.steps import Ask, Commit, Rollback, Run, Step
+from loader.warehouses.postgres.bulk import Copy, copy
 from loader.warehouses.postgres.dialect import DIALECT
-from loader.warehouses.postgres.errors import translate
+from loader.warehouses.postgres.errors import ERRORS
 from shared.driving.network import keep_alive
-from shared.driving.server import ServerOptions, epoch_of
-from shared.errors import SetupError, Transient
+from shared.driving.server import ServerOptions
+from shared.driving.watch import Watch
+from shared.errors import SetupError
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
     import asyncpg
 
 _AUTHORITY = re.compile(r"[A-Za-z+]+://([^/?#]*)")
-
-NAME_BYTES = 63
-"""NAMEDATALEN - 1: the server cuts longer application names without a word."""
-
-END_SECONDS = 10.0
-"""How long ended backends may take to be gone; they roll back what they held."""
+_TWO_ENDS = (
+    "the dsn has more than one @, and what stands before the last is taken for the password's end; write %40 for an @ in the password, "
+    "or give it as `password`"
+)
+_UNREADABLE = "the address is not readable; expected postgresql://user:password@host:port/database"
 
 
 class Options(ServerOptions, frozen=True, kw_only=True):
@@ -44,7 +44,6 @@ class Options(ServerOptions, frozen=True, kw_only=True):
         ),
     ] = None
     host: Annotated[str | None, Meta(description="host name, address, or directory of the Unix socket")] = None
-    port: Annotated[Annotated[int, Meta(ge=1, le=65535)] | None, Meta(description="port; default 5432")] = None
     database: Annotated[str | None, Meta(description="database; default: the user's name")] = None
     ssl: Annotated[
         Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None,
@@ -57,8 +56,44 @@ class Options(ServerOptions, frozen=True, kw_only=True):
             raise ValueError("dsn: expected an address such as postgresql://user:password@host:5432/database")
 
 
-async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
-    """Opens one connection.
+class Link:
+    """A link to one server."""
+
+    lost: Callable[[], None] | None = None
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self.driver = driver
+        # asyncpg waits for ever where a link is lost while its socket's buffer is full: `writing_allowed` is then never set again
+        driver.add_termination_listener(self._ended)
+
+    @property
+    def closed(self) -> bool:
+        return self.driver.is_closed()
+
+    def hang_up(self) -> None:
+        self.driver.terminate()
+
+    async def say_goodbye(self) -> None:
+        await self.driver.close()
+
+    async def perform(self, step: Step, watch: Watch) -> Any:
+        if isinstance(step, Copy):
+            return await copy(self.driver, step, watch)
+        if isinstance(step, Ask):
+            return await self.driver.fetch(step.sql, *step.values)
+        if isinstance(step, Run):
+            return await self.driver.execute(step.sql)
+        if isinstance(step, Rollback) and not self.driver.is_in_transaction():
+            return None
+        return await self.driver.execute("COMMIT" if isinstance(step, Commit) else "ROLLBACK")
+
+    def _ended(self, _: object) -> None:
+        if self.lost is not None:
+            self.lost()
+
+
+async def connect(options: Options, name: str, what: str) -> Link:
+    """Opens a link.
 
     Raises:
         NotConnected, Transient, SetupError
@@ -83,38 +118,26 @@ async def connect(options: Options, name: str, what: str) -> asyncpg.Connection:
     }
     where = address(options)
     if "@" in where:
-        raise SetupError(
-            f"{what}: the dsn has more than one @, and what stands before the last is taken for the password's end; "
-            "write %40 for an @ in the password, or give it as `password`"
-        )
+        raise SetupError(f"{what}: {_TWO_ENDS}")
     what = f"{what} at {where}"
+    login: dict[str, Any] = {"host": options.host, "port": options.port, "database": options.database}
+    login |= {"user": options.user, "password": options.password}
+    seconds = float(options.connect_timeout)
     try:
-        link = await asyncpg.connect(
-            options.dsn,
-            host=options.host,
-            port=options.port,
-            user=options.user,
-            password=options.password,
-            database=options.database,
-            ssl=_ssl(options),
-            timeout=float(options.connect_timeout),
-            server_settings=settings,
-        )
+        driver = await asyncpg.connect(options.dsn, **login, ssl=_ssl(options), timeout=seconds, server_settings=settings)
         try:
-            async with timeout(float(options.connect_timeout)):
-                await link.execute("; ".join(f"SET {key} = {DIALECT.literal(value)}" for key, value in later.items()))
+            async with timeout(seconds):
+                await driver.execute("; ".join(f"SET {key} = {DIALECT.literal(value)}" for key, value in later.items()))
         except BaseException:
-            link.terminate()
+            driver.terminate()
             raise
-    except (ValueError, KeyError) as error:
-        if isinstance(error, asyncpg.PostgresError):
-            raise translate(error, what) from error
-        raise translate(asyncpg.ClientConfigurationError("unreadable"), what) from None
     except Exception as error:
-        raise translate(error, what) from error
+        if isinstance(error, (ValueError, KeyError)) and not isinstance(error, asyncpg.PostgresError):
+            raise SetupError(f"{what}: {_UNREADABLE}") from None  # its text may quote the dsn, and with it the password
+        raise ERRORS.translate(error, what) from error
     # asyncpg sets nothing, and no public way leads to its socket
-    keep_alive(cast("Any", link)._transport.get_extra_info("socket"), options.stall_timeout)
-    return link
+    keep_alive(cast("Any", driver)._transport.get_extra_info("socket"), options.stall_timeout)
+    return Link(driver)
 
 
 def address(options: Options) -> str:
@@ -129,38 +152,6 @@ def address(options: Options) -> str:
     if not colon or port.endswith("]"):
         host, port = hosts, ""
     return f"{options.host or host or 'the default host'}:{options.port or port or 5432}"
-
-
-async def end_older(connection: asyncpg.Connection, schema: str, name: str, epoch: int) -> None:
-    """Ends every other backend of the connection `name` up to `epoch`, and waits until they are gone.
-
-    One of the same epoch is ours from before a reconnect: a COMMIT may still be on its way through it, so it too must be gone
-    before the ledger is read.
-
-    Raises:
-        Transient: they did not go in time.
-    """
-    delay = 0.01
-    deadline = asyncio.get_running_loop().time() + END_SECONDS
-    while True:
-        rows = await connection.fetch(
-            "SELECT pid, application_name FROM pg_stat_activity "
-            "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() "
-            "AND application_name LIKE 'penstock/%'"
-        )
-        pids = [
-            row["pid"]
-            for row in rows
-            if (held := epoch_of(row["application_name"], schema, name, NAME_BYTES)) is not None and held <= epoch
-        ]
-        if not pids:
-            return
-        await connection.fetch("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids)
-        if asyncio.get_running_loop().time() > deadline:
-            raise Transient(f'the backends {pids} of an older session of connection "{name}" do not end')
-        # the server tells nobody when a backend is gone
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, 0.2)
 
 
 def _ssl(options: Options) -> Any:

@@ -10,7 +10,8 @@ from loader.sql.dialect import Dialect
 from loader.sql.live import LiveColumn, LiveKey, LiveTable
 from loader.sql.steps import Ask, Run, Steps
 from loader.sql.text import OWN_INDEX, owner_of
-from loader.warehouses.postgres import catalogue, errors
+from loader.warehouses.postgres import catalogue
+from loader.warehouses.postgres.errors import ERRORS
 from loader.warehouses.postgres.types import TYPES, kind_of, limits_of
 
 
@@ -21,8 +22,8 @@ class Postgres(Dialect):
     ledger_storage = " WITH (fillfactor = 50)"  # a stream updates its rows many times a second: room for updates in place
     narrower = {"integer": "int32", "smallint": "int16", "real": "float32"}  # noqa: RUF012
     types = TYPES
-    trouble = staticmethod(errors.trouble)
-    describe = staticmethod(errors.describe)
+    trouble = staticmethod(ERRORS.trouble)
+    describe = staticmethod(ERRORS.describe)
 
     def is_type(self, native: str) -> str:
         return f"SELECT {self.literal(native)}::regtype"

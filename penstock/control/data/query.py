@@ -155,20 +155,20 @@ async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> 
 async def _ask_postgres(name: str, options: PostgresOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
     import asyncpg
 
-    from loader.warehouses.postgres.errors import translate
+    from loader.warehouses.postgres.errors import ERRORS
 
     what = f'asking postgres destination "{name}"'
     link = await connect(options, "penstock/query", what)
     try:
-        await link.execute(f"SET search_path TO {quoted(options.schema)}, public")
-        async with link.transaction(readonly=True):
-            statement = await link.prepare(sql)
+        await link.driver.execute(f"SET search_path TO {quoted(options.schema)}, public")
+        async with link.driver.transaction(readonly=True):
+            statement = await link.driver.prepare(sql)
             columns = [each.name for each in statement.get_attributes()]
             found = await (await statement.cursor()).fetch(limit + 1) if limit else await statement.fetch()
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # the latter for `$1`, which nobody fills in
         raise Permanent(f"{name}: {exc}") from exc
     except OSError as exc:
-        raise translate(exc, what) from exc
+        raise ERRORS.translate(exc, what) from exc
     finally:
-        link.terminate()
+        link.hang_up()
     return columns, [list(row) for row in found]

@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from loader.contract.warehouse import Kind, TableLoad, TablePatch
-from loader.warehouses.postgres import PostgresDestination, PostgresSession
+from loader.servers.session import ServerSession
+from loader.warehouses.postgres import PostgresDestination
 from loader.warehouses.postgres.connect import Options
 from shared.driving.server import epoch_of, session_name
 from shared.errors import Fenced, NotConnected, RowsRejected, SetupError, TableBusy, Transient
@@ -73,7 +74,7 @@ async def test_a_connection_lost_at_any_byte_of_a_load_is_recovered_without_loss
         lost = 0
         for point in points:
             sequence += 1
-            if session._link.is_closed():  # type: ignore[attr-defined]
+            if session.link.closed:  # type: ignore[attr-defined]
                 epoch += 1
                 session = await pg.session(epoch=epoch, destination=destination)
             await pg.subject.run('TRUNCATE "{}".t')
@@ -249,8 +250,8 @@ async def test_a_backend_killed_with_signal_nine_takes_all_connections_and_leave
     async with opened(subject) as pg:
         session, neighbour = await pg.session(), await pg.session("neighbour")
         await make(session, "t", SHAPE)
-        assert isinstance(session, PostgresSession)
-        pid = session._link.get_server_pid()
+        assert isinstance(session, ServerSession)
+        pid = session.link.driver.get_server_pid()
         big = arrow(SHAPE, [{"id": n, "text": "x" * 500} for n in range(100_000)])
         load = asyncio.ensure_future(session.load(plan(1), [TableLoad("t", big)]))
         await _until_locked(pg)
@@ -274,8 +275,8 @@ async def test_a_backend_killed_with_signal_nine_takes_all_connections_and_leave
 
 async def test_the_kernel_watches_over_an_idle_connection(pg: Open) -> None:
     session = await pg.session()
-    assert isinstance(session, PostgresSession)
-    plug = cast("Any", session._link)._transport.get_extra_info("socket")
+    assert isinstance(session, ServerSession)
+    plug = cast("Any", session.link.driver)._transport.get_extra_info("socket")
     assert plug.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
@@ -341,8 +342,8 @@ async def test_a_missing_permission_is_named_with_what_to_grant(postgres_server:
 async def test_a_read_only_server_is_told_as_such(pg: Open) -> None:
     session = await pg.session()
     await make(session, "t", SHAPE)
-    assert isinstance(session, PostgresSession)
-    await session._link.execute("SET default_transaction_read_only = on")
+    assert isinstance(session, ServerSession)
+    await session.link.driver.execute("SET default_transaction_read_only = on")
     with pytest.raises(SetupError, match="read-only"):
         await session.load(plan(1), [batch("append")])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import duckdb
 import pytest
 
+from loader.warehouses.postgres.connect import Link
 from penstock.control.data import query
 from penstock.control.data.query import Answer, ask, choose
 from shared.errors import ConfigError, Permanent, SetupError
@@ -76,17 +77,20 @@ def test_columns_of_one_name_are_told_apart_in_objects() -> None:
 
 
 async def test_what_the_driver_refuses_itself_is_told_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Link:
-        """Stands for a connection."""
+    class Driver:
+        """Stands for asyncpg."""
 
         async def execute(self, _: str) -> None:
             raise asyncpg.InterfaceError("the server expects 1 argument for this query, 0 were passed")
+
+        def add_termination_listener(self, _: object) -> None:
+            """Listens."""
 
         def terminate(self) -> None:
             """Ends."""
 
     async def connect(*_: object) -> Link:
-        return Link()
+        return Link(cast("Any", Driver()))
 
     monkeypatch.setattr(query, "connect", connect)
     with pytest.raises(Permanent, match="expects 1 argument"):

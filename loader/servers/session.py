@@ -1,0 +1,253 @@
+"""Destinations and sessions of a server: one link each, a clock over each call, and what a failed one left open is taken back.
+
+A session's link is opened under a mark by which the next session finds it on the server and ends it: a loader that was frozen in the
+middle of its rows holds locks for as long as its kernel keeps the socket alive, and nobody can ask it to let go.
+
+A COMMIT that was sent is waited for even when the load is cancelled, because hanging up on it would leave its outcome unknown. A
+cancelled or stalled load closes its link, and the session answers `NotConnected` from then on. A load that fails on its rows is
+rolled back and leaves the session usable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import Any, Generic, Protocol, TypeVar
+
+from loader.contract.warehouse import Session
+from loader.servers.errors import Errors
+from loader.sql import ledger
+from loader.sql.dialect import Dialect
+from loader.sql.ledger import Holder
+from loader.sql.load import Bulk
+from loader.sql.session import SqlDestination, SqlSession
+from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
+from shared.driving.server import ServerOptions
+from shared.driving.steps import drive_waiting
+from shared.driving.watch import Watch
+from shared.errors import NotConnected, PenstockError, Transient, is_panic
+from shared.tasks import timeout, to_the_end
+
+ROLLBACK_SECONDS = 5.0
+COMMIT_SECONDS = 60.0
+END_SECONDS = 10.0
+"""How long links that were ended may take to be gone; the server rolls back what they held."""
+
+
+class Link(Protocol):
+    """A link to the server. It does one thing at a time."""
+
+    lost: Callable[[], None] | None
+    """Called when the link ends, where its driver may wait for ever then."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be done over it."""
+        ...
+
+    def hang_up(self) -> None:
+        """Ends it at once: what the kernel has not taken yet, a COMMIT perhaps, is never sent."""
+        ...
+
+    async def say_goodbye(self) -> None:
+        """Ends it as the server likes it."""
+        ...
+
+    async def perform(self, step: Step, watch: Watch) -> Any:
+        """Does a step: `Ask`, `Run`, `Commit`, `Rollback`, and those of the plug-in, which tell the watch what moves."""
+        ...
+
+
+L = TypeVar("L", bound=Link)
+T = TypeVar("T")
+
+
+class Driver(Generic[L]):
+    """Does work over a link, under the clock.
+
+    Args:
+        link: open.
+        options: how long things may take.
+        errors: of the link's driver.
+        answers: asks the server, over another link, whether it answers.
+    """
+
+    def __init__(self, link: L, options: ServerOptions, errors: Errors, answers: Callable[[], Awaitable[bool]]) -> None:
+        self.link = link
+        self._options = options
+        self._errors = errors
+        self._answers = answers
+
+    async def run(self, what: str, steps: Steps[T]) -> T:
+        """Does a piece of work; as `SqlSession._run`.
+
+        What a failed one left open ends by ROLLBACK where the server answers, else by hanging up.
+        """
+        link = self.link
+        if link.closed:
+            raise NotConnected(f"{what}: the link is closed")
+        try:
+            async with Watch(self._options.stall_timeout, self._options.statement_timeout, self._answers) as watch:
+                link.lost = watch.lost
+                try:
+                    return await drive_waiting(steps, lambda step: self._perform(step, watch))
+                finally:
+                    link.lost = None
+        except BaseException as error:
+            ours = self._errors.translate(error, what) if isinstance(error, Exception) or is_panic(error) else None
+            await self._abandon(error, ours)
+            if ours is not None:
+                raise ours from error
+            raise
+
+    async def close(self) -> None:
+        """Ends the link. Never raises."""
+        try:
+            async with timeout(ROLLBACK_SECONDS):
+                await self.link.say_goodbye()
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is given up
+            self.link.hang_up()
+
+    async def _perform(self, step: Step, watch: Watch) -> Any:
+        if isinstance(step, Moment):
+            return perf_counter()
+        if isinstance(step, Commit):
+            return await to_the_end(self.link.perform(step, watch), COMMIT_SECONDS)
+        if not (isinstance(step, Run) or (isinstance(step, Ask) and step.long)):
+            return await self.link.perform(step, watch)
+        watch.server_works()
+        came = await self.link.perform(step, watch)
+        watch.moved()
+        return came
+
+    async def _abandon(self, error: BaseException, ours: PenstockError | None) -> None:
+        link = self.link
+        if ours is None or isinstance(error, TimeoutError) or isinstance(ours, NotConnected) or link.closed:
+            link.hang_up()
+            return
+        try:
+            async with timeout(ROLLBACK_SECONDS), Watch(ROLLBACK_SECONDS, ROLLBACK_SECONDS, self._answers) as watch:
+                await link.perform(Rollback(), watch)
+        except BaseException as failed:
+            link.hang_up()
+            if not isinstance(failed, Exception):
+                raise
+
+
+class ServerDestination(SqlDestination, Generic[L]):
+    """A schema of a database behind a network; there is nothing outside the sessions.
+
+    `called`: as of `SqlSession`.
+    """
+
+    errors: Errors
+
+    def __init__(self, called: str, options: ServerOptions, schema: str) -> None:
+        super().__init__(called, schema)
+        self._options = options
+
+    async def connect(self, what: str, connection: str = "", epoch: int = 0) -> L:
+        """Opens a link.
+
+        Args:
+            what: it is for, for messages.
+            connection: whose session it will be; empty: nobody's.
+            epoch: of that session.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        raise NotImplementedError
+
+    def dialect_of(self, link: L) -> Dialect:
+        """Returns the SQL of the server at the other end."""
+        raise NotImplementedError
+
+    def bulk_of(self, dialect: Dialect) -> Bulk:
+        """Returns how rows travel."""
+        raise NotImplementedError
+
+    def older(self, dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> Steps[Sequence[int]]:
+        """Returns the server's numbers of links that belong to older sessions of a connection, none where there are none left.
+
+        `claimed`: whether the ledger has `epoch` already; until then a link of that epoch may be a rival's.
+
+        Raises:
+            Fenced: a session with a higher epoch exists.
+        """
+        raise NotImplementedError
+
+    def end(self, numbers: Sequence[int]) -> Steps[None]:
+        """Asks the server to end links."""
+        raise NotImplementedError
+
+    async def open_session(self, connection: str, epoch: int) -> Session:
+        what = f"opening {self._called}"
+        link = await self.connect(what, connection, epoch)
+        driver, dialect = Driver(link, self._options, self.errors, self.answers), self.dialect_of(link)
+        try:
+            # first those that may hold the epoch's row, then, with the epoch ours, those that came meanwhile
+            await self._end_older(driver, dialect, connection, epoch, claimed=False)
+            holder = await driver.run(what, ledger.claim(dialect, self._schema, connection, epoch))
+            await self._end_older(driver, dialect, connection, epoch, claimed=True)
+        except BaseException:
+            link.hang_up()
+            raise
+        return self._session(driver, dialect, holder)
+
+    async def close(self) -> None:
+        pass
+
+    async def answers(self) -> bool:
+        """Returns whether the server answers at all."""
+        try:
+            link = await self.connect("asking whether the server answers")
+        except NotConnected:
+            return False
+        except PenstockError:
+            return True  # it answered: that there is no connection free, perhaps
+        link.hang_up()
+        return True
+
+    def _session(self, driver: Driver[L], dialect: Dialect, holder: Holder) -> ServerSession[L]:
+        return ServerSession(self._called, dialect, self.bulk_of(dialect), self._schema, holder, driver)
+
+    async def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> T:
+        link = await self.connect(what)
+        try:
+            return await Driver(link, self._options, self.errors, self.answers).run(what, work(self.dialect_of(link)))
+        finally:
+            link.hang_up()
+            await asyncio.sleep(0)  # the event loop ends its transport then
+
+    async def _end_older(self, driver: Driver[L], dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> None:
+        what = f"opening {self._called}"
+        delay = 0.01
+        deadline = asyncio.get_running_loop().time() + END_SECONDS
+        while numbers := await driver.run(what, self.older(dialect, connection, epoch, claimed=claimed)):
+            if asyncio.get_running_loop().time() > deadline:
+                raise Transient(f'{what}: the links {numbers} of an older session of connection "{connection}" do not end')
+            await driver.run(what, self.end(numbers))
+            # the server tells nobody when a link is gone
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, 0.2)
+
+
+class ServerSession(SqlSession, Generic[L]):
+    """A connection's right to write, and the one link to the server it has."""
+
+    def __init__(self, called: str, dialect: Dialect, bulk: Bulk, schema: str, holder: Holder, driver: Driver[L]) -> None:
+        super().__init__(called, dialect, bulk, schema, holder)
+        self._driver = driver
+
+    @property
+    def link(self) -> L:
+        """The session's link."""
+        return self._driver.link
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+    async def _run(self, what: str, steps: Steps[T]) -> T:
+        return await self._driver.run(what, steps)
