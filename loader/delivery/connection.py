@@ -37,7 +37,7 @@ from loader.queue.memory import address_of
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
 from loader.watch.limit import Limit, TooManyDeadError
-from loader.watch.stop import Stops, hash_of
+from loader.watch.stop import OPENING, Stops, hash_of
 from loader.watch.stuck import STUCK_SECONDS, Stuck
 from shared.backoff import Backoff
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
@@ -103,7 +103,8 @@ class ConnectionLoader:
 
     async def work(self, lease: leases.Lease, ending: asyncio.Event) -> None:  # noqa: ARG002  # it ends when the service drains
         """See `Worker.work`."""
-        self._context.health.bad(f"connection {self._name}", "its destination is being opened")
+        self._context.health.bad(f"connection {self._name}", OPENING)
+        self._stops.begin()
         try:
             await self._while_held(lease)
         finally:

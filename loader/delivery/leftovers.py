@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from nats.js.errors import NotFoundError
 from loader.delivery.destinations import Destinations
 from loader.delivery.former import Former
 from loader.queue.epochs import read_offset
+from loader.watch.stop import forget_stops
 from shared.errors import Conflict, Transient
 from shared.events.headers import Place, is_live, read_place
 from shared.events.outcome import DropReason
@@ -74,6 +76,8 @@ class Sweeper:
                     if name in snapshot.project.connections:  # its own loader does it, which holds the lease
                         continue
                     await self._sweep_under_lease(name, snapshot, lease_seconds)
+                if snapshot.revision:
+                    await forget_stops(context.broker, partial(_is_gone, snapshot))
             except Transient as exc:
                 log.warning("what waits for connections that were removed is not taken away yet", extra={"error": str(exc)})
                 again = SOON_SECONDS
@@ -222,16 +226,18 @@ def _is_counted(frame: str, through: Mapping[str, int]) -> bool:
     return int(seq) <= through.get(lane, 0)
 
 
+def _is_gone(snapshot: ConfigSnapshot, queue: str) -> bool:
+    """Says whether a queue is of a connection that was removed, and not of a project that this loader has not heard of."""
+    name, _, incarnation = queue.partition(".")
+    known = name in snapshot.project.connections and snapshot.queue_of(name) == queue
+    return not known and replaced_revision(incarnation) < snapshot.revision
+
+
 async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
     """Returns the queues of connections that are gone, and not of a later project, which hold something or have a load that is pending."""
     if not snapshot.revision:
         return []
-
-    def is_gone(queue: str) -> bool:
-        name, _, incarnation = queue.partition(".")
-        known = name in snapshot.project.connections and snapshot.queue_of(name) == queue
-        return not known and replaced_revision(incarnation) < snapshot.revision
-
+    is_gone = partial(_is_gone, snapshot)
     found: set[str] = set()
     for stream, prefix in _PREFIXES:
         with asking(f"cannot list the queues of {stream}"):

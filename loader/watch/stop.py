@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 """How often a stopped connection looks whether it may go on."""
 
+OPENING = "its destination is being opened"
+"""What `/ready` says of a connection before its destination is open."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +42,10 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     resumed: bool = False
     free_until: float = 0.0
     """Until then the limit does not hold."""
+    free_seconds: float = 0.0
+    """How long that was when the connection was resumed: no clock that is set back makes it longer."""
+    over: bool = False
+    """The connection goes on. The note stays, so that a loader which was frozen before it noted a stop sees that others decided since."""
 
 
 def stop_key(queue: str) -> str:
@@ -65,7 +73,7 @@ async def read_stop(broker: Broker, queue: str) -> Stop | None:
         NotConnected: the broker does not answer.
     """
     stop = _decode(await Bucket(broker, topology.STATE_BUCKET).get(stop_key(queue)))
-    return None if stop is None or stop.resumed else stop
+    return None if stop is None or stop.resumed or stop.over else stop
 
 
 async def resume(broker: Broker, queue: str, free_seconds: float = 0.0) -> bool:
@@ -81,12 +89,27 @@ async def resume(broker: Broker, queue: str, free_seconds: float = 0.0) -> bool:
     bucket = Bucket(broker, topology.STATE_BUCKET)
     entry = await bucket.get(stop_key(queue))
     stop = _decode(entry)
-    if entry is None or stop is None or stop.resumed:
+    if entry is None or stop is None or stop.resumed or stop.over:
         return False
     free_until = time.time() + free_seconds if free_seconds else 0.0
-    resumed = msgspec.structs.replace(stop, resumed=True, free_until=free_until)
+    resumed = msgspec.structs.replace(stop, resumed=True, free_until=free_until, free_seconds=free_seconds)
     await bucket.put(entry.key, msgspec.json.encode(resumed), revision=entry.revision)
     return True
+
+
+async def forget_stops(broker: Broker, is_gone: Callable[[str], bool]) -> None:
+    """Takes away the notes of connections that were removed.
+
+    Args:
+        is_gone: says of the name of a queue whether its connection was removed.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    bucket, prefix = Bucket(broker, topology.STATE_BUCKET), stop_key("")
+    for key in await bucket.keys(prefix):
+        if is_gone(key.removeprefix(prefix)) and (entry := await bucket.get(key)) is not None:
+            await bucket.remove(entry.revision)
 
 
 class Stops:
@@ -99,6 +122,12 @@ class Stops:
         self._definition = definition
         self._limit = limit
         self._unwritten: Stop | None = None
+        self._seen = 0
+        """Revision of the note with which loading began; 0: there was none."""
+
+    def begin(self) -> None:
+        """Forgets a stop that was not noted under a former lease: others may have decided since."""
+        self._unwritten = None
 
     def stop(self, error: TooManyDeadError) -> None:
         """Stops the connection: the next `hold` notes it."""
@@ -116,11 +145,16 @@ class Stops:
         held = False
         try:
             while not self._context.draining.is_set():
-                entry = await bucket.get(self._key)
                 if self._unwritten is not None:
-                    entry = await self._write(bucket, self._unwritten, entry)
+                    await self._write(bucket, self._unwritten)
+                entry = await bucket.get(self._key)
                 stop = _decode(entry)
-                if entry is None or stop is None or await self._goes_on(bucket, entry, stop):
+                if entry is None or stop is None or stop.over:
+                    self._seen = entry.revision if entry else 0
+                    return
+                goes_on = await self._goes_on(bucket, entry, stop)
+                if goes_on is not None:
+                    self._seen = goes_on
                     return
                 held = True
                 self._context.telemetry.gauge("loader_stopped", 1, connection=name)
@@ -131,31 +165,36 @@ class Stops:
         finally:
             if held:
                 self._context.telemetry.forget("loader_stopped", connection=name)
-                self._context.health.good(part)
+                self._context.health.bad(part, OPENING)
 
-    async def _write(self, bucket: Bucket, stop: Stop, entry: Entry | None) -> Entry | None:
-        value = msgspec.json.encode(stop)
+    async def _write(self, bucket: Bucket, stop: Stop) -> None:
+        """Notes a stop, unless others have written the note since loading began: then what they decided holds."""
         with contextlib.suppress(Conflict):
-            revision = await bucket.put(self._key, value, revision=entry.revision if entry else 0)
-            self._unwritten = None
-            return Entry(self._key, value, revision)
-        return await bucket.get(self._key)
+            await bucket.put(self._key, msgspec.json.encode(stop), revision=self._seen)
+        self._unwritten = None
 
-    async def _goes_on(self, bucket: Bucket, entry: Entry, stop: Stop) -> bool:
+    async def _goes_on(self, bucket: Bucket, entry: Entry, stop: Stop) -> int | None:
+        """Returns the revision of the note if the connection may go on, else None."""
         changed = stop.definition != self._definition
         if not stop.resumed and not changed:
-            return False
-        left = stop.free_until - time.time()
+            return None
+        left = min(stop.free_until - time.time(), stop.free_seconds)
         if left > 0:
-            self._limit.free_for(left)
-            return True
+            if entry.revision != self._seen:  # else this loader began with it before
+                self._limit.clear()
+                self._limit.free_for(left)
+            return entry.revision
+        try:
+            value = msgspec.json.encode(msgspec.structs.replace(stop, over=True))
+            revision = await bucket.put(entry.key, value, revision=entry.revision)
+        except Conflict:  # another one wrote it: look again
+            return None
         self._limit.clear()
         log.info(
             "the connection goes on",
             extra={"connection": self._connection, "why": "another project was applied" if changed else "it was resumed"},
         )
-        await bucket.remove(entry.revision)
-        return True
+        return revision
 
 
 def _decode(entry: Entry | None) -> Stop | None:

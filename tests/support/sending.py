@@ -100,13 +100,21 @@ class Sending:
         self.document = dict(document)
         self.epoch = 0
         self.telemetry = _Silence()
+        self.limit = Limit("off")
+        """Of dead letters."""
         self._connection = Connection(site="shop", destination="crm", mode=cast("Any", mode))
 
-    async def put(self, seq: int, events: Sequence[dict[str, Any]]) -> None:
-        """Puts a frame into the queue, as the router does."""
+    async def put(self, seq: int, events: Sequence[dict[str, Any]], origins: list[str] | None = None) -> None:
+        """Puts a frame into the queue, as the router does.
+
+        Args:
+            origins: of the dead letters that a replay made events of again.
+        """
         request = RequestContext(received_at=0, protocol="segment", key="k", kind="server")
         heads = [Head(event["messageId"], event.get("type", "track"), user_id=event.get("userId")) for event in events]
-        payload = encode_frame(pack("shop", [request], heads, [msgspec.json.encode(event) for event in events]))
+        frame = pack("shop", [request], heads, [msgspec.json.encode(event) for event in events])
+        frame.origins = origins or frame.origins
+        payload = encode_frame(frame)
         headers = write_place(Place(LANE, seq, len(events)))
         await self.broker.publisher.publish(
             topology.deliver_subject(self.queue), payload, msg_id=f"{self.name}.{seq}", headers=headers
@@ -136,7 +144,7 @@ class Sending:
                 accounts=accounts,
                 former=cast("Any", None),
                 works=lambda: None,
-                limit=Limit("off"),
+                limit=self.limit,
             )
             reader = f"loader-{self.name}"
             queue = QueueReader(self.broker, topology.DELIVER, topology.deliver_subject(self.queue), reader, epoch=self.epoch)

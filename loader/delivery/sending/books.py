@@ -118,7 +118,7 @@ class Books:
         """
         if chunk.last not in self._cuts.setdefault(chunk.lane, []):
             self._cuts[chunk.lane].append(chunk.last)
-            await self._write()
+            await self.write()
 
     def delivered(self, job: Job, items: Sequence[Item]) -> None:
         """Notes events that arrived."""
@@ -180,10 +180,19 @@ class Books:
         """
         while not self._closing:
             await self._changed.wait()
-            await self._write()
+            await self.write()
             if not self._closing:
                 await asyncio.sleep(WRITE_SECONDS)
-        await self._write()
+        await self.write()
+
+    async def write(self) -> None:
+        """Writes what is noted.
+
+        Raises:
+            Fenced, NotConnected, Transient: not known to be written.
+        """
+        async with self._writing:
+            await self._write_alone()
 
     def close(self) -> None:
         """Lets `keep` write a last time and return."""
@@ -228,10 +237,6 @@ class Books:
             self._acks += chunk.acks
             self._finished(chunk)
             self._changed.set()
-
-    async def _write(self) -> None:
-        async with self._writing:
-            await self._write_alone()
 
     async def _write_alone(self) -> None:
         self._changed.clear()

@@ -33,7 +33,7 @@ from loader.delivery.sending.pace import Pace
 from loader.delivery.sending.send import Sender
 from loader.queue.account import Accounts
 from loader.queue.collect import Held, bounds_of
-from loader.watch.limit import Limit
+from loader.watch.limit import Limit, TooManyDeadError
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_frame
 from shared.events.headers import Place
@@ -94,7 +94,10 @@ class EventFlow:
         self._lines: list[asyncio.Queue[Job]] = [asyncio.Queue() for _ in range(self._limits.calls_at_once)]
         self._width = 0
         """How many lines the chunks in memory use."""
-        self._pace = Pace(self._limits, context.draining, time.monotonic)
+        self._ended = asyncio.Event()
+        """No call begins any more: the service drains, or the limit of dead letters is reached."""
+        self._reached: TooManyDeadError | None = None
+        self._pace = Pace(self._limits, self._ended, time.monotonic)
         self._space = asyncio.Event()
         self._under_way: set[int] = set()
 
@@ -236,12 +239,19 @@ class EventFlow:
     async def _work_all(self) -> None:
         await together(*(self._work(line) for line in self._lines))
         self._books.close()
+        if self._reached is not None:  # every call was answered: note that before the others are cancelled
+            await self._books.write()
+            raise self._reached
 
     async def _work(self, line: asyncio.Queue[Job]) -> None:
-        draining = self._context.draining
-        while not draining.is_set():
+        while not self._ended.is_set():
             job = await line.get()
-            if not job.items or not await self._sender.work(job):
+            try:
+                if not job.items or not await self._sender.work(job):
+                    return
+            except TooManyDeadError as exc:
+                self._reached = exc
+                self._end_calls()
                 return
             if job.waiting is not None:
                 self._under_way.discard(job.waiting.seq)
@@ -305,6 +315,10 @@ class EventFlow:
         await self._context.draining.wait()
         for reader in readers:
             reader.wake()
+        self._end_calls()
+
+    def _end_calls(self) -> None:
+        self._ended.set()
         self._pace.wake()
         self._later.changed.set()
         for line in self._lines:

@@ -187,23 +187,26 @@ class Sender:
                         again.append((item, outcome))
                 case _:
                     assert_never(outcome)
-        for reason, refused in dead.items():
-            await self._bury(job, reason, refused)
-        if len(again) < len(job.items):
-            self._limit.note(len(job.items) - len(again), {reason: len(refused) for reason, refused in dead.items()})
+        # first, so that they are not sent again where the limit is reached
         if delivered:
             self._books.delivered(job, delivered)
             self._telemetry.count("loader_events_total", len(delivered), connection=self._connection)
         for reason, items in dropped.items():
             self._books.dropped(job, items, reason)
             self._telemetry.count("loader_events_dropped_total", len(items), connection=self._connection, reason=reason)
+        # events that a replay of dead letters brought do not count
+        counts = len(again) < len(job.items) and not any(item.source.frame.origins for item in job.items)
+        died = {reason: len(refused) for reason, refused in dead.items()}
+        if died and counts:
+            self._limit.weigh(len(job.items), died, next(reversed(dead.values()))[-1][1])
+        for reason, refused in dead.items():
+            await self._bury(job, reason, refused)
+        if counts:
+            self._limit.note(len(job.items) - len(again), died)
         return again
 
     async def _bury(self, job: Job, reason: str, refused: Sequence[tuple[Item, str]]) -> None:
         items = [item for item, _ in refused]
-        counts = not any(item.source.frame.origins for item in items)  # else a replay of dead letters brought them
-        if counts:
-            self._limit.weigh(len(job.items), {reason: len(items)}, refused[-1][1])
         letters = [item.letter(self._site, self._connection, reason, detail) for item, detail in refused]
         msg_id = f"loader.{key_of(self._connection, items)}.{reason}"
         await bury(self._publisher, "loader", self._connection, letters, msg_id)
