@@ -75,7 +75,6 @@ class _Site:
         return True
 
     async def work(self, lease: Lease, ending: asyncio.Event) -> None:
-        """See `Worker.work`."""
         self._context.health.bad(self._part, "filling its window of message ids")
         done = asyncio.Event()
         rules = self._rules

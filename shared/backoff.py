@@ -1,4 +1,4 @@
-"""Back-off: how long to wait before the next attempt. Pure."""
+"""Back-off: the wait before the next attempt. Pure."""
 
 from __future__ import annotations
 

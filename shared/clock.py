@@ -1,9 +1,9 @@
-"""The clock of a process: wall time that never goes back, and the steady time by which everything waits.
+"""The clock of a process: wall time that never goes back, and steady time for every wait.
 
-Machines' clocks are set back, by an hour at times. So no wait is computed from wall time: periods, deadlines and retries run on
-`steady`, and the age of something that carries a wall time is fixed once, at first sight, by `steady_at`. Wall time is for people
-and for data. It follows the machine's clock forward at once. When the machine's clock is set back, it goes on at half speed until
-the two agree again, so two times taken one after the other are in order.
+A machine's clock can be set back, sometimes by an hour. So no wait is computed from wall time: periods, deadlines and retries run on
+`steady`. Code that meets a wall time calls `steady_at` once and keeps the result. Wall time is for people and for data. It follows
+the machine's clock forward at once. When the machine's clock is set back, wall time goes on at half speed until the two agree
+again, so two times taken one after the other are in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Clock:
 
     Args:
         wall_ns: the machine's clock, nanoseconds since 1970.
-        steady_ns: a clock that nobody sets, in nanoseconds.
+        steady_ns: a clock that cannot be set, in nanoseconds.
     """
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns, steady_ns: Callable[[], int] = time.monotonic_ns) -> None:

@@ -17,8 +17,8 @@
     ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
     └── ConfigError        the project file or a setting is wrong; `problems` names each place
 
-Drivers' errors are translated in one function per plug-in; what it does not know is `UnknownDriverError`, or `Defect` where it
-is none of the driver's errors (`unknown`).
+One function of each plug-in translates its driver's errors. An error that it does not know becomes `UnknownDriverError` if the
+driver raised it, else `Defect` (see `unknown`).
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class WentBack(NotConnected):
 
 
 class TableChanged(Transient):
-    """Another user altered or dropped a table meanwhile; nothing was loaded. Describe and shape again before the next try."""
+    """Another user altered or dropped a table during the load; nothing was loaded. Describe and shape again before the next try."""
 
 
 class UnknownDriverError(Transient):
-    """A driver raised an error that its plug-in does not know; taken as transient, so that nothing is lost by it."""
+    """A driver raised an error that its plug-in does not know; transient, so that no event is lost."""
 
 
 class TableBusy(Transient):
@@ -68,19 +68,19 @@ class TableSetupError(SetupError):
 
 
 class Permanent(PenstockError):
-    """The call cannot succeed however often it is tried."""
+    """The call can never succeed as it is."""
 
 
 class Conflict(Permanent):
-    """A compare-and-set found another value than the one it was based on."""
+    """A compare-and-set found another revision than it expected."""
 
 
 class RowsRejected(Permanent):
     """A destination refused rows of one table and loaded none of it.
 
-    `rows` maps the index of each refused row in the batch to the destination's words. It is empty where the destination
-    does not say which rows it means: the caller then finds them by bisection. `needs_others`: a foreign key refused them, so they
-    may be good beside rows of other tables.
+    `rows` maps the index of each refused row in the batch to the destination's words. If the destination does not name rows,
+    `rows` is empty and the caller finds them by bisection. `needs_others`: a foreign key refused them, so they may be good
+    together with rows of other tables.
     """
 
     def __init__(self, table: str, message: str, rows: Mapping[int, str] | None = None, *, needs_others: bool = False) -> None:
@@ -96,7 +96,7 @@ class Defect(PenstockError):
 
 
 class Fenced(PenstockError):
-    """A newer epoch exists for what this holder believed to hold. `newest`: that epoch, where it is known."""
+    """A newer holder has the lease that this holder believed to have. `newest`: its epoch, if known."""
 
     def __init__(self, message: str, newest: int = 0) -> None:
         super().__init__(message)
@@ -135,10 +135,10 @@ _OF_CODE = (
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether an extension written in Rust gave up; the class is made at run time and is no `Exception`."""
+    """Whether an extension written in Rust panicked; the class is made at run time and is no `Exception`."""
     return type(error).__name__ == _PANIC
 
 
 def unknown(error: BaseException, words: str) -> PenstockError:
-    """Returns what an error means that a plug-in does not know: `Defect` where code raised it, else an error of the driver."""
+    """Returns our error for one that a plug-in does not know: `Defect` if our own code raised it, else `UnknownDriverError`."""
     return Defect(words) if isinstance(error, _OF_CODE) or is_panic(error) else UnknownDriverError(words)

@@ -24,10 +24,10 @@ class Plugins(Generic[P]):
     """The plug-ins of one kind.
 
     Args:
-        kind: what one is called in messages: `destination`.
+        kind: the word for one in messages: `destination`.
         folders: the packages whose modules are the plug-ins.
         parts: what each module defines.
-        contract: the file that says what a plug-in is, for messages.
+        contract: the file of the contract, for messages.
     """
 
     def __init__(self, kind: str, folders: Sequence[ModuleType], parts: Sequence[str], contract: str) -> None:
@@ -46,7 +46,7 @@ class Plugins(Generic[P]):
 
         Raises:
             KeyError: none has this name.
-            TypeError: the module lacks a part of the contract, or calls itself otherwise than its file.
+            TypeError: the module lacks a part of the contract, or its name differs from its file's.
         """
         module = importlib.import_module(self._modules()[name])
         missing = [part for part in self._parts if not hasattr(module, part)]
@@ -58,18 +58,18 @@ class Plugins(Generic[P]):
         return cast("P", module)
 
     def all(self) -> list[P]:
-        """Returns every plug-in, ordered by name; raises as `get` does."""
+        """Returns every plug-in, ordered by name. Raises as `get` does."""
         return [self.get(name) for name in self.names()]
 
     def unknown(self, name: object) -> str:
-        """Returns what to say of a name that no plug-in has: the known names, and the one that was meant."""
+        """Returns the message for a name that no plug-in has: the known names, and the closest one."""
         known = self.names()
         close = meant(name, known) if isinstance(name, str) else ""
         return f"expected one of {', '.join(known)}, got {name!r}" + (f";{close}" if close else "")
 
     @contextmanager
     def only(self, *names: str) -> Iterator[None]:
-        """Leaves these plug-ins alone in the world while the context is open, for tests."""
+        """Hides all other plug-ins while the context is open, for tests."""
         before, self._only = self._only, frozenset(names)
         try:
             yield

@@ -2,11 +2,11 @@
 
 `run_service` sets the process up (uvloop, logs, signals, garbage collector), opens what every service needs (broker, topology,
 project, telemetry, the admin page) and calls the service's `main` with a `ServiceContext`. The first SIGTERM or SIGINT sets
-`context.draining`: `main` finishes what it holds and returns. After three quarters of the drain period, or at a second signal, it is
-cancelled; a process that does not end by then is ended.
+`context.draining`: `main` finishes its work and returns. After three quarters of the drain period, or at a second signal, `main` is
+cancelled. At the end of the period the process ends in any case.
 
 `/live` answers 200 while the loop turns, `/ready` 200 when every part is, else 503, with reasons and warnings, `/metrics` in
-Prometheus' form; on an address of their own, apart from anything public.
+Prometheus' form; on an admin address, apart from every public one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EXIT_CONFIG = 78
 """Exit code for wrong settings (sysexits.h EX_CONFIG): a supervisor need not try again at once."""
 
 PATIENCE_SECONDS = 3.0
-"""How long one that can do without the broker waits for it at the start."""
+"""How long a service that can do without the broker waits for it at the start."""
 
 _M_ARENA_MAX = -8
 """malloc.h of glibc."""
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """What `main` of a service gets."""
+    """The argument of a service's `main`."""
 
     name: str
     instance: str
@@ -74,8 +74,8 @@ def run_service(name: str, main: Main, *, needs_broker: bool = True) -> None:
     """Runs a service until it is told to stop, and exits the process.
 
     Args:
-        needs_broker: False: where the broker is away at the start and the last good project is in the cache folder, `main` is called
-            all the same, and the connection is made when it can be.
+        needs_broker: False: if the broker is away at the start and the last good project is in the cache folder, `main` is called
+            without a broker, and the service connects later.
     """
     try:
         settings = read_settings(ServiceSettings)
@@ -195,7 +195,7 @@ async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: He
 
 
 async def _keep_topology(context: ServiceContext, *, missing: bool) -> None:
-    """A broker that comes back may have lost its store, or be another one."""
+    """Ensures the topology after each reconnection: a broker that comes back may have lost its store, or be another one."""
     again = asyncio.Event()
     forget = context.broker.on_reconnect(again.set)
     try:

@@ -1,7 +1,7 @@
 """Settings of a process: one Struct per service, filled once from the environment, and the only place that reads it.
 
 A field `admin_port` of a Struct read with prefix `PENSTOCK_` is the variable `PENSTOCK_ADMIN_PORT`. Numbers, booleans, durations
-and sizes are read from their text. What a user says of a plug-in is not a setting; it stands in the project file.
+and sizes are read from their text. Options of a plug-in are no settings; they are in the project file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from shared.reading.units import ByteSize, Duration
 T = TypeVar("T", bound=msgspec.Struct)
 
 _LEAST_SECONDS = {"events_max_age": DEDUPLICATION_SECONDS, "dead_max_age": DEAD_DEDUPLICATION_SECONDS}
-"""A stream recognises repeats for so long, and the broker takes no stream that keeps messages for less."""
+"""How long a stream recognises repeats; the broker takes no stream that keeps messages for less."""
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every service reads, prefix `PENSTOCK_`."""
+    """The settings of every service, prefix `PENSTOCK_`."""
 
     nats_url: Annotated[str, Meta(description="address of the broker; several, separated by commas, for a cluster")] = (
         "nats://127.0.0.1:4222"
@@ -68,11 +68,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         default_factory=lambda: Duration(30 * DAY)
     )
     dead_max_bytes: Annotated[
-        ByteSize, Meta(description="room of the dead letters; when it is short, who holds most loses the oldest")
+        ByteSize, Meta(description="room of the dead letters; when it is short, the largest holders lose their oldest")
     ] = field(default_factory=lambda: ByteSize(2 * GIB))
 
     def topology(self) -> TopologySettings:
-        """The part that concerns streams."""
+        """Returns the settings of streams."""
         return TopologySettings(
             replicas=self.replicas,
             events_max_age_seconds=float(self.events_max_age),

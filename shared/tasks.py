@@ -1,10 +1,10 @@
-"""Tasks that live and die together, and waits that end: `asyncio`'s own, without two of their faults.
+"""Task groups and timeouts of `asyncio`, without two of its faults.
 
-Up to Python 3.12 a `TaskGroup` one of whose tasks fails leaves a request for cancellation on the task that waited for it
-(https://github.com/python/cpython/issues/116720), and up to Python 3.11.2, which is Debian 12's, `asyncio.timeout` in a task with
-such a request raises `CancelledError` instead of `TimeoutError` (https://github.com/python/cpython/issues/102780). Together they
-end a task without a word: it waits to try again, and the wait takes its own end for a cancellation. So everything here uses
-`task_group` and `timeout` of this module; a test holds that.
+Up to Python 3.12, if a task of a `TaskGroup` fails, the group leaves a request for cancellation on the task that waited for it
+(https://github.com/python/cpython/issues/116720). Up to Python 3.11.2, Debian 12's version, `asyncio.timeout` in a task with such a
+request raises `CancelledError` instead of `TimeoutError` (https://github.com/python/cpython/issues/102780). Together they end a task
+without a word: it waits to try again, and takes the end of the wait for a cancellation. So all our code uses `task_group` and
+`timeout` of this module; a test holds that.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
     """Runs coroutines until all return; when one fails, cancels the others and raises its exception, not a group of it.
 
     Raises:
-        Transient: one ended as cancelled though nobody cancelled it, as drivers do when their connection breaks. A `TaskGroup`
-            would go on without it.
+        Transient: a coroutine ended as cancelled without being cancelled, as drivers do when their link breaks. A `TaskGroup` would
+            go on without it.
     """
     try:
         async with task_group() as group:
@@ -70,7 +70,7 @@ async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def to_the_end(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Runs a coroutine whose outcome must be known: a cancellation waits for it first, for so many seconds, and then goes on."""
+    """Runs a coroutine whose outcome must be known: a cancellation first waits for it, up to so many seconds, and then goes on."""
     task = asyncio.ensure_future(coroutine)
     try:
         return await asyncio.shield(task)
@@ -91,7 +91,7 @@ async def _heard(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Returns the first exception of a group, groups inside it opened."""
+    """Returns the first exception of a group, also from a group inside it."""
     inner: BaseException = group
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]

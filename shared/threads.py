@@ -15,20 +15,20 @@ T = TypeVar("T")
 
 
 class Stop:
-    """Tells a piece of work on its thread that nobody wants it any more; it must not make anything visible then."""
+    """Tells a piece of work on its thread to stop; from then on it must make nothing visible."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Asks for the end."""
+        """Asks the work to stop."""
         self._event.set()
 
     def check(self) -> None:
-        """Raises if the end was asked for; called between steps, and last before what cannot be taken back.
+        """Raises if the work was asked to stop; called between steps, and last before a step that cannot be taken back.
 
         Raises:
-            Transient: it was.
+            Transient: the work was asked to stop.
         """
         if self._event.is_set():
             raise Transient("cancelled")
@@ -43,8 +43,8 @@ class ThreadGate:
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `call(*args, **kwargs)` on a thread and returns its result or raises its exception.
 
-        Cancelling the awaiting task does not stop the thread: the call is waited for first, so that its effects are known
-        before the cancellation goes on. A call that can hang must have a timeout of its own.
+        Cancelling the awaiting task does not stop the thread: the task first waits for the call, so that its effects are known
+        before the cancellation goes on. A call that can hang must have its own timeout.
         """
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
         try:
@@ -58,7 +58,7 @@ class ThreadGate:
     async def run_interruptible(
         self, interrupt: Callable[[], object], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `run`, but a cancellation first calls `interrupt`, which makes the running call end soon, and then waits for it."""
+        """Runs as `run` does, but a cancellation first calls `interrupt`, which makes the call end soon, and then waits for it."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
         try:
             return await asyncio.shield(future)

@@ -1,7 +1,7 @@
-"""One worker for each key of the project, under a lease: how replicas of a service share their work.
+"""One worker for each key of the project, under a lease. So replicas of a service share their work.
 
-Every replica tries for every key; the lease decides who works. A key moves to another replica within the time of a lease when its
-holder dies, and at once when that drains. What a key is, and what there is to do for it, is the service's.
+Every replica tries for every key; the lease decides which one works. A key moves to another replica within the time of a lease if its
+holder dies, and at once if its holder drains. The service decides what a key is and what its worker does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.service import ServiceContext
 from shared.tasks import first_of, task_group, together
 
 AGAIN_SECONDS = 1.0
-"""Between two times that a worker takes its lease."""
+"""The pause before a worker takes its lease again."""
 
 D = TypeVar("D")
 D_contra = TypeVar("D_contra", contravariant=True)
@@ -37,12 +37,12 @@ class Worker(Protocol[D_contra]):
 
         Raises:
             Fenced: another replica works for this key.
-            PenstockError: it is tried again.
+            PenstockError: the worker is called again.
         """
         ...
 
     def change(self, definition: D_contra) -> bool:
-        """Takes another definition, at work or not; False: it ends, and another worker is made."""
+        """Takes a new definition, at work or not; False: this worker must end, and another is made."""
         ...
 
 
@@ -51,13 +51,13 @@ class Workers(Generic[D]):
 
     Args:
         context: of the service.
-        what: what a key is called in health and log: `site`.
+        what: the word for a key in health and log: `site`.
         prefix: of the names of leases, before the key.
         lease_seconds: how long a dead holder keeps a lease.
-        wanted: what there is to work for, by key.
+        wanted: the present definitions, by key.
         make: makes the worker of a key.
-        in_order: a worker whose key leaves the project ends in order, as when the service drains; else it is cancelled.
-        stagger_seconds: a process waits so long for each key that it has before it asks for another, so that other replicas get some.
+        in_order: if a key leaves the project, its worker ends in order, as when the service drains; else it is cancelled.
+        stagger_seconds: before it asks for another key, a process waits so long for each key that it has; so other replicas get some.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Workers(Generic[D]):
 
     @property
     def keys(self) -> Collection[str]:
-        """All keys of the project; this replica or another works for each."""
+        """Returns all keys of the project; this replica or another works for each."""
         return self._running.keys()
 
     async def run(self) -> None:
@@ -158,7 +158,7 @@ class Workers(Generic[D]):
             except PenstockError as exc:
                 failure = str(exc)
                 log.error("work failed, beginning again", extra={**extra, "error": failure})
-            except Exception as exc:  # a defect, or a state of a later version: the other keys of this process go on
+            except Exception as exc:  # a defect, or a later version's state: the other keys of this process go on
                 failure = f"{type(exc).__name__}: {exc}"
                 log.exception("work failed, beginning again", extra=extra)
             finally:
@@ -202,7 +202,7 @@ async def _while_held(worker: Worker[D], lease: Lease, ending: asyncio.Event) ->
 
 async def _raise_when_free(ending: asyncio.Event, free: asyncio.Event) -> None:
     await ending.wait()
-    # only waiting for the lease is cut short; a worker that has it ends in order
+    # only the wait for the lease is cut short; a worker that has it ends in order
     await free.wait()
     raise _EndingError
 
@@ -214,4 +214,4 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 class _EndingError(Exception):
-    """A worker was told to end, and holds nothing."""
+    """Raised in a worker that was told to end and holds nothing."""

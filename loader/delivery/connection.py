@@ -102,7 +102,6 @@ class ConnectionLoader:
         return False
 
     async def work(self, lease: leases.Lease, ending: asyncio.Event) -> None:  # noqa: ARG002  # it ends when the service drains
-        """See `Worker.work`."""
         self._context.health.bad(f"connection {self._name}", OPENING)
         self._stops.begin()
         try:

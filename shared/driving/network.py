@@ -1,4 +1,4 @@
-"""What the sockets under a driver do: which of our errors theirs are, and when the kernel gives up a silent peer."""
+"""The sockets under a driver: translates their errors, and lets the kernel give up a silent peer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.errors import NotConnected, PenstockError, SetupError
 
 
 def translate_socket(error: BaseException, what: str) -> PenstockError | None:
-    """Returns the error of our tree for one of a socket's, None for any other.
+    """Returns our error for a socket's error, None for any other error.
 
     `what`: what failed, for the message: `loading into postgres destination "wh"`.
     """

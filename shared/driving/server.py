@@ -1,4 +1,4 @@
-"""What all databases behind a network share: options, and the name by which a successor finds a session on the server. Pure."""
+"""Shared by all databases behind a network: options, and the name by which a successor finds a session on the server. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.reading.units import Duration
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for any of them; each adds its own ways to say where it is."""
+    """Options that every such destination takes; each adds its own ways to name its address."""
 
     host: Annotated[str | None, Meta(description="host name or address")] = None
     port: Annotated[

@@ -1,7 +1,7 @@
-"""Work as steps: rules that say what comes next, and a driver that does it, waiting or blocking.
+"""Work as steps: rules say what comes next, and a driver does it, waiting or blocking.
 
-A piece of work is a generator. It yields steps and is sent what came of each; an error is thrown in where its step stands, so that
-the work can decide what it means. So one text of the rules, which itself neither waits nor blocks, serves drivers of both kinds.
+A piece of work is a generator. It yields a step, and the driver sends the result back or throws the error in, so that the work can
+decide what the error means. The rules neither wait nor block, so one text of them serves drivers of both kinds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Step:
-    """Something that is done for a piece of work."""
+    """One thing that a driver does for a piece of work."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ Steps: TypeAlias = Generator[Step, Any, T]
 
 
 def drive(steps: Steps[T], perform: Callable[[Step], Any]) -> T:
-    """Does a piece of work with calls that block; returns its result or raises what it raises."""
+    """Does a piece of work with calls that block; returns its result or raises its error."""
     try:
         step = next(steps)
         while True:
@@ -38,7 +38,7 @@ def drive(steps: Steps[T], perform: Callable[[Step], Any]) -> T:
 
 
 async def drive_waiting(steps: Steps[T], perform: Callable[[Step], Awaitable[Any]]) -> T:
-    """Does a piece of work with calls that are awaited; as `drive`. A cancellation ends it without a word to the work."""
+    """Does a piece of work with calls that are awaited, as `drive` does. A cancellation ends it; the work does not see it."""
     try:
         step = next(steps)
         while True:

@@ -1,7 +1,7 @@
-"""The clock over a call to a server: cut what stands still, leave alone what moves.
+"""The clock over a call to a server: it cuts a call that stands still and leaves one alone that moves.
 
-While the server works through a long statement nothing moves, and a server that hangs, its sockets alive, looks the same. So
-where a statement takes long, the server is asked now and then whether it still answers others. The cut is a `TimeoutError`.
+While the server works through a long statement nothing moves, and a hanging server with live sockets looks the same. So during a
+long statement the watch asks the server now and then whether it still answers others. The cut is a `TimeoutError`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ LOST_SECONDS = 0.5
 """After the connection is gone, the driver's own error has this long to arrive; it says more than a timeout."""
 
 SILENCES = 2
-"""So often in a row the server answers nobody before it counts as lost."""
+"""The server counts as lost after so many unanswered questions in a row."""
 
 
 class Watch:
-    """A timeout that is set again whenever something moved.
+    """A timeout that begins again whenever rows moved.
 
     Args:
         stall_seconds: how long rows may stand still.
@@ -43,19 +43,19 @@ class Watch:
         self._asking: asyncio.Task[None] | None = None
 
     def moved(self) -> None:
-        """Says that rows moved, and that more will."""
+        """Notes that rows moved and that more will."""
         self._stop_asking()
         self._allow(self._stall_seconds)
 
     def server_works(self) -> None:
-        """Says that now the server works through a statement, which `statement_timeout` bounds there."""
+        """Notes that the server now works through a statement, which its `statement_timeout` bounds."""
         # the server's own timeout comes first: it answers with words
         self._allow(self._statement_seconds + self._stall_seconds)
         self._stop_asking()
         self._asks = asyncio.get_running_loop().call_later(self._stall_seconds, self._start_asking)
 
     def lost(self) -> None:
-        """Says that the connection is gone: whatever waits for it ends soon."""
+        """Notes that the link is gone: every wait for it ends soon."""
         self._allow(LOST_SECONDS)
 
     async def __aenter__(self) -> Watch:

@@ -1,10 +1,9 @@
 """Dead letters: events that could not be processed, kept whole with the reason, replayable.
 
-One message of the stream DEAD holds the dead letters of one frame or request at one stage. Its id is derived from where the
-events came from, so that a stage which died between dead-lettering and acknowledging does it again without doubling them.
-
-A message holds each request context once, however many letters share it: else a request of a few kilobytes could write hundreds
-of megabytes, and DEAD has room for so many letters only.
+One message of the stream DEAD holds the dead letters of one frame or request at one stage. Its id is derived from the origin of
+the events. So if a stage dies between dead-lettering and acknowledging, its successor repeats the message and doubles nothing. A
+message holds each request context once, however many letters share it: otherwise a request of a few kilobytes could write
+hundreds of megabytes into DEAD.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ VERSION = 2
 
 
 class Publishes(Protocol):
-    """What `bury` needs of a publisher: `shared.jetstream.publisher.Publisher`, or what a stage puts before it."""
+    """The part of a publisher that `bury` needs: `shared.jetstream.publisher.Publisher`, or a stage's wrapper around it."""
 
     async def publish(
         self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
@@ -45,9 +44,9 @@ class Publishes(Protocol):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event that could not be processed.
 
-    `body` holds the original bytes. `origin` says where it came from, as `lane:sequence:index` (or the request at the edge).
-    `first_origin` is the origin of its first letter, where a replay of that one, or of its row set aside, failed again.
-    `request` is what the server knew, so that a replay is the same event. `form` is what the request said of the body beside it
+    `body` holds the original bytes. `origin` says where it came from, as `lane:sequence:index` (or the request at the edge). If a
+    replay of an earlier letter, or of a row set aside, failed again, `first_origin` is the origin of the first letter. `request`
+    holds the server's facts, so that a replay is the same event. `form` is what the request said about the body outside it
     (`contract.Parsed.form`), so that the edge can judge it again.
     """
 
@@ -76,12 +75,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def origins(self) -> set[str]:
-        """By which the event is known when one of its frames comes again."""
+        """The origins by which a stage recognises the event when one of its frames comes again."""
         return {self.origin, self.first_origin or self.origin}
 
     @property
     def held_bytes(self) -> int:
-        """What it takes of a message, about, without its request."""
+        """Its size in a message, about, without its request."""
         return LETTER_BYTES + len(self.body) + len(self.detail)
 
 
@@ -150,10 +149,10 @@ async def bury(
         stage: `ingest`, `router` or `loader`.
         name: site for ingest, connection for the others.
         msg_id: derived from the origin; the same letters buried again under it, in the same order, are stored once.
-        on_full: called with letters that DEAD has no room for, which are then lost; None: that raises.
+        on_full: called with letters that DEAD has no room for, which are then lost; None: raise `QueueFull`.
 
     Raises:
-        NotConnected, Transient, QueueFull: not known to be stored; keep the events.
+        NotConnected, Transient, QueueFull: the letters may not be stored; keep the events.
     """
     subject = topology.dead_subject(stage, name)
     start = part = 0

@@ -1,14 +1,14 @@
 """The canonical event, and the one function that builds it from a frame.
 
 An event is a JSON object in Segment's shape: `type`, `event`, `messageId`, `userId`, `anonymousId`, `groupId`, `previousId`,
-`timestamp`, `properties`, `traits`, `context`, and whatever else the client sent. In a frame the client's bytes are untouched
-and what the server knows stands once per request; `facts_of` prepares the latter once, `materialise` merges both.
+`timestamp`, `properties`, `traits`, `context`, and any other key that the client sent. A frame holds the client's bytes untouched
+and the server's facts once per request. `facts_of` prepares the facts once, `materialise` merges both.
 
 Server values win over client values of the same name, with one exception that backends rely on: for server keys `context.ip`
 and `context.userAgent` describe the client's own user and stay as sent.
 
-Times are aware `datetime`s in UTC, so that the loader need not parse what the server made; `encode_event` writes them as
-RFC 3339 for everybody else. A time as sent with more than microseconds stays as it was sent.
+Times are aware `datetime`s in UTC, so that the loader need not parse the server's times; `encode_event` writes them as RFC 3339. A
+time that is finer than microseconds stays as the client sent it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SERVER_KEYS = frozenset(
         *NOT_FOR_WAREHOUSES,
     }
 )
-"""Keys at the top of an event that `materialise` sets, moves or removes; with `context`, into which it merges, all it touches."""
+"""Keys at the top of an event that `materialise` sets, moves or removes. It also merges into `context`, and touches no other key."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
@@ -67,7 +67,7 @@ class RequestFacts(NamedTuple):
 
 
 def facts_of(request: RequestContext) -> RequestFacts:
-    """Prepares what the server knows of a request, once for all of its events.
+    """Prepares the server's facts about a request, once for all of its events.
 
     Raises:
         Permanent: the request is damaged.
@@ -171,10 +171,10 @@ def parse_time(value: object) -> datetime | None:
 
 
 def read_time(value: object) -> datetime | None:
-    """Returns when a client says something was: as `parse_time`, and also from what some send instead.
+    """Returns a client's time: as `parse_time`, and also from other forms that some clients send.
 
-    Those are a date, a time without seconds, or with a blank around it; and seconds, milliseconds, microseconds or nanoseconds
-    since 1970 as a number or as text, from 1973 on (smaller numbers are no times).
+    These are a date; a time without seconds, or with blanks around it; seconds, milliseconds, microseconds or nanoseconds since
+    1970 as a number or as text, from 1973 on (smaller numbers are no times).
     """
     moment = parse_time(value)
     if moment is not None or value is None:
@@ -194,7 +194,7 @@ def read_time(value: object) -> datetime | None:
 
 
 def is_finer(value: object) -> bool:
-    """Whether a time has more digits than the microseconds that are kept of it."""
+    """Whether a time has more digits than the microseconds that Penstock keeps."""
     if type(value) is str:
         if len(value) < _SHORTEST_NANOSECONDS or (len(value) < _SHORTEST_FINER and value[4] == "-"):
             return False

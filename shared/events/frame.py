@@ -1,13 +1,13 @@
 """The frame: a packed batch of events of one site, and the only thing that travels between services.
 
 A frame is MessagePack. Typed heads hold what routing needs; the bodies are the client's JSON bytes, untouched, laid end to
-end in one block that is compressed with zstd (level 1) from `COMPRESS_FROM_EVENTS` events on. What the server knows of a
-request is stored once per request. So a router forwards a frame without parsing any JSON, and often without opening the block.
+end in one block, compressed with zstd (level 1) from `COMPRESS_FROM_EVENTS` events on. The server's facts about a request are
+stored once. So a router forwards a frame without parsing JSON, and often without opening the block.
 
 Reading an old frame must always work: fields are only ever added at the end, with defaults, and `VERSION` grows when a reader
 of the old layout could misread the new one. `decode_frame` refuses what it cannot read instead of guessing.
 
-Who builds a full event from a frame: `shared/events/event.py`.
+`shared/events/event.py` builds the full event from a frame.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLAIN, ZSTD = 0, 1
 
 
 class Head(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """What routing needs of one event, taken at the edge.
+    """The part of one event that routing needs, taken at the edge.
 
     `message_id` is never empty (the edge makes one where the client sent none). `event` is the name of a track event.
     `request` is the index of its request in `Frame.requests`.
@@ -47,12 +47,12 @@ class Head(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
     @property
     def user_key(self) -> str:
-        """The identity whose order is kept: `userId`, else `anonymousId`, else the message itself."""
+        """The identity within which events keep their order: `userId`, else `anonymousId`, else the message id."""
         return self.user_id or self.anonymous_id or self.message_id
 
 
 class RequestContext(msgspec.Struct, array_like=True, frozen=True):
-    """What the server knows of one request.
+    """The server's facts about one request.
 
     `received_at` and `skew` are microseconds; `skew` is receivedAt - sentAt, present only where both are sane. `sent_at` is
     the client's text. `defaults` is a JSON object merged under every event of the request (batch-level `context` and
@@ -75,7 +75,7 @@ class RequestContext(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def client_bytes(self) -> int:
-        """What the client made it hold, about. Bounds of messages count it: it can be larger than the events."""
+        """Bytes in it that the client caused, about. Bounds of messages count them: they can be more than the events."""
         held = len(self.user_agent) if self.user_agent else 0
         if self.defaults:
             held += len(self.defaults)
@@ -93,8 +93,8 @@ class Frame(msgspec.Struct, array_like=True):
     codec: int
     block: bytes
     trusted_hints: bool = False
-    """True only for frames a function wrote: type hints inside bodies may then be honoured. Bodies of clients may hold such keys too, so
-    what runs functions takes them out of what it gives to one."""
+    """True only for frames that a function wrote: the loader then honours type hints inside bodies. Clients' bodies may hold such keys
+    too, so the runner of functions removes them from a function's input."""
     origins: list[str] = []
     """Where each event came from first, as in a dead letter; only in a replay of dead letters, else empty."""
 
@@ -155,7 +155,7 @@ _ids_decoder = msgspec.msgpack.Decoder(_Ids)
 
 
 def pack(site: str, requests: Sequence[RequestContext], heads: Sequence[Head], bodies: Sequence[bytes]) -> Frame:
-    """Makes a frame of parallel `heads` and `bodies`; compresses the block where that pays."""
+    """Makes a frame of parallel `heads` and `bodies`; compresses the block if that pays."""
     block = b"".join(bodies)
     codec = PLAIN
     if len(heads) >= COMPRESS_FROM_EVENTS:
@@ -171,7 +171,7 @@ _FAST = zstandard.ZstdCompressionParameters(compression_level=1, min_match=7, ha
 
 
 def _compressor() -> zstandard.ZstdCompressor:
-    """Returns the compressor of this thread: making one costs a fifth of compressing a frame, and threads must not share one."""
+    """Returns this thread's compressor: making one costs a fifth of compressing a frame, and threads must not share one."""
     found: zstandard.ZstdCompressor | None = getattr(_of_thread, "compressor", None)
     if found is None:
         found = _of_thread.compressor = zstandard.ZstdCompressor(compression_params=_FAST)
@@ -182,7 +182,7 @@ def select(frame: Frame, indexes: Sequence[int], bodies: Sequence[bytes] | None 
     """Returns a frame with only the events at `indexes` (ascending), keeping only the requests they refer to.
 
     Args:
-        bodies: what `frame.bodies()` gave, for a caller that has opened the block already.
+        bodies: the result of `frame.bodies()`, if the caller has opened the block already.
     """
     if bodies is None:
         bodies = frame.bodies()
@@ -231,7 +231,7 @@ def decode_frame(payload: bytes) -> Frame:
 
 
 def decode_heads(payload: bytes) -> list[Head]:
-    """Reads the heads alone, at half the cost of `decode_frame`; does not look at what stands behind them.
+    """Reads the heads alone, at half the cost of `decode_frame`; does not look at the rest.
 
     Raises:
         Permanent: not a frame, or of a newer version.

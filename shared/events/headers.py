@@ -1,6 +1,6 @@
-"""Headers of the messages that carry frames between services; their names stand only here.
+"""Headers of the messages that carry frames between services; only this module has their names.
 
-A frame's place is its lane and its sequence in it. A lane numbers one source of frames: the live stream of one site in one
+A frame's place is its lane and its sequence in it. A lane is one numbered series of frames: the live stream of one site in one
 incarnation of EVENTS, one replay, one retry. Within a connection's queue the sequences of a lane never go back, except for repeats.
 """
 
@@ -17,19 +17,19 @@ TABLE = "Penstock-Table"
 BITS = "Penstock-Bits"
 """Which events of its frame a message of RETRY holds, as hexadecimal bits, the first event the lowest."""
 FRAMES = "Penstock-Frames"
-"""Where a message of RETRY holds events of several frames of its lane: each frame's sequence and bits, as `812:ff,813:1`."""
+"""If a message of RETRY holds events of several frames of its lane: each frame's sequence and bits, as `812:ff,813:1`."""
 USERS = "Penstock-Users"
-"""Whose events a message of RETRY holds, where the later ones of these users wait behind it."""
+"""The users of the events in a message of RETRY, if these users' later events wait behind it."""
 FAILURES = "Penstock-Failures"
-"""How often a message of RETRY was tried."""
+"""Number of times a message of RETRY was tried."""
 DUE = "Penstock-Due"
-"""When it is tried again (epoch seconds)."""
+"""Time of its next try (epoch seconds)."""
 SINCE = "Penstock-Since"
-"""When it failed first (epoch seconds)."""
+"""Time of its first failure (epoch seconds)."""
 ORDER = "Penstock-Order"
-"""The message of RETRY that it stands for: what waits for a user goes by this number."""
+"""The message of RETRY that it stands for: a user's waiting events refer to this number."""
 INSTEAD = "Penstock-Instead"
-"""The message of RETRY that it takes the place of, and that is still there."""
+"""The message of RETRY that it replaces, and that still exists."""
 EPOCH = "Penstock-Epoch"
 RUN = "Penstock-Run"
 REWIND = "Penstock-Rewind"
@@ -40,11 +40,11 @@ _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 
 
 class Place(NamedTuple):
-    """Where a frame of a connection's queue comes from, and how many events it holds.
+    """The origin of a frame in a connection's queue, and the number of its events.
 
-    `total`: the events sent in the lane so far, this frame's included; 0 where the sender does not count. The newest frame of a queue
-    and its oldest tell by it how many events wait between them. `rewind`: how often the lane was read again from an earlier sequence
-    (`shared/streams/rewind.py`); frames of a lower number have been superseded.
+    `total`: the events sent in the lane so far, with this frame's; 0 if the sender does not count. The difference between the newest
+    and the oldest frame of a queue is the number of events that wait between them. `rewind`: how often the lane was read again from an
+    earlier sequence (`shared/streams/rewind.py`); frames of a lower number have been superseded.
     """
 
     lane: str
@@ -79,33 +79,34 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def live_lane(incarnation: str, site: str, first: int = 0) -> str:
-    """The lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor.
+    """Returns the lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor.
 
-    Each site has its own: routers of two sites do not keep to one order, and a connection may be moved from one to the other.
+    Each site has its own lane: two routers keep no common order, and a connection may move from one site to another.
 
     Args:
-        first: the sequence at which the connection began, so that its name in a ledger tells which frames it stands for: those from
-            there to its mark; 0 where that is not known.
+        first: the sequence at which the connection began; 0 if unknown. The lane's name in a ledger thus tells which frames
+            it stands for: from `first` to its mark.
     """
     return f"{_LIVE}{incarnation}-{site}@{first}" if first else f"{_LIVE}{incarnation}-{site}"
 
 
 def split_lane(lane: str) -> tuple[str, int]:
-    """Returns what all lives of a connection have in common, and the sequence at which this one began (1 if not known)."""
+    """Returns the part of a lane's name that all lives of a connection share, and the sequence at which this life began (1 if
+    unknown)."""
     source, _, first = lane.partition("@")
     return source, int(first) if first.isdecimal() else 1
 
 
 def is_live(lane: str) -> bool:
-    """Says whether the frames of a lane were routed as they came, and are counted by the router."""
+    """Whether the frames of a lane were routed as they came; the router counts these."""
     return lane.startswith(_LIVE)
 
 
 def replay_lane(replay: str) -> str:
-    """The lane of one replay."""
+    """Returns the lane of one replay."""
     return _REPLAY + replay
 
 
 def id_of_replay(lane: str) -> str | None:
-    """Returns the id of the replay that a lane is of; None for other lanes."""
+    """Returns the id of a replay's lane; None for other lanes."""
     return lane.removeprefix(_REPLAY) if lane.startswith(_REPLAY) else None

@@ -1,8 +1,7 @@
-"""What became of an event at a stage, as a value: it went on, it is dropped on purpose, it is tried again, or it is a dead letter.
+"""The outcome of an event at a stage, as a value: it went on, it is dropped on purpose, it is tried again, or it is a dead letter.
 
-Reasons are closed lists, because they are labels of metrics and are what people search dead letters by; each entry says what
-it means and the documentation is generated from it. An event that is dropped on purpose and one that is lost are never alike:
-nothing leaves the path without one of these reasons.
+Reasons are closed lists, because they are labels of metrics and people search dead letters by them. Each entry says what it means,
+and the documentation is generated from it. No event leaves the path without one of these reasons.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from enum import StrEnum
 
 
 class DeadReason(StrEnum):
-    """Why an event is in the dead letters; the value is stable and shown to people."""
+    """The reason of a dead letter; the value is stable and shown to people."""
 
     NOT_AN_OBJECT = "not_an_object"
     MALFORMED_JSON = "malformed_json"
@@ -40,7 +39,7 @@ class DeadReason(StrEnum):
 
 
 class DropReason(StrEnum):
-    """Why an event was left out on purpose; counted, never stored."""
+    """The reason of a drop; counted, never stored."""
 
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
@@ -68,8 +67,8 @@ class Ok:
 class Retry:
     """The event was not taken this time, and may be later.
 
-    `after`: seconds to wait at least, where the destination says so. `everyone`: it asks for a pause of all calls, not of this one
-    alone.
+    `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls, not of
+    this one alone.
     """
 
     reason: str
@@ -108,11 +107,11 @@ _DEAD_MEANING = {
     DeadReason.TABLE_TEMPLATE_FAILED: "the connection's table template raised an error for this event",
     DeadReason.TYPE_CONFLICT: "a value does not fit its column and the connection's on_conflict is dead_letter",
     DeadReason.SCHEMA_STRICT: "the event needs a new table or column and the connection's schema_policy does not allow it",
-    DeadReason.MISSING_KEY: "the row has no value in a column of its primary key, so that it could not be told from others",
+    DeadReason.MISSING_KEY: "the row has no value in a column of its primary key, so it could not be told from others",
     DeadReason.REJECTED_BY_DESTINATION: "the destination refused the row or the event; the detail has its words",
     DeadReason.FRAME_UNREADABLE: "the frame that held the events cannot be decoded by this version",
     DeadReason.INTERNAL_ERROR: "Penstock's own code failed on the event; the detail has the error. Report it, and replay after the upgrade",
-    DeadReason.TEMPLATE_FAILED: "a template of the destination (url, headers or body) raised an error for this event, or gave what cannot be sent",
+    DeadReason.TEMPLATE_FAILED: "a template of the destination (url, headers or body) raised an error for this event, or gave a text that cannot be sent",
     DeadReason.GAVE_UP: "the destination failed on the event for longer than its max_age; the detail has the last failure",
 }
 

@@ -1,9 +1,9 @@
-"""The connection to NATS: one per process, reconnecting for ever, with the pieces that hang on it.
+"""The link to NATS: one per process. It reconnects for ever, and publishers, readers and watches use it.
 
 A read loop of nats-py can die while the client believes to be connected, and a half-open socket shows only in missing pings.
-So the client pings every two seconds and a watchdog asks for a round trip; when that fails twice the connection is forced
-anew. Everything here survives the broker's absence: publishers wait up to their deadline, readers and watches start again where
-they stopped.
+So the client pings every two seconds and a watchdog asks for a round trip. When that fails twice, the watchdog makes the client
+reconnect. Everything here survives the broker's absence: publishers wait up to their deadline, readers and watches start again
+where they stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Broker:
-    """An open connection: `nc` and `js` of nats-py for management calls, `publisher` for everything that must be durable."""
+    """An open link: `nc` and `js` of nats-py for management calls, `publisher` for messages that must be durable."""
 
     def __init__(self, nc: Client) -> None:
         self.nc = nc
@@ -41,10 +41,9 @@ class Broker:
         self._reconnected: set[Callable[[], None]] = set()
         self.connected = asyncio.Event()
         self.trouble = ""
-        """Why there is no connection, in words for `/ready`; empty: there is one, or none was tried yet."""
+        """Why there is no link, in words for `/ready`; empty: there is one, or none was tried yet."""
         self.denied = ""
-        """What the broker refused last because the user may not do it. A refused request is never answered, so this is all that
-        tells."""
+        """The last action that the broker denied its user. The broker never answers a denied request, so only this tells of it."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` after each reconnection; returns a function that ends that."""
@@ -80,7 +79,7 @@ def asking(failure: str) -> Iterator[None]:
     """Translates what the client raises while the body asks the broker.
 
     Args:
-        failure: what cannot be done, for the message.
+        failure: what failed, for the message.
 
     Raises:
         NotConnected: the broker does not answer or refuses. That includes `NotFoundError`, unless the body catches it.
@@ -99,8 +98,8 @@ async def connect(url: str, name: str, *, patience_seconds: float | None = None,
         url: one or more `nats://` addresses, separated by commas; user and password may stand in them.
         name: shown in the server's connection list.
         patience_seconds: how long to wait for the first connection; None: for ever.
-        wait: False: yield at once and connect meanwhile. Until `connected` is set only publishers, readers and watches may be
-            used; they wait.
+        wait: False: yield at once and connect meanwhile. Until `connected` is set, use only publishers, readers and watches;
+            they wait.
 
     Raises:
         NotConnected: no server answered in time.
@@ -205,5 +204,5 @@ def _why_not_connected(error: Exception) -> str:
 
 
 def without_password(url: str) -> str:
-    """Returns addresses as people may see them."""
+    """Returns addresses without their passwords."""
     return ",".join(part.split("@")[-1] for part in url.split(","))

@@ -1,9 +1,9 @@
-"""The client of nats-py, with every cancellation heard.
+"""The client of nats-py, which here never swallows a cancellation.
 
-Up to Python 3.11 `asyncio.wait_for`, which the client uses for every answer, returns the answer when the task is cancelled in the
-moment it arrives, and the cancellation is gone: the task goes on and a task that waits for its end waits for ever. That moment is
-no rare one: after a reconnection answers, lost leases and reconnecting readers come together. Publishing into a full buffer
-swallows cancellations on any version. So a call during which its task was cancelled ends as cancelled, whatever it returned.
+The client waits for every answer with `asyncio.wait_for`. Up to Python 3.11 `wait_for` swallows a cancellation that comes in the
+moment of the answer: the task goes on, and a task that waits for its end waits for ever. That moment is not rare: after a
+reconnection answers, lost leases and reconnecting readers come together. Publishing into a full buffer swallows cancellations on
+any version. So here a call ends as cancelled if its task was cancelled during the call, whatever the call returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END_SECONDS = 2.0
 
 
 class HearingClient(Client):
-    """The client, with the calls replaced that wait for the server or for room."""
+    """The client; replaces the calls that wait for the server or for room."""
 
     async def request(
         self,
@@ -31,15 +31,15 @@ class HearingClient(Client):
         old_style: bool = False,
         headers: dict[str, Any] | None = None,
     ) -> Msg:
-        """As `Client.request`."""
+        """As `Client.request`, but hears a cancellation."""
         return await _hearing(super().request(subject, payload, timeout, old_style, headers))
 
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
-        """As `Client.publish`."""
+        """As `Client.publish`, but hears a cancellation."""
         await _hearing(super().publish(subject, payload, reply, headers))
 
     async def end_tasks(self) -> None:
-        """Ends what `close` leaves running: a reconnection that was under way may finish behind it and start its tasks again."""
+        """Ends tasks that `close` leaves running: a reconnection under way may finish after it and start its tasks again."""
         for names in (("_reconnection_task",), ("_reading_task", "_ping_interval_task", "_flusher_task")):
             await _end([getattr(self, name) for name in names])
         await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])
@@ -49,21 +49,21 @@ class HearingClient(Client):
         await _hearing(super()._connect_to_server(server))
 
     async def _process_pong(self) -> None:
-        """As `Client._process_pong`, but the answer to a flush that nobody waits for any more does not end the connection."""
+        """As `Client._process_pong`, but the late answer to a cancelled flush does not end the connection."""
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
-        """As `Client._flush_pending`, but a transport that is closed and not yet noticed to be is a lost connection, as on any
-        other loop: uvloop says RuntimeError, which would pass every handler and end the service."""
+        """As `Client._flush_pending`, but a closed transport is a lost connection, as on any other loop: uvloop raises
+        RuntimeError, which would pass every handler and end the service."""
         try:
             return await super()._flush_pending(force_flush)
         except RuntimeError as exc:
             raise ConnectionResetError(f"the connection to the broker is lost: {exc}") from exc
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
-        """As `Client.flush`."""
+        """As `Client.flush`, but hears a cancellation."""
         await _hearing(super().flush(timeout))
 
 

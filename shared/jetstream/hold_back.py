@@ -1,7 +1,7 @@
-"""Holding EVENTS back: a reader that is no connection of a site says from where on it needs the stream.
+"""Holding EVENTS back: a reader that is no connection of a site says from which sequence on it needs the stream.
 
-While it reads, frames from that sequence on are not shed (`router/room/shed.py`). The word is a key of the bucket `leases` with a
-time to live, so a reader that dies holds nothing for long.
+While it reads, the routers do not shed frames from that sequence on (`router/room/shed.py`). A hold is a key of the bucket `leases`
+with a time to live, so the hold of a dead reader ends soon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def hold_back(broker: Broker, needs: Callable[[], int]) -> AsyncIterator[N
     """Holds EVENTS back from before the body starts until it ends.
 
     Args:
-        needs: the first sequence that is still to be read; 1 where that is not known yet.
+        needs: the first sequence that the reader has not read; 1 if it does not know yet.
 
     Raises:
         NotConnected, Transient: the broker does not answer.
@@ -55,12 +55,12 @@ async def hold_back(broker: Broker, needs: Callable[[], int]) -> AsyncIterator[N
 
 
 class Holds:
-    """What holds EVENTS back. Keep it between two looks: it tells a reader that lives from a key that the broker forgot to end.
+    """The holds on EVENTS. Keep it between two looks: it tells a live reader from a key that the broker forgot to expire.
 
-    A broker whose clock is set back ends keys later, and one that was killed may not end them at all. A reader that lives renews.
+    A broker whose clock is set back expires keys later, and one that was killed may never expire them. A live reader renews its key.
 
     Args:
-        steady: a clock that nobody sets, in seconds.
+        steady: a clock that cannot be set, in seconds.
     """
 
     def __init__(self, broker: Broker, steady: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class Holds:
         self._seen: dict[str, tuple[int, float]] = {}
 
     async def first(self) -> int | None:
-        """Returns the first sequence that a reader needs; None where nobody holds EVENTS back.
+        """Returns the first sequence that a reader needs; None if no reader holds EVENTS back.
 
         Raises:
             NotConnected: the broker does not answer.

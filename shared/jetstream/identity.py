@@ -1,4 +1,4 @@
-"""How to tell a stream from one that was created again under its name, or from an older copy of itself."""
+"""The identity of a stream: tells it from one that was created again under its name, and from an older copy of itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.jetstream.broker import Broker, asking
 
 
 class Identity(NamedTuple):
-    """A stream as it is now: `incarnation` is of this stream only; `first_seq` and `last_seq` are what it holds."""
+    """A stream as it is now: only this stream has this `incarnation`; `first_seq` and `last_seq` bound its messages."""
 
     incarnation: str
     first_seq: int
@@ -29,5 +29,5 @@ async def identify(broker: Broker, stream: str) -> Identity:
 
 
 def incarnation_of(info: api.StreamInfo) -> str:
-    """Returns what tells a stream from a later one of its name."""
+    """Returns the text that tells a stream from a later one of its name."""
     return f"{int(info.created.timestamp() * 1e6):x}" if info.created else "0"

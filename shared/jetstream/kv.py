@@ -1,8 +1,8 @@
 """Key-value buckets: get, compare-and-set, delete, list and watch, on plain JetStream messages (layout: NATS ADR-8).
 
-Every write carries a message id of its own. The server looks at the expected revision before it looks for repeats, so a write whose
-acknowledgement was lost and which is sent again is refused by its own first copy; the id then tells that it was ours. A revision is the sequence in the bucket's stream: it only ever grows, also over deletions, which is
-what makes it a fencing token.
+Every write has its own message id. The server looks at the expected revision before it looks for repeats. So if an acknowledgement is
+lost and we send the write again, its own first copy makes the server refuse it; the id then tells that the stored value is ours. A
+revision is the sequence in the bucket's stream. It only grows, also over deletions, so it serves as a fencing token.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value and its revision; `value` is None where the key was deleted (only watches show that).
+    """A value and its revision; `value` is None if the key was deleted (only watches show that).
 
-    `ttl_seconds`: after which it should vanish, None where it stays; only `get` tells.
+    `ttl_seconds`: the time after which it should vanish, None if it stays; only `get` fills it in.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
 
     async def get(self, key: str) -> Entry | None:
-        """Returns the newest value of a key, None if there is none.
+        """Returns the newest value of a key, None if it has none.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -64,7 +64,7 @@ class Bucket:
         return Entry(key, message.data or b"", message.seq or 0, float(ttl.removesuffix("s")) if ttl else None)
 
     async def history(self, key: str) -> list[Entry]:
-        """Returns the values of a key that the bucket keeps, the oldest first.
+        """Returns the values that the bucket keeps of a key, the oldest first.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -126,7 +126,7 @@ class Bucket:
         await self._broker.publisher.publish(self._prefix + key, b"", msg_id=uuid.uuid4().hex, headers={_OPERATION: "DEL"})
 
     async def remove(self, revision: int) -> None:
-        """Takes one revision away without a trace, as if it had expired; nothing happens if it is gone. Watchers see nothing."""
+        """Removes one revision as if it had expired; watchers see nothing. A missing revision is no error."""
         with contextlib.suppress(NotFoundError, APIError, nats.errors.Error, OSError, TimeoutError):
             await self._broker.js.delete_msg(self._stream, revision)
 

@@ -1,9 +1,9 @@
-"""Leases: one holder of a name at a time, and a number that lets everybody else refuse a holder of the past.
+"""Leases: one holder of a name at a time, and a number by which every store refuses a former holder.
 
-A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the
-revision at which it was taken, so a later holder's is always larger: a store that is written on a holder's behalf keeps the epoch
-and refuses lower ones. A holder that cannot renew in time considers the lease lost before anybody else can take it; one that was
-frozen finds out when it wakes, and whatever it does until then is refused by its epoch.
+A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the revision
+at which the holder took it, so a later holder has a larger one: a store that a holder writes to keeps the epoch and refuses lower
+ones. A holder that cannot renew in time considers the lease lost before another can take it. A frozen holder finds out when it
+wakes; until then stores refuse its writes by their epoch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from shared.tasks import timeout
 
 TTL_SECONDS = 10.0
 POLL_SECONDS = 0.5
-"""How often one that waits looks again: an expired key makes no sound."""
+"""How often a waiting process looks again: the broker does not announce an expired key."""
 GRACE_SECONDS = 2.0
-"""What the broker gets to end a lease by itself."""
+"""How long the broker gets to expire a lease."""
 
 log = logging.getLogger(__name__)
 
 
 class Lease:
-    """A lease that is held. `lost` is set when it can no longer be relied on; stop at once then, and acknowledge nothing."""
+    """A lease that this process holds. `lost` is set when it may be lost; then stop at once and acknowledge nothing."""
 
     def __init__(self, name: str, epoch: int) -> None:
         self.name = name
@@ -65,7 +65,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
 
 
 async def holder(broker: Broker, name: str) -> str | None:
-    """Returns who holds a lease now, None if nobody does."""
+    """Returns the present holder of a lease, None if it is free."""
     entry = await Bucket(broker, topology.LEASE_BUCKET).get(name)
     return entry.value.decode() if entry and entry.value is not None else None
 
@@ -86,11 +86,11 @@ async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> in
 
 
 async def _wait_until_free(bucket: Bucket, name: str, ttl_seconds: float) -> int:
-    """Returns the revision that a taker may replace: 0, or that of a lease that nobody renewed in its time and the broker kept.
+    """Returns the revision that a taker may replace: 0, or the revision of a lease that expired although the broker still has it.
 
-    A broker that is killed and started again may forget that a message was to vanish (seen with nats-server 2.15); a process that
-    waited for that would wait for ever. A holder that lives renews, so what stays the same for longer than its time is nobody's,
-    and compare-and-set decides against one that comes late.
+    A broker that is killed and started again may forget to expire a message (seen with nats-server 2.15); a process that waited for
+    that would wait for ever. A live holder renews, so a lease that stays the same for longer than its time has no holder. If a
+    holder renews late, compare-and-set decides.
     """
     loop = asyncio.get_running_loop()
     revision, since = 0, 0.0

@@ -1,10 +1,10 @@
-"""Publishing with one promise: `publish` returns when the broker has the message on disk, or raises.
+"""Publishing with one promise: `publish` returns when the broker has the message on disk, else it raises.
 
 One inbox receives all acknowledgements. A message without one is sent again, the same bytes under the same id, so that
-JetStream stores it once (`Nats-Msg-Id` within the stream's duplicate window): after two seconds, and at once when the connection
-comes back. After the deadline the caller is told, and must treat the message as perhaps stored.
+JetStream stores it once (`Nats-Msg-Id` within the stream's duplicate window): after two seconds, and at once when the link comes
+back. After the deadline `publish` raises, and the caller must treat the message as perhaps stored.
 
-The publisher holds no queue of its own. How many messages are under way is the caller's to bound.
+The publisher has no queue: the caller bounds how many messages are under way.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
 class Publisher:
-    """Publishes durable messages over one connection; any number of tasks may use it at once."""
+    """Publishes durable messages over one link; any number of tasks may use it at once."""
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._inbox = nc.new_inbox()
         self._waiting: dict[str, asyncio.Future[_Reply | None]] = {}
-        """What each message under way is answered with, None where it is time to send it again."""
+        """The answer to each message under way; None: it is time to send it again."""
         self._next = 0
         self._subscription: Subscription | None = None
 
@@ -78,7 +78,7 @@ class Publisher:
         self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_reply)
 
     def close(self) -> None:
-        """Fails what still waits."""
+        """Fails every call that still waits."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(NotConnected("the connection to the broker was closed"))

@@ -1,9 +1,8 @@
-"""Reading a work queue: the only consumer of its subject, strictly in order, each message acknowledged when its work is done.
+"""Reading a work queue, strictly in order, as the only consumer of its subject; a message is acknowledged when its work is done.
 
-What was not acknowledged comes again, in order, to the next reader. The reading itself is `shared/jetstream/reader.py`'s.
-
-Each reader's consumer has a name of its own, and a new reader deletes that of the last one: from then on nothing the last one
-does can take a message out of the queue, however long it was frozen. It finds out when it reads on.
+Messages that were not acknowledged come again, in order, to the next reader. `shared/jetstream/reader.py` does the reading. Each
+reader's consumer has its own name, and a new reader deletes the consumer of the last one: from then on the last reader can take
+no message out of the queue, however long it was frozen. It finds out when it reads on.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _NOT_UNIQUE = 10100  # server/errors.json of nats-server: a work queue has one c
 class QueueReader(StreamReader):
     """The only consumer of a subject of a work queue. A message stays in the stream until `ack`.
 
-    Creating the consumer again, at the start and after every fault, delivers all that is unacknowledged again; what this reader
-    has handed out already is left out, so the caller sees each message once. Two readers of one subject take the consumer from
-    each other: hold a lease.
+    When the reader creates the consumer again, at the start and after every fault, the broker delivers all unacknowledged messages
+    again. The reader leaves out those it has handed out, so the caller sees each message once. Two readers of one subject take the
+    consumer from each other: hold a lease.
 
     Args:
         consumer: how the consumer's name begins.
-        epoch: of the lease; a reader takes the consumer from those with the same or a lower one.
+        epoch: of the lease; a reader takes the consumer from readers with the same or a lower epoch.
         most_held: messages handed out and not acknowledged, beyond which no more come; -1 for no bound.
     """
 
@@ -71,7 +70,7 @@ class QueueReader(StreamReader):
         return sum((info.state.subjects or {}).values())
 
     async def claim(self) -> None:
-        """Makes the consumer now, instead of at the first `next`: no former reader can acknowledge anything behind this.
+        """Makes the consumer now, instead of at the first `next`: afterwards no former reader can acknowledge a message.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -81,7 +80,7 @@ class QueueReader(StreamReader):
             raise NotConnected(f"cannot read {self._subject}: the broker does not answer")
 
     async def payload(self, seq: int) -> bytes:
-        """Returns the payload of a message that was handed out and is not acknowledged, read again.
+        """Reads again the payload of a message that was handed out and is not acknowledged.
 
         Raises:
             NotConnected: the broker does not answer, or has lost it.
@@ -105,10 +104,10 @@ class QueueReader(StreamReader):
             raise NotConnected("acknowledging failed: the connection to the broker is gone") from exc
 
     async def remove(self, seqs: list[int]) -> None:
-        """As `ack`, and returns when the broker says that the messages are gone.
+        """Acknowledges as `ack` does, and returns when the broker says that the messages are gone.
 
         Raises:
-            NotConnected: not known to be gone.
+            NotConnected: the messages may still be there.
         """
         with asking(f"cannot acknowledge messages of {self._stream}"):
             for seq in seqs:
@@ -117,7 +116,7 @@ class QueueReader(StreamReader):
                     await self._broker.nc.request(reply, b"+ACK", timeout=REMOVE_SECONDS)
 
     async def __aexit__(self, *_: object) -> None:
-        # The server works acknowledgements off later, and forgets them when a successor creates the consumer again: the
+        # The server handles acknowledgements later, and forgets them when a successor creates the consumer again: the
         # answer to the last one says that all are done. Without it the messages would only come again.
         if self._last_ack and self._broker.nc.is_connected:
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
@@ -164,7 +163,7 @@ class QueueReader(StreamReader):
                         await self._broker.js.delete_consumer(self._stream, info.name)
 
     async def _delete(self, consumer: str) -> None:
-        """Left in place: another holder may have created it again already."""
+        """Deletes nothing: another holder may have created the consumer again already."""
 
     async def _accept(self, message: Message, reply: str) -> None:
         if message.seq > self._last_seq:

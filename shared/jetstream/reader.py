@@ -1,15 +1,14 @@
 """Reading a stream in strict order, without gaps and without repeats, whatever happens to the connection or the server.
 
-`StreamReader` follows a stream (or a filter of it) from a sequence or a time; it acknowledges nothing, the caller remembers how
-far it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
+`StreamReader` follows a stream (or a filter of it) from a sequence or a time. It acknowledges nothing; the caller remembers how far
+it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
 
 It pulls in bounded steps over one subscription. JetStream numbers what it delivers to a consumer; a hole in these numbers, a
 missed heartbeat, a reconnection or a vanished consumer all lead to the same remedy: create the consumer again behind the last
-message handed out. So a message lost on the wire never lets a later one overtake it, which everything that keeps a high-water
-mark depends on.
+message handed out. So no message overtakes one that was lost on the wire. All code that keeps a high-water mark depends on this.
 
-Sequences mean something within one stream only. When the stream was created again under its name, or an older copy of it was put
-back, the reader ends with `StreamReplaced` instead of waiting for a sequence that comes much later.
+Sequences mean something within one stream only. If the stream was created again under its name, or an older copy of it was put
+back, the reader raises `StreamReplaced` instead of waiting for a sequence that comes much later.
 
 Only one task may read from a reader at a time.
 """
@@ -62,7 +61,7 @@ class Message:
 
 
 class StreamReplaced(Transient):
-    """What was read so far came from another stream: begin again, with nothing that was remembered of its sequences."""
+    """The messages so far came from another stream: forget its sequences and begin again."""
 
 
 class StreamReader:
@@ -71,9 +70,9 @@ class StreamReader:
     Args:
         stream: name of the stream.
         subject: filter, may hold wildcards; None: all of the stream.
-        start_seq: first sequence to read. Older ones may have expired: reading starts at the first that is kept.
-        start_seconds: or the time (epoch) to start from. With `start_seq` beside it: at the time, but not behind that sequence; a
-            clock of the broker that went back makes the times of a stream jump, and then it is read from its beginning.
+        start_seq: first sequence to read. If it has expired, reading starts at the first sequence that the stream has.
+        start_seconds: or the time (epoch) to start from. With `start_seq`: at the time, but not behind that sequence. If the broker's
+            clock went back, the times of a stream jump; then it is read from its beginning.
         last_per_subject: or begin with the newest message of every subject.
         headers_only: leave out payloads; the header `Nats-Msg-Size` says how large they are.
     """
@@ -136,17 +135,15 @@ class StreamReader:
                 yield message
 
     def wake(self) -> None:
-        """Ends the wait in `next`, now and from now on: it returns a message that is here, else None. For a caller that wants to
-        end.
-        """
+        """Ends the wait in `next`, now and from now on: it returns a message that is here, else None. For a caller that must end."""
         self._woken = True
         self._arrived.set()
 
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """Returns the next message; None when none came within `timeout_seconds` (None: wait for ever), or after `wake`.
+        """Returns the next message; None if none came within `timeout_seconds` (None: wait for ever), or after `wake`.
 
         Raises:
-            StreamReplaced: the stream is not the one that was read before.
+            StreamReplaced: another stream has this name now.
         """
         loop = asyncio.get_running_loop()
         ends_at = None if timeout_seconds is None else loop.time() + timeout_seconds
@@ -285,7 +282,7 @@ class StreamReader:
                 await self._delete(consumer)
 
     async def _delete(self, consumer: str) -> None:
-        # Fire and forget: the consumer would end by its inactivity as well.
+        # No wait for an answer: an inactive consumer ends by itself.
         await self._broker.nc.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
 
     async def _request(self) -> None:
@@ -310,7 +307,7 @@ class StreamReader:
             self._break()
 
     async def _on_message(self, inbox: str, message: Msg) -> None:
-        if inbox != self._inbox:  # a straggler of the consumer before this one
+        if inbox != self._inbox:  # a late message of the consumer before this one
             return
         self._heard_at = asyncio.get_running_loop().time()
         if not message.reply.startswith("$JS.ACK."):
@@ -364,7 +361,7 @@ class StreamReader:
     def _end_pull(self, headers: Mapping[str, str]) -> None:
         left = int(headers.get("Nats-Pending-Messages", "0") or 0)
         self._outstanding -= left
-        # not one of the messages a pull had room for came: the next one alone is larger than all of it
+        # no message fitted the pull's room: the next one alone is larger than the room
         self._next_is_large = left >= self._pull_messages and headers.get("Status") == "409"
         self._arrived.set()
 
@@ -373,7 +370,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 def _nothing() -> None:
-    """Stands where no callback is registered."""
+    """Does nothing: the callback where none is registered."""
 
 
 def _parse_reply(reply: str) -> tuple[int, int, int, int]:

@@ -1,16 +1,16 @@
-"""Streams and buckets of JetStream, declared once as data, and the one function that brings a broker in line with them.
+"""Streams and buckets of JetStream, declared once as data, and the one function that creates them on a broker.
 
-Any service calls `ensure` at start and after each reconnection; it creates missing streams, widens existing ones, and never
-shrinks a limit, so that two versions side by side cannot take room from each other. Where the broker has less room than a stream
-should get, the stream gets what there is. Commands never call it: an operator's shell may lack the settings that the services run
-with. Subjects are only ever made by the functions below.
+Every service calls `ensure` at start and after each reconnection. It creates missing streams, widens existing ones, and never
+shrinks a limit, so that two versions side by side cannot take room from each other. If the broker has less room than a stream
+should get, the stream gets the room there is. Commands never call it: an operator's shell may lack the services' settings. Only the
+functions below make subjects.
 
 | stream | holds | retention |
 | --- | --- | --- |
 | EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table, and calls, that failed, waiting for their time | work queue |
-| DEAD | dead letters | by age; a full stream refuses, and who holds most makes room (`router/room/dead.py`) |
+| DEAD | dead letters | by age; a full stream refuses, and the largest holder makes room (`router/room/dead.py`) |
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STATE_BUCKET = "state"
 STATS_BUCKET = "stats"
 
 SMALLEST_BYTES = 16 * MIB
-"""A stream that gets no more room than this is of no use: better to say that the broker has no room."""
+"""A stream with no more room than this is of no use: better to say that the broker has no room."""
 
 _NO_ROOM = 10047  # server/errors.json of nats-server: the broker's storage is reserved already
 _NO_JETSTREAM = 10076
@@ -83,48 +83,48 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TopologySettings:
-    """What an operator sets of the topology. `replicas`: 1 on one machine, 3 in a cluster."""
+    """An operator's settings of the topology. `replicas`: 1 on one machine, 3 in a cluster."""
 
     replicas: int = 1
     events_max_age_seconds: float = 7 * DAY
     events_max_bytes: int = 20 * GIB
     deliver_max_frames: int = 20_000
-    """Frames waiting per connection; beyond, the router remembers where it stopped and catches up from EVENTS."""
+    """Frames waiting per connection; beyond that the router remembers where it stopped and catches up from EVENTS."""
     dead_max_age_seconds: float = 30 * DAY
     dead_max_bytes: int = 2 * GIB
 
 
 def events_subject(site: str, partition: int = 0) -> str:
-    """The subject ingest publishes a site's frames to."""
+    """Returns the subject to which ingest publishes a site's frames."""
     return f"events.{site}.{partition}"
 
 
 def events_filter(site: str) -> str:
-    """All partitions of a site."""
+    """Returns the filter of all partitions of a site."""
     return f"events.{site}.>"
 
 
 def queue_of(connection: str, incarnation: str) -> str:
-    """The name of a connection's queue, as subject tokens.
+    """Returns the name of a connection's queue, as subject tokens.
 
-    A connection that was removed and added again, or moved to another site, is a new one, with an `incarnation` of its own
-    (`shared/project/snapshot.py`): what waits for the former one never reaches the destination of the new one.
+    A connection that was removed and added again, or moved to another site, is new and has another `incarnation`
+    (`shared/project/snapshot.py`): frames that wait for the former one never reach the destination of the new one.
     """
     return f"{connection}.{incarnation}" if incarnation else connection
 
 
 def deliver_subject(queue: str) -> str:
-    """The queue of a connection, by the name that `queue_of` gives."""
+    """Returns the subject of a connection's queue, from the name that `queue_of` returns."""
     return f"deliver.{queue}"
 
 
 def retry_subject(stage: str, queue: str) -> str:
-    """Where a stage keeps what it tries again later for a connection, by the name that `queue_of` gives."""
+    """Returns the subject of the events that a stage tries again later for a connection, from the name that `queue_of` returns."""
     return f"retry.{stage}.{queue}"
 
 
 def dead_subject(stage: str, name: str) -> str:
-    """Dead letters of a stage; `name` is a site for ingest, a connection for the others."""
+    """Returns the subject of a stage's dead letters; `name` is a site for ingest, a connection for the others."""
     return f"dead.{stage}.{name}"
 
 
@@ -192,7 +192,7 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             duplicate_window=DEDUPLICATION_SECONDS,
             storage=api.StorageType.FILE,
             num_replicas=settings.replicas,
-            # Epochs of leases are kept in destinations, which outlive the broker's store: those of a new store must be higher.
+            # Destinations keep epochs of leases and outlive the broker's store: the epochs of a new store must be higher.
             first_seq=time.time_ns() // 1_000_000 if bucket == LEASE_BUCKET else None,
         )
         for bucket, history in ((CONFIG_BUCKET, KEPT_REVISIONS), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
@@ -205,7 +205,7 @@ async def ensure(broker: Broker, settings: TopologySettings) -> None:
     Raises:
         Transient: the broker refuses a definition or does not answer; says which stream, why, and what to do.
     """
-    # the smallest first, so that the rest goes to the one that needs it most
+    # the smallest first: the largest stream gets the rest of the room
     for wanted in sorted([*streams(settings), *buckets(settings)], key=lambda each: each.max_bytes or 0):
         broker.denied = ""
         try:

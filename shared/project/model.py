@@ -1,9 +1,9 @@
 """The project file: sites, destinations and the connections between them, as Structs.
 
-Every Struct refuses unknown keys and every field carries its description, from which the configuration reference and the JSON
-Schema are generated. `load_project` reads the text, puts environment variables in, decodes, and checks what one field alone
-cannot tell (names, references). What a destination's own options mean is known to its plug-in only; the loader's registry
-checks them (`loader/registry.py`), and `penstock apply` calls both, so that a bad file changes nothing.
+Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema are
+generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields (names,
+references). Only a plug-in knows its destination's options, so the loader's registry checks them (`loader/registry.py`). `penstock
+apply` calls both, so that a bad file changes nothing.
 
 Applied projects are kept in the KV bucket `config` and watched: `shared/project/snapshot.py`.
 """
@@ -32,7 +32,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 """Names of sites, destinations and connections: they become tokens of subjects and keys of buckets."""
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
-"""Options that earlier versions took and that did nothing."""
+"""Options that earlier versions took although they did nothing."""
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
 
@@ -44,7 +44,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kind: Annotated[
         Literal["browser", "server"],
         Meta(
-            description="browser: the server fills ip and user agent from the request. server: what the client says of its user stays"
+            description="browser: the server fills ip and user agent from the request. server: the client's word about its user stays"
         ),
     ] = "browser"
     secret: Annotated[
@@ -107,7 +107,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a batch is loaded: at the first of these bounds."""
+    """The bounds of a batch: it is loaded at the first that it reaches."""
 
     period: Annotated[Duration, Meta(description="how long the first event of a batch waits; 1s to 24h")] = field(
         default_factory=lambda: Duration(300)
@@ -119,7 +119,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DeadLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When its dead letters stop a connection, so that a bad deploy buries minutes of events and not a day."""
+    """The share of dead letters that stops a connection, so that a bad deploy buries minutes of events and not a day."""
 
     ratio: Annotated[float, Meta(gt=0, le=1, description="share of the events that die")] = 0.5
     events: Annotated[int, Meta(ge=1, description="fewer events than this never stop it")] = 1000
@@ -226,7 +226,7 @@ def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> 
 
 
 def required_variables(document: Any) -> set[str]:
-    """Returns the names of variables that stand somewhere without a default."""
+    """Returns the names of variables that are used without a default."""
     if isinstance(document, dict):
         return set().union(*(required_variables(item) for item in document.values()))
     if isinstance(document, list):
@@ -240,8 +240,8 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     """Returns the checked project of an interpolated document.
 
     Args:
-        stored: it was applied already, maybe by an earlier version: options that are gone are left out, and what `check_sites`
-            refuses today goes on as it did.
+        stored: it was applied already, perhaps by an earlier version: options that no longer exist are left out, and a site that
+            `check_sites` would refuse today goes on.
 
     Raises:
         ConfigError: with every problem found; each names its path.
@@ -279,7 +279,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
 
 
 def without_removed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a document that an earlier version took, without the options that are gone."""
+    """Returns a document of an earlier version without the options that no longer exist."""
     left: dict[str, Any] = dict(document)
     for path in _REMOVED:
         left = _without(left, path)

@@ -1,6 +1,4 @@
-"""What the fields of sites cannot tell one by one: keys, domains and origins that would open a site to the wrong sender, or to
-none. Pure.
-"""
+"""Checks across fields of sites: keys, domains and origins that would open a site to the wrong sender, or to none. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
-    """Returns everything that is wrong, each with its path and what to write instead."""
+    """Returns every fault, with its path and the text to write instead."""
     problems: list[Problem] = []
     key_owners: dict[str, str] = {}
     domain_owners: dict[str, str] = {}
@@ -59,7 +57,7 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
                 text = f"expected a host name such as events.example.com, without scheme, port and path, got {domain!r}"
                 problems.append(Problem(where, text))
         if site.domains and site.keys and all(key.secret or key.kind != "browser" for key in site.keys):
-            text = "requests by host name need no key, so they would pass by the secrets of `keys`; add a browser key or remove `domains`"
+            text = "requests by host name need no key, so they would bypass the secrets of `keys`; add a browser key or remove `domains`"
             problems.append(Problem(f"{path}.domains", text))
         problems += _check_origins(path, site.origins)
     return problems

@@ -1,15 +1,14 @@
-"""The applied project as services see it: one value, replaced whole, watched from the KV bucket `config`.
+"""The applied project as services see it: one value in the bucket `config`, watched and replaced whole.
 
-`apply_project` writes a revision; `watch_config` follows it. A revision that cannot be read (a newer Penstock wrote it) is logged
-and ignored: the last good one stays, also while the broker is away, and over a restart when a cache folder is set. A revision
-that an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
+`apply_project` writes a revision; `watch_config` follows it. If a revision cannot be read (a newer Penstock wrote it), the service logs
+and ignores it: the last good one stays, also while the broker is away, and over a restart if a cache folder is set. A revision that
+an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
 
-Stored beside the project is the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` gives that
-back. Secrets of keys are stored as hashes only.
+The bucket also has the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` prints it. Secrets of
+keys are stored as hashes only.
 
-Stored too is the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its
-site, and never given again. A connection's queue bears it, so that a new connection has nothing to do with a former one of its
-name.
+It also has the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site, and
+never given again. The name of a connection's queue contains it, so a new connection shares nothing with a former one of its name.
 """
 
 from __future__ import annotations
@@ -70,10 +69,10 @@ class StoredProject(msgspec.Struct, frozen=True):
     text: str = ""
     incarnations: dict[str, str] = {}
     rollback_to: int = 0
-    """The revision that it applies again; 0: it is none of an earlier time."""
+    """The earlier revision that it applies again; 0: it applies none."""
 
     def snapshot(self, revision: int) -> ConfigSnapshot:
-        """Returns what services see of it.
+        """Returns it as services see it.
 
         Raises:
             ConfigError: a later version wrote it.
@@ -82,7 +81,7 @@ class StoredProject(msgspec.Struct, frozen=True):
 
 
 def hash_secret(secret: str) -> str:
-    """Returns the stored form of a key's secret: secrets are long and random, so a plain hash holds."""
+    """Returns the stored form of a key's secret: secrets are long and random, so a plain hash is safe."""
     return secret if secret.startswith(HASH_PREFIX) else HASH_PREFIX + hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -105,8 +104,8 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
     """Writes a project; returns its revision.
 
     Raises:
-        Conflict: `expected_revision` is given and is no longer the newest.
-        NotConnected, Transient: not known to be applied.
+        Conflict: `expected_revision` is given and is not the newest.
+        NotConnected, Transient: the project may not be applied.
     """
     bucket = Bucket(broker, topology.CONFIG_BUCKET)
     while True:
@@ -123,9 +122,9 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
 
 
 def _incarnations(before: StoredProject, after: StoredProject, revision: int) -> dict[str, str]:
-    """Returns the incarnation of each connection: the one it had, if it was there with the same site, or a new one.
+    """Returns the incarnation of each connection: its old one if it was there with the same site, else a new one.
 
-    A new one begins with the revision that it replaces, so a reader of a later revision without it knows that it is gone.
+    A new one begins with the revision that it replaces, so a reader of a later revision without it knows that it was removed.
     """
     known = before.resolved.get("connections") or {}
     found: dict[str, str] = {}
@@ -138,13 +137,13 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
 
 
 def replaced_revision(incarnation: str) -> int:
-    """Returns the revision that was in force before a connection was added; -1 where that is not known."""
+    """Returns the revision that was in force before a connection was added; -1 if unknown."""
     number = incarnation.partition("-")[0]
     return int(number) if number.isdecimal() else -1
 
 
 async def stored_project(broker: Broker) -> tuple[int, StoredProject] | None:
-    """Returns the newest revision and what it holds; None before anything was applied."""
+    """Returns the newest revision and its project; None before the first `apply`."""
     entry = await Bucket(broker, topology.CONFIG_BUCKET).get(PROJECT_KEY)
     if entry is None or entry.value is None:
         return None
@@ -166,7 +165,7 @@ async def project_history(broker: Broker) -> list[tuple[int, StoredProject]]:
 
 
 async def current_snapshot(broker: Broker) -> ConfigSnapshot:
-    """Returns the project that is applied now; the empty one before anything was applied.
+    """Returns the project that is applied now; the empty project before the first `apply`.
 
     Raises:
         ConfigError: a later version wrote it.
@@ -182,11 +181,11 @@ class ConfigWatcher:
     def __init__(self) -> None:
         self.current = ConfigSnapshot(0, Project())
         self.loaded = asyncio.Event()
-        """Set once a revision is known, be it from the cache."""
+        """Set once a revision is known, also from the cache."""
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def changed(self, since: ConfigSnapshot) -> ConfigSnapshot:
-        """Waits until the current snapshot is another than `since`, and returns it."""
+        """Waits until the current snapshot differs from `since`, and returns it."""
         while self.current is since:
             await asyncio.shield(self._next)
         return self.current
@@ -207,7 +206,7 @@ async def watch_config(
 
     Args:
         cache_dir: folder for the last good revision; with it a service knows its project while the broker is away.
-        health: is told of a revision that cannot be read, or that `apply` would refuse today.
+        health: gets a warning of a revision that cannot be read, or that `apply` would refuse today.
     """
     health = health or Health()
     watcher = ConfigWatcher()
@@ -250,7 +249,7 @@ async def _follow(broker: Broker, watcher: ConfigWatcher, cache: Path | None, he
 
 
 def _doubt(snapshot: ConfigSnapshot, health: Health) -> None:
-    """Warns of what an earlier version let through. Names places only: a key's id may be a secret."""
+    """Warns of faults that an earlier version let through. Names places only: a key's id may be a secret."""
     refused = [problem.path for problem in check_sites(snapshot.project.sites)]
     if not refused:
         health.good(PART)

@@ -1,1 +1,1 @@
-"""Reads what people write: documents, durations, sizes, with errors that name the place."""
+"""Reads texts that people write: documents, durations, sizes, with errors that name the place."""

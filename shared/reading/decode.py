@@ -1,7 +1,7 @@
-"""Decoding of what people write into Structs: unknown keys refused, every error names its path and what was expected.
+"""Decodes texts that people write into Structs: refuses unknown keys; every error names its path and the expected type.
 
-Used for the project file, for the options of every plug-in and for settings, so that all of them report alike, and for the
-JSON Schema that editors complete the project file with.
+The project file, the options of every plug-in and the settings are decoded here, so their errors look alike. The JSON Schema by
+which editors complete the project file is made here too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def decode(value: object, type_: type[T], path: str = "") -> T:
     """Returns `value` (plain dicts, lists and scalars) as `type_`.
 
     Args:
-        value: what a YAML or JSON parser gave.
+        value: the result of a YAML or JSON parser.
         type_: a Struct type, usually with `forbid_unknown_fields=True`.
         path: where `value` stands in the file, for the error.
 
@@ -53,7 +53,7 @@ def decode(value: object, type_: type[T], path: str = "") -> T:
 
 
 def _all_problems(value: object, type_: Any, path: str) -> list[Problem]:
-    """Returns everything that is wrong with a value, part by part: msgspec stops at the first."""
+    """Returns every fault of a value, part by part: msgspec stops at the first."""
     try:
         msgspec.convert(value, type_, dec_hook=_dec_hook)
         return []
@@ -103,12 +103,12 @@ def json_schema(type_: type) -> dict[str, Any]:
 
 
 def kind_of(value: object) -> str:
-    """Returns what a value read from YAML is called there: a list, a mapping, a text, …"""
+    """Returns YAML's word for a value: a list, a mapping, a text, …"""
     return _WORDS.get(type(value).__name__, type(value).__name__)
 
 
 def field_names(type_: Any) -> Iterable[str]:
-    """Returns the names a Struct type knows, as people write them."""
+    """Returns the names of a Struct type's fields, as people write them."""
     return (
         [field.encode_name for field in msgspec.structs.fields(type_)]
         if isinstance(type_, type) and issubclass(type_, msgspec.Struct)
@@ -117,7 +117,7 @@ def field_names(type_: Any) -> Iterable[str]:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """Returns ` did you mean ...?` where a known name is close to what was written, else an empty text."""
+    """Returns ` did you mean ...?` if a known name is close to the written one, else an empty text."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" did you mean `{close[0]}`?" if close else ""
 
@@ -153,19 +153,19 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
         message = f"expected {_WORDS.get(bound['kind'], bound['kind'])}, {_SIGNS[bound['sign']]} {bound['bound'].removesuffix('.0')}{length}"
     elif (of := _OF_FIELD.fullmatch(message)) and of["field"] in field_names(_type_at(type_, inner)):
         inner, message = f"{inner}.{of['field']}", of["rest"]
-    # msgspec writes `[...]` where the key of a mapping stands
+    # msgspec writes `[...]` for the key of a mapping
     where = (path + inner.replace("[...]", ".*")).lstrip(".")
     return Problem(where, message[:1].lower() + message[1:])
 
 
 def _in_words(kinds: str) -> str:
-    """Returns msgspec's `array | null` in the words of an author of YAML; it is clear anyway that a value may be left out."""
+    """Returns msgspec's `array | null` in words of YAML, without `null`: an author knows that a value may be left out."""
     names = [name for name in kinds.split(" | ") if name != "null"] or ["null"]
     return " or ".join(_WORDS.get(name, name) for name in names)
 
 
 def _type_at(type_: Any, path: str) -> Any:
-    """Returns the type of what stands at a path in a value of `type_`; None where that is not one type."""
+    """Returns the type of the value at a path in a value of `type_`; None if it can have several."""
     for step in _STEP.finditer(path):
         type_ = _bare(type_)
         if step["field"] is None:

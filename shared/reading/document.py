@@ -1,9 +1,9 @@
 """Text of a project file to a document and back: YAML (or JSON, which is YAML), read strictly.
 
-What YAML 1.1 makes of a text that nobody meant is refused or left alone: `no`, `off` and `2026-03-01` are texts, as in YAML 1.2
-(a condition on the country NO would match nothing otherwise), and so is a number with a leading zero. A key that stands twice in
-a mapping is an error, because one of the two would be lost without a word; an empty file is one, because applying it would remove
-everything. Anchors and `<<` work, within a bound: a page of them may stand for more than memory holds.
+YAML 1.1 surprises authors, so some of its rules do not hold here: `no`, `off` and `2026-03-01` are texts, as in YAML 1.2 (a condition
+on the country NO would match nothing otherwise), and so is a number with a leading zero. A key that stands twice in a mapping is an
+error, because one of the two would be lost without a word. An empty file is an error, because applying it would remove
+everything. Anchors and `<<` work within a bound: a page of them may stand for more than memory holds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would not take for a text."""
+    """Quotes texts that either version of YAML would read as another type."""
 
 
 for _name, _pattern, _first in _RESOLVERS:
@@ -65,10 +65,10 @@ for _name, _pattern, _first in _RESOLVERS:
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Returns what a YAML text holds; None where it is empty.
+    """Returns the value of a YAML text; None if it is empty.
 
     Raises:
-        ConfigError: it is not YAML, has a key twice, or stands for too much; names `origin`, line and column.
+        ConfigError: it is not YAML, has a key twice, or expands to too much; names `origin`, line and column.
     """
     try:
         document: Any = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
@@ -85,7 +85,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def parse_document(text: str, origin: str = "project file") -> dict[str, Any]:
-    """Returns what a project file holds.
+    """Returns the document of a project file.
 
     Raises:
         ConfigError: as `parse_yaml`, or it is empty or not a mapping.
@@ -105,7 +105,7 @@ def write_document(document: Any) -> str:
 
 
 def _explained(problem: str) -> str:
-    """Returns what PyYAML says, and what to look at where it says that in its own terms."""
+    """Returns PyYAML's message; where it speaks in its own terms, adds what to look at."""
     for words, remedy in _REMEDIES:
         if words in problem:
             return f"{problem}; {remedy}"

@@ -1,8 +1,7 @@
 """Templates that people write, in Jinja's sandbox with tighter bounds.
 
 The sandbox refuses private attributes and changes of its arguments; ranges and repetition are bounded. A key of an event wins over a
-method of the same name: `event.properties.items` is the client's `items`. Whoever renders a template bounds the length of what it
-gives. Pure.
+method of the same name: `event.properties.items` is the client's `items`. The caller bounds the length of a rendered text. Pure.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ def compile_template(source: str, known: Sequence[str]) -> Template:
 
     Args:
         source: its text.
-        known: the names that it sees.
+        known: the names that the template may use.
 
     Raises:
-        ValueError: it cannot be compiled, or uses a name that it does not see; says where.
+        ValueError: it cannot be compiled, or uses another name; says where.
     """
     environment = _Environment(autoescape=False, finalize=_text)
     environment.globals["range"] = _short_range

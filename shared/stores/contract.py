@@ -1,14 +1,14 @@
 """What an object store is: whole objects under keys, and areas from which the newest holder of an owner publishes.
 
 A key is text of segments parted by `/`. Keys below `_penstock/` are the store's own and never listed. Every object is visible
-whole or not at all; a later write to a key takes the earlier object's place.
+whole or not at all; a later write to a key replaces the earlier object.
 
-An *area* is how one writer among several gets objects in without harm. Objects are *staged*: their bytes are in the store, and
-no reader sees them. Then they are *published*. `claim` with a higher epoch takes the owner's area away from earlier holders: what
-they staged is gone, and their `publish` fails, also where a holder was frozen in the middle of it and wakes later. It may have
-published some of its objects before; none becomes visible afterwards.
+An *area* lets one holder at a time write an owner's objects. The holder *stages* objects: their bytes are in the store, and no reader
+sees them. Then it *publishes* them. `claim` with a higher epoch takes the owner's area away from earlier holders: their staged
+objects are gone, and their `publish` fails, even if a holder was frozen in the middle of it and wakes later. It may have published
+some of its objects before; none becomes visible afterwards.
 
-Errors are those of `shared/errors.py`, in words that name the place and the remedy. Cancellation may come at any await.
+Errors come from `shared/errors.py` and name the place and the remedy. Cancellation may come at any await.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PRIVATE = "_penstock"
 
 
 class KeyRefused(SetupError):
-    """A person must change something at one key, such as a file in its way; objects of other keys can be written."""
+    """A person must change something at one key, such as a file in the way; the store takes objects of other keys."""
 
 
 class Entry(NamedTuple):
-    """An object as it is listed; `size` in bytes."""
+    """One object in a list; `size` in bytes."""
 
     key: str
     size: int
@@ -37,7 +37,7 @@ class Area(Protocol):
     """The right of one holder to publish objects of an owner. One task uses it at a time."""
 
     async def stage(self, key: str, write: Callable[[IO[bytes]], object]) -> int:
-        """Brings an object into the store where no reader sees it, and returns its size in bytes.
+        """Stores an object where no reader sees it, and returns its size in bytes.
 
         Args:
             key: where it will be.
@@ -47,12 +47,12 @@ class Area(Protocol):
             Fenced: a newer holder exists.
             KeyRefused: there can be no object of this key.
             NotConnected, Transient, SetupError
-            What `write` raises.
+            Every error of `write`.
         """
         ...
 
     async def publish(self) -> None:
-        """Makes everything that is staged visible, object by object; once begun it goes on, also when the task is cancelled.
+        """Makes every staged object visible, one by one; once begun it goes on, also when the task is cancelled.
 
         Raises:
             Fenced: a newer holder exists; nothing more becomes visible.
@@ -62,7 +62,7 @@ class Area(Protocol):
         ...
 
     async def discard(self) -> None:
-        """Removes what is staged and not published, as far as the store can be reached. Never raises."""
+        """Removes objects that are staged and not published, as far as the store can be reached. Never raises."""
         ...
 
 
@@ -78,7 +78,7 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str) -> bytes | None:
-        """Returns the whole of an object, None where there is none. For objects that fit into memory.
+        """Returns a whole object, None if there is none. For objects that fit into memory.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -94,7 +94,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Removes objects; a key without one is passed over.
+        """Removes objects; skips a key without one.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -115,7 +115,7 @@ class Store(Protocol):
         ...
 
     async def forget(self, owner: str) -> None:
-        """Removes what the store knows of an owner that will never come again.
+        """Forgets an owner that will never come again.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -123,7 +123,7 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Gives back connections. Never raises."""
+        """Closes links. Never raises."""
         ...
 
 
@@ -133,5 +133,5 @@ def is_private(key: str) -> bool:
 
 
 def fenced(owner: str, epoch: int, newest: int = 0) -> Fenced:
-    """Returns the error of a holder that another one has overtaken; `newest` is the epoch of that one, where it is known."""
+    """Returns the error of a holder that a newer one has overtaken; `newest` is that holder's epoch, if known."""
     return Fenced(f'connection "{owner}": a loader with a newer epoch than {epoch} holds it; nothing was loaded', newest)

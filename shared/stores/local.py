@@ -1,11 +1,11 @@
-"""A directory as an object store: files made aside, put in place whole, by the newest holder only.
+"""A directory as an object store: only the newest holder puts files in place, each whole.
 
     <root>/_penstock/<owner>/epoch      the newest epoch
     <root>/_penstock/<owner>/<epoch>/   its files on their way; removed by the next
 
-A file is written aside, synced, and renamed into its place. A holder whose directory was removed finds nothing to rename: that is
-the fence, and it holds even for one that was frozen between its last look at the epoch and the rename. Only the renames that it
-had begun when it was frozen can still happen.
+A file is written aside, synced, and renamed into its place. A holder whose directory was removed finds nothing to rename. That is
+the fence. It holds even for a holder that was frozen between its last look at the epoch and the rename; only renames that it had
+begun can still happen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OF_A_KEY = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
-"""The fault of one directory below the root."""
+"""Raised for a fault of one directory below the root."""
 
 
 class LocalStore:
@@ -36,7 +36,7 @@ class LocalStore:
     Args:
         root: made by the first writer.
         gate: for all that blocks.
-        what: how messages name it, such as `local destination "lake"`.
+        what: its name in messages, such as `local destination "lake"`.
     """
 
     def __init__(self, root: Path, gate: ThreadGate, what: str) -> None:
@@ -45,8 +45,6 @@ class LocalStore:
         self._what = what
 
     async def put(self, key: str, data: bytes) -> None:
-        """See `Store.put`."""
-
         def put() -> None:
             home = self._root / PRIVATE
             home.mkdir(parents=True, exist_ok=True)
@@ -62,8 +60,6 @@ class LocalStore:
         await self._run(f"writing {key}", put)
 
     async def get(self, key: str) -> bytes | None:
-        """See `Store.get`."""
-
         def get() -> bytes | None:
             try:
                 return (self._root / key).read_bytes()
@@ -73,8 +69,6 @@ class LocalStore:
         return await self._run(f"reading {key}", get)
 
     async def list(self, prefix: str) -> list[Entry]:
-        """See `Store.list`."""
-
         def list_() -> list[Entry]:
             files = (path for path in (self._root / prefix.rpartition("/")[0]).rglob("*") if path.is_file())
             keys = ((path.relative_to(self._root).as_posix(), path) for path in files)
@@ -83,7 +77,7 @@ class LocalStore:
         return await self._run(f"listing {prefix}", list_)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """See `Store.delete`; directories that are empty then go too."""
+        """Removes objects, and directories that are then empty."""
 
         def delete() -> None:
             for key in keys:
@@ -97,12 +91,10 @@ class LocalStore:
         await self._run("removing files", delete)
 
     async def claim(self, owner: str, epoch: int) -> LocalArea:
-        """See `Store.claim`."""
         aside = await self._run("opening it", _claim, self._root, owner, epoch)
         return LocalArea(self._root, aside, owner, epoch, self._gate, self._what)
 
     async def forget(self, owner: str) -> None:
-        """See `Store.forget`."""
         await self._run("removing its notes", shutil.rmtree, self._root / PRIVATE / owner, True)
 
     async def close(self) -> None:
@@ -129,7 +121,6 @@ class LocalArea:
         self._folders: list[Path] = []
 
     async def stage(self, key: str, write: Callable[[IO[bytes]], object]) -> int:
-        """See `Area.stage`."""
         aside, target = self._aside / f"{len(self._staged)}.part", self._root / key
         self._staged.append((aside, target))
         try:
@@ -138,7 +129,6 @@ class LocalArea:
             raise translate(error, f"{self._what}: writing") from error
 
     async def publish(self) -> None:
-        """See `Area.publish`."""
         stop = Stop()
         try:
             await self._gate.run_interruptible(stop.set, self._place, stop)
@@ -147,7 +137,6 @@ class LocalArea:
         self._staged, self._folders = [], []
 
     async def discard(self) -> None:
-        """See `Area.discard`."""
         staged, self._staged, self._folders = self._staged, [], []
 
         def discard() -> None:
@@ -193,7 +182,7 @@ class LocalArea:
 
 
 def translate(error: BaseException, what: str) -> PenstockError:
-    """Returns the error of our tree for one of the file system's."""
+    """Returns our error for an error of the file system."""
     if isinstance(error, PenstockError):
         return error
     if isinstance(error, OSError):
@@ -241,7 +230,7 @@ def _create(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _make_room(target: Path, root: Path) -> list[Path]:
-    """Makes the directory of a file to come; returns the directories to sync once the file is there.
+    """Makes the directory of a new file; returns the directories to sync once the file is there.
 
     Raises:
         OSError: the file cannot be put there.

@@ -1,1 +1,1 @@
-"""The state of the streams: how full they are, what waits, what was taken, which frames are wanted again."""
+"""The state of the streams: how full they are, which events wait or have ended, which frames are wanted again."""

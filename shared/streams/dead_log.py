@@ -1,7 +1,7 @@
-"""Reports of dead letters: the log tells of new ones, the log and `/ready` tell of those that DEAD had no room for.
+"""Reports of dead letters: the log reports new ones; the log and `/ready` report letters that DEAD had no room for.
 
-Of each kind the log has one line in a while, with how many there were since the line before. What the events hold is left out:
-logs go further than dead letters.
+For each kind the log gets one line now and then, with the number since the line before. No line holds event data: logs travel
+further than dead letters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY_SECONDS = 30.0
 WARN_SECONDS = 3600.0
-"""So long after the last loss `/ready` warns of it."""
+"""How long after the last loss `/ready` warns of it."""
 SHOWN = 3
 LOST_PART = f"room of {topology.DEAD}"
 """Of a service's health."""
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class DeadLog:
-    """Of one process; `level` is of `logging`."""
+    """The reports of one process; `level` is a level of `logging`."""
 
     def __init__(
         self, level: int, clock: Callable[[], float] = time.monotonic, message: str = "events are in the dead letters"
@@ -43,10 +43,10 @@ class DeadLog:
         self._message = message
         self._clock = clock
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
-        """By source and reason: when that was logged last, and how many there were since."""
+        """By source and reason: the time of the last line, and the number since."""
 
     def note(self, reasons: Iterable[str], **source: str) -> None:
-        """Takes the reason of each event that became a dead letter; `source` is its connection or site."""
+        """Notes the reason of each event that became a dead letter; `source` is its connection or site."""
         now = self._clock()
         for reason, count in Counter(map(str, reasons)).items():
             kind = (",".join(source.values()), reason)
@@ -59,7 +59,7 @@ class DeadLog:
 
 
 class LostLetters:
-    """Dead letters that one process evicted, or could not keep, because DEAD has no room."""
+    """Dead letters that one process evicted or could not keep, because DEAD has no room."""
 
     def __init__(self, telemetry: Telemetry, health: Health, clock: Callable[[], float] = time.monotonic) -> None:
         self._telemetry = telemetry
@@ -71,7 +71,7 @@ class LostLetters:
         self._log = DeadLog(logging.WARNING, clock, "dead letters are lost for want of room")
 
     def note(self, loss: Loss, stage: str, source: str, letters: int) -> None:
-        """Counts letters of a site or connection that are lost, and warns of them."""
+        """Counts lost letters of a site or connection, and warns of them."""
         self._telemetry.count(_METRICS[loss], letters, stage=stage, source=source)
         self._last_at = self._clock()
         self._letters[loss, f"{stage} {source}"] += letters
@@ -81,7 +81,7 @@ class LostLetters:
         self._health.warn(
             LOST_PART,
             f"dead letters are lost for want of room: {', '.join(some)}{f', and of {rest} more' if rest else ''}; find out who causes "
-            "them (`penstock dead list`) and purge what is read, or raise PENSTOCK_DEAD_MAX_BYTES",
+            "them (`penstock dead list`) and purge read letters, or raise PENSTOCK_DEAD_MAX_BYTES",
         )
 
     def refresh(self) -> None:

@@ -1,7 +1,7 @@
-"""What became of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
+"""The fate of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
 
-The loader writes it (`loader/queue/account.py`), the command reads it. It bears the name of the connection's queue: a connection that is
-added again, or moves to another site, begins at zero. It outlives its connection (`shared/streams/removed.py`).
+The loader writes it (`loader/queue/account.py`), the command reads it. Its key is the name of the connection's queue, so a connection
+that is added again, or moves to another site, begins at zero. It outlives its connection (`shared/streams/removed.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from shared.events.headers import is_live
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Events that are at their end. `live`: how many of them the router forwarded as they came; `replayed`: the others."""
+    """Numbers of ended events. `live`: events that the router forwarded as they came; `replayed`: the others."""
 
     live: int = 0
     replayed: int = 0
@@ -37,9 +37,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A load under way: it counts once it is known to be committed.
+    """A load under way: it counts once the loader knows that it is committed.
 
-    `lane` and `last` tell by the ledger, or the plan, whether it is; `source` and `through` where the queue was when it counts.
+    By `lane` and `last` the ledger, or the plan, tells whether it is; `source` and `through` say how far the queue then is.
     """
 
     lane: str
@@ -65,22 +65,22 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Epoch seconds."""
     pending: Pending | None = None
     moved: bool = False
-    """Whether some of it was loaded into another destination than that of now."""
+    """Whether some of it was loaded into a former destination."""
     destination: str = ""
     address: str = ""
-    """The destination that the last load went to, and a hash of its options; the pending one, if there is one."""
+    """The destination of the last load, and a hash of its options; of the pending load, if there is one."""
     sent: int = 0
-    """How many events the router had sent as they came, by the newest frame that is counted."""
+    """How many events the router had sent as they came, according to the newest counted frame."""
     begun: dict[str, str] = {}
     """Events that are counted, or wait in RETRY, while others of their frame are still in the queue: by frame, as hexadecimal bits.
     Only where events are sent one by one."""
     cuts: dict[str, list[int]] = {}
-    """By lane the last sequences of frames that are being sent together. Only where events are sent in batches."""
+    """By lane the last sequences of frames whose events are sent together. Only where events are sent in batches."""
     swept: dict[str, int] = {}
-    """By stream the last message that was taken away, and counted, when the connection was gone."""
+    """By stream the last message that a loader took away, and counted, after the connection was removed."""
 
     def begun_events(self, *, replayed: bool) -> int:
-        """Returns how many events of frames in the queue need nothing more of the queue.
+        """Returns how many events of frames in the queue are done with the queue.
 
         Args:
             replayed: of lanes that were not routed as they came, or of the others.
@@ -109,10 +109,10 @@ def ended_key(queue: str) -> str:
 
 
 def decode_ended(value: bytes | None) -> Ended:
-    """Reads a value; of a connection that ended nothing yet there is none."""
+    """Reads a value; a connection that has ended no event has none."""
     return msgspec.json.decode(value, type=Ended) if value else Ended()
 
 
 def add_reasons(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
-    """Returns counts by reason, added up."""
+    """Returns the sum of counts by reason."""
     return {reason: one.get(reason, 0) + two.get(reason, 0) for reason in (*one, *two)} if two else one

@@ -1,7 +1,7 @@
-"""How full the streams are: measured by every service, as a metric, as warnings of `/ready` and in the log.
+"""How full the streams are. Every service measures it and tells it by a metric, by warnings of `/ready` and in the log.
 
-From `WARN_RATIO` on a stream has a warning, which says what happens when it is full and what to do. A stream without a limit has
-no ratio. DELIVER has a limit for each connection; its ratio is that of the fullest queue.
+From `WARN_RATIO` on, a warning says what happens when the stream is full and what to do. A stream without a limit has no ratio.
+DELIVER has a limit for each connection; its ratio is the ratio of the fullest queue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WARN_RATIO = 0.8
 CALM_RATIO = 0.75
-"""Below, a warning ends; the distance keeps it from coming and going."""
+"""A warning ends below this; the distance keeps it from coming and going."""
 PERIOD_SECONDS = 5.0
 
 _FULL_EVENTS = "when EVENTS is full the edge answers 503"
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Fill(NamedTuple):
-    """What a stream holds. `what` names the fullest subject where each has a limit of its own."""
+    """The content of a stream. `what` names the fullest subject if each subject has a limit."""
 
     stream: str
     held: int
@@ -68,10 +68,10 @@ _ADVICE_TO_REFUSE = (
 
 
 def advice(stream: str, when_short: str = "shed") -> str:
-    """Returns what happens when a stream is full, and what to do.
+    """Returns the effect of a full stream, and what to do.
 
     Args:
-        when_short: what the routers do about EVENTS, as in the settings.
+        when_short: the routers' policy for EVENTS, as in the settings.
     """
     return _ADVICE_TO_REFUSE if (stream, when_short) == (topology.EVENTS, "refuse") else _ADVICE[stream]
 

@@ -1,9 +1,9 @@
-"""The accounts of connections that left the project: what became of all their events, readable as long as anybody may ask.
+"""The accounts of connections that left the project: the fate of all their events, for as long as people may ask.
 
-When a connection goes, its router stores once what it had counted (`Removed`), and the loader's counts stay where they are
-(`shared/streams/ended.py`); what waited is counted there as dropped when it is taken away. Both bear the name of the connection's queue, so each
-incarnation has an account of its own. The newest `KEPT` are kept one by one; older ones are added up in one value, so no event
-ever leaves the books. A router shows them as metrics (`router/lanes/removed.py`).
+When a connection is removed, its router stores its counts once (`Removed`). The loader's counts stay where they are
+(`shared/streams/ended.py`); when a loader takes the waiting events away, it counts them there as dropped. Both have the name of the
+connection's queue as key, so each incarnation has its own account. The newest `KEPT` accounts stay separate. Older ones are added up
+in one value, so no event ever leaves the books. A router shows them as metrics (`router/lanes/removed.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from shared.streams.waiting import SetAside, Waiting, look_aside, look_at_queue
 KEPT = 20
 OLDER_KEY = "removed.older"
 OLDER = "(older)"
-"""The name that stands for all connections whose accounts are added up."""
+"""The name for all connections whose accounts are added up."""
 
 _PREFIX = "router."
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the router had counted when a connection left. `dropped`: also what it did not send any more (`removed`)."""
+    """The router's counts when a connection left. `dropped` includes events that it no longer sent (`removed`)."""
 
     site: str
     connection: str
@@ -43,7 +43,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The account of one connection that is gone: `received` + `replayed` = `delivered` + `dropped` + `dead` + `waiting`."""
+    """The account of one removed connection: `received` + `replayed` = `delivered` + `dropped` + `dead` + `waiting`."""
 
     site: str = ""
     connection: str = OLDER
@@ -58,37 +58,37 @@ class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Until a loader takes it away."""
     exact: bool = True
     pending: bool = False
-    """Whether a load was cut off and its destination has not said yet if it has it."""
+    """Whether a load was cut off and its destination has not yet said if it has that load."""
     problems: list[str] = []
 
     @property
     def incarnation(self) -> str:
-        """Tells it from others of its name."""
+        """The incarnation, which tells it from others of its name."""
         return self.queue.partition(".")[2]
 
     @property
     def settled(self) -> bool:
-        """True if nothing of it can change any more."""
+        """Whether it is final."""
         return not self.waiting and not self.pending and not self.problems
 
 
 class Older(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of `OLDER_KEY`: the sum, and the queues that were added last."""
+    """The value of `OLDER_KEY`: the sum, and the latest queues in it."""
 
     sum: RemovedBalance = RemovedBalance()
     queues: list[str] = []
 
 
 def removed_key(queue: str) -> str:
-    """The key of what a router stored, in the bucket `stats`."""
+    """Returns the key of a router's stored counts in the bucket `stats`."""
     return f"{_PREFIX}{queue}"
 
 
 async def note_removed(broker: Broker, removed: Removed) -> None:
-    """Stores what a router counted; what is stored for the same queue already stays.
+    """Stores a router's counts; counts that are stored for the same queue already stay.
 
     Raises:
-        NotConnected, Transient: not known to be stored.
+        NotConnected, Transient: they may not be stored.
     """
     with contextlib.suppress(Conflict):
         bucket = Bucket(broker, topology.STATS_BUCKET)
@@ -98,8 +98,8 @@ async def note_removed(broker: Broker, removed: Removed) -> None:
 def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> RemovedBalance:
     """Returns the account of a connection, from its parts. Pure.
 
-    A router that is killed, or has no more time, may have sent frames that it did not store as sent: the frames themselves bear how many
-    events were sent. These had been owed, and are counted as dropped; or they came after the place it had stored.
+    A router that is killed, or runs out of time, may have sent frames that it did not note as sent: the frames' headers say how many
+    events were sent. It counted these events as dropped, because it still owed them; or they came after its stored place.
     """
     counts = ended.counts
     begun, begun_again = (ended.begun_events(replayed=replayed) for replayed in (False, True))
@@ -139,7 +139,7 @@ def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> R
 
 
 async def read_older(broker: Broker) -> Older:
-    """Returns the sum of the accounts that are not kept one by one.
+    """Returns the sum of the older accounts.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -149,7 +149,7 @@ async def read_older(broker: Broker) -> Older:
 
 
 async def count_removed(broker: Broker) -> int:
-    """Returns how many accounts are kept one by one.
+    """Returns the number of separate accounts.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -158,7 +158,7 @@ async def count_removed(broker: Broker) -> int:
 
 
 async def list_removed(broker: Broker) -> list[Removed]:
-    """Returns what routers stored of connections that are gone, the oldest first.
+    """Returns the routers' counts of removed connections, the oldest first.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -169,7 +169,7 @@ async def list_removed(broker: Broker) -> list[Removed]:
 
 
 async def read_removed(broker: Broker, removed: Removed) -> RemovedBalance:
-    """Returns the account of one that is gone.
+    """Returns the account of a removed connection.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -180,7 +180,7 @@ async def read_removed(broker: Broker, removed: Removed) -> RemovedBalance:
 
 
 async def read_all_removed(broker: Broker) -> list[RemovedBalance]:
-    """Returns the accounts of all connections that are gone, the oldest first; before them the sum of the older ones, if there is one.
+    """Returns the accounts of all removed connections, the oldest first; before them the sum of the older ones, if there is one.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -191,11 +191,11 @@ async def read_all_removed(broker: Broker) -> list[RemovedBalance]:
 
 
 async def fold(broker: Broker, balance: RemovedBalance) -> None:
-    """Adds an account to the sum of the older ones, and forgets it. A process that dies in between leaves it to be forgotten.
+    """Adds an account to the sum of the older ones, and removes it. If a process dies in between, the next call removes it.
 
     Raises:
         Conflict: another router did so meanwhile.
-        NotConnected, Transient: not known to be done.
+        NotConnected, Transient: it may not be done.
     """
     bucket = Bucket(broker, topology.STATS_BUCKET)
     entry = await bucket.get(OLDER_KEY)
@@ -211,7 +211,10 @@ async def fold(broker: Broker, balance: RemovedBalance) -> None:
         )
         value = msgspec.json.encode(Older(sum=total, queues=[*older.queues, balance.queue][-2 * KEPT :]))
         await bucket.put(OLDER_KEY, value, revision=entry.revision if entry else 0)
-    for key in (ended_key(balance.queue), removed_key(balance.queue)):  # this one last: it is what says that there is more to do
+    for key in (
+        ended_key(balance.queue),
+        removed_key(balance.queue),
+    ):  # this one last: its presence says that there is more to do
         stored = await bucket.get(key)
         if stored is not None:
             await bucket.remove(stored.revision)

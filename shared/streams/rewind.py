@@ -1,7 +1,7 @@
-"""What a loader asks of the router when its destination went back: frames of a lane again, from a sequence on.
+"""A loader's request to the router after its destination went back: frames of a lane again, from a sequence on.
 
-One value of the bucket `state` per connection. A rewind has a number, which every frame sent under it bears; the loader leaves out
-the frames of lower numbers that are in its queue still, for they come again, in order. So however often a rewind is asked for or
+One value of the bucket `state` per connection. A rewind has a number, and so has every frame sent under it. The loader leaves out
+frames with lower numbers that are still in its queue, because they come again, in order. So however often a rewind is asked for or
 begun, each frame is loaded once.
 """
 
@@ -16,10 +16,10 @@ _AGAIN = ".again-"
 
 
 class Rewind(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames `first` to `last` of a lane are wanted again; what is beyond `last` was never loaded.
+    """Frames `first` to `last` of a lane are wanted again; frames beyond `last` were never loaded.
 
     Up to `level` the destination has all rows but those in `holes`: by table, ranges of sequences in which rows were set aside, and
-    loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS keeps no more. `done`: all is loaded again.
+    loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS no longer has. `done`: all is loaded again.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames `first` to `last` of a replay's lane are wanted again. They come in a replay of their own."""
+    """Frames `first` to `last` of a replay's lane are wanted again. They come in a new replay."""
 
     lane: str
     first: int
@@ -43,8 +43,8 @@ class Again(msgspec.Struct, frozen=True, kw_only=True):
 class Rewinds(msgspec.Struct, frozen=True, kw_only=True):
     """The newest rewind of each lane. `queue`: of the connection's incarnation; of another one they mean nothing.
 
-    `replays`: by the id of the replay in which they come. `missing`: what cannot come again by itself, in words with the next step, and
-    when (epoch seconds) that was found.
+    `replays`: by the id of the replay in which they come. `missing`: frames that cannot come again by themselves, in words with
+    the next step, and the time (epoch seconds) when that was found.
     """
 
     queue: str
@@ -59,7 +59,7 @@ def rewind_key(connection: str) -> str:
 
 
 def connection_of(key: str) -> str:
-    """The connection that a key belongs to."""
+    """Returns the connection of a key."""
     return key.partition(".")[2]
 
 
@@ -69,8 +69,8 @@ def decode_rewinds(value: bytes | None) -> Rewinds:
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the router says, by lane. `begun`: number of the rewind it is in and the first sequence that comes again, which its own state
-    holds by then; `sent`: number of the one of which everything is in the queue."""
+    """The router's answer, by lane. `begun`: number of the present rewind and the first sequence that comes again, which the
+    router has stored by then; `sent`: number of the rewind whose frames are all in the queue."""
 
     begun: dict[str, tuple[int, int]] = {}
     sent: dict[str, int] = {}
@@ -87,17 +87,17 @@ def decode_answer(value: bytes | None) -> Answer:
 
 
 def resent_key(connection: str) -> str:
-    """The key under which the router says in the bucket `state` what became of replays that were wanted again."""
+    """Returns the key in the bucket `state` under which the router reports on replays that were wanted again."""
     return f"resent.{connection}"
 
 
 def decode_resent(value: bytes | None) -> dict[str, bool]:
-    """Reads its value: by id whether all of it is in the queue; False: nobody knows what the replay consisted of."""
+    """Reads its value: by id whether all of it is in the queue; False: the content of the replay is unknown."""
     return msgspec.json.decode(value, type=dict[str, bool]) if value else {}
 
 
 def again_id(replay: str, connection: str, known: Iterable[str]) -> str:
-    """Returns the id under which a part of a replay comes again, as none that is known.
+    """Returns a new id under which a part of a replay comes again.
 
     Args:
         replay: its id, or one under which a part of it came again.

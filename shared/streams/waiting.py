@@ -1,7 +1,7 @@
-"""What waits, measured where it waits: a site's frames in EVENTS, a connection's queue in DELIVER, rows set aside in RETRY.
+"""Waiting events, measured where they wait: a site's frames in EVENTS, a connection's queue in DELIVER, rows set aside in RETRY.
 
-Nothing here asks a process, so it is as true while a load is retried as while nobody works at all. A few messages are looked at
-whatever waits: every frame of a lane bears how many events came before it, so the oldest and the newest tell of all between them.
+This asks no process, so the numbers are true while a load is retried and while no service runs. It looks at a few messages only: every
+frame of a lane says how many events came before it, so the oldest and the newest frame give the number between them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from shared.jetstream.broker import Broker, asking
 
 FEW_FRAMES = 8
 SAMPLED_FRAMES = 20
-"""So many frames are looked at one by one where the numbers on them do not tell."""
+"""How many frames are looked at one by one if their headers do not tell."""
 
 CALLS = "(calls)"
-"""Stands for a table where events wait that are sent one by one."""
+"""Stands in place of a table for events that are sent one by one."""
 
 FOREVER_SECONDS = 10.0
-"""An ephemeral consumer that only counts goes after this time by itself."""
+"""An ephemeral consumer that only counts ends by itself after this time."""
 
 
 class Waiting(NamedTuple):
-    """Frames and events that wait; `exact` is false where `events` is estimated.
+    """Frames and events that wait; `exact` is false if `events` is an estimate.
 
-    `oldest`: the place of the oldest frame in a queue. `oldest_at`: when it was accepted, or a replay put it there (epoch).
+    `oldest`: the place of the oldest frame in a queue. `oldest_at`: the time when it was accepted, or when a replay put it there (epoch).
     """
 
     frames: int = 0
@@ -43,14 +43,14 @@ class Waiting(NamedTuple):
     exact: bool = True
     oldest_at: float | None = None
     replayed: int = 0
-    """Events of these that a replay put there."""
+    """How many of these a replay put there."""
     oldest: Place | None = None
     queued_at: float | None = None
-    """When the oldest frame was put into the queue."""
+    """The time when the oldest frame was put into the queue."""
 
 
 class SetAside(NamedTuple):
-    """What is set aside of one connection: events by frame as bits, and rows by table; events that are sent one by one under `CALLS`."""
+    """A connection's rows set aside: events by frame as bits, and rows by table; events that are sent one by one are under `CALLS`."""
 
     frames: dict[str, int]
     rows: dict[str, int]
@@ -59,12 +59,12 @@ class SetAside(NamedTuple):
 
     @property
     def events(self) -> int:
-        """Events of which a row is set aside, each once."""
+        """The number of events with a row set aside."""
         return sum(bits.bit_count() for bits in self.frames.values())
 
 
 async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
-    """Looks at a site's frames in EVENTS behind a sequence.
+    """Counts a site's frames in EVENTS behind a sequence.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -98,7 +98,7 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
 
 
 async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
-    """Looks at what waits in a work queue under a subject.
+    """Counts the frames that wait in a work queue under a subject.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -125,7 +125,7 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
 
 
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
-    """Looks at what waits for a connection's destination in DELIVER; `queue` as `shared.jetstream.topology.queue_of` names it.
+    """Counts the frames in a connection's queue in DELIVER; `queue` is the name from `shared.jetstream.topology.queue_of`.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -134,7 +134,7 @@ async def look_at_queue(broker: Broker, queue: str) -> Waiting:
 
 
 async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
-    """Looks at the rows of a connection that wait in RETRY because their table fails.
+    """Counts a connection's rows that wait in RETRY because their table fails.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -161,7 +161,7 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
 
 
 async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
-    """Returns since when the oldest row of a connection that is set aside waits, as `look_aside` tells it; None where none is.
+    """Returns the time since which a connection's oldest row set aside waits, as `look_aside` does; None if it has none.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -173,7 +173,7 @@ async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
 
 
 def bits_of(text: str | None, events: int) -> int:
-    """Returns which events of its frame a message of RETRY holds, as bits; the first so many where it does not say."""
+    """Returns which events of its frame a message of RETRY holds, as bits; if it does not say, the first so many."""
     with contextlib.suppress(ValueError):
         if text:
             return int(text, 16)
@@ -181,7 +181,7 @@ def bits_of(text: str | None, events: int) -> int:
 
 
 def frames_in(headers: Mapping[str, str], place: Place) -> list[tuple[int, int]]:
-    """Returns the sequence of each frame of which a message of RETRY holds events, and which of its events these are, as bits."""
+    """Returns the sequence of each frame in a message of RETRY, with the frame's events in the message as bits."""
     with contextlib.suppress(ValueError):
         if text := headers.get(FRAMES):
             pairs = (each.split(":", 1) for each in text.split(","))
@@ -195,7 +195,7 @@ async def _count(broker: Broker, stream: str, subject: str) -> int:
 
 
 async def _sample(broker: Broker, stream: str, subject: str, frames: int) -> AsyncIterator[RawStreamMsg]:
-    """Gives all of a few messages; of many the oldest, the newest and some between them, in their order."""
+    """Returns all of a few messages; of many the oldest, the newest and some between them, in their order."""
     direct = stream != topology.RETRY
     if frames <= FEW_FRAMES:
         async for message in _messages(broker, stream, subject, 1, frames, direct=direct):
@@ -230,7 +230,7 @@ async def _messages(
 
 
 def _estimate(looked: list[RawStreamMsg], frames: int) -> tuple[int, bool, int]:
-    """Returns how many events wait, whether that is exact, and how many of them come from replays."""
+    """Returns how many events wait, whether that number is exact, and how many of them come from replays."""
     places = [place for message in looked if (place := read_place(message.headers or {})) is not None]
     events = sum(place.events for place in places)
     replayed = sum(place.events for place in places if not is_live(place.lane))

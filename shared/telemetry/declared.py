@@ -92,7 +92,7 @@ HistogramName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: `labels` are all it may carry. `stays`: it outlives the site or connection that it names."""
+    """One metric; it may carry only these `labels`. `stays`: it outlives the site or connection that it names."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -161,7 +161,7 @@ METRICS: tuple[Metric, ...] = (
         "ingest_connections_refused_total",
         "counter",
         "connections",
-        "connections refused or ended: too many, a head or an answer nobody finished, a broken preface",
+        "connections refused or ended: too many, an unfinished head or answer, a broken preface",
     ),
     Metric("ingest_unfinished_bytes", "gauge", "bytes", "bytes of bodies, heads and WebSocket frames that are being read"),
     Metric("ingest_tasks", "gauge", "tasks", "tasks of the process"),
@@ -305,11 +305,11 @@ METRICS: tuple[Metric, ...] = (
         "account_waiting_events",
         "gauge",
         "events",
-        "events that wait, counted where they do: `events` (for a connection behind), `queue`, `aside` (for a failing table)",
+        "events that wait, by place: `events` (for a connection behind), `queue`, `aside` (for a failing table)",
         ("connection", "place"),
     ),
     Metric("service_ready", "gauge", "1 or 0", "1 while `/ready` answers 200"),
-    Metric("service_warnings", "gauge", "warnings", "what `/ready` tells of although the service does its work"),
+    Metric("service_warnings", "gauge", "warnings", "warnings of `/ready`: faults beside which the service does its work"),
     Metric(
         "account_removed_events",
         "gauge",

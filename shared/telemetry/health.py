@@ -33,7 +33,7 @@ class Health:
         self.warnings.pop(part, None)
 
     def bad(self, part: str, why: str) -> None:
-        """A part does not work: the service cannot do its work."""
+        """A part does not work, so the service cannot do its work."""
         self.warnings.pop(part, None)
         self.problems[part] = why
 
@@ -43,11 +43,11 @@ class Health:
         self.warnings[part] = why
 
     def bear(self, bearable: Callable[[str], str | None]) -> None:
-        """Sets a function that tells why the service works without a part that has a problem; None: it does not."""
+        """Sets a function that says why the service works although a part has a problem; None: it does not work then."""
         self._bearable = bearable
 
     def look_before_report(self, look: Callable[[], None]) -> None:
-        """Adds a quick function that refreshes a state which is otherwise looked at by a clock."""
+        """Adds a quick function that refreshes a state which is otherwise refreshed by a clock."""
         self._looks.append(look)
 
     def report(self) -> Report:
@@ -66,4 +66,4 @@ class Health:
 
 
 def _nothing(_: str) -> None:
-    """A service bears nothing, unless it says so."""
+    """The default: a service works only without problems."""

@@ -1,11 +1,11 @@
 """Metrics and traces of one process; `declared.py` says which metrics there are.
 
-Metrics are OpenTelemetry instruments. An instrument costs some 11 µs a call, so what is counted often is counted in local
-integers that observable instruments read when somebody collects: `count` costs well under a microsecond. They are served at
-`/metrics` in Prometheus' form and sent by OTLP when an endpoint is set. Every label has a bounded set of values.
+Metrics are OpenTelemetry instruments. An instrument costs some 11 µs a call, so `count` adds to a local integer, which an observable
+instrument reads at collection: that costs well under a microsecond. `/metrics` serves them in Prometheus' form, and OTLP sends them
+if an endpoint is set. Every label has a bounded set of values.
 
-Spans are made per frame at the edge and per load at the end, never per event: the frame's trace travels in its message's headers
-through the router, and a load links to the frames it holds. Nothing is traced without an endpoint.
+The edge makes a span per frame and the loader one per load; no event has one. The frame's trace travels in its message's headers
+through the router, and a load links to its frames. Without an endpoint nothing is traced.
 Telemetry never blocks or fails the path.
 """
 
@@ -77,7 +77,7 @@ class Telemetry:
         self._values[name][_key(name, labels)] += amount
 
     def counter(self, name: CounterName, **labels: str) -> Callable[[float], None]:
-        """Returns what adds to one counter, for what every request adds to: half the price of `count`."""
+        """Returns a function that adds to one counter, at half the price of `count`, for counters of every request."""
         values, key = self._values[name], _key(name, labels)
 
         def add(amount: float) -> None:
@@ -90,7 +90,7 @@ class Telemetry:
         self._values[name][_key(name, labels)] = value
 
     def forget(self, *names: CounterName | GaugeName, **labels: str) -> None:
-        """Takes away what carries these labels, of the named metrics or of all gauges: its site or connection is not ours any more."""
+        """Removes values with these labels, of the named metrics or of all gauges: another process has their site or connection now."""
         for name in names or _GAUGES:
             metric = _BY_NAME[name]
             if not labels.keys() <= set(metric.labels):
@@ -137,7 +137,7 @@ class Telemetry:
         return generate_latest(REGISTRY)
 
     def shutdown(self) -> None:
-        """Sends what is left, in bounded time."""
+        """Sends the rest, in bounded time."""
         with contextlib.suppress(Exception):
             self._provider.shutdown(timeout_millis=2000)
         if self._tracers is not None:
@@ -164,7 +164,7 @@ class Telemetry:
 
 def _key(name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
     declared = _LABELS[name]
-    if tuple(labels) == declared:  # as nearly every caller writes them, and twice as fast
+    if tuple(labels) == declared:  # the order that nearly every caller writes, and twice as fast
         return tuple(labels.values())
     return tuple(labels[label] for label in declared)
 

@@ -1,4 +1,4 @@
-"""Where spans are sent: by OTLP, a share of them, in batches."""
+"""Sends a share of the spans by OTLP, in batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.settings import ServiceSettings
 
 
 def tracer_provider(resource: Resource, settings: ServiceSettings) -> TracerProvider:
-    """Returns what makes and sends the spans of a process."""
+    """Returns the provider that makes and sends the spans of a process."""
     # imported here: a default run has no collector and needs no exporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor

@@ -21,7 +21,6 @@ class Period(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See `click.ParamType.convert`."""
         try:
             return float(Duration.parse(value))
         except ValueError as exc:

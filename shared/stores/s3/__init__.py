@@ -1,7 +1,7 @@
-"""A bucket as an object store: Amazon's S3, and any server that speaks its protocol.
+"""A bucket as an object store, of Amazon's S3 or any server that speaks its protocol.
 
-Objects are multipart uploads, small ones too: parts that are not completed are what no reader sees, and a newer holder can end
-them (`area.py`). Retries are botocore's, bounded by `attempts`; each call also has a deadline of its own.
+Objects are multipart uploads, small ones too: no reader sees an upload before it is completed, and a newer holder can end it
+(`area.py`). botocore retries, bounded by `attempts`; each call also has its own deadline.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ async def open_store(options: S3Options, root: str, gate: ThreadGate, what: str)
 
     Args:
         options: the bucket and how to reach it.
-        root: what all keys in the bucket start with: empty, or ends with a slash.
+        root: the prefix of all keys in the bucket: empty, or ends with a slash.
         gate: for all that blocks.
-        what: how messages name the store, such as `s3 destination "lake"`.
+        what: its name in messages, such as `s3 destination "lake"`.
 
     Raises:
         SetupError: the driver is not installed, or the settings of the machine are wrong.
@@ -48,7 +48,7 @@ async def open_store(options: S3Options, root: str, gate: ThreadGate, what: str)
 
 
 class S3Store:
-    """A bucket, or what is below a root in it. See `Store`."""
+    """A `Store` in a bucket, or below a root in it."""
 
     def __init__(self, client: Any, stack: AsyncExitStack, options: S3Options, root: str, gate: ThreadGate, what: str) -> None:
         self.options = options
@@ -60,11 +60,9 @@ class S3Store:
         self._deadline = options.attempts * (CONNECT_SECONDS + float(options.timeout) + LONGEST_WAIT)
 
     async def put(self, key: str, data: bytes) -> None:
-        """See `Store.put`."""
         await self.call("put_object", f"writing {key}", Key=key, Body=data, **self._encryption())
 
     async def get(self, key: str) -> bytes | None:
-        """See `Store.get`."""
         try:
             async with timeout(self._deadline):
                 answer = await self._client.get_object(Bucket=self.options.bucket, Key=self._root + key)
@@ -77,7 +75,6 @@ class S3Store:
             raise translate(error, f"{self._what}: reading {key}", self.options) from error
 
     async def list(self, prefix: str) -> list[Entry]:
-        """See `Store.list`."""
         found: list[Entry] = []
         more: dict[str, Any] = {}
         while True:
@@ -90,27 +87,24 @@ class S3Store:
         return [entry for entry in found if private or not entry.key.startswith(f"{PRIVATE}/")]
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """See `Store.delete`; one request each, because not every server knows the one for many."""
+        """Removes objects by one request each, because not every server knows the request for many."""
         for key in keys:
             await self.call("delete_object", f"removing {key}", Key=key)
 
     async def claim(self, owner: str, epoch: int) -> S3Area:
-        """See `Store.claim`."""
         return await claim(self, owner, epoch, self._gate)
 
     async def forget(self, owner: str) -> None:
-        """See `Store.forget`."""
         await self.delete([entry.key for entry in await self.list(f"{PRIVATE}/{owner}/")])
 
     async def close(self) -> None:
-        """See `Store.close`."""
         try:
             async with timeout(CONNECT_SECONDS):
                 await self._stack.aclose()
         except Exception:  # noqa: BLE001  # a connection that does not close is no error of its user
             return
 
-    # -- what areas use
+    # -- for areas
 
     async def call(self, operation: str, doing: str, **parameters: Any) -> Any:
         """Makes one request of the client, with its retries; `Key` is below the root, `Prefix` is whole.
@@ -135,14 +129,14 @@ class S3Store:
         return str(answer["UploadId"])
 
     async def abort(self, key: str, upload_id: str) -> None:
-        """Ends an upload, if it is not ended already. Raises as `call`."""
+        """Ends an upload; an ended one is no error. Raises as `call`."""
         try:
             await self.call("abort_multipart_upload", f"ending an upload to {key}", Key=key, UploadId=upload_id)
         except UploadGone:
             return
 
     async def abort_others(self, key: str) -> None:
-        """Ends all uploads to a key, where this user may list them. Raises as `call`."""
+        """Ends all uploads to a key, if this user may list them. Raises as `call`."""
         try:
             answer = await self.call("list_multipart_uploads", f"listing uploads to {key}", Prefix=self._root + key)
         except SetupError:

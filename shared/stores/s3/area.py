@@ -1,11 +1,11 @@
-"""Areas in a bucket: uploads on their way, completed by the newest holder only. Needs no locks and no conditional writes.
+"""Areas in a bucket: only the newest holder completes its uploads. Needs no locks and no conditional writes.
 
     <root>_penstock/<owner>/<epoch>      a holder's note: the uploads that it is about to complete
 
 A holder that publishes first writes its note, then lists the notes, and completes its uploads only where none is newer. A new
-holder first writes its own note, then lists the notes, and ends the uploads that older ones name. Whichever wrote last sees the
-other: either the old holder finds itself overtaken, or its uploads are ended and cannot be completed any more, however long it was
-frozen in between. This asks of a server that a list shows what was written before, as S3 and the usual others do:
+holder first writes its own note, then lists the notes, and ends the uploads that older ones name. The later writer sees the other's
+note: either the old holder finds itself overtaken, or its uploads are ended and cannot be completed, however long it was frozen in
+between. The server's lists must show every earlier write, as those of S3 and the usual other servers do:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
@@ -32,13 +32,13 @@ DISCARD_SECONDS = 10.0
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What a holder says of itself: key and id of each upload that it is about to complete."""
+    """A holder's note: key and id of each upload that it is about to complete."""
 
     uploads: list[tuple[str, str]] = []
 
 
 async def claim(store: S3Store, owner: str, epoch: int, gate: ThreadGate) -> S3Area:
-    """Takes an owner's area over. See `Store.claim`."""
+    """Takes an owner's area over, as `Store.claim` says."""
     home = f"{PRIVATE}/{owner}/"
     own = f"{home}{epoch:020d}"
     epochs = await _epochs(store, home)
@@ -70,7 +70,7 @@ async def _end(store: S3Store, note: str) -> None:
 
 
 class S3Area:
-    """A holder's uploads. See `Area`."""
+    """A holder's uploads, as an `Area`."""
 
     def __init__(self, store: S3Store, owner: str, epoch: int, gate: ThreadGate) -> None:
         self._store = store
@@ -83,8 +83,8 @@ class S3Area:
         self._fresh = True
 
     async def stage(self, key: str, write: Callable[[IO[bytes]], object]) -> int:
-        """See `Area.stage`; the last parts may still be on their way."""
-        # a holder that was killed repeats its last plan first, so its lost uploads are to the same keys
+        """Stages an object; its last parts may still be on their way."""
+        # after a kill a loader repeats its last plan first, so the lost uploads have the same keys
         upload = Upload(self._store, key, self._slots, alone=self._fresh)
         self._uploads.append(upload)
         try:
@@ -94,7 +94,6 @@ class S3Area:
         return upload.size
 
     async def publish(self) -> None:
-        """See `Area.publish`."""
         try:
             # the last parts may still be on their way: what counts is that the note is there before the look at the others
             await together(self._note(), *(upload.sent() for upload in self._uploads))
@@ -104,7 +103,6 @@ class S3Area:
         self._fresh = False
 
     async def discard(self) -> None:
-        """See `Area.discard`."""
         uploads, self._uploads = self._uploads, []
         if uploads:
             await _to_the_end(_abort(uploads))
@@ -145,7 +143,7 @@ class S3Area:
 
 
 async def _abort(uploads: list[Upload]) -> None:
-    """Ends uploads. What cannot be ended now is ended when the plan is repeated, or by a rule of the bucket."""
+    """Ends uploads. An upload that cannot be ended now ends when the plan is repeated, or by a rule of the bucket."""
     try:
         async with timeout(DISCARD_SECONDS):
             await asyncio.gather(*(upload.abort() for upload in uploads), return_exceptions=True)

@@ -18,7 +18,7 @@ async def connect(options: S3Options, gate: ThreadGate) -> AbstractAsyncContextM
 
     Raises:
         SetupError: the driver is not installed.
-        What botocore raises of profiles and files of settings.
+        botocore's errors about profiles and files of settings.
     """
     session = await gate.run(_session, options)
     from aiobotocore.config import AioConfig

@@ -1,4 +1,4 @@
-"""What the errors of S3, botocore and aiohttp mean, and what to do about them.
+"""Translates errors of S3, botocore and aiohttp, and says what to do about them.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, `botocore/exceptions.py`
 """
@@ -37,8 +37,8 @@ _SETUP = {
     "MethodNotAllowed": "the server does not allow this request; check `endpoint_url` and the policy of the bucket",
     "NotImplemented": "the server cannot do this; Penstock needs multipart uploads and lists of objects",
     "InvalidStorageClass": "the server does not know this class; correct `storage_class`",
-    "InvalidEncryptionAlgorithmError": "the server does not encrypt so; correct `sse`",
-    "XAmzContentSHA256Mismatch": "something between here and the server changes what is sent; check proxies",
+    "InvalidEncryptionAlgorithmError": "the server does not know this encryption; correct `sse`",
+    "XAmzContentSHA256Mismatch": "something between here and the server changes the bytes; check proxies",
     "QuotaExceeded": "the bucket is full; raise its quota or remove objects",
     "EntityTooLarge": "the server takes no object of this size; load smaller batches (`max_rows`)",
     "KMS.NotFoundException": "there is no such key; correct `kms_key_id`",
@@ -58,12 +58,12 @@ _CREDENTIALS = frozenset(
 
 
 def translate(error: BaseException, what: str, options: S3Options) -> PenstockError:
-    """Returns the error of our tree for one of the driver's.
+    """Returns our error for an error of the driver.
 
     Args:
-        error: what was raised.
+        error: the driver's error.
         what: what failed, on what.
-        options: what the bucket was reached with, to name what to change. No secret gets into the message.
+        options: the options of the bucket, to name the one to change. No secret gets into the message.
     """
     import aiohttp
     from botocore import exceptions as boto

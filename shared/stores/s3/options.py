@@ -1,4 +1,4 @@
-"""What a user may write for a bucket, the same wherever one is named."""
+"""Options of a bucket, the same in every place that names one."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def where(self) -> str:
-        """How messages name the bucket."""
+        """The bucket's name in messages."""
         return f"bucket {self.bucket}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")

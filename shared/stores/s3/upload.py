@@ -1,4 +1,4 @@
-"""One multipart upload: parts are cut and checked on the thread that writes the object, and sent while it writes on.
+"""One multipart upload: the thread that writes the object cuts and checks parts, which are sent while it writes on.
 
 Memory: `PARTS` parts are on their way for all uploads of an area, one more is being filled, and one may wait.
 
@@ -32,8 +32,8 @@ class Upload:
     Args:
         store: where to.
         key: of the object.
-        slots: of the parts that may be on their way at once.
-        alone: end other uploads to the same key first; a holder that was killed left them.
+        slots: bound the parts that are on their way at once.
+        alone: end other uploads to the same key first; a killed holder left them.
     """
 
     def __init__(self, store: S3Store, key: str, slots: asyncio.Semaphore, *, alone: bool) -> None:
@@ -59,7 +59,7 @@ class Upload:
         """Lets `write` write the object, and hands its parts over. Blocks; runs on a thread.
 
         Raises:
-            What `write` raises, and what sending raised until then.
+            Every error of `write`, and errors of sending until then.
         """
         with _Cutter(self._hand_over) as output:
             write(output)
@@ -68,7 +68,7 @@ class Upload:
     def stop(self) -> None:
         """Ends the sending: `write_with` raises at its next part.
 
-        The upload's begin is let be: without its answer nobody could end the upload.
+        A request that begins an upload goes on: without its answer no one could end the upload.
         """
         self._stopped = True
         for task in self._sending:
@@ -94,7 +94,7 @@ class Upload:
         )  # fmt: skip
 
     async def abort(self) -> None:
-        """Ends the upload and waits for all that was on its way, so that the server keeps no part.
+        """Ends the upload and waits for parts on their way, so that the server keeps no part.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -145,7 +145,7 @@ class Upload:
 
 
 class _Cutter(io.RawIOBase):
-    """A file that is written once from its begin to its end, and handed over in parts."""
+    """A file that is written once from beginning to end, and handed over in parts."""
 
     def __init__(self, hand_over: Callable[[io.BytesIO], None]) -> None:
         self._hand_over = hand_over
@@ -168,7 +168,7 @@ class _Cutter(io.RawIOBase):
         return len(view)
 
     def cut(self) -> None:
-        """Hands over what there is; an object has at least one part."""
+        """Hands over the bytes so far; an object has at least one part."""
         if self._part.tell() or not self._before:
             part, self._part = self._part, io.BytesIO()
             self._before += part.tell()
