@@ -187,7 +187,15 @@ class Later:
         self._oldest_epoch = self._epoch
 
     async def put(
-        self, items: Sequence[Item], job: Job, *, failures: int, due: float, since: float, hurried: bool = False
+        self,
+        items: Sequence[Item],
+        job: Job,
+        *,
+        failures: int,
+        due: float,
+        since: float,
+        hurried: bool = False,
+        last: bool = True,
     ) -> None:
         """Stores events for later; returns when they are durable.
 
@@ -195,6 +203,7 @@ class Later:
             items: of the job.
             failures: how often they failed; 0: they were not tried, they wait behind others.
             due: seconds from now.
+            last: no other message of the job follows. The message that the job was read from stays until then.
 
         Raises:
             NotConnected, Transient, QueueFull: not known to be stored.
@@ -217,7 +226,9 @@ class Later:
             headers[USERS] = ",".join(users)
         before = job.waiting
         if before is not None:
-            headers[ORDER], headers[INSTEAD] = str(before.order), str(before.seq)
+            headers[ORDER] = str(before.order)
+            if last:
+                headers[INSTEAD] = str(before.seq)
         msg_id = f"call.{key_of(self._connection, items)}.{failures}.{self._epoch}.{before.seq if before else 0}"
         ack = await self._publisher.publish(
             topology.retry_subject("loader", self._queue), encode_frame(frame_of(items)), msg_id=msg_id, headers=headers

@@ -81,8 +81,11 @@ class Sender:
                 job = job.part([item for item, waits in zip(job.items, held, strict=True) if not waits])
         todo = [job]
         again: list[tuple[Item, Retry]] = []
+        behind: list[Item] = []
         while todo:
-            part = todo.pop()
+            part = self._ahead(todo.pop(), again, behind)
+            if part is None:
+                continue
             try:
                 outcomes = await self._send(part)
             except _Cut as exc:
@@ -92,7 +95,7 @@ class Sender:
                 return False
             again += await self._end(part, outcomes)
         if again:
-            await self._again(job, again)
+            await self._again(job, again, behind)
         elif job.waiting is not None:
             self._later.end(job.waiting)
             self._books.retried(job.waiting.seq, job.lane, dict(job.waiting.held))
@@ -214,17 +217,30 @@ class Sender:
         self._telemetry.count("loader_events_dead_total", len(items), connection=self._connection, reason=reason)
         self._dead_log.note([reason] * len(items), connection=self._connection)
 
-    async def _again(self, job: Job, again: Sequence[tuple[Item, Retry]]) -> None:
-        """Puts what failed into RETRY: together, or in halves where it failed together before and others work."""
+    def _ahead(self, part: Job, again: Sequence[tuple[Item, Retry]], behind: list[Item]) -> Job | None:
+        """Returns what of a part may go out though earlier events of its job failed; the later ones of their users join `behind`."""
+        if not again or not self._limits.ordered:
+            return part
+        failed = {item.user for item, _ in again}
+        waits = [item.user in failed for item in part.items]
+        behind += compress(part.items, waits)
+        return None if all(waits) else part.part([item for item, each in zip(part.items, waits, strict=True) if not each])
+
+    async def _again(self, job: Job, again: Sequence[tuple[Item, Retry]], behind: Sequence[Item]) -> None:
+        """Puts what failed into RETRY: together, or in halves where it failed together before and others work; then what waits behind it."""
         failures, since = job.failures + 1, job.since or self._wall()
         due = max([delay_of(self._limits, failures), *(each.after for _, each in again if each.after is not None)])
         items = [item for item, _ in again]
         groups = [items]
         if len(items) > 1 and job.failures and not self._pace.why:
             groups = [items[: len(items) // 2], items[len(items) // 2 :]]
+        hurried = bool(self._pace.why)
         for group in groups:
-            await self._later.put(group, job, failures=failures, due=due, since=since, hurried=bool(self._pace.why))
-        self._books.set_aside(job, items)
+            last = group is groups[-1] and not behind
+            await self._later.put(group, job, failures=failures, due=due, since=since, hurried=hurried, last=last)
+        if behind:
+            await self._later.put(behind, job, failures=0, due=0.0, since=self._wall())
+        self._books.set_aside(job, [*items, *behind])
         self._telemetry.count("loader_calls_again_total", connection=self._connection)
         log.warning(
             "a call failed and is tried again later",
