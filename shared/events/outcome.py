@@ -51,6 +51,9 @@ class DropReason(StrEnum):
     EXPIRED = "expired"
     REMOVED = "removed"
     TEMPLATE_EMPTY = "template_empty"
+    UNSUPPORTED = "unsupported"
+    UNIDENTIFIED = "unidentified"
+    TOO_OLD = "too_old"
 
     @property
     def meaning(self) -> str:
@@ -101,7 +104,7 @@ _DEAD_MEANING = {
     DeadReason.UNKNOWN_TYPE: "the `type` is not one the protocol knows",
     DeadReason.MISSING_ID: "the event lacks an id that its type needs (`userId` or `anonymousId`, `groupId`, `previousId`, `event`)",
     DeadReason.WRONG_TYPE: "a field of the event has a type the protocol does not allow",
-    DeadReason.TOO_LARGE: "the event is larger than the site's limit",
+    DeadReason.TOO_LARGE: "the event is larger than the limit of the site, or of a destination that takes events",
     DeadReason.TOO_DEEP: "the event nests deeper than the site's limit",
     DeadReason.TOO_MANY_KEYS: "the event has more keys than the site's limit",
     DeadReason.TABLE_TEMPLATE_FAILED: "the connection's table template raised an error for this event",
@@ -126,4 +129,7 @@ _DROP_MEANING = {
     DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
     DropReason.REMOVED: "the connection was removed, or moved to another site, before it had got the event",
     DropReason.TEMPLATE_EMPTY: "the destination's body template gave an empty text, which skips the event",
+    DropReason.UNSUPPORTED: "the destination has no place for an event of this type or name; its page says which it takes",
+    DropReason.UNIDENTIFIED: "the event has none of the ids by which the destination knows people; its page names them",
+    DropReason.TOO_OLD: "the event is older than the destination accepts; its page says how old it may be",
 }

@@ -1,0 +1,114 @@
+"""Which events go out together: in calls of one target, within a service's limits, each user's events in their order. Pure.
+
+A service's file says what an event is (`Piece`), how pieces become a call, and its limits; this module does the rest. Events for several
+targets may pass each other, but never those of one user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from loader.calls.fields import anonymous_id, user_id
+from loader.contract.events import Call, Calls
+from shared.events.event import JSON
+from shared.events.outcome import Dead, DeadReason, Drop
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+"""Writes JSON; times as RFC 3339, numbers with all their digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a service takes in a call."""
+
+    events: int = 1
+    bytes: int = 1_000_000
+    """Of the body."""
+    event_bytes: int = 1_000_000
+    """Of one event; a larger one is a dead letter."""
+    around: int = 512
+    """Bytes of a body beside its events, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What an event is in a call. `target`: which kind of call; only pieces of one target share a call."""
+
+    target: str
+    body: bytes
+    once: str = ""
+    """No two pieces of a call have the same, unless it is empty: some services refuse a batch that names a record twice."""
+    weight: int = 1
+    """How much of `Batch.events` it takes."""
+
+
+@dataclass(slots=True)
+class _Group:
+    target: str
+    pieces: list[Piece] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    weight: int = 0
+    size: int = 0
+    once: set[str] = field(default_factory=set)
+
+    def takes(self, piece: Piece, batch: Batch) -> bool:
+        if not self.pieces:
+            return True
+        size = self.size + len(piece.body) + 1 + batch.around
+        return self.weight + piece.weight <= batch.events and size <= batch.bytes and piece.once not in self.once
+
+    def add(self, piece: Piece, index: int) -> None:
+        self.pieces.append(piece)
+        self.events.append(index)
+        self.weight += piece.weight
+        self.size += len(piece.body) + 1
+        if piece.once:
+            self.once.add(piece.once)
+
+
+Make = Callable[[JSON], Piece | Drop | Dead]
+"""Returns what an event is in a call, or why it goes into none."""
+
+Wrap = Callable[[str, Sequence[Piece], Sequence[int]], Call]
+"""Returns the call of a target with these pieces; the last is `Call.events`."""
+
+
+def batched(events: Sequence[JSON], make: Make, wrap: Wrap, batch: Batch) -> Calls:
+    """Returns the calls of some events.
+
+    Args:
+        events: in their order.
+        make: says what each event is.
+        wrap: makes a call of pieces.
+        batch: the limits.
+    """
+    ended: dict[int, Drop | Dead] = {}
+    groups: list[_Group] = []
+    filling: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    for index, event in enumerate(events):
+        piece = make(event)
+        if not isinstance(piece, Piece):
+            ended[index] = piece
+            continue
+        if len(piece.body) > batch.event_bytes:
+            words = f"it has {len(piece.body)} bytes as the destination wants it, which takes {batch.event_bytes}"
+            ended[index] = Dead(DeadReason.TOO_LARGE, words)
+            continue
+        user = user_id(event) or anonymous_id(event)
+        place = filling.get(piece.target, -1)
+        if place < (latest.get(user, 0) if user else 0) or not groups[place].takes(piece, batch):
+            place = filling[piece.target] = len(groups)
+            groups.append(_Group(piece.target))
+        groups[place].add(piece, index)
+        if user:
+            latest[user] = place
+    return Calls([wrap(group.target, group.pieces, group.events) for group in groups], ended)
+
+
+def array(pieces: Sequence[Piece]) -> bytes:
+    """Returns pieces as a JSON array."""
+    return b"[" + b",".join(piece.body for piece in pieces) + b"]"

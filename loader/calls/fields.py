@@ -1,0 +1,140 @@
+"""Reading events: dotted paths, the first of several, and tables from a service's names to paths. Pure.
+
+Whatever clients send, nothing here raises: a value of another kind counts as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from shared.events.event import JSON
+
+Table = Mapping[str, Sequence[str]]
+"""A service's name of a field to the paths where an event may have it, the best first."""
+
+EMAIL = ("traits.email", "context.traits.email", "properties.email")
+PHONE = ("traits.phone", "context.traits.phone", "properties.phone")
+URL = ("properties.url", "context.page.url")
+REFERRER = ("properties.referrer", "context.page.referrer")
+TITLE = ("properties.title", "context.page.title")
+IP = ("context.ip",)
+USER_AGENT = ("context.userAgent",)
+
+PAGE_VIEWED, SCREEN_VIEWED = "Page Viewed", "Screen Viewed"
+"""Names of pages and screens where a service knows events with names of ours only."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NAMESPACE = bytes.fromhex("6ba7b8129dad11d180b400c04fd430c8")  # RFC 9562, section 6.6: the namespace of OIDs
+
+
+def lookup(event: object, path: str) -> Any:
+    """Returns the value at a path such as `context.page.url`; None where it leads nowhere."""
+    for part in path.split("."):
+        if not isinstance(event, dict):
+            return None
+        event = event.get(part)
+    return event
+
+
+def first(event: JSON, paths: Sequence[str]) -> Any:
+    """Returns the first value of several paths that is neither missing nor empty."""
+    for path in paths:
+        value = lookup(event, path)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def filled(event: JSON, table: Table) -> JSON:
+    """Returns the fields of a table that the event has."""
+    return {name: value for name, paths in table.items() if (value := first(event, paths)) is not None}
+
+
+def text(value: object) -> str:
+    """Returns a text, or a number as text; empty for anything else."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else ""
+
+
+def first_text(event: JSON, paths: Sequence[str]) -> str:
+    """Returns the first text of several paths; empty where there is none."""
+    return next((found for path in paths if (found := text(lookup(event, path)))), "")
+
+
+def number(value: object) -> int | float | Decimal | None:
+    """Returns a number, also one that came as text, as prices often do."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,15}(\.\d{1,9})?\s*", value, re.ASCII):
+        return float(value) if "." in value else int(value)
+    return None
+
+
+def first_number(event: JSON, paths: Sequence[str]) -> int | float | Decimal | None:
+    """Returns the first number of several paths."""
+    return next((found for path in paths if (found := number(lookup(event, path))) is not None), None)
+
+
+def objects(value: object) -> list[JSON]:
+    """Returns the objects of an array, such as products."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def object_at(event: JSON, path: str) -> JSON:
+    """Returns a copy of the object at a path; an empty one where there is none."""
+    found = lookup(event, path)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def user_id(event: JSON) -> str:
+    """Returns who did it, where that is known."""
+    return text(event.get("userId"))
+
+
+def anonymous_id(event: JSON) -> str:
+    """Returns the browser or device that did it."""
+    return text(event.get("anonymousId"))
+
+
+def person(event: JSON) -> str:
+    """Returns the id by which a service with one id knows a person."""
+    return user_id(event) or anonymous_id(event)
+
+
+def name_of(event: JSON) -> str:
+    """Returns the name of what happened: the event's own, or ours for pages and screens; empty where it has none."""
+    kind = event.get("type")
+    if kind == "page":
+        return PAGE_VIEWED
+    return SCREEN_VIEWED if kind == "screen" else text(event.get("event"))
+
+
+def properties_of(event: JSON) -> JSON:
+    """Returns the properties; those of a page or screen have its `name` and `category`, and a page where it is."""
+    found = object_at(event, "properties")
+    if event.get("type") in ("page", "screen"):
+        for key in ("name", "category"):
+            if text(event.get(key)):
+                found.setdefault(key, event[key])
+    if event.get("type") == "page":
+        for key in ("url", "path", "title", "referrer", "search"):
+            value = lookup(event, f"context.page.{key}")
+            if text(value):
+                found.setdefault(key, value)
+    return found
+
+
+def as_uuid(key: str) -> str:
+    """Returns a UUID for an id: itself where it is one, else one made of it by name (RFC 9562, version 5)."""
+    if _UUID.fullmatch(key.lower()):
+        return key.lower()
+    digest = bytearray(hashlib.sha1(_NAMESPACE + key.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    made = digest.hex()
+    return f"{made[:8]}-{made[8:12]}-{made[12:16]}-{made[16:20]}-{made[20:]}"

@@ -1,0 +1,46 @@
+"""Personal data as advertisers want it: normalised, then SHA-256 in hex. Pure.
+
+What is 64 hexadecimal digits already passes as it is: many send such values hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from loader.calls.fields import text
+
+_HASHED = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+
+
+def hashed(normal: str) -> str:
+    """Returns the hash of a normalised text; empty for an empty one."""
+    if _HASHED.fullmatch(normal):
+        return normal.lower()
+    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else ""
+
+
+def email(value: object) -> str:
+    """Returns the hash of an address without blanks, in lower case; empty where it is none."""
+    plain = text(value).lower()
+    return hashed(plain) if "@" in plain or _HASHED.fullmatch(plain) else ""
+
+
+def phone(value: object, *, plus: bool) -> str:
+    """Returns the hash of a number with its country code, digits only; `plus`: with a plus before it (E.164)."""
+    plain = text(value)
+    if _HASHED.fullmatch(plain):
+        return plain.lower()
+    digits = re.sub(r"[^0-9]", "", plain).lstrip("0")
+    return hashed(f"+{digits}" if plus else digits) if digits else ""
+
+
+def word(value: object) -> str:
+    """Returns the hash of a name or a place: lower case, without punctuation and blanks."""
+    plain = text(value)
+    return hashed(plain if _HASHED.fullmatch(plain) else re.sub(r"[\W_]", "", plain.lower()))
+
+
+def exact(value: object) -> str:
+    """Returns the hash of an id as it is."""
+    return hashed(text(value))

@@ -1,0 +1,70 @@
+"""What a service's answer means for the events of its call, where services agree beyond the status (`loader/calls/answers.py`). Pure.
+
+A refused credential says nothing about an event: it holds up all calls until a person acts, and no event becomes a dead letter for it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from loader.calls.answers import outcome_of, words_of
+from loader.contract.events import Call, Response
+from shared.events.outcome import Dead, DeadReason, Ok, Outcome, Retry
+
+CREDENTIALS = frozenset({401, 403, 407})
+"""Answers that speak of who calls."""
+
+JSON_TYPE = "application/json"
+
+
+def verdict(response: Response, *, held: Collection[int] = CREDENTIALS, reset: str = "") -> Outcome:
+    """Returns what an answer means for each event of its call.
+
+    Args:
+        held: statuses that speak of credentials or settings, so that all calls wait for a person.
+        reset: header of a 429 that holds the time at which calls may go on (epoch seconds), where the service sends no `Retry-After`.
+    """
+    if response.status in held:
+        return held_up(words_of(response))
+    outcome = outcome_of(response)
+    if isinstance(outcome, Retry) and outcome.after is None and reset:
+        when = response.headers.get(reset, "").strip()
+        if when.isascii() and when.isdigit():
+            return Retry(outcome.reason, max(0.0, float(when[:12]) - response.at), everyone=outcome.everyone)
+    return outcome
+
+
+def held_up(words: str) -> Retry:
+    """Returns the outcome of a call that failed for its credentials or settings, not for its events."""
+    return Retry(f"{words}; check the credentials and settings of the destination", everyone=True)
+
+
+def alike(call: Call, outcome: Outcome) -> Sequence[Outcome]:
+    """Returns the same outcome for each event of a call."""
+    return [outcome] * len(call.events)
+
+
+def split(call: Call, failed: Mapping[int, str], words: str) -> Sequence[Outcome]:
+    """Returns the outcomes of a call of which a part was taken; `failed`: the others by their place in the call, with what was said."""
+    return [
+        Dead(DeadReason.REJECTED_BY_DESTINATION, f"{words}: {failed[place]}") if place in failed else Ok()
+        for place in range(len(call.events))
+    ]
+
+
+def said(response: Response) -> dict[str, Any]:
+    """Returns the object in an answer; an empty one where there is none."""
+    try:
+        found = msgspec.json.decode(response.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def basic(user: str, password: str = "") -> str:
+    """Returns the header `Authorization` of RFC 7617."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
