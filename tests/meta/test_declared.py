@@ -95,7 +95,11 @@ def test_every_option_and_every_setting_is_read(type_: type[msgspec.Struct]) -> 
 def test_every_option_of_a_destination_is_read_by_its_plug_in(type_name: str) -> None:
     struct = registry.plugin(type_name).OPTIONS
     # options that several plug-ins share are declared beside the code that reads them
-    shared = {Path(inspect.getfile(each)).parent for each in struct.__mro__[1:] if each.__module__.startswith("shared.")}
+    shared = {
+        Path(inspect.getfile(each)).parent
+        for each in struct.__mro__[1:]
+        if each.__module__.startswith(("shared.", "loader.calls."))
+    }
     mine = {name for file, name in READ if _is_of(file, PLUG_INS[type_name]) or file.parent in shared}
     assert [each.name for each in msgspec.structs.fields(struct) if each.name not in mine] == []
 

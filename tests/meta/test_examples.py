@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from loader import registry
+from loader.calls.options import Batching, Sending
 from penstock.control.project.projects import check_document, read_document
 from penstock.control.project.schema import project_schema
 from shared.project.model import Connection, Key, Site, decode_project
@@ -61,7 +62,13 @@ def test_the_reference_has_every_key() -> None:
         assert used(parts) == set(field_names(inner(struct, name)))
     for name in registry.destination_types():
         options = [entry for entry in document["destinations"].values() if entry["type"] == name]
-        assert used(options) == {"type", *field_names(registry.plugin(name).OPTIONS)}
+        options_of = registry.plugin(name).OPTIONS
+        shared = set(field_names(Batching)) if issubclass(options_of, Sending) else set()  # stand once, below
+        assert used(options) | shared >= {"type", *field_names(options_of)}
+    services = [
+        entry for entry in document["destinations"].values() if issubclass(registry.plugin(entry["type"]).OPTIONS, Sending)
+    ]
+    assert used(services) >= set(field_names(Batching))
 
 
 def used(entries: Any) -> set[str]:

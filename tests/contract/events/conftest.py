@@ -1,11 +1,20 @@
-"""Every scenario runs against every plug-in that takes events one by one."""
+"""Every scenario runs against every plug-in that takes events one by one.
+
+The webhook goes through all of `test_sending.py`: what it tests is the core, and the webhook lets a test choose everything. Services
+go through `test_services.py`, each with a server that behaves as the service does, and their calls stand in `golden/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from tests.support.services import SERVICES
+
 SUBJECTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "webhook": lambda url: {"type": "webhook", "url": url, "retry_delay": 0.05},
 }
-"""Type to the options that send to an address. A new plug-in gets its row here; `tests/meta/test_plugins.py` misses it otherwise."""
+"""Type to the options that send to an address, for all scenarios."""
+
+TYPES = {*SUBJECTS, *SERVICES}
+"""All types that stand in the suite; `tests/meta/test_plugins.py` misses a new one otherwise."""
