@@ -1,9 +1,9 @@
-"""What a wire protocol is: the contract between the HTTP server and the files in `ingest/protocols/`.
+"""The contract of wire protocols, between the HTTP server and the files in `ingest/protocols/`.
 
 A protocol is a pure parser. The server reads a request, decodes its content encoding within a bound, and hands bytes over; the
-protocol gives events with heads and the client's own bytes, or a refusal. It touches no socket, clock or file: what it needs of
-the process it takes from `Desk`. The server owns everything that is the same for all of them: routing, bodies, limits of size
-and rate, CORS, the client's address and user agent, publishing, dead letters, and answering only after the events are durable.
+protocol returns events with heads and the client's own bytes, or a refusal. It touches no socket, clock or file, and asks `Desk` for
+anything it needs from the process. The server does the work that is the same for all protocols: routing, bodies, limits of size and
+rate, CORS, the client's address and user agent, publishing, dead letters, and answering only after the events are durable.
 
 Every protocol is one file that defines:
 
@@ -47,7 +47,7 @@ from shared.project.model import SiteLimits
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 Carrier = Literal["basic", "bearer", "header", "body", "event", "path", "query", "host"]
-"""Where a key was found. The order here is the order of precedence."""
+"""The places of a key, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class HttpRequest(NamedTuple):
 
     method: str
     route: str
-    """The pattern that matched, as it stands in ROUTES."""
+    """The pattern of ROUTES that matched."""
     params: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -72,9 +72,9 @@ class HttpRequest(NamedTuple):
     host: str = ""
     """Host name without port, lower case."""
     base_url: str = ""
-    """Scheme and authority as the client sees them, for documents that name this server."""
+    """Scheme and authority under which the client reaches this server, for documents that name it."""
     admission: Admission | None = None
-    """What a key in the headers opened when they came before, where they say nothing else: no charset to be read, no other key."""
+    """The result of the key in the headers when they came before, if they say nothing else: no charset, no other key."""
 
 
 class Credential(NamedTuple):
@@ -86,7 +86,7 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The site and key a request was admitted with, and what the site demands of its events."""
+    """The site and key of an admitted request, and the site's rules for events."""
 
     site: str
     key: str
@@ -95,7 +95,7 @@ class Admission:
     limits: SiteLimits
     require_id: bool = True
     bucket: str = ""
-    """What the key's events a second are counted under; never shown."""
+    """The name under which the key's events a second are counted; never shown."""
 
     def refuse(self, status: int, code: str, message: str, retry_after: int | None = None) -> Refusal:
         """Refuses a request of this key."""
@@ -112,11 +112,12 @@ class Refusal:
     retry_after: int | None = None
     """Seconds; set on 429 and 503."""
     site: str | None = None
-    """Known where the key was: the refusal is counted for it. A key outside the body is looked up where a protocol names none."""
+    """The site for which the refusal is counted, if the key was known. If a protocol names none, the server looks up a key
+    outside the body."""
     key: str = ""
-    """The key's id, masked as in `Admission`, known where the site is."""
+    """The key's id, masked as in `Admission`; known if the site is."""
     dead: Reject | None = None
-    """What to keep of the request in the dead letters, for protocols whose clients never learn of errors."""
+    """Parts of the request to keep in the dead letters, for protocols whose clients never learn of errors."""
 
 
 class Reject(NamedTuple):
@@ -135,8 +136,8 @@ IgnoredReason = Literal["unknown_batch_member", "context_not_an_object", "integr
 class Parsed:
     """The events of a request: `heads` and `bodies` run in parallel; heads have request index 0.
 
-    A body may be a view of the request (`msgspec.Raw`), which has a length and can be joined, and is no `bytes`; not where there
-    are rejects.
+    A body may be a view of the request (`msgspec.Raw`): it has a length and can be joined, but is no `bytes`. With rejects, all
+    bodies are `bytes`.
     """
 
     admission: Admission
@@ -145,17 +146,17 @@ class Parsed:
     rejects: list[Reject] = field(default_factory=list)
     sent_at: str | None = None
     form: str = ""
-    """What the request said of its events beside their bodies, in words of the protocol (`judge_again`). Kept in dead letters."""
+    """What the request says about its events outside their bodies, in the protocol's words (`judge_again`). Kept in dead letters."""
     defaults: bytes | None = None
     """A JSON object merged under every event."""
     repaired: int = 0
-    """Events whose bytes were not JSON and were mended."""
+    """Number of events whose bytes were not JSON and were mended."""
     ignored: Sequence[IgnoredReason] = ()
-    """Parts of the request beside its events that mean nothing here."""
+    """Parts of the request outside its events that the protocol ignores."""
 
 
 SHOWN_REJECTS = 10
-"""An answer names no more of them; how many there are it says."""
+"""An answer names so many rejects, and says how many more there are."""
 
 
 class Accepted(NamedTuple):
@@ -176,7 +177,7 @@ class Reply(NamedTuple):
 
 
 class SocketProblem(NamedTuple):
-    """Something went wrong with one message, or with the connection when `fatal`."""
+    """A fault of one message, or of the connection if `fatal`."""
 
     code: str
     message: str
@@ -185,7 +186,7 @@ class SocketProblem(NamedTuple):
     retry_after: int | None = None
     fatal: bool = False
     sender: Admission | Refusal | None = None
-    """What the key of the message opened or did not, where it was looked up: names the site and key the problem is counted for."""
+    """The result of looking up the message's key, if it was looked up: names the site and key for which the problem is counted."""
 
 
 class SocketMessage(NamedTuple):
@@ -195,14 +196,14 @@ class SocketMessage(NamedTuple):
     parsed: Parsed | None
     ping: Any = None
     credentials: tuple[Credential, ...] = ()
-    """What opened the site; kept for the messages that follow."""
+    """The admission of the site; kept for the messages that follow."""
 
 
 class Desk(Protocol):
-    """What a parser may ask of its process."""
+    """The process, as far as a parser may ask it."""
 
     def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
-        """Returns the site the strongest of `credentials` opens, or 401. Pure lookup."""
+        """Returns the site that the strongest of `credentials` opens, or a 401. A pure lookup."""
         ...
 
     def new_id(self) -> str:

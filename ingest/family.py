@@ -1,7 +1,7 @@
 """The admin page of several edge processes: one address for all of them, served by their parent.
 
-`/metrics` has every child's samples with a label `process` more, so that counters that begin again with a child begin again
-alone. `/ready` is 200 while any child is; what the others lack stands in `problems` all the same. The children's own pages are on
+`/metrics` has every child's samples with an additional label `process`, so that a restarted child resets only its own counters.
+`/ready` is 200 while any child is ready; `problems` also names the problems of the others. The children serve their own pages on
 sockets that the parent bound on the local address and handed down.
 """
 
@@ -23,20 +23,20 @@ from shared.telemetry.health import Report
 
 ASK_SECONDS = 1.0
 CLIENT_SECONDS = 10.0
-"""How long a client may be silent: each holds a thread."""
+"""How long a client may be silent: each one occupies a thread."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 DEATHS: CounterName = "ingest_process_deaths_total"
 
 
 class ChildPage(NamedTuple):
-    """Where one child's page is, and why it is known to be down; an empty text: it runs."""
+    """The address of one child's page, and why the child is down; an empty text: it runs."""
 
     number: int
     url: str
     down: Callable[[], str]
     dying: Callable[[], str] = str
-    """How often it died, where the last time is not long ago; else empty."""
+    """How often it died, if the last death is recent; else empty."""
     deaths: Callable[[], int] = int
 
 
@@ -67,7 +67,7 @@ def merge_ready(pages: Mapping[int, Report]) -> Report:
 
 
 class FamilyPage:
-    """Serves the page from a thread, so that it answers whatever the parent does."""
+    """Serves the page from a thread, so that it answers while the parent is busy."""
 
     def __init__(self, host: str, port: int, children: Sequence[ChildPage]) -> None:
         """
@@ -79,7 +79,7 @@ class FamilyPage:
         class Handler(BaseHTTPRequestHandler):
             timeout = CLIENT_SECONDS
 
-            def do_GET(self) -> None:  # the name http.server calls
+            def do_GET(self) -> None:  # http.server calls this name
                 route = routes.get(self.path.partition("?")[0])
                 status, content_type, body = route() if route else (404, "text/plain", b"not found\n")
                 self.send_response(status)
@@ -89,7 +89,7 @@ class FamilyPage:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as in http.server
-                """Says nothing: nobody reads an access log of scrapes."""
+                """Logs nothing: an access log of scrapes is of no use."""
 
         self._children = children
         try:

@@ -1,10 +1,10 @@
 """The sockets the edge listens on: the port on every address of a host, and a Unix socket.
 
-A single process binds and listens. Several share the port by SO_REUSEPORT, so that the kernel spreads connections evenly over
-them; with that option alone a second installation could take half of the requests unnoticed. So their parent first binds the port
-for itself alone (`hold`), which fails where anybody else has it, and then makes for each life of a child sockets beside its own
-(`listen_beside`), which it hands down. What the parent holds never listens: a child that dies takes its queue with it, and the
-others get all requests.
+A single process binds and listens. Several processes share the port by SO_REUSEPORT, so that the kernel spreads connections evenly over
+them. With that option alone a second installation could take half of the requests unnoticed. So the parent first binds the port
+alone (`hold`), which fails if another process has it. Then it makes sockets beside its own for each life of a child
+(`listen_beside`), and hands them down. The parent's sockets never listen: a child that dies takes its queue with it, and the others
+get all requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def open_listeners(host: str, port: int, unix_path: str | None, prefix: str) -> 
         try:
             for listener in listeners:
                 listener.listen(BACKLOG)
-        except OSError as exc:  # another one that is bound already began to listen
+        except OSError as exc:  # another bound socket began to listen
             raise _taken(host, port, prefix, exc) from exc
         if unix_path:
             listeners.append(opened.enter_context(open_unix_listener(unix_path, prefix)))
@@ -45,10 +45,10 @@ def open_listeners(host: str, port: int, unix_path: str | None, prefix: str) -> 
 
 
 def hold(host: str, port: int, prefix: str) -> list[socket.socket]:
-    """Binds the port on every address of the host, for nobody else.
+    """Binds the port on every address of the host, exclusively.
 
     Raises:
-        ConfigError: see `open_listeners`.
+        ConfigError: as `open_listeners`.
     """
     with contextlib.ExitStack() as opened:
         held: list[socket.socket] = []
@@ -67,13 +67,13 @@ def share(held: Sequence[socket.socket]) -> None:
     """Lets this user's sockets with SO_REUSEPORT stand beside the held ones; a bind of another user still fails."""
     for each in held:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # it allowed to bind beside closed connections; left on, it would allow others to bind beside this one, which never
-        # listens
+        # SO_REUSEADDR allowed to bind beside closed connections; left on, it would let others bind beside this socket, which
+        # never listens
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 
 def listen_beside(held: Sequence[socket.socket]) -> list[socket.socket]:
-    """Returns listening sockets on the addresses that are held and shared."""
+    """Returns listening sockets on the held and shared addresses."""
     listeners: list[socket.socket] = []
     for each in held:
         listener = _bound(each.family, each.getsockname(), share=True)
@@ -83,7 +83,7 @@ def listen_beside(held: Sequence[socket.socket]) -> list[socket.socket]:
 
 
 def open_unix_listener(path: str, prefix: str) -> socket.socket:
-    """Listens on a path, in the place of a socket that was left behind there.
+    """Listens on a path; replaces a socket that a dead process left there.
 
     Raises:
         ConfigError: the path cannot be bound.
@@ -136,12 +136,12 @@ def _bound(family: int, address: Any, *, share: bool = False) -> socket.socket:
 
 
 def _taken(host: str, port: int, prefix: str, exc: OSError) -> ConfigError:
-    text = f"cannot listen on {host}:{port}: {os.strerror(exc.errno or 0).lower()}; stop what holds it, or choose another port"
+    text = f"cannot listen on {host}:{port}: {os.strerror(exc.errno or 0).lower()}; stop the program that holds it, or choose another port"
     return ConfigError([Problem(f"{prefix}PORT", text)])
 
 
 def _is_left_behind(path: str) -> bool:
-    """Says whether a socket is there that nobody listens on any more."""
+    """Whether the path has a socket on which no process listens."""
     if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -20,7 +20,7 @@ _ID = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
 _AGAIN = {**_ID, "Retry-After": {"$ref": "#/components/headers/Retry-After"}}
 
 _MEANINGS = {
-    "400": "the request or its body is damaged, or not what the path takes",
+    "400": "the request or its body is damaged, or the path does not take it",
     "401": "no site is opened: the key is missing, unknown, or lacks its secret",
     "403": "the site takes nothing of this page, or of bots",
     "404": "nothing is served there",
@@ -97,7 +97,7 @@ def _operation(protocol: str, method: str, path: str) -> dict[str, Any]:
 
 def _success(method: str, path: str) -> dict[str, Any]:
     if "/pixel/" in path:
-        return {"description": "a GIF, whatever became of the event", "headers": _ID, "content": {"image/gif": {}}}
+        return {"description": "a GIF, whatever the fate of the event", "headers": _ID, "content": {"image/gif": {}}}
     if method == "GET":
         content = {"application/json": {"schema": {"type": "object"}}}
         return {"description": "the document", "headers": _ID, "content": content}

@@ -1,9 +1,8 @@
-"""Several edge processes on one port, which their parent holds for them; the kernel spreads connections over them.
+"""Several edge processes on one port, which their parent holds; the kernel spreads connections over them.
 
-The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. A child that dies is
-started again, with a growing pause; one that says its settings are wrong ends all. A signal to the parent goes to every child,
-which drain by themselves. A parent that is killed takes its children with it: left behind they would keep the port and the
-journals from the next one.
+The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. It restarts a child that
+dies, with a growing pause; if a child says that its settings are wrong, all end. The parent passes a signal on to every child, and
+each drains. A killed parent takes its children with it: left behind, they would keep the port and the journals from the next parent.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from shared.telemetry import logs
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
 DYING_SECONDS = 300.0
-"""So long after a death `/ready` warns of it."""
+"""How long after a death `/ready` warns of it."""
 HEALTHY_SECONDS = 30.0
-"""A child that lived this long starts over with the first pause."""
+"""A child that lived this long gets the first pause again."""
 
 PARENT = f"{PREFIX}PARENT"
-"""Tells a child that it is one, and of whom."""
+"""Tells a child its number and its parent."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -68,10 +67,10 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends; anything but Linux cannot."""
+    """Asks the kernel to kill this process when its parent ends; only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the wish was made
+        if os.getppid() != parent:  # the parent died before the request
             raise SystemExit(1)
 
 
@@ -79,7 +78,7 @@ class _Child:
     """
     Args:
         held: the addresses it listens on, as the parent holds them.
-        handed_down: descriptors that all its lives inherit.
+        handed_down: descriptors that each of its lives inherits.
     """
 
     def __init__(
@@ -99,14 +98,14 @@ class _Child:
         self.start_at = 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self.down = "starting"
-        """Why it does not run; empty: it does."""
+        """Why it does not run; empty: it runs."""
         self._started = 0.0
         self.deaths = 0
         self._died_at = 0.0
         self._why = ""
 
     def dying(self) -> str:
-        """Says how often it died, where the last time is not long ago."""
+        """Returns how often it died, if the last death is recent."""
         ago = time.monotonic() - self._died_at
         if not self.deaths or ago > DYING_SECONDS:
             return ""
@@ -115,7 +114,7 @@ class _Child:
 
     def start(self) -> None:
         self._started = time.monotonic()
-        with contextlib.ExitStack() as ours:  # the child alone shall hold them, so that they end with it
+        with contextlib.ExitStack() as ours:  # only the child may hold them, so that they end with it
             listeners = [ours.enter_context(each).fileno() for each in listen_beside(self._held)]
             numbers = [*listeners, *self._unix]
             environment = {**self._environment, f"{PREFIX}LISTEN_FDS": ",".join(map(str, numbers))}
@@ -208,7 +207,7 @@ class _Parent:
     def _start(self, child: _Child) -> None:
         try:
             child.start()
-        except OSError as exc:  # no process, descriptor or memory is left; the other children shall live on
+        except OSError as exc:  # no process, descriptor or memory is left; the other children must live on
             child.has_died(f"cannot be started: {exc}")
             log.error("process cannot be started", extra={"number": child.number, "why": child.down})
         if self._stopping and child.process is not None:  # the signal came while the child was being started
@@ -216,7 +215,7 @@ class _Parent:
 
     def _forward(self, number: int, _: object) -> None:
         self._stopping = True
-        for listener in self._unix:  # else connections would wait in a queue that nobody empties
+        for listener in self._unix:  # else connections would wait in a queue that no process empties
             listener.close()
         for child in self._children:
             if child.process is not None and child.process.poll() is None:

@@ -1,6 +1,6 @@
-"""Whether the edge accepts events, and why not: what `/ready` says of the broker, of EVENTS and of the journal.
+"""Whether the edge accepts events, and why not: the parts of `/ready` for the broker, EVENTS and the journal.
 
-A balancer asks `/ready` to learn where to send requests. So while the journal takes events, an absent broker is a warning. A full
+A balancer asks `/ready` to choose an edge for requests. So while the journal takes events, an absent broker is a warning. A full
 stream or journal is a problem: the edge answers 503.
 """
 
@@ -22,9 +22,9 @@ from shared.tasks import timeout
 
 PERIOD_SECONDS = 1.0
 ROOM_BYTES = 1024 * 1024
-"""A frame is no larger: with this much room a stream takes the next one."""
+"""The largest frame: with this much room a stream takes the next one."""
 FULL_BYTES = 64 * 1024
-"""With less room than this a stream is full, although a frame of few events may still fit."""
+"""With less room than this a stream is full, although a small frame may still fit."""
 LOOK_SECONDS = 1.0
 
 _MIB = 1024 * 1024
@@ -44,18 +44,18 @@ class Readiness:
         self._lost = lost
         self._refusals = refusals
         self._short: str | None = None
-        """How full EVENTS is, where it has no room although it has refused nothing from this process."""
+        """The fill of EVENTS, if it has no room although it has refused nothing from this process."""
         context.health.bear(self.bearable)
         context.health.look_before_report(self.refresh)
 
     async def keep(self) -> None:
-        """For ever."""
+        """Looks at the streams and the journal, for ever."""
         while True:
             await self.look()
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def look(self) -> None:
-        """Looks at the streams, where the broker answers, and at a journal that failed."""
+        """Looks at the streams, if the broker answers, and at a journal that failed."""
         if self._spool is not None:
             await self._spool.look_again()
         if self._context.broker.connected.is_set():
@@ -65,7 +65,7 @@ class Readiness:
         self.refresh()
 
     def bearable(self, part: str) -> str | None:
-        """Tells why the edge accepts events without a part."""
+        """Returns why the edge accepts events although a part does not work."""
         spool = self._spool
         if part not in ("broker", "streams") or spool is None or spool.full or spool.failure:
             return None
@@ -118,8 +118,8 @@ class Readiness:
             health.good("journal")
 
     async def _look_for_room(self) -> None:
-        """No request can show while a balancer sends none that a full stream has room again; nor that it is full, in a new
-        process.
+        """Looks whether EVENTS has room. Requests would show it, but a balancer sends none to an edge that is not ready, and a
+        new process has seen none.
         """
         for stream in {topology.EVENTS, *self._outlet.full}:
             fill = await read_fill(self._context.broker, stream)

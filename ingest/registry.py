@@ -22,18 +22,18 @@ def http_protocols() -> Sequence[HttpProtocol]:
     """Returns every HTTP protocol, ordered by name.
 
     Raises:
-        TypeError: a module lacks what the contract asks for, or calls itself otherwise than its file.
+        TypeError: a module lacks a part of the contract, or its name differs from its file's.
     """
     return [cast("HttpProtocol", module) for module in PROTOCOLS.all() if _is_complete(module, HTTP_PARTS, "ROUTES")]
 
 
 def socket_protocols() -> Sequence[SocketProtocol]:
-    """Returns every protocol of open connections, ordered by name; raises as `http_protocols` does."""
+    """Returns every socket protocol, ordered by name; raises as `http_protocols` does."""
     return [cast("SocketProtocol", module) for module in PROTOCOLS.all() if _is_complete(module, SOCKET_PARTS, "PATH")]
 
 
 def protocol_of(name: str | None) -> HttpProtocol | SocketProtocol:
-    """Returns a protocol by its name; Segment's where there is none of that name, whose rules its events meet as well."""
+    """Returns a protocol by its name; Segment's if none has that name."""
     return cast("HttpProtocol | SocketProtocol", PROTOCOLS.get(name if name in PROTOCOLS.names() else "segment"))
 
 

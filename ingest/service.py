@@ -1,7 +1,7 @@
 """The ingest service: puts the parts together, listens, and drains in the order that loses nothing.
 
-Order at the end: not ready, listener closed, requests under way answered, connections closed, frames sent, journal closed. What
-is in the journal then is sent by the next start.
+Order at the end: not ready, listener closed, requests under way answered, connections closed, frames sent, journal closed. The next
+start sends what the journal then holds.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from shared.streams.dead_log import LostLetters
 from shared.tasks import task_group
 
 HEADROOM_BYTES = 256 * 1024
-"""What a frame holds beside the body of its one largest event."""
+"""Size of a frame beside the body of its one largest event."""
 
 GRACE = 0.6
-"""Part of the drain period that requests under way have; the rest is for frames and the journal."""
+"""The requests' part of the drain period; the rest is for frames and the journal."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
     """Serves until the context drains.
 
     Args:
-        settings: those of the environment if None.
+        settings: None: from the environment.
 
     Raises:
         ConfigError: a setting is wrong, or the port is taken.
@@ -97,7 +97,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
         start(_follow_project(context, intake), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
         readiness = Readiness(context=context, outlet=outlet, spool=spool, lost=lost, refusals=intake.refusals)
-        await readiness.look()  # before it says that it is ready
+        await readiness.look()  # before `/ready` answers 200
         start(readiness.keep(), "ingest-readiness")
         await _serve(context, settings, intake, start)
 
@@ -190,7 +190,7 @@ async def _spool(settings: IngestSettings) -> AsyncIterator[Spool | None]:
 
 
 def _orphans(settings: IngestSettings) -> list[Path]:
-    """Journals of processes that no longer exist because there are fewer now; the first process empties them."""
+    """Returns the journals of processes that no longer exist because there are fewer now; the first process empties them."""
     if settings.process or not settings.spool_dir:
         return []
     folders = [path for path in Path(settings.spool_dir).iterdir() if path.name.isdigit()]
@@ -200,15 +200,15 @@ def _orphans(settings: IngestSettings) -> list[Path]:
 async def _empty_orphan(folder: Path, outlet: Outlet, broker: Broker) -> None:
     try:
         async with open_spool(folder, 0) as spool:
-            log.info("emptying the journal of a process that is no more", extra={"folder": str(folder)})
+            log.info("emptying the journal of a process that no longer exists", extra={"folder": str(folder)})
             await spool.empty(outlet.publish_stored, partial(stored_ids, broker), once=True)
-    except ConfigError as exc:  # its owner lives after all
+    except ConfigError as exc:  # its owner still runs
         log.warning("journal left alone", extra={"folder": str(folder), "error": str(exc)})
 
 
 @contextlib.asynccontextmanager
 async def _background() -> AsyncIterator[Start]:
-    """Yields a function that starts tasks which live as long as the service; one that fails ends it, to be started again."""
+    """Yields a function that starts tasks for the life of the service; if one fails, the service ends and is started again."""
     try:
         async with task_group() as group:
             tasks: set[asyncio.Task[None]] = set()

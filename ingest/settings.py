@@ -1,4 +1,4 @@
-"""What an operator sets of the edge: environment variables `PENSTOCK_INGEST_*`, read once at start."""
+"""An operator's settings of the edge: environment variables `PENSTOCK_INGEST_*`, read once at start."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class IngestSettings(msgspec.Struct, frozen=True, kw_only=True):
     )
 
     def packer(self) -> PackerSettings:
-        """The part that concerns frames."""
+        """The settings of frames."""
         return PackerSettings(
             max_events=self.frame_events,
             max_bytes=int(self.frame_bytes),

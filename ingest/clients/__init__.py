@@ -1,1 +1,1 @@
-"""Who sends a request: address, key, origin, and what the server knows of the client."""
+"""The sender of a request: its address, key and origin, and the server's facts about it."""

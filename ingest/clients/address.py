@@ -1,9 +1,9 @@
-"""The client's address, and the scheme and host it used: from the socket, or from what trusted proxies say. Pure.
+"""The client's address, and the scheme and host it used: from the socket, or from trusted proxies. Pure.
 
-A proxy's word counts only when the proxy itself is trusted, and only in the one header the operator names: proxies pass on every
+A proxy's word counts only if the proxy is trusted, and only in the one header that the operator names: proxies pass on every
 other header as the client sent it. The header's list is read from the nearest proxy outwards, over all its lines, and the first
-address that is not a trusted proxy's is the client's. `Forwarded` (RFC 7239) also carries scheme and host; beside any other
-header they stand in `X-Forwarded-Proto` and `X-Forwarded-Host`.
+address that is not a trusted proxy's is the client's. `Forwarded` (RFC 7239) also carries scheme and host; with any other header
+they come from `X-Forwarded-Proto` and `X-Forwarded-Host`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def parse_networks(texts: Iterable[str], name: str) -> tuple[Network, ...]:
     """Reads networks such as `10.0.0.0/8` and single addresses.
 
     Raises:
-        ConfigError: naming each that is none.
+        ConfigError: names each that is none.
     """
     networks: list[Network] = []
     problems: list[Problem] = []
@@ -53,14 +53,14 @@ def parse_networks(texts: Iterable[str], name: str) -> tuple[Network, ...]:
 
 
 class Place(NamedTuple):
-    """What a client called, as the outermost trusted proxy saw it. None: it does not say."""
+    """The address that a client called, as the outermost trusted proxy saw it. None: the proxy does not say."""
 
     scheme: str | None = None
     authority: str | None = None
 
 
 class Proxies:
-    """The proxies that are trusted, and the header their word stands in."""
+    """The trusted proxies, and the header with their word."""
 
     def __init__(self, trusted: Sequence[Network] = (), header: str = FORWARDED_FOR) -> None:
         self.trusted = tuple(trusted)
@@ -93,16 +93,16 @@ class Proxies:
             element = elements[back - 1] if len(elements) >= back else {}
             return _as_place(element.get("proto", ""), element.get("host", ""))
         schemes, hosts = (_last(headers, name, back) for name in ("x-forwarded-proto", "x-forwarded-host"))
-        # which of several proxies added to these lists, none of them says: a host counts where all agree
+        # the lists do not say which of several proxies added to them: a host counts only if all entries agree
         agreed = hosts[0] if len(set(hosts)) == 1 else ""
         return _as_place("https" if "https" in map(str.lower, schemes) else schemes[0], agreed)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether the other side of a connection is a trusted proxy."""
+        """Whether the peer of a socket is a trusted proxy."""
         return bool(self.trusted) and peer is not None and self._nearest(peer)[1]
 
     def _hops(self, headers: Mapping[str, str]) -> tuple[list[dict[str, str]], list[Address]]:
-        """Returns the elements of `Forwarded`, and the addresses up to the client's, which is the last; both from the nearest on."""
+        """Returns the elements of `Forwarded`, and the addresses up to the client's, which is the last; both the nearest first."""
         text = _joined(headers, self._header)
         elements: list[dict[str, str]] = []
         if self._header == "forwarded":
@@ -129,10 +129,10 @@ _NO_PLACE = Place()
 
 
 def _elements(text: str) -> list[dict[str, str]]:
-    """Returns the elements of `Forwarded`, the nearest first, up to the first that is none.
+    """Returns the elements of `Forwarded`, the nearest first, up to the first malformed one.
 
-    From the end, because only the end is a proxy's: read from the beginning, a quote that a client leaves open would take in what
-    the proxies added. Each is the shortest end that is a whole element, so a comma inside of quotes ends none.
+    Reads from the end, because only the end is a proxy's: from the beginning, a quote that a client leaves open would swallow the
+    proxies' elements. Each element is the shortest end that is a whole element, so a comma inside quotes ends none.
     """
     elements: list[dict[str, str]] = []
     element: str | None = None
@@ -140,7 +140,7 @@ def _elements(text: str) -> list[dict[str, str]]:
         element = part if element is None else f"{part},{element}"
         element = element.strip()
         if _ELEMENT.fullmatch(element):
-            # of a name that comes twice the first counts
+            # if a name comes twice the first counts
             elements.append({name.lower(): quoted or plain for name, quoted, plain in reversed(_PAIRS.findall(element))})
             element = None
         elif not element:
@@ -154,7 +154,7 @@ def _as_place(scheme: str, authority: str) -> Place:
 
 
 def _last(headers: Mapping[str, str], name: str, count: int) -> list[str]:
-    """Returns the last entries of a list, of which trusted proxies wrote one at least; most write one and replace what was there."""
+    """Returns the last entries of a list; trusted proxies wrote at least one, and most replace earlier entries."""
     return [entry.strip() for entry in _joined(headers, name).split(",")[-count:]]
 
 
@@ -166,7 +166,7 @@ def _joined(headers: Mapping[str, str], name: str) -> str:
 
 
 def treat_address(address: str | None, treatment: Literal["keep", "truncate", "drop"]) -> str | None:
-    """Returns what the site lets us keep: everything, the network (/24, /48), or nothing."""
+    """Returns the part of an address that the site lets us keep: all, the network (/24, /48), or nothing."""
     if treatment == "keep" or address is None:
         return address
     if treatment == "drop":

@@ -1,7 +1,7 @@
-"""Where clients put their write key: the carriers that several protocols share. Pure.
+"""The carriers of write keys that several protocols share. Pure.
 
 `Authorization: Basic` holds `key:` or `id:secret`, or, from some clients, a key without the colon; `Bearer` and `X-Write-Key`
-hold the key as it is, or `id:secret`. In queries it is `writeKey`, `writekey` or `token`.
+hold the plain key, or `id:secret`. In queries it is `writeKey`, `writekey` or `token`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def from_query(query: Mapping[str, str]) -> list[Credential]:
 
 
 def from_request(request: HttpRequest) -> list[Credential]:
-    """Returns what can be known without the body: headers, query, host name."""
+    """Returns the keys outside the body: in headers, query and host name."""
     found = from_headers(request.headers)
     found.extend(from_query(request.query))
     if request.host:
@@ -55,7 +55,7 @@ def _decode_basic(value: str) -> str:
         text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode()
     except (binascii.Error, ValueError):
         return value
-    # `key:` is a user without password; in `id:secret:` the password is followed by the same habit
+    # `key:` is a user without password; some clients also put a colon after the password: `id:secret:`
     return text.removesuffix(":")
 
 

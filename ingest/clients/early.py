@@ -1,8 +1,8 @@
 """Admits a request before its body is read, so that a stranger's body costs next to nothing. Pure.
 
-A key in a header decides alone. Where only the body can hold the key, a small body is read as any other; in a larger one the text
-is searched for `"writeKey"`, and one of the keys found must open a site before anything is built. The search only opens the door:
-which key counts is decided afterwards, by the place where it stands.
+A key in a header decides alone. If only the body can hold the key, a small body is read as usual. In a larger body the text is
+searched for `"writeKey"`, and one of the keys found must open a site before anything is built. The search only admits the body: the
+protocol decides afterwards, by its place, which key counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from ingest.contract import Admission, Credential, Desk, Refusal
 
 SMALL_BYTES = 64 * 1024
-"""What may be read for a stranger: some milliseconds."""
+"""The most that is read for a stranger: some milliseconds."""
 
 MAX_KEYS = 32
 """Different keys in one body that are tried."""
@@ -22,17 +22,17 @@ _KEY = re.compile(rb'"writeKey"\s{0,16}:\s{0,16}"([^"\\]{1,4096})"')
 
 
 def decides(found: Sequence[Credential]) -> bool:
-    """Tells whether `found`, keys outside the body, settle which site it is: they are stronger than any key inside."""
+    """Whether `found`, keys outside the body, decide the site: they are stronger than any key inside."""
     return bool(found) and any(each.carrier in ("basic", "header") for each in found)
 
 
 def admit_early(found: Sequence[Credential], body: bytes, desk: Desk, *, decided: bool) -> Admission | Refusal | None:
-    """Returns what the keys outside the body open, as far as it is known to let the body be read.
+    """Returns what the keys outside the body open, if that is enough to read the body.
 
-    None where only the body can tell and is small enough to be read without knowing.
+    None if only the body can tell and is small enough to be read for a stranger.
 
     Args:
-        decided: what `decides` says of `found`.
+        decided: the result of `decides(found)`.
     """
     if decided:
         return desk.admit(found)

@@ -1,10 +1,10 @@
-"""Which site a request belongs to: an index of keys and domains, built once per revision of the project.
+"""An index of keys and domains, which finds a request's site; built once per revision of the project.
 
-Pure but for the counters. An index is replaced whole when the project changes, so a request sees one revision. A key with a
-secret opens its site only as `id:secret`; secrets are kept as SHA-256 and compared in constant time.
+Pure except for the counters. A new index replaces the old one when the project changes, so a request sees one revision. A key with a
+secret opens its site only as `id:secret`; the index has SHA-256 hashes of secrets and compares them in constant time.
 
-Where a request carries several keys the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that
-is no key is an OAuth token and steps aside, and a host name counts only when there is no key at all.
+If a request carries several keys, the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that is no
+key is an OAuth token and does not count, and a host name counts only if there is no key.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class KeyIndex:
     def __init__(self, project: Project | None, largest_event: int | None = None) -> None:
         """
         Args:
-            project: None while none is known: then nobody is told that a key is wrong, which clients take for the end.
-            largest_event: what one message of the broker can hold, whatever the sites allow.
+            project: None while none is known: then no client hears that its key is wrong, because clients give up on that.
+            largest_event: the most that one message of the broker can hold, whatever the sites allow.
         """
         self._known = project is not None
         project = project or Project()
         self._by_id: dict[str, _Entry] = {}
         self._by_host: dict[str, _Entry] = {}
         self._proven: dict[str, _Entry] = {}
-        """Right pairs of id and secret that came before: one for each key at most, hashed once a revision."""
+        """Correct pairs of id and secret that came before: at most one for each key, hashed once a revision."""
         self.sites = project.sites
         for name, site in project.sites.items():
             for key in site.keys:
@@ -62,7 +62,7 @@ class KeyIndex:
         self.smallest_request, self.largest_request = min(limits), max(limits)
 
     def admit(self, credentials: Sequence[Credential]) -> tuple[Admission, bool] | Refusal:
-        """Returns (admission, whether carriers disagree), or why nothing opens.
+        """Returns (admission, whether carriers disagree), or the reason why no site opens.
 
         Args:
             credentials: in any order; their carriers decide.
@@ -103,13 +103,13 @@ class KeyIndex:
         return chosen.admission, disagree
 
     def sender_of(self, credentials: Sequence[Credential]) -> tuple[str | None, str]:
-        """Returns the names of site and key that a refusal is counted for; no site where none is known."""
+        """Returns the names of site and key under which a refusal is counted; no site if none is known."""
         found = self.admit(credentials)
         sender = found if isinstance(found, Refusal) else found[0]
         return sender.site, sender.key
 
     def site_of_host(self, host: str) -> str | None:
-        """Returns the name of the site one of whose domains is `host`."""
+        """Returns the name of the site that has `host` among its domains."""
         entry = self._by_host.get(host)
         return entry.site_name if entry else None
 
@@ -125,7 +125,7 @@ class KeyIndex:
         if entry is None:
             return Refusal(401, "unknown_key", "the write key is unknown; it may belong to another installation, or be deleted")
         if entry.digest is None:
-            # `key:anything`: clients that put a password beside a key without secret
+            # `key:anything`: some clients send a password with a key without secret
             return entry
         if not colon or not secret:
             return Refusal(
@@ -164,7 +164,7 @@ def _digest(secret: str) -> bytes:
 
 
 def _masked(key: Key | None) -> str:
-    """A browser's key is public and so is the id beside a secret; a server key without secret is all there is to know."""
+    """Masks a server key without secret: its id alone opens the site. A browser's key and the id beside a secret are public."""
     if key is None:
         return ""
     if key.kind == "browser" or key.secret:

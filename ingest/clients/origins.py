@@ -1,10 +1,10 @@
-"""Which web origins a browser may send from, and the CORS headers that tell it so. Pure.
+"""The web origins that may send, and the CORS headers of answers to them. Pure.
 
 A site that lists no origins, or `*`, takes events from any page; the origin is then echoed, without credentials. A listed origin
 is echoed with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
 
-Browsers send no `Origin` with the request of an image. The page then stands in `Referer`; where that is missing too,
-`Sec-Fetch-Site` tells a page that hides its address from a sender that is no page at all, such as a mail program or a server.
+Browsers send no `Origin` with a request for an image. Then `Referer` names the page. If that is missing too, `Sec-Fetch-Site` tells a
+page that hides its address from a sender that is no page, such as a mail program or a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"[a-z0-9-]{1,64}")
 
 
 class Origins:
-    """The origins of one site, or of all sites together when the site is not known yet (preflight requests carry no key)."""
+    """The origins of one site, or of all sites together if the site is unknown (preflight requests carry no key)."""
 
     def __init__(self, listed: Sequence[str], *, any_origin: bool | None = None) -> None:
         self._any = (not listed or ANY_ORIGIN in listed) if any_origin is None else any_origin
@@ -50,7 +50,7 @@ class Origins:
         return self._any or self.lists(origin)
 
     def stranger(self, headers: Mapping[str, str]) -> str | None:
-        """Returns the page that sent a request, as far as it is known, where that page may not send; None where it may."""
+        """Returns the page that sent a request, if the page may not send; None if it may."""
         if self._any:
             return None
         origin = headers.get("origin")
@@ -61,7 +61,7 @@ class Origins:
             elif headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
                 return None
             else:
-                origin = "a page that does not say its address"
+                origin = "a page that hides its address"
         return None if self.lists(origin) else origin
 
     def headers(self, origin: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""The address under which a client knows this server, for documents that name it. Pure.
+"""The address under which a client reaches this server, for documents that name it. Pure.
 
-A settings document says where a browser sends its events, and caches keep it. So the `Host` a client sends is not believed as it
-stands: it counts if it is a site's domain, or if a trusted proxy stands between. Otherwise the document names the address the
-connection came to, which nobody but the operator chooses.
+A settings document says where a browser sends its events, and caches keep it. So a client's `Host` counts only if it is a site's
+domain, or if a trusted proxy passed it on. Otherwise the document names the address of the socket, which only the operator
+chooses.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def own_url(place: Place, host: str, is_proxied: bool, is_domain: Callable[[str]
     """Returns scheme and authority of this server.
 
     Args:
-        place: what a trusted proxy says of it.
+        place: the address in a trusted proxy's words.
         host: the `Host` header.
         is_proxied: a trusted proxy passed the request on, and with it the header.
         is_domain: whether a host name is a domain of a site.
-        local: the address and port of this side of the connection.
+        local: the address and port of our side of the socket.
     """
     believed = _AUTHORITY.fullmatch(host) and (is_proxied or is_domain(host_of(host)))
     return f"{place.scheme or 'http'}://{place.authority or (host if believed else local)}"

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: the address of a client, said by a proxy in the first bytes of a connection. Pure.
+"""The PROXY protocol, versions 1 and 2: a proxy sends the client's address in the first bytes of a connection. Pure.
 
-https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt. Read only from trusted proxies: from anybody else it would be a way
-to choose an address.
+https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt. Read only from trusted proxies: any other client could choose its
+address by it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ V1_PREFIX = b"PROXY "
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_LONGEST = 107
 V2_LONGEST = 4096
-"""Of the addresses and what may follow them: certificates' names and the like, which are skipped."""
+"""Bytes of the addresses and the optional fields behind them (names in certificates and the like), which are skipped."""
 
 _LOCAL, _PROXY = 0x20, 0x21
 _LENGTHS = {0x1: 12, 0x2: 36}
 
 
 class Preface(NamedTuple):
-    """What was said: the client's address, None where the proxy speaks for itself, and how many bytes it took."""
+    """The header: the client's address, None if the proxy speaks for itself, and the header's size in bytes."""
 
     address: str | None
     size: int
 
 
 def read_preface(data: bytes) -> Preface | None:
-    """Returns the header at the beginning of a connection; None while it is not whole.
+    """Returns the header at the beginning of a connection; None while it is incomplete.
 
     Raises:
         ValueError: it is none; says why.

@@ -1,7 +1,7 @@
-"""What the server knows of the sender of a request: address, user agent, place, whether it is a bot. Once per request.
+"""The server's facts about the sender of a request: address, user agent, place, and whether it is a bot. Once per request.
 
-User agents and places are looked up once and remembered, because the same few send nearly everything. Both databases are
-optional to the caller: a user agent nobody knows has no facts, and without a MaxMind file there are no places.
+User agents and places are looked up once and remembered, because a few of them send nearly all requests. Both databases are
+optional: an unknown user agent has no facts, and without a MaxMind file there are no places.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from shared.errors import ConfigError, Problem
 
 MAX_USER_AGENT = 512
-"""Longer ones are cut: no browser's is, it stands in every event of a request, and each is parsed by many expressions."""
+"""Longer ones are cut: no browser's is so long, every event of a request carries it, and many expressions parse it."""
 
 MAX_FACT = 128
 """Longer names of browsers, systems and devices are cut: none is honest."""
@@ -25,7 +25,7 @@ REMEMBERED_AGENTS = 5_000
 REMEMBERED_PLACES = 20_000
 
 PARSING_SHARE = 0.1
-"""What parsing unknown user agents may take of a core. An honest one costs 15 µs, one made for it a millisecond."""
+"""The share of a core that parsing unknown user agents may take. An honest one costs 15 µs, a hostile one a millisecond."""
 
 PARSING_BURST_SECONDS = 0.2
 
@@ -35,7 +35,7 @@ _BOT = re.compile(
     re.IGNORECASE,
 )
 _PLATFORM = re.compile(r"\((?:Linux|Android|Windows|Macintosh|X11|iP)[^()]*\)", re.IGNORECASE)
-"""Names the device, whose maker may be called anything; a bot says so elsewhere."""
+"""The device's name, which may be any word; a bot names itself elsewhere."""
 
 
 class Agent(NamedTuple):
@@ -44,7 +44,7 @@ class Agent(NamedTuple):
     facts: dict[str, str] | None
     bot: bool
     skipped: bool = False
-    """It was not parsed, because too many unknown ones came at once."""
+    """True: it was not parsed, because too many unknown ones came at once."""
 
 
 ReadAgent = Callable[[str], Agent]
@@ -52,7 +52,7 @@ ReadPlace = Callable[[str], dict[str, Any] | None]
 
 
 class ParsingBudget:
-    """Bounds the share of time that goes into unknown user agents: anybody can send a new one with every request."""
+    """Bounds the share of time for unknown user agents: a client can send a new one with every request."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -60,14 +60,14 @@ class ParsingBudget:
         self._at = clock()
 
     def allows(self) -> bool:
-        """Tells whether another one may be parsed now."""
+        """Whether another one may be parsed now."""
         now = self._clock()
         self._spent = max(0.0, self._spent - (now - self._at) * PARSING_SHARE)
         self._at = now
         return self._spent < PARSING_BURST_SECONDS
 
     def spend(self) -> None:
-        """Takes what passed since `allows`."""
+        """Spends the time since `allows`."""
         now = self._clock()
         self._spent += now - self._at
         self._at = now
@@ -75,7 +75,7 @@ class ParsingBudget:
 
 def agent_reader(clock: Callable[[], float] = time.perf_counter) -> ReadAgent:
     """Returns a function from User-Agent headers to their facts; loads ua-parser's expressions (about 0.1 s)."""
-    # imported here: the compiled expressions take 25 MB, which tools that only read the contract need not pay
+    # imported here: the compiled expressions take 25 MB, which tools that only read the contract do not need
     from ua_parser import Parser
     from ua_parser.loaders import load_lazy_builtins
     from ua_parser.regex import Resolver
@@ -109,18 +109,18 @@ def agent_reader(clock: Callable[[], float] = time.perf_counter) -> ReadAgent:
         text = text[:MAX_USER_AGENT]
         try:
             return read(text)
-        except _OutOfTime:  # not remembered: it is parsed when there is time
+        except _OutOfTime:  # not remembered, so a later request may parse it
             return Agent(None, names_bot(text), skipped=True)
 
     return read_within_time
 
 
 class _OutOfTime(Exception):
-    """No time is left for unknown user agents."""
+    """Raised when no time is left for unknown user agents."""
 
 
 def names_bot(user_agent: str) -> bool:
-    """Tells whether a user agent calls itself a bot, the name of its device aside: phones are made by a company called CUBOT."""
+    """Whether a user agent calls itself a bot. The device's name does not count: CUBOT is a maker of phones."""
     return _BOT.search(_PLATFORM.sub("", user_agent, count=1)) is not None
 
 
@@ -161,7 +161,7 @@ def _version(*parts: str | None) -> str:
 
 
 def _place(record: dict[str, Any]) -> dict[str, Any] | None:
-    """Flattens what City, Country and ASN databases hold, with English names."""
+    """Flattens an entry of a City, Country or ASN database, with English names."""
     place: dict[str, Any] = {}
     country = record.get("country") or record.get("registered_country") or {}
     region = (record.get("subdivisions") or [{}])[0]

@@ -1,8 +1,7 @@
 """The answer to a request as bytes: status line, headers and body in one write.
 
-An answer of the edge is short and its head nearly always the same, while aiohttp's `Response` builds a header table, fills it in
-and serialises it each time. `Answer` is what a request that has a task of its own returns to aiohttp; `encode_answer` alone is
-what the others need.
+An answer of the edge is short and its head nearly always the same, but aiohttp's `Response` builds, fills and serialises a header
+table each time. A request with its own task returns an `Answer` to aiohttp; all other requests need only `encode_answer`.
 """
 
 from __future__ import annotations
@@ -26,28 +25,26 @@ _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
 
 
 class Answered(NamedTuple):
-    """A reply and the headers that stand beside its own. Values are the server's or a header that came in: none holds a line
-    break.
-    """
+    """A reply and further headers. Their values are the server's or come from a received header, so none holds a line break."""
 
     reply: Reply
     headers: Mapping[str, str] = NO_HEADERS
     close: bool = False
     """The connection ends with this answer."""
     request_id: bytes = b""
-    """What the log calls the request, if it does."""
+    """The request's id in the log, if it has one."""
 
 
 def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: bool = True) -> bytes:
     """Returns the bytes to send.
 
     Args:
-        connection: the line that says what becomes of the connection, where it is not what the version of HTTP has it.
+        connection: the `Connection` line, if it differs from the default of the HTTP version.
         with_body: False for HEAD.
     """
     reply, extra, _, request_id = answered
     status, body, content_type, own = reply
-    if not own and not extra and status != 204:  # as most answers: one piece
+    if not own and not extra and status != 204:  # most answers: one piece
         return b"%b%d\r\n%bX-Request-Id: %b\r\n%b\r\n%b" % (
             _head(status, content_type),
             len(body),

@@ -1,7 +1,7 @@
-"""Connections of the HTTP server: aiohttp's, where it does otherwise than clients of an edge need.
+"""Connections of the HTTP server: aiohttp's, with changes that clients of an edge need.
 
 They are watched (`ingest/http/watched.py`), answer most requests as soon as they are parsed (`ingest/http/quick.py`), answer
-broken HTTP in JSON, and answer a client that has closed its side.
+broken HTTP in JSON, and answer a client that closed its side.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ class Connection(Watched):
             super().data_received(data)
 
     def is_idle(self) -> bool:
-        """Whether aiohttp has nothing to do and waits for a request."""
+        """Whether aiohttp is idle and waits for a request."""
         return self._waiter is not None and not self._waiter.done() and not self._messages
 
     def has_answered(self) -> None:
-        """An answer was written without aiohttp."""
+        """Notes that an answer was written without aiohttp."""
         self._request_count += 1
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def stop_reading(self) -> None:
-        """Reads nothing more from the socket until `read_on`, or until aiohttp has few requests left."""
+        """Stops reading from the socket until `read_on`, or until aiohttp has few requests left."""
         self._pause_reading_for_buffer()
 
     def read_on(self) -> None:
@@ -82,17 +82,17 @@ class Connection(Watched):
             self._resume_reading_for_buffer()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Called at the end of every body: there is something to do only where reading was paused."""
+        """Called at the end of every body; it has work only if reading was paused."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's protocols may return whether to stay open
-        """Lets a client close its side after its last request and still have the answer, as `nc -N` does."""
+        """Lets a client close its side after its last request and still get the answer, as `nc -N` does."""
         if self._sieve.busy:
             self._sieve.close_after_last()
             return True
         if self._upgraded:
-            return self._payload_parser is None  # declined, so that it is answered, and what stands behind it
+            return self._payload_parser is None  # declined, so that this request and the bytes behind it are answered
         if self._waiter is not None and not self._messages:
             return False  # nothing to answer
         last = None if self._current_request is None else self._current_request.content
@@ -101,14 +101,14 @@ class Connection(Watched):
             if isinstance(message, RawRequestMessage):
                 self._messages[-1] = (message._replace(should_close=True), last)
         if last is not None and not last.is_eof():
-            return False  # a request that will never be whole
+            return False  # a request that will never be complete
         if not self._messages:
             self.close()  # after the answer
             self._loop.call_soon(self._end_unfinished)
         return True
 
     def _end_unfinished(self) -> None:
-        """Ends a request that was taken from the queue, but not begun, when the client closed its side, and will never be whole."""
+        """Ends a request that aiohttp has not begun and that can never be complete, because the client closed its side."""
         request = self._current_request
         if self.transport is not None and request is not None and request.content is self._body and not request.content.is_eof():
             self.transport.close()
@@ -116,7 +116,7 @@ class Connection(Watched):
     def handle_error(
         self, _: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        if status >= 500 and not isinstance(exc, ConnectionError):  # else the client is gone, which is no error of ours
+        if status >= 500 and not isinstance(exc, ConnectionError):  # else the client is gone, which is not our error
             self.log_exception("error handling request", exc_info=exc)
         code = "bad_request" if status < 500 else "internal"
         text = (message or "the request could not be handled").replace("\n", " ")

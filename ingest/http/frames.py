@@ -1,12 +1,11 @@
-"""What a WebSocket holds that is no message yet, or waits because its client reads nothing: counted within the bytes of all
-bodies.
+"""Counts a WebSocket's incomplete messages, and messages that wait because the client reads nothing, within the bytes of all bodies.
 
-Until a key opened a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a
-message and unpacks it, and shows nothing before it is whole, so the bytes are counted as they come from the socket. They count
-for the client's address too: one client with many connections cannot use up what all others need.
+Until a key opens a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a
+message, unpacks it, and shows it only when it is complete, so the bytes are counted as they come from the socket. They count for
+the client's address too: one client with many connections cannot use up the room of all others.
 
-After our side closed, aiohttp throws away what still comes until the client closes too, so those bytes are not counted as held; a
-client that goes on sending is cut off.
+After our side closed, aiohttp throws away all further bytes until the client closes too. They do not count as held; a client that
+goes on sending is cut off.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Frames:
 
     Args:
         whole: the largest message.
-        address: what the client is counted as; empty: as nothing.
+        address: the name under which the client is counted; empty: it is not counted.
         stranger: no key has opened a site yet.
     """
 
@@ -42,7 +41,7 @@ class Frames:
         self.farewell = b""
 
     def feed(self, size: int) -> bool:
-        """Counts bytes that came; False where the connection must end, with `farewell` as its last frame."""
+        """Counts received bytes; False if the connection must end, with `farewell` as its last frame."""
         if self._late is not None:
             self._late += size
             self.farewell = b""
@@ -58,24 +57,24 @@ class Frames:
         return True
 
     def taken(self) -> None:
-        """A message was taken out: the remaining bytes came with the last read, at most."""
+        """Notes that a message was taken out: only bytes of the last read can remain."""
         self._held.shrink_to(min(self._held.bytes, self._chunk))
 
     def close(self) -> None:
-        """Our side closes: what still comes is thrown away."""
+        """Notes that our side closes: further bytes are thrown away."""
         if self._late is None:
             self._late = 0
             self._held.free()
 
     def block(self) -> bool:
-        """The client reads nothing, so one unpacked message may wait; False where there is no room for that."""
+        """Notes that the client reads nothing, so one unpacked message may wait; False if there is no room for it."""
         return self.stranger or self._waiting.grow_to(self._whole)
 
     def unblock(self) -> None:
-        """The client reads again."""
+        """Notes that the client reads again."""
         self._waiting.free()
 
     def free(self) -> None:
-        """The connection is closed."""
+        """Frees all bytes: the connection is closed."""
         self._held.free()
         self._waiting.free()

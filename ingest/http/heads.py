@@ -1,9 +1,8 @@
-"""Heads of requests that came before: a client sends the same one again and again, so what it means is read once.
+"""Heads of requests that came before: a client repeats its head with every request, so the edge reads it once.
 
-A head is remembered by its bytes, with the parser's reading of it. A request that begins with the same bytes, on a connection
-whose parser is between two requests, means the same: the parser need not see it. Remembered are only heads of small plain
-requests, and only with a key in a header that opens a site; a new revision of the project forgets all of them. Their number and
-size are bounded.
+A head is remembered by its bytes, with the parser's reading of it. If a request begins with the same bytes, on a connection whose
+parser is between two requests, it means the same, and the parser need not see it. Only heads of small plain requests with a header
+key that opens a site are remembered. A new revision of the project forgets all of them. Their number and size are bounded.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from ingest.http.routes import Match
 
 MAX_HEAD_BYTES = 2048
 MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of all heads with the values read from them: anybody who knows a browser's key can send new ones."""
+"""Bound on the bytes of all heads and the values read from them: a client with a browser's key can send new ones for ever."""
 
 LINE_BYTES = 256
-"""What a header that was read holds beside its bytes, about."""
+"""Memory of a parsed header beside its bytes, about."""
 
 END = b"\r\n\r\n"
 
 
 class Head(NamedTuple):
-    """What the bytes of a head mean."""
+    """The meaning of a head's bytes."""
 
     match: Match
     size: int
@@ -35,11 +34,11 @@ class Head(NamedTuple):
     asked: HttpRequest
     """The request without its body."""
     proxied: bool
-    """What it asks depends on who sends it: `asked` must be built for each."""
+    """True: the request depends on its sender, so `asked` is built for each."""
 
 
 class Heads:
-    """The remembered heads. A full memory forgets everything: heads still in use are soon known again."""
+    """The remembered heads. When full, it forgets all: heads in use come again soon."""
 
     def __init__(self) -> None:
         self.known: dict[bytes, Head] = {}
@@ -48,11 +47,11 @@ class Heads:
         self.get = self.known.get
 
     def is_of(self, keys: KeyIndex) -> bool:
-        """Whether the remembered heads hold with these keys."""
+        """Whether the remembered heads are valid with these keys."""
         return self._keys is keys
 
     def remember(self, head: bytes, known: Head, keys: KeyIndex) -> None:
-        """Remembers what a head means with these keys."""
+        """Remembers a head's meaning with these keys."""
         size = len(head) + LINE_BYTES * (len(known.asked.headers) + len(known.asked.query) + 4)
         if self._keys is not keys or self.bytes + size > MAX_BYTES:
             self.known.clear()
@@ -64,10 +63,10 @@ class Heads:
 
 
 def head_of(data: bytes, message: RawRequestMessage, size: int) -> bytes:
-    """Returns the head of a request that is exactly `data`; nothing where data and what the parser made of it could differ.
+    """Returns the head of a request that is exactly `data`; nothing if `data` and the parser's reading could differ.
 
-    They could where the parser still held a piece of a head from before (it would have read more headers than `data` has), kept a
-    piece of what follows, or ended the head or a line elsewhere.
+    They could differ if the parser still held a piece of an earlier head (it would have read more headers than `data` has), kept a
+    piece of the next request, or ended the head or a line elsewhere.
     """
     end = data.find(END)
     if end < 0 or end + len(END) + size != len(data):

@@ -1,8 +1,8 @@
-"""From a whole request to its answer: one way for all requests, whichever reader took them from their sockets.
+"""From a whole request to its answer: one way for all requests, whichever reader took them from the socket.
 
 `begin` parses, judges and hands the events over. It returns an answer that is known at once; an answer that must wait for the
-disk comes later, through a function it was given. Nothing here waits, and nothing raises: a fault of our own is a 500 and a line
-in the log. The two that call it are `ingest/http/server.py`, with a task for each request, and `ingest/http/quick.py`, without.
+disk comes later, through the caller's function. Nothing here waits or raises: our own fault is a 500 and a line in the log. Its
+callers are `ingest/http/server.py`, with a task for each request, and `ingest/http/quick.py`, without.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
 
 TIMED_REQUESTS = 64
-"""One request in so many is timed: a histogram costs more than the rest of the counting together."""
+"""One request in so many is timed: a histogram costs more than all other counting."""
 
 RETRY_AFTER_SECONDS = 2
 HEALTH_PATH = "/health"
@@ -65,7 +65,7 @@ class _Pending(Ticket):
     def __init__(
         self, pipeline: Pipeline, match: Match, asked: HttpRequest, peer: str | None, parsed: Parsed, started: float, done: Done
     ) -> None:
-        self.frames = 0  # as the base does: one call less for each request
+        self.frames = 0  # instead of a call of the base, which does the same: one call less for each request
         self.over = False
         self.pipeline = pipeline
         self.match = match
@@ -100,7 +100,7 @@ class Pipeline:
         """Returns the request as protocols see it. `body` is decoded.
 
         Args:
-            local: this side of the connection, for requests without a body: some ask where they should send to.
+            local: our side of the socket, for requests without a body: some ask for the address to send to.
         """
         place = self._place(headers, peer)
         host = headers.get("host", "")
@@ -120,7 +120,7 @@ class Pipeline:
         return host_of(self._place(headers, peer).authority or headers.get("host", ""))
 
     def known_admission(self, match: Match, asked: HttpRequest) -> Admission | None:
-        """Returns what a key in the headers opens, where nothing else about the request can change that; see `HttpRequest`."""
+        """Returns what a key in the headers opens, if nothing else in the request can change that (`HttpRequest.known`)."""
         if "charset" in asked.headers.get("content-type", "").lower():
             return None
         found = match.protocol.credentials(asked)
@@ -128,7 +128,7 @@ class Pipeline:
         return None if opened is None or isinstance(opened, Refusal) or opened[1] else opened[0]
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
-        """Takes a whole request in; returns None where the answer must wait for the disk: `done` is called with it."""
+        """Takes a whole request in; returns None if the answer must wait for the disk: then `done` is called with it."""
         self._begun += 1
         started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 else 0.0
         try:
@@ -141,7 +141,7 @@ class Pipeline:
         return answered
 
     def finish(self, pending: _Pending, failure: Exception | None) -> Answered:
-        """Returns the answer, now that the events are stored, or will not be."""
+        """Returns the answer, once the events are stored or have failed."""
         match, asked, parsed = pending.match, pending.asked, pending.parsed
         site = parsed.admission.site
         try:
@@ -172,7 +172,7 @@ class Pipeline:
         return self.answer(headers, protocol, as_reply(refusal), refusal.site)._replace(request_id=request_id)
 
     def health(self, method: str) -> Answered:
-        """Says to balancers whether this edge takes requests; why not is told on the admin page only."""
+        """Tells balancers whether this edge takes requests; only the admin page says why not."""
         status, body = (200, b'{"status":"ok"}') if self.is_ready() and not self.draining else (503, b'{"status":"unavailable"}')
         if method not in ("GET", "HEAD"):
             status, body = 405, b'{"code":"wrong_method","message":"/health takes GET"}'
@@ -187,7 +187,7 @@ class Pipeline:
         return refusal, request_id
 
     def answer(self, headers: Mapping[str, str], protocol: str, reply: Reply, site: str | None = None) -> Answered:
-        """Adds what the page that asked must see, and counts.
+        """Adds the headers that the asking page must see, and counts.
 
         Args:
             headers: those of the request.
@@ -196,7 +196,7 @@ class Pipeline:
         origin = headers.get("origin")
         if reply is self._plain.reply and not origin and not self.draining:
             return self._plain
-        # what a cache keeps without an origin must not be given to a page that has one
+        # a cache must not give an answer without an origin to a page with one
         extra = self._origins(site).headers(origin) if origin else VARY if "Cache-Control" in reply.headers else NO_HEADERS
         answered = Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
         if reply.status == 200 and not answered.close and not extra:
@@ -211,7 +211,7 @@ class Pipeline:
         return Answered(Reply(204, b"", "", allowed), close=self.draining)
 
     def unknown(self, method: str, path: str, *, is_upgrade: bool) -> Reply:
-        """Answers what no protocol is for."""
+        """Answers a request that no protocol takes."""
         if is_upgrade:
             return as_reply(Refusal(426, "upgrade_required", f"{path} speaks WebSocket only"))
         known = self._routes.methods(path)
@@ -221,7 +221,7 @@ class Pipeline:
         return as_reply(Refusal(404, "unknown_path", f"nothing is served at {path[:200]!r}"))
 
     def request_limit(self, match: Match, method: str, query: str, headers: Mapping[str, str]) -> int:
-        """The site's limit where its key stands outside the body, else the largest of any site."""
+        """Returns the site's limit if its key is outside the body, else the largest limit of any site."""
         keys = self.intake.keys
         if keys.smallest_request == keys.largest_request:
             return keys.largest_request
@@ -241,7 +241,7 @@ class Pipeline:
     def unpack(
         self, match: Match, method: str, query: str, headers: MultiMapping[str], body: bytes, limit: int, held: Held
     ) -> bytes | Refusal:
-        """Returns the body without its content encodings. Of a stranger none is unpacked, where a header says that it is one."""
+        """Returns the body without its content encodings; unpacks no stranger's body if the headers show that its key opens no site."""
         encoding = content_encoding(headers)
         if encoding is not None or body[:2] == GZIP_MAGIC:
             found = match.protocol.credentials(
@@ -260,7 +260,7 @@ class Pipeline:
             return self.refuse(match, asked, parsed, peer)
         site = parsed.admission.site
         limit = int(parsed.admission.limits.request_bytes)
-        if len(asked.body) > limit:  # the key stood in the body, which was read within the largest limit of any site
+        if len(asked.body) > limit:  # the key was in the body, which was read within the largest limit of any site
             return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, parsed.admission), peer)
         pending = _Pending(pipeline=self, match=match, asked=asked, peer=peer, parsed=parsed, started=started, done=done)
         try:
@@ -316,13 +316,13 @@ def decode(body: bytes, encoding: str | None, limit: int, held: Held) -> bytes |
 
 
 def content_encoding(headers: MultiMapping[str]) -> str | None:
-    """Returns the encodings of all lines as one list; None where the client names none."""
+    """Returns the encodings of all lines as one list; None if the client names none."""
     return ",".join(headers.getall("content-encoding")) if "content-encoding" in headers else None
 
 
 def parse_query(query: str) -> Mapping[str, str]:
-    """Reads a query; of a name that comes twice the last counts."""
-    return dict(parse_qsl(query, keep_blank_values=True))  # the line's limit of 16 KiB bounds it
+    """Reads a query; if a name comes twice the last counts."""
+    return dict(parse_qsl(query, keep_blank_values=True))  # the limit of a line, 16 KiB, bounds it
 
 
 def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:
@@ -332,7 +332,7 @@ def too_large(what: str, limit: int, admission: Admission | None = None) -> Refu
 
 
 def as_reply(refusal: Refusal) -> Reply:
-    """Words a refusal where no protocol does."""
+    """Words a refusal that no protocol words."""
     headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)
 

@@ -1,18 +1,19 @@
 """Answers whole requests as soon as they are parsed: no task, no request object, no writer for each.
 
-A request with one event costs mostly what aiohttp spends on every request. So a connection's parser is aiohttp's own behind a
-`QuickParser`, which looks at what comes out. A request that is whole, small and plain it gives to the pipeline itself, and writes
-the answer when the events are stored. One whose head came before does not even reach the parser (`ingest/http/heads.py`). All
-others (bodies that are still coming, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …) it passes on, and aiohttp handles them with
-a task each, as if it had read them from the socket.
+Most of the cost of a request with one event is aiohttp's work for every request: a task, a request object, a writer. This module
+leaves that work out, because it doubles what one core can take (docs/performance.md). A `QuickParser` wraps aiohttp's parser and
+looks at its messages. It gives a complete, small and plain request to the pipeline, and writes the answer when the events are
+stored. A request whose head came before does not even reach the parser (`ingest/http/heads.py`). The `QuickParser` passes all other
+requests on (incomplete bodies, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …), and aiohttp handles each with a task, as if it had
+read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
-quick while aiohttp works. A client that goes away cancels nothing. What is pipelined behind a request that closes the connection
-may have been taken, but it has no answer, as when a connection breaks. One that does not read is passed on to aiohttp, which
-waits for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
+quick while aiohttp works. A client that goes away cancels nothing. Requests pipelined behind one that closes the connection may
+have been taken, but get no answer, as when a connection breaks. A client that does not read is passed on to aiohttp, which waits
+for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
 
-It leans on the inside of aiohttp's `RequestHandler` in the few places below; `tests/unit/ingest/test_ways.py` sends the same
-requests both ways.
+It uses internals of aiohttp's `RequestHandler` in the few places below. `tests/unit/ingest/test_ways.py` sends the same requests both
+ways and compares the bytes of the answers, so a new aiohttp that changes these internals fails there.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from ingest.http.connections import Connection
 
 FEW = MAX_MSG_QUEUE_SIZE // 2
-"""Reading goes on when so few requests are left."""
+"""Reading resumes when so few requests are left."""
 
 _NOTHING: Fed = ((), False, b"")
 
 
 class Quick:
-    """What the quick way shares over all connections: which requests it takes, and how they begin.
+    """The state that the quick way shares over all connections: which requests it takes, and how they begin.
 
     Args:
         max_bytes: the largest body it takes; 0 sends everything the long way.
@@ -61,10 +62,10 @@ class Quick:
         self.heads = Heads()
 
     def take_known(self, data: bytes, parser: QuickParser) -> bool:
-        """Begins a request whose head came before, or returns False with nothing touched.
+        """Begins a request whose head came before, or touches nothing and returns False.
 
         Args:
-            data: all that came, of which the parser knows nothing.
+            data: all bytes that came, which the parser has not seen.
         """
         pipeline, bounds = self._pipeline, self.bounds
         end = data.find(END, 0, MAX_HEAD_BYTES)
@@ -102,7 +103,7 @@ class Quick:
         return True
 
     def remember(self, data: bytes, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Remembers the head of a request that was taken, if it may be; returns whether the request was exactly `data`.
+        """Remembers the head of a taken request, if possible; returns whether the request was exactly `data`.
 
         The parser is then between two requests.
         """
@@ -124,7 +125,7 @@ class Quick:
         return bool(head)
 
     def take(self, message: RawRequestMessage, payload: StreamReader, parser: QuickParser) -> bool:
-        """Begins a request, or returns False with nothing touched: it is not for the quick way."""
+        """Begins a request, or touches nothing and returns False: it is not for the quick way."""
         method = message.method
         size = payload.total_bytes
         if method == "POST":
@@ -179,13 +180,13 @@ class Turn(Held):
         self._parser = parser
         self.answer: bytes | None = None
         self.last = last
-        """The connection closes after it."""
+        """True: the connection closes after it."""
         self.parsed = parsed
-        """The parser read it, and counts it until it is answered."""
+        """True: the parser read it, and counts it until it is answered."""
         bounds.requests += 1
 
     def finish(self, answered: Answered) -> None:
-        """Takes the answer, which is written as soon as those before it are."""
+        """Takes the answer; it is written as soon as the answers before it are."""
         if answered.close:
             self.last = True
         self.answer = encode_answer(answered, CLOSE if self.last else b"")
@@ -195,7 +196,7 @@ class Turn(Held):
 
 
 class QuickParser:
-    """A parser for aiohttp's `RequestHandler`; see the module."""
+    """A parser for aiohttp's `RequestHandler`, as the module describes."""
 
     def __init__(self, parser: Parser, connection: Connection, quick: Quick) -> None:
         self._parser = parser
@@ -203,13 +204,13 @@ class QuickParser:
         self._quick = quick
         self.turns: deque[Turn] = deque()
         self._seen: Fed | HttpProcessingError | None = None
-        """What `take` found and did not want."""
+        """Messages that `take` found and did not want."""
         self._held: Fed | HttpProcessingError | None = None
-        """The bytes passed on once the turns before it are over."""
+        """Bytes to pass on once all turns are over."""
         self._stopped = False
-        """Nothing is read from the socket until turns are over."""
+        """True: nothing is read from the socket until turns are over."""
         self._between = False
-        """The parser holds nothing: what comes next is the beginning of a request."""
+        """True: the parser holds nothing, so the next bytes begin a request."""
         self.message_consumed = parser.message_consumed
         self.set_upgraded = parser.set_upgraded
         self.pause_reading = parser.pause_reading
@@ -221,7 +222,7 @@ class QuickParser:
         return bool(self.turns)
 
     def take(self, data: bytes) -> bool:
-        """Handles data that is one quick request, which most is; else it is still to be fed."""
+        """Handles data that is exactly one quick request, as most data is; False: the data must still be fed to the parser."""
         if self.turns or self._held is not None:
             return False
         quick = self._quick
@@ -245,8 +246,8 @@ class QuickParser:
         return False
 
     def feed_data(self, data: bytes) -> Fed:
-        """Called by aiohttp with what the socket gave; returns what aiohttp shall handle."""
-        if self._held is not None:  # only empty data comes: nothing is read meanwhile
+        """Called by aiohttp with bytes of the socket; returns the messages that aiohttp must handle."""
+        if self._held is not None:  # only empty data comes: the socket is not read meanwhile
             return _NOTHING if self.turns else self._take_held()
         turns, connection = self.turns, self.connection
         self._between = False
@@ -280,7 +281,7 @@ class QuickParser:
         return _NOTHING
 
     def close_after_last(self) -> None:
-        """The client has closed its side: the connection ends with the last answer outstanding."""
+        """Called when the client closed its side: the connection ends with the last outstanding answer."""
         if isinstance(self._held, tuple):
             messages, upgraded, tail = self._held
             message, payload = messages[-1]
@@ -304,7 +305,7 @@ class QuickParser:
             if turn.last:
                 turns.clear()
                 self._held = None
-                connection.force_close()  # when all is written
+                connection.force_close()  # once all is written
                 return
         connection.has_answered()
         if self._stopped and (not turns or (self._held is None and len(turns) <= FEW)):
@@ -339,6 +340,6 @@ class QuickParser:
     def _go_on(self) -> None:
         if self.connection.transport is not None:
             self._stopped = False
-            self.connection.data_received(b"")  # bytes that the parser holds, or that are held back from it
+            self.connection.data_received(b"")  # bytes that the parser holds, or that wait for it
             if not self._stopped:
                 self.connection.read_on()

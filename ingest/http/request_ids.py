@@ -10,5 +10,5 @@ _next_number = count(1).__next__
 
 
 def new_request_id() -> bytes:
-    """Returns what names one answer, in `X-Request-Id` and in the log: the process and a number."""
+    """Returns the name of one answer, in `X-Request-Id` and in the log: the process and a number."""
     return b"%b-%x" % (_PROCESS, _next_number())

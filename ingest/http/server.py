@@ -1,9 +1,9 @@
 """The HTTP server: sockets in, protocols behind, and an answer only after the events are durable.
 
-aiohttp's low-level server with one handler: no router, no middleware, no access log, because a request that carries one event costs
-mostly its HTTP. Most whole requests do not even come here (`ingest/http/quick.py`). The server owns what is the same for all
-protocols: reading a body within the limit and the time, limits of requests at once, errors as JSON with `code` and `message`. What
-a whole request means and how it is answered is in `ingest/http/pipeline.py`. A protocol never sees a socket.
+aiohttp's low-level server with one handler: no router, no middleware, no access log, because HTTP is most of the cost of a request
+with one event. Most whole requests do not even come here (`ingest/http/quick.py`). The server does the work that is the same for
+all protocols: it reads a body within the limit and the time, limits requests at once, and words errors as JSON with `code` and
+`message`. `ingest/http/pipeline.py` answers a whole request. A protocol never sees a socket.
 
 A client that goes away does not cancel its request: its events share frames with others. Draining: the listener closes first,
 requests under way get their answers, idle connections close, then the packer sends what it holds (`ingest/service.py`).
@@ -42,7 +42,7 @@ from ingest.limits.guard import Guard, address_key
 from shared.tasks import timeout
 
 LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
+"""How long the server reads and throws away the rest of a refused body, so that the client sees the answer."""
 
 FAREWELL_SECONDS = 0.3
 """How long connections stay open when draining: clients that send all the time learn from an answer that theirs will close, instead
@@ -50,7 +50,7 @@ of losing the request that crosses with the end."""
 
 
 class EdgeServer:
-    """Handles requests; `connections` is what `loop.create_server` takes."""
+    """Handles requests; `connections` is the protocol factory for `loop.create_server`."""
 
     def __init__(
         self,
@@ -91,7 +91,9 @@ class EdgeServer:
         """Waits for requests under way; closes every connection. The listener must be closed before."""
         self._pipeline.draining = True
         ends_at = time.monotonic() + timeout_seconds
-        with contextlib.suppress(TimeoutError):  # a client that reads no acknowledgement keeps its connection for ever
+        with contextlib.suppress(
+            TimeoutError
+        ):  # a client that does not read its acknowledgement would keep its connection for ever
             async with timeout(timeout_seconds):
                 for sockets in self._sockets.values():
                     await sockets.drain()
@@ -133,7 +135,7 @@ class EdgeServer:
             limit, is_known = pipeline.admitted(match, method, query, headers)
             client = self._intake.proxies.client_address(peer, headers)
             held.belongs_to(address_key(client or ""), stranger=not is_known)
-            # a request that waits for its body keeps nobody out: its connection and its bytes are counted
+            # a request that waits for its body keeps no other out: its connection and its bytes are counted
             self.bounds.reading += 1
             try:
                 body = await self._read(request, limit, held)
@@ -175,7 +177,7 @@ class EdgeServer:
         length = request.content_length
         if length is not None and length > limit:
             return too_large(f"the body has {length} bytes", limit)
-        # what is declared is not counted before it comes: else a few clients that send nothing could keep all others out
+        # declared bytes do not count before they come: else a few clients that send nothing could keep all others out
         if not held.has_room(length or 0):
             return TOO_MANY_BYTES
         content = request.content
@@ -187,7 +189,7 @@ class EdgeServer:
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
             try:
-                if request.transport is None:  # aiohttp would take it for a mistake of ours
+                if request.transport is None:  # aiohttp would take it for our mistake
                     raise ConnectionResetError("the client is gone")
                 async with timeout(self._read_timeout_seconds):
                     read = await _read_stream(content, limit, held)
@@ -198,7 +200,7 @@ class EdgeServer:
             except RuntimeError:
                 if request.transport is not None:
                     raise
-                return Refusal(400, "broken_body", "the connection was closed here in the middle of the body")
+                return Refusal(400, "broken_body", "the server closed the connection in the middle of the body")
             if read is None:
                 return TOO_MANY_BYTES
             body = read
@@ -206,7 +208,7 @@ class EdgeServer:
 
 
 async def _read_stream(content: Any, limit: int, held: Held) -> bytes | None:
-    """Returns the body, a little more than `limit` of a larger one, or None where all requests together hold too much."""
+    """Returns the body, a little more than `limit` bytes of a larger one, or None if all requests together hold too much."""
     parts: list[bytes] = []
     size = 0
     while not content.at_eof():

@@ -1,9 +1,8 @@
-"""Keeps WebSocket connections: reads messages, lets them wait for durability side by side, and acknowledges each when its turn
-comes.
+"""Serves WebSocket connections: reads messages, lets several wait for durability at once, and acknowledges each when it is durable.
 
 A connection has at most `credit` messages under way; the events of its messages reach the packer in the order they were sent.
-A client that goes away leaves its messages to finish: they are durable, and collapse when it sends them again. Draining: what was
-taken is acknowledged, then the connection closes with 1001.
+If a client goes away its messages still become durable, and collapse when it sends them again. Draining: the server acknowledges
+the messages it took, then closes the connection with 1001.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Sockets:
         socket = _Socket(
             frames,
             autoping=False,  # a client that reads no pongs would hold up the reading
-            # strangers send little, which must not become much; a key in the handshake is worth the work
+            # a stranger's few bytes must not unpack to many; a key in the handshake is worth the work
             compress=not stranger,
             heartbeat=self._ping_seconds,
             max_msg_size=largest,
@@ -80,7 +79,7 @@ class Sockets:
         socket.headers["X-Request-Id"] = new_request_id().decode()
         place = _Place(guard, stranger=stranger)
         try:
-            socket.headers["Server"] = "penstock"  # instead of the versions of what it runs on
+            socket.headers["Server"] = "penstock"  # instead of aiohttp's and Python's versions
             await socket.prepare(request)
             request.protocol.frames = frames  # type: ignore[attr-defined]  # of ingest/http/watched.py
             session = _Session(
@@ -111,7 +110,7 @@ class Sockets:
                 group.create_task(session.drain())
 
     def _subprotocols(self, request: web.BaseRequest) -> tuple[str, ...]:
-        """Ours if it is offered; else the first of the client's, because browsers insist on one of theirs."""
+        """Returns our subprotocol if it is offered; else the client's first, because browsers insist on one of theirs."""
         offered = [name.strip() for name in request.headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
         ours = tuple(name for name in self._protocol.SUBPROTOCOLS if name in offered)
         return ours or tuple(offered[:1])
@@ -121,7 +120,7 @@ class Sockets:
 
 
 class _Socket(web.WebSocketResponse):
-    """Tells `frames` when our side closes, also where aiohttp closes by itself."""
+    """Tells `frames` when our side closes, also when aiohttp closes by itself."""
 
     def __init__(self, frames: Frames, **options: Any) -> None:
         super().__init__(**options)
@@ -133,7 +132,7 @@ class _Socket(web.WebSocketResponse):
 
 
 class _Place:
-    """One WebSocket among those the guard counts."""
+    """One WebSocket's place, which the guard counts."""
 
     def __init__(self, guard: Guard, *, stranger: bool) -> None:
         self._guard = guard
@@ -142,12 +141,12 @@ class _Place:
         guard.strangers += stranger
 
     def becomes_known(self) -> None:
-        """A key opened a site."""
+        """Notes that a key opened a site."""
         self._guard.strangers -= self._stranger
         self._stranger = False
 
     def leave(self) -> None:
-        """The connection is closed."""
+        """Gives the place back: the connection is closed."""
         self.becomes_known()
         self._guard.sockets -= 1
 
@@ -188,8 +187,8 @@ class _Session:
             async with task_group() as group:
                 self._reading = group.create_task(self._read(key_seconds, group))
             if self._draining:
-                # only here, when nobody reads: closed under a reader, aiohttp does not wait for the client's own end, and the
-                # connection is reset with the acknowledgements the client has not read yet
+                # only here, when no task reads: closed under a reader, aiohttp does not wait for the client's end, and the
+                # connection is reset with acknowledgements that the client has not read
                 await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server restarts; connect again")
         finally:
             self._ended.set()
@@ -208,7 +207,7 @@ class _Session:
                 self._frames.stranger = False
                 self._place.becomes_known()
             try:
-                # one time for all a stranger does: pings alone keep nothing open
+                # one bound for all that a stranger sends: pings do not keep the connection open
                 left = max(0.0, key_by - asyncio.get_running_loop().time()) if self._frames.stranger else None
                 message = await self._socket.receive(left)
             except TimeoutError:
@@ -303,5 +302,5 @@ class _Session:
                 await self._socket.send_bytes(data)
             else:
                 await self._socket.send_str(data)
-        except (ConnectionError, RuntimeError):  # the client is gone; what it sent is taken care of all the same
+        except (ConnectionError, RuntimeError):  # the client is gone; its messages are handled all the same
             log.debug("websocket client is gone")

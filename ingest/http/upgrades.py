@@ -1,9 +1,9 @@
-"""aiohttp's parser, which forgets what stands behind a request that asks for an `Upgrade` it does not know. Here it does not.
+"""aiohttp's parser, which here does not lose the requests behind an `Upgrade` that it does not know.
 
-Such a request is answered as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so a request pipelined behind it
-is the next request. The parser drops it where both came in one piece; so from the first such word on, a connection's data is fed
-to it in pieces that end where a request may end. Where that cannot be told (chunks, a word cut in two, too many requests at
-once), the answer closes the connection, and the client knows that nothing behind it was read.
+The edge answers a request with an unknown `Upgrade` as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so a request
+pipelined behind it is the next request. aiohttp's parser drops that one if both came in one piece. So from the first such header on,
+the parser gets a connection's data in pieces that end where a request may end. If the end is unknown (chunks, a word cut in two, too
+many requests at once), the answer closes the connection, and the client knows that nothing behind it was read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 Message = tuple[RawRequestMessage, StreamReader]
 Fed = tuple[Sequence[Message], bool, bytes]
-"""What a parser returns: messages, whether the connection changes its protocol, and what follows in the new one."""
+"""A parser's result: messages, whether the connection changes its protocol, and the bytes in the new one."""
 
 _END = b"\r\n\r\n"
 
@@ -44,14 +44,14 @@ class Parser:
         self._parser.message_consumed()
 
     def feed_data(self, data: bytes) -> Fed:
-        """As the parser's own; raises what it raises."""
+        """Feeds the parser; raises its errors."""
         if self._careful:
             return self._feed_pieces(data)
         size = len(data)
         if self._body is not None and 0 < size <= (self._left() or 0):
             fed: Fed = self._parser.feed_data(data)  # nothing but body
             return fed
-        # a body is mostly one line, and long: it is not searched where the parser can tell that it is one
+        # a body is mostly one long line: it is not searched if the parser knows that it is a body
         line = data.rfind(b"\n") + 1
         if _has_word(data, 0, line):
             self._careful = True
@@ -66,7 +66,7 @@ class Parser:
                 return _closing(fed[0]), False, b""
             last_size = last[1].total_bytes
         if line < size and size - line != last_size and not self._left():
-            self._careful = _has_word(data, line, size)  # in a line that is not whole, so it is not read yet
+            self._careful = _has_word(data, line, size)  # in an incomplete line, which the parser has not read
         return fed
 
     def _feed_pieces(self, data: bytes) -> Fed:
@@ -80,7 +80,7 @@ class Parser:
                 messages += fed
                 self._under_way += len(fed)
                 self._note(fed[-1])
-                # where it stops for the number of requests, the parser cannot stop for the upgrade as well
+                # if the parser stops for the number of requests, it cannot also stop for the upgrade
                 blind = left is None or fed[-1][0].chunked or self._under_way >= MAX_MSG_QUEUE_SIZE
                 if fed[-1][0].upgrade and not upgraded and blind:
                     messages, closing = _closing(messages), True
@@ -92,7 +92,7 @@ class Parser:
         return messages, False, b""
 
     def _ends(self, data: bytes) -> Iterator[int]:
-        """Yields where pieces end: each place at which a request may end, as far as is known when it is reached."""
+        """Yields the ends of pieces: each place at which a request may end, as far as is known when it is reached."""
         position, size = 0, len(data)
         if not size:
             yield 0
@@ -118,7 +118,7 @@ class Parser:
             self._length = None if message.chunked else int(message.headers["content-length"])
 
     def _left(self) -> int | None:
-        """Returns how many bytes the body that is coming still has; None where only its end tells."""
+        """Returns how many bytes of the present body are still to come; None if only its end tells."""
         if self._body is None or self._body.is_eof():
             return 0
         return None if self._length is None else self._length - self._body.total_bytes

@@ -1,7 +1,8 @@
-"""Connections that are watched: they enter and leave by the guard, and what they hold outside of requests is counted.
+"""Watched connections: the guard admits them, and the bytes that they hold outside of requests are counted.
 
-Below aiohttp's handler nothing bounds a head that never ends, a frame that never ends, or answers that nobody reads. Here the bytes
-of each are counted as they come, within one connection and over all, and a connection that exceeds a bound or a time is ended.
+aiohttp does not bound a head or a frame that never ends, or answers that the client does not read. Here their bytes are counted as
+they come, within one connection and over all, and a connection that exceeds a bound or a time is ended. To see a head before it is
+complete, this module must sit between the socket and aiohttp's `RequestHandler`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LOCAL = "127.0.0.1"
 """The address of clients of a Unix socket."""
 
 SMALL_CHUNK = 4096
-"""What may follow a whole request in one piece of data without being counted until more comes."""
+"""Bytes that may follow a complete request in one piece of data and are counted only when more come."""
 
 LOOK_SECONDS = 0.05
 """How long sockets are read once more before a client counts as silent."""
@@ -39,7 +40,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 class Watched(RequestHandler):
-    """One connection. `peer` is the address of the client's side, as the socket or a trusted proxy's preface says; None: unknown."""
+    """One connection. `peer` is the client's address, from the socket or a trusted proxy's preface; None: unknown."""
 
     __slots__ = (
         "_around",
@@ -62,9 +63,9 @@ class Watched(RequestHandler):
         self._head_bytes = 0
         self._heads_came = False
         self._body: StreamReader | None = None
-        """The body that is coming. aiohttp forgets it while the rest of a refused one is thrown away."""
+        """The incomplete body. aiohttp forgets it while it throws away the rest of a refused one."""
         self._around = 0
-        """Bytes that came for the body and are none of it, as far as the parser has read them."""
+        """Bytes of lines between chunks, as far as the parser has read them."""
         self._preface: bytes | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -88,12 +89,12 @@ class Watched(RequestHandler):
             assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101  # of a stream
             transport.write(_refusal(503, "too_many_connections", f"{why}; try again later", {"Retry-After": "2"}))
             transport.close()
-            self._manager = None  # so that what the client still sends, and its end, are nothing to aiohttp
+            self._manager = None  # so that aiohttp sees neither the client's further bytes nor its end
             return
         super().connection_made(transport)
         if self._guard.expects_proxy_header and self._guard.trusts(self.peer):
             self._preface = b""
-        # between requests the keep-alive timer of aiohttp does this; before the first nobody does
+        # aiohttp's keep-alive timer does this between requests, but not before the first
         self._silence = self._loop.call_later(self._seconds, self._end_silence)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -137,7 +138,7 @@ class Watched(RequestHandler):
                 self._refuse(431, "headers_too_large", f"the headers do not end within {MAX_HEAD_BYTES} bytes")
 
     def has_heads(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
-        """Whole heads came; of what follows them in `size` bytes of data at most a small piece is not counted."""
+        """Notes that complete heads came; of the rest of `size` bytes of data at most a small piece is not counted."""
         self._heads_came = True
         if self._silence is not None:
             self._silence.cancel()
@@ -148,7 +149,7 @@ class Watched(RequestHandler):
         self.count_rest(messages, size)
 
     def count_rest(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
-        """Counts what follows whole heads in `size` bytes of data."""
+        """Counts the bytes behind complete heads in `size` bytes of data."""
         rest = 0
         if size > SMALL_CHUNK and self._body is None:
             rest = max(0, size - self._head_bytes - sum(_size_of(*message) for message in messages))
@@ -170,11 +171,11 @@ class Watched(RequestHandler):
             self.frames.unblock()
 
     def make_room(self) -> None:
-        """Part of `guard.Occupant`."""
+        """Ends the connection, because the guard gave its place to another (`guard.Occupant`)."""
         self._refuse(503, "too_many_connections", "the place was given to another connection; try again later")
 
     def _read_preface(self, data: bytes) -> bytes:
-        """Returns what follows the header of the PROXY protocol; nothing while that is not whole."""
+        """Returns the bytes behind the header of the PROXY protocol; nothing while the header is incomplete."""
         assert self._preface is not None  # noqa: S101  # the caller looked
         self._preface += data
         try:
@@ -185,7 +186,7 @@ class Watched(RequestHandler):
         if preface is None:
             return b""
         rest, self._preface = self._preface[preface.size :], None
-        # of a proxy that does not say whose connection it is, no header may count: the client may have written it
+        # if a proxy does not say whose connection it is, no header counts: the client may have written it
         self.peer = preface.address
         if preface.address is not None:
             why = self._guard.move(self, preface.address)
@@ -195,7 +196,7 @@ class Watched(RequestHandler):
         return rest
 
     def _has_small_chunks(self, body: StreamReader, more: int) -> bool:
-        """Counts `more` bytes beside a body that is coming; returns whether there are too many."""
+        """Counts `more` bytes of lines between chunks; returns whether there are too many."""
         self._around += more
         return not body.is_eof() and self._around > CHUNK_LINES_BYTES + body.total_bytes // 8
 
@@ -204,7 +205,7 @@ class Watched(RequestHandler):
         self._head_bytes = size
 
     def _end_silence(self) -> None:
-        # where the process was held up, the request may be here and unread: uvloop calls timers before it reads sockets
+        # if the process was held up, the request may be here and unread: uvloop calls timers before it reads sockets
         self._silence = self._loop.call_later(LOOK_SECONDS, self._end_silent)
 
     def _end_silent(self) -> None:
@@ -212,7 +213,7 @@ class Watched(RequestHandler):
         self._refuse(408, "read_timeout", "no complete request came in time")
 
     def _end_unread(self) -> None:
-        """Answers wait and nobody reads them."""
+        """Ends a connection whose client does not read its answers."""
         self._guard.refused += 1
         if self.transport is not None:
             self.transport.abort()
@@ -237,5 +238,5 @@ def _refusal(status: int, code: str, message: str, headers: dict[str, str] | Non
 
 
 def _size_of(message: RawRequestMessage, payload: StreamReader) -> int:
-    """Returns about how many bytes a whole request took on the wire, never more."""
+    """Returns about how many bytes a complete request took on the wire, never more."""
     return sum(len(name) + len(value) + 3 for name, value in message.raw_headers) + len(message.path) + payload.total_bytes

@@ -1,4 +1,4 @@
-"""Takes judged events in: makes them durable, dead-letters the rejects, counts, and only then says so.
+"""Takes judged events in: makes them durable, dead-letters the rejects, counts them, and only then reports success.
 
 Shared by HTTP and WebSocket. One `Intake` per process; it holds the current index of keys and swaps it whole when the project
 changes.
@@ -39,18 +39,18 @@ from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
 MAX_HEADER = 1024
-"""Of a longer header that is kept only the beginning: it stands in every event of its request."""
+"""A longer header is cut: every event of its request carries it."""
 
 CUT_BODY_BYTES = 1024 * 1024
-"""Of a larger rejected event only the beginning is kept."""
+"""A larger rejected event is cut."""
 
 
 Start = Callable[[Coroutine[Any, Any, None], str], None]
-"""Starts work of its own, under a name, that lives at most as long as the service."""
+"""Starts a named task that lives at most as long as the service."""
 
 
 class _Identified(msgspec.Struct, rename="camel"):
-    """A rejected event, as far as it says which one it is."""
+    """The ids of a rejected event."""
 
     message_id: str | None = None
 
@@ -59,10 +59,10 @@ _decode_identified = msgspec.json.Decoder(_Identified).decode
 
 
 class Sender(NamedTuple):
-    """What a transport knows of who sends."""
+    """The transport's facts about a sender."""
 
     peer: str | None
-    """Its address on the socket."""
+    """The peer's address on the socket."""
     headers: Mapping[str, str]
 
 
@@ -70,7 +70,7 @@ _ONE = Accepted(1)
 
 
 class SiteDesk(NamedTuple):
-    """What the edge keeps ready of a site."""
+    """The values of a site that the edge keeps ready."""
 
     site: Site
     origins: Origins
@@ -112,7 +112,7 @@ class Intake:
         self._on_lost_letters = on_lost_letters
         self.refusals = Refusals(telemetry)
         self._count_accepted = lru_cache(4096)(self._accepted_counter)
-        self._dead_log = DeadLog(logging.WARNING)  # anybody may send them: nothing here is broken
+        self._dead_log = DeadLog(logging.WARNING)  # any client may send these: nothing here is broken
         self._rejected_bytes = 0
         self._numbers = itertools.count(1)
         # a process id can come again; the start time tells this life from an earlier one
@@ -122,7 +122,7 @@ class Intake:
         self.all_origins = Origins([])
 
     def use_project(self, project: Project) -> None:
-        """Makes a revision of the project the one in force."""
+        """Puts a revision of the project in force."""
         self.keys = KeyIndex(project, self._largest_event)
         self.sites = {name: SiteDesk(site, Origins(site.origins)) for name, site in project.sites.items()}
         every = [origin for site in project.sites.values() for origin in site.origins]
@@ -131,7 +131,7 @@ class Intake:
         )
 
     def admit(self, credentials: Sequence[Credential]) -> Admission | Refusal:
-        """Part of `contract.Desk`."""
+        """Returns the site that the strongest credential opens, or a refusal (`contract.Desk`)."""
         found = self.keys.admit(credentials)
         if isinstance(found, Refusal):
             return found
@@ -141,7 +141,7 @@ class Intake:
         return admission
 
     def new_id(self) -> str:
-        """Part of `contract.Desk`: 48 bits of milliseconds and 80 of chance, so that ids sort by time."""
+        """Returns a new messageId: 48 bits of milliseconds and 80 random bits, so that ids sort by time (`contract.Desk`)."""
         return f"{self._clock.now_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
     def frame_id(self) -> str:
@@ -152,7 +152,7 @@ class Intake:
         """Makes the events of a request durable.
 
         Raises:
-            Transient: nothing may be acknowledged; the client should send the whole request again.
+            Transient: acknowledge nothing; the client should send the whole request again.
             Permanent: the broker can never take them.
         """
         ticket = FutureTicket(asyncio.get_running_loop().create_future())
@@ -166,11 +166,10 @@ class Intake:
         """Sends the events of a request on their way.
 
         Returns:
-            None where there is something to wait for: `ticket` is settled when all of it is durable, and `accepted` then counts
-                it.
+            None if the caller must wait: `ticket` is settled when all events are durable, and `accepted` then counts them.
 
         Raises:
-            Overloaded: too much waits already; nothing was taken.
+            Overloaded: too many bytes wait already; nothing was taken.
         """
         admission = parsed.admission
         site = admission.site
@@ -220,13 +219,13 @@ class Intake:
     async def _store_rejects(
         self, parsed: Parsed, context: RequestContext, stored: asyncio.Future[None], reserved: int, ticket: Ticket
     ) -> None:
-        """Waits until the dead letters of a request are durable, and its events; raises nothing but cancellation."""
+        """Waits until the dead letters and the events of a request are durable; raises nothing but cancellation."""
         failure: Exception | None = Transient("the service is stopping")
         try:
             try:
                 await self._bury(parsed, context)
             finally:
-                # also when the dead letters fail: a failed future nobody asks is a warning
+                # also if the dead letters fail: asyncio warns of a failed future that no task awaits
                 await stored
             failure = None
         except Exception as exc:  # noqa: BLE001  # the request hears of it
@@ -236,7 +235,7 @@ class Intake:
             ticket.settle(failure)
 
     def _reserve(self, parsed: Parsed) -> int:
-        """Counts rejects that wait for the broker, within the bound that holds for events."""
+        """Counts rejects that wait for the broker, within the bound of events."""
         size = sum(LETTER_BYTES + len(reject.detail) + len(reject.body) for reject in parsed.rejects)
         limit = self._packer.settings.max_held_bytes
         if self._rejected_bytes and self._rejected_bytes + size > limit:
@@ -265,7 +264,7 @@ class Intake:
         return None
 
     def _context(self, parsed: Parsed, sender: Sender, protocol: str) -> RequestContext | None:
-        """Returns the facts of the request; None where the site takes nothing of the bot that sent it."""
+        """Returns the server's facts about the request; None if a bot sent it and the site drops bots."""
         admission = parsed.admission
         received_at = self._clock.now_ns() // 1000
         ip = user_agent = agent = place = None
@@ -308,7 +307,7 @@ class Intake:
         )
 
     def _skew(self, parsed: Parsed, received_at: int) -> int | None:
-        """Returns by how much the client's clock is behind; None where it is no time, or further off than the site allows."""
+        """Returns how far the client's clock is behind; None if `sentAt` is no time, or further off than the site allows."""
         sent_at = read_time(parsed.sent_at)
         skew = None if sent_at is None else received_at - micros(sent_at)
         desk = self.sites.get(parsed.admission.site)
@@ -339,7 +338,7 @@ class Intake:
         ]
 
         def lose(lost: Sequence[DeadLetter]) -> None:
-            # the events are refused either way: a client that sent them again would change nothing
+            # these events are never accepted: sending them again would change nothing
             self._on_lost_letters(site, len(lost))
 
         await bury(
@@ -354,16 +353,16 @@ class Intake:
 
 
 def _text(header: str | None) -> str | None:
-    """Returns a header as text that can be stored: bytes that are no UTF-8 come as lone surrogates, and become U+FFFD."""
+    """Returns a header as text that can be stored: bytes that are not UTF-8 come as lone surrogates, and become U+FFFD."""
     if header is None or header.isascii():
         return header
     return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _identity(parsed: Parsed) -> str | None:
-    """Returns what a repeat of the request has in common with it: a client that got no answer sends the same bytes again.
+    """Returns the identity of a request, which a repeat shares: a client that got no answer sends the same bytes again.
 
-    None where no event has a messageId of the client's: two requests that are alike are then two.
+    None if no event has the client's own messageId: then two equal requests are two requests.
     """
     given = (head.message_id for head, body in zip(parsed.heads, parsed.bodies, strict=True) if head.message_id.encode() in body)
     anchor = next(given, None) or next((found for reject in parsed.rejects if (found := _message_id(reject.body))), None)

@@ -1,4 +1,4 @@
-"""Asks the broker for messages that were sent without an answer: whether it stored them."""
+"""Asks the broker whether it stored messages that were sent without an answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.reader import StreamReader
 
 SLACK_SECONDS = 60.0
-"""How far the broker's clock may be from ours."""
+"""The largest difference between the broker's clock and ours."""
 QUIET_SECONDS = 10.0
 
 
 async def stored_ids(broker: Broker, subject: str, ids: set[str], since: float) -> set[str]:
-    """Returns those of the message ids that are stored on a subject since a time (epoch).
+    """Returns the message ids that are stored on a subject since a time (epoch).
 
     Raises:
         NotConnected: the broker does not answer.

@@ -1,11 +1,11 @@
-"""Where frames and dead letters leave: to JetStream, or to the local journal while the broker is away.
+"""The way out for frames and dead letters: to JetStream, or to the local journal while the broker is away.
 
-`publish` returns when the message is durable in one of the two. Without a journal a broker that does not answer within the
-deadline means an exception, and 503 for the requests that wait. With one, the deadline is short, and once something is in the
-journal everything goes behind it until it is empty (`ingest/journal/spool.py`).
+`publish` returns when the message is durable in one of the two. Without a journal, `publish` raises if the broker does not answer within
+the deadline, and the waiting requests get 503. With a journal the deadline is short, and while the journal holds a record, every new
+message goes behind it (`ingest/journal/spool.py`).
 
-A full stream is no absence of the broker: it means 503 at once, and the journal takes nothing while the broker refuses its
-records. The journal would hide the state until it were full as well.
+A full stream is not an absent broker: it means 503 at once, and the journal takes nothing while the broker refuses its records.
+Otherwise the journal would hide the full stream until it is full as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
-    """`shared.jetstream.publisher.Publisher`, as far as it is used here."""
+    """The part of `shared.jetstream.publisher.Publisher` that the outlet uses."""
 
     async def publish(
         self,
@@ -63,19 +63,19 @@ class Outlet:
         self._deadline_seconds = deadline_seconds
         self._spool_after_seconds = spool_after_seconds
         self.full: dict[str, str] = {}
-        """Streams that refused the last message for want of room, in the broker's words."""
+        """Streams that refused the last message for want of room, with the broker's words."""
         self.refusal: str | None = None
-        """Why the last message was not published; None: it was."""
+        """Why the last message was not published; None: it was published."""
 
     async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float = 0.0) -> None:
         """Publishes a frame of `events` events.
 
         Args:
-            waited_seconds: how much of the deadline is gone. A frame that waited it out behind others is not tried at all, so
-                that what its requests are told, that nothing was stored, is certain.
+            waited_seconds: the part of the deadline that has passed. A frame that waited longer than that behind others is not tried
+                at all, so its requests can be told for certain that nothing was stored.
 
         Raises:
-            NotConnected, Transient, QueueFull: not known to be stored.
+            NotConnected, Transient, QueueFull: the frame may not be stored.
             Permanent: the broker can never take it.
         """
         self._telemetry.record("ingest_frame_events", events)
@@ -85,7 +85,7 @@ class Outlet:
     async def publish(
         self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Publishes anything else; raises as `send_frame` does."""
+        """Publishes any other message; raises as `send_frame` does."""
         await self._send(
             Record(subject=subject, msg_id=msg_id or "", events=0, payload=payload, headers=dict(headers) if headers else None),
             0.0,
@@ -135,7 +135,7 @@ class Outlet:
             raise
         except Transient as exc:
             self.refusal = str(exc)
-            self.full.pop(_stream(record), "")  # away is another state than full
+            self.full.pop(_stream(record), "")  # an absent broker is not a full stream
             raise
         self.refusal = None
         if self.full and self.full.pop(_stream(record), ""):

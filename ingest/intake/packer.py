@@ -1,14 +1,14 @@
-"""Packs events of concurrent requests into frames: the reason why a synced write per acknowledgement is affordable.
+"""Packs events of concurrent requests into frames. This makes a synced write per acknowledgement affordable.
 
 Each (site, partition) has one open frame. It is sent when it is full, or when `linger_seconds` have passed since the previous
-frame of its lane was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while their
-size grows. While `window` frames of a lane await their acknowledgement the next ones fill and queue.
+frame of its subject was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while their
+size grows. While `window` frames of a subject await their acknowledgement the next ones fill and queue.
 
-Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is
-durable, and fails when one of them is not; neighbours in other frames do not notice. Cancelling a future changes nothing for the
-frame. Frames of a lane are sent in the order of submission. Bytes that wait are bounded: beyond, `submit` raises at once.
+Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is durable,
+and fails if one of them fails; neighbours in other frames do not notice. A cancelled future changes nothing for the frame. Frames of
+a subject are sent in the order of submission. Waiting bytes are bounded: beyond the bound, `submit` raises at once.
 
-When nothing waits, no timer runs. What "durable" means is the caller's `send` (`ingest/intake/outlet.py`).
+When nothing waits, no timer runs. The caller's `send` makes a frame durable (`ingest/intake/outlet.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.jetstream.topology import events_subject
 from shared.tasks import task_group
 
 HEAD_BYTES = 200
-"""What an event holds in memory beside its body, about."""
+"""Memory of an event beside its body, about."""
 
 Send = Callable[[str, bytes, str, int, float], Awaitable[None]]
 """(subject, payload, msg_id, events, seconds its first event has waited already): returns when the payload is durable."""
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Overloaded(Transient):
-    """Too much waits for acknowledgement; nothing of the submission was taken."""
+    """Too many bytes wait for acknowledgement; nothing of the submission was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class PackerSettings:
     max_bytes: int = 512 * 1024
     linger_seconds: float = 0.005
     window: int = 3
-    """Frames of one lane under way at once."""
+    """Frames of one subject under way at once."""
     max_held_bytes: int = 64 * 1024 * 1024
     partitions: int = 1
 
@@ -59,7 +59,7 @@ class Ticket:
 
     def __init__(self) -> None:
         self.frames = 0
-        """How many frames still hold events of it."""
+        """Number of unsent frames with its events."""
         self.over = False
 
     def settle(self, failure: Exception | None) -> None:
@@ -95,9 +95,9 @@ class _Filling:
     tickets: list[Ticket] = field(default_factory=list)
     size: int = 0
     context_bytes: int = 0
-    """What its requests hold beside their events: bounded as the bodies are."""
+    """Bytes of its requests beside their events: bounded as the bodies are."""
     since: float = 0.0
-    """When its first event came, in the loop's time."""
+    """The time of its first event, on the loop's clock."""
 
 
 class Packer:
@@ -109,7 +109,7 @@ class Packer:
         self.settings = settings
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._subjects: dict[tuple[str, int], _Subject] = {}
         self.held_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -118,7 +118,7 @@ class Packer:
         """Takes the events of one request; `heads` have request index 0.
 
         Returns:
-            A future that resolves when all of them are durable. It raises what `send` raised for one of their frames.
+            A future that resolves when all of them are durable. It raises the error of `send` for one of their frames.
 
         Raises:
             Overloaded: too much waits already; nothing was taken.
@@ -134,7 +134,7 @@ class Packer:
         """Takes the events of one request, at least one.
 
         Raises:
-            Overloaded: see `submit`.
+            Overloaded: as `submit`.
         """
         size = sum(map(len, bodies)) + HEAD_BYTES * len(heads)
         context_bytes = request.client_bytes
@@ -146,7 +146,7 @@ class Packer:
             self._idle.clear()
         self.held_bytes += size
         if self.settings.partitions == 1:
-            self._lane(site, 0).add(ticket, request, heads, bodies, size, context_bytes)
+            self._subject(site, 0).add(ticket, request, heads, bodies, size, context_bytes)
             return
         parts: dict[int, tuple[list[Head], list[bytes]]] = {}
         for head, body in zip(heads, bodies, strict=True):
@@ -155,45 +155,45 @@ class Packer:
             part[1].append(body)
         for partition, (some_heads, some_bodies) in parts.items():
             some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)
-            self._lane(site, partition).add(ticket, request, some_heads, some_bodies, some_size, context_bytes)
+            self._subject(site, partition).add(ticket, request, some_heads, some_bodies, some_size, context_bytes)
 
     async def drain(self) -> None:
         """Sends the held events and waits until none is under way."""
-        for lane in self._lanes.values():
-            lane.hurry()
+        for subject in self._subjects.values():
+            subject.hurry()
         await self._idle.wait()
 
-    def _lane(self, site: str, partition: int) -> _Lane:
-        lane = self._lanes.get((site, partition))
-        if lane is None:
-            lane = self._lanes[site, partition] = _Lane(self, self._loop, site, events_subject(site, partition))
-        return lane
+    def _subject(self, site: str, partition: int) -> _Subject:
+        subject = self._subjects.get((site, partition))
+        if subject is None:
+            subject = self._subjects[site, partition] = _Subject(self, self._loop, site, events_subject(site, partition))
+        return subject
 
-    def start_sending(self, lane: _Lane, filling: _Filling) -> None:
-        """Called by lanes: sends a frame in a task of its own."""
-        self._group.create_task(self._send_frame(lane, filling), name="ingest-frame")
+    def start_sending(self, subject: _Subject, filling: _Filling) -> None:
+        """Called by subjects: sends a frame in a task of its own."""
+        self._group.create_task(self._send_frame(subject, filling), name="ingest-frame")
 
     def abandon(self) -> None:
-        """Fails everything that has not been sent; for the end of a process that cannot wait."""
-        for lane in self._lanes.values():
-            for filling in lane.take_unsent():
+        """Fails all unsent events; for the end of a process that cannot wait."""
+        for subject in self._subjects.values():
+            for filling in subject.take_unsent():
                 self._settle(filling, Transient("the service is stopping"))
 
-    async def _send_frame(self, lane: _Lane, filling: _Filling) -> None:
+    async def _send_frame(self, subject: _Subject, filling: _Filling) -> None:
         failure: Exception | None = None
         try:
-            payload = encode_frame(pack(lane.site, filling.requests, filling.heads, filling.bodies))
+            payload = encode_frame(pack(subject.site, filling.requests, filling.heads, filling.bodies))
             waited = self._loop.time() - filling.since
-            await self._send(lane.subject, payload, self._frame_id(), len(filling.heads), waited)
+            await self._send(subject.name, payload, self._frame_id(), len(filling.heads), waited)
         except asyncio.CancelledError:
             self._settle(filling, Transient("the service is stopping"))
             raise
-        except Exception as exc:  # whatever it is, the requests must hear of it, and the lane go on
+        except Exception as exc:  # whatever the error is, the requests must hear of it, and the subject must go on
             failure = exc
             if not isinstance(exc, Transient):
-                log.exception("frame could not be sent", extra={"subject": lane.subject, "events": len(filling.heads)})
+                log.exception("frame could not be sent", extra={"subject": subject.name, "events": len(filling.heads)})
         self._settle(filling, failure)
-        lane.sent()
+        subject.sent()
 
     def _settle(self, filling: _Filling, failure: Exception | None) -> None:
         self.held_bytes -= filling.size + filling.context_bytes
@@ -207,15 +207,15 @@ class Packer:
             try:
                 ticket.settle(failure)
             except Exception:
-                log.exception("a request could not be told what became of its events")
+                log.exception("a request could not be told the fate of its events")
 
 
-class _Lane:
+class _Subject:
     """The frames of one site and partition."""
 
     def __init__(self, packer: Packer, loop: asyncio.AbstractEventLoop, site: str, subject: str) -> None:
         self.site = site
-        self.subject = subject
+        self.name = subject
         self._packer = packer
         self._loop = loop
         self._settings = packer.settings
@@ -239,7 +239,8 @@ class _Lane:
         filling, most = self._filling, self._settings.max_bytes
         held = len(filling.heads)
         fits = held + count < self._settings.max_events and filling.size + size <= most
-        if held and fits and filling.context_bytes + context_bytes <= most:  # as most do; when it is sent is settled already
+        # the usual case; the time to send the frame is settled already
+        if held and fits and filling.context_bytes + context_bytes <= most:
             _put(filling, ticket, request, heads, bodies, size)
             filling.context_bytes += context_bytes
             self._packer.held_bytes += context_bytes
@@ -274,13 +275,13 @@ class _Lane:
         self._send_full()
 
     def sent(self) -> None:
-        """A frame of this lane is durable, or has failed."""
+        """A frame of this subject is durable, or has failed."""
         self._under_way -= 1
         self._send_full()
         self._schedule()
 
     def take_unsent(self) -> list[_Filling]:
-        """Empties the lane; returns what waited in it."""
+        """Empties the subject; returns its unsent frames."""
         unsent = [*self._full, self._filling] if self._filling.heads else list(self._full)
         self._full.clear()
         self._filling = _Filling()
@@ -293,7 +294,7 @@ class _Lane:
         return self._settings.max_bytes - self._filling.size
 
     def _what_fits(self, bodies: Sequence[bytes], position: int) -> tuple[int, int]:
-        """Returns where the events from `position` on must stop to fit the open frame, and their size; one fits an empty frame."""
+        """Returns the end of the events from `position` on that fit the open frame (at least one if it is empty), and their size."""
         last = min(len(bodies), position + self._settings.max_events - len(self._filling.heads))
         room = self._room()
         size, end = 0, position
@@ -313,7 +314,7 @@ class _Lane:
         if self._timer is not None or not self._filling.heads or self._full or self._under_way >= self._settings.window:
             return
         wait = self._last_sent + self._settings.linger_seconds - self._loop.time()
-        # call_soon: what else arrives in this turn of the loop shares the frame
+        # call_soon: events that arrive in this turn of the loop share the frame
         self._timer = self._loop.call_later(wait, self._due) if wait > 0 else self._loop.call_soon(self._due)
 
     def _due(self) -> None:
@@ -352,7 +353,7 @@ def partition_of(head: Head, partitions: int) -> int:
 
 @contextlib.asynccontextmanager
 async def open_packer(send: Send, frame_id: Callable[[], str], settings: PackerSettings) -> AsyncIterator[Packer]:
-    """Opens a packer; at the end of the context everything held is sent, or has failed."""
+    """Opens a packer; at the end of the context every held event is sent or has failed."""
     try:
         async with task_group() as group:
             packer = Packer(send, frame_id, settings, group)
@@ -362,5 +363,5 @@ async def open_packer(send: Send, frame_id: Callable[[], str], settings: PackerS
             finally:
                 packer.abandon()
     except BaseExceptionGroup as failures:
-        # the tasks report to their requests and raise nothing: it is the error of the context's body
+        # the tasks report to their requests and raise nothing: this error comes from the context's body
         raise failures.exceptions[0] from None

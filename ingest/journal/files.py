@@ -1,8 +1,8 @@
-"""The journal's files in their folder: appended to, synced, ended, read and removed. Blocking; for one thread at a time.
+"""The journal's files in their folder: appends, syncs, ends, reads and removes them. Blocks; for one thread at a time.
 
-`00000001.journal` and so on hold records (`ingest/journal/records.py`), beside each a `.published` with notes of the records that
-left it. The next file is opened ahead, as `ahead`, so that the journal takes records when the process has no descriptor left. A
-file ends when it is large, when it is to be emptied, and after a write that failed; it then waits in `closed`, the oldest first.
+`00000001.journal` and so on hold records (`ingest/journal/records.py`). A `.published` beside each notes the published records. The
+next file is opened early, as `ahead`, so that the journal takes records when the process has no descriptor left. A file ends when it
+is large, when it must be emptied, and after a failed write; then it waits in `closed`, the oldest first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class _Open:
-    """A file that is written to; `size` is what of it is synced."""
+    """The file in use; `size` is its synced part."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -62,9 +62,9 @@ class JournalFiles:
         self._active: _Open | None = None
         self._ahead: _Open | None = None
         self._published: dict[Path, set[int]] = {}
-        """The published part of a file, also where noting it on disk failed."""
+        """The published part of a file, also if noting it on disk failed."""
         self.attempted: dict[Path, float] = {}
-        """Files that an earlier process began to publish, and when it noted something last (epoch)."""
+        """Files that an earlier process began to publish, and the time of its last note (epoch)."""
         self.closed: deque[Closed] = deque()
         self._closed_bytes = 0
         for path in sorted(folder.glob("*.journal")):
@@ -83,20 +83,20 @@ class JournalFiles:
 
     @property
     def active_bytes(self) -> int:
-        """What the file holds that takes records."""
+        """The size of the file in use."""
         active = self._active
         return active.size if active else 0
 
     @property
     def stored_bytes(self) -> int:
-        """What all files hold."""
+        """The size of all files."""
         return self.active_bytes + self._closed_bytes
 
     def probe(self) -> None:
         """Writes a file and removes it.
 
         Raises:
-            OSError: the disk takes none.
+            OSError: the disk takes no bytes.
         """
         path = self._folder / PROBE
         try:
@@ -152,14 +152,14 @@ class JournalFiles:
         """Ends the file that takes records, so that it can be emptied.
 
         Raises:
-            OSError: the next one cannot be opened; it stays.
+            OSError: the next one cannot be opened; this file stays in use.
         """
         if self._active is not None and self._active.size:
             self.open_ahead()
             self._end(self._active)
 
     def read(self, path: Path) -> tuple[Contents, Collection[int]]:
-        """Returns what a file holds, and the offsets of the records that are published.
+        """Returns the content of a file, and the offsets of its published records.
 
         Raises:
             OSError: it cannot be read.
@@ -174,7 +174,7 @@ class JournalFiles:
         """Remembers durably that records are published.
 
         Raises:
-            OSError: only until the process ends.
+            OSError: the note is lost when the process ends.
         """
         self._published.setdefault(path, set()).update(offsets)
         notes = path.with_suffix(".published")
@@ -187,13 +187,13 @@ class JournalFiles:
         """Remembers durably that records of a file may be published.
 
         Raises:
-            OSError: it is not remembered.
+            OSError: the note is not on disk.
         """
         if not path.with_suffix(".published").exists():
             self.note_published(path, b"", [])
 
     def keep_refused(self, path: Path, record: Record) -> None:
-        """Keeps a record that cannot be published, for an operator to look at.
+        """Keeps a record that cannot be published, for an operator.
 
         Raises:
             OSError: it is not kept.
@@ -208,26 +208,26 @@ class JournalFiles:
         _append(kept, encode_record(record, salt, len(data)))
 
     def put_away(self, contents: Contents) -> None:
-        """Removes the oldest file, all of whose records are published, or keeps it if it is damaged.
+        """Removes the oldest file, once all of its records are published; keeps it under another name if it is damaged.
 
         Raises:
             OSError: it is still there.
         """
         path = self.closed[0].path
         if contents.damaged:
-            log.error("journal file is damaged, kept for a look", extra={"path": str(path), "bytes": contents.damaged})
+            log.error("journal file is damaged, kept for inspection", extra={"path": str(path), "bytes": contents.damaged})
             path.rename(path.with_suffix(".damaged"))
         else:
             path.unlink()
         self.forget_oldest()
 
     def forget_oldest(self) -> None:
-        """Leaves out the oldest file, which is gone."""
+        """Forgets the oldest file, which no longer exists."""
         path, size = self.closed.popleft()
         self._closed_bytes -= size
         self._published.pop(path, None)
         self.attempted.pop(path, None)
-        # the notes go last: a file that a power failure brings back is then known as published
+        # the notes go last: if a power failure brings the file back, they show that it is published
         with contextlib.suppress(OSError):
             os.fsync(self._descriptor)
             path.with_suffix(".published").unlink()
@@ -257,7 +257,7 @@ class JournalFiles:
 
     def _end(self, file: _Open) -> None:
         os.close(file.descriptor)
-        if file.size:  # first: who looks meanwhile must not take the journal for empty
+        if file.size:  # first: a reader must not take the journal for empty meanwhile
             self.closed.append(Closed(file.path, file.size))
             self._closed_bytes += file.size
         else:
@@ -277,7 +277,7 @@ def _append(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder so that it is there after a power failure, with the folders above it.
+    """Makes a folder and the folders above it, so that they survive a power failure.
 
     Raises:
         OSError: it cannot be made.

@@ -1,13 +1,13 @@
-"""The format of the journal's files: records that prove that this edge wrote them, and wrote them whole. Pure.
+"""The format of the journal's files: each record proves that this edge wrote it, and wrote it whole. Pure.
 
 A file begins with a head, twice: magic word, sixteen random bytes (the salt), and their CRC-32. A record is a marker made of the
 salt, the length of its content, a checksum of both, a checksum of the content, and the content: MessagePack of a `Record`. The
 checksums are keyed with the salt and hold the record's offset. A client knows no salt, so bytes inside an event never pass for a
 record, wherever a crash cuts the file.
 
-A crash while appending leaves a last record that is cut off; nobody was told that it is stored. Everything else that does not
-check out is damage. Reading goes on behind the extent of a record whose content is damaged. Where a record's head is damaged, its
-extent is unknown, and reading goes on at the next head that checks out.
+A crash while appending leaves a last record that is cut off; no client was told that it is stored. Any other bytes that fail their
+checksum are damage. If a record's content is damaged, reading goes on behind its extent. If its head is damaged, its extent is
+unknown, and reading goes on at the next head with a correct checksum.
 
 Files of the format before this one (`PSJ1`, without a salt) are read from record to record, and no further than to the first
 place where no record begins.
@@ -45,7 +45,7 @@ _SUBJECT = re.compile(r"(?:events|dead)\.[^\s.*>]+\.[^\s.*>]+")
 
 
 class Record(NamedTuple):
-    """A message that waits to be published. `sent_at`: when it was sent without an answer (epoch); None: it was not."""
+    """A message that waits to be published. `sent_at`: the time when it was sent without an answer (epoch); None: it was not sent."""
 
     subject: str
     msg_id: str
@@ -56,19 +56,19 @@ class Record(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether the edge may publish it: frames and dead letters, nothing else."""
+        """Whether the edge may publish it: it publishes frames and dead letters only."""
         return _SUBJECT.fullmatch(self.subject) is not None
 
 
 class Stored(NamedTuple):
-    """A record in a file, and where it begins."""
+    """A record in a file, and its offset."""
 
     offset: int
     record: Record
 
 
 class Contents(NamedTuple):
-    """What a file holds. `damaged` bytes were no readable record; a record that is cut off by the end is not counted."""
+    """The content of a file. `damaged` bytes were no readable record; a record that the end cuts off does not count."""
 
     stored: list[Stored]
     damaged: int
@@ -95,17 +95,17 @@ def encode_head(salt: bytes) -> bytes:
 
 
 def encode_record(record: Record, salt: bytes, offset: int) -> bytes:
-    """Returns a record as it stands at `offset` of the file with that salt."""
+    """Returns the bytes of a record at `offset` of the file with that salt."""
     return frame_content(_encode(record), salt, offset)
 
 
 def encode_content(record: Record) -> bytes:
-    """Returns what of a record depends on no file."""
+    """Returns the part of a record that depends on no file."""
     return _encode(record)
 
 
 def frame_content(content: bytes, salt: bytes, offset: int) -> bytes:
-    """Returns a record of encoded content as it stands at `offset`."""
+    """Returns the bytes of a record of encoded content at `offset`."""
     length = _LENGTH.pack(len(content))
     return b"".join(
         (_marker(salt), length, _check(salt, b"head", offset, length), _check(salt, b"body", offset, content), content)
@@ -118,9 +118,7 @@ def encode_mark(offset: int, salt: bytes) -> bytes:
 
 
 def read_marks(data: bytes, salt: bytes) -> set[int]:
-    """Returns the offsets of the records that are published; a note that does not check out says nothing, wherever a crash cut
-    it.
-    """
+    """Returns the offsets of published records; ignores a note with a wrong checksum, which a crash may leave."""
     found: set[int] = set()
     position = 0
     while position <= len(data) - MARK_BYTES:
@@ -134,7 +132,7 @@ def read_marks(data: bytes, salt: bytes) -> set[int]:
 
 
 def read_records(data: bytes) -> Contents:
-    """Returns every record of a file that is whole."""
+    """Returns every whole record of a file."""
     if data.startswith(OLD_MAGIC):
         return _read_old(data)
     salt = _read_salt(data)

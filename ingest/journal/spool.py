@@ -1,17 +1,17 @@
 """The local journal: keeps frames on this machine's disk while the broker is away, bounded and synced.
 
 `store` returns when the record is on disk. `empty` publishes the stored records, oldest first, in order within a subject. A
-record that is published is noted on disk, so that a file which was published in part goes on where it stopped. A file is deleted
-only after every record in it is published. Records that were sent without an answer may be stored; JetStream recognises their ids
-for two minutes only, so the broker is asked for them before they are sent again.
+published record is noted on disk, so that a partly published file goes on where it stopped. A file is deleted only after every record
+in it is published. The broker may have stored records that were sent without an answer. JetStream recognises their ids for two
+minutes only, so the spool asks the broker for them before it sends them again.
 
-While anything is stored, new frames go behind it, so that the order of acceptance holds. When the rest is small and is being
-published, `store` makes callers wait for its end instead of growing it, for `patience_seconds` at most, and then tells them to
-publish directly: under steady load the journal would otherwise never end.
+While a record is stored, new frames go behind it, so that the order of acceptance holds. When only a small rest is left and is being
+published, `store` does not add to it: callers wait for its end, for at most `patience_seconds`, and then publish directly. Otherwise
+the journal would never end under steady load.
 
-The files are `ingest/journal/files.py`'s, in a folder that one process owns (locked). What cannot be published ever is kept as
-`.refused`, what cannot be read as `.damaged`; both are logged as errors for an operator to look at.
-Blocking calls run on a thread of their own gate, in the order of arrival; records that arrive meanwhile share the next sync.
+`ingest/journal/files.py` keeps the files, in a folder that one process owns (locked). Records that can never be published are kept as
+`.refused`, unreadable files as `.damaged`; both are logged as errors for an operator.
+Blocking calls run on a thread of a separate gate, in the order of arrival; records that arrive meanwhile share the next sync.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ PATIENCE_SECONDS = 1.0
 
 Publish = Callable[[Record], Awaitable[None]]
 LookUp = Callable[[str, set[str], float], Awaitable[set[str]]]
-"""(subject, message ids, when the first of them was sent): returns the ids that the broker has stored."""
+"""(subject, message ids, time of the first send): returns the ids that the broker has stored."""
 
 log = logging.getLogger(__name__)
 
 
 class SpoolFull(QueueFull):
-    """The journal has no room left, or its disk has not."""
+    """The journal or its disk has no room left."""
 
 
 class Spool:
@@ -68,9 +68,9 @@ class Spool:
         self._patience_seconds = patience_seconds
         self._files = JournalFiles(folder, segment_bytes)
         self.failure: str | None = None
-        """Why the last write failed; None: it did not."""
+        """Why the last write failed; None: it succeeded."""
         self._refused_bytes = 0
-        """Size of the last record there was no room for."""
+        """Size of the last record that did not fit."""
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._unsettled = 0
         self._unsettled_bytes = 0
@@ -82,13 +82,13 @@ class Spool:
         self._unnoted = False
         """Whether the last note of published records is in memory only."""
         self._unsure: dict[str, float] = {}
-        """Records that were sent without an answer, by message id, and when."""
+        """Records that were sent without an answer: message id and time."""
         if self._files.closed:
             self._something.set()
 
     @property
     def backlog(self) -> bool:
-        """Whether anything is stored or being stored: new frames must then come through `store`."""
+        """Whether a record is stored or being stored: then new frames must come through `store`."""
         return bool(self._files.closed or self._files.active_bytes or self._unsettled)
 
     @property
@@ -98,7 +98,7 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether it refused a record for want of room, and has not got the room since."""
+        """Whether it refused a record for want of room, and still lacks the room."""
         return self._refused_bytes > 0 and self.stored_bytes + self._refused_bytes > self.max_bytes
 
     def open_ahead(self) -> None:
@@ -139,7 +139,7 @@ class Spool:
         return True
 
     async def _wait_for_the_end(self, ending: asyncio.Event) -> bool:
-        """Returns whether something is stored still, or again."""
+        """Returns whether a record is stored still, or again."""
         try:
             async with timeout(self._patience_seconds):
                 await ending.wait()
@@ -149,7 +149,7 @@ class Spool:
         return self.backlog
 
     async def empty(self, publish: Publish, look_up: LookUp | None = None, *, once: bool = False) -> None:
-        """Publishes the stored records, for ever, or until none is left; `publish` raises when a record could not be published.
+        """Publishes the stored records, for ever, or until none is left; `publish` raises if it could not publish a record.
 
         Args:
             look_up: asks for records that were sent without an answer; None: they are sent again under their ids.
@@ -163,7 +163,7 @@ class Spool:
                 self._stand_still()
                 await asyncio.sleep(PAUSE_SECONDS)
             except FileNotFoundError as exc:
-                log.error("journal file is gone, with what was in it", extra={"path": str(exc.filename)})
+                log.error("journal file is gone, with its records", extra={"path": str(exc.filename)})
                 await self._gate.run(self._files.forget_oldest)
             except OSError as exc:
                 log.error("journal cannot be emptied", extra={"folder": str(self._folder), "error": str(exc)})
@@ -171,7 +171,7 @@ class Spool:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
     async def look_again(self) -> None:
-        """Forgets that the last write failed, when the disk takes bytes again: the next write may be days away."""
+        """Clears the failure of the last write once the disk takes bytes again: the next write may be days away."""
         if self.failure is None:
             return
         async with self._writing:
@@ -268,7 +268,7 @@ class Spool:
                 raise failures[0]
 
     async def _note(self, note: Callable[..., None], *arguments: object) -> None:
-        """Notes on disk how far a file is; a disk that is full gets room by publishing only, so without the note it goes on."""
+        """Notes on disk how far a file is published. Without the note it goes on: only publishing makes room on a full disk."""
         try:
             await self._gate.run(note, *arguments)
         except OSError as exc:
@@ -318,7 +318,7 @@ class Spool:
                 published.append(each.offset)
 
     async def _look_up(self, stored: Sequence[Stored], look_up: LookUp | None) -> set[str]:
-        """Returns the ids of the records that were sent without an answer and are stored all the same."""
+        """Returns the ids of the records that were sent without an answer and that the broker stored."""
         since: dict[str, float] = {}
         for each in stored:
             sent_at = self._unsure.get(each.record.msg_id, each.record.sent_at)
@@ -385,7 +385,7 @@ def _lock(folder: Path) -> int:
 
 
 def _open(folder: Path, max_bytes: int, gate: ThreadGate, patience_seconds: float) -> Spool:
-    """Runs on the gate's thread; asyncio's locks and events bind to no loop before their first use."""
+    """Opens the files on the gate's thread; asyncio's locks and events bind to no loop before their first use."""
     spool = Spool(folder, max_bytes, gate, patience_seconds=patience_seconds)
     if max_bytes:
         with contextlib.suppress(OSError):

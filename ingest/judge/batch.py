@@ -1,10 +1,10 @@
-"""Reads a batch: the bytes of its events, their heads, and what stands beside them. Pure.
+"""Reads a batch: the bytes of its events, their heads, and the members beside them. Pure.
 
-Two passes in C over the body: one cuts the events out, one decodes the heads of all at once. Where the second fails (an event
-whose `userId` is a number) the events are judged one by one.
+Two passes in C over the body: one cuts the events out, one decodes all heads at once. If the second fails (an event has a number as
+`userId`), the events are judged one by one.
 
-A batch has at most `most` events before anything of them is built: eight megabytes of `1,1,1` would be four million objects.
-Nothing of a body vanishes in silence: a `batch` that stands twice is refused, members that mean nothing here are counted.
+A batch of more than `most` events is refused before its events are built: eight megabytes of `1,1,1` would be four million objects.
+No part of a body vanishes in silence: a body with two `batch` members is refused, ignored members are counted.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ingest.judge.mend import Fault
 from ingest.judge.verdicts import Item
 
 LARGE_BYTES = 512 * 1024
-"""Bodies up to here cannot hold more events than memory takes easily."""
+"""Bodies up to this size cannot hold more events than memory takes easily."""
 
 BOUNDED_EVENTS = 100_000
-"""Where a site allows more events than that, its owner has allowed what they cost."""
+"""A site that allows more events than this accepts their cost."""
 
 ABSENT = msgspec.Raw()
 _MEMBERS = ("batch", "writeKey", "sentAt", "context", "integrations")
 _ENVELOPE_BYTES = 64 * 1024
 _SHORT_BYTES = 16
 _LONG_VALUES = 64
-"""Of an envelope: what else stands there is short."""
+"""The largest envelope: its other members are short."""
 _BESIDE_BYTES = 256 * 1024
-"""Of blanks and members that mean nothing here, or come again: more is none of a client's habits."""
+"""The most bytes of blanks and of ignored or repeated members: no client sends more."""
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -59,14 +59,14 @@ class _Heads(msgspec.Struct, gc=False):
 
 
 class Batch(NamedTuple):
-    """A batch as it was read. `items` are the heads of all `events`, or None."""
+    """A batch that was read. `items` are the heads of all `events`, or None."""
 
     envelope: _Envelope
     events: Sequence[bytes | msgspec.Raw]
-    """Most are views of the body: a copy of each costs as much as finding them."""
+    """Most are views of the body: copying them costs as much as finding them."""
     items: list[Item] | None
     ignored: frozenset[str]
-    """Members of the body that mean nothing here."""
+    """Members of the body that are ignored."""
 
 
 _decode_batch = msgspec.json.Decoder(_Batch).decode
@@ -78,7 +78,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
-    """Reads `{"batch": […]}` or `[…]`; of more than `most` events some are missing, but never so many that it has `most` or fewer."""
+    """Reads `{"batch": […]}` or `[…]`; of more than `most` events it returns some, but more than `most`."""
     bare = body[:1] == b"["
     try:
         envelope, raws = _cut(body, bare, most)
@@ -100,7 +100,7 @@ def read_batch(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
 
 
 def cut_events(array: bytes, most: int) -> list[bytes]:
-    """Returns the items of a JSON array, as they stand; of more than `most` no more than `most` + 1.
+    """Returns the bytes of the items of a JSON array, at most `most` + 1 of them.
 
     Raises:
         msgspec.MsgspecError: it is no array.
@@ -109,7 +109,7 @@ def cut_events(array: bytes, most: int) -> list[bytes]:
 
 
 def heads_of(body: bytes, *, bare: bool) -> list[Item] | None:
-    """Returns the heads of all events of a batch or, `bare`, of an array; None where one of them needs a closer look."""
+    """Returns the heads of all events of a batch or, if `bare`, of an array; None if one of them needs a closer look."""
     try:
         return _decode_array_of_heads(body) if bare else _decode_heads(body).batch
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -124,7 +124,7 @@ def _cut(body: bytes, bare: bool, most: int) -> tuple[_Envelope, list[msgspec.Ra
         return read, read.batch
     if bare:
         return _Envelope(), _first_events(body, most)
-    # the array on its own: built inside, it would be built again for each `batch` of a body with thousands of them
+    # the array alone: inside the body it would be built again for each `batch` of a body with thousands of them
     uncut = _decode_uncut(body)
     return uncut, _first_events(bytes(uncut.batch), most)
 
@@ -136,15 +136,15 @@ def _first_events(array: bytes, most: int) -> tuple[msgspec.Raw, ...]:
 
 @lru_cache(8)
 def _bounded(most: int) -> Callable[[bytes], Any]:
-    """Returns a decoder of an array that builds `most` + 1 items and passes over the rest."""
+    """Returns a decoder of an array that builds `most` + 1 items and skips the rest."""
     fields = [(f"n{number}", msgspec.Raw, ABSENT) for number in range(most + 1)]
     return msgspec.json.Decoder(msgspec.defstruct("Some", fields, array_like=True, gc=False)).decode
 
 
 def _is_plain(body: bytes, envelope: _Envelope, events: Sequence[bytes]) -> bool:
-    """Tells whether a body holds its known members once each and nothing else; False also where it has other blanks than most.
+    """Whether a body holds its known members once each and nothing else; False also if its blanks are unusual.
 
-    Compared by length, which costs nothing: a member that is there twice, or unknown, makes the body longer than its parts.
+    Compares lengths, which costs nothing: a repeated or unknown member makes the body longer than its parts.
     """
     size = sum(map(len, events)) + len('{"batch":[]}')
     members, separators = 1, max(0, len(events) - 1)
@@ -157,13 +157,13 @@ def _is_plain(body: bytes, envelope: _Envelope, events: Sequence[bytes]) -> bool
     blanks = len(body) - size - separators
     if blanks != separators + members or not events:
         return blanks == 0  # as JavaScript writes it
-    # as Python does; a member that is there twice may be as long as the blanks of all events, so these must be there
+    # as Python writes it; a repeated member may be as long as the blanks of all events, so these must be there
     joined = b", ".join(events)
     return body.startswith(joined, body.find(events[0]))
 
 
 def unknown_members(body: bytes, known_bytes: int, known: tuple[str, ...] = _MEMBERS) -> frozenset[str] | Refusal:
-    """Returns the unknown members of an envelope, or why it cannot be taken: a member stands twice, or there is too much of it."""
+    """Returns the unknown members of an envelope, or why it is refused: it has a member twice, or is too large."""
     if len(body) - known_bytes > _BESIDE_BYTES:
         rest = f"{len(body) - known_bytes} bytes beside `batch`, `context` and `integrations` are too many"
         return Refusal(400, "invalid_batch", f'expected {{"batch": [events]}}: {rest}')
@@ -171,10 +171,10 @@ def unknown_members(body: bytes, known_bytes: int, known: tuple[str, ...] = _MEM
     unknown = frozenset(members) - frozenset(known)
     written = sum(len(name.encode()) + len(bytes(raw)) + 4 for name, raw in members.items()) + 1
     if len(body) != written:
-        # blanks, or a member twice: look at the envelope alone, its long values cut out, each by a search
+        # blanks, or a repeated member: look at the envelope alone, with its long values cut out, each by a search
         for value in nlargest(_LONG_VALUES, map(bytes, members.values()), key=len):
             if len(value) > _SHORT_BYTES:
-                # a text may stand there as a name first
+                # the text may occur before as a name
                 body = body.replace(value, b'"0"' if value.startswith(b'"') else b"0", 1)
         twice = _twice(body, known)
         if twice:
@@ -183,12 +183,12 @@ def unknown_members(body: bytes, known_bytes: int, known: tuple[str, ...] = _MEM
 
 
 def _twice(envelope: bytes, known: tuple[str, ...]) -> str | None:
-    """Says which known member a JSON object has twice."""
+    """Returns the known member that a JSON object has twice."""
     if len(envelope) > _ENVELOPE_BYTES:
         return "a member stands twice, or there are blanks without end"
     try:
         pairs = json.loads(envelope, object_pairs_hook=list, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):  # the same text stood elsewhere, so that cutting it out left no JSON
+    except (ValueError, RecursionError):  # the same text occurred elsewhere, so cutting it out left no JSON
         return "a member stands twice, or its members are too much alike"
     names = [name for name, _ in pairs]
     return next((f"`{name}` stands twice" for name in known if names.count(name) > 1), None)
@@ -213,7 +213,7 @@ def _read_leniently(body: bytes, most: int, budget: Budget) -> Batch | Refusal:
 
 
 def unreadable(body: bytes, fault: Fault) -> Refusal:
-    """Returns the refusal of a body that is no JSON."""
+    """Returns the refusal of a body that is not JSON."""
     if not body.strip():
         return Refusal(400, "empty_body", "the body is empty, expected a JSON object")
     return Refusal(400, "invalid_json", f"the body is not JSON: {fault.detail}")

@@ -1,7 +1,7 @@
-"""What one request may cost beyond the fast path. Pure.
+"""The budget of one request for slow work. Pure.
 
-Reading almost-JSON builds every value, at about 0.1 µs a byte; so a request may ask for a bounded number of bytes of it, all its
-events together. An event beyond the budget is rejected, not lost: a replay judges it again with a budget of its own.
+Reading almost-JSON builds every value, at about 0.1 µs a byte. So all events of a request together may have a bounded number of bytes
+of it. An event beyond the budget is rejected, not lost: a replay judges it again with a new budget.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ LENIENT_BYTES = 512 * 1024
 
 
 class Budget:
-    """The slow work one request has left."""
+    """The remaining budget of one request."""
 
     __slots__ = ("lenient_bytes",)
 
@@ -19,7 +19,7 @@ class Budget:
         self.lenient_bytes = LENIENT_BYTES
 
     def takes(self, size: int) -> bool:
-        """Spends `size` bytes of lenient reading; False where the request has too little left, which spends nothing."""
+        """Spends `size` bytes of lenient reading; False, and spends nothing, if the request has too little left."""
         if size > self.lenient_bytes:
             return False
         self.lenient_bytes -= size

@@ -17,21 +17,21 @@ import zstandard
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LAYERS = 2
 MAX_MEMBERS = 64
-"""Streams end to end in one gzip body. What follows each is copied, so that a body of empty ones would cost minutes."""
+"""Most streams end to end in one gzip body. The rest of the body is copied after each, so a body of empty streams would cost minutes."""
 
 MAX_ZSTD_WINDOW = 8 * 1024 * 1024
-"""What RFC 9659 demands of zstd over HTTP."""
+"""The largest window of zstd over HTTP (RFC 9659)."""
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 MOST_UNKNOWN = 100_000
-"""Places of a body that its charset does not know: each is slow to replace, and no text has so many."""
+"""Most places of a body that its charset does not know: each is slow to replace, and no text has so many."""
 
 PIECE_BYTES = 64 * 1024
 
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _CODECS = {
-    # what browsers take these names for (https://encoding.spec.whatwg.org): Latin-1 has nothing to print where windows-1252 has
+    # as browsers read these names (https://encoding.spec.whatwg.org): windows-1252 has printable characters where Latin-1 has none
     **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "l1", "windows-1252", "cp1252"), "cp1252"),
     **dict.fromkeys(("utf-16", "utf16"), "utf-16"),
     "utf-16le": "utf-16-le",
@@ -53,7 +53,7 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class UnknownCharset(Exception):
-    """The charset a request declares is none that is decoded here, or not the one of its body."""
+    """The declared charset is unknown here, or is not the body's."""
 
 
 class TooLarge(Exception):
@@ -71,16 +71,16 @@ class BadEncoding(Exception):
 def to_utf8(body: bytes, content_type: str | None) -> bytes:
     """Returns a body in UTF-8, whatever charset its Content-Type or a mark at its beginning declares.
 
-    What the charset does not know becomes U+FFFD.
+    Places that the charset does not know become U+FFFD.
 
     Raises:
-        UnknownCharset: naming it, or the body is plainly in another.
+        UnknownCharset: the charset is unknown, or the body is plainly in another.
     """
     codec = _codec(content_type) if content_type else None
     if codec is None and body.startswith(UTF16_MARKS):
         codec = "utf-16"
     elif codec == "utf-16" and not body.startswith(UTF16_MARKS):
-        codec = "utf-16-le"  # as browsers take it
+        codec = "utf-16-le"  # as browsers read it
     return body if codec is None else _decode(body, codec).encode("utf-8", "replace")
 
 
@@ -101,7 +101,7 @@ def _decode(body: bytes, codec: str) -> str:
 
 @lru_cache(256)
 def _codec(content_type: str) -> str | None:
-    """Returns Python's name of the declared charset; None for UTF-8, and where none is declared."""
+    """Returns Python's name of the declared charset; None for UTF-8, and if none is declared."""
     declared = _CHARSET.search(content_type)
     if declared is None:
         return None
@@ -119,7 +119,7 @@ def decode_body(body: bytes, encoding: str | None, max_bytes: int) -> bytes:
 
     Raises:
         TooLarge: more than `max_bytes` came out.
-        BadEncoding: see there.
+        BadEncoding: the body is not in its encoding, or the encoding is unknown.
     """
     if encoding is None and body[:2] != GZIP_MAGIC:
         return body

@@ -1,4 +1,4 @@
-"""What stands around the events of a body: opened leniently where it is not strictly JSON, and read for what all events share.
+"""The envelope around the events of a body: opened leniently if it is not strictly JSON, and read for members that all events share.
 Pure.
 """
 
@@ -19,7 +19,7 @@ from shared.project.model import SiteLimits
 LONGEST_TEXT = 64
 
 MERGED_REQUESTS = 4
-"""How many times the limit of a request its events may be after `context` and `integrations` are merged under each."""
+"""The size of a request's events after `context` and `integrations` are merged under each, in limits of a request."""
 
 _NUMBER = re.compile(rb"\d+(?:\.\d+)?")
 _encode = msgspec.json.Encoder().encode
@@ -27,17 +27,17 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 class Opened(NamedTuple):
-    """`envelope` is strict JSON of an object; `events` are the items of its batch as they stand, None where they are inside it."""
+    """`envelope` is strict JSON of an object; `events` are the bytes of its batch's items, None if they are inside it."""
 
     envelope: bytes
     events: list[bytes] | None
 
 
 def open_leniently(body: bytes, budget: Budget, most_events: int) -> Opened | Fault:
-    """Reads `{"batch": […]}`, `[…]` or any other object; the fault says where the body breaks.
+    """Reads `{"batch": […]}`, `[…]` or another object; a fault names the place where the body breaks.
 
     Args:
-        most_events: a batch of more is not taken apart.
+        most_events: a larger batch is not taken apart.
     """
     if not body.strip():
         return Fault(DeadReason.MALFORMED_JSON, "it is empty")
@@ -59,7 +59,7 @@ def open_leniently(body: bytes, budget: Budget, most_events: int) -> Opened | Fa
 def defaults_of(
     context: msgspec.Raw, integrations: msgspec.Raw, limits: SiteLimits, events: int, budget: Budget
 ) -> bytes | Fault | None:
-    """Returns the objects that are merged under each of the `events`, as one JSON object; other values are left out.
+    """Returns the objects that are merged under each of the `events`, as one JSON object; leaves out other values.
 
     They count as if every event carried them: else a request of a few hundred kilobytes becomes gigabytes in a warehouse.
     """
@@ -87,7 +87,7 @@ def defaults_of(
 
 
 def ignored_defaults(context: msgspec.Raw, integrations: msgspec.Raw) -> list[IgnoredReason]:
-    """Returns why some of what stands beside a batch is left out: it is no object, and not null either."""
+    """Returns why members beside a batch are left out: they are neither objects nor null."""
     ignored: list[IgnoredReason] = []
     if not bytes(context).strip().startswith((b"{", b"n")) and bytes(context):
         ignored.append("context_not_an_object")
@@ -101,9 +101,9 @@ def _limit(limits: SiteLimits) -> str:
 
 
 def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
-    """Returns a member that is a text of at most `longest` bytes, such as a key; None where it is anything else.
+    """Returns a member that is a text of at most `longest` bytes, such as a key; None if it is another value.
 
-    Read only now, because what else may stand there is the client's choice, and building it could take all memory.
+    Read only now: the client may send any other value in its place, and building that could take all memory.
     """
     text = bytes(raw)
     if not text.startswith(b'"') or len(text) > longest:
@@ -115,6 +115,6 @@ def text_of(raw: msgspec.Raw, longest: int = LONGEST_TEXT) -> str | None:
 
 
 def time_of(raw: msgspec.Raw) -> str | None:
-    """Returns a `sentAt` as text: also one that is a number, of seconds or milliseconds since 1970."""
+    """Returns a `sentAt` as text, also if it is a number of seconds or milliseconds since 1970."""
     text = bytes(raw)
     return text.decode() if len(text) <= LONGEST_TEXT and _NUMBER.fullmatch(text) else text_of(raw)

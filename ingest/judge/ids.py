@@ -1,18 +1,18 @@
-"""What counts as an id: text with at least one visible character, in the spelling in which everybody downstream compares it. Pure."""
+"""Ids: a text counts if it has a visible character, in the spelling that all later stages compare. Pure."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Fillers, which Unicode takes for letters and symbols although nothing is to be seen."""
+"""Fillers: Unicode calls them letters and symbols, but they are invisible."""
 
 LOOKED_AT = 32
-"""Characters of a text, after its blanks, one of which must be visible: no id hides further inside, and each costs some time."""
+"""How many characters of a text, after its blanks, are searched for a visible one: each costs time, and no id needs more."""
 
 
 def is_visible(text: str | None) -> bool:
-    """Tells whether a text shows anything: blanks, control characters and zero-width ones do not."""
+    """Whether a text has a visible character: blanks, control characters and zero-width ones are none."""
     if not text:
         return False
     if "!" <= text < "\x7f":  # begins with a visible ASCII character, as nearly all do
@@ -27,5 +27,5 @@ def is_visible(text: str | None) -> bool:
 
 
 def repaired(id_: str) -> str:
-    """Returns an id as warehouses store it, so that two ids that are one row are one id for the window of duplicates too."""
+    """Returns an id as warehouses store it: two ids of one row must be one id for the window of duplicates too."""
     return id_.replace("\0", "\ufffd")

@@ -1,10 +1,10 @@
-"""The second look at an event that the fast path did not like: mend what can be mended, or say what is wrong.
+"""The second look at an event that the fast path refused: mends it, or says what is wrong.
 
-Pure. What is mended is counted by the caller: NaN and infinities become null, lone surrogates become U+FFFD, control characters
-inside strings are escaped, numbers given as ids become text. All other bytes stay the client's: only what is no JSON is written
-anew, and of the rest only the members that must change.
+Pure. NaN and infinities become null, lone surrogates become U+FFFD, control characters inside strings are escaped, numbers given as
+ids become text; the caller counts this. All other bytes stay the client's: only an event that is not JSON is written again, and in
+other events only the members that must change.
 
-Nothing here builds more than the top of an event, but for the lenient reader, whose work a request has a budget for.
+Only the lenient reader builds more than the top of an event, and a request has a budget for its work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 
 SHORTEST_KEY = 4
-"""Bytes that a key takes at least, with its value: `"":1`; with its comma five."""
+"""The least bytes of a key with its value: `"":1`; five with its comma."""
 
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")
@@ -32,13 +32,13 @@ _INTEGER = re.compile(rb"-?\d+")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENS = bytes.maketrans(b"[]{}", b"\x01\x00\x01\x00")
 _TOGETHER = 8
-"""Brackets that are looked at together: a Python step for each would be most of what a body of brackets costs."""
+"""How many brackets are looked at together: a Python step for each would be most of the cost of a body of brackets."""
 
 _PATTERNS = [[1 if pattern >> place & 1 else -1 for place in range(_TOGETHER)] for pattern in range(1 << _TOGETHER)]
 _STEPS = bytes(sum(steps) % 256 for steps in _PATTERNS)
-"""How many levels each pattern of brackets leads in, as signed bytes."""
+"""How many levels each pattern of brackets goes down in total, as signed bytes."""
 _PEAKS = bytes(max(0, *accumulate(steps)) for steps in _PATTERNS)
-"""How deep each pattern goes meanwhile."""
+"""The deepest level inside each pattern."""
 
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -49,7 +49,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Mended(NamedTuple):
-    """Bytes that decode strictly, as a JSON object within the limits."""
+    """Bytes of a strict JSON object within the limits."""
 
     body: bytes
     repaired: bool
@@ -66,14 +66,14 @@ def mend(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | None
     """Reads an event completely and returns acceptable bytes of it, or the fault.
 
     Args:
-        fixed_type: the type the path gave; the event's own `type` is then overwritten if it is not text.
+        fixed_type: the type from the path; the event's own `type` is then overwritten if it is not text.
     """
     read = mend_object(body, limits, budget)
     return read if isinstance(read, Fault) else _fix_fields(read, fixed_type)
 
 
 def mend_object(body: bytes, limits: SiteLimits, budget: Budget) -> Mended | Fault:
-    """Does the same for an object that is no event, whose members may be anything."""
+    """Does the same for an object that is no event and may have any members."""
     repaired = False
     try:
         _check(body)
@@ -93,7 +93,7 @@ def mend_object(body: bytes, limits: SiteLimits, budget: Budget) -> Mended | Fau
 
 def excess(body: bytes, limits: SiteLimits) -> Fault | None:
     """Returns the fault of a JSON text that nests too deeply or has too many keys."""
-    # nearly every event has fewer bytes and brackets than would do
+    # nearly every event has too few bytes and brackets to exceed a limit
     if len(body) <= limits.keys * SHORTEST_KEY and len(body) - len(body.translate(None, b"{[")) <= limits.depth:
         return None
     depth, keys = measure(body)
@@ -105,12 +105,12 @@ def excess(body: bytes, limits: SiteLimits) -> Fault | None:
 
 
 def without_repeats(body: bytes) -> bytes:
-    """Returns an object in which each member stands once: the last of two, as every JSON reader has it."""
+    """Returns an object that has each member once: the last of two, as every JSON reader does."""
     return _encode(_decode_object(body))
 
 
 def read_leniently(body: bytes, budget: Budget) -> tuple[Any, bytes] | Fault:
-    """Reads almost-JSON as the widely used writers produce it; returns the value and strict JSON of it."""
+    """Reads almost-JSON as widely used writers produce it; returns the value and its strict JSON."""
     if not budget.takes(len(body)):
         spent = f"a request may hold {LENIENT_BYTES} bytes of almost-JSON to be mended"
         return Fault(DeadReason.MALFORMED_JSON, f"{_first_fault(body)}; {spent}")
@@ -134,14 +134,14 @@ def _first_fault(body: bytes) -> str:
         _check(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         return f"{exc}"
-    return "it is not strictly JSON"  # e.g. bytes that are no UTF-8
+    return "it is not strictly JSON"  # such as bytes that are not UTF-8
 
 
 def measure(body: bytes) -> tuple[int, int]:
     """Returns (depth, number of keys) of a valid JSON text, from its brackets and colons alone: in C, and in one pass."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    bare = b"".join(body.split(b'"')[::2])  # what stands outside of strings
+    bare = b"".join(body.split(b'"')[::2])  # the text outside of strings
     return _depth(bare.translate(_OPENS, _NOT_BRACKETS)), bare.count(b":")
 
 
@@ -149,7 +149,7 @@ def _depth(opens: bytes) -> int:
     """Returns the deepest level of brackets, each a byte: 1 opens, 0 closes."""
     opens += bytes(-len(opens) % _TOGETHER)
     bits = int.from_bytes(opens, "little")
-    for shift in (7, 14, 28):  # each byte takes in the bits of those that follow, until it has eight
+    for shift in (7, 14, 28):  # each byte collects the bits of the following ones, until it has eight
         bits |= bits >> shift
     patterns = bits.to_bytes(len(opens), "little")[::_TOGETHER]
     levels = accumulate(memoryview(patterns.translate(_STEPS)).cast("b"), initial=0)
@@ -157,7 +157,7 @@ def _depth(opens: bytes) -> int:
 
 
 def json_type(text: bytes) -> str:
-    """Returns what JSON calls the type of a valid text."""
+    """Returns JSON's name of a valid text's type."""
     match text.lstrip(b" \t\r\n")[:1]:
         case b"{":
             return "an object"
@@ -174,7 +174,7 @@ def json_type(text: bytes) -> str:
 
 
 def _fix_fields(mended: Mended, fixed_type: str | None) -> Mended | Fault:
-    judged = _decode_judged(mended.body)  # the others are built only where something changes
+    judged = _decode_judged(mended.body)  # the others are built only if something changes
     values = {name: raw for name, raw in zip(_JUDGED_FIELDS, map(bytes, msgspec.structs.astuple(judged)), strict=True) if raw}
     kinds = {name: json_type(raw) for name, raw in values.items()}
     changes: dict[str, str] = {}

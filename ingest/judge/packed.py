@@ -1,4 +1,4 @@
-"""Events that come as MessagePack: cut out of their array, and made JSON. Pure.
+"""Events in MessagePack: cuts them out of their array and converts them to JSON. Pure.
 
 MessagePack is dense: a byte can become an object of 64. So the number of events is read from the array's first bytes before one of
 them is built, and an event is checked against the limit before it is read.
@@ -19,7 +19,7 @@ _to_json = msgspec.json.Encoder().encode
 
 
 def count(array: bytes) -> int | None:
-    """Returns how many items an array says it has; None where it is no array."""
+    """Returns how many items an array declares; None if it is no array."""
     first = array[0] if array else 0
     if first & 0xF0 == 0x90:
         return first & 0x0F
@@ -29,20 +29,20 @@ def count(array: bytes) -> int | None:
 
 
 def map_size(packed: bytes) -> int:
-    """Returns how many members a valid map has, each counted as often as it stands there."""
+    """Returns how many members a valid map has; a repeated one counts each time."""
     first = packed[0]
     return int.from_bytes(packed[1 : 3 if first == _MAP16 else 5], "big") if first in (_MAP16, _MAP32) else first & 0x0F
 
 
 def events_in(array: bytes) -> list[bytes]:
-    """Returns the items of a valid array, as they stand."""
+    """Returns the bytes of a valid array's items."""
     return [bytes(raw) for raw in _decode_array(array)]
 
 
 def to_json(packed: bytes) -> bytes | str:
-    """Returns MessagePack as JSON, or as text why it is none: keys that are no text, binary data, values beyond JSON."""
+    """Returns MessagePack as JSON, or as text why it has no JSON: keys that are no text, binary data, values beyond JSON."""
     watched = gc.isenabled()
-    gc.disable()  # the values are gone in a moment and hold no cycles: looking for some takes longer than building them
+    gc.disable()  # the values live for a moment and hold no cycles: searching for cycles takes longer than building the values
     try:
         return _to_json(_read(packed))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError) as exc:

@@ -1,8 +1,8 @@
 """Ids for events that come without a `messageId`, so that a repeated request can be recognised. Pure.
 
-A sender without ids of its own may give the request one, in `Idempotency-Key`. Its events then get ids made of that key and of
-their bytes: the same request sent again has the same ids, and the router delivers them once. Another body under the same key is
-another event. Without the header each event gets a new id, and a repeat of it is a second event.
+A sender without ids may give the request one, in `Idempotency-Key`. Its events then get ids made of that key and their bytes: the
+same request sent again has the same ids, and the router delivers them once. Another body under the same key is another event.
+Without the header each event gets a new id, and a repeat is a second event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADER = "idempotency-key"
 
 
 def ids_for(request: HttpRequest, site: str, desk: Desk, bodies: Sequence[bytes | msgspec.Raw]) -> Callable[[], str]:
-    """Returns what makes the ids of the request's events."""
+    """Returns the function that makes the ids of the request's events."""
     key = request.headers.get(HEADER)
     if not key:
         return desk.new_id

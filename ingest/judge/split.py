@@ -1,7 +1,7 @@
 """Separates the events of a batch whose body as a whole is not JSON, so that one broken event does not cost its neighbours.
 
-Pure. Follows brackets and strings only: an event that balances both can be cut out, whatever else is wrong inside it. Where even
-that fails (a string that never ends, a bracket that closes another kind) the body cannot be separated and is refused whole.
+Pure. Follows brackets and strings only: it can cut out an event that balances both, whatever else is wrong inside it. If even that
+fails (a string that never ends, a bracket that closes another kind), the body is refused whole.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import NamedTuple
 MAX_BRACKETS = 200_000
 """Bounds the time spent on a hostile body: about 0.1 s. Eight megabytes of ordinary events have 150,000."""
 
-# up to the next bracket outside strings; possessive, so that a broken string fails at once instead of backtracking
+# up to the next bracket outside strings; possessive, so a broken string fails at once instead of backtracking
 _NEXT = re.compile(rb'(?:[^][{}"]++|"(?:[^"\\]++|\\.)*+")*+([][{}])', re.DOTALL)
 _BATCH_KEY = re.compile(rb'"batch"\s*:\s*\Z')
 _PARTNER = {b"}": b"{", b"]": b"["}
 
 
 class Pieces(NamedTuple):
-    """A body taken apart: `envelope` is the body with an empty batch, `events` are the items as they stand."""
+    """A body taken apart: `envelope` is the body with an empty batch, `events` are the bytes of the items."""
 
     envelope: bytes
     events: list[bytes]
 
 
 def split_batch(body: bytes, most_events: int) -> Pieces | None:
-    """Cuts `{"batch": [a, b, …], …}` or `[a, b, …]` apart; None where brackets or strings do not add up.
+    """Cuts `{"batch": [a, b, …], …}` or `[a, b, …]` apart; None if brackets or strings do not balance.
 
     Of more than `most_events` events only some are returned, enough to see that there are too many.
     """
@@ -78,5 +78,5 @@ def split_batch(body: bytes, most_events: int) -> Pieces | None:
 
 
 def _scalars(between: bytes, most: int) -> list[bytes]:
-    """Items that are no objects, out of the text between two objects; of more than `most` a few more than that."""
+    """Returns items that are no objects, from the text between two objects; at most a few more than `most`."""
     return [part for each in between.split(b",", most + 1) if (part := each.strip())] if most >= 0 else []

@@ -1,12 +1,12 @@
 """Judges the events of a request one by one: good ones get a head, bad ones a reason; neither touches its neighbours.
 
-Pure, and the hottest code of the edge. Only the head of an event is decoded; of the rest the decoder checks that it is JSON. What
-needs a closer look (another type than expected, many brackets, almost-JSON) goes through `ingest/judge/mend.py`. The body that is
-accepted is the client's bytes.
+Pure, and the hottest code of the edge. It decodes only the head of an event; the decoder checks that the rest is JSON. An event that
+needs a closer look (an unexpected type, many brackets, almost-JSON) goes through `ingest/judge/mend.py`. The accepted body is the
+client's bytes.
 
-Not checked here. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds them. Keys that
-steer the loader elsewhere (`__sql_type`): the loader obeys them only in frames of a function, leaves them out of every row, and
-counts them. A key that stands twice in an event: the last one counts, as with every JSON reader.
+It does not check three things. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds them.
+Keys that would steer the loader (`__sql_type`): the loader obeys them only in frames of a function, else removes and counts them.
+Repeated keys in an event: the last one counts, as with every JSON reader.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def judge(
     """Adds every event to `parsed`, as accepted or as a reject.
 
     Args:
-        bodies: JSON texts, in UTF-8. Views are accepted as they are where no event is odd.
-        items: their heads, where the caller could decode all of them at once: half the price.
-        fixed_type: the type the path gives to all of them.
+        bodies: JSON texts, in UTF-8. Views stay views if no event is odd.
+        items: their heads, if the caller could decode all of them at once, at half the price.
+        fixed_type: the type of all of them, from the path.
         replaced: some of them may have held stray bytes (`Scan.replaced`).
     """
     limits = parsed.admission.limits
@@ -132,7 +132,7 @@ def judge(
             fault = excess(body, limits)
         kind = fixed_type or item.type
         event, message_id, user_id, anonymous_id = item.event, item.message_id, item.user_id, item.anonymous_id
-        # nearly every text begins with a visible ASCII character, and is looked at no further
+        # nearly every text begins with a visible ASCII character and needs no further look
         if user_id is not None and not "!" <= user_id < "\x7f" and not is_visible(user_id):
             user_id = None
         if anonymous_id is not None and not "!" <= anonymous_id < "\x7f" and not is_visible(anonymous_id):
@@ -160,9 +160,7 @@ def judge(
 
 
 def crowded_of(bodies: Sequence[bytes | msgspec.Raw], most: int) -> set[int]:
-    """Returns which bodies have more than `most` opening brackets; several are counted at once, as long as together they have
-    few.
-    """
+    """Returns which bodies have more than `most` opening brackets; counts several at once as long as they have few together."""
     found: set[int] = set()
     start, step = 0, max(1, most // USUAL_BRACKETS)
     while start < len(bodies):
@@ -177,16 +175,14 @@ def crowded_of(bodies: Sequence[bytes | msgspec.Raw], most: int) -> set[int]:
 
 
 def is_crowded(text: bytes, most: int) -> bool:
-    """Tells whether a text has more than `most` opening brackets: replaces so many and looks for one more, which is faster than
-    counting.
-    """
+    """Whether a text has more than `most` opening brackets: replaces so many and looks for one more, which is faster than counting."""
     return b"{" in text.replace(b"[", b"{", most + 1).replace(b"{", b"}", most)
 
 
 def _heads_of_plain(items: Sequence[Item], new_id: Callable[[], str], largest: int, *, require_id: bool) -> list[Head] | None:
-    """Returns the heads of events of which none needs a closer look; None where one may.
+    """Returns the heads of events that need no closer look; None if one may need it.
 
-    Looks at columns, and of each at the first and the last text in order: a loop over the events costs twice as much.
+    Looks at columns, and in each at the first and the last text in sorted order: a loop over the events costs twice as much.
 
     Args:
         largest: how many bytes the largest event has.
@@ -230,7 +226,7 @@ def _mended(body: bytes, limits: SiteLimits, budget: Budget, fixed_type: str | N
     if isinstance(found, Fault):
         return found
     item = _head_of(found.body)
-    if item is None:  # a member stands twice, and the one that does not count is of another type
+    if item is None:  # a repeated member, and the one that does not count has another type
         found = found._replace(body=without_repeats(found.body))
         item = _decode_item(found.body)
     if len(found.body) > limits.event_bytes:  # a control character becomes six

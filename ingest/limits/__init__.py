@@ -1,1 +1,1 @@
-"""What clients may use: connections, memory, work, events a second; and who is refused."""
+"""Limits of clients: connections, memory, work, events a second; and counts of refusals."""

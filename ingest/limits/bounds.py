@@ -1,8 +1,8 @@
-"""What all requests together may hold: the counters that bound the memory and the work of one edge process.
+"""Bounds over all requests together: the counters that limit the memory and the work of one edge process.
 
-Bytes count when they have come, never when they are announced. Bodies that are still coming share: those without a key outside of
-the body have a quarter of all bytes together, and those of one address a quarter, so that neither strangers nor one client can
-keep the others out. A body that came whole is not held to the shares: it is answered before the next is read.
+Bytes count when they have come, not when they are announced. Incomplete bodies have shares: bodies without a key outside of them may
+hold a quarter of all bytes together, and bodies of one address a quarter. So neither strangers nor one client can keep the others
+out. A body that came whole is not held to the shares: it is answered before the next is read.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 
 SHARE = 4
-"""Strangers together, and one address, have one part in so many."""
+"""Strangers together, and each address, may hold one part in so many."""
 
 LEAST_SHARE = 16 * 1024 * 1024
-"""Enough for two of the largest requests that are usual."""
+"""Enough for two requests of the default limit."""
 
 
 class Bounds:
@@ -23,16 +23,16 @@ class Bounds:
         self.max_requests = max_requests
         self.max_body_bytes = max_body_bytes
         self.requests = 0
-        """Requests that are being read or answered."""
+        """Number of requests that are being read or answered."""
         self.reading = 0
-        """Of these, requests whose body is still coming."""
+        """Number of these with an incomplete body."""
         self.body_bytes = 0
         self.stranger_bytes = 0
         self.address_bytes: dict[str, int] = {}
         self._quiet: asyncio.Event | None = None
 
     def leave(self) -> None:
-        """A request is answered, or its client is gone."""
+        """Notes that a request is answered, or its client is gone."""
         self.requests -= 1
         if self._quiet is not None and not self.requests:
             self._quiet.set()
@@ -45,7 +45,7 @@ class Bounds:
 
 
 class Held:
-    """The bytes one request holds, within the sums over all requests."""
+    """The bytes of one request, within the sums over all requests."""
 
     __slots__ = ("_address", "_bounds", "_stranger", "bytes")
 
@@ -56,7 +56,7 @@ class Held:
         self.bytes = 0
 
     def belongs_to(self, address: str, *, stranger: bool) -> None:
-        """Holds what follows to shares.
+        """Holds all further bytes to shares.
 
         Args:
             stranger: no key is known yet.
@@ -64,7 +64,7 @@ class Held:
         self._address, self._stranger = address, stranger
 
     def has_room(self, more: int) -> bool:
-        """Whether so many bytes could come. What one request alone holds is bounded by its site's limit."""
+        """Whether so many bytes could come. The site's limit bounds the bytes of one request."""
         bounds, own = self._bounds, self.bytes
         if bounds.body_bytes - own and bounds.body_bytes + more > bounds.max_body_bytes:
             return False
@@ -75,22 +75,22 @@ class Held:
         return not (self._address and of_address - own and of_address + more > share)
 
     def hold(self, size: int) -> None:
-        """Counts a body that came whole, which is held to no share."""
+        """Counts a body that came whole; no share bounds it."""
         self.bytes = size
         self._bounds.body_bytes += size
 
     def grow_to(self, size: int) -> bool:
-        """Counts them; False where all requests together, or those it shares with, hold too much."""
+        """Counts more bytes; False if all requests together, or the ones that share with it, hold too much."""
         if size > self.bytes:
             self._change(size - self.bytes)
         return self.has_room(0)
 
     def shrink_to(self, size: int) -> None:
-        """Counts fewer."""
+        """Counts fewer bytes."""
         self._change(size - self.bytes)
 
     def free(self) -> None:
-        """Forgets them."""
+        """Frees all bytes."""
         if self._address or self._stranger:
             self._change(-self.bytes)
         else:

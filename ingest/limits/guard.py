@@ -1,12 +1,10 @@
-"""Limits over all connections of a process: how many, how many of one address, how many WebSockets, how many bytes of unfinished
-heads.
+"""Limits over all connections of a process: their number, the number of one address, WebSockets, and bytes of unfinished heads.
 
-What a connection costs before anybody knows its key is bounded here; what a request costs is bounded in
-`ingest/limits/bounds.py`.
+This bounds the cost of connections whose key is unknown; `ingest/limits/bounds.py` bounds the cost of requests.
 
-When all places are taken, a newcomer gets the place of the connection that has waited longest without sending one whole head, if
-there is one: connections that say nothing can keep nobody out. Connections of trusted proxies carry many clients, so they are
-not counted by address.
+When all places are taken, a newcomer gets the place of the connection that has waited longest without sending a complete head, if
+there is one. So silent connections keep no other client out. Connections of trusted proxies carry many clients, so they are not
+counted by address.
 """
 
 from __future__ import annotations
@@ -21,16 +19,16 @@ from typing import Protocol
 from ingest.clients.address import Proxies
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of one unfinished head. The longest line is 16 KiB."""
+"""The most bytes of one unfinished head. The longest line is 16 KiB."""
 
 MAX_HEADS_BYTES = 32 * 1024 * 1024
-"""Of the unfinished heads of all connections together."""
+"""The most bytes of all unfinished heads together."""
 
 STRANGERS = 4
-"""One WebSocket in so many may be open without a key, at most."""
+"""At most one WebSocket in so many may be open without a key."""
 
 RESERVE = 128
-"""Descriptors that connections leave for the journal, the broker, databases and logs."""
+"""Descriptors that are left for the journal, the broker, databases and logs."""
 
 _V6_NETWORK = (1 << 64) - 1
 
@@ -38,18 +36,18 @@ log = logging.getLogger(__name__)
 
 
 class Occupant(Protocol):
-    """A connection, as far as the guard knows it."""
+    """The part of a connection that the guard knows."""
 
     def make_room(self) -> None:
-        """Ends at once: the place is given to another."""
+        """Ends the connection at once: another gets its place."""
         ...
 
 
 class Guard:
-    """The counters, and who may come in.
+    """Counts connections, and decides whether another may come in.
 
     Args:
-        proxies: the trusted ones; their addresses are not counted.
+        proxies: the trusted proxies; their addresses are not counted.
         expects_proxy_header: trusted proxies begin every connection with the PROXY protocol.
     """
 
@@ -66,10 +64,10 @@ class Guard:
         self.max_sockets = max_sockets
         self.sockets = 0
         self.strangers = 0
-        """WebSockets without a key."""
+        """Number of WebSockets without a key."""
         self.head_bytes = 0
         self.refused = 0
-        """Connections refused or ended here."""
+        """Number of connections refused or ended here."""
         self.expects_proxy_header = expects_proxy_header
         self._max_per_address = max_per_address
         self._proxies = proxies or Proxies()
@@ -79,7 +77,7 @@ class Guard:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """Number of open connections."""
         return len(self._occupants)
 
     def trusts(self, address: str) -> bool:
@@ -87,7 +85,7 @@ class Guard:
         return self._proxies.trusts(address)
 
     def enter(self, occupant: Occupant, address: str) -> str:
-        """Takes a connection in; returns why not, or an empty text."""
+        """Takes a connection in and returns an empty text, or returns why it cannot."""
         why = self._count(occupant, address)
         if why:
             return why
@@ -104,16 +102,16 @@ class Guard:
         return ""
 
     def move(self, occupant: Occupant, address: str) -> str:
-        """The connection is another address's, as its proxy says; returns why that may have no more, or an empty text."""
+        """Counts the connection under the address that its proxy names; returns why that address may have no more, or an empty text."""
         self._uncount(self._occupants.get(occupant, ""))
         return self._count(occupant, address)
 
     def settle(self, occupant: Occupant) -> None:
-        """The connection sent a whole head."""
+        """Notes that the connection sent a complete head."""
         self._newcomers.pop(occupant, None)
 
     def leave(self, occupant: Occupant) -> None:
-        """The connection is closed."""
+        """Notes that the connection is closed."""
         self._newcomers.pop(occupant, None)
         self._uncount(self._occupants.pop(occupant, ""))
 
@@ -138,7 +136,7 @@ class Guard:
 
 @lru_cache(10_000)
 def address_key(address: str) -> str:
-    """Returns what an address is counted as: an IPv6 host has a whole /64 to choose from."""
+    """Returns the name under which an address is counted: an IPv6 host can choose from a whole /64."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -151,7 +149,7 @@ def address_key(address: str) -> str:
 
 
 def places_for(wanted: int) -> int:
-    """Raises the limit of descriptors as far as it may be; returns how many connections it leaves room for, at most `wanted`."""
+    """Raises the limit of descriptors as far as allowed; returns how many connections have room, at most `wanted`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + RESERVE
     if soft < needed and soft != resource.RLIM_INFINITY:

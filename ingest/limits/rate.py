@@ -1,11 +1,11 @@
-"""Limits of events per second and key, held by all edge processes of a machine together.
+"""Limits of events per second and key, common to all edge processes of a machine.
 
-Per key there is one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on; one
-that would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A bucket that is full holds
-no information, so its place may be taken by another key: nothing has to be forgotten on purpose.
+Each key has one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on. A request that
+would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A full bucket holds no information,
+so another key may take its place, and no bucket must be forgotten on purpose.
 
-The numbers stand in memory that the parent of several processes shares with them. There is no lock: a request that races another
-process may pass beside it, which is one request too many at most, not one process too many.
+The numbers are in memory that the parent shares with its processes. There is no lock: if requests of two processes race, at most one
+request too many passes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hashlib import blake2b
 BURST_SECONDS = 2.0
 
 LEAST_BURST = 100
-"""Events that may always come at once: SDKs send batches of up to 100, which a slow key must be able to take too."""
+"""Events that may always come at once: SDKs send batches of up to 100, and a slow key must take these too."""
 
 SLOTS = 1 << 14
 TRIES = 16
@@ -33,7 +33,7 @@ class RateLimiter:
     """The buckets of all keys.
 
     Args:
-        shared: a file of `TABLE_BYTES` zeros that other processes hold too; none: this process is alone.
+        shared: a file of `TABLE_BYTES` zeros that other processes share; None: this process is alone.
     """
 
     def __init__(self, shared: int | None = None) -> None:
@@ -43,7 +43,7 @@ class RateLimiter:
         self._full_at = view[SLOTS * 8 :].cast("d")
 
     def take(self, key: str, events: int, rate: int, now: float) -> int:
-        """Takes room for `events`; returns 0, or after how many seconds to try again.
+        """Takes room for `events`; returns 0, or the seconds until the next try.
 
         Args:
             rate: events per second.

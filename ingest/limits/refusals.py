@@ -1,8 +1,8 @@
-"""Who is being refused: counted by site and key, told in the log now and then, and told when to come back.
+"""Refused clients: counted by site and key, logged now and then, and told when to come back.
 
-Labels are names of the project's sites and masked ids of its keys, so their number is bounded. Of each kind of refusal (code,
-site and key) the log holds one line in `LOG_EVERY_SECONDS`, with how many there were since the line before: a client that is
-refused all the time is seen, and fills no disk.
+Labels are names of the project's sites and masked ids of its keys, so their number is bounded. For each kind of refusal (code, site
+and key) the log has one line in `LOG_EVERY_SECONDS`, with the number since the line before: so a client that is refused all the time
+shows in the log and fills no disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def jittered(seconds: int) -> int:
-    """Returns a time to come back of up to half as much again, so that clients refused together do not come back together."""
+    """Returns a time to come back, with up to half as much added at random, so that refused clients do not all return at once."""
     return seconds + random.randint(0, (seconds + 1) // 2)
 
 
@@ -33,10 +33,10 @@ class Refusals:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
-        """When each kind was logged last, and how many there were since."""
+        """By kind: the time of the last line, and the number since."""
         self._recent: Counter[tuple[str, str, str]] = Counter()
         self._before: Counter[tuple[str, str, str]] = Counter()
-        """Those of the minute before."""
+        """The refusals of the minute before."""
         self._since = 0.0
 
     def note(self, refusal: Refusal, peer: str | None, request_id: bytes) -> None:
@@ -65,7 +65,7 @@ class Refusals:
         )
 
     def recent(self) -> str:
-        """Says who was refused in the last minute or two, and why; empty: nobody."""
+        """Returns who was refused in the last minute or two, and why; empty: no client."""
         self._turn(time.monotonic())
         kinds = self._recent + self._before
         if not kinds:

@@ -1,18 +1,18 @@
 """Segment's HTTP Tracking API, as its SDKs for browsers, Node, Python, Go, Ruby, Java and mobile speak it.
 
 https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ describes the long paths; browsers use the short
-ones (`/v1/t`). One event a request, or `{"batch": [...]}`, whatever the content type says. The answer to success is exactly 200
-`{"success": true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry when the body of an error is not JSON
-with `code` and `message`. Rejected events are no error of the request, as with Segment: `accepted` and `rejected` are added to
-the answer, and the events are in the dead letters. `success` is false where nothing was accepted; SDKs look at the status only,
-and must not send such an event again.
+ones (`/v1/t`). A request has one event, or `{"batch": [...]}`, whatever its content type. Success is exactly 200
+`{"success": true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry if the body of an error is not JSON with
+`code` and `message`. Rejected events are no error of the request, as with Segment: the answer has `accepted` and `rejected`, and the
+events are in the dead letters. `success` is false if nothing was accepted; SDKs look at the status only, and must not send such an
+event again.
 
 `/v1/import` is a batch; mobile SDKs send everything there. `/v1/m` receives the browser SDK's own metrics, which are discarded.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from
 `/v1/projects/{key}/settings`; that document asks for no device-mode destination.
 
 Traps: analytics-python sends `"anonymousId": null`; analytics-next sends JSON as text/plain; a Bearer token is an OAuth token
-when the body has a `writeKey` of its own.
+when the body has its own `writeKey`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _NO_STORE = {"Cache-Control": "no-store, private", "Expires": "0"}
 _SUCCESS = Reply(200, b'{"success":true}')
 
 PIXEL_LEVELS = 32
-"""A dotted parameter nests at most this deep."""
+"""The deepest nesting of a dotted parameter."""
 
 LONGEST_KEY = 4096
 
@@ -85,7 +85,7 @@ class _Single(msgspec.Struct, gc=False):
 
 
 class _SingleItem(Item, gc=False, kw_only=True, rename="camel"):
-    """A single event and what stands beside it in one pass."""
+    """A single event and the members beside it, in one pass."""
 
     write_key: msgspec.Raw = ABSENT
     sent_at: msgspec.Raw = ABSENT
@@ -98,7 +98,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def credentials(request: HttpRequest) -> list[Credential]:
-    """Returns the keys that stand outside the body."""
+    """Returns the keys outside the body."""
     if request.route == SETTINGS:
         return [Credential("path", request.params["key"])]
     return carriers.from_request(request)
@@ -121,13 +121,13 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
 
 
 def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str]) -> None:
-    """Judges the body of a dead letter; `form` is the type its path gave."""
+    """Judges the body of a dead letter; `form` is the type from its path."""
     scan = Scan(body)
     judge(parsed, (scan.body,), new_id, budget=Budget(), fixed_type=form or None, replaced=scan.replaced)
 
 
 def as_event(body: bytes, form: str) -> bytes:
-    """Returns the body of a dead letter with the type its path gave, where it can be written in."""
+    """Returns the body of a dead letter with the type from its path, if that can be written in."""
     if form:
         try:
             return _encode({**_decode_members(body), "type": form})
@@ -153,16 +153,16 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
 
 
 class _Opened(NamedTuple):
-    """What a request says outside of its events."""
+    """The part of a request outside its events."""
 
     found: list[Credential]
-    """Keys outside the body, where they may still be needed."""
+    """Keys outside the body, if they may still be needed."""
     early: Admission | None
-    """What keys outside the body open, as far as it had to be known (`admit_early`)."""
+    """What keys outside the body open, if it had to be known (`admit_early`)."""
     decided: Admission | None
-    """The same, where only a key in the body could still disagree."""
+    """The same, if only a key in the body could still disagree."""
     body: bytes
-    """In UTF-8, as far as its charset says."""
+    """The body in UTF-8, decoded from its charset."""
 
 
 def _open(request: HttpRequest, body: bytes, desk: Desk) -> _Opened | Refusal:
@@ -227,7 +227,7 @@ def _parse_batch(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
         return opened
     scan = Scan(opened.body)
     budget = Budget()
-    # a body small enough to be read for strangers has fewer events than bytes
+    # a body that is small enough to be read for strangers has fewer events than bytes
     most = len(scan.body) if opened.early is None else opened.early.limits.events_per_request
     batch = read_batch(scan.body, most, budget)
     if isinstance(batch, Refusal):
@@ -302,7 +302,7 @@ def _parse_pixel(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     parsed = _parse_single(request, desk, body, kind)
     if not isinstance(parsed, Refusal):
         return parsed
-    # nobody reads the status of a pixel: what the key allows to keep is kept
+    # no client reads the status of a pixel: if the key opens a site, the request is kept
     admission = desk.admit(carriers.from_request(request))
     if isinstance(admission, Refusal) or parsed.status not in (400, 413):
         return parsed
@@ -322,7 +322,7 @@ def _decode_data(data: str) -> bytes:
 
 
 def _unflatten(query: Any) -> dict[str, Any]:
-    """Builds the event of flattened parameters: `properties.total=5` is `{"properties": {"total": "5"}}`."""
+    """Builds an event from flattened parameters: `properties.total=5` is `{"properties": {"total": "5"}}`."""
     event: dict[str, Any] = {}
     for name, value in query.items():
         if name in ("writekey", "token"):
@@ -340,7 +340,7 @@ def _unflatten(query: Any) -> dict[str, Any]:
 
 
 def _settings(request: HttpRequest, desk: Desk) -> Reply | Refusal:
-    """The settings document of browser and mobile SDKs: everything goes to this server."""
+    """Returns the settings document of browser and mobile SDKs: they send all events to this server."""
     admission = desk.admit(credentials(request))
     if isinstance(admission, Refusal):
         return admission

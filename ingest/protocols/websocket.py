@@ -62,22 +62,23 @@ SUBPROTOCOLS = ("penstock.v1",)
 VERSION = 1
 
 PACKED = "msgpack"
-"""The form of events that came as MessagePack."""
+"""The form of events in MessagePack."""
 
 _KEY_PREFIX = "key."
 _NULLS = (b"null", b"\xc0")
 
 PACKED_IN_VAIN = 4
-"""Times that an event counts which cannot be taken: it was built for nothing."""
+"""How many times an event that cannot be taken counts: it was built for nothing."""
 
 BRACKET_BYTES = 9
-"""What an array or object counts at least, as `[1,2,3,4]` would: millions of empty ones are dear to build."""
+"""The least that an array or object counts, as `[1,2,3,4]` would: millions of empty ones are dear to build."""
 
 MAX_OFFERED = 8
-"""Subprotocols that may be keys: all keys found are looked up again with each message."""
+"""Most subprotocols that may be keys: all keys found are looked up again with each message."""
 
 MAX_VALUE_BYTES = 1024
-"""Of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte of objects."""
+"""The most bytes of an `id` or the value of a ping: they are sent back, and seven megabytes of MessagePack can be half a gigabyte
+of objects."""
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -95,7 +96,7 @@ _RAW_MEMBERS = ("id", "ping", "batch", "event", "sentAt", "context", "integratio
 _SHORTEST_MEMBER = len('"batch":1,')
 
 MAX_MEMBERS = 100
-"""Of a packed message: more is none of a client's habits."""
+"""The most members of a packed message: no client sends more."""
 
 _read_json = msgspec.json.Decoder().decode
 _decode_json = msgspec.json.Decoder(_Message).decode
@@ -125,7 +126,7 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
     """Reads one message.
 
     Args:
-        known: what opened the site so far: keys of the handshake, or of an earlier message.
+        known: the admission so far: by keys of the handshake, or of an earlier message.
     """
     binary = isinstance(data, bytes)
     budget = Budget()
@@ -196,7 +197,7 @@ def judge_again(parsed: Parsed, body: bytes, form: str, new_id: Callable[[], str
 
 
 def as_event(body: bytes, form: str) -> bytes | None:
-    """Returns the body of a dead letter as JSON; None where MessagePack holds what JSON cannot."""
+    """Returns the body of a dead letter as JSON; None if its MessagePack has no JSON."""
     written = to_json(body) if form == PACKED else body
     return written if isinstance(written, bytes) else None
 
@@ -235,7 +236,7 @@ def _write(binary: bool, message: dict[str, Any]) -> str | bytes:
 def _decode_text(
     body: bytes, desk: Desk, known: Sequence[Credential], budget: Budget
 ) -> tuple[_Message, list[bytes] | None] | SocketProblem:
-    """Returns a message, and the events of one that is not strictly JSON."""
+    """Returns a message, and its events if it is not strictly JSON."""
     try:
         return _decode_json(body), None
     except msgspec.ValidationError as exc:
@@ -266,11 +267,11 @@ def _decode_binary(body: bytes) -> tuple[_Message, list[bytes] | None] | SocketP
 
 
 def _twice(data: str | bytes, message: _Message, pieces: list[bytes] | None) -> str | None:
-    """Says why a message cannot be taken that may have two `batch` or two `event`, of which one would vanish.
+    """Returns why a message is refused: it may have two `batch` or two `event` members, and one of them would be lost.
 
-    Most messages need no second look: they hold what was read of them and nothing else.
+    Most messages need no second look: they hold the members that were read and no others.
     """
-    if pieces is not None:  # cut out of the envelope, which keeps an empty array in their place
+    if pieces is not None:  # cut out of the envelope, which has an empty array in their place
         return "`batch` stands twice" if bytes(message.batch) not in (b"", b"[]") else None
     held = {name: value for name in _RAW_MEMBERS if (value := bytes(getattr(message, name)))}
     if isinstance(data, bytes):
@@ -295,7 +296,7 @@ def _twice(data: str | bytes, message: _Message, pieces: list[bytes] | None) -> 
 
 
 def _value(raw: msgspec.Raw, binary: bool) -> Any:
-    """Returns what stands there; None also where it is too large or no value."""
+    """Returns the value; None also if it is too large or no value."""
     data = bytes(raw)
     if not data or len(data) > MAX_VALUE_BYTES:
         return None
@@ -306,7 +307,7 @@ def _value(raw: msgspec.Raw, binary: bool) -> Any:
 
 
 def _events(batch: bytes, most: int, binary: bool) -> list[bytes] | None:
-    """Returns the events of an array, a few more than `most` of more; None where it is no array."""
+    """Returns the events of an array, at most a few more than `most`; None if it is no array."""
     if not binary:
         try:
             return cut_events(batch, most)
@@ -317,7 +318,7 @@ def _events(batch: bytes, most: int, binary: bool) -> list[bytes] | None:
 
 
 def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], str], budget: Budget) -> None:
-    """Judges events that are MessagePack: each becomes JSON, or a reject. Dead letters hold the bytes that were sent."""
+    """Judges events in MessagePack: each becomes JSON or a reject. Dead letters hold the client's bytes."""
     limits = parsed.admission.limits
     limit, room = int(limits.event_bytes), int(limits.request_bytes)
     converted: list[bytes] = []
@@ -334,7 +335,7 @@ def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], 
             parsed.rejects.append(Reject(position, DeadReason.MALFORMED_JSON, detail, packed))
             continue
         size = len(written)
-        # one within another takes twice as long
+        # a `with` inside another takes twice as long
         opened = size - len(written.translate(None, b"{[")) + written.count(b"[[")
         cost = max(size, BRACKET_BYTES * opened)
         if not 0 < size <= limit:
@@ -354,7 +355,7 @@ def _judge_packed(parsed: Parsed, events: Sequence[bytes], new_id: Callable[[], 
 
 
 def _converted(raw: msgspec.Raw, largest: int) -> msgspec.Raw:
-    """Returns MessagePack as JSON, nothing where it is no JSON. What is too large is not read, and refused by its size."""
+    """Returns MessagePack as JSON, nothing if it has no JSON. A value that is too large is not read, and is refused by its size."""
     packed = bytes(raw)
     if len(packed) > largest:
         return msgspec.Raw(b"{" + packed)

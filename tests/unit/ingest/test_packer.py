@@ -267,8 +267,8 @@ async def test_an_idle_packer_has_no_timer_running() -> None:
         for n in range(3):
             await packer.submit("shop", context(f"r{n}"), *events(f"r{n}", 1))
         await packer.drain()
-        lanes = list(packer._lanes.values())
-        assert all(lane._timer is None for lane in lanes)
+        subjects = list(packer._subjects.values())
+        assert all(subject._timer is None for subject in subjects)
         assert len(asyncio.all_tasks()) == 1
 
 
