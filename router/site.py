@@ -201,11 +201,11 @@ class SiteRouter:
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
         )
         lanes = Lanes(
-            self._broker,
-            self._front,
-            self._sender,
-            self._telemetry,
-            self._settings,
+            broker=self._broker,
+            front=self._front,
+            sender=self._sender,
+            telemetry=self._telemetry,
+            settings=self._settings,
             group=group,
             new_window=self._new_window if self._window is not None else None,
             on_moved=self._changed.set,
@@ -215,7 +215,7 @@ class SiteRouter:
         lost = state.queues not in ("", queues)
         if lost:
             log.error("DELIVER was created anew; what was in it is read again from EVENTS", extra={"site": self.site})
-        await lanes.begin(self._rules, state.behind, begun, accounts, state.lives, again=lost)
+        await lanes.begin(rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost)
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
@@ -238,7 +238,9 @@ class SiteRouter:
 
     async def _read(self, lanes: Lanes) -> None:
         position = self._front.seq
-        reader = open_reader(self._broker, self.site, position + 1, self._saved.at_seconds, self._window)
+        reader = open_reader(
+            broker=self._broker, site=self.site, seq=position + 1, at_seconds=self._saved.at_seconds, window=self._window
+        )
         log_at = time.monotonic() + 5
         async with reader:
             if self._window is None or not position:
@@ -274,7 +276,9 @@ class SiteRouter:
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(lane, *lane.prepare(arrival)) for lane in lanes.accepting()]
         except Permanent as exc:
-            await self._sender.bury_frame(self._telemetry, message.seq, message.at_seconds, message.payload, str(exc))
+            await self._sender.bury_frame(
+                telemetry=self._telemetry, seq=message.seq, at_seconds=message.at_seconds, payload=message.payload, why=str(exc)
+            )
             prepared = []
             for lane in lanes.accepting():
                 lane.account.bury(message.seq, 0 if arrival is None else len(arrival))

@@ -120,7 +120,9 @@ async def _live(name: str, settings: ServiceSettings, main: Main, needs_broker: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    task = asyncio.create_task(_serve(name, settings, main, draining, begun, needs_broker), name=name)
+    task = asyncio.create_task(
+        _serve(name=name, settings=settings, main=main, draining=draining, begun=begun, needs_broker=needs_broker), name=name
+    )
     with contextlib.suppress(asyncio.CancelledError):
         await task
     log.info("stopped")
@@ -143,7 +145,16 @@ async def _serve(
             if not late:
                 await _ensure_topology(broker, settings, health)
                 health.good("streams")
-            context = ServiceContext(name, instance, settings, broker, config, telemetry, health, draining)
+            context = ServiceContext(
+                name=name,
+                instance=instance,
+                settings=settings,
+                broker=broker,
+                config=config,
+                telemetry=telemetry,
+                health=health,
+                draining=draining,
+            )
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
             async with task_group() as group:

@@ -115,7 +115,7 @@ class Quick:
             path, _, query = message.path.partition("?")
             match = pipeline.find("POST", path)
             if match is not None:
-                asked = pipeline.ask(match, "POST", query, headers, b"?", None)
+                asked = pipeline.ask(match=match, method="POST", query=query, headers=headers, body=b"?", peer=None)
                 admission = pipeline.known_admission(match, asked)
                 if admission is not None:
                     asked = asked._replace(body=b"", admission=admission)
@@ -157,13 +157,17 @@ class Quick:
             encoding = content_encoding(headers)
             if encoding is not None or body[:2] == GZIP_MAGIC:
                 limit = pipeline.request_limit(match, method, query, headers)
-                body = pipeline.unpack(match, method, query, headers, body, limit, turn)
+                body = pipeline.unpack(
+                    match=match, method=method, query=query, headers=headers, body=body, limit=limit, held=turn
+                )
         answered: Answered | None
         if isinstance(body, Refusal):
-            answered = pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body, peer)
+            answered = pipeline.refuse(
+                match, pipeline.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=peer), body, peer
+            )
         else:
             local = "" if body else parser.connection.local
-            asked = pipeline.ask(match, method, query, headers, body, peer, local)
+            asked = pipeline.ask(match=match, method=method, query=query, headers=headers, body=body, peer=peer, local=local)
             answered = pipeline.begin(match, asked, peer, turn.finish)
         if answered is not None:
             turn.finish(answered)

@@ -142,11 +142,15 @@ class EdgeServer:
             finally:
                 self.bounds.reading -= 1
             if isinstance(body, bytes):
-                body = pipeline.unpack(match, method, query, headers, body, limit, held)
+                body = pipeline.unpack(
+                    match=match, method=method, query=query, headers=headers, body=body, limit=limit, held=held
+                )
         if not isinstance(body, Refusal) and self.bounds.requests - self.bounds.reading > self.bounds.max_requests:
             body = TOO_MANY_REQUESTS
         if isinstance(body, Refusal):
-            return pipeline.refuse(match, pipeline.ask(match, method, query, headers, b"", peer), body, peer)
+            return pipeline.refuse(
+                match, pipeline.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=peer), body, peer
+            )
         later: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
 
         def done(answered: Answered) -> None:
@@ -154,7 +158,12 @@ class EdgeServer:
                 later.set_result(answered)
 
         local = request.protocol.local if isinstance(request.protocol, Connection) else ""
-        answered = pipeline.begin(match, pipeline.ask(match, method, query, headers, body, peer, local), peer, done)
+        answered = pipeline.begin(
+            match,
+            pipeline.ask(match=match, method=method, query=query, headers=headers, body=body, peer=peer, local=local),
+            peer,
+            done,
+        )
         return await later if answered is None else answered
 
     async def _upgrade(self, request: web.BaseRequest, path: str, query: str, sockets: Sockets) -> web.StreamResponse:
@@ -163,13 +172,26 @@ class EdgeServer:
             refusal = Refusal(503, "unavailable", "the server restarts; connect again", retry_after=RETRY_AFTER_SECONDS)
             return Answer(self._pipeline.turn_away(headers, "none", refusal, peer))
         host: str = self._intake.proxies.place(peer, headers).authority or headers.get("host") or ""
-        asked = HttpRequest("GET", path, NO_PARAMS, parse_query(query), headers, b"", host_of(host), "")
+        asked = HttpRequest(
+            method="GET",
+            route=path,
+            params=NO_PARAMS,
+            query=parse_query(query),
+            headers=headers,
+            body=b"",
+            host=host_of(host),
+            base_url="",
+        )
         try:
-            return await sockets.serve(request, asked, Sender(peer, headers), self._guard, self.bounds)
+            return await sockets.serve(
+                request=request, asked=asked, sender=Sender(peer, headers), guard=self._guard, bounds=self.bounds
+            )
         except web.HTTPException as exc:  # no valid handshake
             wait = RETRY_AFTER_SECONDS if exc.status == 503 else None
             site, key = self._intake.keys.sender_of(sockets.credentials(asked))
-            refusal = Refusal(exc.status, "bad_handshake", exc.text or exc.reason, wait, site, key)
+            refusal = Refusal(
+                status=exc.status, code="bad_handshake", message=exc.text or exc.reason, retry_after=wait, site=site, key=key
+            )
             return Answer(self._pipeline.turn_away(headers, "none", refusal, peer))
 
     async def _read(self, request: web.BaseRequest, limit: int, held: Held) -> bytes | Refusal:

@@ -186,7 +186,7 @@ class Intake:
         if not parsed.rejects:
             if not parsed.heads:
                 return self.accepted(parsed, protocol)
-            self._packer.add(ticket, site, context, parsed.heads, parsed.bodies)
+            self._packer.add(ticket=ticket, site=site, request=context, heads=parsed.heads, bodies=parsed.bodies)
             return None
         reserved = self._reserve(parsed)
         try:

@@ -17,8 +17,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from zlib import crc32
 
 from shared.errors import Transient
@@ -29,10 +30,15 @@ from shared.tasks import task_group
 HEAD_BYTES = 200
 """Memory of an event beside its body, about."""
 
-Send = Callable[[str, bytes, str, int, float], Awaitable[None]]
-"""(subject, payload, msg_id, events, seconds its first event has waited already): returns when the payload is durable."""
-
 log = logging.getLogger(__name__)
+
+
+class Send(Protocol):
+    """Makes a frame durable."""
+
+    async def __call__(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float) -> None:
+        """Returns when the payload is durable; `waited_seconds`: how long its first event has waited already."""
+        ...
 
 
 class Overloaded(Transient):
@@ -146,7 +152,9 @@ class Packer:
             self._idle.clear()
         self.held_bytes += size
         if self.settings.partitions == 1:
-            self._subject(site, 0).add(ticket, request, heads, bodies, size, context_bytes)
+            self._subject(site, 0).add(
+                ticket=ticket, request=request, heads=heads, bodies=bodies, size=size, context_bytes=context_bytes
+            )
             return
         parts: dict[int, tuple[list[Head], list[bytes]]] = {}
         for head, body in zip(heads, bodies, strict=True):
@@ -155,7 +163,9 @@ class Packer:
             part[1].append(body)
         for partition, (some_heads, some_bodies) in parts.items():
             some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)
-            self._subject(site, partition).add(ticket, request, some_heads, some_bodies, some_size, context_bytes)
+            self._subject(site, partition).add(
+                ticket=ticket, request=request, heads=some_heads, bodies=some_bodies, size=some_size, context_bytes=context_bytes
+            )
 
     async def drain(self) -> None:
         """Sends the held events and waits until none is under way."""
@@ -184,7 +194,9 @@ class Packer:
         try:
             payload = encode_frame(pack(subject.site, filling.requests, filling.heads, filling.bodies))
             waited = self._loop.time() - filling.since
-            await self._send(subject.name, payload, self._frame_id(), len(filling.heads), waited)
+            await self._send(
+                subject=subject.name, payload=payload, msg_id=self._frame_id(), events=len(filling.heads), waited_seconds=waited
+            )
         except asyncio.CancelledError:
             self._settle(filling, Transient("the service is stopping"))
             raise
@@ -241,7 +253,7 @@ class _Subject:
         fits = held + count < self._settings.max_events and filling.size + size <= most
         # the usual case; the time to send the frame is settled already
         if held and fits and filling.context_bytes + context_bytes <= most:
-            _put(filling, ticket, request, heads, bodies, size)
+            _put(filling=filling, ticket=ticket, request=request, heads=heads, bodies=bodies, size=size)
             filling.context_bytes += context_bytes
             self._packer.held_bytes += context_bytes
             return
@@ -257,7 +269,14 @@ class _Subject:
             else:
                 end, taken = self._what_fits(bodies, position)
             if end > position:
-                _put(filling, ticket, request, heads[position:end], bodies[position:end], taken)
+                _put(
+                    filling=filling,
+                    ticket=ticket,
+                    request=request,
+                    heads=heads[position:end],
+                    bodies=bodies[position:end],
+                    size=taken,
+                )
                 filling.context_bytes += context_bytes
                 self._packer.held_bytes += context_bytes
                 position = end
@@ -338,9 +357,12 @@ def _put(
     ticket.frames += 1
     if number and len(heads) == 1:
         each = heads[0]
-        heads = (Head(each.message_id, each.type, each.event, each.user_id, each.anonymous_id, number),)
+        heads = (Head(each.message_id, each.type, each.event, each.user_id, anonymous_id=each.anonymous_id, request=number),)
     elif number:
-        heads = [Head(each.message_id, each.type, each.event, each.user_id, each.anonymous_id, number) for each in heads]
+        heads = [
+            Head(each.message_id, each.type, each.event, each.user_id, anonymous_id=each.anonymous_id, request=number)
+            for each in heads
+        ]
     filling.heads.extend(heads)
     filling.bodies.extend(bodies)
     filling.size += size

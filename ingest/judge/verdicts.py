@@ -155,7 +155,7 @@ def judge(
             message_id = new_id()
         elif "\0" in message_id:
             message_id = repaired(message_id)
-        add_head(Head(message_id, kind or "", event, user_id, anonymous_id))
+        add_head(Head(message_id, kind or "", event, user_id, anonymous_id=anonymous_id))
         add_body(body)
 
 
@@ -207,7 +207,10 @@ def _heads_of_plain(items: Sequence[Item], new_id: Callable[[], str], largest: i
             return None
     if largest > MAX_ID_CHARACTERS and max(map(len, texts), default=0) > MAX_ID_CHARACTERS:
         return None
-    return [Head(item.message_id or new_id(), item.type or "", item.event, item.user_id, item.anonymous_id) for item in items]
+    return [
+        Head(item.message_id or new_id(), item.type or "", item.event, item.user_id, anonymous_id=item.anonymous_id)
+        for item in items
+    ]
 
 
 _MISSING_EVENT = Fault(DeadReason.MISSING_ID, "a track event needs `event`, its name")

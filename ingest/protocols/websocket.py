@@ -174,7 +174,7 @@ def read(data: str | bytes, desk: Desk, known: Sequence[Credential]) -> SocketMe
     if binary:
         largest = admission.limits.event_bytes
         context, integrations, sent_at = (_converted(raw, largest) for raw in (context, integrations, sent_at))
-    defaults = defaults_of(context, integrations, admission.limits, len(events), budget)
+    defaults = defaults_of(context=context, integrations=integrations, limits=admission.limits, events=len(events), budget=budget)
     if isinstance(defaults, Fault):
         code = "context_too_large" if defaults.reason is DeadReason.TOO_LARGE else "invalid_message"
         return SocketProblem(code, defaults.detail, id_, sender=admission)

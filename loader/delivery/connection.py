@@ -86,15 +86,23 @@ class ConnectionLoader:
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
         self._sweeper = sweeper
         self._accounts = Accounts(
-            context.broker, definition.queue or name, name, context.telemetry,
-            definition.connection.destination, address_of(definition.destination),
+            broker=context.broker, queue=definition.queue or name, connection=name, telemetry=context.telemetry,
+            destination=definition.connection.destination, address=address_of(definition.destination),
         )  # fmt: skip
         connection = definition.connection
         period = 0.0 if connection.mode == "stream" else bounds_of(connection, definition.site, 1).period_seconds
-        self._stuck = Stuck(context.health, name, connection.destination, stuck_seconds, period)
+        self._stuck = Stuck(
+            health=context.health,
+            connection=name,
+            destination=connection.destination,
+            after_seconds=stuck_seconds,
+            period_seconds=period,
+        )
         self._former = Former(context, name, destinations)
         self._limit = Limit(definition.connection.dead_limit)
-        self._stops = Stops(context, name, definition.queue or name, hash_of(definition), self._limit)
+        self._stops = Stops(
+            context=context, connection=name, queue=definition.queue or name, definition=hash_of(definition), limit=self._limit
+        )
         self._retries: Retries | Later | None = None
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
@@ -117,13 +125,13 @@ class ConnectionLoader:
         context = self._context
         gauges = asyncio.create_task(
             keep_gauges(
-                context.broker,
-                context.telemetry,
-                self._name,
-                self._definition.queue,
-                self._accounts,
-                lambda: self._retries,
-                self._stuck,
+                broker=context.broker,
+                telemetry=context.telemetry,
+                connection=self._name,
+                queue=self._definition.queue,
+                accounts=self._accounts,
+                retries=lambda: self._retries,
+                stuck=self._stuck,
             )
         )
         try:
@@ -229,18 +237,20 @@ class ConnectionLoader:
         """Loads tables."""
         async with _session(destination, self._name, epoch) as session:
             flow = Flow(
-                self._context,
-                self._name,
-                self._definition,
-                epoch,
-                session,
-                destination.capabilities,
-                self._failing,
-                self._accounts,
-                self._former,
-                self._limit,
+                context=self._context,
+                name=self._name,
+                definition=self._definition,
+                epoch=epoch,
+                session=session,
+                capabilities=destination.capabilities,
+                failing=self._failing,
+                accounts=self._accounts,
+                former=self._former,
+                limit=self._limit,
             )
-            retries = Retries(asides, self._failing, epoch, flow.bury_unreadable, self._troubles.show)
+            retries = Retries(
+                reader=asides, failing=self._failing, epoch=epoch, unreadable=flow.bury_unreadable, show=self._troubles.show
+            )
             async with queue, asides:
                 # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
                 await queue.claim()

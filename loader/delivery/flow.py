@@ -58,7 +58,16 @@ INLINE_EVENTS = 200
 LOOK_SECONDS = 60.0
 """How often a destination is looked at to which nothing is loaded."""
 
-EMPTY = ShapedBatch({}, (), Counter(), Counter(), 0, (), np.empty(0, np.int32), np.empty(0, np.int32))
+EMPTY = ShapedBatch(
+    tables={},
+    dead=(),
+    dropped=Counter(),
+    notes=Counter(),
+    events=0,
+    frames=(),
+    event_frames=np.empty(0, np.int32),
+    event_indexes=np.empty(0, np.int32),
+)
 NOBODY: Refused = MappingProxyType({})
 
 log = logging.getLogger(__name__)
@@ -102,22 +111,42 @@ class Flow:
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
         self._tables: set[str] = set()
-        self._shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
-        self._aside_shaper = Shaper(name, connection, capabilities, connection.site, self._tables)
+        self._shaper = Shaper(
+            connection_name=name, connection=connection, capabilities=capabilities, site_name=connection.site, tables=self._tables
+        )
+        self._aside_shaper = Shaper(
+            connection_name=name, connection=connection, capabilities=capabilities, site_name=connection.site, tables=self._tables
+        )
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
-        self._holder = Holder(context, name, connection.site, bounds, limit, self._wanted)
+        self._holder = Holder(
+            context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted
+        )
         self.bury_unreadable = self._holder.bury_unreadable
         self._memory = Memory(context.broker, name, connection.destination, definition.destination)
-        self._look_back = LookBack(context.broker, context.telemetry, context.health, connection.site, name, definition.queue)
+        self._look_back = LookBack(
+            broker=context.broker,
+            telemetry=context.telemetry,
+            health=context.health,
+            site=connection.site,
+            connection=name,
+            queue=definition.queue,
+        )
         self._through: dict[str, int] = {}
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
         self._queue = definition.queue
         self._key = self._shaper.rules.namer.key
         self._progress = Progress(self._key, {})
-        self._dropped = DroppedTables(name, connection.site, self._key, self._memory, context.telemetry, context.health)
+        self._dropped = DroppedTables(
+            connection=name,
+            site=connection.site,
+            key=self._key,
+            memory=self._memory,
+            telemetry=context.telemetry,
+            health=context.health,
+        )
         self._deliverer = Deliverer(
-            name, connection.site, self._shaper.rules, session, publisher, context.telemetry, failing,
+            connection=name, site=connection.site, rules=self._shaper.rules, session=session, publisher=publisher, telemetry=context.telemetry, failing=failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
             before_aside=self._before_aside, dropped=self._dropped, limit=limit,
         )  # fmt: skip
@@ -139,7 +168,9 @@ class Flow:
         if not self._transactional:
             self._through = further(self._through, self._accounts)
         else:
-            await leave_out(self._accounts, asides, self._memory, self._look_back.open, self._progress)
+            await leave_out(
+                accounts=self._accounts, asides=asides, memory=self._memory, rewound=self._look_back.open, progress=self._progress
+            )
             lanes = {lane for _, lane in marks}
             self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
         self._waiting = retries.bits
@@ -201,7 +232,17 @@ class Flow:
                 return False
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             share = share_of_aside(aside, partial(retries.others, aside))
-            await self._ready.put(Chunk(work, share, retries.reader, [aside.seq], aside.at_seconds, [], done))
+            await self._ready.put(
+                Chunk(
+                    work=work,
+                    share=share,
+                    reader=retries.reader,
+                    acks=[aside.seq],
+                    oldest_at=aside.at_seconds,
+                    traces=[],
+                    done=done,
+                )
+            )
             return await done
 
         await retries.run(attempt, draining)
@@ -306,7 +347,13 @@ class Flow:
                     refused = await self._offenders(self._shaper, readable(chunk), gate, exc)
                     shaped = await gate.run(self._shape_chunk, chunk, refused)
                 for held, why in shaped.unreadable:
-                    await self.bury_unreadable(topology.DELIVER, held.message.seq, held.message.payload, why, held.place.events)
+                    await self.bury_unreadable(
+                        stream=topology.DELIVER,
+                        seq=held.message.seq,
+                        payload=held.message.payload,
+                        why=why,
+                        events=held.place.events,
+                    )
                 part, chunk = chunk[: shaped.frames], chunk[shaped.frames :]
                 places = [held.place for held in part]
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
@@ -314,10 +361,14 @@ class Flow:
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
                 unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
                 sent = max(place.total for place in places)
-                share = share_of_lane(plan.lane, plan.last, unreadable, partial(self._waiting, plan.lane), sent)
+                share = share_of_lane(
+                    lane=plan.lane, through=plan.last, unreadable=unreadable, waiting=partial(self._waiting, plan.lane), sent=sent
+                )
                 run = partial(self._progress.run, plan.lane) if self._progress.goes_aside(places[-1]) else None
                 work = Work(plan, shaped.batch, again=run)
-                await self._ready.put(Chunk(work, share, reader, acks, part[0].message.at_seconds, traces))
+                await self._ready.put(
+                    Chunk(work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, traces=traces)
+                )
 
     async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
         """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""

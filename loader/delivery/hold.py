@@ -101,6 +101,8 @@ class Holder:
             origin=f"{stream}:{seq}",
         )
         msg_id = f"loader.{self._connection}.{stream}.{seq}"
-        await bury(self._context.broker.publisher, "loader", self._connection, [letter], msg_id)
+        await bury(
+            publisher=self._context.broker.publisher, stage="loader", name=self._connection, letters=[letter], msg_id=msg_id
+        )
         self._context.telemetry.count("loader_events_dead_total", connection=self._connection, reason=DeadReason.FRAME_UNREADABLE)
         log.error("a frame cannot be read, it is in the dead letters", extra={"connection": self._connection, "error": why})

@@ -121,7 +121,16 @@ class _Settling:
 
     def _settled(self, key: tuple[str, ...], newest: str | None, keyless: bool) -> Settled:
         return Settled(
-            self._schema, self._columns, self._arrays, self._add, self._widen, self._refused, key, newest, keyless, self._counts
+            live=self._schema,
+            columns=self._columns,
+            arrays=self._arrays,
+            add=self._add,
+            widen=self._widen,
+            refused=self._refused,
+            key=key,
+            newest=newest,
+            keyless=keyless,
+            unmapped=self._counts,
         )
 
     def _own_columns(self, stamp: Stamp) -> None:

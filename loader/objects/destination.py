@@ -49,7 +49,7 @@ class FilesDestination:
     async def open_session(self, connection: str, epoch: int) -> Session:
         """Fences every session of the connection with a lower epoch, and opens one."""
         area = await self._store.claim(connection, epoch)
-        return FilesSession(area, self._layout, self._gate, connection, self._what)
+        return FilesSession(area=area, layout=self._layout, gate=self._gate, connection=connection, what=self._what)
 
     async def close(self) -> None:
         """Closes the store."""

@@ -62,7 +62,7 @@ class Share:
 def share_of_lane(lane: str, through: int, unreadable: int, waiting: Callable[[int], int] = lambda _: 0, sent: int = 0) -> Share:
     """Returns the share of frames taken from the queue."""
     live = is_live(lane)
-    return Share(lane, through, live, unreadable, sent if live else 0, waiting)
+    return Share(source=lane, through=through, live=live, unreadable=unreadable, sent=sent if live else 0, waiting=waiting)
 
 
 def share_of_aside(aside: Aside, others: Callable[[], int]) -> Share:

@@ -93,7 +93,9 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
     except Permanent as exc:
         # the site's reading dead-lettered it under the same id, unless it never came so far
         if not again and not skipped:
-            await lane.sender.bury_frame(lane.telemetry, message.seq, message.at_seconds, message.payload, str(exc))
+            await lane.sender.bury_frame(
+                telemetry=lane.telemetry, seq=message.seq, at_seconds=message.at_seconds, payload=message.payload, why=str(exc)
+            )
             lane.account.bury(message.seq, total)
             _count_backfill(lane, message, total)
     cursor.seq = message.seq + 1

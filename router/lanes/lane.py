@@ -277,14 +277,23 @@ class Lane:
         while True:
             try:
                 total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
-                place = Place(self.lane, parcel.seq, parcel.events, total, self.rewind)
-                await self.sender.try_send(self.rules.queue, parcel.revision, place, parcel.payload, parcel.trace)
+                place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
+                await self.sender.try_send(
+                    queue=self.rules.queue, revision=parcel.revision, place=place, payload=parcel.payload, trace=parcel.trace
+                )
             except QueueFull:
                 self.blocked = True
                 self._moved.set()
                 pause = full.next()
             except Permanent as exc:
-                await self.sender.bury_frame(self.telemetry, parcel.seq, parcel.at_seconds, parcel.payload, str(exc), self.name)
+                await self.sender.bury_frame(
+                    telemetry=self.telemetry,
+                    seq=parcel.seq,
+                    at_seconds=parcel.at_seconds,
+                    payload=parcel.payload,
+                    why=str(exc),
+                    connection=self.name,
+                )
                 if not self.is_counted(parcel.seq):
                     self.account.bury(parcel.seq, parcel.events)
                 return True

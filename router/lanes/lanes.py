@@ -108,7 +108,9 @@ class Lanes:
         self._begun -= self._added_again(rules)
         self._accounts = {name: LaneAccount(stored) for name, stored in accounts.items()}
         for name, mark in behind.items():
-            cursor = Cursor(mark.seq, mark.at_seconds, -mark.owed, list(mark.gaps), mark.counted)
+            cursor = Cursor(
+                seq=mark.seq, at_seconds=mark.at_seconds, events_before=-mark.owed, gaps=list(mark.gaps), counted=mark.counted
+            )
             if name in rules.disabled or (name in rules.connections and name in self._begun):
                 self._parked[name] = cursor
             else:

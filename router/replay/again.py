@@ -45,7 +45,9 @@ async def send_replays_again(broker: Broker, site: str) -> None:
             left = False
             for name, rewinds in list(asked.items()):
                 for replay_id, again in rewinds.replays.items():
-                    left |= not again.done and not await _send(broker, bucket, site, name, rewinds.queue, replay_id, again)
+                    left |= not again.done and not await _send(
+                        broker=broker, bucket=bucket, site=site, name=name, queue=rewinds.queue, replay_id=replay_id, again=again
+                    )
             with contextlib.suppress(TimeoutError):
                 async with timeout(AGAIN_SECONDS if left else FOREVER_SECONDS):
                     await changed.wait()
@@ -69,7 +71,7 @@ async def _send(broker: Broker, bucket: Bucket, site: str, name: str, queue: str
             where = None if noted.where is None else msgspec.json.decode(noted.where)
             log.warning("a part of a replay is sent again", extra={"connection": name, "first": again.first, "last": again.last})
             await replay(
-                broker, config, site, bound_of(noted.start), again.last,
+                broker=broker, config=config, site=site, start=bound_of(noted.start), end=again.last,
                 replay_id=replay_id, connection=name, where=where, send_from=again.first,
             )  # fmt: skip
         kept = dict(list(resent.items())[-KEPT:])

@@ -41,7 +41,7 @@ class ReplayRange(msgspec.Struct, frozen=True):
 def range_of(site: str, start: Bound, end: Bound, connection: str | None, where: object, last: int) -> ReplayRange:
     """Returns the range that a replay asks for."""
     conditions = None if where is None else msgspec.json.encode(where, order="sorted").decode()
-    return ReplayRange(site, _text(start), _text(end), connection, conditions, last)
+    return ReplayRange(site=site, start=_text(start), end=_text(end), connection=connection, where=conditions, last=last)
 
 
 async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> ReplayRange:

@@ -112,7 +112,7 @@ async def replay(
     if not last or _begins_after(start, last, last_at):
         return report
     if not dry_run:
-        asked = range_of(site, start, end, connection, where, last)
+        asked = range_of(site=site, start=start, end=end, connection=connection, where=where, last=last)
         last = (await note_range(Bucket(broker, topology.STATE_BUCKET), replay_id, asked)).last
     sender = Sender(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
     window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)

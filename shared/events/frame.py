@@ -161,7 +161,15 @@ def pack(site: str, requests: Sequence[RequestContext], heads: Sequence[Head], b
     if len(heads) >= COMPRESS_FROM_EVENTS:
         block = _compressor().compress(block)
         codec = ZSTD
-    return Frame(VERSION, site, list(requests), list(heads), list(map(len, bodies)), codec, block)
+    return Frame(
+        version=VERSION,
+        site=site,
+        requests=list(requests),
+        heads=list(heads),
+        sizes=list(map(len, bodies)),
+        codec=codec,
+        block=block,
+    )
 
 
 _of_thread = threading.local()

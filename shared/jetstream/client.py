@@ -32,7 +32,9 @@ class HearingClient(Client):
         headers: dict[str, Any] | None = None,
     ) -> Msg:
         """As `Client.request`, but hears a cancellation."""
-        return await _hearing(super().request(subject, payload, timeout, old_style, headers))
+        return await _hearing(
+            super().request(subject=subject, payload=payload, timeout=timeout, old_style=old_style, headers=headers)
+        )
 
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
         """As `Client.publish`, but hears a cancellation."""

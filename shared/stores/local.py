@@ -92,7 +92,7 @@ class LocalStore:
 
     async def claim(self, owner: str, epoch: int) -> LocalArea:
         aside = await self._run("opening it", _claim, self._root, owner, epoch)
-        return LocalArea(self._root, aside, owner, epoch, self._gate, self._what)
+        return LocalArea(root=self._root, aside=aside, owner=owner, epoch=epoch, gate=self._gate, what=self._what)
 
     async def forget(self, owner: str) -> None:
         await self._run("removing its notes", shutil.rmtree, self._root / PRIVATE / owner, True)

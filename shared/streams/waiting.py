@@ -88,7 +88,12 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
         consumer = await broker.js.add_consumer(topology.EVENTS, config)
         frames = consumer.num_pending or 0
         await broker.js.delete_consumer(topology.EVENTS, consumer.name)
-        looked = [message async for message in _messages(broker, topology.EVENTS, subject, seq + 1, SAMPLED_FRAMES)]
+        looked = [
+            message
+            async for message in _messages(
+                broker=broker, stream=topology.EVENTS, subject=subject, seq=seq + 1, most=SAMPLED_FRAMES
+            )
+        ]
     events = sum(_events_in(message) for message in looked)
     if not looked:
         return Waiting()
@@ -144,7 +149,9 @@ async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:
     with asking(f"the stream {topology.RETRY} does not tell what waits"):
         messages = await _count(broker, topology.RETRY, subject)
         seen = 0
-        async for message in _messages(broker, topology.RETRY, subject, 1, min(messages, most), direct=False):
+        async for message in _messages(
+            broker=broker, stream=topology.RETRY, subject=subject, seq=1, most=min(messages, most), direct=False
+        ):
             headers = message.headers or {}
             place = read_place(headers)
             if place is None:
@@ -167,7 +174,9 @@ async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
         NotConnected: the broker does not answer.
     """
     with asking(f"the stream {topology.RETRY} does not tell what waits"):
-        async for message in _messages(broker, topology.RETRY, topology.retry_subject("loader", queue), 1, 1, direct=False):
+        async for message in _messages(
+            broker=broker, stream=topology.RETRY, subject=topology.retry_subject("loader", queue), seq=1, most=1, direct=False
+        ):
             return _waits_since(message)
     return None
 
@@ -198,17 +207,22 @@ async def _sample(broker: Broker, stream: str, subject: str, frames: int) -> Asy
     """Returns all of a few messages; of many the oldest, the newest and some between them, in their order."""
     direct = stream != topology.RETRY
     if frames <= FEW_FRAMES:
-        async for message in _messages(broker, stream, subject, 1, frames, direct=direct):
+        async for message in _messages(broker=broker, stream=stream, subject=subject, seq=1, most=frames, direct=direct):
             yield message
         return
-    async for oldest in _messages(broker, stream, subject, 1, 1, direct=direct):
+    async for oldest in _messages(broker=broker, stream=stream, subject=subject, seq=1, most=1, direct=direct):
         yield oldest
         newest = await broker.js.get_last_msg(stream, subject, direct=direct)
         first, last = oldest.seq or 0, newest.seq or 0
         seen = first
         for part in range(1, FEW_FRAMES):
             async for message in _messages(
-                broker, stream, subject, first + (last - first) * part // FEW_FRAMES, 1, direct=direct
+                broker=broker,
+                stream=stream,
+                subject=subject,
+                seq=first + (last - first) * part // FEW_FRAMES,
+                most=1,
+                direct=direct,
             ):
                 if seen < (message.seq or 0) < last:
                     seen = message.seq or 0

@@ -87,7 +87,9 @@ class EventFlow:
         self._accounts = accounts
         self._former = former
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
-        self._holder = Holder(context, name, connection.site, bounds, limit, self._wanted)
+        self._holder = Holder(
+            context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted
+        )
         self._through: dict[str, int] = {}
         wished = CALLS_A_LINE * self._limits.calls_at_once * self._limits.events_per_call
         self._chunk_events = min(max(CHUNK_EVENTS, wished), MOST_CHUNK_EVENTS)
@@ -121,14 +123,14 @@ class EventFlow:
 
         self._books = Books(self._accounts, acknowledge, self._finished)
         self._later = Later(
-            aside,
-            self._context.broker.publisher,
-            self._name,
-            self._queue_name,
-            self._epoch,
-            self._limits,
-            self._holder.bury_unreadable,
-            self._replaced,
+            reader=aside,
+            publisher=self._context.broker.publisher,
+            connection=self._name,
+            queue=self._queue_name,
+            epoch=self._epoch,
+            limits=self._limits,
+            unreadable=self._holder.bury_unreadable,
+            replaced=self._replaced,
         )
         await self._later.read_all(self._books.early)
         self._set_aside = self._later.places()
@@ -170,7 +172,9 @@ class EventFlow:
 
     async def _begin(self, frames: list[Held]) -> None:
         """Gives the events of frames to the lines, chunk by chunk, as there is room."""
-        for held in cut(frames, self._books.cuts, self._chunk_events, CHUNK_BYTES, CHUNK_FRAMES):
+        for held in cut(
+            frames=frames, cuts=self._books.cuts, max_events=self._chunk_events, max_bytes=CHUNK_BYTES, max_frames=CHUNK_FRAMES
+        ):
             events = sum(max(1, each.place.events) for each in held)
             per_call = self._limits.events_per_call
             width = len(self._lines) if per_call == 1 else min(len(self._lines), math.ceil(events / per_call))
@@ -212,7 +216,11 @@ class EventFlow:
             except Permanent as exc:
                 if not done:
                     await self._holder.bury_unreadable(
-                        topology.DELIVER, held.message.seq, held.message.payload, str(exc), held.place.events
+                        stream=topology.DELIVER,
+                        seq=held.message.seq,
+                        payload=held.message.payload,
+                        why=str(exc),
+                        events=held.place.events,
                     )
                     self._books.unreadable(lane, seq, max(1, held.place.events), DeadReason.FRAME_UNREADABLE)
                 continue
@@ -221,7 +229,7 @@ class EventFlow:
             for index, head in enumerate(source.frame.heads):
                 user = user_of(head)
                 line = lines[int(user[:4], 16) % width if self._limits.ordered else (seq + index) % width]
-                line.append(Item(source, index, seq, index, user))
+                line.append(Item(source=source, position=index, seq=seq, number=index, user=user))
             chunk.left += len(source.frame) - (done & ((1 << len(source.frame)) - 1)).bit_count()
         if per_call > 1:
             await self._books.plan(chunk)

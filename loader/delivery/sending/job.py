@@ -109,7 +109,9 @@ class Job:
 
     def part(self, items: Sequence[Item]) -> Job:
         """Returns a job of some of the events."""
-        return Job(items, self.waiting, self.failures, self.since, self.pauses, self.chunk)
+        return Job(
+            items=items, waiting=self.waiting, failures=self.failures, since=self.since, pauses=self.pauses, chunk=self.chunk
+        )
 
 
 def key_of(connection: str, items: Sequence[Item]) -> str:
@@ -142,7 +144,16 @@ def frame_of(items: Sequence[Item]) -> Frame:
         if number is None:
             number = numbers[id(request)] = len(requests)
             requests.append(request)
-        heads.append(Head(head.message_id, head.type, head.event, head.user_id, head.anonymous_id, number))
+        heads.append(
+            Head(
+                message_id=head.message_id,
+                type=head.type,
+                event=head.event,
+                user_id=head.user_id,
+                anonymous_id=head.anonymous_id,
+                request=number,
+            )
+        )
     frame = pack(items[0].source.frame.site, requests, heads, [item.source.bodies[item.position] for item in items])
     if any(item.source.frame.origins for item in items):
         frame.origins = [

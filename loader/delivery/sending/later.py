@@ -297,7 +297,7 @@ class Later:
         wanted = dict(one.frames)
         places = [(seq, index) for seq, bits in one.held for index in range(bits.bit_length()) if bits >> index & 1]
         items = [
-            Item(source, position, seq, index, user_of(frame.heads[position]))
+            Item(source=source, position=position, seq=seq, number=index, user=user_of(frame.heads[position]))
             for position, (seq, index) in enumerate(places[: len(frame)])
             if wanted.get(seq, 0) >> index & 1
         ]

@@ -212,7 +212,7 @@ class Sender:
         items = [item for item, _ in refused]
         letters = [item.letter(self._site, self._connection, reason, detail) for item, detail in refused]
         msg_id = f"loader.{key_of(self._connection, items)}.{reason}"
-        await bury(self._publisher, "loader", self._connection, letters, msg_id)
+        await bury(publisher=self._publisher, stage="loader", name=self._connection, letters=letters, msg_id=msg_id)
         self._books.dead(job, items, reason)
         self._telemetry.count("loader_events_dead_total", len(items), connection=self._connection, reason=reason)
         self._dead_log.note([reason] * len(items), connection=self._connection)

@@ -181,7 +181,7 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     """
     _demand_filter(wanted, everything=everything)
     seen = Seen(wanted.ids)
-    outcome = asyncio.run(_replay(setting, wanted, into, wait, seen))
+    outcome = asyncio.run(_replay(setting=setting, wanted=wanted, into=into, wait=wait, seen=seen))
     unknown = wanted.unmatched(seen)
     setting.screen.result({**msgspec.to_builtins(outcome), "unknown": unknown})
     say = setting.screen.say

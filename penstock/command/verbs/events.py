@@ -85,7 +85,9 @@ def send(
                 advance(lines.bytes_read, note=note or f"{sent.accepted} accepted, {sent.rejected + sent.refused} not")
 
             packed = batches(lines, batch, from_line=from_line, repeatable=lines.size is not None)
-            asyncio.run(send_batches(edge, key, packed, progress, patience, sent))
+            asyncio.run(
+                send_batches(edge_url=edge, key=key, source=packed, on_progress=progress, patience_seconds=patience, sent=sent)
+            )
     except KeyboardInterrupt:
         setting.screen.note(interrupted(sent, file))
         return exits.INTERRUPTED

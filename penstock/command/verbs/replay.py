@@ -71,7 +71,16 @@ def replay(
     bounds = (_bound(start, from_seq), _bound(end, to_seq))
     try:
         report = asyncio.run(
-            _replay(setting, site, bounds, replay_id, connection, _conditions(where), dry_run=dry_run, agreed=yes)
+            _replay(
+                setting=setting,
+                site=site,
+                bounds=bounds,
+                replay_id=replay_id,
+                connection=connection,
+                where=_conditions(where),
+                dry_run=dry_run,
+                agreed=yes,
+            )
         )
     except (KeyboardInterrupt, click.Abort):
         setting.screen.note(

@@ -128,7 +128,14 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
             stored = await stored_project(broker)
             project = stored[1].snapshot(stored[0]).project if stored else Project()
             scrapes = await scrape_all(metrics or local)
-            return await read_status(broker, project, stored[0] if stored else 0, scrapes, time.time(), reach.state)
+            return await read_status(
+                broker=broker,
+                project=project,
+                revision=stored[0] if stored else 0,
+                scrapes=scrapes,
+                now=time.time(),
+                stack=reach.state,
+            )
     except (NotConnected, SetupError):  # the services say more than the broker
         scrapes = await scrape_all(metrics or local)
         silent = {service: f"does not answer: {why}" for service, why in not_answering(reach.state, scrapes).items()}

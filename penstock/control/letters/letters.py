@@ -147,7 +147,13 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
                 letters = decode_dead(message.payload)
                 matching = [index for index, each in enumerate(letters) if wanted.matches(each, id_of(each, message.seq, index))]
                 if matching:
-                    yield Stored(message.seq, message.subject, letters, matching, len(message.payload))
+                    yield Stored(
+                        seq=message.seq,
+                        subject=message.subject,
+                        letters=letters,
+                        matching=matching,
+                        payload_bytes=len(message.payload),
+                    )
             if message.waiting == 0:
                 return
 

@@ -179,7 +179,7 @@ class Redelivery:
         for seq, indexes in note.messages.items():
             letters = await fetch(self._broker, seq)
             if letters is not None:
-                left.append(Stored(seq, note.subject, letters, indexes, 0))
+                left.append(Stored(seq=seq, subject=note.subject, letters=letters, matching=indexes, payload_bytes=0))
         # removing begins only when everything is published: a message that is gone says that it is
         if len(left) == len(note.messages):
             # the rules may have changed since; what the edge would refuse now is not published, so it stays
@@ -377,4 +377,10 @@ def _whole_frame(letter: DeadLetter) -> Frame | None:
 
 
 def _head(letter: DeadLetter) -> Head:
-    return Head(letter.message_id or "", letter.type or "", letter.event, letter.user_id, letter.anonymous_id)
+    return Head(
+        message_id=letter.message_id or "",
+        type=letter.type or "",
+        event=letter.event,
+        user_id=letter.user_id,
+        anonymous_id=letter.anonymous_id,
+    )

@@ -132,7 +132,7 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
     try:
         for site, rules in compile_project(snapshot).items():
             state = await StateKeeper(broker, site).load() or SiteState()
-            expected, read, whole = await _expect(broker, rules, state, since, changed_at)
+            expected, read, whole = await _expect(broker=broker, rules=rules, state=state, since=since, changed_at=changed_at)
             total += read
             if total >= MOST_IDS:
                 notes.append(f"site {site}: only the first {MOST_IDS} ids are looked at; name a later --since")
@@ -141,7 +141,9 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                 account, change = state.accounts.get(name), changed_at.get(name)
                 document = snapshot.project.destinations[snapshot.project.connections[name].destination]
                 wanted = expected[name]
-                rows = await _rows(snapshot, name, document, wanted.all, gate, notes, unchecked)
+                rows = await _rows(
+                    snapshot=snapshot, name=name, document=document, ids=wanted.all, gate=gate, notes=notes, unchecked=unchecked
+                )
                 if rows is None:
                     continue
                 asked += len(wanted.all)
@@ -159,7 +161,9 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                             f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
                             " or soon after, only what is twice is looked for"
                         )
-                    missing, letters = await _missing(broker, snapshot.queue_of(name), name, wanted.ids, rows)
+                    missing, letters = await _missing(
+                        broker=broker, queue=snapshot.queue_of(name), connection=name, ids=wanted.ids, rows=rows
+                    )
                 dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
                 # the account knows how many died, also of letters that were evicted or purged; one that was replayed may be in a table
                 died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)

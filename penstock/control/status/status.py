@@ -140,7 +140,16 @@ async def read_status(
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
             queue = snapshot.queue_of(name)
             connections.append(
-                await _read_connection(broker, name, connection, view, sites[connection.site], scrapes, now, queue)
+                await _read_connection(
+                    broker=broker,
+                    name=name,
+                    connection=connection,
+                    view=view,
+                    site=sites[connection.site],
+                    scrapes=scrapes,
+                    now=now,
+                    queue=queue,
+                )
             )
         removed = await read_all_removed(broker)
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
@@ -257,7 +266,9 @@ async def _read_connection(
     if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
         held = max(0.0, now - view.queue.queued_at)  # it is of a backfill, and was accepted long ago
     stop = await read_stop(broker, queue)
-    state, why = await _judge(broker, name, connection, view, balance, held, scrapes, stop)
+    state, why = await _judge(
+        broker=broker, name=name, connection=connection, view=view, balance=balance, age=held, scrapes=scrapes, stop=stop
+    )
     if state == "ok" and unrouted is not None:
         state, why = await _judge_routing(broker, site, unrouted)
     return ConnectionStatus(

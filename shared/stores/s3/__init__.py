@@ -44,7 +44,7 @@ async def open_store(options: S3Options, root: str, gate: ThreadGate, what: str)
         raise
     except Exception as error:
         raise translate(error, f"{what}: opening it", options) from error
-    return S3Store(client, stack, options, root, gate, what)
+    return S3Store(client=client, stack=stack, options=options, root=root, gate=gate, what=what)
 
 
 class S3Store:

@@ -75,7 +75,7 @@ def test_a_child_says_that_it_died_for_a_while(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
     (first,) = open_listeners("127.0.0.1", 0, None, "P_")
-    with first, pytest.raises(ConfigError, match=r"P_PORT: cannot listen on 127\.0\.0\.1:\d+: address already in use; stop what"):
+    with first, pytest.raises(ConfigError, match=r"P_PORT: cannot listen on 127\.0\.0\.1:\d+: address already in use; stop the"):
         open_listeners("127.0.0.1", first.getsockname()[1], None, "P_")
 
 
