@@ -16,21 +16,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from opentelemetry.trace import SpanKind
 
 from loader.contract.warehouse import Capabilities, LoadPlan, Session
-from loader.delivery.chunk import Chunk, Shaped, readable
+from loader.delivery.chunk import Chunk
 from loader.delivery.deliver import Deliverer, Work
 from loader.delivery.former import Former, further, is_known, leave_out
 from loader.delivery.hold import WAKE_SECONDS, Holder
-from loader.delivery.isolate import Frames, Refused, is_of_events, shape_offenders
+from loader.delivery.shaping import Shaping
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
 from loader.queue.aside import Aside, Failing, aside_lane, spent
-from loader.queue.collect import CHUNK_BODY_BYTES, Held, bounds_of, chunks
+from loader.queue.collect import Held, bounds_of, chunks
 from loader.queue.look_back import LookBack
 from loader.queue.memory import Memory
 from loader.queue.plans import Plans
@@ -38,10 +37,8 @@ from loader.queue.progress import Progress
 from loader.queue.retries import Retries
 from loader.queue.troubles import DroppedTables
 from loader.rows.batch import ShapedBatch
-from loader.rows.shape import NOTHING, Shaper
 from loader.watch.limit import Limit
 from shared.errors import NotConnected, Permanent, WentBack
-from shared.events.frame import decode_frame
 from shared.events.headers import Place, trace_of
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
@@ -51,9 +48,6 @@ from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout
 from shared.threads import ThreadGate
-
-INLINE_EVENTS = 200
-"""Up to here shaping takes less time than a thread costs latency."""
 
 LOOK_SECONDS = 60.0
 """How often a destination is looked at to which nothing is loaded."""
@@ -68,7 +62,6 @@ EMPTY = ShapedBatch(
     event_frames=np.empty(0, np.int32),
     event_indexes=np.empty(0, np.int32),
 )
-NOBODY: Refused = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +103,7 @@ class Flow:
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
-        self._tables: set[str] = set()
-        self._shaper = Shaper(
-            connection_name=name, connection=connection, capabilities=capabilities, site_name=connection.site, tables=self._tables
-        )
-        self._aside_shaper = Shaper(
-            connection_name=name, connection=connection, capabilities=capabilities, site_name=connection.site, tables=self._tables
-        )
+        self._shaping = Shaping(name, connection, capabilities, context.telemetry)
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._holder = Holder(
             context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted
@@ -135,8 +122,8 @@ class Flow:
         self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
         self._queue = definition.queue
-        self._key = self._shaper.rules.namer.key
-        self._progress = Progress(self._key, {})
+        self._key = self._shaping.rules.namer.key
+        self._progress = self._shaping.progress
         self._dropped = DroppedTables(
             connection=name,
             site=connection.site,
@@ -146,7 +133,7 @@ class Flow:
             health=context.health,
         )
         self._deliverer = Deliverer(
-            connection=name, site=connection.site, rules=self._shaper.rules, session=session, publisher=publisher, telemetry=context.telemetry, failing=failing,
+            connection=name, site=connection.site, rules=self._shaping.rules, session=session, publisher=publisher, telemetry=context.telemetry, failing=failing,
             queue=definition.queue, epoch=epoch, before_load=self._before_load,
             before_aside=self._before_aside, dropped=self._dropped, limit=limit,
         )  # fmt: skip
@@ -163,7 +150,7 @@ class Flow:
         waiting = {(self._key(aside.table), aside.place.lane, aside.place.seq) for aside in asides}
         if not self._transactional:
             waiting |= self._plans.asides()
-        self._progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
+        self._progress = self._shaping.progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
         await self._accounts.read(self._is_committed)
         if not self._transactional:
             self._through = further(self._through, self._accounts)
@@ -175,7 +162,7 @@ class Flow:
             self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
         self._waiting = retries.bits
         self._accounts.keep_asides(asides)
-        self._tables |= self._progress.tables - self._shaper.built_in
+        self._shaping.know(self._progress.tables)
         if old := spent(marks, self._progress.marks, waiting, self._key):
             await self._session.forget(old)
         self._deliverer.buried = await self._look_back.buried(self._queue)
@@ -215,7 +202,7 @@ class Flow:
         async def attempt(aside: Aside) -> bool:
             payload = await retries.reader.payload(aside.seq)
             try:
-                work = self._shape_aside(aside, payload)
+                work = await self._shaping.shape_aside(aside, payload, gate)
             except Permanent as exc:
                 await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
                 outcome = Outcome({(0, index): DeadReason.FRAME_UNREADABLE for index in range(aside.bits.bit_count())})
@@ -224,10 +211,6 @@ class Flow:
                 await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
                 await retries.reader.ack([aside.seq])
                 return True
-            except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
-                frames = {0: (aside.place.seq, decode_frame(payload))}
-                refused = await self._offenders(self._aside_shaper, frames, gate, exc)
-                work = self._shape_aside(aside, payload, refused.get(0, NOTHING))
             if draining():  # nobody takes from the queue any more
                 return False
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -338,14 +321,7 @@ class Flow:
         ends = {**self._accounts.counted, **self._plans.unfinished()}
         for chunk in chunks(frames, ends, apart=self._progress.goes_aside):
             while chunk:
-                try:
-                    if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
-                        shaped = self._shape_chunk(chunk)
-                    else:
-                        shaped = await gate.run(self._shape_chunk, chunk)
-                except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`
-                    refused = await self._offenders(self._shaper, readable(chunk), gate, exc)
-                    shaped = await gate.run(self._shape_chunk, chunk, refused)
+                shaped = await self._shaping.shape(chunk, gate)
                 for held, why in shaped.unreadable:
                     await self.bury_unreadable(
                         stream=topology.DELIVER,
@@ -369,45 +345,3 @@ class Flow:
                 await self._ready.put(
                     Chunk(work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, traces=traces)
                 )
-
-    async def _offenders(self, shaper: Shaper, frames: Frames, gate: ThreadGate, error: Exception) -> Refused:
-        """Returns the events on which our own code fails in shaping, so that the others can be shaped without them."""
-        log.error("our own code failed in shaping", exc_info=error, extra={"connection": self._name})
-        self._context.telemetry.count("loader_internal_errors_total", connection=self._name)
-        shaper.clear()
-        if not is_of_events(error):
-            raise error
-        return await shape_offenders(shaper, frames, gate, f"{type(error).__name__}: {error}")
-
-    def _shape_chunk(self, chunk: list[Held], refused: Refused = NOBODY) -> Shaped:
-        """Shapes the frames of a chunk, or its first ones where their events unpack to more than was to be expected."""
-        unreadable: list[tuple[Held, str]] = []
-        frames = 0
-        for held in chunk:
-            frames += 1
-            try:
-                left_out = refused.get(held.message.seq, NOTHING)
-                self._shaper.add(
-                    decode_frame(held.message.payload), held.place.seq, partial(self._progress.through, held.place), left_out
-                )
-            except Permanent as exc:
-                unreadable.append((held, str(exc)))
-            if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:
-                break
-        return Shaped(self._shaper.take(), frames, unreadable)
-
-    def _shape_aside(self, aside: Aside, payload: bytes, refused: Mapping[int, str] = NOTHING) -> Work:
-        place, lane, own = aside.place, aside.lane, self._key(aside.table)
-        frame = decode_frame(payload)
-        frame.origins = frame.origins or aside.origins  # what dies now must be known when the frame it was in comes again
-
-        def loaded(table: str) -> int:
-            return self._progress.mark(table, lane)
-
-        self._aside_shaper.add(frame, place.seq, lambda table: loaded(table) if self._key(table) == own else place.seq, refused)
-        batch = self._aside_shaper.take()
-        if not batch.tables and loaded(own) < place.seq:
-            # the connection's layout has changed meanwhile and the events have no row in that table: they go where they go now
-            self._aside_shaper.add(frame, place.seq, loaded, refused)
-            batch = self._aside_shaper.take()
-        return Work(LoadPlan(self._name, lane, place.seq, place.seq), batch, aside=True)

@@ -121,17 +121,9 @@ class _Settling:
 
     def _settled(self, key: tuple[str, ...], newest: str | None, keyless: bool) -> Settled:
         return Settled(
-            live=self._schema,
-            columns=self._columns,
-            arrays=self._arrays,
-            add=self._add,
-            widen=self._widen,
-            refused=self._refused,
-            key=key,
-            newest=newest,
-            keyless=keyless,
-            unmapped=self._counts,
-        )
+            live=self._schema, columns=self._columns, arrays=self._arrays, add=self._add, widen=self._widen, refused=self._refused,
+            key=key, newest=newest, keyless=keyless, unmapped=self._counts,
+        )  # fmt: skip
 
     def _own_columns(self, stamp: Stamp) -> None:
         names = [name for name in (self._raw.spec.load_time,) if name]

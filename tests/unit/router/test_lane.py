@@ -35,11 +35,11 @@ class Queue:
         self.free = asyncio.Event()
         self.buried = 0
 
-    async def try_send(self, *_: object) -> None:
+    async def try_send(self, **_: object) -> None:
         self.asked.set()
         await self.free.wait()
 
-    async def bury_frame(self, *_: object) -> None:
+    async def bury_frame(self, **_: object) -> None:
         self.buried += 1
 
 
