@@ -26,7 +26,7 @@ from bench.loader import fill
 from bench.machine import Meter
 from bench.path import committed, report, wait_committed
 from bench.stack import stack
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 BARE_CALLS = 10_000
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

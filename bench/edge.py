@@ -33,7 +33,8 @@ from shared.events.frame import decode_frame
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
-from tests.support.nats import NatsServer, free_port, nats_server
+from tests.support.nats import NatsServer, nats_server
+from tests.support.ports import free_port
 
 KEY = "bench-key"
 PROJECT: dict[str, Any] = {"sites": {"bench": {"keys": [{"id": KEY, "kind": "server"}], "limits": {"request_bytes": "16MiB"}}}}

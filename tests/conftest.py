@@ -1,4 +1,7 @@
-"""Fixtures every suite may use: a real broker of its own per test, and a connection to it with the topology in place."""
+"""Fixtures every suite may use: a real broker of its own per test, and one server of each kind for all tests of a worker.
+
+Tests of one worker run one after the other, so a test may kill such a server, if the next one finds it running.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,13 @@ from hypothesis import HealthCheck, settings
 
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
+from tests.support.clickhouse import clickhouse
+from tests.support.mysql import mysql, mysql_dsn, mysql_server
 from tests.support.nats import NatsServer, nats_server
+from tests.support.postgres import postgres, postgres_dsn, postgres_server
+from tests.support.s3 import s3_server
+
+__all__ = ["clickhouse", "mysql", "mysql_dsn", "mysql_server", "postgres", "postgres_dsn", "postgres_server", "s3_server"]
 
 # no assertion about time: a busy machine is no failure of the rule under test
 settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -40,12 +40,6 @@ from tests.support.stack import Stack, stack
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer(durable=False) as server:
-        yield server
-
-
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Stack]:
     with stack(tmp_path) as started:

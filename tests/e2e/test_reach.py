@@ -20,7 +20,8 @@ from penstock.terminal import exits
 from shared.errors import SetupError, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 
 async def test_a_command_changes_no_stream_and_says_which_are_missing(nats: NatsServer, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.support.command import COMMAND, LocalStack, is_running, local_stack, wait_until
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

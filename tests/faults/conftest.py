@@ -1,4 +1,4 @@
-"""What the fault tests share: one durable Postgres for all of them, a schema each, and how long and how often to hurt.
+"""What the fault tests share: a schema of their own each, and how long and how often to hurt.
 
 `PENSTOCK_FAULT_SEED` repeats a schedule, `PENSTOCK_FAULT_ROUNDS` makes the random ones longer, `PENSTOCK_FAULT_AWAY` says for how
 many seconds the broker stays away.
@@ -18,21 +18,6 @@ import pytest
 from tests.faults.places import Schema
 from tests.support.postgres import PostgresServer
 from tests.support.sender import seed_of
-
-
-@pytest.fixture(scope="package")
-def durable_postgres() -> Iterator[PostgresServer]:
-    """A server with fsync on, for the whole folder."""
-    with PostgresServer(durable=True) as server:
-        yield server
-
-
-@pytest.fixture
-def postgres(durable_postgres: PostgresServer) -> Iterator[PostgresServer]:
-    """The server; a test may kill and stop it, the next finds it running."""
-    yield durable_postgres
-    if not durable_postgres.running:
-        durable_postgres.start()
 
 
 @pytest.fixture

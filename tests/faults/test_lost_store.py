@@ -24,7 +24,7 @@ RENEWALS = 2000
 
 async def lose_the_store(running: Stack) -> None:
     await asyncio.to_thread(running.nats.kill)
-    shutil.rmtree(running.nats.folder / "store")
+    shutil.rmtree(running.nats.directory / "store")
     await asyncio.to_thread(running.nats.start)
 
 

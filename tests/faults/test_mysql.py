@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,6 @@ from tests.support.sender import Sender
 from tests.support.stack import stack
 
 
-@pytest.fixture
-def mysql() -> Iterator[MySQLServer]:
-    """A durable server that the test may kill."""
-    with MySQLServer(durable=True) as server:
-        yield server
-
-
 @pytest.mark.timeout(120 * ROUNDS)
 async def test_a_loader_and_a_mysql_server_killed_again_and_again_lose_and_double_nothing(
     mysql: MySQLServer, tmp_path: Path, chance: random.Random
@@ -34,7 +28,7 @@ async def test_a_loader_and_a_mysql_server_killed_again_and_again_lose_and_doubl
         "stream": stream,
         "merge": lambda name: merging(batch(name)),
     }
-    places = {name: MyDatabase(mysql, f"of_{name}") for name in kinds}
+    places = {name: MyDatabase(mysql, f"of_{name}_{secrets.token_hex(4)}") for name in kinds}
     for place in places.values():
         await run_sql(mysql.dsn(), f"CREATE DATABASE {place.name}")
     with stack(tmp_path, QUICK) as running:

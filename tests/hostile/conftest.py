@@ -19,7 +19,8 @@ from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
 from tests.hostile.edge import PROJECT, SECONDS, Target, wait_for_calm
-from tests.support.nats import free_port, nats_server
+from tests.support.nats import nats_server
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READ_SECONDS = 2

@@ -49,6 +49,14 @@ def test_every_module_says_what_it_is_and_is_named_for_it(package: str) -> None:
         assert len(path.read_text().splitlines()) <= 400, f"{where} is longer than one idea"
 
 
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_files_beside_the_packages_hold_one_idea_each_too(folder: str) -> None:
+    for path in modules(folder):
+        where = path.relative_to(ROOT)
+        assert len(path.read_text().splitlines()) <= 400, f"{where} is longer than one idea: split it by its subjects"
+        assert path.name == "conftest.py" or ast.get_docstring(ast.parse(path.read_text())), f"{where} has no docstring"
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_tasks_and_timeouts_are_those_of_shared_tasks(package: str) -> None:
     """`asyncio`'s own leave a task marked as cancelled, or take a timeout for a cancellation, on the Pythons of Debian."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from penstock.stack.home import Home
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"quickstart": ROOT / "docs" / "quickstart.md", "readme": ROOT / "README.md"}

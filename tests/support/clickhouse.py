@@ -8,25 +8,18 @@ Without any of them everything that asks for ClickHouse fails: a suite that sile
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 
-from tests.support.postgres import free_port
+from tests.support.own_server import OwnServer
 
 ROOT = Path(__file__).parents[2]
 USER = "penstock"
@@ -43,72 +36,29 @@ class Place(NamedTuple):
     password: str
 
 
-class ClickHouseServer:
+class ClickHouseServer(OwnServer):
     """One server; `start` may follow `stop` or `kill` and finds the same data on the same port."""
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="penstock-ch-"))
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+    name = "clickhouse"
 
     @property
     def place(self) -> Place:
         """Where it is."""
         return Place(f"http://127.0.0.1:{self.port}", USER, PASSWORD)
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        if self._process is None:
-            raise RuntimeError("the server is not running")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Starts it and waits until it answers.
-
-        Raises:
-            RuntimeError: it did not; with the end of its log.
-        """
-        log = self.directory / "log"
+    def command(self) -> Sequence[str | Path]:
+        """Returns the command of the engine behind its front."""
         arguments = ["--path", str(self.directory / "data"), "--port", str(self.port), "--user", USER, "--password", PASSWORD]
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.clickhouse_server", *arguments], stdout=output, stderr=output, cwd=ROOT
-            )
-        ends_at = time.monotonic() + START_SECONDS
-        while time.monotonic() < ends_at and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.place.url}/ping", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
-        raise RuntimeError(f"the ClickHouse engine did not start (is the wheel chdb installed?):\n{log.read_text()[-2000:]}")
+        return [sys.executable, "-m", "tests.support.clickhouse_server", *arguments]
 
-    def stop(self) -> None:
-        """Asks it to end, and waits."""
-        self._end(signal.SIGTERM)
+    def environment(self) -> dict[str, str]:
+        """Returns an environment in which the front is found."""
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def kill(self) -> None:
-        """`kill -9`."""
-        self._end(signal.SIGKILL)
-
-    def processes(self) -> list[psutil.Process]:
-        """Returns its processes, for CPU accounting."""
-        return [psutil.Process(self.pid)]
-
-    def __enter__(self) -> ClickHouseServer:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(how)
-            process.wait(timeout=START_SECONDS)
+    def answers(self) -> bool:
+        """Says whether the front answers; it does when the engine does."""
+        with urllib.request.urlopen(f"{self.place.url}/ping", timeout=1):
+            return True
 
 
 def ask(place: Place, query: str, body: bytes = b"", **settings: Any) -> bytes:

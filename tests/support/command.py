@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from penstock.stack.home import Home, StackState
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 SHOP = Path(__file__).parents[2] / "examples/shop/penstock.yaml"
 COMMAND = [sys.executable, "-m", "penstock"]

@@ -11,49 +11,48 @@ import asyncio
 import os
 import pwd
 import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
-from tests.support.postgres import free_port
+from tests.support.own_server import OwnServer
 
 USER = "penstock"
 PASSWORD = "secret-of-the-tests"
-START_SECONDS = 60.0
+PROTOCOL = b"\x0a"
 
 
-class MySQLServer:
-    """One server; `start` may follow `stop` or `kill` and finds the same data on the same port."""
+class MySQLServer(OwnServer):
+    """One server; `start` may follow `stop` or `kill` and finds the same data on the same port.
+
+    Args:
+        durable: sync each commit. Without it a killed server loses nothing either, a killed machine does.
+        certificate: what it proves itself with, `key.pem` beside it.
+    """
+
+    name = "mariadbd"
 
     def __init__(self, *, durable: bool = True, settings: dict[str, str] | None = None, certificate: Path | None = None) -> None:
+        super().__init__(owner=_owner())
         self._server = find_server()
-        self._owner = _owner()
-        self.directory = Path(tempfile.mkdtemp(prefix="penstock-my-", dir="/tmp"))
         self._data = self.directory / "data"
         self._settings = {
-            "innodb_flush_log_at_trx_commit": "1" if durable else "0",
+            "innodb_flush_log_at_trx_commit": "1" if durable else "2",
             "innodb_buffer_pool_size": "256M",
             "innodb_log_file_size": "256M" if durable else "96M",
             "local_infile": "1",
+            # a server that starts removes what it takes for leftovers from the folder all would share otherwise
+            "tmpdir": str(self.directory),
             **(settings or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
         self._data.mkdir()
-        for path in (self.directory, self._data):
-            self._give(path)
-        if certificate is not None:  # with its key beside it; the server may not look into the folders of tests
+        self.give(self._data)
+        if certificate is not None:  # the server may not look into the folders of tests
             for option, name in (("ssl_cert", certificate.name), ("ssl_key", "key.pem")):
                 copy = Path(shutil.copy(certificate.parent / name, self.directory))
-                self._give(copy)
+                self.give(copy)
                 self._settings[option] = str(copy)
         self._init()
 
@@ -61,67 +60,17 @@ class MySQLServer:
         """Returns the address of a database, over TCP with a password."""
         return f"mysql://{user}:{password}@127.0.0.1:{port or self.port}/{database}"
 
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        if self._process is None:
-            raise RuntimeError("the server is not running")
-        return self._process.pid
+    def command(self) -> Sequence[str | Path]:
+        """Returns the server's command."""
+        return [*self._settled(), f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self.directory}/s"]
 
-    def start(self) -> None:
-        """Starts the server and waits until it answers; recovery after a kill is part of the wait.
+    def answers(self) -> bool:
+        """Says whether it greets a client with the version of its protocol."""
+        return self.greeting()[4:] == PROTOCOL
 
-        Raises:
-            RuntimeError: it did not start; with the end of its log.
-        """
-        log = self.directory / "log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*self._command(), f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self.directory}/s"],
-                stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=self.directory, user=self._owner, group=self._group(),
-            )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if "ready for connections" in log.read_text(errors="replace").rpartition("penstock-start")[2] and _answers(self.port):
-                with log.open("a") as output:
-                    output.write("penstock-start\n")
-                return
-            time.sleep(0.05)
-        self._process.kill()
-        self._process.wait()
-        self._process = None
-        raise RuntimeError(f"mariadbd did not start on port {self.port}:\n{log.read_text()[-2000:]}")
-
-    def stop(self) -> None:
-        """Stops it as an operator does."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """`kill -9`."""
-        self._end(signal.SIGKILL)
-
-    def processes(self) -> list[psutil.Process]:
-        """Returns the server's processes, for CPU accounting."""
-        return [psutil.Process(self.pid)]
-
-    def __enter__(self) -> MySQLServer:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process is not None:
-            self.kill()  # nothing of it is needed any more
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.send_signal(how)
-            process.wait(timeout=START_SECONDS)
-
-    def _command(self) -> list[str]:
+    def _settled(self) -> list[str | Path]:
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in self._settings.items()]
-        return [str(self._server), "--no-defaults", f"--datadir={self._data}", f"--pid-file={self.directory}/pid", *settings]
+        return [self._server, "--no-defaults", f"--datadir={self._data}", f"--pid-file={self.directory}/pid", *settings]
 
     def _init(self) -> None:
         """Makes the server's own tables, and our user and database, without a connection."""
@@ -134,22 +83,7 @@ class MySQLServer:
             + f"\nFLUSH PRIVILEGES;\nCREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
             + f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1' WITH GRANT OPTION;\nCREATE DATABASE penstock;\n"
         )
-        self._give(script)
-        with script.open("rb") as source:
-            done = subprocess.run(
-                [*self._command(), "--bootstrap"],
-                stdin=source, capture_output=True, check=False, cwd=self.directory, user=self._owner, group=self._group(),
-            )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"mariadbd --bootstrap failed: {done.stderr.decode()[-2000:]}")
-
-    def _group(self) -> int | None:
-        return None if self._owner is None else pwd.getpwnam(self._owner).pw_gid
-
-    def _give(self, path: Path) -> None:
-        if self._owner is not None:
-            entry = pwd.getpwnam(self._owner)
-            os.chown(path, entry.pw_uid, entry.pw_gid)
+        self.run([*self._settled(), "--bootstrap"], script)
 
 
 def find_server() -> Path:
@@ -195,21 +129,19 @@ def _owner() -> str | None:
         return "nobody"
 
 
-def _answers(port: int) -> bool:
-    import socket
-
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[MySQLServer]:
-    """A server for the whole run. Use a database of your own; do not stop it."""
+    """A server for the whole run. Use a database of your own; a test that stops it asks for `mysql`."""
     with MySQLServer(durable=False) as server:
         yield server
+
+
+@pytest.fixture
+def mysql(mysql_server: MySQLServer) -> Iterator[MySQLServer]:
+    """The server; the test may kill and stop it, the next finds it running."""
+    yield mysql_server
+    if not mysql_server.running:
+        mysql_server.start()
 
 
 @pytest.fixture(scope="session")

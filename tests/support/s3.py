@@ -15,14 +15,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
-from tests.support.postgres import free_port
+from tests.support.own_server import OwnServer
 
 START_SECONDS = 60.0
 KEY = "penstock-tests"
@@ -45,6 +44,9 @@ class S3Server:
 
     def client(self) -> Any:
         """Returns a client of another library than the plug-in's."""
+        import boto3
+        from botocore.config import Config
+
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -72,20 +74,37 @@ class S3Server:
         }
 
 
+class MotoServer(OwnServer):
+    """Moto's server in a process of its own.
+
+    Args:
+        variables: of its environment.
+    """
+
+    name = "moto"
+
+    def __init__(self, **variables: str) -> None:
+        super().__init__()
+        self._variables = variables
+
+    def command(self) -> Sequence[str | Path]:
+        """Returns its command."""
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """Returns ours and its variables."""
+        return {**os.environ, **self._variables}
+
+    def answers(self) -> bool:
+        """Says whether it serves."""
+        return _serves(f"http://127.0.0.1:{self.port}/moto-api/data.json")
+
+
 @contextlib.contextmanager
-def moto_server(**environment: str) -> Iterator[S3Server]:
+def moto_server(**variables: str) -> Iterator[S3Server]:
     """Runs moto's server in a process of its own."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment},
-    )  # fmt: skip
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/moto-api/data.json", process)
-        yield S3Server(f"http://127.0.0.1:{port}", pid=process.pid)
-    finally:
-        process.kill()
-        process.wait()
+    with MotoServer(**variables) as server:
+        yield S3Server(f"http://127.0.0.1:{server.port}", pid=server.pid)
 
 
 @contextlib.contextmanager
@@ -101,7 +120,11 @@ def minio_server() -> Iterator[S3Server]:
         .with_exposed_ports(9000)
     ) as container:
         url = f"http://127.0.0.1:{container.get_exposed_port(9000)}"
-        _wait_for(f"{url}/minio/health/live", None)
+        ends_at = time.monotonic() + START_SECONDS
+        while not _serves(f"{url}/minio/health/live"):
+            if time.monotonic() > ends_at:
+                raise RuntimeError(f"MinIO does not answer at {url} within {START_SECONDS:g} s")
+            time.sleep(0.05)
         yield S3Server(url)
 
 
@@ -119,10 +142,7 @@ def has_docker() -> bool:
     return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=START_SECONDS).returncode == 0
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes] | None) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
-        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"no S3 server answers at {url}; `moto[server]` is in the dev group, `docker info` tells of Docker")
+def _serves(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+        return True
+    return False

@@ -23,7 +23,8 @@ import yaml
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
-from tests.support.nats import NatsServer, free_port, nats_server
+from tests.support.nats import NatsServer, nats_server
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "router", "loader")

@@ -26,6 +26,8 @@ class TcpProxy:
         self.port = 0
         self.sent = 0
         """Bytes that went from clients to the server."""
+        self.ends: list[int] = []
+        """What `sent` was after each piece that clients wrote at once."""
 
     async def __aenter__(self) -> TcpProxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -92,4 +94,5 @@ class TcpProxy:
             self.sent = limit
             action()
         self.sent += len(data)
+        self.ends.append(self.sent)
         return data

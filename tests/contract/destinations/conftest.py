@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.clickhouse import clickhouse
+from tests.contract.destinations.servers import MySQLKind, PostgresKind
 from tests.support.destinations.clickhouse import ClickHouseSubject
 from tests.support.destinations.duckdb import DuckDBSubject
 from tests.support.destinations.files import LocalSubject
@@ -16,11 +16,8 @@ from tests.support.destinations.opened import Open, opened
 from tests.support.destinations.postgres import PostgresSubject
 from tests.support.destinations.s3 import S3Subject
 from tests.support.destinations.subject import Subject, can
-from tests.support.mysql import mysql_dsn, mysql_server
-from tests.support.postgres import PostgresServer, postgres_dsn, postgres_server
-from tests.support.s3 import s3_server
-
-__all__ = ["clickhouse", "mysql_dsn", "mysql_server", "postgres_dsn", "postgres_server", "s3_server"]
+from tests.support.mysql import MySQLServer
+from tests.support.postgres import PostgresServer
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
     "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
@@ -64,8 +61,15 @@ async def wh(subject_label: str, request: pytest.FixtureRequest, tmp_path: Path)
         await subject.drop()
 
 
-@pytest.fixture(scope="module")
-def mortal_postgres() -> Iterator[PostgresServer]:
-    """A durable server that tests may kill; they start it again."""
-    with PostgresServer(durable=True) as server:
-        yield server
+@pytest.fixture
+async def pg(postgres_server: PostgresServer) -> AsyncIterator[Open]:
+    """A schema of its own in Postgres."""
+    async with PostgresKind(postgres_server).place() as one:
+        yield one
+
+
+@pytest.fixture
+async def my(mysql_server: MySQLServer) -> AsyncIterator[Open]:
+    """A database of its own in MySQL."""
+    async with MySQLKind(mysql_server).place() as one:
+        yield one

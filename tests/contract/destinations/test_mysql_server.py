@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,14 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.contract.warehouse import Kind
 from loader.warehouses.mysql import MySQLSession
 from loader.warehouses.mysql.encode import encode
 from penstock.control.data.query import ask
 from shared.errors import Permanent, SetupError
+from tests.contract.destinations.servers import SHAPE, MySQLKind
 from tests.support.delivery import Delivery
-from tests.support.destinations.mysql import MySQLSubject
-from tests.support.destinations.opened import Open, append, make, merge, opened
+from tests.support.destinations.opened import append, make, merge
 from tests.support.mysql import MySQLServer
-
-SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
-
-
-@asynccontextmanager
-async def place(server: MySQLServer) -> AsyncIterator[Open]:
-    subject = MySQLSubject(server.dsn())
-    await subject.create()
-    async with opened(subject) as one:
-        yield one
-    await subject.drop()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +68,7 @@ def test_encrypted_connections_load_and_an_unproven_server_is_refused(
     odd_server: MySQLServer, certificate: Path, loop: Any
 ) -> None:
     async def work() -> None:
-        async with place(odd_server) as my:
+        async with MySQLKind(odd_server).place() as my:
             for ssl in ("prefer", "require", "verify-ca", "verify-full"):
                 trusted = {"ssl_root_certificate": str(certificate)} if ssl.startswith("verify") else {}
                 session = await (await my.another(ssl=ssl, **trusted)).open_session(ssl, 1)
@@ -99,7 +86,7 @@ def test_encrypted_connections_load_and_an_unproven_server_is_refused(
 
 
 async def test_a_server_that_folds_the_names_of_tables_gets_one_table_for_both(odd_server: MySQLServer) -> None:
-    async with place(odd_server) as my:
+    async with MySQLKind(odd_server).place() as my:
         one = Delivery(my, await my.session(), table="{{ event.event }}", original_names=True, deduplicate=True)
         assert await one.send({"messageId": "1", "event": "Orders", "N": 1}, {"messageId": "2", "event": "orders", "n": 2}) == {}
         again = Delivery(my, await my.session(epoch=2), table="{{ event.event }}", original_names=True, deduplicate=True)
@@ -113,7 +100,7 @@ async def test_a_server_that_folds_the_names_of_tables_gets_one_table_for_both(o
 async def test_a_full_disk_is_a_matter_for_a_person_and_nothing_half_stays() -> None:
     little = {"innodb_file_per_table": "0", "innodb_data_file_path": "ibdata1:12M:autoextend:max:24M"}
     with MySQLServer(durable=False, settings=little) as server:
-        async with place(server) as my:
+        async with MySQLKind(server).place() as my:
             session = await my.session()
             await make(session, "t", SHAPE, ["id"])
             rows = [{"id": n, "text": "x" * 2000} for n in range(20_000)]
@@ -127,7 +114,7 @@ async def test_a_full_disk_is_a_matter_for_a_person_and_nothing_half_stays() -> 
 
 
 async def test_a_question_is_answered_and_changes_nothing(mysql_server: MySQLServer) -> None:
-    async with place(mysql_server) as my:
+    async with MySQLKind(mysql_server).place() as my:
         session = await my.session()
         await make(session, "t", SHAPE)
         await append(session, 1, "t", SHAPE, *({"id": n, "text": f"{n}"} for n in range(9)))

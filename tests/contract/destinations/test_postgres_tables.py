@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,10 @@ RAISES = (
 
 
 @pytest.fixture
-async def pg(postgres_server: PostgresServer) -> AsyncIterator[Open]:
-    """A schema of its own."""
-    subject = PostgresSubject(postgres_server.dsn())
-    await subject.run("CREATE SCHEMA {}")
-    async with opened(subject) as one:
-        yield one
-    await subject.drop()
+async def pg(pg: Open) -> Open:
+    """A schema of its own, which is there already."""
+    await pg.subject.run("CREATE SCHEMA {}")
+    return pg
 
 
 async def delivery(pg: Open, *ddl: str, **options: Any) -> Delivery:

@@ -19,10 +19,8 @@ from shared.stores.s3 import S3Store
 from shared.stores.s3.upload import PART_BYTES
 from tests.support.destinations.opened import Open, arrow, opened, plan
 from tests.support.destinations.s3 import S3Subject
-from tests.support.s3 import S3Server, moto_server, s3_server
+from tests.support.s3 import S3Server, moto_server
 from tests.support.tcp_proxy import TcpProxy
-
-__all__ = ["s3_server"]
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 LOADS = [

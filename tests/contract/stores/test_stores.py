@@ -14,9 +14,7 @@ from shared.stores.contract import Store
 from shared.stores.local import LocalStore
 from shared.stores.s3 import S3Options, S3Store, open_store
 from shared.threads import ThreadGate
-from tests.support.s3 import S3Server, s3_server
-
-__all__ = ["s3_server"]
+from tests.support.s3 import S3Server
 
 HOSTILE = [
     "a%2F..%2Fb/1", "é/ü 😀", "plus+and space&equals=?#", "'quotes\"", "%00", "..%2e", "a/b/c", "<xml>&amp;",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.command.acts import page, send
 from tests.support.command import LocalStack, wait_until
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

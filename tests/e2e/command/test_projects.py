@@ -14,7 +14,7 @@ from shared.jetstream.broker import connect
 from shared.project.snapshot import stored_project
 from tests.e2e.command.acts import changed, page, revision, send
 from tests.support.command import LocalStack
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -33,7 +33,8 @@ from shared.settings import ServiceSettings
 from shared.telemetry.declared import CounterName, GaugeName
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 

@@ -25,7 +25,8 @@ from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.broker import Broker
 from shared.service import EXIT_CONFIG
 from tests.e2e.ingest.edge import ROOT, Edge, browser, edge_process, is_ready, start, stop, track
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 KEY = {"X-Write-Key": "web"}
 

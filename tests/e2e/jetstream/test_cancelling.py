@@ -49,11 +49,11 @@ async def test_a_flush_that_is_given_up_does_not_cost_the_connection(broker: Bro
         lost += 1
 
     forget = broker.on_reconnect(note)
-    nats.signal(signal.SIGSTOP)
+    nats.send_signal(signal.SIGSTOP)
     await asyncio.sleep(0.3)  # until all of its threads have stopped, it may still answer
     with pytest.raises(FlushTimeoutError):
         await broker.nc.flush(timeout=1)
-    nats.signal(signal.SIGCONT)
+    nats.send_signal(signal.SIGCONT)
     await broker.nc.flush(timeout=5)
     await broker.js.account_info()
     await asyncio.sleep(0.5)

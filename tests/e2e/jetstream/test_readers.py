@@ -99,9 +99,9 @@ async def test_a_reader_sees_every_message_once_in_order_over_kills_and_freezes(
                 nats.kill()
                 nats.start()
             else:
-                nats.signal(signal.SIGSTOP)
+                nats.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(0.3)
-                nats.signal(signal.SIGCONT)
+                nats.send_signal(signal.SIGCONT)
 
     async with StreamReader(broker, topology.EVENTS, SUBJECT) as reader, asyncio.TaskGroup() as group:
         group.create_task(publish(broker, range(total)))
@@ -229,7 +229,7 @@ async def test_epochs_go_on_rising_when_the_store_was_lost(broker: Broker, nats:
     async with hold(broker, "loader.c", "first") as lease:
         before = lease.epoch
     nats.kill()
-    shutil.rmtree(nats.folder / "store")
+    shutil.rmtree(nats.directory / "store")
     nats.start()
     await asyncio.wait_for(broker.connected.wait(), 10)
     await topology.ensure(broker, topology.TopologySettings())

@@ -174,7 +174,7 @@ async def test_a_broker_that_lost_its_store_is_used_again_without_a_restart(
                 await put(broker, [f"old{number}"])
             await until(lambda: len(old.ids) == 5)
         await asyncio.to_thread(nats.kill)
-        shutil.rmtree(nats.folder / "store")
+        shutil.rmtree(nats.directory / "store")
         await asyncio.to_thread(nats.start)
         await streams_are_there(broker)
         await apply(broker, project({"new": {}}))

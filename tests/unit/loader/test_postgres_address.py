@@ -6,7 +6,7 @@ import pytest
 
 from loader.warehouses.postgres.connect import Options, address, connect
 from shared.errors import NotConnected, SetupError
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from penstock.stack.ports import PortPicker, is_free
 from penstock.stack.stack import choose_ports, local_address
 from shared.errors import SetupError
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 
 def test_a_port_that_is_taken_is_passed_over() -> None:

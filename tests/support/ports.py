@@ -1,0 +1,32 @@
+"""Ports for servers that tests start."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+
+PORTS_PER_WORKER = 4_000
+PORTS_PER_STACK = 8
+_offsets = itertools.count(os.getpid() * PORTS_PER_STACK, PORTS_PER_STACK)
+
+
+def free_port() -> int:
+    """Returns a port nobody listens on, with as many free ones behind it as a local stack takes.
+
+    Below what the kernel gives to outgoing connections, and in a range of this test process's own, so that a server that is killed
+    finds its port free when it starts again.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 12_000 + worker % 4 * PORTS_PER_WORKER + next(_offsets) % PORTS_PER_WORKER
+        if all(_is_free(each) for each in range(port, port + PORTS_PER_STACK)):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("0.0.0.0", port))
+        return True
+    return False
