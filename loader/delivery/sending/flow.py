@@ -233,13 +233,16 @@ class EventFlow:
             chunk.left += len(source.frame) - (done & ((1 << len(source.frame)) - 1)).bit_count()
         if per_call > 1:
             await self._books.plan(chunk)
-        self._books.open(chunk)
-        for number, line in enumerate(lines):
-            for start in range(0, len(line), per_call):
-                # which events go together is decided before those that are at their end are left out
-                items = [item for item in line[start : start + per_call] if not self._is_begun(item)]
-                if items:
-                    self._lines[number].put_nowait(Job(items, chunk=chunk))
+        jobs = [
+            # which events go together is decided before those that are at their end are left out
+            (number, [item for item in line[start : start + per_call] if not self._is_begun(item)])
+            for number, line in enumerate(lines)
+            for start in range(0, len(line), per_call)
+        ]
+        self._books.open(chunk)  # forgets at once what had begun of a chunk that is at its end
+        for number, items in jobs:
+            if items:
+                self._lines[number].put_nowait(Job(items, chunk=chunk))
 
     def _is_begun(self, item: Item) -> bool:
         return bool(self._books.begun(item.source.lane, item.seq) >> item.number & 1)

@@ -264,3 +264,33 @@ async def test_killed_at_any_step_nothing_is_lost_and_repeats_bear_their_key(
                 assert len(keys) == len({key for key, _ in keys}) == 6, where
             if ended:
                 break
+
+
+async def test_killed_while_a_call_waits_again_in_halves_nothing_is_lost(server: NatsServer, type_name: str) -> None:
+    async with World(server, type_name, calls_at_once=1, batch_events=4) as world:
+        for kill_at in itertools.count(1):
+            sending = world.another()
+            world.receiver.requests.clear()
+            world.receiver.taken.clear()
+            failed: list[str] = []
+
+            def behave(request: Request, failed: list[str] = failed) -> Behaviour:
+                if "m2" in request.ids and len(failed) < 2:
+                    failed.append(request.key)
+                    return Behaviour(500)
+                return OK
+
+            world.receiver.behave = behave
+            await sending.put(1, events(0, 4, users=4))
+            steps = await sending.live(kill_at)
+            ended = len(steps) < kill_at
+            if not ended:
+                await sending.live()
+            where = f"killed {steps[-1]}, step {kill_at}"
+            assert set(world.receiver.ids) == set(ids(4)), where
+            counts = (await sending.account()).counts
+            assert (counts.live, counts.delivered) == (4, 4), where
+            assert await sending.waiting() == 0, where
+            if ended:
+                assert steps.count("before a message to RETRY") == 3, steps
+                break
