@@ -54,6 +54,11 @@ def filled(event: JSON, table: Table) -> JSON:
     return {name: value for name, paths in table.items() if (value := first(event, paths)) is not None}
 
 
+def as_numbers(found: JSON, *keys: str) -> JSON:
+    """Returns fields of which some become numbers where they came as text."""
+    return found | {key: value for key in keys if (value := number(found.get(key))) is not None}
+
+
 def text(value: object) -> str:
     """Returns a text, or a number as text; empty for anything else."""
     if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -65,6 +66,16 @@ def send_limits(options: Sending, events: int = 1) -> SendLimits:
         retry_seconds=float(options.retry_delay),
         max_age_seconds=float(options.max_age),
     )
+
+
+def require(option: str, value: str, pattern: str, expected: str) -> None:
+    """Checks an option that has a form. Not by its schema: in a project file a variable may stand there.
+
+    Raises:
+        ValueError: it has another; says what was expected.
+    """
+    if not re.fullmatch(pattern, value, re.ASCII):
+        raise ValueError(f"{option}: expected {expected}")
 
 
 def _require_address(url: str) -> None:

@@ -19,7 +19,7 @@ from msgspec import Meta
 from loader.calls import fields
 from loader.calls.batches import Batch, Piece, array, batched, encode
 from loader.calls.moments import happened, iso
-from loader.calls.options import Batching, send_limits
+from loader.calls.options import Batching, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
@@ -45,11 +45,15 @@ PRODUCT_ID = ("product_id", "productId", "sku", "name")
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may write for Braze."""
 
-    instance: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$", description="the instance, such as `iad-01` or `fra-02`")]
+    instance: Annotated[str, Meta(description="the instance, such as `iad-01` or `fra-02`")]
     api_key: Annotated[
         str, Meta(min_length=1, extra={"secret": True}, description="REST API key that may call users.track and users.identify")
     ]
     app_id: Annotated[str | None, Meta(description="app that the events are of")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("instance", self.instance, "[a-z0-9-]+", "an instance such as iad-01")
 
 
 OPTIONS = Options

@@ -21,7 +21,7 @@ from msgspec import Meta
 from loader.calls import fields
 from loader.calls.batches import Batch, Piece, batched, encode
 from loader.calls.moments import age, happened
-from loader.calls.options import Sending, address, send_limits
+from loader.calls.options import Sending, address, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
@@ -88,8 +88,12 @@ RESERVED_PREFIX = re.compile(r"^(ga|google|firebase)_", re.IGNORECASE)
 class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may write for GA4. `endpoint` is `https://region1.google-analytics.com` for data that must be collected in the EU."""
 
-    measurement_id: Annotated[str, Meta(pattern="^[A-Za-z0-9-]+$", description="measurement ID of the web stream (G-…)")]
+    measurement_id: Annotated[str, Meta(description="measurement ID of the web stream (G-…)")]
     api_secret: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="API secret of the stream")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("measurement_id", self.measurement_id, "[A-Za-z0-9-]+", "an ID such as G-ABC123")
 
 
 OPTIONS = Options
@@ -180,18 +184,20 @@ def _parameters(event: JSON, name: str) -> JSON:
         found["screen_name"] = fields.text(event.get("name"))
     if event.get("type") == "group":
         found["group_id"] = fields.text(event.get("groupId"))
-    for key in ("value", "tax", "shipping"):
-        if key in found and (number := fields.number(found[key])) is not None:
-            found[key] = number
-    items = [fields.filled(product, ITEM) for product in fields.objects(fields.lookup(event, "properties.products"))[:200]]
+    found = fields.as_numbers(found, "value", "tax", "shipping")
+    items = [_item(product) for product in fields.objects(fields.lookup(event, "properties.products"))[:200]]
     if not items and name in ("add_to_cart", "remove_from_cart", "view_item", "select_item", "add_to_wishlist"):
-        items = [fields.filled(fields.object_at(event, "properties"), ITEM)]
+        items = [_item(fields.object_at(event, "properties"))]
     for key, value in fields.object_at(event, "properties").items():
         spelt = _spelt(key, MOST_NAME)
         if key not in TAKEN and spelt and spelt not in found and isinstance(value, str | int | float | bool):
             found[spelt] = value
     kept = {key: _cut(key, value) for key, value in list(found.items())[: MOST_PARAMETERS - bool(items)]}
     return {**kept, "items": items} if items else kept
+
+
+def _item(product: JSON) -> JSON:
+    return fields.as_numbers(fields.filled(product, ITEM), "index", "price", "quantity")
 
 
 def _cut(key: str, value: object) -> object:

@@ -19,7 +19,7 @@ from msgspec import Meta
 from loader.calls import fields
 from loader.calls.batches import Batch, Piece, batched, encode
 from loader.calls.moments import happened, iso
-from loader.calls.options import Sending, address, send_limits
+from loader.calls.options import Sending, address, require, send_limits
 from loader.calls.verdicts import alike, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
@@ -59,7 +59,11 @@ class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key: Annotated[
         str, Meta(min_length=1, extra={"secret": True}, description="private API key (pk_…) that may write events and profiles")
     ]
-    revision: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$", description="revision of the API")] = REVISION
+    revision: Annotated[str, Meta(description="revision of the API")] = REVISION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("revision", self.revision, r"\d{4}-\d\d-\d\d", "a date such as 2025-07-15")
 
 
 OPTIONS = Options

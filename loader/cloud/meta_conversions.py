@@ -18,7 +18,7 @@ from loader.calls import fields, personal
 from loader.calls.answers import words_of
 from loader.calls.batches import Batch, Piece, array, batched, encode
 from loader.calls.moments import age, happened, seconds
-from loader.calls.options import Batching, address, send_limits
+from loader.calls.options import Batching, address, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
@@ -82,9 +82,9 @@ CONTENT: fields.Table = {"id": ("product_id", "productId", "sku"), "quantity": (
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may write for Meta."""
 
-    pixel_id: Annotated[str, Meta(pattern="^[0-9]+$", description="id of the pixel or dataset")]
+    pixel_id: Annotated[str, Meta(description="id of the pixel or dataset")]
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the Conversions API")]
-    api_version: Annotated[str, Meta(pattern=r"^v\d+\.\d+$", description="version of the Graph API")] = "v23.0"
+    api_version: Annotated[str, Meta(description="version of the Graph API")] = "v23.0"
     action_source: Annotated[
         Literal["website", "app", "physical_store", "system_generated", "email", "phone_call", "chat", "other"],
         Meta(description="where the events happen"),
@@ -93,6 +93,11 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
         field(default_factory=dict)
     )
     test_event_code: Annotated[str | None, Meta(description="shows the events under Test Events in the Events Manager")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("pixel_id", self.pixel_id, "[0-9]+", "digits")
+        require("api_version", self.api_version, r"v\d+\.\d+", "a version such as v23.0")
 
 
 OPTIONS = Options
@@ -172,7 +177,9 @@ def _custom(event: JSON) -> JSON:
     if not products and fields.lookup(event, "properties.product_id") is not None:
         products = [fields.object_at(event, "properties")]
     if products:
-        found["contents"] = contents = [fields.filled(product, CONTENT) for product in products]
+        found["contents"] = contents = [
+            fields.as_numbers(fields.filled(each, CONTENT), "quantity", "item_price") for each in products
+        ]
         found["content_ids"] = [each["id"] for each in contents if "id" in each]
         found["content_type"] = "product"
         found["num_items"] = len(products)

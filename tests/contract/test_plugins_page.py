@@ -168,18 +168,18 @@ async def test_the_files_of_the_page_hold_each_load_once(tmp_path: Path) -> None
 async def test_the_destination_of_events_of_the_page_calls_and_reads_answers() -> None:
     gate = ThreadGate(1, "test")
     try:
-        document = {"type": "slack", "url": "https://hooks.example.com/x"}
+        document = {"type": "discord", "url": "https://hooks.example.com/x"}
         plugin, options = registry.parse_options("s", document)
         destination = await plugin.open_destination("s", options, Environment(gate))
     finally:
         gate.close()
     assert isinstance(destination, EventDestination)
-    made = destination.calls([{"type": "track", "event": "<!channel>", "userId": "u"}, {"type": "page"}], 0.0)
-    assert [json.loads(call.body)["text"] for call in made.calls] == ["&lt;!channel&gt; by u", "page by somebody"]
+    made = destination.calls([{"type": "track", "event": "@everyone", "userId": "u"}, {"type": "page"}], 0.0)
+    assert [json.loads(call.body)["content"] for call in made.calls] == ["@everyone by u", "page by unknown"]
     assert [call.events for call in made.calls] == [(0,), (1,)]
     answers = [destination.answer(made.calls[0], Response(status, {}, b"", 0.0))[0] for status in (200, 404, 500)]
     assert [type(answer) for answer in answers] == [Ok, Dead, Retry]
-    assert registry.secrets_of("slack") == {"url"}
+    assert registry.secrets_of("discord") == {"url"}
 
 
 def test_the_protocol_of_the_page_parses_judges_and_answers() -> None:

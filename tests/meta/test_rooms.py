@@ -122,7 +122,8 @@ def test_a_pure_room_has_no_clock_socket_task_or_thread(room: str) -> None:
 def test_a_room_holds_about_a_dozen_modules(package: str) -> None:
     for folder in {path.parent for path in modules(package)}:
         held = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")]
-        assert len(held) <= LARGEST_ROOM, f"{folder.relative_to(ROOT)} holds {len(held)} modules"
+        services = str(folder.relative_to(ROOT)) in PLUGINS  # one file each, however many there are
+        assert len(held) <= LARGEST_ROOM or services, f"{folder.relative_to(ROOT)} holds {len(held)} modules"
         assert (folder / "__init__.py").exists(), f"{folder.relative_to(ROOT)} does not say what it holds"
 
 

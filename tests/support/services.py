@@ -160,6 +160,26 @@ def _customerio(request: Request, _marks: Sequence[str], bad: Sequence[int]) -> 
     return answer(207, {"errors": errors}), True
 
 
+def _hubspot(request: Request, _marks: Sequence[str], bad: Sequence[int]) -> tuple[Behaviour, bool]:
+    if request.path.startswith("/events"):
+        return answer(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "property is odd"}), False
+    ids = [each["id"] for place, each in enumerate(json.loads(request.body)["inputs"]) if place in bad]
+    errors = [{"status": "error", "category": "VALIDATION_ERROR", "message": "odd", "context": {"ids": ids}}]
+    return answer(207, {"status": "COMPLETE", "results": [], "numErrors": len(ids), "errors": errors}), True
+
+
+def _iterable(request: Request, _marks: Sequence[str], bad: Sequence[int]) -> tuple[Behaviour, bool]:
+    if request.path.endswith("trackPurchase"):
+        return answer(400, {"code": "InvalidUserIdError", "msg": "odd"}), False
+    sent = json.loads(request.body)
+    names = [record.get("userId") for place, record in enumerate(next(iter(sent.values()))) if place in bad]
+    return answer(200, {"successCount": 1, "failCount": 1, "failedUpdates": {"invalidUserIds": names}}), True
+
+
+def _tiktok(code: int) -> Behaviour:
+    return answer(200, {"code": code, "message": "Words.", "request_id": "x", "data": {}})
+
+
 def _meta(code: int, status: int = 400, **more: Any) -> Behaviour:
     return answer(status, {"error": {"message": "no", "type": "OAuthException", "code": code, "fbtrace_id": "A", **more}})
 
@@ -195,6 +215,24 @@ SERVICES: dict[str, Rules] = {
         unauthorised=answer(403),  # Google says so of no secret; a proxy may
         most_bytes=130_000,
     ),
+    "hubspot": Rules(
+        {"access_token": SECRET, "events": {"Order Completed": "pe1_order"}, "event_properties": {"order_id": "order"}}
+        | {"company_id": "account", "properties": {"mark": "mark"}},
+        refuse=_hubspot,
+        most=100,
+        most_bytes=3_000_000,
+        types=("identify", "track"),
+        more={"groupId": lambda number: f"mid-{number}"},
+    ),
+    "iterable": Rules(
+        {"api_key": SECRET},
+        ok=answer(200, {"successCount": 1, "failCount": 0, "invalidEmails": [], "failedUpdates": {"invalidUserIds": []}}),
+        unauthorised=answer(401, {"code": "BadApiKey", "msg": "Invalid API key"}),
+        refuse=_iterable,
+        most=1_000,
+        most_bytes=4_000_000,
+        types=("identify", "track", "page"),
+    ),
     "klaviyo": Rules(
         {"api_key": SECRET},
         ok=answer(202),
@@ -228,6 +266,24 @@ SERVICES: dict[str, Rules] = {
         most=100_000,
         most_bytes=20_000_000,
         types=("identify", "track", "page", "group"),
+    ),
+    "slack": Rules(
+        {"url": f"https://hooks.slack.com/services/{SECRET}", "text": "{{ event.messageId }}", "rate": 1000},
+        ok=Behaviour(200, {}, b"ok"),
+        unauthorised=Behaviour(404, {}, b"no_service"),
+        refuse=whole(Behaviour(400, {}, b"invalid_payload")),
+        types=("track", "identify", "page"),
+    ),
+    "tiktok": Rules(
+        {"pixel_code": "C1", "access_token": SECRET},
+        ok=_tiktok(0),
+        unauthorised=_tiktok(40_105),
+        throttled=_tiktok(40_100),
+        broken=_tiktok(50_000),
+        refuse=whole(_tiktok(40_002)),
+        most=1_000,
+        most_bytes=4_000_000,
+        types=("track", "page"),
     ),
     "segment": Rules(
         {"write_key": SECRET},

@@ -59,7 +59,7 @@ async def test_each_event_arrives_or_is_a_letter_whatever_the_service_answers(se
 async def test_a_wrong_credential_holds_all_events_and_makes_no_letter(server: NatsServer, type_name: str) -> None:
     rules = SERVICES[type_name]
     service = Service(rules)
-    wrong = {key: WRONG if value == SECRET else value for key, value in rules.document.items()}
+    wrong = {key: value.replace(SECRET, WRONG) if isinstance(value, str) else value for key, value in rules.document.items()}
     async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=10) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         own = {"type": type_name, **wrong, "endpoint": receiver.url.removesuffix("/in"), "retry_delay": 0.05, "max_age": 0.01}

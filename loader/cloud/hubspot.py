@@ -1,0 +1,175 @@
+"""Contacts, companies and custom events to HubSpot.
+
+https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/batch/post-crm-v3-objects-contacts-batch-upsert,
+https://developers.hubspot.com/docs/api-reference/events-send-event-completions-v3/batch/post-events-v3-send-batch
+
+Contacts are known by e-mail address. `uuid` of an event is made of the `messageId`; HubSpot refuses an event that repeats one.
+
+Known traps: HubSpot takes no property and no event that is not defined there, so both are named in the options. A batch that names a contact twice is
+refused, so one contact stands once in a call. Dates are refused where a property is a number, and so on: HubSpot's words are in the letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from loader.calls import fields
+from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.moments import happened, iso
+from loader.calls.options import Batching, address, send_limits
+from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
+from loader.cloud import Service
+from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
+from loader.contract.warehouse import Environment
+from shared.events.event import JSON
+from shared.events.outcome import Drop, DropReason, Outcome
+
+HOST = "https://api.hubapi.com"
+BATCH = Batch(events=100, bytes=3_000_000, event_bytes=200_000)
+PATHS = {
+    "contacts": "/crm/v3/objects/contacts/batch/upsert",
+    "companies": "/crm/v3/objects/companies/batch/upsert",
+    "events": "/events/v3/send/batch",
+}
+
+CONTACT = {
+    "firstname": ("firstName", "first_name"),
+    "lastname": ("lastName", "last_name"),
+    "phone": ("phone",),
+    "company": ("company.name", "company"),
+    "jobtitle": ("title", "jobTitle"),
+    "website": ("website",),
+    "address": ("address.street",),
+    "city": ("address.city", "city"),
+    "state": ("address.state", "state"),
+    "zip": ("address.postalCode",),
+    "country": ("address.country", "country"),
+}
+"""HubSpot's own properties of contacts to traits."""
+COMPANY = {
+    "name": ("name",),
+    "domain": ("domain", "website"),
+    "phone": ("phone",),
+    "industry": ("industry",),
+    "numberofemployees": ("employees",),
+    "city": ("address.city",),
+    "country": ("address.country",),
+}
+
+
+class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for HubSpot."""
+
+    access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of a private app")]
+    properties: Annotated[
+        dict[str, str], Meta(description="traits to properties of contacts, beside those that the page lists")
+    ] = field(default_factory=dict)
+    events: Annotated[
+        dict[str, str], Meta(description="names of events to the names of custom events (pe…_…); others are not sent")
+    ] = field(default_factory=dict)
+    event_properties: Annotated[
+        dict[str, str], Meta(description="properties of events to properties of custom events; others are not sent")
+    ] = field(default_factory=dict)
+    company_id: Annotated[
+        str | None,
+        Meta(description="property of companies with unique values that holds the `groupId`; none: groups are not sent"),
+    ] = None
+
+
+OPTIONS = Options
+CAPABILITIES = EventCapabilities()
+
+
+async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
+    """Returns the destination; nothing is reached yet."""
+    return HubSpot(options)
+
+
+class HubSpot(Service):
+    """One account."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(send_limits(options, BATCH.events))
+        self._options = options
+        self._contact = {**CONTACT, **{name: (trait,) for trait, name in options.properties.items()}}
+        self._event = {name: (f"properties.{key}",) for key, name in options.event_properties.items()}
+        self._address = address(options, HOST)
+        self._headers = {"Authorization": f"Bearer {options.access_token}", "Content-Type": JSON_TYPE}
+
+    def calls(self, events: Sequence[JSON], at: float) -> Calls:
+        """See `EventDestination.calls`."""
+
+        def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
+            body = b'{"inputs":' + array(pieces) + b"}"
+            return Call("POST", f"{self._address}{PATHS[target]}", self._headers, body, places)
+
+        return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
+
+    def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
+        """See `EventDestination.answer`."""
+        if response.status == 207:
+            failed = _failed(call, fields.objects(said(response).get("errors")))
+            if failed:
+                return split(call, failed, "answered 207")
+        return alike(call, verdict(response))
+
+    def trial(self) -> Call | str:
+        """See `EventDestination.trial`."""
+        return Call("GET", f"{self._address}/crm/v3/objects/contacts?limit=1", self._headers, b"", (0,))
+
+    def _piece(self, event: JSON, at: float) -> Piece | Drop:
+        kind = event.get("type")
+        email = fields.first_text(event, fields.EMAIL).lower()
+        if kind == "group" and self._options.company_id is not None:
+            group = fields.text(event.get("groupId"))
+            if not group:
+                return Drop(DropReason.UNIDENTIFIED)
+            known = {self._options.company_id: group, **_texts(fields.filled(fields.object_at(event, "traits"), COMPANY))}
+            return Piece(
+                "companies", encode({"idProperty": self._options.company_id, "id": group, "properties": known}), once=group
+            )
+        if kind == "identify":
+            if "@" not in email:
+                return Drop(DropReason.UNIDENTIFIED)
+            known = {"email": email, **_texts(fields.filled(fields.object_at(event, "traits"), self._contact))}
+            return Piece("contacts", encode({"idProperty": "email", "id": email, "properties": known}), once=email)
+        name = self._options.events.get(fields.name_of(event)) if kind in ("track", "page", "screen") else None
+        if name is None:
+            return Drop(DropReason.UNSUPPORTED)
+        token = fields.first_text(event, ("context.clientIds.hubspotutk", "context.hubspotutk"))
+        who = {key: value for key, value in (("email", email if "@" in email else ""), ("utk", token)) if value}
+        if not who:
+            return Drop(DropReason.UNIDENTIFIED)
+        item: JSON = {
+            "eventName": name,
+            **who,
+            "occurredAt": iso(happened(event, at)),
+            "uuid": fields.as_uuid(fields.text(event.get("messageId"))),
+            "properties": _texts(fields.filled(event, self._event)),
+        }
+        return Piece("events", encode(item))
+
+
+def _texts(found: Mapping[str, object]) -> JSON:
+    """Returns values as the texts that HubSpot reads; what is none is left out."""
+    texts = {
+        key: ("true" if value else "false") if isinstance(value, bool) else fields.text(value) for key, value in found.items()
+    }
+    return {key: value for key, value in texts.items() if value}
+
+
+def _failed(call: Call, errors: Sequence[JSON]) -> dict[int, str]:
+    """Returns what was said of records by their place; HubSpot names them by id, in lists of the error's context."""
+    inputs = msgspec.json.decode(call.body)["inputs"]
+    places = {each.get("id", each.get("uuid")): place for place, each in enumerate(inputs)}
+    failed: dict[int, str] = {}
+    for error in errors:
+        for named in fields.object_at(error, "context").values():
+            for each in named if isinstance(named, list) else [named]:
+                if isinstance(each, str) and each in places:
+                    failed[places[each]] = str(error.get("message"))
+    return failed

@@ -1,0 +1,168 @@
+"""Events to TikTok's Events API 2.0. https://business-api.tiktok.com/portal/docs?id=1771100865818625
+
+`event_id` is the `messageId`, by which TikTok joins an event with the one that its pixel sent. E-mail address, telephone number and the id of the person are
+normalised and hashed by SHA-256.
+
+Known trap: the status is 200 whatever happens; what it was says `code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from loader.calls import fields, personal
+from loader.calls.answers import quoted, words_of
+from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.moments import happened, seconds
+from loader.calls.options import Batching, address, send_limits
+from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
+from loader.cloud import Service
+from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
+from loader.contract.warehouse import Environment
+from shared.events.event import JSON
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome, Retry
+
+HOST = "https://business-api.tiktok.com"
+BATCH = Batch(events=1_000, bytes=4_000_000, event_bytes=200_000)
+THROTTLED = frozenset({40_100, 40_133, 61_000})
+HELD = frozenset({40_001, *range(40_101, 40_120)})
+"""Codes of permissions and tokens (https://business-api.tiktok.com/portal/docs?id=1737172488964097)."""
+
+NAMES = {
+    "Order Completed": "CompletePayment",
+    "Product Added": "AddToCart",
+    "Product Added to Wishlist": "AddToWishlist",
+    "Product Viewed": "ViewContent",
+    "Products Searched": "Search",
+    "Product Clicked": "ClickButton",
+    "Checkout Started": "InitiateCheckout",
+    "Payment Info Entered": "AddPaymentInfo",
+    "Order Placed": "PlaceAnOrder",
+    "Signed Up": "CompleteRegistration",
+    "Subscription Started": "Subscribe",
+    "Lead Submitted": "SubmitForm",
+}
+USER: fields.Table = {
+    "ttclid": ("context.clientIds.ttclid", "context.ttclid", "properties.ttclid"),
+    "ttp": ("context.clientIds.ttp", "context.ttp", "properties.ttp"),
+    "ip": fields.IP,
+    "user_agent": fields.USER_AGENT,
+    "locale": ("context.locale",),
+}
+PROPERTIES: fields.Table = {
+    "currency": ("properties.currency",),
+    "order_id": ("properties.order_id", "properties.orderId"),
+    "query": ("properties.query",),
+    "description": ("properties.description",),
+}
+CONTENT: fields.Table = {
+    "content_id": ("product_id", "productId", "sku"),
+    "content_name": ("name",),
+    "content_category": ("category",),
+    "brand": ("brand",),
+    "price": ("price",),
+    "quantity": ("quantity",),
+}
+
+
+class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may write for TikTok."""
+
+    pixel_code: Annotated[str, Meta(min_length=1, description="id of the pixel, or of the app, offline or CRM event set")]
+    access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the Events API")]
+    event_source: Annotated[Literal["web", "app", "offline", "crm"], Meta(description="where the events happen")] = "web"
+    events: Annotated[
+        dict[str, str], Meta(description="names of events to names at TikTok, beside those that the page lists")
+    ] = field(default_factory=dict)
+    test_event_code: Annotated[str | None, Meta(description="shows the events under Test Events")] = None
+
+
+OPTIONS = Options
+CAPABILITIES = EventCapabilities()
+
+
+async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
+    """Returns the destination; nothing is reached yet."""
+    return TikTok(options)
+
+
+class TikTok(Service):
+    """One pixel."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(send_limits(options, BATCH.events))
+        self._names = {**NAMES, **options.events}
+        self._url = f"{address(options, HOST)}/open_api/v1.3/event/track/"
+        self._headers = {"Access-Token": options.access_token, "Content-Type": JSON_TYPE}
+        head = {"event_source": options.event_source, "event_source_id": options.pixel_code}
+        test = {"test_event_code": options.test_event_code} if options.test_event_code else {}
+        self._head = encode(head | test)[:-1] + b',"data":'
+
+    def calls(self, events: Sequence[JSON], at: float) -> Calls:
+        """See `EventDestination.calls`."""
+
+        def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
+            return Call("POST", self._url, self._headers, self._head + array(pieces) + b"}", places)
+
+        return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
+
+    def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
+        """See `EventDestination.answer`."""
+        answered = said(response)
+        code = answered.get("code")
+        if response.status != 200 or not isinstance(code, int) or code == 0:
+            return alike(call, verdict(response))
+        words = f"answered code {code}: {quoted(fields.text(answered.get('message')))}"
+        if code in THROTTLED:
+            return alike(call, Retry(words, everyone=True))
+        if code in HELD:
+            return alike(call, held_up(words))
+        if code >= 50_000:
+            return alike(call, Retry(words_of(response)))
+        return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words))
+
+    def _piece(self, event: JSON, at: float) -> Piece | Drop:
+        kind = event.get("type")
+        name = fields.text(event.get("event")) if kind == "track" else "Pageview" if kind == "page" else ""
+        if not name:
+            return Drop(DropReason.UNSUPPORTED)
+        hashed = {
+            "email": personal.email(fields.first(event, fields.EMAIL)),
+            "phone": personal.phone(fields.first(event, fields.PHONE), plus=True),
+            "external_id": personal.exact(fields.person(event)),
+        }
+        user = {key: value for key, value in hashed.items() if value} | fields.filled(event, USER)
+        if not user:
+            return Drop(DropReason.UNIDENTIFIED)
+        item: JSON = {
+            "event": self._names.get(name, name),
+            "event_time": seconds(happened(event, at)),
+            "event_id": fields.text(event.get("messageId")),
+            "user": user,
+        }
+        if page := fields.filled(event, {"url": fields.URL, "referrer": fields.REFERRER}):
+            item["page"] = page
+        if properties := _properties(event):
+            item["properties"] = properties
+        return Piece("track", encode(item))
+
+
+def _properties(event: JSON) -> JSON:
+    found = fields.filled(event, PROPERTIES)
+    if isinstance(found.get("currency"), str):
+        found["currency"] = found["currency"].upper()
+    value = fields.first_number(event, ("properties.total", "properties.revenue", "properties.value", "properties.price"))
+    if value is not None:
+        found["value"] = value
+    products = fields.objects(fields.lookup(event, "properties.products"))
+    if not products and fields.lookup(event, "properties.product_id") is not None:
+        products = [fields.object_at(event, "properties")]
+    if products:
+        found |= {
+            "contents": [fields.as_numbers(fields.filled(each, CONTENT), "price", "quantity") for each in products],
+            "content_type": "product",
+        }
+    return found
