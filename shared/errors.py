@@ -12,6 +12,7 @@
     │   └── TableSetupError   the same for one table (its owner, a damaged index): go on with the others
     ├── Permanent          this call can never succeed as it is
     │   ├── Conflict       another writer changed it first (compare-and-set): read again, decide again
+    │   ├── RunOver        a part of a full refresh came after its end: begin a new run
     │   └── RowsRejected   the destination refused some rows of a table, by index where it names them
     ├── Defect             our own code failed on what it was given: find the events it fails on, go on without them
     ├── Fenced             a newer holder of the lease exists: stop at once, acknowledge nothing
@@ -73,6 +74,10 @@ class Permanent(PenstockError):
 
 class Conflict(Permanent):
     """A compare-and-set found another revision than it expected."""
+
+
+class RunOver(Permanent):
+    """The run of a full refresh has ended, was given up, or a newer one took its place; none of its parts is loaded any more."""
 
 
 class RowsRejected(Permanent):

@@ -1,4 +1,5 @@
-"""What `penstock check` tries on a destination, the same for all: reach, create, write, read, drop, on a table of its own.
+"""What `penstock check` tries on a destination, the same for all: reach, create, write, read, replace where the destination can,
+drop, on a table of its own.
 
 It goes the way that loads go, through a session, so that what passes here works there. Whatever fails, the rest is left out and
 what was made is dropped.
@@ -6,12 +7,26 @@ what was made is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from loader.contract.warehouse import CheckResult, Column, Destination, Kind, LoadPlan, Session, TableLoad, TablePatch
+from loader.contract.warehouse import (
+    CheckResult,
+    Column,
+    Destination,
+    Kind,
+    LoadPlan,
+    Part,
+    Session,
+    TableLoad,
+    TablePatch,
+)
 from shared.errors import PenstockError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -37,6 +52,8 @@ async def check_destination(
             await trial.step("create", lambda: _create(session, name))
             await trial.step("write", lambda: _write(session, name))
             await trial.step("read", lambda: _read(count, name))
+            if destination.capabilities.replace:
+                await trial.step("replace", lambda: _replace(session, count, name))
         finally:
             await session.close()
         failed = trial.failed
@@ -72,11 +89,25 @@ async def _create(session: Session, table: str) -> None:
 
 
 async def _write(session: Session, table: str) -> None:
+    await session.load(LoadPlan(table, "check", 1, ROWS), [TableLoad(table, _rows())])
+
+
+async def _replace(session: Session, count: Callable[[str], Awaitable[int]], table: str) -> None:
+    try:
+        load = TableLoad(table, _rows(), "replace", part=Part(run=1, ends=True))
+        await session.load(LoadPlan(table, "check", ROWS + 1, 2 * ROWS), [load])
+    except PenstockError:
+        with contextlib.suppress(PenstockError):  # the first error says more
+            await session.abandon(table)
+        raise
+    await _read(count, table)
+
+
+def _rows() -> pa.Table:
     import pyarrow as pa
 
     at = pa.array([0] * ROWS, pa.timestamp("us", "UTC"))
-    rows = pa.table({"id": [str(number) for number in range(ROWS)], "at": at})
-    await session.load(LoadPlan(table, "check", 1, ROWS), [TableLoad(table, rows)])
+    return pa.table({"id": [str(number) for number in range(ROWS)], "at": at})
 
 
 async def _read(count: Callable[[str], Awaitable[int]], table: str) -> None:

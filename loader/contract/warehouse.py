@@ -75,6 +75,8 @@ class Capabilities:
     """Pairs (from, to) that `patch` can change a column's type between."""
     kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
     """Kinds a new column may have; others are created as text."""
+    replace: bool = False
+    """Whether `write="replace"` is supported: a full refresh in parts, whose rows take the place of all others in one moment."""
     coalesce: bool = True
     """A merge can keep stored values where the incoming row has nulls. Means something only where `merge` is not `no`."""
     max_columns: int = 1000
@@ -160,6 +162,18 @@ class TablePatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a full refresh some rows are.
+
+    `run`: the number of the refresh. It grows with each refresh of a table by a connection; the first part of a higher run ends
+    the lower one, and its rows are gone. `ends`: it is the last part.
+    """
+
+    run: int
+    ends: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TableLoad:
     """Rows for one table.
 
@@ -171,14 +185,20 @@ class TableLoad:
     not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
     value as it is, and an older row fills the stored nulls (the `users` table). Otherwise the incoming row takes the stored one's
     place: columns missing in `rows` get their default, or null; a value made for each row (a serial number, a time) stays.
+    `write="replace"`: the rows are the `part` of a full refresh. They wait where no reader of the table sees them. With the part
+    that ends the run they take the place of all rows of the table: a reader sees the old rows or the new ones, never none, some or
+    both. What users gave the table (indexes, grants, comments, views on it) stays. Where there is a `key`, rows of the run that
+    share it become one, as in a merge. The part that ends the run may have no rows, and no columns.
     """
 
     table: str
     rows: pa.Table
-    write: Literal["append", "merge"] = "append"
+    write: Literal["append", "merge", "replace"] = "append"
     key: tuple[str, ...] = ()
     cursor: str | None = None
     coalesce: bool = False
+    part: Part | None = None
+    """Given where, and only where, `write` is `replace`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +292,7 @@ class Session(Protocol):
 
         Raises:
             RowsRejected: rows of one table do not fit; nothing was committed.
+            RunOver: a part of a full refresh came too late; nothing was committed.
             Fenced: a session with a newer epoch exists; nothing was committed.
             WentBack: a transactional destination is not as the session left it; nothing was committed.
             TableChanged: a table was altered or dropped since it was described; nothing was committed.
@@ -283,10 +304,21 @@ class Session(Protocol):
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
         """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying
-        which.
+        which. The part that ends a full refresh ends nothing here.
 
         Raises:
             As `load`; destinations that refuse no rows return at once.
+        """
+        ...
+
+    async def abandon(self, table: str) -> None:
+        """Gives up the full refresh of a table that has not ended: its rows are removed, the table stays as it is.
+
+        A new session may do it too. Afterwards `load` takes no part of that run. Does nothing where no run is open, and where
+        `replace` is false.
+
+        Raises:
+            Fenced, NotConnected, Transient, SetupError
         """
         ...
 
@@ -304,7 +336,7 @@ class Destination(Protocol):
         ...
 
     async def check(self) -> Sequence[CheckResult]:
-        """Tries to reach it, to create, write, read and drop a table of its own; every step with words a person can act on."""
+        """Tries to reach it, to create, write, read, replace and drop a table of its own; every step with words a person can act on."""
         ...
 
     async def open_session(self, connection: str, epoch: int) -> Session:

@@ -84,6 +84,9 @@ class FilesSession:
         """Writes the objects where no reader sees them, and removes them."""
         await self._bring(LoadPlan(self._connection, "probe", 0, 0), loads, publish=False)
 
+    async def abandon(self, table: str) -> None:
+        """Gives up nothing: there are no full refreshes."""
+
     async def close(self) -> None:
         """Ends the session. Never raises."""
         self._closed = True
@@ -94,6 +97,8 @@ class FilesSession:
             raise NotConnected(f"{what}: the session is closed")
         if any(load.write == "merge" for load in loads):
             raise Permanent(f"{what}: files cannot merge; set deduplicate: false")
+        if any(load.write == "replace" for load in loads):
+            raise Permanent(f"{what}: files cannot be refreshed as a whole, because their readers would see half of it")
         started = perf_counter()
         size = 0
         try:

@@ -47,6 +47,8 @@ class Dialect:
     """Checks constraints that would wait for COMMIT, where no table would be named."""
     undo: ClassVar[Literal["savepoint", "transaction"]] = "savepoint"
     """What a statement that fails takes back with it: what follows the last savepoint, or all of its transaction."""
+    ddl_commits: ClassVar[bool] = False
+    """Whether a statement that creates, alters or drops a table commits what came before it."""
     now: ClassVar[str] = "now()"
     key_text: ClassVar[str] = "text"
     """A type of text that a key can have."""

@@ -21,6 +21,8 @@ from shared.errors import Fenced, NotConnected, WentBack
 KEY = ("connection", "table_name", "lane")
 AT_ONCE = 500
 """Marks removed by one statement."""
+REFRESH = "replace"
+"""What stands for the lane in the row that tells of a table's full refresh: its run where the others have a sequence."""
 
 
 class Holder(NamedTuple):
@@ -29,6 +31,13 @@ class Holder(NamedTuple):
     connection: str
     epoch: int
     loads: int
+
+
+class Noted(NamedTuple):
+    """The newest full refresh of a table: its run, and how many rows of it wait; -1: it is over."""
+
+    run: int
+    rows: int
 
 
 def claim(dialect: Dialect, schema: str, name: str, epoch: int) -> Steps[Holder]:
@@ -57,7 +66,7 @@ def claim(dialect: Dialect, schema: str, name: str, epoch: int) -> Steps[Holder]
 def read_marks(dialect: Dialect, schema: str, name: str) -> Steps[Mapping[tuple[str, str], int]]:
     """Returns the last loaded sequence by table and lane."""
     rows = yield Ask(f"SELECT table_name, lane, last_sequence {_marks(dialect, schema)}", (name,))
-    return {(table, lane): sequence for table, lane, sequence in rows}
+    return {(table, lane): sequence for table, lane, sequence in rows if lane != REFRESH}
 
 
 def read_tables(dialect: Dialect, schema: str, name: str) -> Steps[list[str]]:
@@ -104,13 +113,18 @@ def check(dialect: Dialect, schema: str, holder: Holder) -> Steps[None]:
         raise WentBack(f'connection "{name}": the ledger is not as this loader left it, an older copy was put back')
 
 
-def write_marks(dialect: Dialect, schema: str, holder: Holder, plan: LoadPlan, rows: Mapping[str, int]) -> Steps[None]:
+def write_marks(
+    dialect: Dialect, schema: str, holder: Holder, plan: LoadPlan, rows: Mapping[str, int], waiting: Mapping[str, Noted]
+) -> Steps[None]:
     """Counts a load and writes its marks, after `check`; the next step must be `Commit`.
 
-    `rows`: how many went into each table.
+    Args:
+        rows: how many went into each table.
+        waiting: by table, how many of them wait for the end of which run.
     """
     name, epoch, loads = holder
     marks = [(name, "", "", epoch, loads + 1, 0), *((name, table, plan.lane, epoch, plan.last, n) for table, n in rows.items())]
+    marks += ((name, table, REFRESH, epoch, noted.run, noted.rows) for table, noted in waiting.items())
     last = ("last_sequence", "rows")
     stored, incoming = [dialect.stored(each) for each in last], [dialect.incoming(each) for each in last]
     changes = {
@@ -121,6 +135,21 @@ def write_marks(dialect: Dialect, schema: str, holder: Holder, plan: LoadPlan, r
     }
     insert = f"{_insert(dialect, schema, len(marks))} {dialect.upsert(KEY, changes, None)}"
     yield Ask(insert, [each for mark in marks for each in mark])
+
+
+def read_refresh(dialect: Dialect, schema: str, name: str, table: str) -> Steps[Noted | None]:
+    """Returns the newest full refresh of a table by a connection."""
+    where = f"connection = {dialect.parameter(1)} AND table_name = {dialect.parameter(2)} AND lane = {dialect.parameter(3)}"
+    query = f"SELECT last_sequence, rows FROM {dialect.qualified(schema, LEDGER)} WHERE {where}"
+    rows = yield Ask(query, (name, table, REFRESH))
+    return Noted(*rows[0]) if rows else None
+
+
+def write_refresh(dialect: Dialect, schema: str, holder: Holder, table: str, noted: Noted) -> Steps[None]:
+    """Writes the newest full refresh of a table, after `check`."""
+    changes = {each: dialect.incoming(each) for each in ("epoch", "last_sequence", "rows", "loaded_at")}
+    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(KEY, changes, None)}"
+    yield Ask(insert, (holder.connection, table, REFRESH, holder.epoch, noted.run, noted.rows))
 
 
 def create(dialect: Dialect, schema: str) -> str:

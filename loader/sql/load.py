@@ -1,7 +1,8 @@
 """A load: rows and marks in one transaction, and what is tried next where the warehouse refuses some of it.
 
 The order is: begin, read the live columns, fit the rows to them, send them table by table, check the epoch and count the load,
-commit. Which way rows travel is the plug-in's (`Bulk`); when it is taken is decided here.
+commit. Which way rows travel is the plug-in's (`Bulk`); when it is taken is decided here. Parts of a full refresh go into the table
+of their run (`refresh.py`), the same way.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from loader.contract.warehouse import Kind, LoadPlan, LoadReport, TableLoad
-from loader.sql import ledger, merge
+from loader.sql import ledger, merge, refresh
 from loader.sql.dialect import Dialect
-from loader.sql.ledger import Holder
+from loader.sql.ledger import Holder, Noted
 from loader.sql.live import LiveColumn, LiveTable, other_columns
-from loader.sql.reject import narrow, refuse_null_keys
+from loader.sql.refresh import Stage
+from loader.sql.reject import narrow, refuse_null_keys, refuse_nulls
 from loader.sql.steps import Commit, Moment, Rollback, Run, Steps
 from loader.sql.straight import Straight, has_key
 from loader.sql.text import by_dependency
-from shared.errors import PenstockError, RowsRejected, TableChanged
+from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,10 +104,14 @@ class Loader:
         """Brings rows and the plan's marks in and commits; without a plan, takes everything back.
 
         Raises:
-            Fenced, WentBack, TableChanged, RowsRejected
+            Fenced, WentBack, TableChanged, RowsRejected, RunOver
         """
         for load in loads:
             refuse_null_keys(load)
+        stages: dict[str, Stage] = {}
+        for load in loads:
+            if load.write == "replace":
+                stages[load.table] = yield from refresh.prepare(self.dialect, self.schema, holder, load)
         way, ordered = Way(), False
         # a probe is to name rows, so it takes the way on which they are named
         whole = (
@@ -113,7 +119,7 @@ class Loader:
         )
         while True:
             try:
-                report = yield from self._attempt(holder, plan, loads, way, whole=whole)
+                report = yield from self._attempt(holder, plan, loads, stages, way, whole=whole)
             except RowsRejected as error:
                 if error.needs_others and not ordered and len(loads) > 1:
                     yield Rollback()
@@ -141,22 +147,36 @@ class Loader:
                 return report
 
     def _attempt(
-        self, holder: Holder, plan: LoadPlan | None, loads: Sequence[TableLoad], way: Way, *, whole: bool
+        self,
+        holder: Holder,
+        plan: LoadPlan | None,
+        loads: Sequence[TableLoad],
+        stages: Mapping[str, Stage],
+        way: Way,
+        *,
+        whole: bool,
     ) -> Steps[LoadReport]:
         dialect, schema = self.dialect, self.schema
         rows: dict[str, int] = {}
         sent = 0
+        ends = [stages[load.table] for load in loads if plan is not None and load.part is not None and load.part.ends]
         sending: list[Fitted] = []
         started = yield Moment()
         try:
-            yield from dialect.begin_load(schema, [load.table for load in loads])
+            written = [load.table for load in loads if load.table not in stages]
+            written += [stage.table for stage in ends] + [stage.name for stage in stages.values() if stage.columns]
+            yield from dialect.begin_load(schema, written)
             if not dialect.lock_rows:
                 yield from ledger.check(dialect, schema, holder)
             live, fixed = yield from self._read(loads, keys=whole)
             for number, load in enumerate(loads):
-                sending.append(fit(dialect, load, live.get(load.table), fixed.get(load.table, ())))
-                sent += yield from self._send(sending[-1], number, way, tries=plan is not None, whole=whole)
+                fitted = fit(dialect, load, live.get(load.table), fixed.get(load.table, ()))
+                sending.append(_waiting(fitted, stages[load.table]) if load.table in stages else fitted)
+                if load.rows.num_rows:
+                    sent += yield from self._send(sending[-1], number, way, tries=plan is not None, whole=whole)
                 rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+            for stage in ends:
+                yield from self._swap(holder, stage, live[stage.table], sending)
             if dialect.check_now and any(fitted.table.deferred for fitted in sending):
                 yield Run(dialect.check_now)
             copied = yield Moment()
@@ -165,8 +185,14 @@ class Loader:
             else:
                 if dialect.lock_rows:
                     yield from ledger.check(dialect, schema, holder)
-                yield from ledger.write_marks(dialect, schema, holder, plan, rows)
+                over = {stage.table for stage in ends}
+                waiting = {
+                    table: Noted(stage.run, rows[table]) for table, stage in stages.items() if table not in over and rows[table]
+                }
+                yield from ledger.write_marks(dialect, schema, holder, plan, rows, waiting)
                 yield Commit()
+                if dialect.ddl_commits:
+                    yield from self._drop(ends)
         except PenstockError:
             raise
         except Exception as error:
@@ -175,8 +201,35 @@ class Loader:
             refused = yield from self.bulk.refused(error, sending)
             if refused is None:
                 raise
+            of = {stage.name: table for table, stage in stages.items()}
+            if refused.table in of:
+                refused = RowsRejected(of[refused.table], refused.message, refused.rows, needs_others=refused.needs_others)
             raise refused from error
         return LoadReport(rows, sent, {"copy": copied - started, "commit": (yield Moment()) - copied})
+
+    def _swap(self, holder: Holder, stage: Stage, target: LiveTable, sending: Sequence[Fitted]) -> Steps[None]:
+        """Ends a run.
+
+        Raises:
+            Permanent: the table, or one that refers to it, does not bear the rows of the run in the place of its own.
+        """
+        try:
+            yield from refresh.swap(self.dialect, self.schema, holder, stage, target)
+        except PenstockError:
+            raise
+        except Exception as error:
+            if (yield from self.bulk.refused(error, sending)) is None:
+                raise
+            words = f"the rows of run {stage.run} cannot take the place of those of the table"
+            raise Permanent(f'table "{stage.table}": {words}, which stays as it is: {self.dialect.describe(error)}') from error
+        if not self.dialect.ddl_commits:
+            yield from self._drop([stage])
+
+    def _drop(self, stages: Sequence[Stage]) -> Steps[None]:
+        for stage in stages:
+            if stage.columns:
+                yield from refresh.drop(self.dialect, self.schema, stage.name)
+            self.straight.passed(stage.name)
 
     def _read(self, loads: Sequence[TableLoad], *, keys: bool) -> Steps[tuple[dict[str, LiveTable], dict[str, set[str]]]]:
         """Returns the live tables, and the columns that a merge cannot change."""
@@ -274,6 +327,14 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
     cast = frozenset(name for name, column in live.items() if column.kind is Kind.OTHER)
     others = other_columns(table, map(dialect.fold, live), fixed)
     return Fitted(load, rows, table, cast, defaults, others, live)
+
+
+def _waiting(fitted: Fitted, stage: Stage) -> Fitted:
+    """Returns a part of a full refresh as rows for the table of its run; rows without a value get their defaults at the end."""
+    refuse_nulls(fitted.load, fitted.live)
+    table = stage.live(fitted.table)
+    others = other_columns(table, [column.name for column in fitted.live.values()])
+    return replace(fitted, load=stage.load(fitted.load), table=table, defaults={}, others=others)
 
 
 def _merges(load: TableLoad) -> bool:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def refuse_null_keys(load: TableLoad) -> None:
-    """Checks that every row of a merge has a whole key.
+    """Checks that every row that has a key has all of it.
 
     Raises:
         RowsRejected: naming the rows that have none.
     """
-    if load.write != "merge":
+    if load.write == "append" or not load.rows.num_rows:
         return
     rows: dict[int, str] = {}
     for name in load.key:
@@ -37,6 +37,21 @@ def refuse_null_keys(load: TableLoad) -> None:
             rows.setdefault(index, f'column "{name}" is part of the key and is null')
     if rows:
         raise RowsRejected(load.table, "rows without a key cannot be merged", rows)
+
+
+def refuse_nulls(load: TableLoad, columns: Mapping[str, LiveColumn]) -> None:
+    """Checks that no row lacks a value that its column must have and has no default for.
+
+    Raises:
+        RowsRejected: naming the rows that do.
+    """
+    rows: dict[int, str] = {}
+    for name, column in columns.items():
+        if not column.nullable and column.default is None and load.rows.column(name).null_count:
+            words = f'column "{name}" has no value and must have one'
+            rows.update(dict.fromkeys(_indices(load.rows.column(name).is_null()), words))
+    if rows:
+        raise RowsRejected(load.table, "rows lack values that the table wants", rows)
 
 
 def narrow(load: TableLoad, name: str, column: pa.ChunkedArray, type_: pa.DataType, native: str) -> pa.ChunkedArray:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from loader.contract.check import check_destination
 from loader.contract.warehouse import Capabilities, CheckResult, LoadPlan, LoadReport, Session, TableLoad, TablePatch, TableSchema
-from loader.sql import ledger
+from loader.sql import ledger, refresh
 from loader.sql import patch as patching
 from loader.sql.dialect import Dialect
 from loader.sql.ledger import Holder
@@ -70,6 +70,10 @@ class SqlSession:
 
     def probe(self, loads: Sequence[TableLoad]) -> Coroutine[Any, Any, None]:
         return self._run(f"loading into {self._called}", self._probe(loads))
+
+    def abandon(self, table: str) -> Coroutine[Any, Any, None]:
+        work = refresh.abandon(self._dialect, self._schema, self._holder, table)
+        return self._run(f'giving up the refresh of table "{table}" of {self._called}', work)
 
     def _load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> Steps[LoadReport]:
         report = yield from self._loader.bring(self._holder, plan, loads)

@@ -31,6 +31,7 @@ class Straight:
     def passed(self, table: str) -> None:
         """Notes that an attempt worked."""
         self._rests.pop(table, None)
+        self._left.pop(table, None)
 
     def met(self, table: str) -> None:
         """Notes that a key was there already."""

@@ -50,7 +50,7 @@ COMMANDS = {
     "history": ("project", "List the revisions of the project."),
     "rollback": ("project", "Apply an earlier revision again."),
     "export": ("export", "Print the project that runs."),
-    "check": ("project", "Try destinations: reach, create, write, read, drop."),
+    "check": ("project", "Try destinations: reach, create, write, read, replace, drop."),
     "status": ("status", "Show every connection in one line."),
     "resume": ("resume", "Let a connection go on that its dead letters have stopped."),
     "query": ("query", "Ask a destination a question in SQL."),

@@ -5,7 +5,7 @@ eventual: the server collapses rows of one key in the background, and readers wh
 
     connect.py     options, HTTP          live.py    tables as the server describes them    types.py   types and kinds
     statements.py  SQL                    patch.py   how tables change                      encode.py  Arrow streams
-    errors.py      translation            session.py the fence, loads
+    errors.py      translation            session.py the fence, loads                       refresh.py full refreshes
 
 https://clickhouse.com/docs/interfaces/http, https://clickhouse.com/docs/engines/table-engines/mergetree-family/replacingmergetree
 """
@@ -13,6 +13,7 @@ https://clickhouse.com/docs/interfaces/http, https://clickhouse.com/docs/engines
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +23,7 @@ from loader.sql.text import id_columns_of
 from loader.warehouses.clickhouse import statements
 from loader.warehouses.clickhouse.connect import Link, Options
 from loader.warehouses.clickhouse.live import read_tables
+from loader.warehouses.clickhouse.refresh import EXCHANGING, Refresher
 from loader.warehouses.clickhouse.session import ClickHouseSession, comment_of
 from loader.warehouses.clickhouse.types import OLD, WIDE, WIDEN, Era
 from shared.errors import SetupError
@@ -34,6 +36,7 @@ CAPABILITIES = Capabilities(
     name_unit="bytes",
     transactional=False,
     merge="eventually",
+    replace=True,
     coalesce=False,
     stream=True,
     evolve=True,
@@ -59,9 +62,8 @@ async def open_destination(name: str, options: Options, environment: Environment
 class ClickHouseDestination:
     """One database of one server or cluster."""
 
-    capabilities = CAPABILITIES
-
     def __init__(self, name: str, options: Options, gate: ThreadGate) -> None:
+        self.capabilities = CAPABILITIES
         self._name = name
         self._options = options
         self._gate = gate
@@ -76,6 +78,8 @@ class ClickHouseDestination:
         """See `Destination.open_session`."""
         if self._era is None:
             ((row),) = await self._link.fetch("opening", statements.RANGES)
+            engines = await self._link.fetch("opening", statements.DATABASE_ENGINE, database=self._options.database)
+            self.capabilities = replace(CAPABILITIES, replace=any(each["engine"] in EXCHANGING for each in engines))
             self._era = WIDE if row["days"] == "0001-01-019999-12-31" else OLD
         comment = comment_of(connection, epoch)
         link = Link(self._name, self._options, comment)
@@ -88,6 +92,7 @@ class ClickHouseDestination:
             connection=connection,
             epoch=epoch,
             comment=comment,
+            replaces=self.capabilities.replace,
         )
         try:
             await session.claim()
@@ -132,3 +137,5 @@ class ClickHouseDestination:
         await self._link.run(
             "checking", statements.forget(options.database, options.cluster), parameters={"connection": connection}
         )
+        if self.capabilities.replace:
+            await Refresher(self._link, options, connection, 1).forget()

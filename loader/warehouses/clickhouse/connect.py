@@ -149,7 +149,13 @@ class Link:
         return names, rows
 
     async def run(
-        self, doing: str, statement: str, table: str | None = None, parameters: Mapping[str, Value] | None = None
+        self,
+        doing: str,
+        statement: str,
+        table: str | None = None,
+        *,
+        parameters: Mapping[str, Value] | None = None,
+        settings: Mapping[str, Value] | None = None,
     ) -> None:
         """Runs a statement that answers nothing.
 
@@ -157,7 +163,8 @@ class Link:
             as `fetch`; of `table`, where it is given.
         """
         with self._translated(doing, table):
-            await self._post({"max_query_size": MOST_QUERY, **_bound(parameters or {})}, statement.encode())
+            asked = {"max_query_size": MOST_QUERY, **(settings or {}), **_bound(parameters or {})}
+            await self._post(asked, statement.encode())
 
     async def insert(
         self,

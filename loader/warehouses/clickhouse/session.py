@@ -23,9 +23,9 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
 from loader.sql.reject import refuse_null_keys
@@ -33,12 +33,15 @@ from loader.warehouses.clickhouse import encode, statements
 from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
 from loader.warehouses.clickhouse.live import LiveTable, read_tables
 from loader.warehouses.clickhouse.patch import Patcher
+from loader.warehouses.clickhouse.refresh import Refresher, Stage
 from loader.warehouses.clickhouse.types import Era, incoming
 from shared.errors import Fenced, NotConnected, PenstockError, Permanent, TableChanged, Transient
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
     from shared.threads import ThreadGate
+
+T = TypeVar("T")
 
 BLOCK_ROWS = 200_000
 """Rows of one insert, all of which the server has in memory. Never change it while plans may be under way: it is part of what a token
@@ -73,7 +76,17 @@ class ClickHouseSession:
     """See `Session`."""
 
     def __init__(
-        self, name: str, link: Link, options: Options, era: Era, gate: ThreadGate, connection: str, epoch: int, comment: str
+        self,
+        name: str,
+        link: Link,
+        options: Options,
+        era: Era,
+        gate: ThreadGate,
+        connection: str,
+        epoch: int,
+        comment: str,
+        *,
+        replaces: bool,
     ) -> None:
         self._what = f'clickhouse destination "{name}"'
         self._link = link
@@ -85,6 +98,8 @@ class ClickHouseSession:
         self._epoch = epoch
         self._comment = comment
         self._patcher = Patcher(link, options, era)
+        self._replaces = replaces
+        self._refresher = Refresher(link, options, connection, epoch)
         self._closed = False
         self._fence_read_at = 0.0
         self._known: dict[str, TableSchema] = {}
@@ -150,17 +165,31 @@ class ClickHouseSession:
         if len(inserts) > 1:
             await self._try(loads, live)
         tried = perf_counter()
-        rows: dict[str, int] = {}
+        rows = dict.fromkeys([load.table for load in loads], 0)
+        stages = {load.table: await self._stage(load, live[load.table]) for load in loads if load.write == "replace"}
         for token, load in inserts:
             await self._make_ready(live[load.table])
-            await self._whole(self._insert(load, live[load.table], token))
-            rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
+            stage = stages.get(load.table)
+            if stage is None or not stage.over:
+                await self._whole(self._insert(load, live[load.table], token, into=stage.name if stage else None))
+            rows[load.table] += load.rows.num_rows
+        for load in loads:
+            if load.part is not None and load.part.ends and not stages[load.table].over:
+                await self._read_fence()
+                await self._whole(self._refresher.end(load.table, load.part.run))
         sent = sum(load.rows.nbytes for load in loads)
         return LoadReport(rows, sent, {"encode": tried - started, "copy": perf_counter() - tried})
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
         """See `Session.probe`."""
         await self._try(loads, await self._prepare(loads))
+
+    async def abandon(self, table: str) -> None:
+        """See `Session.abandon`."""
+        self._check_open()
+        await self._read_fence()
+        if self._replaces:
+            await self._whole(self._refresher.abandon(table))
 
     async def close(self) -> None:
         """See `Session.close`."""
@@ -229,7 +258,7 @@ class ClickHouseSession:
             shaped = known.columns.get(field.name) if known else None
             if field.type != ARROW[column.kind] or (shaped is not None and shaped != column):
                 raise TableChanged(f'{what}: column "{field.name}" is {column.native} now, the rows were made for another')
-        if load.write != "merge":
+        if load.write == "append" or not load.key:
             return
         if not live.replaces or set(load.key) != set(live.key):
             raise TableChanged(f"{what} does not merge by ({', '.join(load.key)}) any more")
@@ -238,6 +267,21 @@ class ClickHouseSession:
                 f'{what} was made to keep the row with the newest value of another column than "{load.cursor}", and ClickHouse cannot '
                 "change that; rename it, so that a new one is made, or set discriminator as it was"
             )
+
+    async def _stage(self, load: TableLoad, live: LiveTable) -> Stage:
+        """Returns the table in which the part of a full refresh waits.
+
+        Raises:
+            Permanent: the tables of this database cannot exchange their names.
+            RunOver
+        """
+        if not self._replaces:
+            raise Permanent(
+                f'table "{load.table}": full refreshes need a database whose tables can exchange their names; make it with ENGINE = Atomic'
+            )
+        await self._make_ready(live)
+        await self._read_fence()
+        return await self._whole(self._refresher.prepare(load))
 
     async def _make_ready(self, live: LiveTable) -> None:
         """Sees to it, once, that a table remembers tokens, and that the ledger has it."""
@@ -260,7 +304,7 @@ class ClickHouseSession:
         rows = encode.as_sent(load.rows, live.columns)
         asynchronous = into is None and rows.num_rows < self._options.async_rows
         settings: dict[str, Value] = {**ONE_BLOCK, **(_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)}
-        if into is None:
+        if token:
             settings["insert_deduplication_token"] = token
         if asynchronous:
             await self._fence()
@@ -288,7 +332,7 @@ class ClickHouseSession:
             RowsRejected
         """
         for load in loads:
-            if not live[load.table].refuses:
+            if not live[load.table].refuses or not load.rows.num_rows:
                 continue
             name = f"_penstock_try_{secrets.token_hex(8)}"
             trial, target = statements.qualified(self._database, name), statements.qualified(self._database, load.table)
@@ -298,11 +342,11 @@ class ClickHouseSession:
             finally:
                 await self._whole(self._link.run("trying rows on", f"DROP TABLE IF EXISTS {trial}", load.table))
 
-    async def _whole(self, work: object) -> None:
-        """Waits for one request to its end, also when it is cancelled meanwhile: its effect is known then."""
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for requests to their end, also when it is cancelled meanwhile: their effect is known then."""
+        task = asyncio.ensure_future(work)
         try:
-            await asyncio.shield(task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             with contextlib.suppress(PenstockError, asyncio.CancelledError):
                 await task

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from loader.sql.dialect import Dialect
 from loader.sql.text import LEDGER
 
+RUNS = "_penstock_runs"
+"""Which full refresh of a table is the newest, and what became of it."""
+
 
 class _ClickHouse(Dialect):
     """Backticks around names, and a backslash begins an escape in names and texts alike. It has no upsert: a merge is an insert."""
@@ -58,6 +61,16 @@ RANGES = "SELECT toString(toDate32(-719162)) || toString(toDate32(2932896)) AS d
 """Older servers keep dates from 1900 to 2299 only, newer ones from 0001 to 9999."""
 
 
+UUIDS = """
+SELECT name, toString(uuid) AS uuid FROM system.tables
+WHERE database = {database:String} AND (name = {table:String} OR startsWith(name, {prefix:String}))
+"""
+
+DROP_LIMIT = "SELECT name FROM system.settings WHERE name = 'max_table_size_to_drop'"
+
+DATABASE_ENGINE = "SELECT engine FROM system.databases WHERE name = {database:String}"
+
+
 def create_ledger(database: str, cluster: str | None, engine: str) -> str:
     """Returns the statement that makes the table of epochs, and of which connection has loaded which table."""
     return (
@@ -88,9 +101,32 @@ def read_tables(database: str) -> str:
     )
 
 
-def forget(database: str, cluster: str | None) -> str:
-    """Returns the statement that removes a connection from the ledger."""
-    return f"ALTER TABLE {qualified(database, LEDGER)}{on_cluster(cluster)} DELETE WHERE connection = {{connection:String}}"
+def create_runs(database: str, cluster: str | None, engine: str) -> str:
+    """Returns the statement that makes the table of full refreshes."""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {qualified(database, RUNS)}{on_cluster(cluster)} (connection String, table_name String,"
+        " run UInt64, uuid String, state UInt8 COMMENT '0 open, 1 ended, 2 given up', version UInt64 MATERIALIZED run * 4 + state,"
+        f" at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')) ENGINE = {engine} ORDER BY (connection, table_name)"
+    )
+
+
+def read_run(database: str) -> str:
+    """Returns the query for the newest run of a connection's table."""
+    where = "connection = {connection:String} AND table_name = {table:String}"
+    return f"SELECT run, uuid, state FROM {qualified(database, RUNS)} WHERE {where} ORDER BY version DESC LIMIT 1"
+
+
+def write_run(database: str) -> str:
+    """Returns the insert of a run; the server refuses it where another epoch holds the connection."""
+    return (
+        f"INSERT INTO {qualified(database, RUNS)} (connection, table_name, run, uuid, state)"
+        f" SELECT {{connection:String}}, {{table:String}}, {{run:UInt64}}, {{uuid:String}}, {{state:UInt8}} WHERE {_fence(database)}"
+    )
+
+
+def forget(database: str, cluster: str | None, table: str = LEDGER) -> str:
+    """Returns the statement that removes a connection from the ledger, or from the table of runs."""
+    return f"ALTER TABLE {qualified(database, table)}{on_cluster(cluster)} DELETE WHERE connection = {{connection:String}}"
 
 
 def kill(cluster: str | None) -> str:
@@ -119,11 +155,7 @@ def insert(database: str, table: str, columns: Sequence[Incoming], *, fenced: bo
         identifier(column.name) if column.default is None else f"ifNull({identifier(column.name)}, {column.default})"
         for column in columns
     )
-    epoch = f"(SELECT max(epoch) FROM {qualified(database, LEDGER)} WHERE connection = {{connection:String}} AND table_name = '')"
-    return (
-        f"{into} SELECT {values} FROM input({literal(structure)})"
-        f" WHERE NOT throwIf({epoch} != {{epoch:UInt64}}, '{FENCED}') FORMAT ArrowStream"
-    )
+    return f"{into} SELECT {values} FROM input({literal(structure)}) WHERE {_fence(database)} FORMAT ArrowStream"
 
 
 def count_ids(database: str, table: str, column: str, *, final: bool) -> str:
@@ -140,3 +172,9 @@ def make_view(database: str, view: str, table: str, cluster: str | None, comment
         f"CREATE OR REPLACE VIEW {qualified(database, view)}{on_cluster(cluster)}"
         f" AS SELECT * FROM {qualified(database, table)} FINAL COMMENT {literal(comment)}"
     )
+
+
+def _fence(database: str) -> str:
+    """Returns the condition that fails where the ledger has another epoch than `{epoch:UInt64}` for `{connection:String}`."""
+    epoch = f"(SELECT max(epoch) FROM {qualified(database, LEDGER)} WHERE connection = {{connection:String}} AND table_name = '')"
+    return f"NOT throwIf({epoch} != {{epoch:UInt64}}, '{FENCED}')"

@@ -37,6 +37,7 @@ CAPABILITIES = Capabilities(
     name_unit="characters",
     transactional=True,
     merge="now",
+    replace=True,
     stream=True,
     evolve=True,
     widen=TYPES.pairs,

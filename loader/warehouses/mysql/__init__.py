@@ -44,7 +44,7 @@ from loader.warehouses.mysql.load import prepare, send
 from loader.warehouses.mysql.patch import LOST_RACE, Patching
 from loader.warehouses.mysql.types import WIDEN, Natives
 from shared.driving.watch import Watch
-from shared.errors import NotConnected, PenstockError, RowsRejected, TableChanged, is_panic
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, TableChanged, is_panic
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
@@ -222,6 +222,9 @@ class MySQLSession:
         """See `Session.probe`."""
         await self._bring(loads, None)
 
+    async def abandon(self, table: str) -> None:
+        """See `Session.abandon`."""
+
     async def close(self) -> None:
         """See `Session.close`."""
         try:
@@ -236,6 +239,8 @@ class MySQLSession:
     async def _bring(self, loads: Sequence[TableLoad], plan: LoadPlan | None) -> LoadReport:
         for load in loads:
             refuse_null_keys(load)
+            if load.write == "replace":
+                raise Permanent(f'table "{load.table}": mysql destinations take no full refresh')
         ordered = False
         while True:
             try:

@@ -33,6 +33,7 @@ CAPABILITIES = Capabilities(
     name_unit="bytes",
     transactional=True,
     merge="now",
+    replace=True,
     stream=True,
     evolve=True,
     widen=TYPES.pairs,

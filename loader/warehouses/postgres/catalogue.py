@@ -31,7 +31,7 @@ SELECT c.relname::text AS name, c.relkind::text AS relkind, row_security_active(
        a.attidentity <> 'a' AND a.attgenerated = '' AS writable,
        CASE WHEN a.attidentity = 'd' THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END AS sequence,
        CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text) FROM pg_enum e WHERE e.enumtypid = t.oid) END AS labels,
-       t.typreceive <> 0 AS received, d.description AS comment
+       t.typreceive <> 0 AS received, a.attnotnull AS required, d.description AS comment
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

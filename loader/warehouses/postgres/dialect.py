@@ -106,6 +106,7 @@ class Postgres(Dialect):
             limits=limits_of(plain, row["labels"] or (), row["inside"]),
             default=default,
             writable=row["writable"],
+            nullable=not row["required"],
             owner=owner_of(row["comment"]),
             base=row["base"] or "",
         )

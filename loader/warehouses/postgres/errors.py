@@ -32,7 +32,7 @@ class PostgresErrors(Errors):
         "3F000": Meaning(SetupError, "the schema does not exist and could not be made; create it, or check `schema`"),
         "42501": Meaning(
             TableSetupError,
-            "the user lacks a permission; grant it CREATE and USAGE on the schema and SELECT, INSERT, UPDATE on its tables",
+            "the user lacks a permission; grant it CREATE and USAGE on the schema and SELECT, INSERT, UPDATE (for full refreshes DELETE too) on its tables",
         ),
         "25006": Meaning(SetupError, "the server is read-only (a replica, perhaps); point the destination at the primary"),
         "53100": Meaning(SetupError, "the server's disk is full; free space there"),

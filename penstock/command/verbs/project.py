@@ -139,7 +139,7 @@ def history(setting: Setting) -> int:
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Check a project file instead of what runs.")
 @at_broker
 def check(setting: Setting, destination: str | None, file: Path | None) -> int:
-    """Tries DESTINATION, or all: reach it, create a table, write, read, drop. Exit code 1 if a step fails.
+    """Tries DESTINATION, or all: reach it, create a table, write, read, replace its rows, drop it. Exit code 1 if a step fails.
 
     \b
     Example:

@@ -167,7 +167,7 @@ def test_a_check_tries_every_destination_or_the_one_named(stack: LocalStack) -> 
     assert every.code == 0, every.out
     assert {found["destination"] for found in every.json} == {"warehouse", "live"}
     one = stack.run("check", "live", "--json").json
-    assert [step["step"] for step in one[0]["steps"]] == ["reach", "create", "write", "read", "drop"]
+    assert [step["step"] for step in one[0]["steps"]] == ["reach", "create", "write", "read", "replace", "drop"]
     unknown = stack.run("check", "wahrehouse")
     assert unknown.code == 2
     assert "warehouse" in unknown.err

@@ -67,6 +67,10 @@ class ClickHouseSubject:
         # as everywhere else, a column may be null unless it says NOT NULL
         await self.ask(statement, data_type_default_nullable=1)
 
+    async def tables(self) -> list[str]:
+        """Returns the names of all tables."""
+        return (await self.ask("SELECT name FROM system.tables WHERE database = '{}'")).split()
+
     async def ask(self, query: str, **settings: Any) -> str:
         """Returns what a query answers, tab-separated; `{}` stands for the database."""
         query = query.replace("{}", self.database)

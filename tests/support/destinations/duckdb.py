@@ -31,6 +31,13 @@ class DuckDBSubject:
             rows: list[Row] = link.sql(f'SELECT * FROM main."{quoted}"').to_arrow_table().to_pylist()
             return rows
 
+    async def tables(self) -> list[str]:
+        """Returns the names of all tables."""
+        import duckdb
+
+        with duckdb.connect(str(self.path)) as link:
+            return [name for (name,) in link.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+
     async def run(self, statement: str) -> None:
         """See `Subject.run`."""
         import duckdb

@@ -55,6 +55,11 @@ class MySQLSubject:
         rows, described = await self._run(query.replace("{}", self.schema))
         return [dict(zip(described, row, strict=True)) for row in rows]
 
+    async def tables(self) -> list[str]:
+        """Returns the names of all tables."""
+        found = await self.fetch("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = '{}'")
+        return [row["name"] for row in found]
+
     async def create(self) -> None:
         """Makes the database."""
         await self._run(f"CREATE DATABASE `{self.schema}`", database=None)

@@ -52,6 +52,10 @@ class PostgresSubject:
         finally:
             await link.close()
 
+    async def tables(self) -> list[str]:
+        """Returns the names of all tables."""
+        return [row["name"] for row in await self.fetch("SELECT tablename AS name FROM pg_tables WHERE schemaname = '{}'")]
+
     async def drop(self) -> None:
         """Drops the schema."""
         await self.run('DROP SCHEMA IF EXISTS "{}" CASCADE')
