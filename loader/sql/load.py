@@ -16,10 +16,10 @@ from loader.sql import ledger, merge, refresh
 from loader.sql.dialect import Dialect
 from loader.sql.ledger import Holder, Noted
 from loader.sql.live import LiveColumn, LiveTable, other_columns
+from loader.sql.merge import Straight, has_key
 from loader.sql.refresh import Stage
 from loader.sql.reject import narrow, refuse_null_keys, refuse_nulls
 from loader.sql.steps import Commit, Moment, Rollback, Run, Steps
-from loader.sql.straight import Straight, has_key
 from loader.sql.text import by_dependency
 from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged
 

@@ -15,8 +15,8 @@ from loader.sql import patch as patching
 from loader.sql.dialect import Dialect
 from loader.sql.ledger import Holder
 from loader.sql.load import Bulk, Loader
+from loader.sql.merge import Straight
 from loader.sql.steps import Ask, Run, Steps
-from loader.sql.straight import Straight
 from loader.sql.text import id_columns_of, named
 
 T = TypeVar("T")

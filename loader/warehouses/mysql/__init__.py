@@ -32,8 +32,8 @@ from loader.contract.warehouse import (
     TablePatch,
     TableSchema,
 )
+from loader.sql.merge import Straight
 from loader.sql.reject import refuse_null_keys
-from loader.sql.straight import Straight
 from loader.sql.text import LEDGER, by_dependency, id_columns_of, named
 from loader.warehouses.mysql.catalogue import LiveTable, read_table, references, require_transactions
 from loader.warehouses.mysql.connect import Options, connect, database_of, take_over

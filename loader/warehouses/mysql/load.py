@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind, TableLoad
-from loader.sql.merge import on_conflict
-from loader.sql.straight import Straight
+from loader.sql.merge import Straight, on_conflict
 from loader.sql.text import is_constant
 from loader.warehouses.mysql.catalogue import LiveKey, LiveTable
 from loader.warehouses.mysql.dialect import SQL, Into

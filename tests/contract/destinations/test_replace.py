@@ -20,6 +20,27 @@ from tests.support.dying import Killed, dying
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 LANE = "live-1"
+GIVEN = {
+    "postgres": [
+        'CREATE VIEW "{}".seen AS SELECT * FROM "{}".t',
+        'CREATE INDEX mine ON "{}".t (text)',
+        "COMMENT ON TABLE \"{}\".t IS 'of mine'",
+        'GRANT SELECT ON "{}".t TO pg_monitor',
+    ],
+    "duckdb": [
+        "CREATE VIEW main.seen AS SELECT * FROM main.t",
+        "CREATE INDEX mine ON main.t (text)",
+        "COMMENT ON TABLE main.t IS 'of mine'",
+    ],
+    "clickhouse": [
+        "CREATE VIEW {}.seen AS SELECT * FROM {}.t",
+        "ALTER TABLE {}.t ADD INDEX mine text TYPE bloom_filter",
+        "ALTER TABLE {}.t MODIFY COMMENT 'of mine'",
+        "CREATE TABLE {}.copied (id Int64, text String) ENGINE = MergeTree ORDER BY tuple()",
+        "CREATE MATERIALIZED VIEW {}.copying TO {}.copied AS SELECT id, text FROM {}.t",
+    ],
+}
+"""What users may give a table, by kind of destination."""
 pytestmark = pytest.mark.needs("replace")
 
 
@@ -295,3 +316,59 @@ async def test_a_loader_killed_between_any_two_steps_of_a_run_loses_and_repeats_
         assert await left_over(wh) == []
         before = rows
     assert run > 20, "so few steps are no load"
+
+
+@pytest.mark.apart("duckdb", "nobody else reads a file that is written")
+async def test_readers_see_whole_runs_and_nothing_else(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await session.load(plan(1), [part(1, *ids(*range(500), text="run 1"), ends=True)])
+    seen: set[tuple[int, frozenset[str]]] = set()
+    over = asyncio.Event()
+
+    async def read() -> None:
+        while not over.is_set():
+            rows = await loaded(wh)
+            seen.add((len(rows), frozenset(row["text"] for row in rows)))
+
+    reading = asyncio.ensure_future(read())
+    for run in range(2, 8):
+        await session.load(plan(2 * run), [part(run, *ids(*range(300), text=f"run {run}"))])
+        await session.load(plan(2 * run + 1), [part(run, *ids(*range(300, 500), text=f"run {run}"), ends=True)])
+    over.set()
+    await reading
+    assert seen <= {(500, frozenset({f"run {run}"})) for run in range(1, 8)}
+    assert len(seen) > 1
+
+
+async def test_what_users_gave_the_table_stays(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, *ids(1, text="old"))
+    for statement in GIVEN[wh.subject.label]:
+        await wh.subject.run(statement)
+    await send(session, 2, part(1, *ids(2)))
+    await send(session, 3, part(1, *ids(3), ends=True))
+    assert await loaded(wh) == ids(2, 3)
+    subject = wh.subject
+    if isinstance(subject, DuckDBSubject):
+        await subject.run("DROP INDEX mine")
+        facts = (
+            "(SELECT comment FROM duckdb_tables() WHERE table_name = 't') = 'of mine' AND (SELECT count(*) FROM main.seen) = 2"
+        )
+        await subject.run(f"SELECT CASE WHEN {facts} THEN 1 ELSE error('gone') END")
+        return
+    assert await wh.rows("seen", SHAPE) == ids(2, 3)
+    if isinstance(subject, PostgresSubject):
+        (found,) = await subject.fetch(
+            "SELECT obj_description('{}.t'::regclass) AS comment, to_regclass('{}.mine') IS NOT NULL AS indexed,"
+            " has_table_privilege('pg_monitor', '{}.t', 'SELECT') AS granted"
+        )
+        assert found == {"comment": "of mine", "indexed": True, "granted": True}
+    else:
+        assert isinstance(subject, ClickHouseSubject)
+        made = await subject.ask("SELECT create_table_query FROM system.tables WHERE database = '{}' AND name = 't'")
+        assert "INDEX mine text" in made
+        assert "COMMENT \\'of mine\\'" in made
+        await append(session, 4, "t", SHAPE, *ids(4))
+        assert await wh.rows("copied", SHAPE) == ids(4)

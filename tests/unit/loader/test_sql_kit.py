@@ -13,8 +13,8 @@ from loader.contract.warehouse import Column, Kind, LoadPlan, LoadReport, TableL
 from loader.sql import ledger, patch
 from loader.sql.ledger import Holder
 from loader.sql.load import Loader, Way
+from loader.sql.merge import Straight
 from loader.sql.steps import Steps
-from loader.sql.straight import Straight
 from shared.errors import Fenced, NotConnected, Permanent, RowsRejected, TableChanged, WentBack
 from tests.support.sqlite import Lite, LiteBulk, LiteDriver
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loader.sql.straight import LONGEST, SHORTEST, Straight, has_key
+from loader.sql.merge import LONGEST, SHORTEST, Straight, has_key
 
 
 def test_a_table_with_repeats_is_left_alone_for_longer_each_time() -> None:
