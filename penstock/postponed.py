@@ -1,8 +1,7 @@
-"""Imports a module when it is first used instead of when it is named, or leaves out one that another can do without.
+"""Imports a module at its first use instead of at its `import`, or imports a module without an optional one.
 
-The broker's client names aiohttp at its import and uses it for WebSocket addresses only; that import costs more than most
-commands take otherwise. `importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which
-loads it.
+The broker's client imports aiohttp and uses it for WebSocket addresses only; that import costs more than the rest of most commands.
+`importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which loads it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 
 class _Postponed(ModuleType):
-    """Stands where the module will be; the first attribute that is asked for brings it."""
+    """Takes the module's place; its first attribute access imports the module."""
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:

@@ -1,8 +1,8 @@
 """Writes the generated pages of the documentation: `python -m penstock.reference` (or `make docs`), `--check` only compares.
 
-A generated page says what the code says, because it is made from it: the project file and the settings from their Structs, metrics
+A generated page agrees with the code, because it is made from it: the project file and the settings from their Structs, metrics
 from `shared/telemetry/declared.py`, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
-page is stale. What cannot be generated (why, and what to do) stands in the pages people write; they link here.
+page is stale. Pages that people write have the reasons and the advice; they link to the generated ones.
 """
 
 from __future__ import annotations

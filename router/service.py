@@ -1,7 +1,7 @@
-"""The router's process: for every site of the project it waits for the site's lease, and routes the site while it holds it.
+"""The router's process: it waits for the lease of every site of the project, and routes a site while it holds its lease.
 
-Any number of routers may run; each site is with one of them, and moves to another within the time of a lease when that one dies,
-at once when it is drained.
+Any number of routers may run. One router holds each site. If it dies, another takes the site over within the time of a lease; if it
+drains, at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shared.tasks import first_of, task_group
 from shared.workers import Workers
 
 STAGGER_SECONDS = 0.1
-"""A router that has sites already waits so long for each before it asks for another, so that others get some."""
+"""How long a router waits, for each site that it has, before it asks for another; so the others get some."""
 
 
 async def serve(context: ServiceContext) -> None:
@@ -59,7 +59,7 @@ async def serve(context: ServiceContext) -> None:
 
 
 class _Site:
-    """The worker of one site: makes a router for each time that it has the lease."""
+    """The worker of one site: makes a new router each time it gets the lease."""
 
     def __init__(self, context: ServiceContext, settings: RouterSettings, site: str, rules: SiteRules) -> None:
         self._context = context
@@ -69,7 +69,7 @@ class _Site:
         self._part = f"site {site}"
 
     def change(self, definition: SiteRules) -> bool:
-        """See `Worker.change`; new rules are in force soon."""
+        """Takes new rules, which come into force soon."""
         self._rules = definition
         self._changed.set()
         return True

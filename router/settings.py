@@ -1,4 +1,4 @@
-"""What an operator sets of the router, prefix `PENSTOCK_ROUTER_`. What a user sets of routing stands in the project file."""
+"""An operator's settings of the router, prefix `PENSTOCK_ROUTER_`. Users' rules are in the project file."""
 
 from __future__ import annotations
 

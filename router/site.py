@@ -1,13 +1,13 @@
-"""The router of one site: reads its frames in order and offers each to the lanes of its connections.
+"""The router of one site: reads its frames in order and offers each to the forwarders of its connections.
 
-One process at a time does this for a site (a lease); everything it must not forget is one stored value (`router/lanes/state.py`). After
-a start it first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer
-of JetStream keeps the position: it would know when a frame was handed out, not when every connection had it.
+One process at a time does this for a site (a lease), and stores its state in one value (`router/lanes/state.py`). After a start it
+first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer of JetStream
+keeps the position: it would know when a frame was handed out, not when every connection had it.
 
-A frame is offered at one moment, to all lanes, with nothing awaited in between; that is what lanes rely on when they join. Before
-that moment the reading waits until every live lane has room, and lets those fall behind that make none.
+It offers a frame to all forwarders at one moment, with nothing awaited in between; joining forwarders rely on this. Before that
+moment it waits until every live forwarder has room, and lets one fall behind that makes none.
 
-New rules come into force between two frames. What was offered before keeps the rules it was offered under.
+New rules come into force between two frames. Frames that were offered before keep the rules of that time.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from shared.tasks import first_of, task_group
 from shared.telemetry.metrics import Telemetry
 
 SAVE_SECONDS = 0.2
-"""Between two writes of the state: what a killed router had sent since is sent again, and recognised as repeats."""
+"""The time between two writes of the state: after a kill, frames sent since the last write are sent again, and recognised as repeats."""
 WATCH_SECONDS = 15.0
 LAG_SECONDS = 2.0
 QUIET_SECONDS = 1.0
-"""When EVENTS gives nothing for so long at the start, the window is taken to be filled."""
+"""If EVENTS gives nothing for so long at the start, the window counts as filled."""
 
 log = logging.getLogger(__name__)
 
 
 class QueuesReplaced(Transient):
-    """DELIVER is another stream than the one the router put frames into: they are put there again."""
+    """DELIVER was replaced by another stream: the frames must be sent again."""
 
 
 class EventsReplaced(Transient):
-    """EVENTS is another stream than the one the router began with: it must begin again."""
+    """EVENTS was replaced by another stream: the router must begin again."""
 
 
 class SiteRouter:
@@ -110,7 +110,7 @@ class SiteRouter:
         return self._rules.site
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Routes until `stop` is set, then sends what is collected, stores the position and returns.
+        """Routes until `stop` is set, then sends collected frames, stores the position and returns.
 
         Cancelled, it ends at once and stores nothing.
 
@@ -133,7 +133,7 @@ class SiteRouter:
                 await stop.wait()
                 reading.cancel()
                 await asyncio.wait([reading])
-                async with self._between_frames:  # rules that are coming into force do so first
+                async with self._between_frames:  # new rules come into force first
                     self._lanes = None
                 await lanes.finish()
                 for task in others:
@@ -144,7 +144,7 @@ class SiteRouter:
             raise first_of(exc) from exc
         finally:
             self._lanes = None
-            self._telemetry.forget(site=self.site)  # the next holder of the site tells
+            self._telemetry.forget(site=self.site)  # the next holder of the site shows them
             for name in self._saved.accounts:
                 self._telemetry.forget(connection=name)
 
@@ -152,7 +152,7 @@ class SiteRouter:
         """Puts new rules in force between two frames.
 
         Raises:
-            ValueError: the site's window changed; a router cannot change that under way, make a new one.
+            ValueError: the site's window changed; make a new router, because this one cannot change it.
         """
         if rules.dedupe_seconds != self._rules.dedupe_seconds:
             raise ValueError(f"site {self.site}: the dedupe window changed from {self._rules.dedupe_seconds:g} s")
@@ -175,7 +175,7 @@ class SiteRouter:
             stored = None
         state = stored or SiteState()
         if state.position and first_kept > max(state.position + 1, await shed_before(self._broker, incarnation)):
-            # a site without traffic looks the same as one that nobody routed for longer than EVENTS keeps
+            # a site without traffic looks the same as one that no router worked on for longer than EVENTS keeps frames
             log.warning(
                 "EVENTS no longer holds everything since the position; frames the site had there, if any, are lost",
                 extra={"site": self.site, "first": state.position + 1, "last": first_kept - 1},
@@ -192,7 +192,7 @@ class SiteRouter:
             lives=state.lives,
             queues=queues,
         )
-        # a router that believes to hold the site fails from here on
+        # a former router that still believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds, accepted=accepted)
         self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
@@ -210,7 +210,7 @@ class SiteRouter:
             new_window=self._new_window if self._window is not None else None,
             on_moved=self._changed.set,
         )
-        # a site that was never routed begins with its first frame: all of it is before every connection
+        # a site that was never routed begins with its first frame: every connection gets all frames
         begun = state.connections if stored is not None else None
         lost = state.queues not in ("", queues)
         if lost:
@@ -219,7 +219,7 @@ class SiteRouter:
         return lanes
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
-        """Returns the accounts, with what was owed and is lost."""
+        """Returns the accounts, with owed events counted as lost."""
         log.error(
             "EVENTS was created anew; frames of the old stream that were not routed are lost",
             extra={"site": self.site, "position": stored.position, "behind": sorted(stored.behind)},
@@ -262,7 +262,7 @@ class SiteRouter:
                 self._note_ready()
                 async with self._between_frames:
                     await self._route(message, lanes)
-                # lanes begin to send while the next frame is looked at
+                # forwarders begin to send while the next frame is looked at
                 await asyncio.sleep(0)
 
     async def _route(self, message: Message, lanes: Lanes) -> None:
@@ -336,7 +336,7 @@ class SiteRouter:
             await asyncio.sleep(SAVE_SECONDS)
 
     async def _answer(self, lanes: Lanes) -> None:
-        """Tells loaders how far it is with what they asked for again; what it says of that is stored before."""
+        """Tells loaders how far their rewinds are; the state that it tells of is stored first."""
         for name, answer in lanes.answers().items():
             if self._answered.get(name) != answer and self._saved.lives.get(name) == lanes.lives[name]:
                 with contextlib.suppress(Transient):
@@ -356,7 +356,7 @@ class SiteRouter:
                 await asyncio.sleep(pause.next())
 
     async def _watch_lag(self) -> None:
-        """Keeps the gauges of what waits in EVENTS true, also while nothing comes or nothing moves."""
+        """Keeps the gauges of waiting frames true, also while no frame comes or moves."""
         while True:
             with contextlib.suppress(NotConnected):
                 lag = await look_ahead(self._broker, self.site, self._front.seq)

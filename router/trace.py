@@ -1,4 +1,4 @@
-"""Spans of the router: one for a frame whose trace was sampled at the edge, nothing at all for the others."""
+"""Spans of the router: one for each frame whose trace the edge sampled, none for the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from shared.telemetry.metrics import Telemetry
 
 
 def traced(telemetry: Telemetry, name: str, parent: Mapping[str, str], arrival: Arrival) -> AbstractContextManager[None]:
-    """Opens the span of a frame, below the one that its message's headers carry, and hands it on to all that is sent of the
-    frame.
-    """
+    """Opens the span of a frame, below the span in its message's headers, and puts it into the headers of all parts of the frame."""
     return _span(telemetry, name, parent, arrival) if parent else _NOTHING
 
 

@@ -1,6 +1,6 @@
 """Applies a checked project file and shows what changes: `penstock apply`, `rollback` and the start of `penstock up --project`.
 
-What would be lost is said first, and asked about on a terminal; a program says beforehand that it agrees.
+It first says what would be lost, and asks on a terminal; a program agrees with an option.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ async def apply_checked(
     Args:
         text: the file the document was read from, with its comments.
         in_full: show every line of a project that is applied for the first time.
-        agreed: do not ask about losses.
-        instead: what to do where there is nobody to ask; None: say --yes.
-        rollback_to: the earlier revision that this is.
+        agreed: True: do not ask about losses.
+        instead: what to do if no person can be asked, for the message; None: say --yes.
+        rollback_to: the earlier revision that is applied again.
 
     Raises:
         Conflict: another project was applied meanwhile; nothing was changed.
         NotConnected, SetupError: the broker does not answer or cannot hold it.
-        ConfigError: something would be lost, and nobody agreed to that.
+        ConfigError: something would be lost without consent.
     """
     async with open_broker(reach) as broker:
         made = await make_plan(broker, document, resolved)
@@ -106,7 +106,7 @@ async def _warn_of_destinations(screen: Screen, made: Plan, resolved: dict[str, 
     changed = {change.path.split(".")[1] for change in made.changes if change.path.startswith("destinations.")}
     all_of_them = any(change.path == "destinations" for change in made.changes)
     for name, options in (resolved.get("destinations") or {}).items():
-        # a file belongs to its loader: opening it here would lock it, or make it as another user
+        # a file belongs to its loader: opening it here would lock it, or create it under another user
         if "path" not in options and (all_of_them or name in changed):
             for step in await failing_steps(name, options):
                 screen.note(f"warning: destinations.{name}: {step.message}; events wait until it works", "yellow")

@@ -1,7 +1,7 @@
-"""The `penstock` command: its groups, and what becomes of errors.
+"""The `penstock` command: its groups, and how it ends with errors.
 
-Expected errors print one line each, with the thing, the place and the next step, and end with a code of `exits.py`; a traceback
-is a defect. Shell completion comes with click: `eval "$(_PENSTOCK_COMPLETE=bash_source penstock)"` (also zsh_source,
+An expected error prints one line with the thing, the place and the next step, and ends the command with a code of `exits.py`; a
+traceback is a defect. Shell completion comes with click: `eval "$(_PENSTOCK_COMPLETE=bash_source penstock)"` (also zsh_source,
 fish_source).
 """
 
@@ -52,27 +52,27 @@ COMMANDS = {
     "export": ("export", "Print the project that runs."),
     "check": ("project", "Try destinations: reach, create, write, read, replace, drop."),
     "status": ("status", "Show every connection in one line."),
-    "resume": ("resume", "Let a connection go on that its dead letters have stopped."),
+    "resume": ("resume", "Let a connection go on after its dead letters stopped it."),
     "query": ("query", "Ask a destination a question in SQL."),
-    "logs": ("logs", "Print what the local stack logs."),
+    "logs": ("logs", "Print the logs of the local stack."),
     "send": ("events", "Send a file of events through the edge."),
-    "tail": ("events", "Print accepted events, also as they come."),
+    "tail": ("events", "Print accepted events, old and new ones."),
     "dead": ("dead", "List, show, replay, export and purge dead letters."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
-"""Each command, the module of `verbs/` that defines it, and what the overview says of it."""
+"""Each command, its module in `verbs/`, and its line in the overview."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command when it is asked for: importing all of them takes longer than most of them run."""
+    """Imports a command only when it is needed: importing all of them takes longer than most of them run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        """The names, in the order of the overview."""
+        """Returns the names, in the order of the overview."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
-        """The command, imported now."""
+        """Imports and returns the command."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"penstock.command.verbs.{COMMANDS[cmd_name][0]}")
@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with what may have been meant."""
+        """Resolves as click does; an error suggests the closest name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"{exc.message} {hint}", ctx) from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
-        """The overview, without importing anything."""
+        """Writes the overview without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
 
@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
 postpone("aiohttp")  # before any command brings the broker's client
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-"""A full disk behind `> file`, a terminal that is gone."""
+"""Errors of a full disk behind `> file`, and of a closed terminal."""
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -108,8 +108,8 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command and exits the process."""
-    gc.set_threshold(50_000, 20, 100)  # most of what a command makes lives as long as the command
-    # `penstock status >&-`: what has nowhere to go goes nowhere
+    gc.set_threshold(50_000, 20, 100)  # most objects of a command live as long as the command
+    # `penstock status >&-`: there is no output to write to
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open as long as the process
@@ -119,14 +119,14 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs the command with these arguments; returns its exit code."""
     screen = Screen(json="--json" in arguments)
-    # what a library logs on the way is no result; what matters is raised
+    # logs of libraries are no result; faults are raised
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         load_dotenv(Path.cwd())
         for warning in misspelt(Path.cwd()):
             screen.note(f"warning: {warning}", "yellow")
         code = cli.main(arguments, prog_name="penstock", standalone_mode=False)
-        sys.stdout.flush()  # here, where what goes wrong can be told
+        sys.stdout.flush()  # here, where an error can be shown
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -162,7 +162,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _give_up_output() -> None:
-    """Keeps the interpreter from flushing to where nothing can be written."""
+    """Keeps the interpreter from flushing to a broken output."""
     with contextlib.suppress(OSError, ValueError):  # no real file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""A stack in a session of its own: started and waited for from another process."""
+"""A stack in a separate session: this process starts it and waits until it is ready."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
         try:
             asyncio.run(show_demo(setting, state))
         except (PenstockError, KeyboardInterrupt):
-            # as in the foreground: what this command started ends with it
+            # as in the foreground: processes that this command started end with it
             stop_running(setting)
             raise
         if wishes.exit_after_demo:
@@ -97,7 +97,7 @@ def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> 
 
 
 def failure(home: Home, code: int) -> PenstockError:
-    """Returns what ended the supervisor, in its own words: as an error that ends this command with the same exit code."""
+    """Returns the supervisor's last words as an error that ends this command with the same exit code."""
     errors = [line.removeprefix("error: ") for line in _lines(home, "error: ")]
     if errors and code == exits.WRONG_INPUT:
         return ConfigError([Problem("", each) for each in errors])
@@ -105,6 +105,6 @@ def failure(home: Home, code: int) -> PenstockError:
 
 
 def _lines(home: Home, beginning: str) -> list[str]:
-    """Returns what the supervisor said so far, the lines that begin so."""
+    """Returns the supervisor's lines so far that begin so."""
     text = (home.logs / LOG).read_text(encoding="utf-8", errors="replace")
     return [line for line in text.splitlines() if line.startswith(beginning)]

@@ -1,7 +1,7 @@
 """Variables from `.env` files: of the folder a command runs in, and of the folder of a project file.
 
-What the process's environment sets wins over a file, so that a deployment is not changed by a file that lies about. The format is
-that of python-dotenv, which Docker Compose and most frameworks read too: `NAME=value`, quotes, comments, `export`.
+The process's environment wins over a file, so that a stray file does not change a deployment. The format is python-dotenv's, which
+Docker Compose and most frameworks read too: `NAME=value`, quotes, comments, `export`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from shared.errors import SetupError
 FILE = ".env"
 PREFIX = "PENSTOCK_"
 ALIKE = 0.75
-"""From here on a name is taken for a setting misspelt."""
+"""From this similarity on, a name counts as a misspelt setting."""
 
 
 def with_dotenv(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Returns `environment` with what the folder's `.env` sets beside it.
+    """Returns `environment` with the variables of the folder's `.env`.
 
     Raises:
         SetupError: the file cannot be read.
@@ -39,7 +39,7 @@ def load_dotenv(folder: Path) -> None:
 
 
 def misspelt(folder: Path) -> list[str]:
-    """Returns a warning for each name in the folder's `.env` that looks like a setting of ours misspelt.
+    """Returns a warning for each name in the folder's `.env` that looks like a misspelt setting.
 
     Raises:
         SetupError: the file cannot be read.
@@ -64,7 +64,7 @@ def misspelt(folder: Path) -> list[str]:
 
 
 def read_dotenv(folder: Path) -> dict[str, str]:
-    """Returns what the folder's `.env` sets; nothing where there is none.
+    """Returns the variables of the folder's `.env`; none if there is no such file.
 
     Raises:
         SetupError: the file cannot be read.

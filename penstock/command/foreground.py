@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What `penstock up` was asked for."""
+    """The options of `penstock up`."""
 
     port_base: int | None = None
     port: int | None = None
@@ -72,7 +72,7 @@ async def run_foreground(setting: Setting, wishes: Wishes) -> None:
 
 
 async def show_addresses(setting: Setting, state: StackState) -> None:
-    """Prints where everything is, which project runs, and what to try next."""
+    """Prints all addresses, the project that runs, and what to try next."""
     screen = setting.screen
     admin = {process.name: process.admin_url for process in state.processes if process.admin_url}
     screen.say("")
@@ -103,7 +103,7 @@ def _by_hand(file: Path) -> str:
 
 
 async def _accompany(setting: Setting, stack: Stack, wishes: Wishes) -> None:
-    """Tells the user what there is to tell once the stack is ready."""
+    """Prints addresses, warnings and the demo once the stack is ready."""
     screen = setting.screen
     ready, stopping = asyncio.ensure_future(stack.ready.wait()), asyncio.ensure_future(stack.stopping.wait())
     await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +150,7 @@ def _stop_on_signals(stack: Stack, screen: Screen) -> None:
 
 
 class _StartView:
-    """How the start goes: a table that is redrawn on a terminal, a line a change elsewhere. Afterwards, only what dies."""
+    """Shows the start: a table on a terminal, else a line for each change. Later it shows only processes that die."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -172,7 +172,7 @@ class _StartView:
             self.close()
 
     def close(self) -> None:
-        """Takes the table away."""
+        """Removes the table."""
         live, self._live = self._live, None
         if live is not None:
             with contextlib.suppress(OSError):  # the terminal may be gone
@@ -201,7 +201,7 @@ class _StartView:
                     self._tell(f"{name}: {process.state}", "info")
 
     def _tell(self, text: str, level: str) -> None:
-        """Prints a line; into a file, with what `penstock logs` reads there: time and level."""
+        """Prints a line; into a file with time and level, for `penstock logs`."""
         if not self._screen.err.is_terminal:
             text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {level} {text}"
         self._screen.note(text, "yellow" if level == "warning" else "")

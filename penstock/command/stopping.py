@@ -37,7 +37,7 @@ def stop_running(setting: Setting) -> bool:
         os.kill(state.supervisor.pid, signal.SIGTERM)
     ends_at = time.monotonic() + STOP_SECONDS
     with screen.progress("stopping", total=len(state.processes)) as advance:
-        # the lock is given back a moment before the process is gone, and "stopped" is said of the process
+        # the lock is given back a moment before the process ends, and "stopped" is about the process
         while home.is_running() or is_alive(state.supervisor):
             if time.monotonic() > ends_at:
                 raise SetupError(

@@ -1,1 +1,1 @@
-"""What can be done with a running project, without a screen."""
+"""Operations on a running project, without a screen."""

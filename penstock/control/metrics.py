@@ -1,6 +1,6 @@
 """Numbers of running services, read from their `/metrics` and `/ready`.
 
-Counters are those of the process that answers: they begin with its start.
+Counters belong to the process that answers: they begin with its start.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from shared.tasks import timeout
 
 TIMEOUT_SECONDS = 3.0
-# The parser of prometheus_client costs as much time as the rest of `penstock status`; what is read is what our own services
-# write.
+# The parser of prometheus_client costs as much time as the rest of `penstock status`; only our own services' texts are read
+# here.
 _SAMPLE = re.compile(r'^([a-zA-Z_:][\w:]*)(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})? (\S+)', re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What one service said. `samples` maps a metric to its values by labels."""
+    """The answer of one service. `samples` maps a metric to its values by labels."""
 
     url: str
     samples: Mapping[str, Sequence[tuple[Mapping[str, str], float]]] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class Scrape:
     problems: Mapping[str, str] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
-    """Why it said nothing."""
+    """Why it did not answer."""
 
 
 def total(scrapes: Iterable[Scrape], name: str, **labels: str) -> float | None:
-    """Returns the sum of a metric over services and over the labels not named; None when nobody has it."""
+    """Returns the sum of a metric over services and over the labels not named; None if no service has it."""
     values = [
         value
         for scrape in scrapes
@@ -50,7 +50,7 @@ def total(scrapes: Iterable[Scrape], name: str, **labels: str) -> float | None:
 
 
 async def scrape_all(urls: Sequence[str]) -> list[Scrape]:
-    """Asks every service, all at once; one that does not answer has an `error`."""
+    """Asks all services at once; one that does not answer has an `error`."""
     return list(await asyncio.gather(*(asyncio.to_thread(_scrape, url.rstrip("/").removesuffix("/metrics")) for url in urls)))
 
 
@@ -70,7 +70,7 @@ async def wait_for_revision(urls: Sequence[str], revision: int, timeout_seconds:
 
 
 def _lowest_revision(scrape: Scrape) -> float:
-    """Several processes behind one page have a revision each."""
+    """Returns the lowest revision of a page: each of several processes behind it has one."""
     return min((value for _, value in scrape.samples.get("config_revision", ())), default=0)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Moment(click.ParamType[float]):
-    """Epoch seconds out of `2026-03-01T12:00:00Z`, `2026-03-01` or `15m` (ago); a time without a zone is UTC."""
+    """Epoch seconds from `2026-03-01T12:00:00Z`, `2026-03-01` or `15m` (ago); a time without a zone is UTC."""
 
     name = "time"
 
@@ -34,12 +34,12 @@ class Moment(click.ParamType[float]):
 
 
 def moment_of(text: str) -> str:
-    """Returns an ISO 8601 time in UTC as people read it; `unknown` where it is empty."""
+    """Returns an ISO 8601 time in UTC as people read it; `unknown` if it is empty."""
     return text.removesuffix("+00:00").removesuffix("Z").replace("T", " ") or "unknown"
 
 
 def epoch_of(text: str) -> float | None:
-    """Returns an ISO 8601 time in UTC as epoch seconds; None where it is none."""
+    """Returns an ISO 8601 time in UTC as epoch seconds; None if it is no time."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which broker a command talks to, and how.
+"""Finds the broker of a command and connects to it.
 
 In this order: `--url`, the variable PENSTOCK_NATS_URL, the stack that runs in `--home`.
 """
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a command works on: `state` is known when it is the stack in `home`."""
+    """The broker of a command; `state` is known if it is the stack in `home`."""
 
     home: Home
     broker_url: str
@@ -32,7 +32,7 @@ class Reach:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for `${NAME}` in project files: the process's own and, for a local stack, where it lives."""
+        """Returns variables for `${NAME}` in project files: the process's own and, for a local stack, its places."""
         return dict(os.environ) if self.state is None else local_environment(self.home)
 
 
@@ -42,7 +42,7 @@ def local_environment(home: Home) -> dict[str, str]:
 
 
 def find_reach(home: Home, url: str | None) -> Reach:
-    """Decides what to work on.
+    """Finds the broker.
 
     Raises:
         SetupError: no broker is named and no stack runs in the home; says how to go on.
@@ -76,7 +76,7 @@ async def open_broker(reach: Reach) -> AsyncIterator[Broker]:
 
 
 async def _check_streams(broker: Broker, patience_seconds: float) -> None:
-    """Services that have just been started are given time to create the streams."""
+    """Waits for services that have just started and create the streams."""
     ends_at = asyncio.get_running_loop().time() + patience_seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Words for people: numbers with their noun, texts cut to a width, and how a long step says where it is."""
+"""Words for people: numbers with their noun, texts cut to a width, and the progress of a long step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Moves a progress bar: `done` so far, `note` beside it, `total` when it became known."""
+    """Moves a progress bar: `done` so far, `note` beside it, `total` once known."""
 
     def __call__(self, done: int, *, note: str = "", total: int | None = None) -> None: ...
 

@@ -1,6 +1,6 @@
-"""What `penstock up --demo` shows: sample events go through the public edge, and what became of each is read from the warehouse.
+"""`penstock up --demo`: sends sample events through the public edge, and reads the fate of each from the warehouse.
 
-Counts are compared, not believed: accepted by the edge, forwarded by the router, committed by the loader, rows in the file.
+It compares four counts: accepted by the edge, forwarded by the router, committed by the loader, rows in the file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHOWN_TABLES = ("order_completed", "events", "users")
 
 
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the demo found, for --json."""
+    """The demo's findings, for --json."""
 
     sent: dict[str, Any]
     seconds_to_send: float
@@ -84,7 +84,7 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
 
 
 def _open_key(project: Project) -> tuple[str, str]:
-    """Returns a site and a key of it that has no secret."""
+    """Returns a site and one of its keys without a secret."""
     for name, site in project.sites.items():
         for key in site.keys:
             if key.secret is None:
@@ -107,7 +107,7 @@ async def _send(screen: Screen, state: StackState, key: str, count: int) -> tupl
 async def _wait(
     screen: Screen, names: Sequence[str], admin: Sequence[str], before: Sequence[Scrape], accepted: int
 ) -> tuple[bool, float]:
-    """Waits until every connection has dealt with every accepted event; says whether it has, and after how long."""
+    """Waits until every connection has ended every accepted event; returns whether it has, and after how long."""
     began = time.monotonic()
     with screen.progress("loading", total=accepted * len(names)) as advance, contextlib.suppress(TimeoutError):
         async with timeout(LOAD_SECONDS):

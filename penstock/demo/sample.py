@@ -1,11 +1,11 @@
 """Events of an imaginary shop, for the demo and for trying things out: `python -m penstock.demo.sample 4000 > events.ndjson`.
 
 Visitors come from campaigns and searches, look at pages and products, fill carts, sign up, order. The same seed gives the same
-story; times end at the moment given, and ids begin with `run`, so that a second demo is not taken for a repeat of the first.
+story. Times end at the given moment, and ids begin with `run`, so that a second demo is not a repeat of the first.
 
-Some of it is wrong on purpose, as it is in life. A few events lack ids, have no known type, or are no objects: the edge keeps
-them as dead letters. A few hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes
-text, `quantity` becomes a fraction.
+Some events are wrong on purpose. A few lack ids, have no known type, or are no objects: the edge keeps them as dead letters. A few
+hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes text, `quantity` becomes a
+fraction.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Story:
         )
 
     def event(self, visitor: _Visitor, type_: str, **fields: Any) -> dict[str, Any]:
-        """The parts every event has."""
+        """Returns the parts of every event."""
         at = self.starts_at + self.step * self.number
         self.number += 1
         context: dict[str, Any] = {
@@ -237,7 +237,7 @@ def _order(story: _Story, visitor: _Visitor) -> dict[str, Any]:
 
 
 def _mistake(story: _Story, visitor: _Visitor) -> dict[str, Any] | bytes:
-    """Returns one of the things that go wrong; they take turns."""
+    """Returns a faulty event; the kinds of faults take turns."""
     nobody = {"anonymousId": None, "userId": None}
     story.mistakes += 1
     kind = story.mistakes % 8

@@ -1,1 +1,1 @@
-"""What each connection gets of its site, in order, and what of that is stored."""
+"""Forwards a site's frames to its connections, in order, and stores how far each has come."""

@@ -1,8 +1,8 @@
-"""What became of a connection's events in the router, counted so that no crash loses or doubles a count.
+"""The fate of a connection's events in the router, counted so that no crash loses or doubles a count.
 
-The counts are stored in one value with the site's position and the connection's mark (`router/lanes/state.py`), and are always those up
-to there: what a lane did beyond is kept apart, by sequence, until the stored position covers it. A router that is killed repeats
-frames and counts together.
+One value stores the counts together with the site's position and the connection's mark (`router/lanes/state.py`), and the counts
+always end there. Counts of later frames are kept apart, by sequence, until the stored position covers them. So a killed router
+repeats frames and counts together.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted events.
+    """The counts of one connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted events.
 
-    `queue` is the connection's queue: another one is another connection's, and begins at zero. `absent`: accepted while the connection did not exist or was disabled; `left`: how many were accepted when that began, None while
-    it takes events. `backfilled`: events from before its beginning that it got all the same, from frames up to `began`.
+    `queue` is the connection's queue: an account with another queue is another connection's, and begins at zero. `absent`: events
+    accepted while the connection did not exist or was disabled; `left`: the number accepted when that began, None while it takes
+    events. `backfilled`: events from before its beginning that it got by a backfill, from frames up to `began`.
     """
 
     queue: str = ""
@@ -39,18 +40,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dead: dict[str, int] = {}
 
     def received(self, accepted: int) -> int:
-        """Returns how many events are this connection's, of all that the site accepted up to the same place."""
+        """Returns the number of this connection's events, among all that the site accepted up to the same place."""
         return (accepted if self.left is None else self.left) - self.absent + self.backfilled
 
     @property
     def ended(self) -> int:
-        """Events that need nothing more of the router: forwarded, dropped or dead."""
+        """The events that the router has finished: forwarded, dropped or dead."""
         return self.forwarded + sum(self.dropped.values()) + sum(self.dead.values())
 
 
 @dataclass(slots=True)
 class _Passed:
-    """What was done with events of one frame."""
+    """The counts of one frame."""
 
     seq: int
     forwarded: int = 0
@@ -60,14 +61,14 @@ class _Passed:
 
 
 class LaneAccount:
-    """The account of one connection while a router has its site."""
+    """The account of one connection while a router works on its site."""
 
     def __init__(self, stored: Account | None = None) -> None:
         self._base = stored or Account()
         self._joined: int | None = None
         self._passed: list[_Passed] = []
         self.sent = self._base.forwarded
-        """Events put into the queue since the connection began; what is on its way in the queue bears it as a number."""
+        """Events put into the queue since the connection began; frames in the queue have this number."""
 
     @property
     def queue(self) -> str:
@@ -88,33 +89,31 @@ class LaneAccount:
         """Notes that the connection takes events from now on."""
         if self._base.left is not None:
             self._joined = accepted
-            if (
-                not self._base.left and not self._base.absent
-            ):  # also where another router had it begin, and died before that was stored
+            if not self._base.left and not self._base.absent:  # also if another router began it, and died before that was stored
                 self._base = msgspec.structs.replace(self._base, began=seq)
 
     def leave(self, accepted: int, place: int) -> None:
-        """Notes that it takes none any more; what it did not send, from `place` on, it may do another time."""
+        """Notes that it stops taking events; it may send unsent frames, from `place` on, another time."""
         self.forget(place)
         self._base = msgspec.structs.replace(self.settle(place, accepted), left=accepted)
         self._joined = None
 
     def end(self, owed: int) -> Account:
-        """Returns the account as it ends, with what the connection will not get any more; call `leave` before."""
+        """Returns the final account, with the events that the connection will never get; call `leave` before."""
         return _add(self._base, [_Passed(0, drops={DropReason.REMOVED: owed})]) if owed else self._base
 
     def drop(self, seq: int, drops: Mapping[DropReason, int]) -> None:
-        """Counts what is left out of a frame."""
+        """Counts dropped events of a frame."""
         if drops:
             self._passed.append(_Passed(seq, drops=drops))
 
     def forward(self, seq: int, events: int) -> None:
-        """Counts what is in the queue now."""
+        """Counts events that are in the queue now."""
         self.sent += events
         self._passed.append(_Passed(seq, forwarded=events))
 
     def bury(self, seq: int, events: int) -> None:
-        """Counts what is in the dead letters."""
+        """Counts events that are in the dead letters."""
         self._passed.append(_Passed(seq, dead=events))
 
     def backfill(self, seq: int, events: int) -> None:
@@ -122,11 +121,11 @@ class LaneAccount:
         self._passed.append(_Passed(seq, backfilled=events))
 
     def forget(self, seq: int) -> None:
-        """Takes back what was done from a frame on: it will be done again."""
+        """Takes back the counts from a frame on: its events will be counted again."""
         self._passed = [each for each in self._passed if each.seq < seq]
 
     def settle(self, place: int, accepted: int) -> Account:
-        """Returns the account up to `place`, the first frame left out, at which the site had accepted so many events."""
+        """Returns the account up to `place`, the first frame not in it, at which the site had accepted so many events."""
         if self._joined is not None and self._joined <= accepted:
             left = self._base.left or 0
             self._base = msgspec.structs.replace(self._base, absent=self._base.absent + self._joined - left, left=None)
@@ -153,13 +152,13 @@ def export(telemetry: Telemetry, site: str, state: SiteState) -> None:
 
 
 def expire(account: Account, events: int) -> Account:
-    """Returns the account for another EVENTS stream, whose sequences begin again, with events that the old one did not keep."""
+    """Returns the account for a new EVENTS stream, whose sequences begin again, and counts the events that the old one lost."""
     kept = msgspec.structs.replace(account, began=0)
     return _add(kept, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else kept
 
 
 def removed_of(site: str, connection: str, account: Account, accepted: int) -> Removed:
-    """Returns what stays of an account when its connection is gone."""
+    """Returns the part of an account that outlives its connection."""
     return Removed(
         site=site,
         connection=connection,

@@ -1,10 +1,9 @@
-"""Catching up: a lane that is behind reads EVENTS for itself until it is level with the front of its site.
+"""Catching up: a forwarder that is behind reads EVENTS itself until it is level with the front of its site.
 
-It decides as the site's reading did: by the front's remembered verdicts where they reach back far enough, else by a window of its
-own, filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; nobody waits for it.
-
-Near the front it joins (see `router/lanes/lane.py`). It never sends a frame beyond the front: those the site's reading will
-offer.
+It decides as the site's reading did: by the front's remembered verdicts if they reach back far enough, else by a second window,
+filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; no other forwarder waits for
+it. Near the front it joins (see `router/lanes/lane.py`). It never sends a frame beyond the front: the site's reading offers
+those.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 
 QUIET_SECONDS = 1.0
-"""When EVENTS gives nothing for so long, it is asked whether there is anything left at all."""
+"""After so long without a frame, EVENTS is asked whether it has any left."""
 
 log = logging.getLogger(__name__)
 
 
 async def run_lane(lane: Lane, broker: Broker, new_window: Callable[[], Window] | None) -> None:
-    """Does the work of a lane for ever: live while it can, catching up when it must.
+    """Runs a forwarder for ever: live while it can, catching up when it must.
 
     Args:
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
@@ -46,7 +45,7 @@ async def run_lane(lane: Lane, broker: Broker, new_window: Callable[[], Window] 
 
 
 async def _catch_up(lane: Lane, cursor: Cursor, broker: Broker, new_window: Callable[[], Window] | None) -> None:
-    """Reads from the cursor on, until the lane is level or the verdicts it relies on are forgotten."""
+    """Reads from the cursor on, until the forwarder is level or its verdicts are forgotten."""
     window = None if new_window is None or lane.front.knows(cursor.seq) else new_window()
     log.info("connection catches up", extra={"connection": lane.name, "seq": cursor.seq, "window": window is not None})
     async with open_reader(
@@ -87,7 +86,7 @@ async def _forward(lane: Lane, cursor: Cursor, message: Message, window: Window 
                 parcel = lane.parcel(arrival, matched)
                 if parcel is not None:
                     await lane.send(parcel)
-                if not again:  # only now: a lane that falls behind while it sends takes back what was counted of the frame
+                if not again:  # only now: a forwarder that falls behind while it sends takes back the counts of the frame
                     lane.count_drops(message.seq, matched)
                     _count_backfill(lane, message, total)
     except Permanent as exc:
@@ -115,7 +114,7 @@ def _join_when_near(lane: Lane, cursor: Cursor, message: Message) -> None:
 
 
 async def _is_level(lane: Lane, cursor: Cursor, broker: Broker) -> bool:
-    """Asks EVENTS whether it holds any frame from the cursor on, up to where the lane has to come."""
+    """Asks EVENTS whether it holds any frame from the cursor on, up to the end of catching up."""
     front = lane.front.seq
     try:
         last = (await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(lane.sender.site))).seq or 0
@@ -123,5 +122,5 @@ async def _is_level(lane: Lane, cursor: Cursor, broker: Broker) -> bool:
         last = 0
     except (APIError, NatsError, OSError, TimeoutError):
         return False
-    # a frame that came while we asked would be offered to nobody: ask again
+    # a frame that came during the question would be offered to no one: ask again
     return last < cursor.seq and (lane.accepting or lane.front.seq == front)

@@ -1,7 +1,7 @@
-"""The front of a site: how far its own reading has come, and what it decided of the last frames.
+"""The front of a site: how far its reading has come, and its verdicts on the last frames.
 
-Connections that are behind measure themselves against it. The verdicts on repeats are kept for as many frames as fit, so that a
-connection which was stopped for a short while need not build a window of its own to decide alike.
+Connections that are behind compare themselves with it. It keeps the verdicts on repeats for as many frames as fit, so that a
+connection that was stopped for a short while decides alike without building a second window.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 MAX_VERDICTS = 200_000
-"""Indexes of repeated events that are remembered, over all frames; some megabytes."""
+"""Most indexes of repeated events that are remembered, over all frames; some megabytes."""
 
 
 class Front:
@@ -46,9 +46,9 @@ class Front:
                 self._known_after = oldest
 
     def knows(self, seq: int) -> bool:
-        """Says whether the verdict on a frame is remembered."""
+        """Whether the verdict on a frame is remembered."""
         return self._known_after < seq <= self.seq
 
     def repeated(self, seq: int) -> Sequence[int]:
-        """The indexes of repeated events of a frame that is known."""
+        """Returns the indexes of repeated events of a known frame."""
         return self._repeated.get(seq, ())

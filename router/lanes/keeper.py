@@ -1,6 +1,6 @@
-"""What keepers of EVENTS, of DEAD and of accounts have in common: one router at a time looks at something, again and again.
+"""The loop of keepers of EVENTS, of DEAD and of accounts: one router at a time looks, again and again.
 
-An error ends no keeper, for it would end the router with it. A broker that is away is no news here; any other error is logged.
+An error ends no keeper, because it would end the router too. An absent broker is reported elsewhere; any other error is logged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.errors import Transient
 from shared.jetstream.lease import Lease
 
 ERROR_SECONDS = 5.0
-"""Until the next look after an unexpected error, so that the log stays readable."""
+"""The pause after an unexpected error, so that the log stays readable."""
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ async def look_while_held(lease: Lease, what: str, seconds: float, look: Callabl
     """Looks until the lease is lost.
 
     Args:
-        what: is looked at, for the log.
+        what: the subject of the looks, for the log.
         seconds: between two looks.
     """
     while not lease.lost.is_set():

@@ -1,19 +1,18 @@
-"""A lane: what one connection gets of its site, strictly in order, however slow it is.
+"""A forwarder: puts a site's frames into one connection's queue, strictly in order, however slow the connection is.
 
 The promise is this. *A writer that puts frame S into a connection's queue knows that every frame before S that the connection
-wants is in the queue already.* A lane keeps it by sending one frame at a time, the next only after the broker has the one before;
-a router that takes over keeps it by starting at a stored position up to which it was kept; and so any two routers, also one that
-woke up after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader knows
+wants is in the queue already.* A forwarder keeps it by sending one frame at a time, the next only after the broker has the one before.
+A router that takes over keeps it by starting at a stored position up to which it was kept. So any two routers, even if one wakes up
+after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader recognises
 them.
 
-A lane is either *live*: the site's reading offers it each frame and it holds a few of them in memory. Or it is *behind*: it has a
-cursor, and reads EVENTS for itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no
-more, so that the site's reading never waits for it; then nothing of it is in memory, and its cursor is stored with the site's
-position.
+A forwarder is *live* or *behind*. Live: the site's reading offers it each frame, and it holds a few of them in memory. Behind: it has
+a cursor, and reads EVENTS itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no more,
+so that the site's reading never waits for it. Then it drops the frames in memory, and its cursor is stored with the site's position.
 
-`accepting` and `behind` together mean joining: the cursor is close to the front, new frames are collected meanwhile, and when the
-cursor reaches the frame after which collecting began, the lane is live. No frame can be lost or taken twice between: `accepting`
-changes only between two frames of the front, and nothing is awaited in between.
+`accepting` and `behind` together mean joining: the cursor is close to the front, and the forwarder collects new frames meanwhile.
+When the cursor reaches the frame after which collecting began, the forwarder is live. No frame is lost or taken twice on the way:
+`accepting` changes only between two frames of the front, and nothing is awaited in between.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What a lane sends of one frame: `events` of the `total` it holds. `events_before`: `Front.events` before the frame."""
+    """The part of one frame that goes to a connection: `events` of the frame's `total`. `events_before`: `Front.events` before the
+    frame."""
 
     seq: int
     at_seconds: float
@@ -57,8 +57,8 @@ class Parcel:
 
 @dataclass(slots=True)
 class Cursor:
-    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for what was
-    owed at the start."""
+    """The first frame that is not in the queue. `events_before` counts as `Front.events` does, and is below zero for events that
+    were owed at the start."""
 
     seq: int
     at_seconds: float
@@ -67,15 +67,15 @@ class Cursor:
     counted: int = 0
     """Frames up to here were in the queue once and count no more."""
     disabled_at: int | None = None
-    """`Front.events` when the connection was disabled; events that came since are not owed."""
+    """`Front.events` when the connection was disabled; later events are not owed."""
 
     def in_gap(self, seq: int) -> bool:
-        """Says whether the connection was disabled when a frame came."""
+        """Whether the connection was disabled when a frame came."""
         return any(first <= seq and (last is None or seq <= last) for first, last in self.gaps)
 
 
 class Lane:
-    """The way of one connection. Its task is `router.lanes.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
+    """The forwarder of one connection. Its task is `router.lanes.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
 
     def __init__(
         self,
@@ -97,21 +97,21 @@ class Lane:
         self.sender = sender
         self.telemetry = telemetry
         self.lane = lane
-        """`Penstock-Lane` of everything it sends."""
+        """The lane of all frames that it sends."""
         self.rewind = rewind
         self.account = account or LaneAccount()
         self.cursor = cursor
-        """Where the lane is while it is behind; None: it is live."""
+        """Its place while it is behind; None: it is live."""
         self.accepting = cursor is None
         self.join_after = 0
-        """While joining: the last frame that the cursor has to bring; later ones are collected."""
+        """While joining: the last frame that the cursor must bring; later ones are collected."""
         self._join_events = 0
         self.blocked = False
-        """The queue took no more when it was asked last."""
+        """True: the queue refused the last frame."""
         self._pending: deque[Parcel] = deque()
         self._pending_bytes = 0
         self.max_frames = max_frames
-        """How many frames it holds in memory."""
+        """The most frames in memory."""
         self._max_bytes = max_bytes
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
@@ -125,25 +125,25 @@ class Lane:
 
     @property
     def behind(self) -> bool:
-        """Says whether the lane reads EVENTS for itself."""
+        """Whether it reads EVENTS itself."""
         return self.cursor is not None
 
     @property
     def idle(self) -> bool:
-        """Says whether everything that was offered is in the queue."""
+        """Whether every offered frame is in the queue."""
         return self.cursor is None and not self._pending
 
     @property
     def is_full(self) -> bool:
-        """Says whether a further frame would exceed the memory."""
+        """Whether another frame would exceed the memory."""
         return len(self._pending) >= self.max_frames or self._pending_bytes >= self._max_bytes
 
     def is_counted(self, seq: int) -> bool:
-        """Says whether a frame was in the queue once, and is only sent again."""
+        """Whether a frame was in the queue once, and is only sent again."""
         return self.cursor is not None and seq <= self.cursor.counted
 
     def place(self) -> Cursor:
-        """Returns the first frame that is not known to be in the queue."""
+        """Returns the first frame that may not be in the queue."""
         if self.cursor is not None:
             return self.cursor
         if self._pending:
@@ -154,7 +154,7 @@ class Lane:
     # -- called by the site's reading
 
     def prepare(self, arrival: Arrival) -> tuple[Matched, Parcel | None]:
-        """Decides what the connection gets of a frame that is about to become the front. Counts nothing yet.
+        """Decides which events of the next front the connection gets. Counts nothing yet.
 
         Raises:
             Permanent: the frame is damaged inside.
@@ -163,7 +163,7 @@ class Lane:
         return matched, self.parcel(arrival, matched)
 
     def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
-        """Wraps what passed."""
+        """Wraps the events that passed."""
         if matched.indexes is not None and not matched.indexes:
             return None
         events = len(arrival) if matched.indexes is None else len(matched.indexes)
@@ -183,7 +183,7 @@ class Lane:
         )
 
     def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
-        """Counts the events left out of a frame and collects the rest; the caller looked at `accepting` and `is_full`."""
+        """Counts the dropped events of a frame and collects the rest; the caller has looked at `accepting` and `is_full`."""
         self.count_drops(seq, matched)
         if parcel is None:
             return
@@ -204,7 +204,7 @@ class Lane:
         self._wake.set()
 
     async def wait_moved(self, timeout_seconds: float) -> bool:
-        """Waits until a frame more is in the queue, or the queue is known to take no more; False: neither was within the time."""
+        """Waits until one more frame is in the queue, or the queue refuses one; False: neither happened within the time."""
         self._moved.clear()
         try:
             async with timeout(timeout_seconds):
@@ -214,20 +214,20 @@ class Lane:
         return True
 
     async def wait_idle(self) -> None:
-        """Waits until a live lane has sent all it holds; one that is behind or whose queue is full is not waited for."""
+        """Waits until it has sent all frames in memory; returns at once if it is behind or its queue is full."""
         while self.cursor is None and self._pending and not self.blocked:
             await self.wait_moved(1.0)
 
     # -- called by the lane's task
 
     def collect(self) -> None:
-        """Begins to join: from the next frame on, every offered frame is collected."""
+        """Begins to join: collects every offered frame from the next one on."""
         self.accepting = True
         self.join_after = self.front.seq
         self._join_events = self.front.events
 
     def go_live(self) -> None:
-        """Ends being behind. Frames the cursor never met although it passed them are gone from EVENTS: they are counted."""
+        """Ends being behind. Counts frames that the cursor passed and never met: EVENTS no longer has them."""
         cursor = self.cursor
         if cursor is None:
             return
@@ -244,7 +244,7 @@ class Lane:
         log.info("connection has caught up", extra={"connection": self.name, "seq": cursor.seq})
 
     async def send_pending(self) -> None:
-        """Sends collected frames until the lane falls behind. Ends only then."""
+        """Sends collected frames. Ends only when it falls behind."""
         while self.cursor is None:
             if not self._pending:
                 self._wake.clear()
@@ -264,14 +264,12 @@ class Lane:
             self.note_moved()
 
     def note_moved(self) -> None:
-        """Tells waiting tasks that the lane has come further."""
+        """Tells waiting tasks that the forwarder has come further."""
         self._moved.set()
         self._on_moved()
 
     async def send(self, parcel: Parcel) -> bool:
-        """Puts a parcel into the queue, however long it takes. False: the lane fell behind meanwhile and it is not known to be
-        in.
-        """
+        """Puts a parcel into the queue, however long it takes. False: the forwarder fell behind, and the parcel may not be in."""
         was_behind = self.behind
         full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
         while True:
@@ -311,7 +309,7 @@ class Lane:
             await asyncio.sleep(pause)
 
     def count_drops(self, seq: int, matched: Matched) -> None:
-        """Counts the events left out of a frame."""
+        """Counts the dropped events of a frame."""
         self.account.drop(seq, matched.drops)
         drops: Mapping[DropReason, int] = matched.drops
         for reason, amount in drops.items():

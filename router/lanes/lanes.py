@@ -1,10 +1,13 @@
-"""The lanes of one site together: begun and ended as the rules say, and what of them must be stored.
+"""The forwarders of one site: begins and ends them as the rules say, and says which of their state must be stored.
 
-A connection that is new to the site begins with the next frame, or, with `backfill`, at a frame of the past: it is behind from the
-start and catches up. Which connections have begun is stored, so that a router that takes over takes none of them for new.
+A new connection begins with the next frame, or, with `backfill`, at a frame of the past: then it is behind from the start and catches
+up. The set of connections that have begun is stored, so that a router that takes over takes none of them for new.
 
-Besides the lanes that run, it keeps the cursors of those that are *parked*: their connection is disabled, but is still owed frames
-from before. When it is enabled again it catches up with these, and leaves out what came while it was disabled.
+A disabled connection may still be owed frames from before. Its cursor is *parked* here. When the connection is enabled again, it
+catches up with these frames, and leaves out frames that came while it was disabled.
+
+A connection is in one of four states: running (`_lanes`), parked (`_parked`), removed (only its account is left, until it is handed
+over), or unknown. All changes between them happen between two frames of the site, in `begin`, `apply` and `ask`.
 """
 
 from __future__ import annotations
@@ -35,20 +38,20 @@ from shared.tasks import timeout
 from shared.telemetry.metrics import Telemetry
 
 STUCK_SECONDS = 5.0
-"""A lane that is full and moves nothing for so long, while the broker is there, stops holding up its neighbours."""
+"""How long a full forwarder that sends nothing may hold up its neighbours while the broker is there."""
 FINISH_SECONDS = 2.0
-"""What a lane gets to send the rest when its connection is disabled or removed."""
+"""How long a forwarder gets to send the rest when its connection is disabled or removed."""
 
 log = logging.getLogger(__name__)
 
 
 class Lanes:
-    """All lanes of a site, by connection.
+    """All forwarders of a site, by connection.
 
     Args:
-        group: owns the lanes' tasks.
+        group: owns the forwarders' tasks.
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
-        on_moved: called when a lane has come further.
+        on_moved: called when a forwarder has come further.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
-        self._unsent: dict[str, int] = {}  # events that connections which are gone did not get any more
+        self._unsent: dict[str, int] = {}  # events that removed connections never got
         self._begun: set[str] = set()
         self._accounts: dict[str, LaneAccount] = {}
         self._lives: dict[str, Life] = {}
@@ -90,13 +93,13 @@ class Lanes:
         *,
         again: bool = False,
     ) -> None:
-        """Starts a lane for every connection; a lane that was behind begins where it was.
+        """Starts a forwarder for every connection; one that was behind begins at its old place.
 
         Args:
             begun: connections that got frames before; None: all.
-            accounts: what became of events so far.
+            accounts: the accounts so far.
             lives: where connections began.
-            again: the queues were lost. Everything is read again from where each connection began; loaders know what they have.
+            again: the queues were lost. Each connection reads all frames again from its beginning; loaders know which they have.
 
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
@@ -125,7 +128,7 @@ class Lanes:
         self._note_begun(rules)
 
     async def apply(self, rules: SiteRules) -> None:
-        """Ends, changes and starts lanes; to be called between two frames.
+        """Ends, changes and starts forwarders; call it between two frames.
 
         Raises:
             NotConnected: the broker does not answer where a new connection asks for the past.
@@ -146,7 +149,7 @@ class Lanes:
         self._note_begun(rules)
 
     async def ask(self, connection: str, rewinds: Rewinds) -> None:
-        """Notes what a loader asks for, and reads again from there; to be called between two frames.
+        """Notes a loader's request and reads again from its sequence; call it between two frames.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -156,7 +159,7 @@ class Lanes:
         self._on_moved()
 
     def answers(self) -> dict[str, Answer]:
-        """Returns by connection how far the rewinds are that were asked for."""
+        """Returns by connection how far the requested rewinds are."""
         found: dict[str, Answer] = {}
         for name, lane in self._lanes.items():
             rewind = self._asked[name].lanes.get(lane.lane) if name in self._asked else None
@@ -167,20 +170,20 @@ class Lanes:
 
     @property
     def lives(self) -> dict[str, Life]:
-        """Where connections began, and how often they were rewound."""
+        """The lives of connections: where they began, and how often they were rewound."""
         return dict(self._lives)
 
     @property
     def begun(self) -> list[str]:
-        """Connections that have begun to get frames."""
+        """The connections that have begun to get frames."""
         return sorted(self._begun)
 
     def accepting(self) -> Iterator[Lane]:
-        """The lanes that the next frame is to be offered to."""
+        """Returns the forwarders that must be offered the next frame."""
         return (lane for lane in self._lanes.values() if lane.accepting)
 
     async def make_room(self) -> None:
-        """Waits until every lane that accepts can take a frame; a lane that cannot in time accepts no more."""
+        """Waits until every accepting forwarder can take a frame; lets one fall behind that cannot in time."""
         for lane in self._lanes.values():
             while lane.accepting and lane.is_full:
                 refuses = lane.behind or lane.blocked
@@ -188,7 +191,7 @@ class Lanes:
                     lane.fall_behind()
 
     async def finish(self) -> None:
-        """Lets every lane send what it holds, but for those whose queue is full, and ends them all."""
+        """Lets every forwarder send its frames in memory, unless its queue is full, and ends them all."""
         for lane in self._lanes.values():
             await lane.wait_idle()
             if not lane.idle and not lane.behind:
@@ -199,10 +202,10 @@ class Lanes:
             await asyncio.wait(self._tasks.values())
 
     def progress(self, stored: Cursor) -> tuple[Cursor, dict[str, Mark]]:
-        """Returns what is true now: up to where every frame is in every queue, and marks of the lanes that are short of it.
+        """Returns the position up to which every frame is in every queue, and marks of the connections that are short of it.
 
-        The position is a cursor whose `seq` is the last frame that is done. It is held back by lanes that are live, but never
-        goes back behind what is `stored`: a lane that has just gone live may be short of that, and has a mark until it is not.
+        The position is a cursor whose `seq` is the last finished frame. Live forwarders hold it back, but it never goes back behind
+        `stored`: a forwarder that has just gone live may be short of that, and then has a mark.
         """
         position = Cursor(self._front.seq, self._front.at_seconds, self._front.events)
         places = {name: lane.place() for name, lane in self._lanes.items()}
@@ -216,7 +219,7 @@ class Lanes:
         return position, behind
 
     def accounts(self, position: Cursor) -> dict[str, Account]:
-        """Returns what became of the events of each connection: up to its mark where it has one, else up to the position."""
+        """Returns each connection's account, up to its mark if it has one, else up to the position."""
         accepted = self._front.accepted(position.events_before)
         found: dict[str, Account] = {}
         for name, account in self._accounts.items():
@@ -225,7 +228,7 @@ class Lanes:
         return found
 
     async def _hand_over_removed(self, rules: SiteRules) -> None:
-        """Hands over what was counted of connections that left, also where another of the same name came."""
+        """Hands over the accounts of connections that left, also if a new one came under the same name."""
         for name, account in list(self._accounts.items()):
             new = rules.connections.get(name)
             if (new is None and name not in rules.disabled) or (new is not None and new.queue != account.queue):
@@ -238,7 +241,7 @@ class Lanes:
                 self._telemetry.forget(connection=name)
 
     def _added_again(self, rules: SiteRules) -> set[str]:
-        """Returns connections that were removed, and added again, since they began."""
+        """Returns the connections that were removed and added again since they began."""
         return {
             name
             for name, connection in rules.connections.items()
@@ -290,7 +293,7 @@ class Lanes:
             self._parked[name] = Cursor(*first, place.events_before, [*life.gaps], counted)
 
     async def _rewind(self, name: str) -> None:
-        """Reads frames of a connection again, if its loader asks for that and it has not been done."""
+        """Reads frames of a connection again, if its loader asks for a rewind that has not begun."""
         asked, lane = self._asked.get(name), self._lanes.get(name)
         if lane is None or asked is None or asked.queue != lane.rules.queue:
             return
@@ -320,7 +323,7 @@ class Lanes:
         await asyncio.wait([task])
 
     async def _end(self, name: str, *, keep: bool) -> None:
-        """Lets a lane send what it holds, for a bounded time; what is left is kept for a connection that is only disabled."""
+        """Lets a forwarder send its frames in memory, for a bounded time; keeps the place of a connection that is only disabled."""
         lane = self._lanes[name]
         try:
             async with timeout(FINISH_SECONDS):
@@ -339,7 +342,7 @@ class Lanes:
             self._discard(name, cursor)
 
     def _park(self, name: str, cursor: Cursor | None) -> None:
-        """Notes that a connection is disabled from the next frame on, if it is not known to be, and what it is owed from before."""
+        """Notes that a connection is disabled from the next frame on, if that is new, and which frames it is owed from before."""
         account, next_seq = self._accounts[name], self._front.seq + 1
         if account.takes:
             account.leave(self._front.accepted(self._front.events), next_seq if cursor is None else cursor.seq)
@@ -352,16 +355,16 @@ class Lanes:
             self._parked[name] = cursor
 
     async def _backfill(self, connection: ConnectionRules) -> Cursor | None:
-        """Returns where a new connection begins in the past; None: there is nothing."""
+        """Returns the place in the past where a new connection begins; None: EVENTS has no frame there."""
         first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds)
         if first is None or first[0] > self._front.seq:
             return None
         log.info("connection begins in the past", extra={"connection": connection.name, "seq": first[0]})
-        # how many events that is nobody counted, so what expires before it is read is not missed
+        # these events were never counted, so events that expire before they are read are not missed
         return Cursor(*first, self._front.events)
 
     def _unpark(self, name: str) -> Cursor | None:
-        """Returns where a connection left off that was disabled, or that was behind when the router stopped."""
+        """Returns the place where a connection stopped: it was disabled, or was behind when the router stopped."""
         cursor = self._parked.pop(name, None)
         if cursor is not None:
             cursor.gaps = self._closed(cursor.gaps)
@@ -371,7 +374,7 @@ class Lanes:
         return cursor
 
     def _closed(self, gaps: Sequence[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
-        """Returns gaps of which none is open: the connection takes frames again."""
+        """Returns the gaps with the open one closed: the connection takes frames again."""
         return [(first, self._front.seq if last is None else last) for first, last in gaps]
 
     def _discard(self, name: str, cursor: Cursor) -> None:

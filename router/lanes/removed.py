@@ -1,7 +1,7 @@
 """Shows the accounts of connections and sites that left the project as metrics, and keeps their number bounded.
 
-One of the routers does (a lease). Connections of a site that is gone have no router that hands their accounts over, so it is done here, under
-the site's lease, once its last router has ended (`shared/streams/removed.py`).
+One of the routers does this (a lease). No router works on a removed site, so this one hands over the accounts of its connections,
+under the site's lease, once the site's last router has ended (`shared/streams/removed.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEASE = "keeper.removed"
 METRIC: Final = "account_removed_events"
 PERIOD_SECONDS = 2.0
 AGAIN_SECONDS = 60.0
-"""What is settled is looked at again after this time: a router that has not heard of the new project yet may send a frame more."""
+"""A final account is looked at again after this time: a router that does not know the new project yet may send one more frame."""
 LEASE_PATIENCE_SECONDS = 10.0
 SHOWN_SITES = 100
 OTHERS = "(others)"
@@ -48,18 +48,18 @@ log = logging.getLogger(__name__)
 
 
 async def keep_removed(context: ServiceContext) -> None:
-    """Does so for ever, while this process holds the lease for it."""
+    """Keeps the accounts for ever, while this process holds the lease for it."""
     while True:
         async with hold(context.broker, LEASE, context.instance) as lease:
             keeper = Keeper(context.broker, context.telemetry, context.instance)
             try:
                 await look_while_held(lease, "accounts of removed connections", PERIOD_SECONDS, keeper.run_once)
             finally:
-                context.telemetry.forget(METRIC)  # the next holder tells
+                context.telemetry.forget(METRIC)  # the next holder shows them
 
 
 class Keeper:
-    """What the holder of the lease knows."""
+    """The knowledge of the lease's holder."""
 
     def __init__(self, broker: Broker, telemetry: Telemetry, instance: str) -> None:
         self._broker = broker
@@ -70,14 +70,14 @@ class Keeper:
         self._known = -1
         self._revision = -1
         self._sites: dict[str, tuple[int, int]] = {}
-        """Of sites that are gone: how many events they accepted, and how many of these wait in EVENTS."""
+        """By removed site: the number of events it accepted, and how many of these wait in EVENTS."""
         self._again_at = 0.0
 
     async def run_once(self) -> None:
-        """Looks at everything that may have changed, and shows it.
+        """Looks at all accounts that may have changed, and shows them.
 
         Raises:
-            NotConnected, Transient, Conflict, ConfigError: do it again.
+            NotConnected, Transient, Conflict, ConfigError: call it again.
         """
         snapshot = await current_snapshot(self._broker)
         now = time.monotonic()
@@ -120,13 +120,13 @@ class Keeper:
                 try:
                     async with timeout(LEASE_PATIENCE_SECONDS), hold(self._broker, f"router.{site}", self._instance):
                         await self._hand_over(site)
-                except TimeoutError:  # its router still ends
+                except TimeoutError:  # its router is still ending
                     self._revision = -1
             waiting = await look_ahead(self._broker, site, state.position)
             self._sites[site] = (state.accepted, waiting.events)
 
     async def _hand_over(self, site: str) -> None:
-        """Hands over the accounts of a site that nobody routes any more; the caller holds its lease."""
+        """Hands over the accounts of a removed site; the caller holds its lease."""
         keeper = StateKeeper(self._broker, site)
         state = await keeper.load()
         if state is None:
@@ -140,7 +140,7 @@ class Keeper:
 
     def _show(self, found: list[RemovedBalance]) -> None:
         telemetry = self._telemetry
-        telemetry.forget(METRIC)  # nothing is awaited before all of it is set again
+        telemetry.forget(METRIC)  # nothing is awaited until all gauges are set again
         for each in found:
             amounts = {
                 ("received", ""): each.received,
@@ -165,5 +165,5 @@ class Keeper:
 
 
 def _is_older(name: str, state: SiteState, snapshot: ConfigSnapshot) -> bool:
-    """Says whether a connection began before the revision that lacks its site; else a later revision has the site again."""
+    """Whether a connection began before the revision that lacks its site; else a later revision has the site again."""
     return replaced_revision(state.accounts[name].queue.partition(".")[2]) < snapshot.revision

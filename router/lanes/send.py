@@ -1,8 +1,7 @@
-"""Putting one frame into a connection's queue, and an unreadable one into the dead letters, for as long as it takes.
+"""Puts one frame into a connection's queue, or an unreadable one into the dead letters, however long it takes.
 
-The id of a message is made of where the frame came from, for whom and under which revision of the project, so that a frame sent
-again by a router that died is stored once. Within a lane the sequence tells the loader the same for longer than the broker's
-memory.
+The id of a message is made of the frame's origin, its connection and the revision of the project, so the broker stores a frame once
+that a new router sends again. The loader recognises it by its sequence within the lane, also after the broker has forgotten the id.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from shared.telemetry.metrics import Telemetry
 
 STAGE = "router"
 FULL_SECONDS = (0.05, 1.0)
-"""First and longest pause while a queue is full: short, because it is the loader that would wait for us next."""
+"""First and longest pause while a queue is full: short, because the loader waits for us as soon as there is room."""
 FAULT_SECONDS = (0.25, 5.0)
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class Sender:
     """Sends the frames of one lane of one site.
 
     Args:
-        lane: `Penstock-Lane` of everything it sends.
+        lane: the lane of all frames that it sends.
         source: makes message ids unique: the id of a replay, or the incarnation of EVENTS.
     """
 
@@ -44,16 +43,16 @@ class Sender:
 
     @property
     def incarnation(self) -> str:
-        """Of the EVENTS stream it reads."""
+        """The incarnation of the EVENTS stream that it reads."""
         return self._source
 
     async def try_send(
         self, queue: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
     ) -> None:
-        """Publishes once, and returns when the frame is durable; the trace of the frame it came from goes with it.
+        """Publishes once, with the original frame's trace, and returns when the frame is durable.
 
         Raises:
-            QueueFull, NotConnected, Transient: not known to be stored; send the same again.
+            QueueFull, NotConnected, Transient: it may not be stored; send the same again.
             Permanent: the broker can never take it.
         """
         await self._publisher.publish(

@@ -1,8 +1,8 @@
-"""What a site's router must not forget: one value of the bucket `state` per site, written by compare-and-set.
+"""The stored state of a site's router: one value of the bucket `state` per site, written by compare-and-set.
 
-The position and the marks of the connections that are behind stand in the same value, so that no write can move the position past
-a frame that a connection still has to get. A router that takes over a site writes at once; from then on every write of the router
-before it fails, and it stops.
+One value has the position and the marks of the connections that are behind, so no write can move the position past a frame that a
+connection still needs. A router that takes over a site writes at once; from then on every write of the former router fails, and it
+stops.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from shared.jetstream.kv import Bucket
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a connection is that did not get everything up to the position.
+    """The place of a connection that has not got all frames up to the position.
 
     Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from
     there to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was
-    disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and count no
-    more.
+    disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and do not count
+    again.
     """
 
     seq: int
@@ -36,7 +36,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A connection since it was added. `first`: the sequence at which it began, 0 if not known; `queue`: of its incarnation;
+    """A connection since it was added. `first`: the sequence at which it began, 0 if unknown; `queue`: of its incarnation;
     `rewind`: see `shared/streams/rewind.py`, and `again`: the sequence it began at; `gaps`: all ranges of sequences in which it
     was disabled.
     """
@@ -53,9 +53,9 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     `behind`.
 
     `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts`
-    what became of them, for each connection up to its own place. `epoch` says whose lease wrote it, for people. `connections` are
-    those that have begun to get frames, so that a new one is known as such; None: nobody has noted them yet. `lives` tells more
-    of them. `queues` tells the stream DELIVER that they were put into from one that was created again.
+    their fate, for each connection up to its own place. `epoch` names the lease that wrote it, for people. `connections` have
+    begun to get frames, so a connection that is not among them is new; None: no router has noted them yet. `lives` says more about
+    them. `queues` is the identity of the stream DELIVER that got the frames: a stream that was created again has another.
     """
 
     version: int = 1
@@ -110,7 +110,7 @@ async def note_shed(broker: Broker, incarnation: str, before: int) -> None:
     """Remembers that frames before a sequence are removed although they are young, after every reader had passed them.
 
     Raises:
-        NotConnected, Transient: not known to be written.
+        NotConnected, Transient: it may not be written.
     """
     await Bucket(broker, topology.STATE_BUCKET).put(SHED_KEY, _encode(_Shed(incarnation, before)))
 
@@ -136,7 +136,7 @@ class StateKeeper:
         self._key = state_key(site)
         self._revision = 0
         self._unsure: bytes | None = None
-        """What was written last without an answer: it may have come through."""
+        """The last write without an answer: it may have succeeded."""
 
     async def load(self) -> SiteState | None:
         """Returns the state, None if the site was never routed.
@@ -151,11 +151,11 @@ class StateKeeper:
         return _decode(entry.value)
 
     async def save(self, state: SiteState) -> None:
-        """Replaces what `load` or `save` saw last.
+        """Replaces the value that `load` or `save` saw last.
 
         Raises:
             Fenced: another router wrote in between.
-            NotConnected, Transient: not known to be written; save again.
+            NotConnected, Transient: it may not be written; save again.
         """
         value = _encode(state)
         try:

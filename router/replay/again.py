@@ -1,7 +1,7 @@
 """Sends a part of a replay again, for a loader whose destination went back (`shared/streams/rewind.py`).
 
-It is a replay of its own, of the same range, that sends only what is missing. So it has its own lane and id: begun again after a failure it
-repeats nothing, and what is in the queue of the first one does not matter.
+It is a new replay of the same range that sends only missing frames. It has its own lane and id. So if it begins again after a
+failure it repeats nothing, and frames of the first replay in the queue do not matter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 async def send_replays_again(broker: Broker, site: str) -> None:
-    """Does what the loaders of a site's connections ask for, for ever; for the router that holds the site."""
+    """Answers the requests of the loaders of a site's connections, for ever; for the router that holds the site."""
     bucket, asked, changed = Bucket(broker, topology.STATE_BUCKET), dict[str, Rewinds](), asyncio.Event()
 
     async def follow() -> None:
@@ -56,12 +56,12 @@ async def send_replays_again(broker: Broker, site: str) -> None:
 
 
 async def _send(broker: Broker, bucket: Bucket, site: str, name: str, queue: str, replay_id: str, again: Again) -> bool:
-    """Sends one; False: it did not work yet."""
+    """Sends one part; False: it failed, try again."""
     try:
         config = await current_snapshot(broker)
         connection = config.project.connections.get(name)
         if connection is None or connection.site != site or config.queue_of(name) != queue:
-            return True  # another router does it, or nobody
+            return True  # another router does it, or none
         stored = await bucket.get(resent_key(name))
         resent = decode_resent(stored.value if stored else None)
         if replay_id in resent:

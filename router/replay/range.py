@@ -1,7 +1,7 @@
-"""What a replay consists of, noted in the bucket `state` under its id.
+"""The range of a replay, noted in the bucket `state` under its id.
 
-The loader remembers how far it loaded each lane, and an id names a lane. Frames of another range under a used id would be taken for repeats
-and left out without a word. So an id stands for one range from its first use on, also of the frames that came later.
+The loader remembers how far it loaded each lane, and an id names a lane. It would take frames of another range under a used id for
+repeats, and leave them out without a word. So an id stands for one range from its first use on; frames that came later are not in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bound = datetime | int | None
 
 
 class ReplayRange(msgspec.Struct, frozen=True):
-    """A value of the bucket: what was asked for, and the newest frame of the site when it was."""
+    """A value of the bucket: the requested range, and the newest frame of the site at that time."""
 
     site: str
     start: str | None
@@ -31,7 +31,7 @@ class ReplayRange(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Returns what it is, for people."""
+        """Returns it in words for people."""
         bounds = f"{self.start or 'the oldest frame'} to {self.end or 'the newest'}"
         to = f", to {self.connection}" if self.connection else ""
         conditions = f", where {self.where}" if self.where else ""
@@ -45,7 +45,7 @@ def range_of(site: str, start: Bound, end: Bound, connection: str | None, where:
 
 
 async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> ReplayRange:
-    """Notes what a replay consists of; returns what was noted when its id was used first.
+    """Notes the range of a replay; returns the range that was noted when its id was used first.
 
     Raises:
         ConfigError: the id stands for another range; says which.
@@ -75,12 +75,12 @@ def _text(bound: Bound) -> str | None:
 
 
 def bound_of(text: str | None) -> Bound:
-    """Returns a bound as it was given."""
+    """Returns a bound as the caller gave it."""
     return None if text is None else int(text) if text.isdecimal() else datetime.fromisoformat(text)
 
 
 async def noted_range(bucket: Bucket, replay_id: str) -> ReplayRange | None:
-    """Returns what was noted of a replay; None: it was not one of EVENTS.
+    """Returns the noted range of a replay; None: it was not a replay of EVENTS.
 
     Raises:
         NotConnected: the broker does not answer.

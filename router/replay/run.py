@@ -1,11 +1,11 @@
 """Replay: frames of EVENTS again into the queues of connections, by time or by sequence.
 
-A replay reads a range of one site's frames and applies the rules of each connection as they are now. It has a lane of its own, so
-the loader takes its frames for new ones: rows are loaded again, and where a destination merges on the message id they collapse
-with those that are there. Ids that repeat within the replay are sent once; the window of the live router is not asked, and not
-changed. Live frames keep flowing beside it, and it waits while a queue is full.
+A replay reads a range of one site's frames and applies the present rules of each connection. It has its own lane, so the loader takes
+its frames for new ones and loads their rows again. In tables that merge on the message id these replace the existing rows. Ids that
+repeat within the replay are sent once; it neither asks nor changes the live router's window. Live frames keep flowing beside it,
+and it waits while a queue is full.
 
-What it does not do: read what EVENTS keeps no more, or order its frames among the live ones.
+It cannot read frames that EVENTS no longer has, and does not order its frames among the live ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from shared.tasks import task_group
 WHOLE_REPLAY_SECONDS = 10 * 365 * 86_400.0
 """A window that outlasts any range; the stream's times move it as they do the live one's."""
 MAX_IDS = 64_000_000
-"""Beyond, the oldest ids are forgotten, and the report says so."""
+"""Beyond this the oldest ids are forgotten, and the report says so."""
 QUIET_SECONDS = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Sent:
-    """What became of the events for one connection."""
+    """The fate of the events for one connection."""
 
     frames: int = 0
     events: int = 0
@@ -58,7 +58,7 @@ class Sent:
 
 @dataclass(slots=True)
 class ReplayReport:
-    """How a replay went, or how far it has come. `first_seq` and `last_seq` are of the frames read, 0 if none."""
+    """The result or the progress of a replay. `first_seq` and `last_seq` are of the frames it read, 0 if none."""
 
     replay: str
     dry_run: bool
@@ -68,7 +68,7 @@ class ReplayReport:
     first_seq: int = 0
     last_seq: int = 0
     left: int = 0
-    """Frames of the site that are still ahead, also beyond the end of the range."""
+    """The site's frames that are still ahead, also beyond the end of the range."""
     window_shortened: bool = False
     connections: dict[str, Sent] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ async def replay(
 ) -> ReplayReport:
     """Sends a range of a site's frames again, in order; returns when every one is in every queue.
 
-    Frames that come while it runs are not read, unless `end` lies in the future: even then it ends with what there was at its start.
+    It never reads frames that come while it runs, even if `end` lies in the future.
 
     Args:
         start: time of acceptance or sequence of the first frame; None: the oldest kept.
@@ -99,12 +99,12 @@ async def replay(
         connection: only this one; None: all enabled ones of the site.
         where: further conditions beside those of the connections.
         dry_run: read and count, send nothing.
-        send_from: the first sequence that is sent; what lies before it only tells which ids repeat.
+        send_from: the first sequence that is sent; earlier frames only tell which ids repeat.
         progress: called after every frame with the report so far.
 
     Raises:
         ConfigError: no such site or connection, or wrong conditions; says which there are. Or the id stands for another range.
-        NotConnected, Transient, QueueFull: the broker did not answer at the start. Once it runs, it waits as long as it takes.
+        NotConnected, Transient, QueueFull: the broker did not answer at the start. Later it waits as long as it takes.
     """
     rules = _rules(config, site, connection, where)
     report = ReplayReport(replay_id, dry_run, connections={each.name: Sent() for each in rules})
@@ -123,7 +123,7 @@ async def replay(
         while reader.last_seq < last:
             message = await reader.next(QUIET_SECONDS)
             if message is None:
-                # what was ahead may have expired meanwhile
+                # frames ahead may have expired meanwhile
                 if (await _newest(broker, site))[0] in (0, reader.last_seq):
                     break
                 continue
@@ -131,7 +131,7 @@ async def replay(
                 break
             arrival = _arrive(message, window, report, with_heads=with_heads)
             if arrival is not None and message.seq >= send_from:
-                # connections go side by side: a full queue of one holds up the replay, but not the others' current frame
+                # connections go side by side: a full queue holds up the replay, but not the other connections' current frame
                 async with task_group() as group:
                     for each in rules:
                         group.create_task(_forward(sender, each, arrival, report, dry_run=dry_run))
@@ -202,7 +202,7 @@ def _arrive(message: Message, window: Window, report: ReplayReport, *, with_head
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
     except Permanent as exc:
-        # it is in the dead letters already, since it was routed first
+        # it has been in the dead letters since it was first routed
         log.warning("frame cannot be replayed", extra={"seq": message.seq, "error": str(exc)})
         report.unreadable += 1
         return None

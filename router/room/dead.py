@@ -1,11 +1,11 @@
 """Room for dead letters: each stage and site has a share of DEAD, so that no sender evicts the letters of others.
 
-DEAD refuses what it has no room for. When it is nearly full one of the routers (a lease) evicts the oldest letters of those who
-hold most. Letters of the edge, which anybody with a public key can cause, have half of the room, all the others together have
-half, and what one half leaves free the other may use. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go
-down to one level; smaller ones lose nothing. Evicted letters are counted.
+DEAD refuses letters when it is full. When it is nearly full, one of the routers (a lease) evicts the oldest letters of the largest
+holders. Any client with a public key can cause letters of the edge, so these have half of the room; all other letters have the other
+half, and each half may use free room of the other. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go down
+to one level; smaller ones lose nothing. Evicted letters are counted.
 
-Sizes are read from the headers of all messages. That takes seconds for a full stream, and happens once for a tenth of its room.
+The sizes come from the headers of all messages. Reading them takes seconds for a full stream, once for a tenth of its room.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PERIOD_SECONDS = 1.0
 SHORT_RATIO = 0.8
 TARGET_RATIO = 0.7
 BLOCK_BYTES = 64 * 1024
-"""Messages are added up to blocks of this size: a stream of small ones would not fit into memory one by one."""
+"""Messages are added up to blocks of this size: the list of a stream's small messages would not fit into memory."""
 MESSAGE_BYTES = 100
-"""What the broker keeps of a message beside its payload, about."""
+"""The broker's bytes of a message beside its payload, about."""
 QUIET_SECONDS = 5.0
 
 _EDGE = topology.dead_subject("ingest", "")
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Block(NamedTuple):
-    """Messages of a subject that follow each other."""
+    """Consecutive messages of a subject."""
 
     last_seq: int
     size: int
@@ -49,7 +49,7 @@ class Block(NamedTuple):
 
 
 def shares(sizes: Mapping[str, int], target: int) -> dict[str, int]:
-    """Returns how much of each subject may stay, so that all together take no more than the target. Pure."""
+    """Returns how many bytes of each subject may stay, so that all together take no more than the target. Pure."""
     edge = {subject: size for subject, size in sizes.items() if subject.startswith(_EDGE)}
     others = {subject: size for subject, size in sizes.items() if subject not in edge}
     edge_room = max(target // 2, target - sum(others.values()))
@@ -58,7 +58,7 @@ def shares(sizes: Mapping[str, int], target: int) -> dict[str, int]:
 
 
 def _level(sizes: Mapping[str, int], room: int) -> dict[str, int]:
-    """Lowers the largest to one level."""
+    """Lowers the largest holders to one level."""
     left = dict(sorted(sizes.items(), key=lambda each: each[1]))
     kept: dict[str, int] = {}
     for number, (subject, size) in enumerate(left.items()):
@@ -89,7 +89,7 @@ class DeadRoom:
         self._lost = lost
 
     async def run_once(self) -> int:
-        """Evicts what must go; returns the number of letters.
+        """Evicts letters beyond the shares; returns their number.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -99,7 +99,7 @@ class DeadRoom:
             return 0
         blocks = await self._blocks()
         sizes = {subject: sum(block.size for block in some) for subject, some in blocks.items()}
-        # what the broker counts and what we do differ a little for each message
+        # the broker's count and ours differ a little for each message
         target = int(TARGET_RATIO * fill.limit * min(1.0, sum(sizes.values()) / max(1, fill.held)))
         evicted = 0
         for subject, share in shares(sizes, target).items():
@@ -114,7 +114,7 @@ class DeadRoom:
         return evicted
 
     async def _blocks(self) -> dict[str, list[Block]]:
-        """Returns what every subject holds, oldest first."""
+        """Returns the blocks of every subject, oldest first."""
         last = (await self._last_seq()) or 0
         blocks: defaultdict[str, list[Block]] = defaultdict(list)
         async with StreamReader(self._broker, topology.DEAD, headers_only=True, pull_messages=512) as reader:

@@ -1,15 +1,15 @@
 """Shedding: EVENTS keeps frames by age while there is room, and by position when there is none.
 
-One router at a time does it (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed: the
-routers of all sites with their connections that are behind (`router/lanes/state.py`), and replays under way
-(`shared/jetstream/hold_back.py`). A reader's place only ever moves forward, so what was passed once stays passed. A replay or a
-backfill that begins meanwhile finds EVENTS shorter, as it would have a moment later.
+One router at a time does this (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed. Readers
+are the routers of all sites, with their connections that are behind (`router/lanes/state.py`), and replays under way
+(`shared/jetstream/hold_back.py`). A reader only moves forward, so a passed frame stays passed. A replay or a backfill that begins
+meanwhile finds EVENTS shorter, as it would have a moment later.
 
 Windows of message ids are filled from EVENTS again when a router starts (`router/window/dedupe.py`). Frames inside a window are
 kept until the stream is almost full; then a router that starts recognises repeats only as far back as EVENTS reaches, and a
 warning says so.
 
-A site that the project does not hold any more holds nothing back. One that nobody has routed yet does.
+A site that left the project holds nothing back. A site that no router has begun yet does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from shared.telemetry.metrics import Telemetry
 
 LEASE = "keeper.events"
 PERIOD_SECONDS = 0.2
-"""Short, for a small stream fills in a second."""
+"""Short, because a small stream fills in a second."""
 SHORT_RATIO = 0.8
 """From here on frames are shed."""
 ALMOST_FULL_RATIO = 0.9
@@ -49,13 +49,13 @@ ALMOST_FULL_RATIO = 0.9
 TARGET_RATIO = 0.7
 LOOK_SECONDS = 5.0
 PART = f"shedding {topology.EVENTS}"
-"""Of the service's health."""
+"""The part of `/ready`."""
 
 log = logging.getLogger(__name__)
 
 
 class Need(NamedTuple):
-    """The first frame that a reader still needs, when it was accepted at the earliest, and whose it is."""
+    """The first frame that a reader still needs, the earliest time of its acceptance, and the reader's name."""
 
     seq: int
     at_seconds: float
@@ -63,7 +63,7 @@ class Need(NamedTuple):
 
 
 def needs_of(site: str, state: SiteState | None, incarnation: str) -> list[Need]:
-    """Returns what the router of a site needs: frames behind its position, and those its connections are owed. Pure."""
+    """Returns the needs of a site's router: frames behind its position, and frames that it owes to connections. Pure."""
     if state is None or state.incarnation != incarnation:
         return [Need(1, math.inf, f"site {site}, which no router has begun yet")]
     behind = [Need(mark.seq, mark.at_seconds, f"connection {name}, which is behind") for name, mark in state.behind.items()]
@@ -71,13 +71,13 @@ def needs_of(site: str, state: SiteState | None, incarnation: str) -> list[Need]
 
 
 def cut_for(info: api.StreamState, limit: int) -> int:
-    """Returns the sequence before which frames must go to reach the target, taking all for equally large. Pure."""
+    """Returns the sequence before which frames must go to reach the target, if all are equally large. Pure."""
     excess = info.bytes - TARGET_RATIO * limit
     return info.first_seq + math.ceil(info.messages * max(0.0, excess) / max(1, info.bytes))
 
 
 def history_starts(needs: Iterable[Need], newest_at: float, windows: Iterable[float]) -> float:
-    """Returns from when on (epoch) windows of message ids read EVENTS: the longest, for the reader that is furthest back. Pure.
+    """Returns the earliest time (epoch) that a window of message ids may read: the longest window of the reader furthest back. Pure.
 
     Args:
         newest_at: time of the newest frame, by the broker's clock: a site that is level needs its window from there.
@@ -116,7 +116,7 @@ class Shedding:
         self._telemetry = telemetry
 
     async def run_once(self) -> int:
-        """Removes what must go and may; returns the number of frames.
+        """Removes frames that must and may go; returns their number.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -154,7 +154,7 @@ class Shedding:
                 continue
             wanted = needs_of(site, states.get(site), incarnation)
             earliest = min(wanted)
-            # the next frame of this very site: a quiet site must not hold back the frames of the others
+            # the next frame of this site only: a quiet site must not hold back frames of the others
             frame = await self._next_frame(site, earliest.seq)
             if frame is not None and frame <= info.state.last_seq:
                 needs.append(Need(frame, earliest.at_seconds, earliest.reader))

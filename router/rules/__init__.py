@@ -1,1 +1,1 @@
-"""Which events a connection gets, and why it does not get the others. Pure."""
+"""Decides which events a connection gets, and why it does not get the others. Pure."""

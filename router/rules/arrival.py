@@ -1,7 +1,7 @@
-"""An arrival: one frame of EVENTS as the router looks at it, opened only as far as a caller asks.
+"""An arrival: one frame of EVENTS, opened only as far as a caller asks.
 
-Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site look at the same arrival, so each
-of these is paid once, and so is the encoding of a selection that several connections make alike.
+Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site share the arrival, so each cost is paid
+once, and so is the encoding of a selection that several connections have in common.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Arrival:
         with_heads: a caller will want the heads; then the ids are taken from them.
 
     Raises:
-        Permanent: not a frame. Everything below raises it too, where a frame turns out to be damaged deeper inside.
+        Permanent: not a frame. All methods raise it too, if the frame is damaged deeper inside.
     """
 
     __slots__ = (
@@ -83,13 +83,13 @@ class Arrival:
 
     @property
     def facts(self) -> list[RequestFacts]:
-        """What the server knows, by request."""
+        """The server's facts, by request."""
         if self._facts is None:
             self._facts = [facts_of(request) for request in self._opened().requests]
         return self._facts
 
     def event(self, index: int) -> JSON:
-        """Returns the canonical event; not to be changed, as others look at it too.
+        """Returns the canonical event; do not change it, other connections share it.
 
         Raises:
             msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object.
@@ -101,9 +101,9 @@ class Arrival:
         return event
 
     def looking(self, view: View | None) -> Callable[[int], JSON]:
-        """Returns what gives the canonical event at an index as far as a view shows it, or all of it (None).
+        """Returns a function from an index to the canonical event, as far as a view shows it, or all of it (None).
 
-        It raises as `event` does.
+        The function raises as `event` does.
         """
         if view is None:
             return self.event
@@ -122,7 +122,7 @@ class Arrival:
         return look
 
     def payload_of(self, indexes: Sequence[int] | None) -> bytes:
-        """Returns a frame with the events at `indexes`; None: with all of them, which is this frame's own bytes."""
+        """Returns a frame with the events at `indexes`; None: all of them, as this frame's own bytes."""
         if indexes is None:
             return self.payload
         key = tuple(indexes)

@@ -1,4 +1,4 @@
-"""The rules of a project, compiled for routing: what each connection of each site lets pass.
+"""The rules of a project, compiled for routing: which events each connection lets pass.
 
 `penstock apply` compiles a project as the router does, so both refuse the same things.
 """
@@ -16,7 +16,7 @@ from shared.project.snapshot import ConfigSnapshot
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRules:
-    """What one enabled connection lets pass, in the order in which it is asked: `where` as far as heads tell, sampling, consent,
+    """The rules of one enabled connection, in the order in which they are asked: `where` as far as heads tell, sampling, consent,
     the integrations object, then the rest of `where`."""
 
     name: str
@@ -26,28 +26,28 @@ class ConnectionRules:
     """Name of the connection's queue (`shared.jetstream.topology.queue_of`)."""
     predicate: Predicate | None = None
     backfill_seconds: float = 0.0
-    """How far back the connection gets frames when it is new."""
+    """How far back a new connection gets frames."""
     sample: float = 1.0
     consent: tuple[str, ...] = ()
     integrations: frozenset[str] = frozenset()
     """Names under which an event can exclude the connection; empty: it cannot."""
     known: dict[tuple[str, str | None], bool | None] = field(default_factory=dict, compare=False, repr=False)
-    """Verdicts by type and event name, where the predicate asks the head for nothing else."""
+    """Verdicts by type and event name, if the predicate asks the head for nothing else."""
 
     @property
     def needs_heads(self) -> bool:
-        """False: the connection takes whole frames, whatever is in them."""
+        """False: the connection takes whole frames."""
         return self.predicate is not None or self.sample < 1 or self.needs_bodies
 
     @property
     def needs_bodies(self) -> bool:
-        """True: consent or the integrations object of each event is asked for."""
+        """True: the rules ask for each event's consent or integrations object."""
         return bool(self.consent or self.integrations)
 
 
 @dataclass(frozen=True, slots=True)
 class SiteRules:
-    """The connections of one site. `disabled` ones get nothing, but are not forgotten either."""
+    """The connections of one site. `disabled` ones get no events, but keep their state."""
 
     site: str
     dedupe_seconds: float

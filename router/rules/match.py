@@ -1,4 +1,4 @@
-"""Which events of a frame a connection gets, and why it does not get the others. Pure.
+"""Decides which events of a frame a connection gets, and why it does not get the others. Pure.
 
 An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether
 the head alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the
@@ -9,7 +9,7 @@ rules about bodies opens none.
 - Integrations: an event is excluded by `false` for the connection, its destination or the destination's type, and by
   `Warehouses: {all: false}`. `All: false` excludes nothing, as with Segment's warehouses.
 
-Filters fail closed: an event whose body cannot be read where a rule needs it is left out, and counted in `errors` as well.
+Filters fail closed: if a rule needs a body that cannot be read, the event is left out and counted in `errors` too.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _MAX_KNOWN = 4096
 
 
 class Matched(NamedTuple):
-    """What a connection gets of a frame: `indexes` ascending, None for all; how many are left out for which reason; how many of
-    these because a filter failed."""
+    """A connection's part of a frame: `indexes` ascending, None for all; the number left out by reason; the number of these for
+    which a filter failed."""
 
     indexes: list[int] | None
     drops: Mapping[DropReason, int]
@@ -82,7 +82,7 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
 def _ask_heads(
     rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int], drops: dict[DropReason, int]
 ) -> tuple[Sequence[int], Container[int]]:
-    """Returns the events that may pass, and of these the ones that only their body can decide."""
+    """Returns the events that may pass, and which of these only their body can decide."""
     if predicate.head_fields <= _BY_NAME:
         verdicts = _verdicts_by_name(rules, predicate, heads, indexes)
     else:
@@ -103,7 +103,7 @@ def _ask_heads(
 def _verdicts_by_name(
     rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int]
 ) -> list[bool | None]:
-    """Events have few names: one verdict for each saves asking five hundred times."""
+    """Returns verdicts by name: events have few names, so this saves asking five hundred times."""
     known = rules.known
     names = [(heads[index].type, heads[index].event) for index in indexes]
     try:
@@ -120,7 +120,7 @@ def _verdicts_by_name(
 def _ask_permission(
     rules: ConnectionRules, arrival: Arrival, indexes: Sequence[int], drops: dict[DropReason, int]
 ) -> tuple[list[int], int]:
-    """Returns those whose consent and integrations object allow the connection, and how many could not be read."""
+    """Returns the events whose consent and integrations object allow the connection, and how many could not be read."""
     passing: list[int] = []
     errors = 0
     heads, bodies, facts = arrival.heads, arrival.bodies, arrival.facts
@@ -157,7 +157,7 @@ def _ask_bodies(
 
 
 def _may_exclude(rules: ConnectionRules, body: bytes, facts: RequestFacts) -> bool:
-    """Says whether it is worth reading the JSON; most bodies do not hold the words, and none need be parsed to see that."""
+    """Whether the JSON must be read: most bodies do not hold the words, and a search in the bytes shows that."""
     if b"\\u" in body:  # a key may be written in escapes
         return True
     if rules.consent and (b'"categoryPreferences"' in body or "consent" in facts.fallback_context):

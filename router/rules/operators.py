@@ -1,6 +1,6 @@
 """The operators of `where`: each builds the test of one value from its operand, and refuses operands it cannot use.
 
-What each of them means is written in `router/rules/where.py`. A new operator is one function here and one line in `OPERATORS`.
+`router/rules/where.py` says what each means. A new operator is one function here and one line in `OPERATORS`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Test = Callable[[Any], bool]
 
 
 class WrongOperandError(Exception):
-    """The operand of an operator is not what it needs; said in the words of YAML."""
+    """The operand does not suit its operator; the message speaks of YAML's types."""
 
 
 def kind_name(value: object) -> str:
-    """Returns what JSON calls the kind of a value: string, number, boolean, object, array or null."""
+    """Returns JSON's name for the kind of a value: string, number, boolean, object, array or null."""
     return _KIND_NAMES.get(type(value), type(value).__name__)
 
 
@@ -220,7 +220,7 @@ EXAMPLES = {
     "exists": "exists: true",
     "type": "type: [string, number]",
 }
-"""How each operator is written."""
+"""An example of each operator."""
 
 OPERATORS: dict[str, Callable[[object], tuple[Test, bool]]] = {
     "eq": _eq,

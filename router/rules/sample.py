@@ -1,7 +1,7 @@
 """Sampling that is stable per user: a user is wholly in or wholly out, on every machine and after every restart.
 
-A user's place is a number in [0, 1) computed from `Head.user_key`; a share keeps those below it. So a larger share keeps
-everybody that a smaller one kept. Events without any user are placed by their message id.
+A user's place is a number in [0, 1) computed from `Head.user_key`; a share keeps the users below it. So a larger share keeps every
+user that a smaller one kept. Events without a user are placed by their message id.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _RANGE = 2**32
 
 
 def place(user_key: str) -> float:
-    """Returns where a user stands in [0, 1)."""
+    """Returns a user's place in [0, 1)."""
     # a lone surrogate has no UTF-8, but a place like any other text
     return crc32(user_key.encode("utf-8", "surrogatepass")) / _RANGE
 
 
 def is_kept(head: Head, share: float) -> bool:
-    """Says whether the user of an event is among the `share` that is kept."""
+    """Whether the user of an event is in the `share` that is kept."""
     return place(head.user_key) < share

@@ -1,13 +1,13 @@
-"""A view: the part of an event that conditions look at, read without building the rest of it.
+"""A view: the part of an event that conditions look at, read without building the rest.
 
 Conditions name their fields, so the decoder is told which keys to keep at the first two levels and skips all others, at a quarter
 of what the full event costs. `read` gives an object in which every path of the view leads to what it leads to in the full event
-(`shared.events.event.materialise`); nothing may be concluded from what else is in it or is missing. What a view skips it does not
-look at closely: an event that is damaged elsewhere is left to the readers that need it whole.
+(`shared.events.event.materialise`); draw no conclusion from other keys that it has or lacks. A view does not look closely at the parts
+that it skips: an event that is damaged there is left to readers that need the whole event.
 
-Where the server makes or changes a value itself a view would have to repeat what `materialise` does. It does so for `context`,
-which people filter by; conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do those on
-keys that are not ASCII, which the decoder does not find in a `TypedDict`.
+For values that the server makes or changes, a view must repeat the work of `materialise`. It does so for `context`, because people
+filter by it. Conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do conditions on keys that
+are not ASCII, which the decoder does not find in a `TypedDict`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class View:
         self._context = sorted(kept.get("context") or ())
 
     def read(self, body: bytes, head: Head, facts: RequestFacts) -> JSON:
-        """Returns the view of one event; not to be changed.
+        """Returns the view of one event; do not change it.
 
         Raises:
-            msgspec.DecodeError, UnicodeDecodeError: the body is not a JSON object, or not as far as it is looked at.
+            msgspec.DecodeError, UnicodeDecodeError: the body, as far as the view looks at it, is not a JSON object.
         """
         try:
             event: JSON = self._decode(body)
-        except msgspec.ValidationError:  # no object where one is looked into
+        except msgspec.ValidationError:  # the path leads into a value that is no object
             return materialise(body, head, facts)
         if self._context:
             context = event.get("context")
@@ -56,7 +56,7 @@ class View:
 
 
 def compile_view(paths: Iterable[Path]) -> View | None:
-    """Returns the view of these paths; None where only the full event will do."""
+    """Returns the view of these paths; None if they need the full event."""
     wanted = frozenset(paths)
     kept: dict[str, set[str] | None] = {}
     for path in wanted:
@@ -72,6 +72,6 @@ def compile_view(paths: Iterable[Path]) -> View | None:
 
 
 def _keep(fields: dict[str, Any]) -> Any:
-    """Returns the type of an object of which only these keys are kept, each of them optional."""
+    """Returns the type of an object that keeps only these keys, each optional."""
     make: Any = typing.TypedDict
     return make("Kept", fields, total=False)

@@ -5,12 +5,12 @@ by `{all: [...]}`, `{any: [...]}` and `{not: ...}`, and a list means all of its 
 canonical event (`type`, `event`, `userId`, `anonymousId`, `messageId`, `properties.total`, `context.page.url`,
 `properties.products.0.sku`); for keys that hold a dot it may be a list of keys. Names are the clients', in camelCase.
 
-What holds, exactly:
+The exact rules:
 
 - A field is *missing* when its path leads nowhere or to null. A missing field fails every operator but `exists: false`, `ne`
   and `not_in`, which it meets.
-- `type`, `event`, `userId`, `anonymousId` and `messageId` are what the edge took into the head of the event. A predicate that
-  uses only these parses no body (`needs_body` is False). One that uses others reads what they name (`router/rules/view.py`).
+- `type`, `event`, `userId`, `anonymousId` and `messageId` come from the head that the edge made. A predicate that
+  uses only these parses no body (`needs_body` is False). A predicate that uses others reads only these (`router/rules/view.py`).
   Times that the server fixes (`timestamp`, `receivedAt`, `sentAt`, `originalTimestamp`) are text in RFC 3339.
 - `eq`, `in` and their opposites: numbers equal by value (1 is 1.0), text by code points, true and false only themselves. Values
   of different kinds are never equal; objects and arrays equal nothing. Two texts that are both ISO 8601 date-times with a time of
@@ -22,8 +22,8 @@ What holds, exactly:
   anywhere; it needs the package `google-re2`. Python's own expressions are not offered: one of them can halt a site.
 - `exists: true | false`; `type`: one or several of string, number, boolean, object, array.
 
-Predicates are pure and, on decoded JSON, raise nothing. Who cannot decode a body treats the event as not matching and says so
-(`router/rules/match.py`).
+Predicates are pure and raise nothing on decoded JSON. A caller that cannot decode a body takes the event as not matching and counts
+it (`router/rules/match.py`).
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ OnEvent = Callable[[Head, JSON], bool]
 class Predicate:
     """Compiled conditions.
 
-    `on_head` answers from the head alone, or None where only the body can tell (never, unless `needs_body`). `on_event` answers
-    from the head and the canonical event (`shared.events.event.materialise`), or what `view` shows of it; None: only all of it
-    will do. `head_fields` are the fields of the head it looks at.
+    `on_head` answers from the head alone, or None if only the body can tell (never, unless `needs_body`). `on_event` answers from
+    the head and the canonical event (`shared.events.event.materialise`), as far as `view` shows it; `view` is None if it needs all
+    of it. `head_fields` are the fields of the head that it looks at.
     """
 
     needs_body: bool
@@ -75,13 +75,13 @@ def compile_where(where: object, path: str = "where") -> Predicate | None:
 
     Args:
         where: a condition, a list of conditions, or None.
-        path: where they stand in the project file, for errors.
+        path: their place in the project file, for errors.
 
     Returns:
-        The predicate; None where every event passes (no conditions).
+        The predicate; None if every event passes (no conditions).
 
     Raises:
-        ConfigError: with every problem found, each named by its path (`connections.shop-wh.where[1].gt`).
+        ConfigError: with every problem, each named by its path (`connections.shop-wh.where[1].gt`).
     """
     if where is None or where == []:
         return None
@@ -124,7 +124,7 @@ class _Node:
 
 
 _NEVER = _Node(lambda _: False, lambda _, __: False, judges_head=True)
-"""Stands where a problem was found, so that the rest is checked too."""
+"""Takes the place of a faulty condition, so that the rest is checked too."""
 
 
 def _compile(where: object, path: str, problems: list[Problem], depth: int) -> _Node:
@@ -176,7 +176,7 @@ def _compile_any(members: list[Any], path: str, problems: list[Problem], depth: 
 
 
 def _combine(nodes: list[_Node], *, decides: bool) -> _Node:
-    """`all` is decided by the first False, `any` by the first True; what the head cannot tell leaves the rest to decide."""
+    """Combines nodes: the first False decides `all`, the first True `any`; if the head cannot tell, the other nodes decide."""
     if len(nodes) == 1:
         return nodes[0]
     # cheap answers first: the order of conditions has no meaning, as none of them can raise
@@ -265,7 +265,7 @@ def _field(field: object, path: str, problems: list[Problem]) -> tuple[str, ...]
 
 
 def _leaf(keys: tuple[str, ...], test: Test, missing: bool) -> _Node:
-    """`missing` is the verdict for a field that is not there."""
+    """Makes one condition; `missing` is the verdict for a missing field."""
     read_head = HEAD_FIELDS.get(keys[0]) if len(keys) == 1 else None
     if read_head is not None:
 
@@ -296,7 +296,7 @@ def _reader(keys: tuple[str, ...]) -> Callable[[JSON], Any]:
                 value = value[index]
             else:
                 return None
-        # times the server made are the only values that are not JSON
+        # the server's times are the only values that are not JSON
         return _text_of_time(value) if isinstance(value, datetime) else value
 
     return read

@@ -1,15 +1,15 @@
-"""The window of message ids of one site: exact, of bounded memory, and a pure function of what was seen.
+"""The window of message ids of one site: exact, in bounded memory, and a pure function of the ids that came.
 
-An id is remembered for at least `window_seconds` and at most an eighth longer, counted from when it was last seen. Time is what
-the caller says, which is the stream's timestamp of the frame and never the clock. So the memory depends on nothing but the ids
-seen since the beginning of the oldest generation, and reading them again from EVENTS gives the same memory and the same verdicts:
-that is what makes a restart, a repeated frame and a catch-up decide alike. (It is also why a repeat refreshes its id: if it did
-not, whether an id is remembered would depend on verdicts older than the window.)
+An id is remembered for at least `window_seconds` and at most an eighth longer, counted from when it last came. The caller gives the
+time: the stream's timestamp of the frame, never the clock. So the memory depends only on the ids that came since the beginning of the
+oldest generation, and reading them again from EVENTS gives the same memory and the same verdicts. So a restart, a repeated frame and a
+catch-up decide alike. (Therefore a repeat refreshes its id: otherwise verdicts older than the window would decide whether an id is
+remembered.)
 
 Memory is one table of 64-bit slots in buckets of `WIDTH`, looked up and filled for all ids of a frame at once. A slot holds the
 generation in its low five bits (0: empty) and above it the part of the id's 64-bit hash that its bucket does not tell, so all 64
-bits decide. Two ids that share them are taken for one: with sixteen million ids in memory one event in 10^12. The hash is
-Python's own for text, keyed per process, so that nobody can make ids collide on purpose.
+bits decide. Two ids that share them count as one: with sixteen million ids in memory this hits one event in 10^12. The hash is
+Python's own for text, keyed per process, so that no client can make ids collide on purpose.
 
 Time goes in generations of an eighth of the window. Those older than eight generations are dead at once and swept in steps; there
 are 31 marks for nine live generations, so that a dead slot is swept before its mark is used again. The table
@@ -34,7 +34,7 @@ MAX_IDS = 16_000_000
 
 _MARKS = 31
 _FULL = 0.6
-"""Ids per slot from which the table doubles. At this load one bucket in five hundred overflows, into a dict."""
+"""The load (ids per slot) at which the table doubles. At this load one bucket in five hundred overflows, into a dict."""
 _SWEEP_SLOTS = 16_384
 """Slots swept per call: some ten microseconds."""
 _SMALLEST_BUCKETS = 64
@@ -48,7 +48,7 @@ _MARK_MASK = np.uint64(31)
 
 
 class Window:
-    """What a site has seen lately.
+    """The ids that came to a site lately.
 
     Args:
         window_seconds: how long an id is remembered at least; more than 0.
@@ -61,7 +61,7 @@ class Window:
         self.window_seconds = window_seconds
         self.max_ids = max_ids
         self.shortened = 0
-        """Generations that were forgotten before their time because `max_ids` was reached."""
+        """Number of generations that were forgotten early because `max_ids` was reached."""
         self._generation_seconds = window_seconds / GENERATIONS
         self._doublings = 0
         buckets = int(max_ids / _FULL / WIDTH) + 1
@@ -81,13 +81,13 @@ class Window:
         return sum(self._counts.values())
 
     def history_start(self, at_seconds: float) -> float:
-        """Returns the time from which frames must be read again so that the verdict at `at_seconds` is what it was."""
+        """Returns the time from which frames must be read again so that the verdict at `at_seconds` is the same."""
         return (int(at_seconds // self._generation_seconds) - GENERATIONS) * self._generation_seconds - _ROUNDING_SECONDS
 
     def seen(self, ids: Sequence[str], at_seconds: float) -> list[int]:
-        """Remembers the ids of one frame and returns the indexes, ascending, of those it had seen.
+        """Remembers the ids of one frame and returns the indexes, ascending, of ids that had come before.
 
-        Of ids that are equal within `ids` the first counts as new. A time before an earlier call's is taken as that one's.
+        Of equal ids within `ids` the first counts as new. A time before an earlier call's time counts as that time.
         """
         self._advance(int(at_seconds // self._generation_seconds))
         if not ids:
@@ -108,7 +108,7 @@ class Window:
     def _clear(self) -> None:
         self._level = 0
         self._buckets = self._first_buckets
-        # pages of zeros that the system provides only when they are written to
+        # the system provides these pages of zeros only when they are written to
         self._table: _U64 = np.zeros((self._first_buckets << self._doublings, WIDTH), dtype=np.uint64)
         self._flat: _U64 = self._table.reshape(-1)
         self._overflow: dict[int, int] = {}
@@ -197,7 +197,7 @@ class Window:
         if generation - self._now > GENERATIONS:
             self._clear()
         else:
-            # what died before must be gone before its mark comes round again
+            # dead slots must be gone before their mark comes round again
             self._sweep(self._buckets * WIDTH)
         self._now = generation
         self._oldest = max(self._oldest, generation - GENERATIONS)

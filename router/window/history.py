@@ -1,7 +1,7 @@
-"""Reading the frames of a site again from EVENTS, with a window of their own for repeats.
+"""Reads the frames of a site again from EVENTS, with a separate window for repeats.
 
-A window is a function of the ids seen since `Window.history_start` (see `router/window/dedupe.py`). So one that reads the frames
-from there on decides of each later frame what the site's first reading decided, whenever and wherever that was.
+A window is a function of the ids since `Window.history_start` (see `router/window/dedupe.py`). So a window that reads the frames from
+there on decides about each later frame as the site's first reading did, in any process at any time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LOOK_SECONDS = 10.0
 
 
 def open_reader(broker: Broker, site: str, seq: int, at_seconds: float, window: Window | None) -> StreamReader:
-    """Returns a reader that begins at `seq`, or, where a window must be filled, at the beginning of that frame's window.
+    """Returns a reader that begins at `seq`, or, if a window must be filled, at the beginning of that frame's window.
 
     Args:
-        at_seconds: a time not later than the frame's, by the broker's clock; 0 if unknown, which reads from the beginning.
+        at_seconds: a time not later than the frame's, by the broker's clock; 0 if unknown: reads from the beginning.
     """
     subject = topology.events_filter(site)
     if window is None:
@@ -74,13 +74,13 @@ async def first_from(broker: Broker, site: str, seq: int) -> tuple[int, float] |
 
 
 def remember(window: Window | None, message: Message) -> None:
-    """Fills the window with a frame that is not routed again; one that is unreadable holds nothing to remember."""
+    """Fills the window with a frame that is not routed again; an unreadable frame has no ids."""
     if window is not None:
         with contextlib.suppress(Permanent):
             window.seen(decode_ids(message.payload), message.at_seconds)
 
 
 def judge(window: Window | None, arrival: Arrival) -> None:
-    """Notes on the arrival which of its events the site has seen, and remembers them."""
+    """Notes on the arrival which of its events are repeats, and remembers its ids."""
     if window is not None:
         arrival.repeated = window.seen(arrival.ids, arrival.at_seconds)

@@ -1,1 +1,1 @@
-"""The subcommands, one file a group: options in, a call into `penstock/control/`, its answer printed."""
+"""The subcommands, one file a group: each reads options, calls `penstock/control/` and prints the answer."""

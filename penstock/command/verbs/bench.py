@@ -13,7 +13,7 @@ from penstock.terminal.options import Setting, at_home
 from shared.errors import SetupError
 
 BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge")
-"""What there is to run; the other modules of the folder are what these start."""
+"""The benchmarks; they start the other modules of the folder."""
 
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 
@@ -21,7 +21,7 @@ FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--compare", is_flag=True, help="Run nothing; show how the ratios of the last two runs of each case differ.")
+@click.option("--compare", is_flag=True, help="Run nothing; compare the ratios of the last two runs of each case.")
 @at_home
 def bench(setting: Setting, name: str | None, arguments: tuple[str, ...], compare: bool) -> int:
     """Runs benchmark NAME with its ARGUMENTS; without a name, lists them. They live in a checkout, not in the package.
@@ -52,7 +52,7 @@ def bench(setting: Setting, name: str | None, arguments: tuple[str, ...], compar
 
 
 def benchmarks() -> dict[str, str]:
-    """Returns the benchmarks that can be run and the first line of what they say of themselves; imports none."""
+    """Returns the benchmarks with the first line of their docstrings; imports none."""
     found: dict[str, str] = {}
     for name in BENCHMARKS:
         file = FOLDER / f"{name}.py"

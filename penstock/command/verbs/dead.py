@@ -171,8 +171,8 @@ def show(setting: Setting, letter: str) -> int:
 def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
     """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
 
-    Dead letters of the edge are checked again by its present rules; those still refused stay. Exit code 1 if some stayed or failed
-    again, or if an ID or the connection or site that is named has none.
+    Dead letters of the edge are judged again by its present rules; letters that these still refuse stay. Exit code 1 if some
+    stayed or failed again, or if a named ID, connection or site has no letter.
 
     \b
     Examples:
@@ -222,7 +222,7 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
 @at_broker
 @_filtered
 def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
-    """Deletes dead letters for good. Exit code 1 if an ID or the connection or site that is named has none.
+    """Deletes dead letters for good. Exit code 1 if a named ID, connection or site has no letter.
 
     \b
     Example:
@@ -253,8 +253,8 @@ def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
 def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) -> int:
     """Prints dead letters whole, one a line of JSON (with or without --json), oldest first. They stay where they are.
 
-    With --events a line is what the client sent; letters that are not one line of text are left out, and counted. Exit code 1 if
-    some are, or if an ID or the connection or site that is named has none.
+    With --events a line is the client's event; letters that are not one line of text are left out, and counted. Exit code 1 if
+    some are left out, or if a named ID, connection or site has no letter.
 
     \b
     Examples:
@@ -281,7 +281,7 @@ def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) 
 
 
 def _minute(moment: float) -> str:
-    """The first whole minute that is not before a moment."""
+    """Returns the first whole minute that is not before a moment."""
     return f"{shown(math.ceil(moment / 60) * 60)} UTC"
 
 
@@ -296,7 +296,7 @@ def _gone(what: str) -> str:
 
 
 def _deny(setting: Setting, unknown: list[str]) -> int:
-    """Says what has no dead letter; returns the exit code for that."""
+    """Reports names without a dead letter; returns the exit code for that."""
     for each in unknown:
         setting.screen.note(_gone(each), "yellow")
     return exits.NO if unknown else exits.OK
@@ -305,7 +305,7 @@ def _deny(setting: Setting, unknown: list[str]) -> int:
 async def _look(
     setting: Setting, wanted: Filter, keep: int, seen: Seen | None = None
 ) -> tuple[Groups, list[tuple[str, DeadLetter]]]:
-    """Counts what matches, and returns the newest letters with their ids."""
+    """Counts the matching letters, and returns the newest with their ids."""
     groups, newest = Groups(), deque[tuple[str, DeadLetter]](maxlen=keep)
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("reading dead letters", passing=True) as advance:
@@ -343,7 +343,7 @@ async def _fetch(setting: Setting, letter_id: str) -> DeadLetter | None:
 async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("purging", total=counted.total) as advance:
-            # what died since it was counted was not asked about
+            # the person was not asked about letters that came after the count
             await remove_all(broker, wanted, counted.last_seq, advance)
 
 

@@ -25,7 +25,7 @@ from shared.project.model import Project
 from shared.project.snapshot import current_snapshot
 
 WHOLE_LINE = 140
-"""Columns from which a line of `penstock tail` has the date, and the messageId as a rule."""
+"""From this width on a line of `penstock tail` has the date, and usually the messageId."""
 
 
 @click.command()
@@ -49,12 +49,12 @@ def send(
 ) -> int:  # fmt: skip
     """Sends FILE (one JSON event a line, plain or gzip; `-`: standard input) through the edge, in order.
 
-    Events of a file without a messageId get one from their line and its number: a file that is sent again brings the same events,
-    which are not loaded twice. Those of standard input get a new one each time. While the edge answers 503 or 429 the command
-    waits as long as it is told to. Ctrl-C says with which line the rest begins.
+    Events of a file without a messageId get one from their line and its number: if you send the file again, its events are not
+    loaded twice. Events of standard input get a new one each time. While the edge answers 503 or 429, the command waits as long
+    as the edge says. After Ctrl-C it says with which line the rest begins.
 
-    A rejected event is one the edge could read and did not accept: it is a dead letter. A refused one was in a request that the
-    edge refused whole (not JSON, too large): nothing keeps it but the file. Exit code 1 if there is either.
+    A rejected event is one that the edge could read and did not accept: it is a dead letter. A refused event was in a request
+    that the edge refused whole (not JSON, too large): only the file has it. Exit code 1 if there is either.
 
     \b
     Examples:
@@ -103,7 +103,7 @@ def send(
 @click.option("--full", is_flag=True, help="Print whole events, indented, not one line of each.")
 @at_broker
 def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool) -> int:
-    """Prints accepted events of a site, of a connection's site, or of all: what the client sent and what the server knows.
+    """Prints accepted events of a site, of a connection's site, or of all, with the server's facts.
 
     With --json every event is one line of JSON.
 
@@ -131,7 +131,7 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
 
 
 def _told(found: Tailed, width: int | None) -> str:
-    """Returns the line of an event; on a terminal one that does not break."""
+    """Returns the line of an event; on a terminal it is cut to the width."""
     event = found.event
     at = f"{event['receivedAt']:%Y-%m-%d %H:%M:%S.%f}"[:-3]
     if width is not None and width < WHOLE_LINE:
@@ -164,7 +164,7 @@ async def _only_key(setting: Setting) -> str:
 
 
 def interrupted(sent: Sent, file: Path) -> str:
-    """Says how far it came, and how it goes on."""
+    """Says how far the command came, and how to go on."""
     done = f"interrupted: {sent.accepted} accepted, {sent.rejected} rejected, {sent.refused} refused"
     if str(file) == "-":
         return f"{done}; what became of line {sent.next_line} and those after it is not known"

@@ -23,9 +23,9 @@ from shared.project.snapshot import StoredProject, stored_project
 def export(setting: Setting, output: Path | None, masked: bool) -> int:
     """Prints the project that runs; secrets stay ${NAME}.
 
-    It is the file that was applied, comments included. Where a secret stood in the file literally, the file was not kept: then the
-    same project is printed without comments, the secrets of keys as hashes, and passwords of destinations as they are, with a
-    warning, because without them the file could not be applied.
+    It is the file that was applied, with its comments. If the file held a secret literally, Penstock did not keep it. Then the
+    command prints the same project without comments, with secrets of keys as hashes. It prints passwords of destinations as they
+    are, with a warning, because the file could not be applied without them.
 
     \b
     Example:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from penstock.control.project.trial import Trial
 
 SHOWN_CHANGES = 4
-"""Changes that the table of `penstock history` names of a revision."""
+"""How many changes of a revision the table of `penstock history` names."""
 
 _yes = click.option("--yes", is_flag=True, help="Do not ask about what is removed.")
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
@@ -80,9 +80,9 @@ def plan(setting: Setting, file: Path, exit_code: bool, sample: int | None) -> i
 def apply(setting: Setting, file: Path, dry_run: bool, yes: bool) -> int:
     """Makes FILE (default penstock.yaml) the project that runs, without a restart.
 
-    Everything is checked first: a file with an error changes nothing (exit code 2). Removing a site or a connection is asked about,
-    with the number of events that still wait for it. If another project is applied between the comparison and the writing, nothing
-    is changed either (exit code 5).
+    It checks everything first: a file with an error changes nothing (exit code 2). Before it removes a site or a connection, it
+    says how many events still wait for it, and asks. If another project is applied meanwhile, nothing changes either (exit code
+    5).
 
     \b
     Example:
@@ -163,7 +163,7 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
 
 
 def _checked(setting: Setting, document: dict[str, Any], file: Path) -> tuple[Reach, dict[str, Any]]:
-    """Returns what the command works on, and the document with its variables put in; a mistake in the file is told first."""
+    """Returns the broker and the document with its variables put in; reports a mistake in the file first."""
     try:
         reach = setting.reach()
     except SetupError as exc:
@@ -220,7 +220,7 @@ async def _history(reach: Reach) -> list[Revision]:
             applied_at=moment_of(stored.applied_at),
             applied_by=stored.applied_by or "unknown",
             rollback_to=stored.rollback_to or None,
-            # what the oldest one changed is not known when the broker forgot the one before it
+            # the change of the oldest one is unknown if the broker forgot the one before it
             changes=compare(before[index].document, stored.document, before[index].resolved, stored.resolved),
         )
         for index, (revision, stored) in enumerate(kept)
@@ -245,7 +245,7 @@ async def _rollback(setting: Setting, revision: int, *, dry_run: bool, agreed: b
         raise ConfigError([Problem("revision", f"the broker keeps no revision {revision}; known: {known}")])
     old = kept[revision]
     document, resolved = without_removed(old.document), without_removed(old.resolved)
-    # an older Penstock may have let through what this one refuses
+    # an older Penstock may have accepted a project that this one refuses
     decode_project(resolved)
     text = old.text if document == old.document else ""
     return await apply_checked(

@@ -25,12 +25,12 @@ CUT = 60
 
 @click.command()
 @click.argument("sql")
-@click.option("--destination", help="Which destination; default: the only DuckDB file or Postgres there is.")
+@click.option("--destination", help="Which destination; default: the only one that can be asked.")
 @click.option("--limit", type=Integer(0), default=100, show_default=True, help="Most rows to print; 0: all.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @at_broker
 def query(setting: Setting, sql: str, destination: str | None, limit: int, as_csv: bool) -> int:
-    """Asks a DuckDB or Postgres destination of the project that runs a question in SQL. It reads only.
+    """Asks a destination with tables (ClickHouse, DuckDB, MySQL, Postgres) of the project that runs a question in SQL. It reads only.
     With --json each row is an object.
 
     A DuckDB file is open to one program at a time; the command waits for a gap between two loads.

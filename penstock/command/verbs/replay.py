@@ -31,12 +31,12 @@ Bound = datetime | int | None
 @click.option("--from", "start", type=Moment(), help="First time of acceptance: 2026-03-01T12:00:00Z, or 2h for how long ago.")
 @click.option("--to", "end", type=Moment(), help="Last time of acceptance; default: now.")
 @click.option("--from-seq", type=Integer(1), help="Or the first sequence of EVENTS.")
-@click.option("--to-seq", type=Integer(1), help="And the last one.")
+@click.option("--to-seq", type=Integer(1), help="The last sequence.")
 @click.option("--connection", help="Only to this connection; default: all of the site.")
 @click.option("--where", help="Further conditions, as in the project file: '{field: type, eq: track}'.")
 @click.option("--dry-run", is_flag=True, help="Count what would be sent, send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about connections that append.")
-@click.option("--id", "replay_id", help="Name of the replay. One that was interrupted goes on under its id without repeats.")
+@click.option("--id", "replay_id", help="Name of the replay. An interrupted replay goes on under its id without repeats.")
 @at_broker
 def replay(
     setting: Setting,
@@ -51,9 +51,9 @@ def replay(
     yes: bool,
     replay_id: str | None,
 ) -> int:
-    """Reads what EVENTS keeps of a site and sends it to the site's connections again, by their rules as they are now.
+    """Reads a site's events from EVENTS and sends them to the site's connections again, by their present rules.
 
-    Rows are loaded again. A connection that merges on the message id replaces the rows that are there; one that appends doubles
+    Rows are loaded again. A connection that merges on the message id replaces existing rows; a connection that appends doubles
     them, so the command names it and asks first.
 
     \b
@@ -123,7 +123,7 @@ async def _replay(
 
 
 def range_options(start: Bound, end: Bound) -> str:
-    """Returns the options that give this range at any time; `--from 2h` is another one a minute later."""
+    """Returns options that give this range at any time; `--from 2h` is another range a minute later."""
     texts = []
     for name, bound in (("from", start), ("to", end)):
         if isinstance(bound, int):

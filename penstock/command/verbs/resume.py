@@ -1,4 +1,4 @@
-"""`penstock resume`: a connection that its dead letters have stopped goes on."""
+"""`penstock resume`: lets a connection go on after its dead letters stopped it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ class Period(click.ParamType[float]):
 
 @click.command()
 @click.argument("connection")
-@click.option("--without-limit", type=Period(), default=0.0, help="So long the limit does not hold: what dies then is buried.")
+@click.option(
+    "--without-limit",
+    type=Period(),
+    default=0.0,
+    help="How long the limit does not hold; events that die then become dead letters.",
+)
 @at_broker
 def resume(setting: Setting, connection: str, without_limit: float) -> int:
-    """Lets CONNECTION go on, which stopped because most of its events became dead letters.
+    """Lets CONNECTION go on after it stopped because most of its events became dead letters.
 
     Correct the cause first: the connection begins with the events at which it stopped, and stops again if they die. With
     --without-limit they become dead letters, which `penstock dead replay` sends again later.

@@ -37,7 +37,9 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 
 @click.command()
 @click.option("--check", "checks", is_flag=True, help="Check by ids that every accepted event has arrived, once.")
-@click.option("--since", type=Moment(), metavar="TIME", help="With --check: leave out what was accepted before this time.")
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="With --check: leave out events that were accepted before this time."
+)
 @click.option(
     "--wait",
     type=click.FloatRange(0),
@@ -48,10 +50,10 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 @click.option("--metrics", multiple=True, metavar="URL", help="Admin page of a service, for brokers elsewhere; repeatable.")
 @at_broker
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
-    """Shows every connection in one line: what came, what went, what waits, and why it is not well.
+    """Shows every connection in one line: events received, delivered, dropped, dead and waiting, and why it is not well.
 
-    Received, delivered, dropped and dead count since the connection began; what was replayed stands behind received, as "5 + 3".
-    Without a local stack or --metrics nothing is known of what only the services can say.
+    The counts begin with the connection; replayed events stand behind received ones, as "5 + 3". Without a local stack or --metrics
+    the facts that only the services know are missing.
     Exit code 1 if something needs a person.
 
     \b

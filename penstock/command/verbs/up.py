@@ -1,4 +1,4 @@
-"""`penstock up` and `down`: the local stack in the foreground or in a session of its own."""
+"""`penstock up` and `down`: the local stack in the foreground or in a separate session."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def up(
 ) -> int:
     """Starts the local stack: nats-server with synced writes, ingest, router and loader, one process each.
 
-    Everything is kept in --home. Processes that die are started again; Ctrl-C stops them in order, a second one at once. Events are
-    taken from this machine only, unless --host says otherwise.
+    --home has all data. The stack restarts processes that die. Ctrl-C stops it in order, a second one at once. It takes events from this
+    machine only, unless --host says otherwise.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def up(
     if exit_after_demo and not demo and asked is ParameterSource.COMMANDLINE:
         raise click.UsageError("--exit-after-demo stops the stack after the demo; add --demo")
     if project is not None:
-        # found before anything starts: a wrong file
+        # a wrong file is found before any process starts
         environment = {**os.environ, **stack_environment(setting.home)}
         check_document(read_document(project), with_dotenv(environment, project.parent))
     wishes = Wishes(port_base=port_base, port=port, host=host, project=project, demo=demo, exit_after_demo=exit_after_demo)
@@ -75,7 +75,7 @@ def up(
 @click.command()
 @at_home
 def down(setting: Setting) -> int:
-    """Stops the stack that runs in --home, in order: nothing that was accepted is lost.
+    """Stops the stack that runs in --home, in order: no accepted event is lost.
 
     \b
     Example:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Self, cast
 from shared.errors import SetupError
 
 LINE_BYTES = 32 * 1024 * 1024
-"""Bytes kept of a line; more than any event that an edge takes, so a longer line is refused there, not here."""
+"""Bytes kept of a line; more than any event that an edge takes, so the edge refuses a longer line."""
 
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -37,7 +37,7 @@ class Lines:
 
     @property
     def bytes_read(self) -> int:
-        """How much of the file was read, as it lies there."""
+        """Number of bytes read, before decompression."""
         return self._raw.tell() if self._compressed and self.size is not None else self._read
 
     def __enter__(self) -> Self:

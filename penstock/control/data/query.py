@@ -1,7 +1,7 @@
 """Asks a destination a question in SQL, reading only: `penstock query`.
 
-A DuckDB file has one user at a time, and while events flow that is mostly the loader; it closes the file between loads, so the
-question waits for a gap. The file is open for as long as the question takes, and the loader waits that long.
+A DuckDB file has one user at a time, mostly the loader while events flow. The loader closes the file between loads, so the question
+waits for a gap. While it runs the file is open, and the loader waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TYPES = ("clickhouse", "duckdb", "mysql", "postgres")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of an answer. `more`: the destination had more than were asked for."""
+    """Rows of an answer. `more`: the destination had more rows than the limit."""
 
     destination: str
     columns: list[str]
@@ -37,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """The rows as objects. Of columns of one name the second is `name_2`, and so on."""
+        """Returns the rows as objects. If columns share a name, the second is `name_2`, and so on."""
         names: list[str] = []
         for column in self.columns:
             spellings = chain([column], (f"{column}_{number}" for number in count(2)))
@@ -46,7 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(destinations: Mapping[str, dict[str, Any]], name: str | None) -> str:
-    """Returns which destination is asked: the one named, or the only one that can be.
+    """Returns the destination to ask: the named one, or the only one that can be asked.
 
     Raises:
         ConfigError: no such destination, not one of these types, or several to choose from.
@@ -138,7 +138,7 @@ async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> 
         link.decoders = decoders
         if limit:
             await link.run(f"SET SESSION sql_select_limit = {limit + 1}")
-        await link.run("SET SESSION TRANSACTION READ ONLY")  # of one transaction, DDL would commit it and go on
+        await link.run("SET SESSION TRANSACTION READ ONLY")  # DDL would commit a single transaction and go on
         answer = await link.run(sql)
     except Exception as exc:
         number = number_of(exc)
@@ -165,7 +165,7 @@ async def _ask_postgres(name: str, options: PostgresOptions, sql: str, limit: in
             statement = await link.driver.prepare(sql)
             columns = [each.name for each in statement.get_attributes()]
             found = await (await statement.cursor()).fetch(limit + 1) if limit else await statement.fetch()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # the latter for `$1`, which nobody fills in
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # the latter for `$1`, which has no value here
         raise Permanent(f"{name}: {exc}") from exc
     except OSError as exc:
         raise ERRORS.translate(exc, what) from exc

@@ -1,11 +1,10 @@
 """Sends a file of events to the edge, as any client does: over HTTP, in batches, until each has its answer.
 
-A line is one event. What the edge cannot take right now (503, 429, no connection) is sent again when it says so; every event has
-a messageId, given here where the file has none, so that a batch whose answer was lost is not delivered twice. A line that is not
+A line is one event. If the edge cannot take a batch now (503, 429, no link), it is sent again at the time that the edge names. Every
+event has a messageId (given here if the file has none), so a batch whose answer was lost is not delivered twice. A line that is not
 JSON travels alone, so that it costs no neighbour.
 
-The ids given here come from the line and its number, so that a file that is sent again, whole or from a line on, brings the same
-events.
+The ids given here come from the line and its number, so a file that is sent again, whole or from a line on, has the same ids.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 LEAST_REQUEST_SECONDS = 1.0
-"""What a request is given when patience is at its end; aiohttp takes 0 for no limit."""
+"""The timeout of a request when patience is at its end; aiohttp takes 0 for no limit."""
 SHOWN_MESSAGE = 300
 """Characters of an answer that an error repeats."""
 SHOWN_REJECTS = 10
@@ -50,7 +49,7 @@ _decode_ids = msgspec.json.Decoder(_Ids).decode
 
 @dataclass(slots=True)
 class Sent:
-    """What became of the events. `refused` are events of requests that were refused whole."""
+    """The fate of the events. `refused` are events of requests that were refused whole."""
 
     events: int = 0
     accepted: int = 0
@@ -60,7 +59,7 @@ class Sent:
     rejects: list[dict[str, object]] = field(default_factory=list)
     """The first few rejects, with their line."""
     next_line: int = 1
-    """The first line of which it is not known what became of it."""
+    """The first line whose fate is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +73,11 @@ class Batch:
 def batches(
     lines: Iterable[bytes], batch_events: int = BATCH_EVENTS, *, from_line: int = 1, repeatable: bool = True
 ) -> Iterator[Batch]:
-    """Packs lines into batches, in their order; empty lines are left out.
+    """Packs lines into batches, in their order; leaves out empty lines.
 
     Args:
-        from_line: lines before it are left out.
-        repeatable: events without an id get the one that they would get in another run.
+        from_line: leave out the lines before it.
+        repeatable: events without an id get the same id in every run.
     """
     held: list[tuple[int, bytes]] = []
     size = 0
@@ -121,11 +120,11 @@ async def send(
         key: `id` or `id:secret`.
         on_progress: gets the numbers so far and a note (why it waits).
         patience_seconds: how long one batch is tried while the edge cannot take it.
-        sent: is filled and returned, for a caller that may be interrupted.
+        sent: filled and returned, for a caller that may be interrupted.
 
     Raises:
         SetupError: the edge refuses the key.
-        NotConnected: the edge did not take a batch within `patience_seconds`; `sent` so far stands in the message.
+        NotConnected: the edge did not take a batch within `patience_seconds`; the message has the numbers so far.
     """
     sent = sent or Sent()
     credentials = base64.b64encode((key if ":" in key else f"{key}:").encode()).decode()
@@ -184,7 +183,7 @@ async def _deliver(
 
 
 async def _post(session: aiohttp.ClientSession, url: str, body: bytes, seconds: float) -> tuple[int, str, float]:
-    """Returns status, text and Retry-After; status 0 where no answer came."""
+    """Returns status, text and Retry-After; status 0 if no answer came."""
     try:
         async with session.post(url, data=body, timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
             after = answer.headers.get("Retry-After", "")
@@ -223,7 +222,7 @@ def _remember(sent: Sent, reject: dict[str, object]) -> None:
 
 
 def _refusal(batch: Batch, status: int, text: str) -> str:
-    """Returns why a request was refused, in places of the file where the edge counts those of the request."""
+    """Returns why a request was refused; names lines of the file, because the edge names events of the request."""
     if status == 400 and len(batch.lines) == 1:
         try:
             msgspec.json.decode(batch.lines[0])
@@ -245,13 +244,13 @@ def _with_id(line: bytes, number: int | None) -> bytes | None:
     if given:
         return line
     given_id = uuid.uuid4() if number is None else uuid.uuid5(_LINE, f"{number} {hashlib.sha256(line).hexdigest()}")
-    # at the end: of two equal keys the last counts, and the file may hold `"messageId": null`
+    # at the end: the last of two equal keys counts, and the file may hold `"messageId": null`
     rest = line[:-1].rstrip()
     return rest + (b"" if rest == b"{" else b",") + b'"messageId":"' + given_id.hex.encode() + b'"}'
 
 
 def _code(status: int, text: str) -> str:
-    """Returns the edge's code for a refusal; a proxy before it has none."""
+    """Returns the edge's code for a refusal; a proxy's answer has none."""
     try:
         return str(json.loads(text)["code"])
     except (ValueError, TypeError, KeyError):

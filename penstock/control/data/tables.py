@@ -36,7 +36,7 @@ class TableLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def look_at_tables(project: Project) -> list[TableLook]:
-    """Returns the tables in the DuckDB destinations of a project, without the loader's own."""
+    """Returns the tables in the DuckDB destinations of a project, except the loader's own."""
     found: list[TableLook] = []
     for name, path in _files(project):
         found.extend(await asyncio.to_thread(_look, name, path))
@@ -78,7 +78,7 @@ def open_file(path: Path) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(str(path), read_only=True)
-        except duckdb.IOException:  # the loader has it; it closes the file between loads
+        except duckdb.IOException:  # the loader has the file open; it closes it between loads
             if time.monotonic() > ends_at:
                 raise
             time.sleep(RETRY_SECONDS)
@@ -99,7 +99,7 @@ def _look(destination: str, path: Path) -> list[TableLook]:
 
 
 def _rows(path: Path, look: TableLook, columns: list[str], count: int) -> list[tuple[Any, ...]]:
-    # as text: what DuckDB makes of a time with a zone needs a package that nothing else here needs
+    # as text: DuckDB's Python value of a time with a zone needs another package
     chosen = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
     with open_file(path) as database:
         return database.sql(

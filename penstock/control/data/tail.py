@@ -1,6 +1,6 @@
-"""Follows events as they are accepted, as whole events: what the client sent and what the server knows of it.
+"""Follows events as they are accepted, as whole events with the server's facts.
 
-Reads EVENTS, beginning a given number of events before its end. Acknowledges nothing and disturbs nobody.
+Reads EVENTS, beginning a given number of events before its end. It acknowledges nothing and disturbs no other reader.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SILENCE_SECONDS = 5.0
 
 
 class Tailed(NamedTuple):
-    """An event and where it stands."""
+    """An event and its place."""
 
     site: str
     seq: int
@@ -47,7 +47,7 @@ async def tail(broker: Broker, site: str | None, last: int, *, follow: bool) -> 
         end = await _last_seq(broker, subject)
     window = FIRST_WINDOW
     held: deque[Tailed] = deque(maxlen=last)
-    # there is no reading backwards: look at ever longer ends of the stream until enough is found
+    # a stream cannot be read backwards: look at ever longer ends of it until enough events are found
     while last:
         held.clear()
         start = max(state.first_seq, end - window + 1)
@@ -66,7 +66,7 @@ async def tail(broker: Broker, site: str | None, last: int, *, follow: bool) -> 
 
 
 async def last_frames(broker: Broker, site: str, events: int) -> list[Message]:
-    """Returns the newest frames of a site that hold at least so many events together, or all there are, the oldest first.
+    """Returns the newest frames of a site with at least so many events together, or all frames; the oldest first.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -91,7 +91,7 @@ async def last_frames(broker: Broker, site: str, events: int) -> list[Message]:
 
 
 def events_of(message: Message) -> list[Tailed]:
-    """Returns the whole events of a frame; what cannot be read is left out."""
+    """Returns the whole events of a frame; leaves out unreadable ones."""
     try:
         frame = decode_frame(message.payload)
         bodies = frame.bodies()

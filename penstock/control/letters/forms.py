@@ -1,4 +1,4 @@
-"""How a dead letter is printed: as JSON, as a line of an export, as the event that the client sent."""
+"""Formats a dead letter: as JSON, as a line of an export, as the client's event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
 
 
 def body_of(letter: DeadLetter) -> dict[str, str]:
-    """Returns the original bytes as `body`, or as `body_base64` where they are no text."""
+    """Returns the original bytes as `body`, or as `body_base64` if they are no text."""
     try:
         return {"body": letter.body.decode()}
     except UnicodeDecodeError:
@@ -29,23 +29,21 @@ def body_of(letter: DeadLetter) -> dict[str, str]:
 
 
 def as_line(letter_id: str, letter: DeadLetter, *, events: bool) -> str | None:
-    """Returns one line of JSON with the letter whole, or with `events` what the client sent; None where that is not one line of
-    text.
-    """
+    """Returns one line of JSON with the whole letter, or with `events` the client's event; None if that is not one line of text."""
     if not events:
         return msgspec.json.encode({**as_json(letter_id, letter), **body_of(letter)}, enc_hook=str).decode()
-    if letter.stage == "ingest":  # what its path or protocol said beside it is written in
+    if letter.stage == "ingest":  # with the facts from its path or protocol written in
         protocol = protocol_of(letter.request.protocol if letter.request else None)
         letter = msgspec.structs.replace(letter, body=protocol.as_event(letter.body, letter.form) or b"")
     text = body_of(letter).get("body", "").strip()
     if "\n" in text or "\r" in text:
         with contextlib.suppress(msgspec.MsgspecError):
-            text = msgspec.json.format(text, indent=-1)  # only the space between tokens is another then
+            text = msgspec.json.format(text, indent=-1)  # this changes only the space between tokens
     return text if text and "\n" not in text and "\r" not in text else None
 
 
 def pretty(text: str) -> str:
-    """Returns JSON indented, and what is none as it is."""
+    """Returns JSON indented, and any other text as it is."""
     with contextlib.suppress(msgspec.MsgspecError):
         return msgspec.json.format(text)
     return text

@@ -1,7 +1,7 @@
-"""Dead letters as people handle them: found by filter, counted, shown, removed.
+"""Finds, counts, shows and removes dead letters by a filter.
 
-A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>` of where it lay first. Removing
-some letters of a message stores the others again first, so nothing is lost between the two; they keep their ids.
+A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>` of its first place. To remove some
+letters of a message, the others are stored again first, so nothing is lost in between; they keep their ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters are meant; a field that is None or empty matches all. `since` is epoch seconds."""
+    """Selects dead letters; a field that is None or empty matches all. `since` is epoch seconds."""
 
     ids: Collection[str] = ()
     connection: str | None = None
@@ -51,14 +51,14 @@ class Filter:
 
     @property
     def subject(self) -> str:
-        """The narrowest subject that holds all matches."""
-        # letters of ingest stand under their site, all others under their connection
+        """Returns the narrowest subject that holds all matches."""
+        # letters of ingest are under their site, all others under their connection
         name = self.connection or (self.site if self.stage == "ingest" else None)
         return topology.dead_subject(self.stage or "*", name or "*")
 
     @property
     def whole_subject(self) -> str | None:
-        """The subject all of whose letters match; None where letters must be looked at."""
+        """Returns the subject whose letters all match; None if letters must be looked at."""
         if self.ids or self.reason or self.since is not None:
             return None
         match self.stage, self.connection, self.site:
@@ -73,7 +73,7 @@ class Filter:
         return None
 
     def unmatched(self, seen: Seen) -> list[str]:
-        """Returns what this names and no letter was seen of, in words: ids, the connection, the site."""
+        """Returns the named ids, connection and site without a letter, in words."""
         if self.ids:
             return [f"dead letter {each}" for each in self.ids if each not in seen.ids]
         named = [f"{kind} {name!r}" for kind, name in (("connection", self.connection), ("site", self.site)) if name]
@@ -82,7 +82,7 @@ class Filter:
 
 @dataclass(slots=True)
 class Seen:
-    """How many letters matched, and what of `named`, ids of letters or messages, they are."""
+    """The number of matching letters, and which ids of `named` they have."""
 
     named: Collection[str]
     letters: int = 0
@@ -128,7 +128,7 @@ class Group(msgspec.Struct, kw_only=True):
 
 
 async def find(broker: Broker, wanted: Filter, *, through: int | None = None) -> AsyncIterator[Stored]:
-    """Yields every message with a matching letter, oldest first, as the stream stands now, or stood at sequence `through`.
+    """Yields every message with a matching letter, oldest first, up to sequence `through` or the present end.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -177,7 +177,7 @@ async def fetch(broker: Broker, seq: int) -> list[DeadLetter] | None:
 
 
 async def fetch_letter(broker: Broker, letter_id: str) -> DeadLetter | None:
-    """Returns the letter of this id, wherever it lies now; None if it is gone. Without an index, the first of the message."""
+    """Returns the letter of this id, in its present place; None if it is gone. Without an index, the first of the message."""
     seq = int(letter_id.partition(".")[0])
     if "." not in letter_id:
         letter_id += ".0"
@@ -247,7 +247,7 @@ class Groups:
     def __init__(self) -> None:
         self.total = 0
         self.last_seq = 0
-        """Of the last message that was counted."""
+        """The place of the last counted message."""
         self._groups: dict[tuple[str, str, str], Group] = {}
 
     def add(self, stored: Stored) -> None:

@@ -1,13 +1,12 @@
 """Replays dead letters, so that each arrives once and none leaves DEAD before its replay is acknowledged.
 
-Letters are taken in groups. A group is written down first (bucket `state`), then published, then removed from DEAD, then the note
-is deleted. Who is killed in between leaves the note; the next replay finishes it before anything else, under the same lane and
-sequences, so that the loader's ledger recognises what it has.
+Letters are taken in groups. The command notes a group in the bucket `state`, publishes it, removes it from DEAD, then deletes the note.
+If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so the
+loader's ledger recognises the events that it has.
 
-Where they go: letters of the loader into their connection's queue, in a lane of their own (`into="stage"`). Letters of ingest are
-judged again, by the rules of their protocol as they are now, and go to EVENTS when they are good; bad ones stay. `into="start"`
-sends letters of any stage to EVENTS. There the router drops a messageId that it saw within the site's window, so letters whose
-event was accepted that lately are held back and counted.
+Letters of the loader go into their connection's queue, in a new lane (`into="stage"`). Letters of ingest are judged again by the
+present rules of their protocol; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to EVENTS. There
+the router drops a messageId that came within the site's window, so letters of so recent events are held back and counted.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A group under way: which letters (message sequence to indexes) go where, under which lane."""
+    """A group under way: its letters (message sequence to indexes), their target and their lane."""
 
     lane: str
     into: Into
@@ -69,23 +68,23 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a replay, in letters."""
+    """The result of a replay, in letters."""
 
     replayed: int = 0
     still_bad: int = 0
-    """Letters of ingest that the edge would refuse again; they stay."""
+    """Letters of ingest that the edge still refuses; they stay."""
     refused: list[Refused] = field(default_factory=list)
     """The first of them."""
     held_back: int = 0
-    """Letters that the router would drop as repeats right now; they stay."""
+    """Letters that the router would now drop as repeats; they stay."""
     held_back_until: float = 0.0
-    """From then on the router drops none of them; epoch seconds."""
+    """The time from which the router drops none of them; epoch seconds."""
     unreadable: int = 0
-    """Letters that hold a frame which this version cannot read either; they stay."""
+    """Letters with a frame that this version cannot read; they stay."""
     foreign: int = 0
-    """Letters of a loader whose connection was removed, or belongs to another site now; they stay."""
+    """Letters of a loader whose connection was removed, or now belongs to another site; they stay."""
     foreign_until: float = 0.0
-    """As `held_back_until`, for them."""
+    """As `held_back_until`, for these."""
     waiting: int = 0
     """Replayed letters that their loader has not taken yet."""
     dead_again: int = 0
@@ -108,8 +107,8 @@ class Redelivery:
     """One run of `penstock dead replay`.
 
     Args:
-        room_seconds: how long a full queue is waited for, at each frame.
-        on_progress: called with how many letters are replayed, and with the cause of a wait.
+        room_seconds: how long to wait for room in a full queue, at each frame.
+        on_progress: called with the number of replayed letters, and with the cause of a wait.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class Redelivery:
         return self.outcome
 
     async def wait(self, timeout_seconds: float) -> Outcome:
-        """Waits until loaders took what was replayed, and counts what failed again."""
+        """Waits until loaders took the replayed letters, and counts those that failed again."""
         waiting = list(self._sent)
         with contextlib.suppress(TimeoutError):
             async with timeout(timeout_seconds):
@@ -180,9 +179,9 @@ class Redelivery:
             letters = await fetch(self._broker, seq)
             if letters is not None:
                 left.append(Stored(seq=seq, subject=note.subject, letters=letters, matching=indexes, payload_bytes=0))
-        # removing begins only when everything is published: a message that is gone says that it is
+        # removing begins only after all is published: a missing message shows that
         if len(left) == len(note.messages):
-            # the rules may have changed since; what the edge would refuse now is not published, so it stays
+            # the rules may have changed since: a letter that the edge would now refuse is not published and stays
             left = [kept for stored in left if (kept := self._without_refused(stored)) is not None]
             await self._publish(note, left)
         for stored in left:
@@ -204,7 +203,7 @@ class Redelivery:
             try:
                 revision = await self._bucket.put(NOTE, msgspec.json.encode(note), revision=0)
                 break
-            except Conflict:  # another replay began meanwhile; doing its work as well harms nothing
+            except Conflict:  # another replay began meanwhile; doing its work twice is harmless
                 await self._finish_earlier()
         await self._publish(note, ready)
         for stored in ready:
@@ -213,7 +212,7 @@ class Redelivery:
         await self._bucket.remove(revision)
 
     def _sift(self, stored: Stored) -> Stored | None:
-        """Returns the message with only those letters that can be replayed now."""
+        """Returns the message with only the letters that can be replayed now."""
         kept: list[int] = []
         for index in stored.matching:
             letter = stored.letters[index]
@@ -236,7 +235,7 @@ class Redelivery:
         return replace(stored, matching=kept) if kept else None
 
     def _is_refused(self, stored: Stored, index: int) -> bool:
-        """Says whether the edge would refuse the event of a letter again, and notes why."""
+        """Whether the edge would refuse the letter's event again; notes why."""
         letter = stored.letters[index]
         judged = self._judged(letter) if letter.stage == "ingest" else None
         if not isinstance(judged, Reject):
@@ -247,12 +246,12 @@ class Redelivery:
         return True
 
     def _is_at_home(self, letter: DeadLetter) -> bool:
-        """Says whether the letter's connection is there, and still of the site that the event came from."""
+        """Whether the letter's connection exists, and still belongs to the event's site."""
         connection = self._project.connections.get(letter.connection or "")
         return connection is not None and connection.site == letter.site
 
     def _remembered_until(self, letter: DeadLetter) -> float:
-        """Returns when the router has forgotten the letter's messageId for sure, epoch seconds."""
+        """Returns the time (epoch) when the router has certainly forgotten the letter's messageId."""
         site = self._project.sites.get(letter.site)
         window = float(site.dedupe_window) if site else 0.0
         accepted = letter.request.received_at / 1e6 if letter.request else letter.at
@@ -280,7 +279,7 @@ class Redelivery:
                 self._sent.append(_Sent(subject, ack.seq, note.lane, len(frame)))
 
     async def _send(self, subject: str, payload: bytes, msg_id: str, headers: dict[str, str]) -> PubAck:
-        """Publishes a frame; where the queue is full, waits for room."""
+        """Publishes a frame; waits for room if the queue is full."""
         began = time.monotonic()
         while True:
             try:
@@ -298,7 +297,7 @@ class Redelivery:
         """Packs letters, in their order, a frame for each run of one site.
 
         Args:
-            origins: whether a frame says where its events came from first, so that events that die again are known by it.
+            origins: whether a frame has the first origins of its events, by which events that die again are recognised.
         """
         frames: list[Frame] = []
         requests: list[RequestContext] = []
@@ -339,7 +338,7 @@ class Redelivery:
 
 
 def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Reject:
-    """Returns head and body of a letter as its protocol would accept it under the site's present rules, or why it would not."""
+    """Returns head and body of a letter as its protocol accepts it under the site's present rules, or why it refuses it."""
     parsed = Parsed(Admission(site=letter.site, key="", kind="server", limits=site.limits, require_id=site.require_id))
     # the same id however often a replay is repeated
     made = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.origin}.{letter.at}"))
@@ -365,7 +364,7 @@ async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:
 
 
 def _whole_frame(letter: DeadLetter) -> Frame | None:
-    """Returns the frame that a letter holds instead of one event, if this version can read it."""
+    """Returns the whole frame of a letter that has no single event, if this version can read it."""
     if letter.reason != DeadReason.FRAME_UNREADABLE:
         return None
     try:

@@ -1,6 +1,6 @@
-"""When what a connection gets, or where it goes, changed last: told by the revisions of the project that the broker keeps. Pure.
+"""The last change of a connection's rules or target, from the revisions of the project that the broker keeps. Pure.
 
-Events accepted before that were routed by other rules or loaded into another place, so nobody can say from the project of now
+Events that were accepted before that were routed by other rules or loaded into another place, so the present project does not tell
 whether they must be there.
 """
 
@@ -15,20 +15,20 @@ from shared.jetstream.topology import KEPT_REVISIONS
 from shared.project.snapshot import ConfigSnapshot, StoredProject
 
 SETTLE_SECONDS = 30.0
-"""So long after a revision a service may still have worked by the one before."""
+"""How long after a revision a service may still have worked by the one before."""
 WITHOUT_EFFECT = ("batch", "mode", "backfill")
-"""Options of a connection that change neither what it gets nor where it goes."""
+"""Options of a connection that change neither its events nor its target."""
 
 
 class Change(NamedTuple):
-    """The newest change of a connection: of what, in which revision, and when (epoch seconds)."""
+    """The newest change of a connection: the part, the revision, and the time (epoch seconds)."""
 
     what: str
     revision: int
     at_seconds: float
 
     def covers(self, accepted_at: float) -> bool:
-        """Says whether an event that was accepted then may have been routed or loaded as it was before."""
+        """Whether an event that was accepted then may have been routed or loaded as before the change."""
         return accepted_at < self.at_seconds + SETTLE_SECONDS
 
 
@@ -66,7 +66,7 @@ def _time_of(stored: StoredProject) -> float:
 
 
 def _parts(stored: StoredProject, name: str) -> dict[str, Any]:
-    """Returns what decides over a connection's events, by name."""
+    """Returns the parts that decide about a connection's events, by name."""
     connection = _section(stored, "connections").get(name) or {}
     site = _section(stored, "sites").get(connection.get("site")) or {}
     return {

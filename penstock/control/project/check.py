@@ -1,4 +1,4 @@
-"""Tries destinations: each by its plug-in's own check, one after the other, whatever happens to the one before."""
+"""Tries destinations one after the other, each by its plug-in's check; a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK_SECONDS = 10.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tried, whether it worked, and what to do if not."""
+    """One step of a check: whether it worked, and what to do if not."""
 
     step: str
     ok: bool
@@ -64,7 +64,7 @@ async def check_destinations(
 
 
 async def failing_steps(name: str, document: dict[str, Any]) -> list[Step]:
-    """Returns the steps that fail on a destination, in a short time; nothing when it works."""
+    """Returns the failing steps of a destination, in a short time; none if it works."""
     gate = ThreadGate(1, "check")
     try:
         return [step for step in await _check(name, document, Environment(gate), QUICK_SECONDS) if not step.ok]

@@ -1,6 +1,6 @@
-"""What applying a project takes away: connections that go, with the events that still wait for them, and keys that stop working.
+"""The losses of applying a project: removed connections, with the events that still wait for them, and keys that stop working.
 
-A plan says which lines of the file change. This says what that means for data, so that a person can say no.
+A plan shows which lines of the file change. This shows what that means for data, so that a person can say no.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN_ID = 9
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that applying takes away. `events`: how many that wait are dropped, about."""
+    """One loss. `events`: how many waiting events are dropped, about."""
 
     path: str
     what: str
@@ -57,10 +57,10 @@ def _sites(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Loss]:
 
 
 def _keys(path: str, before: Mapping[str, Any], after: Mapping[str, Any], ids: Collection[str]) -> Iterator[Loss]:
-    """Yields keys of a site that stop working; one that moved to another site (`ids`) goes on there."""
+    """Yields keys of a site that stop working; a key that moved to another site (`ids`) goes on there."""
     now = {key["id"]: key for key in after.get("keys") or []}
     for key in before.get("keys") or []:
-        shown = cut(key["id"], SHOWN_ID)  # of a key without a secret the id is one
+        shown = cut(key["id"], SHOWN_ID)  # the id of a key without a secret is a secret
         if key["id"] not in ids:
             yield Loss(path=path, what=f"requests with key {shown} get 401")
         elif (secret := now.get(key["id"], key).get("secret")) is not None and secret != key.get("secret"):

@@ -1,4 +1,4 @@
-"""Warnings of `penstock plan` and `apply`: settings of a project file that are allowed and yet rarely meant. Pure."""
+"""Warnings of `penstock plan` and `apply`: settings of a project file that are allowed but rarely meant. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FIELDS = (
     "type", "event", "userId", "anonymousId", "messageId", "groupId", "previousId", "name", "category", "properties", "traits", "context",
     "integrations", "timestamp", "receivedAt", "sentAt", "originalTimestamp", "channel", "version",
 )  # fmt: skip
-"""What an event has at its top, in Segment's form; a client may send others."""
+"""Keys at the top of an event in Segment's form; a client may send others."""
 ALIKE = 0.75
-"""From here on two names are taken for one that is misspelt; `property` and `properties` are 0.78."""
+"""From this similarity on, one name counts as a misspelling of the other; `property` and `properties` are 0.78."""
 
 
 TYPES = frozenset((
@@ -85,7 +85,7 @@ def misspelt_types(column_types: object, path: str) -> Iterator[Problem]:
 
 
 def _shared_tables(first: str, one: Connection, second: str, other: Connection) -> Iterator[Problem]:
-    """Yields what keeps two connections from loading the same tables."""
+    """Yields the conflicts of two connections that load the same tables."""
     if one.destination != other.destination or (one.layout, one.table) != (other.layout, other.table):
         return
     for key in ("deduplicate", "primary_key"):

@@ -1,8 +1,8 @@
 """The difference between two project documents, by path.
 
-Documents are compared as their authors wrote them, with `${NAME}` in place of secrets, so a plan can be shown to anybody.
-Where a document is the same and yet means something else, because a variable has another value, the change says so and shows no
-value. A secret written into the file itself is masked.
+Documents are compared as their authors wrote them, with `${NAME}` in place of secrets, so a plan can be shown to any reader. If a
+document is the same but a variable has another value, the change says so and does not show the value. A secret that is written into
+the file is masked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MASK = "***"
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api_?key|dsn$", re.IGNORECASE)
 _VARIABLES_ONLY = re.compile(r"(\$\{[^}]*\}\s*)+")
 _WITH_SCHEME = re.compile(r"(?:Bearer|Basic|Token|ApiKey|Key) (?:\$\{[^}]*\}\s*)+", re.IGNORECASE)
-"""What a header of authorization holds, its secret in a variable."""
+"""An authorization header whose secret is in a variable."""
 _USER_INFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)(?P<password>[^\s,]+)(?P<tail>@)", re.IGNORECASE)
 _KEYWORD_PASSWORD = re.compile(r"(?P<head>\bpassword\s*=\s*)(?P<password>'[^']*'|\S+)", re.IGNORECASE)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One difference at `path`. For `variable`, a variable's value is another than when the project was applied."""
+    """One difference at `path`. `variable`: a variable's value has changed since the project was applied."""
 
     path: str
     kind: ChangeKind
@@ -66,12 +66,12 @@ def plain(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
-    """Returns a value with everything that is or looks like a secret replaced; `${NAME}` stays.
+    """Returns a value with all probable secrets replaced; `${NAME}` stays.
 
     Args:
-        key: the name the value stands under; `secret`, `password`, `dsn` and their like are masked, and the options that a
-            destination marks as secret.
-        secret: whether the value stands under such an option.
+        key: the value's name; `secret`, `password`, `dsn` and their like are masked, and options that a destination marks as
+            secret.
+        secret: whether the value belongs to such an option.
     """
     if isinstance(value, dict):
         marked = secrets_of(value.get("type"))
@@ -86,13 +86,13 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
 
 
 def _is_address(value: str, key: str, *, secret: bool) -> bool:
-    """Says whether a text says where something is, and no password stands in it. Base64 ends with `=` as well."""
+    """Whether a text is an address without a password. Base64 ends with `=` as well."""
     dsn = key.lower().endswith("dsn")
     return ("://" in value and (dsn or not secret)) or ("=" in value and dsn)
 
 
 def inline_secrets(document: Mapping[str, Any]) -> list[str]:
-    """Returns the paths of secrets that are written into a document as they are."""
+    """Returns the paths of literal secrets in a document."""
     written, masked = plain(document), mask(plain(document))
     return [change.path for change in _walk("", written, masked, hide=False)]
 

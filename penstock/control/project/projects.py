@@ -1,8 +1,8 @@
 """Reading, checking, planning and applying a project file.
 
-`read_document` gives what the author wrote; `check_document` finds everything that is wrong with it: shape and references, the
-options of each destination by its plug-in, conditions and table templates by compiling them. Only then does anything change, and
-only if the project that runs is still the one the plan was made against.
+`read_document` returns the author's document; `check_document` finds all its faults: shape and references, the options of each
+destination by its plug-in, conditions and table templates by compiling them. Only then is it written, and only if the project that
+runs is still the one that the plan compared with.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OF_TABLES = (
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What applying a document would change and lose. `revision` is the one it was compared with; 0: nothing was applied yet."""
+    """The changes and losses of applying a document. `revision` is the one it was compared with; 0: nothing was applied yet."""
 
     revision: int
     changes: list[Change]
@@ -81,7 +81,7 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) 
     problems: list[Problem] = []
     missing = _problems_of(lambda: interpolate(dict(document), environment))
     problems.extend(missing)
-    # go on with something in the place of variables that are not set, to find what else is wrong
+    # put a placeholder in for each missing variable, to find the other faults
     known: Mapping[str, str] = _filled(document, environment) if missing else environment
     problems.extend(_problems_of(lambda: resolve(document, known)))
     filled: dict[str, Any] = interpolate(dict(document), known)
@@ -120,12 +120,12 @@ async def apply_document(
     """Writes a checked document as the project that runs; returns its revision.
 
     Args:
-        text: the file the document was read from; it is kept for `penstock export` unless a secret stands in it.
-        rollback_to: the earlier revision that this is, for `penstock history`.
+        text: the file of the document; it is kept for `penstock export` unless it holds a secret.
+        rollback_to: the earlier revision that is applied again, for `penstock history`.
 
     Raises:
         Conflict: another project was applied since `expected_revision`.
-        NotConnected, Transient: not known to be applied.
+        NotConnected, Transient: it may not be applied.
     """
     kept = keepable(document)
     stored = StoredProject(
@@ -148,7 +148,7 @@ def _author() -> str:
 
 
 def keepable(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a document as it is stored: as written, but a key's secret that stands in it literally becomes its hash."""
+    """Returns a document as it is stored: as written, but a literal secret of a key becomes its hash."""
     kept = plain(document)
     for site in _mappings(kept.get("sites")):
         for key in site.get("keys") or []:
@@ -174,7 +174,7 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yields what a connection asks of its destination that destinations of this type cannot do."""
+    """Yields the options of a connection that destinations of this type cannot fulfil."""
     destination = dict(_entries(document, "destinations")).get(str(connection.get("destination")))
     type_name = destination.get("type") if destination else None
     if type_name not in registry.destination_types():
@@ -210,5 +210,5 @@ def _mappings(section: object) -> list[dict[str, Any]]:
 
 
 def _filled(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns an environment in which every variable is set that has no default."""
+    """Returns an environment in which every variable without a default is set."""
     return dict.fromkeys(required_variables(document), "x") | dict(environment)

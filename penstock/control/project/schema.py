@@ -1,9 +1,8 @@
-"""The JSON Schema of the project file, by which editors complete and check it while a person types.
+"""The JSON Schema of the project file; editors complete and check the file by it.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it
-cannot say anything else than the code. It is weaker than `penstock plan` in one respect: references between sites, destinations
-and connections, and what a plug-in checks beyond types, are not in it. `penstock/reference.py` writes it to
-docs/project.schema.json.
+It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it cannot
+differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's own rules,
+which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from shared.reading.decode import json_schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
-"""A text may hold a variable wherever the Structs want a text; `interpolate` puts its value in before they are checked."""
+"""Any text may hold a variable; `interpolate` puts its value in before the Structs check it."""
 
 _SCALAR = {"type": ["string", "number", "boolean"]}
 _OPERANDS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
-"""What a project would do with the latest events: how many each connection takes, and which tables come of them. Sends nothing.
+"""Tries a project on the latest events: how many each connection takes, and which tables they make. Sends nothing.
 
-The router's rules and the loader's shaping run as they would; tables are taken not to exist, so every column is a new one and
-what a stored table would refuse is not seen.
+The router's rules and the loader's shaping run as usual, but without existing tables: every column is new, and refusals of existing
+tables do not show.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from shared.project.snapshot import ConfigSnapshot
 
 
 class TableTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """A table that would come: how many rows, and its columns with their types."""
+    """A table that would be made: its rows, and its columns with their types."""
 
     table: str
     rows: int
@@ -37,7 +37,7 @@ class TableTrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, kw_only=True):
-    """What a connection would do with the events of its site. `doubts`: names of the project file that no event has."""
+    """The result for one connection. `doubts`: names in the project file that no event has."""
 
     connection: str
     events: int = 0
@@ -49,10 +49,10 @@ class Trial(msgspec.Struct, kw_only=True):
 
 
 async def try_out(broker: Broker, project: Project, connections: Iterable[str], events: int) -> list[Trial]:
-    """Returns what connections would do with the latest events of their sites.
+    """Returns the results of connections for the latest events of their sites.
 
     Args:
-        project: the one to try, not the one that runs.
+        project: the project to try, not the one that runs.
         events: how many of each site, about: whole frames are taken.
 
     Raises:
@@ -89,7 +89,7 @@ def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable
                 shaper.add(frame, arrival.seq)
         except Permanent:
             dead["frame_unreadable"] += 1
-    if shaper is None:  # its events go out one by one
+    if shaper is None:  # this destination takes its events one by one
         trial.dropped, trial.dead = dict(dropped), dict(dead)
         return trial
     batch = shaper.take()

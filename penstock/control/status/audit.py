@@ -1,9 +1,10 @@
-"""Checks what was delivered against what was accepted, by ids: `penstock status --check`.
+"""Compares delivered events with accepted ones, by ids: `penstock status --check`.
 
-The accounts must balance (`penstock/control/status/balance.py`). Then the ids of EVENTS are read, routed again by the rules of now, and looked for:
-each that a connection should have got is in its destination, in the dead letters, or waits, and none is twice in a table. Where a
-destination cannot be asked for ids (files), the balance has to do. What a connection may have got (by a backfill or a replay), or got under
-other rules or in another place (`penstock/control/project/changes.py`), may be there or not, and yet only once.
+The accounts must balance (`penstock/control/status/balance.py`). Then the audit reads the ids in EVENTS, routes them again by the
+present rules, and looks for each in four places: the destination, the dead letters, the queue, rows set aside. Two sets of ids come
+of the routing for each connection (`_Expected`). Ids that it *should* have must be in one of the places. Ids that it *may* have, by a
+backfill or a replay, or under former rules or in a former place (`penstock/control/project/changes.py`), may be missing. No id of
+either set may be twice in a table. If a destination cannot be asked for ids (files), only its balance is checked.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 MOST_IDS = 2_000_000
-"""Ids that are held in memory; beyond, say `--since`."""
+"""The most ids in memory; for more, give `--since`."""
 SHOWN_IDS = 20
 FIND_IDS = 20_000
 FIND_SECONDS = 300.0
@@ -54,7 +55,7 @@ UNDECIDED = "its destination has not said yet whether it has the load that was u
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is wrong, of a connection or site."""
+    """A fault of a connection or site."""
 
     name: str
     what: str
@@ -64,7 +65,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """What was checked and found."""
+    """The result: what was checked, and the findings."""
 
     sites: list[SiteBalance]
     connections: list[Balance]
@@ -72,9 +73,9 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that left the project, each incarnation apart; the oldest are added up."""
     findings: list[Finding]
     notes: list[str]
-    """What is checked in part only, by design, and why."""
+    """Notes on things that are checked in part, by design, and why."""
     unchecked: dict[str, str] = {}
-    """Connections and sites that should have been checked and could not be, and why."""
+    """Connections and sites that could not be checked, and why."""
     ids: int = 0
     """Ids read from EVENTS."""
     asked: int = 0
@@ -82,12 +83,12 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """True if everything was checked and nothing found."""
+        """Whether everything was checked without a finding."""
         return not self.findings and not self.unchecked
 
 
 class _Expected:
-    """What a connection should have got, by the rules of now. `ids` must be somewhere; what `may` be there must not be twice either."""
+    """A connection's events by the present rules. `ids` must be somewhere; `may` ids can be missing. Neither may be there twice."""
 
     def __init__(self) -> None:
         self.ids: set[str] = set()
@@ -96,7 +97,7 @@ class _Expected:
 
     @property
     def all(self) -> set[str]:
-        """What is asked for."""
+        """All ids to ask for."""
         return self.ids | self.may
 
 
@@ -148,7 +149,7 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                     continue
                 asked += len(wanted.all)
                 missing, letters = set[str](), 0
-                # nobody counted how many of the backfilled events met the rules
+                # the number of backfilled events that met the rules was never counted
                 if account is None or (
                     whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled
                 ):
@@ -165,7 +166,7 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                         broker=broker, queue=snapshot.queue_of(name), connection=name, ids=wanted.ids, rows=rows
                     )
                 dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
-                # the account knows how many died, also of letters that were evicted or purged; one that was replayed may be in a table
+                # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
                 died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
                 buried = max(0, died - letters - balance.replayed)
                 if missing and dropped < len(missing) <= dropped + buried:
@@ -173,7 +174,7 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
                         f"{counted(len(missing) - dropped, 'event')} of {counted(buried, 'dead letter')} that DEAD holds no more"
                         " (evicted for want of room, purged, or too old) cannot be looked for"
                     )
-                    if whole:  # all that ever died is among the ids that were read, so a missing one more would show
+                    if whole:  # all dead events are among the ids that were read, so one more missing id would show
                         notes.append(f"{name}: {gone_letters}")
                     else:
                         unchecked[name] = f"{gone_letters}, and EVENTS does not tell whether they died or are lost"
@@ -199,7 +200,7 @@ def _finding(name: str, what: str, ids: set[str]) -> Finding:
 async def _expect(
     broker: Broker, rules: SiteRules, state: SiteState, since: float | None, changed_at: Mapping[str, Change]
 ) -> tuple[dict[str, _Expected], int, bool]:
-    """Routes the site's frames again; returns what each connection should have, how many ids were read, and whether all were."""
+    """Routes the site's frames again; returns each connection's expected ids, how many ids were read, and whether all were."""
     expected = {name: _Expected() for name in rules.connections}
     window = Window(rules.dedupe_seconds, MOST_IDS) if rules.dedupe_seconds > 0 else None
     read, accepted = 0, 0
@@ -233,7 +234,7 @@ async def _expect(
                     else:
                         expected[name].may.update(chosen)
                     expected[name].events += len(chosen) if mine else 0
-            except Permanent:  # it is in the dead letters whole
+            except Permanent:  # the whole frame is in the dead letters
                 continue
     return expected, read, since is None and accepted == state.accepted
 
@@ -247,7 +248,7 @@ async def _rows(
     notes: list[str],
     unchecked: dict[str, str],
 ) -> Mapping[str, Counter[str]] | None:
-    """Returns how often which id is in which table; None where the destination cannot be asked."""
+    """Returns by table how often each id is in it; None if the destination cannot be asked."""
     connection = snapshot.project.connections[name]
     found: dict[str, Counter[str]] = {}
     try:
@@ -280,7 +281,7 @@ async def _is_moved(broker: Broker, queue: str) -> bool:
 async def _missing(
     broker: Broker, queue: str, connection: str, ids: set[str], rows: Mapping[str, Counter[str]]
 ) -> tuple[set[str], int]:
-    """Returns the ids that are nowhere, and how many dead letters of the connection DEAD holds."""
+    """Returns the ids that are nowhere, and the number of the connection's letters in DEAD."""
     missing = set(ids)
     for found in rows.values():
         missing.difference_update(found)

@@ -1,9 +1,8 @@
-"""The accounts of every site and connection, read from the stored counts and from the queues, and whether they balance.
+"""The accounts of every site and connection, from the stored counts and the queues, and whether they balance.
 
-Router and loader store what they counted with the positions it belongs to; what waits is counted where it waits. Three equations
-must hold whenever nothing moves: what the router received has ended there or is owed; what it forwarded was taken by the loader
-or waits in the queue; what the loader took has ended or is set aside. Together they say that accepted = delivered + dropped +
-dead + waiting.
+Router and loader store their counts with their positions; waiting events are counted in the queues. Three equations must hold whenever
+nothing moves. Events that the router received have ended there or are owed. Events that it forwarded were taken by the loader or wait
+in the queue. Events that the loader took have ended or are set aside. Together: accepted = delivered + dropped + dead + waiting.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     waiting: dict[str, int]
     """In `events` (the connection is behind), `queue` and `aside`."""
     exact: bool = True
-    """False: too much waits to count all of it."""
+    """False: too many events wait to count all."""
     settled: bool = True
-    """False: what was read is of different moments, so the counts may be too low still."""
+    """False: the values are of different moments, so the counts may still be too low."""
     problems: list[str] = []
 
     @property
@@ -60,7 +59,7 @@ class SiteBalance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was read of one connection. `steady`: the loader wrote nothing meanwhile."""
+    """All values of one connection. `steady`: the loader wrote nothing meanwhile."""
 
     state: SiteState
     ended: Ended
@@ -70,7 +69,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_view(broker: Broker, site: str, queue: str, state: SiteState | None = None) -> View:
-    """Reads one connection: the state first and what waits last, so that nothing is seen twice that moves forward.
+    """Reads one connection: the state first and the queues last, so that no event is seen twice that moves forward.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -100,14 +99,14 @@ async def read_site(broker: Broker, site: str, state: SiteState | None = None) -
 
 
 def balance_of(connection: str, site: str, view: View) -> Balance:
-    """Adds up what was read; a load that is pending may or may not be done."""
+    """Adds up the values; a pending load may or may not be done."""
     balance, pending = (
         _balance(connection=connection, site=site, view=view, counts=view.ended.counts, early=view.ended.early),
         view.ended.pending,
     )
     settled = view.steady
     if pending is not None:
-        replay = pending.counts.replayed > 0  # no equation is of replays: only the queue tells whether it is taken
+        replay = pending.counts.replayed > 0  # no equation holds for replays: only the queue tells whether it is taken
         if balance.problems or (replay and not _waits(view.queue, pending)):
             early = {**view.ended.early, **pending.early}
             balance = _balance(
@@ -118,7 +117,7 @@ def balance_of(connection: str, site: str, view: View) -> Balance:
 
 
 def _waits(queue: Waiting, pending: Pending) -> bool:
-    """Says whether a pending load is in the queue still, where the oldest comes first."""
+    """Whether a pending load is still in the queue, where the oldest comes first."""
     oldest = queue.oldest
     return oldest is not None and oldest.lane == pending.source and oldest.seq <= pending.through
 

@@ -1,25 +1,25 @@
-"""When `penstock status --wait` has waited enough: nothing waits, and the counts say so or change no more. Pure."""
+"""Decides when `penstock status --wait` ends: nothing waits, and the counts say so or no longer change. Pure."""
 
 from __future__ import annotations
 
 from penstock.control.status.status import Status
 
 STILL_SECONDS = 6.0
-"""Router and loader store what they counted within two seconds; counts that stay wrong for so long stay wrong."""
+"""Router and loader store their counts within two seconds; counts that are wrong for longer than this stay wrong."""
 
 
 class Rest:
-    """Watches one status after the other."""
+    """Looks at one status after the other."""
 
     def __init__(self) -> None:
         self._counts: object = None
         self._since = 0.0
 
     def is_reached(self, found: Status, at_seconds: float) -> bool:
-        """Says whether there is nothing to wait for any more.
+        """Whether the wait is over.
 
         Args:
-            at_seconds: when it was read, on a clock that only goes forward.
+            at_seconds: the time of reading, on a clock that only goes forward.
         """
         counts = [(each.received, each.replayed, each.delivered, each.dropped, each.dead) for each in found.connections]
         if counts != self._counts or found.waiting:

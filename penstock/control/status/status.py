@@ -1,8 +1,8 @@
-"""The state of every connection and of what it depends on, from what the broker stores and what the services say.
+"""The state of every connection and of the parts that it depends on, from the broker's data and the services' words.
 
-The broker alone tells what was received, delivered, dropped and is dead (`penstock/control/status/balance.py`), what waits, how full the streams are,
-and who holds a connection's lease: no number begins anew with a process. With the services' `/metrics` and `/ready` come the reasons,
-and who is refused at the edge. Whatever needs a person is a problem with a next step.
+The broker alone gives the counts (`penstock/control/status/balance.py`), the waiting events, the fill of the streams, and the holder of a
+connection's lease; so a restart resets no number. The services' `/metrics` and `/ready` give the reasons, and the clients that
+the edge refuses. Each state that needs a person is a problem with a next step.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from shared.streams.removed import RemovedBalance, read_all_removed
 from shared.streams.waiting import CALLS
 
 COUNTED_DEAD_MESSAGES = 2000
-"""Beyond so many messages their letters are not counted one by one; the figure is then a lower bound."""
+"""Letters of more messages than this are not counted one by one; the figure is then a lower bound."""
 
 LATE_SLACK_SECONDS = 30.0
 DYING_SECONDS = 300.0
-"""A process that died more than once, and in this time, is not well although it runs."""
+"""A process that died more than once, the last time within this time, is not well although it runs."""
 UNROUTED_SECONDS = 10.0
-"""An event that waits for the router for longer is not on its way."""
+"""An event that waits for the router for longer counts as not routed."""
 CLIENTS = "clients"
-"""The part by which an edge tells whom it refuses. Anybody can cause that: it is shown, and is no problem of the stack."""
+"""The part of `/ready` for refused clients. Any client can cause refusals: they are shown, and are no problem of the stack."""
 _PROCESS = re.compile(r"^process \d+: ")
-"""What an edge of several processes puts before what each of them says."""
+"""The prefix of each process's parts in the `/ready` of an edge of several processes."""
 GOOD = ("ok", "idle", "disabled", "catching up")
-"""States that need nobody."""
+"""States that need no person."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     routed or unknown."""
     why: str = ""
     received: int = 0
-    """Accepted for it; without what is replayed."""
+    """Events accepted for it, without replayed ones."""
     replayed: int = 0
     delivered: int = 0
     dropped: int = 0
@@ -66,10 +66,10 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting_frames: int = 0
     """In its queue."""
     waiting_events: int = 0
-    """In its queue, behind it in EVENTS, or with rows set aside."""
+    """Events in its queue, still in EVENTS, or with rows set aside."""
     waiting_events_is_estimate: bool = False
     settled: bool = True
-    """False: its counts are behind what happened, and change without anything new."""
+    """False: its counts lag behind, and change without new events."""
     aside: dict[str, int] = {}
     """Rows set aside, by failing table."""
     oldest_waiting_seconds: float | None = None
@@ -78,7 +78,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole."""
+    """The state of the project and its stack."""
 
     revision: int
     connections: list[ConnectionStatus]
@@ -87,32 +87,32 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     edge_accepted: int = 0
     """Events accepted of all sites."""
     unrouted: int = 0
-    """Of these, those that wait for the router; in no connection's counts."""
+    """The part of these that waits for the router; in no connection's counts."""
     unrouted_by_site: dict[str, int] = {}
-    """The same by site, where there are any."""
+    """The same by site; only sites that have some."""
     edge_dead: int = 0
-    """Dead letters kept of events the edge refused."""
+    """Dead letters of events that the edge rejected."""
     refused: dict[str, int] = {}
-    """Requests refused at the edge since its start, by what is known of them: code, site, key."""
+    """Requests refused at the edge since its start, by code, site and key, as far as known."""
     dead_lost: dict[str, int] = {}
     """Dead letters that DEAD had no room for, by what became of them (evicted, refused) and whose they were, since the services started."""
     not_answering: dict[str, str] = {}
     problems: dict[str, str] = {}
-    """What needs a person, apart from connections: a service, a process, a stream, the journal; with a next step."""
+    """Problems apart from connections: of a service, a process, a stream, the journal; with a next step."""
 
     @property
     def waiting(self) -> int:
-        """Events that are accepted and not at their end, over all connections."""
+        """Number of accepted events that have not ended, over all connections."""
         return self.unrouted + sum(each.waiting_events for each in self.connections)
 
     @property
     def settled(self) -> bool:
-        """True if nothing waits and all counts tell so."""
+        """Whether nothing waits and all counts say so."""
         return not self.waiting and all(each.settled for each in self.connections)
 
     @property
     def healthy(self) -> bool:
-        """True if nothing needs a person."""
+        """Whether nothing needs a person."""
         return not self.not_answering and not self.problems and all(each.state in GOOD for each in self.connections)
 
 
@@ -122,9 +122,9 @@ async def read_status(
     """Reads the state of everything.
 
     Args:
-        scrapes: what the services said; may be empty.
+        scrapes: the answers of the services; may be empty.
         now: epoch seconds.
-        stack: the local stack, where there is one.
+        stack: the local stack, if there is one.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -159,7 +159,7 @@ async def read_status(
             fill = await read_fill(broker, stream)
             if fill.ratio >= WARN_RATIO:
                 part = f"stream {stream}"
-                # the services know by which policy they run
+                # only the services know their policy
                 what = next(iter(_said(scrapes, part)), f"{fill}; {advice(stream)}")
                 problems[part] = f"{what}; {_readers(states, sites)}" if stream == topology.EVENTS else what
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
@@ -180,12 +180,12 @@ async def read_status(
 
 
 def not_answering(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns the services that say nothing, and why."""
+    """Returns the services that do not answer, and why."""
     return {_named(stack, scrape.url): scrape.error for scrape in scrapes if scrape.error}
 
 
 def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns all that is known without the broker: which services are ready, and what they and their processes say is wrong."""
+    """Returns the state without the broker: which services are ready, and the problems of services and processes."""
     said = {_named(stack, scrape.url): "ready" if scrape.ready else "not ready" for scrape in scrapes if not scrape.error}
     parts = {
         f"{_named(stack, scrape.url)} {part}": why
@@ -196,7 +196,7 @@ def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dic
 
 
 def _named(stack: StackState | None, url: str) -> str:
-    """Returns a service's address, with its name where that is known."""
+    """Returns a service's address, with its name if known."""
     names = [process.name for process in stack.processes if process.admin_url == url] if stack is not None else []
     return f"{names[0]} ({url})" if names else url
 
@@ -212,14 +212,14 @@ def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[s
             parts = scrape.problems if scrape is not None else {}
             why = "".join(f"; {part}: {why}" for part, why in parts.items())
             log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
-            # what it died of long ago says nothing of why it does not answer now
+            # a death of long ago does not explain why it does not answer now
             deaths = f"; it died {counted(process.restarts, 'time')}" if died or process.state != "not ready" else ""
             found[f"process {process.name}"] = f"{process.state}{why}{deaths}; its log says why: {log}"
     return found
 
 
 def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns what services say is wrong, apart from connections and refused clients; streams are measured here."""
+    """Returns the services' problems, except those of connections and refused clients; streams are measured here."""
     return {
         f"{_named(stack, scrape.url)} {part}": why
         for scrape in scrapes
@@ -264,7 +264,7 @@ async def _read_connection(
     account, place = view.state.accounts.get(name), view.queue.oldest
     held = age
     if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
-        held = max(0.0, now - view.queue.queued_at)  # it is of a backfill, and was accepted long ago
+        held = max(0.0, now - view.queue.queued_at)  # it comes from a backfill, and was accepted long ago
     stop = await read_stop(broker, queue)
     state, why = await _judge(
         broker=broker, name=name, connection=connection, view=view, balance=balance, age=held, scrapes=scrapes, stop=stop
@@ -342,7 +342,7 @@ async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple
 
 
 def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
-    """Returns what services say of a part, problems before warnings."""
+    """Returns the services' words about a part, problems before warnings."""
     return [
         why
         for said in ("problems", "warnings")
@@ -353,7 +353,7 @@ def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
 
 
 def _readers(states: Mapping[str, SiteState], sites: Mapping[str, SiteBalance]) -> str:
-    """Returns who has not read EVENTS to its end."""
+    """Returns the readers that have not read EVENTS to its end."""
     behind = [f"connection {name}" for state in states.values() for name in state.behind]
     behind += [f"the router of site {each.site} ({waits(each.unrouted)})" for each in sites.values() if each.unrouted]
     return f"behind now: {', '.join(behind)}" if behind else "no connection and no router is behind"
