@@ -23,7 +23,7 @@ import uvloop
 
 from bench import history
 from bench.events import bodies
-from router.lanes.state import StateKeeper, state_key
+from router.forwarding.state import StateKeeper, state_key
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from router.lanes.removed import keep_removed
+from router.forwarding.removed import keep_removed
 from router.room.dead import keep_dead_room
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project

@@ -1,6 +1,6 @@
 """The router of one site: reads its frames in order and offers each to the forwarders of its connections.
 
-One process at a time does this for a site (a lease), and stores its state in one value (`router/lanes/state.py`). After a start it
+One process at a time does this for a site (a lease), and stores its state in one value (`router/forwarding/state.py`). After a start it
 first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer of JetStream
 keeps the position: it would know when a frame was handed out, not when every connection had it.
 
@@ -20,12 +20,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.lanes.account import Account, expire, export
-from router.lanes.front import Front
-from router.lanes.lane import Cursor, Lane, Parcel
-from router.lanes.lanes import Lanes
-from router.lanes.send import FAULT_SECONDS, Sender
-from router.lanes.state import SiteState, StateKeeper, shed_before
+from router.forwarding.account import Account, expire, export
+from router.forwarding.forwarder import Cursor, Forwarder, Parcel
+from router.forwarding.forwarders import Forwarders
+from router.forwarding.front import Front
+from router.forwarding.send import FAULT_SECONDS, Sender
+from router.forwarding.state import SiteState, StateKeeper, shed_before
 from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -98,7 +98,7 @@ class SiteRouter:
         self._front = Front(0, 0.0)
         self._window = self._new_window() if rules.dedupe_seconds > 0 else None
         self._shortened = 0
-        self._lanes: Lanes | None = None
+        self._forwarders: Forwarders | None = None
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._ready = False
@@ -121,29 +121,29 @@ class SiteRouter:
         try:
             async with task_group() as group:
                 async with self._between_frames:
-                    lanes = self._lanes = await self._open(group)
-                reading = group.create_task(self._read(lanes), name=f"read-{self.site}")
+                    forwarders = self._forwarders = await self._open(group)
+                reading = group.create_task(self._read(forwarders), name=f"read-{self.site}")
                 others = [
-                    group.create_task(self._keep_saving(lanes), name=f"save-{self.site}"),
+                    group.create_task(self._keep_saving(forwarders), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
                     group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
-                    group.create_task(self._watch_rewinds(lanes), name=f"rewind-{self.site}"),
+                    group.create_task(self._watch_rewinds(forwarders), name=f"rewind-{self.site}"),
                     group.create_task(send_replays_again(self._broker, self.site), name=f"replays-{self.site}"),
                 ]
                 await stop.wait()
                 reading.cancel()
                 await asyncio.wait([reading])
                 async with self._between_frames:  # new rules come into force first
-                    self._lanes = None
-                await lanes.finish()
+                    self._forwarders = None
+                await forwarders.finish()
                 for task in others:
                     task.cancel()
                 await asyncio.wait(others)
-            await self._save(self._state(lanes))
+            await self._save(self._state(forwarders))
         except BaseExceptionGroup as exc:
             raise first_of(exc) from exc
         finally:
-            self._lanes = None
+            self._forwarders = None
             self._telemetry.forget(site=self.site)  # the next holder of the site shows them
             for name in self._saved.accounts:
                 self._telemetry.forget(connection=name)
@@ -157,14 +157,14 @@ class SiteRouter:
         if rules.dedupe_seconds != self._rules.dedupe_seconds:
             raise ValueError(f"site {self.site}: the dedupe window changed from {self._rules.dedupe_seconds:g} s")
         async with self._between_frames:
-            if self._lanes is not None:
+            if self._forwarders is not None:
                 self._rules = rules
-                await self._lanes.apply(rules)
+                await self._forwarders.apply(rules)
                 self._changed.set()
 
     # -- start
 
-    async def _open(self, group: asyncio.TaskGroup) -> Lanes:
+    async def _open(self, group: asyncio.TaskGroup) -> Forwarders:
         events = await identify(self._broker, topology.EVENTS)
         incarnation, first_kept = events.incarnation, events.first_seq
         queues = (await identify(self._broker, topology.DELIVER)).incarnation
@@ -200,7 +200,7 @@ class SiteRouter:
             "site is routed from here",
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
         )
-        lanes = Lanes(
+        forwarders = Forwarders(
             broker=self._broker,
             front=self._front,
             sender=self._sender,
@@ -215,8 +215,10 @@ class SiteRouter:
         lost = state.queues not in ("", queues)
         if lost:
             log.error("DELIVER was created anew; what was in it is read again from EVENTS", extra={"site": self.site})
-        await lanes.begin(rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost)
-        return lanes
+        await forwarders.begin(
+            rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost
+        )
+        return forwarders
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
         """Returns the accounts, with owed events counted as lost."""
@@ -236,7 +238,7 @@ class SiteRouter:
 
     # -- reading
 
-    async def _read(self, lanes: Lanes) -> None:
+    async def _read(self, forwarders: Forwarders) -> None:
         position = self._front.seq
         reader = open_reader(
             broker=self._broker, site=self.site, seq=position + 1, at_seconds=self._saved.at_seconds, window=self._window
@@ -261,35 +263,35 @@ class SiteRouter:
                     continue
                 self._note_ready()
                 async with self._between_frames:
-                    await self._route(message, lanes)
+                    await self._route(message, forwarders)
                 # forwarders begin to send while the next frame is looked at
                 await asyncio.sleep(0)
 
-    async def _route(self, message: Message, lanes: Lanes) -> None:
+    async def _route(self, message: Message, forwarders: Forwarders) -> None:
         arrival: Arrival | None = None
         try:
-            with_heads = any(lane.rules.needs_heads for lane in lanes.accepting())
+            with_heads = any(forwarder.rules.needs_heads for forwarder in forwarders.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
             with traced(self._telemetry, f"route {self.site}", trace_of(message.headers), arrival):
                 judge(self._window, arrival)
-                await lanes.make_room()
+                await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
-                prepared = [(lane, *lane.prepare(arrival)) for lane in lanes.accepting()]
+                prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]
         except Permanent as exc:
             await self._sender.bury_frame(
                 telemetry=self._telemetry, seq=message.seq, at_seconds=message.at_seconds, payload=message.payload, why=str(exc)
             )
             prepared = []
-            for lane in lanes.accepting():
-                lane.account.bury(message.seq, 0 if arrival is None else len(arrival))
+            for forwarder in forwarders.accepting():
+                forwarder.account.bury(message.seq, 0 if arrival is None else len(arrival))
         self._offer(message, arrival, prepared)
         self._report()
 
-    def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Lane, Matched, Parcel | None]]) -> None:
+    def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Forwarder, Matched, Parcel | None]]) -> None:
         total, repeated = (0, ()) if arrival is None else (len(arrival), arrival.repeated)
         self._front.advance(message.seq, message.at_seconds, total, repeated)
-        for lane, matched, parcel in prepared:
-            lane.take(message.seq, matched, parcel)
+        for forwarder, matched, parcel in prepared:
+            forwarder.take(message.seq, matched, parcel)
         self._changed.set()
 
     def _note_ready(self) -> None:
@@ -308,9 +310,9 @@ class SiteRouter:
 
     # -- state
 
-    def _state(self, lanes: Lanes) -> SiteState:
+    def _state(self, forwarders: Forwarders) -> SiteState:
         stored = Cursor(self._saved.position, self._saved.at_seconds, self._saved_events)
-        position, behind = lanes.progress(stored)
+        position, behind = forwarders.progress(stored)
         self._saved_events = position.events_before
         return SiteState(
             epoch=self._epoch,
@@ -318,27 +320,27 @@ class SiteRouter:
             position=position.seq,
             at_seconds=position.at_seconds,
             behind=behind,
-            connections=lanes.begun,
+            connections=forwarders.begun,
             accepted=self._front.accepted(position.events_before),
-            accounts=lanes.accounts(position),
-            lives=lanes.lives,
+            accounts=forwarders.accounts(position),
+            lives=forwarders.lives,
             queues=self._saved.queues,
         )
 
-    async def _keep_saving(self, lanes: Lanes) -> None:
+    async def _keep_saving(self, forwarders: Forwarders) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            state = self._state(lanes)
+            state = self._state(forwarders)
             if state != self._saved:
                 await self._save(state)
-            await self._answer(lanes)
+            await self._answer(forwarders)
             await asyncio.sleep(SAVE_SECONDS)
 
-    async def _answer(self, lanes: Lanes) -> None:
+    async def _answer(self, forwarders: Forwarders) -> None:
         """Tells loaders how far their rewinds are; the state that it tells of is stored first."""
-        for name, answer in lanes.answers().items():
-            if self._answered.get(name) != answer and self._saved.lives.get(name) == lanes.lives[name]:
+        for name, answer in forwarders.answers().items():
+            if self._answered.get(name) != answer and self._saved.lives.get(name) == forwarders.lives[name]:
                 with contextlib.suppress(Transient):
                     await Bucket(self._broker, topology.STATE_BUCKET).put(answer_key(name), msgspec.json.encode(answer))
                     self._answered[name] = answer
@@ -366,11 +368,11 @@ class SiteRouter:
                 self._telemetry.gauge("router_oldest_seconds", oldest, site=self.site)
             await asyncio.sleep(LAG_SECONDS)
 
-    async def _watch_rewinds(self, lanes: Lanes) -> None:
+    async def _watch_rewinds(self, forwarders: Forwarders) -> None:
         async for entry in Bucket(self._broker, topology.STATE_BUCKET).watch(REWINDS):
             async with self._between_frames:
-                if self._lanes is not None:  # else it ends
-                    await lanes.ask(connection_of(entry.key), decode_rewinds(entry.value))
+                if self._forwarders is not None:  # else it ends
+                    await forwarders.ask(connection_of(entry.key), decode_rewinds(entry.value))
 
     async def _watch_events(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from nats.js.errors import NotFoundError
 
-from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Sender
+from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, Sender
 from router.replay.range import Bound, note_range, range_of
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from router.lanes.keeper import look_while_held
+from router.forwarding.keeper import look_while_held
 from shared.events.headers import EVENTS
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking

@@ -1,7 +1,7 @@
 """Shedding: EVENTS keeps frames by age while there is room, and by position when there is none.
 
 One router at a time does this (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed. Readers
-are the routers of all sites, with their connections that are behind (`router/lanes/state.py`), and replays under way
+are the routers of all sites, with their connections that are behind (`router/forwarding/state.py`), and replays under way
 (`shared/jetstream/hold_back.py`). A reader only moves forward, so a passed frame stays passed. A replay or a backfill that begins
 meanwhile finds EVENTS shorter, as it would have a moment later.
 
@@ -23,8 +23,8 @@ import msgspec
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from router.lanes.keeper import look_while_held
-from router.lanes.state import SiteState, note_shed, read_states
+from router.forwarding.keeper import look_while_held
+from router.forwarding.state import SiteState, note_shed, read_states
 from router.window.dedupe import Window
 from shared.errors import NotConnected
 from shared.jetstream import topology

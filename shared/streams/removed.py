@@ -3,7 +3,7 @@
 When a connection is removed, its router stores its counts once (`Removed`). The loader's counts stay where they are
 (`shared/streams/ended.py`); when a loader takes the waiting events away, it counts them there as dropped. Both have the name of the
 connection's queue as key, so each incarnation has its own account. The newest `KEPT` accounts stay separate. Older ones are added up
-in one value, so no event ever leaves the books. A router shows them as metrics (`router/lanes/removed.py`).
+in one value, so no event ever leaves the books. A router shows them as metrics (`router/forwarding/removed.py`).
 """
 
 from __future__ import annotations

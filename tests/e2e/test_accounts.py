@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from loader.delivery import leftovers
-from router.lanes import removed as module
-from router.lanes.account import Account
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding import removed as module
+from router.forwarding.account import Account
+from router.forwarding.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter

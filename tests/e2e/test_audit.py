@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from penstock.control.status.audit import Audit, audit
-from router.lanes.state import StateKeeper
+from router.forwarding.state import StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket

@@ -17,8 +17,8 @@ from loader.watch.stop import read_stop, resume
 from penstock.control.metrics import Scrape
 from penstock.control.status.balance import read_view
 from penstock.control.status.status import read_status
-from router.lanes.account import Account
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.account import Account
+from router.forwarding.state import SiteState, StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import current_snapshot

@@ -11,7 +11,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from penstock.control.letters.letters import Filter, find, remove_all
-from router.lanes.state import Mark, SiteState, StateKeeper, shed_before
+from router.forwarding.state import Mark, SiteState, StateKeeper, shed_before
 from router.room.dead import DeadRoom
 from router.room.shed import PART, Shedding
 from shared.errors import QueueFull

@@ -16,8 +16,8 @@ from loader.queue.retries import Retries
 from penstock.control.metrics import Scrape
 from penstock.control.status.status import Status, read_status
 from penstock.stack.home import ProcessState, StackState
-from router.lanes.account import Account
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.account import Account
+from router.forwarding.state import SiteState, StateKeeper
 from shared.events.frame import decode_frame
 from shared.events.headers import Place, write_place
 from shared.jetstream import topology

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState, StateKeeper
 from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import current_snapshot
 from tests.faults.places import Schema

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
-    "router": ("rules", "trace", "window", "settings", "lanes", "room", "replay", "site", "service", "__main__"),
+    "router": ("rules", "trace", "window", "settings", "forwarding", "room", "replay", "site", "service", "__main__"),
     "loader": (
         "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "sql", "servers", "warehouses", "files", "cloud", "registry",
         "delivery", "settings",

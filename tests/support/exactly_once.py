@@ -20,7 +20,7 @@ from nats.js.errors import APIError
 
 from penstock.control.status.audit import audit
 from penstock.control.status.balance import read_balances
-from router.lanes.state import StateKeeper
+from router.forwarding.state import StateKeeper
 from shared.errors import PenstockError
 from shared.events.dead import decode_dead
 from shared.jetstream import topology

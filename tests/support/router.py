@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState, StateKeeper
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter

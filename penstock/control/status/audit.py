@@ -27,7 +27,7 @@ from penstock.control.moments import gone
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
 from penstock.control.wording import counted, waits
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState, StateKeeper
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project
 from router.rules.match import match

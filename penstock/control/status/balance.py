@@ -11,8 +11,8 @@ import asyncio
 
 import msgspec
 
-from router.lanes.account import Account
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.account import Account
+from router.forwarding.state import SiteState, StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket

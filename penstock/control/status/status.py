@@ -22,7 +22,7 @@ from penstock.control.metrics import Scrape, total
 from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
 from penstock.control.wording import counted, waits
 from penstock.stack.home import StackState
-from router.lanes.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState, StateKeeper
 from shared.errors import NotConnected
 from shared.events.headers import is_live
 from shared.jetstream import lease, topology

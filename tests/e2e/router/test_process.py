@@ -15,7 +15,7 @@ import nats.errors as nats_errors
 import pytest
 from nats.js.errors import NotFoundError
 
-from router.lanes.state import state_key
+from router.forwarding.state import state_key
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.control.status.balance import Balance, View, balance_of
-from router.lanes.account import Account
-from router.lanes.state import SiteState
+from router.forwarding.account import Account
+from router.forwarding.state import SiteState
 from shared.events.headers import Place
 from shared.streams.ended import Counts, Ended, Pending
 from shared.streams.waiting import SetAside, Waiting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.lanes.front import Front
+from router.forwarding.front import Front
 
 
 def test_verdicts_are_known_from_the_start_on_up_to_the_front() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.lanes import keeper
-from router.lanes.keeper import look_while_held
+from router.forwarding import keeper
+from router.forwarding.keeper import look_while_held
 from shared.errors import NotConnected
 from shared.jetstream.lease import Lease
 

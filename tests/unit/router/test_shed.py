@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from nats.js.api import StreamState
 
-from router.lanes.state import Mark, SiteState
+from router.forwarding.state import Mark, SiteState
 from router.room.shed import Need, cut_for, history_starts, keep_room, needs_of
 
 

@@ -1,6 +1,6 @@
 """The fate of a connection's events in the router, counted so that no crash loses or doubles a count.
 
-One value stores the counts together with the site's position and the connection's mark (`router/lanes/state.py`), and the counts
+One value stores the counts together with the site's position and the connection's mark (`router/forwarding/state.py`), and the counts
 always end there. Counts of later frames are kept apart, by sequence, until the stored position covers them. So a killed router
 repeats frames and counts together.
 """
@@ -18,7 +18,7 @@ from shared.events.outcome import DeadReason, DropReason
 from shared.streams.removed import Removed
 
 if TYPE_CHECKING:
-    from router.lanes.state import SiteState
+    from router.forwarding.state import SiteState
     from shared.telemetry.metrics import Telemetry
 
 
@@ -60,7 +60,7 @@ class _Passed:
     backfilled: int = 0
 
 
-class LaneAccount:
+class RunningAccount:
     """The account of one connection while a router works on its site."""
 
     def __init__(self, stored: Account | None = None) -> None:

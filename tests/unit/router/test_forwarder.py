@@ -1,4 +1,4 @@
-"""What a lane counts of a frame when it falls behind, or when the frame turns out to be damaged."""
+"""What a forwarder counts of a frame when it falls behind, or when the frame turns out to be damaged."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from router.lanes.catch_up import _forward
-from router.lanes.front import Front
-from router.lanes.lane import Cursor, Lane
-from router.lanes.send import Sender
+from router.forwarding.catch_up import _forward
+from router.forwarding.forwarder import Cursor, Forwarder
+from router.forwarding.front import Front
+from router.forwarding.send import Sender
 from router.rules.compiled import compile_project
 from shared.errors import Permanent
 from shared.events.event import facts_of
@@ -43,31 +43,33 @@ class Queue:
         self.buried += 1
 
 
-def lane_of(queue: Queue, **options: Any) -> Lane:
+def forwarder_of(queue: Queue, **options: Any) -> Forwarder:
     rules = compile_project(snapshot({"wh": options}))["shop"].connections["wh"]
     telemetry = cast("Telemetry", Counting())
     cursor = Cursor(1, 0.0, -3)
-    lane = Lane(rules, Front(5, 0.0), cast("Sender", queue), telemetry, lane="live", max_frames=2, max_bytes=99, cursor=cursor)
-    lane.account.join(0, 0)
-    return lane
+    forwarder = Forwarder(
+        rules, Front(5, 0.0), cast("Sender", queue), telemetry, lane="live", max_frames=2, max_bytes=99, cursor=cursor
+    )
+    forwarder.account.join(0, 0)
+    return forwarder
 
 
 def message(payload: bytes) -> Message:
     return Message(subject="events.shop.0", payload=payload, headers={}, seq=1, at_seconds=1.0, waiting=0)
 
 
-async def test_a_lane_that_falls_behind_while_it_sends_counts_what_the_frame_left_out() -> None:
+async def test_a_forwarder_that_falls_behind_while_it_sends_counts_what_the_frame_left_out() -> None:
     queue = Queue()
-    lane = lane_of(queue, where=[{"field": "event", "eq": "x"}])
+    forwarder = forwarder_of(queue, where=[{"field": "event", "eq": "x"}])
     payload = frame([{"event": "x"}, {"event": "y"}, {"event": "y"}])
-    assert lane.cursor is not None
-    sending = asyncio.create_task(_forward(lane, lane.cursor, message(payload), None))
+    assert forwarder.cursor is not None
+    sending = asyncio.create_task(_forward(forwarder, forwarder.cursor, message(payload), None))
     await queue.asked.wait()
-    lane.collect()
-    lane.fall_behind()
+    forwarder.collect()
+    forwarder.fall_behind()
     queue.free.set()
     await sending
-    account = lane.account.settle(2, 3)
+    account = forwarder.account.settle(2, 3)
     assert (account.forwarded, account.dropped, account.received(3)) == (1, {"filtered": 2}, account.ended)
 
 
@@ -89,10 +91,10 @@ def damaged(request: RequestContext = REQUEST, block: bytes = b"{") -> bytes:
 )
 async def test_all_events_of_a_frame_that_is_damaged_inside_are_dead(payload: bytes) -> None:
     queue = Queue()
-    lane = lane_of(queue, where=[{"field": "properties.a", "eq": 1}])
-    assert lane.cursor is not None
-    await _forward(lane, lane.cursor, message(payload), None)
-    account = lane.account.settle(2, 2)
+    forwarder = forwarder_of(queue, where=[{"field": "properties.a", "eq": 1}])
+    assert forwarder.cursor is not None
+    await _forward(forwarder, forwarder.cursor, message(payload), None)
+    account = forwarder.account.settle(2, 2)
     assert (queue.buried, account.dead, account.received(2)) == (1, {"frame_unreadable": 2}, account.ended)
 
 

@@ -7,7 +7,7 @@ after its lease was taken, can only repeat each other. Repeats carry the same la
 them.
 
 A forwarder is *live* or *behind*. Live: the site's reading offers it each frame, and it holds a few of them in memory. Behind: it has
-a cursor, and reads EVENTS itself (`router/lanes/catch_up.py`). It falls behind when its memory is full and its queue takes no more,
+a cursor, and reads EVENTS itself (`router/forwarding/catch_up.py`). It falls behind when its memory is full and its queue takes no more,
 so that the site's reading never waits for it. Then it drops the frames in memory, and its cursor is stored with the site's position.
 
 `accepting` and `behind` together mean joining: the cursor is close to the front, and the forwarder collects new frames meanwhile.
@@ -23,9 +23,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from router.lanes.account import LaneAccount
-from router.lanes.front import Front
-from router.lanes.send import FAULT_SECONDS, FULL_SECONDS, Sender
+from router.forwarding.account import RunningAccount
+from router.forwarding.front import Front
+from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, Sender
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import Matched, match
@@ -74,8 +74,8 @@ class Cursor:
         return any(first <= seq and (last is None or seq <= last) for first, last in self.gaps)
 
 
-class Lane:
-    """The forwarder of one connection. Its task is `router.lanes.catch_up.run_lane`; the site's reading calls `prepare` and `take`."""
+class Forwarder:
+    """The forwarder of one connection. Its task is `router.forwarding.catch_up.run_forwarder`; the site's reading calls `prepare` and `take`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Lane:
         *,
         lane: str,
         rewind: int = 0,
-        account: LaneAccount | None = None,
+        account: RunningAccount | None = None,
         max_frames: int,
         max_bytes: int,
         cursor: Cursor | None = None,
@@ -99,7 +99,7 @@ class Lane:
         self.lane = lane
         """The lane of all frames that it sends."""
         self.rewind = rewind
-        self.account = account or LaneAccount()
+        self.account = account or RunningAccount()
         self.cursor = cursor
         """Its place while it is behind; None: it is live."""
         self.accepting = cursor is None

@@ -12,9 +12,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from router.lanes.account import removed_of
-from router.lanes.keeper import look_while_held
-from router.lanes.state import SiteState, StateKeeper, read_states
+from router.forwarding.account import removed_of
+from router.forwarding.keeper import look_while_held
+from router.forwarding.state import SiteState, StateKeeper, read_states
 from shared.events.outcome import DropReason
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold

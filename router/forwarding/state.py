@@ -12,7 +12,7 @@ import contextlib
 
 import msgspec
 
-from router.lanes.account import Account
+from router.forwarding.account import Account
 from shared.errors import Conflict, Fenced, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker

@@ -6,8 +6,7 @@ up. The set of connections that have begun is stored, so that a router that take
 A disabled connection may still be owed frames from before. Its cursor is *parked* here. When the connection is enabled again, it
 catches up with these frames, and leaves out frames that came while it was disabled.
 
-A connection is in one of four states: running (`_lanes`), parked (`_parked`), removed (only its account is left, until it is handed
-over), or unknown. All changes between them happen between two frames of the site, in `begin`, `apply` and `ask`.
+A connection is running (`_forwarders`), parked (`_parked`), removed or unknown. It changes between two frames of the site only.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from router.lanes.account import Account, LaneAccount, removed_of
-from router.lanes.catch_up import run_lane
-from router.lanes.front import Front
-from router.lanes.lane import Cursor, Lane
-from router.lanes.send import Sender
-from router.lanes.state import Life, Mark
+from router.forwarding.account import Account, RunningAccount, removed_of
+from router.forwarding.catch_up import run_forwarder
+from router.forwarding.forwarder import Cursor, Forwarder
+from router.forwarding.front import Front
+from router.forwarding.send import Sender
+from router.forwarding.state import Life, Mark
 from router.rules.compiled import ConnectionRules, SiteRules
 from router.settings import RouterSettings
 from router.window.dedupe import Window
@@ -45,7 +44,7 @@ FINISH_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
-class Lanes:
+class Forwarders:
     """All forwarders of a site, by connection.
 
     Args:
@@ -74,12 +73,12 @@ class Lanes:
         self._group = group
         self._new_window = new_window
         self._on_moved = on_moved
-        self._lanes: dict[str, Lane] = {}
+        self._forwarders: dict[str, Forwarder] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._parked: dict[str, Cursor] = {}
         self._unsent: dict[str, int] = {}  # events that removed connections never got
         self._begun: set[str] = set()
-        self._accounts: dict[str, LaneAccount] = {}
+        self._accounts: dict[str, RunningAccount] = {}
         self._lives: dict[str, Life] = {}
         self._asked: dict[str, Rewinds] = {}
 
@@ -109,7 +108,7 @@ class Lanes:
         if begun is None and not self._front.seq:
             self._lives = {name: Life(first=1, queue=rules.connections[name].queue) for name in self._begun}
         self._begun -= self._added_again(rules)
-        self._accounts = {name: LaneAccount(stored) for name, stored in accounts.items()}
+        self._accounts = {name: RunningAccount(stored) for name, stored in accounts.items()}
         for name, mark in behind.items():
             cursor = Cursor(
                 seq=mark.seq, at_seconds=mark.at_seconds, events_before=-mark.owed, gaps=list(mark.gaps), counted=mark.counted
@@ -134,7 +133,7 @@ class Lanes:
             NotConnected: the broker does not answer where a new connection asks for the past.
         """
         again = self._added_again(rules)
-        for name in [name for name in self._lanes if name not in rules.connections or name in again]:
+        for name in [name for name in self._forwarders if name not in rules.connections or name in again]:
             await self._end(name, keep=name in rules.disabled)
         self._begun -= again
         gone = [name for name in self._parked if name in again or (name not in rules.connections and name not in rules.disabled)]
@@ -142,8 +141,8 @@ class Lanes:
             self._discard(name, self._parked.pop(name))
         await self._hand_over_removed(rules)
         for name, connection in rules.connections.items():
-            if name in self._lanes:
-                self._lanes[name].rules = connection
+            if name in self._forwarders:
+                self._forwarders[name].rules = connection
             else:
                 await self._start(connection)
         self._note_begun(rules)
@@ -161,11 +160,11 @@ class Lanes:
     def answers(self) -> dict[str, Answer]:
         """Returns by connection how far the requested rewinds are."""
         found: dict[str, Answer] = {}
-        for name, lane in self._lanes.items():
-            rewind = self._asked[name].lanes.get(lane.lane) if name in self._asked else None
-            if rewind is not None and rewind.number == lane.rewind:
-                sent = {lane.lane: lane.rewind} if lane.place().seq > rewind.last else {}
-                found[name] = Answer(begun={lane.lane: (lane.rewind, self._lives[name].again)}, sent=sent)
+        for name, forwarder in self._forwarders.items():
+            rewind = self._asked[name].lanes.get(forwarder.lane) if name in self._asked else None
+            if rewind is not None and rewind.number == forwarder.rewind:
+                sent = {forwarder.lane: forwarder.rewind} if forwarder.place().seq > rewind.last else {}
+                found[name] = Answer(begun={forwarder.lane: (forwarder.rewind, self._lives[name].again)}, sent=sent)
         return found
 
     @property
@@ -178,24 +177,24 @@ class Lanes:
         """The connections that have begun to get frames."""
         return sorted(self._begun)
 
-    def accepting(self) -> Iterator[Lane]:
+    def accepting(self) -> Iterator[Forwarder]:
         """Returns the forwarders that must be offered the next frame."""
-        return (lane for lane in self._lanes.values() if lane.accepting)
+        return (forwarder for forwarder in self._forwarders.values() if forwarder.accepting)
 
     async def make_room(self) -> None:
         """Waits until every accepting forwarder can take a frame; lets one fall behind that cannot in time."""
-        for lane in self._lanes.values():
-            while lane.accepting and lane.is_full:
-                refuses = lane.behind or lane.blocked
-                if refuses or (not await lane.wait_moved(STUCK_SECONDS) and self._broker.nc.is_connected):
-                    lane.fall_behind()
+        for forwarder in self._forwarders.values():
+            while forwarder.accepting and forwarder.is_full:
+                refuses = forwarder.behind or forwarder.blocked
+                if refuses or (not await forwarder.wait_moved(STUCK_SECONDS) and self._broker.nc.is_connected):
+                    forwarder.fall_behind()
 
     async def finish(self) -> None:
         """Lets every forwarder send its frames in memory, unless its queue is full, and ends them all."""
-        for lane in self._lanes.values():
-            await lane.wait_idle()
-            if not lane.idle and not lane.behind:
-                lane.fall_behind()
+        for forwarder in self._forwarders.values():
+            await forwarder.wait_idle()
+            if not forwarder.idle and not forwarder.behind:
+                forwarder.fall_behind()
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -208,9 +207,9 @@ class Lanes:
         `stored`: a forwarder that has just gone live may be short of that, and then has a mark.
         """
         position = Cursor(self._front.seq, self._front.at_seconds, self._front.events)
-        places = {name: lane.place() for name, lane in self._lanes.items()}
+        places = {name: forwarder.place() for name, forwarder in self._forwarders.items()}
         for name, place in places.items():
-            if not self._lanes[name].behind and place.seq <= position.seq:
+            if not self._forwarders[name].behind and place.seq <= position.seq:
                 position = Cursor(place.seq - 1, place.at_seconds, place.events_before)
         if position.seq < stored.seq:
             position = stored
@@ -223,7 +222,7 @@ class Lanes:
         accepted = self._front.accepted(position.events_before)
         found: dict[str, Account] = {}
         for name, account in self._accounts.items():
-            place = self._lanes[name].place().seq if name in self._lanes else position.seq + 1
+            place = self._forwarders[name].place().seq if name in self._forwarders else position.seq + 1
             found[name] = account.settle(min(place, position.seq + 1), accepted)
         return found
 
@@ -262,14 +261,14 @@ class Lanes:
             self._lives[name] = Life(first=first, queue=connection.queue)
         life = self._lives.get(name, Life())
         self._lives[name] = replace(life, queue=connection.queue, gaps=self._closed(life.gaps))
-        account = self._accounts.setdefault(name, LaneAccount(Account(queue=connection.queue)))
+        account = self._accounts.setdefault(name, RunningAccount(Account(queue=connection.queue)))
         account.join(self._front.accepted(self._front.events), self._front.seq)
         self._run(connection, cursor)
         await self._rewind(name)
 
     def _run(self, connection: ConnectionRules, cursor: Cursor | None) -> None:
         name, life = connection.name, self._lives[connection.name]
-        lane = self._lanes[name] = Lane(
+        forwarder = self._forwarders[name] = Forwarder(
             connection,
             self._front,
             self._sender,
@@ -282,7 +281,9 @@ class Lanes:
             cursor=cursor,
             on_moved=self._on_moved,
         )
-        self._tasks[name] = self._group.create_task(run_lane(lane, self._broker, self._new_window), name=f"lane-{name}")
+        self._tasks[name] = self._group.create_task(
+            run_forwarder(forwarder, self._broker, self._new_window), name=f"forward-{name}"
+        )
 
     async def _read_all_again(self, name: str) -> None:
         life = self._lives.get(name, Life())
@@ -294,17 +295,17 @@ class Lanes:
 
     async def _rewind(self, name: str) -> None:
         """Reads frames of a connection again, if its loader asks for a rewind that has not begun."""
-        asked, lane = self._asked.get(name), self._lanes.get(name)
-        if lane is None or asked is None or asked.queue != lane.rules.queue:
+        asked, forwarder = self._asked.get(name), self._forwarders.get(name)
+        if forwarder is None or asked is None or asked.queue != forwarder.rules.queue:
             return
-        rewind = asked.lanes.get(lane.lane)
-        if rewind is None or rewind.number <= lane.rewind:
+        rewind = asked.lanes.get(forwarder.lane)
+        if rewind is None or rewind.number <= forwarder.rewind:
             return
         first = await first_from(self._broker, self._sender.site, rewind.first)
         await self._cancel(name)
-        place = lane.place()
-        lane.account.forget(place.seq)
-        lane.account.settle(place.seq, self._front.accepted(place.events_before))
+        place = forwarder.place()
+        forwarder.account.forget(place.seq)
+        forwarder.account.settle(place.seq, self._front.accepted(place.events_before))
         life = self._lives[name]
         cursor: Cursor | None = place
         if first is not None and first[0] < place.seq:
@@ -315,7 +316,7 @@ class Lanes:
         again = min(cursor.seq, place.seq) if cursor is not None else place.seq
         self._lives[name] = replace(life, rewind=rewind.number, again=again)
         log.warning("connection reads again", extra={"connection": name, "seq": again, "until": place.seq})
-        self._run(lane.rules, cursor)
+        self._run(forwarder.rules, cursor)
 
     async def _cancel(self, name: str) -> None:
         task = self._tasks.pop(name)
@@ -324,20 +325,20 @@ class Lanes:
 
     async def _end(self, name: str, *, keep: bool) -> None:
         """Lets a forwarder send its frames in memory, for a bounded time; keeps the place of a connection that is only disabled."""
-        lane = self._lanes[name]
+        forwarder = self._forwarders[name]
         try:
             async with timeout(FINISH_SECONDS):
-                await lane.wait_idle()
+                await forwarder.wait_idle()
         except TimeoutError:
             log.warning("connection ends with frames left", extra={"connection": name})
         await self._cancel(name)
-        del self._lanes[name]
+        del self._forwarders[name]
         self._telemetry.gauge("router_connection_stopped", 0, connection=name)
-        cursor = None if lane.idle else lane.place()
+        cursor = None if forwarder.idle else forwarder.place()
         if keep:
             self._park(name, cursor)
             return
-        self._accounts[name].leave(self._front.accepted(self._front.events), lane.place().seq)
+        self._accounts[name].leave(self._front.accepted(self._front.events), forwarder.place().seq)
         if cursor is not None:
             self._discard(name, cursor)
 
