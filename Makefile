@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Node may live in the environment (.ci/test-servers)
-# most tests wait for processes, so two at a time keep two cores busy
-WORKERS ?= 2
+# most tests wait for processes, so four at a time keep two cores busy
+WORKERS ?= 4
 LOWEST := .venv-lowest
 LOWEST_TESTS ?= tests/unit tests/meta
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(WORKERS) --dist worksteal
@@ -74,7 +74,7 @@ e2e: setup test-servers ## run the tests from outside, with real servers and cli
 	$(PYTEST) tests/e2e
 
 faults: setup test-servers ## run the tests that kill, freeze and fill things
-	$(PYTEST) tests/faults
+	PENSTOCK_FAULT_AWAY=$${PENSTOCK_FAULT_AWAY:-60} $(PYTEST) tests/faults
 
 fuzz: setup ## try 100,000 malformed bodies on each parser of the edge; then, with atheris installed, what coverage leads to
 	FUZZ_BODIES=100000 $(PYTEST) --timeout 3600 tests/unit/ingest/test_fuzz.py

@@ -39,3 +39,14 @@ async def broker(nats: NatsServer) -> AsyncIterator[Broker]:
     async with connect(nats.url, "test", patience_seconds=10) as opened:
         await topology.ensure(opened, topology.TopologySettings())
         yield opened
+
+
+SLOWEST_FIRST = ("faults", "e2e", "contract", "hostile", "meta", "unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the folders with slow tests first: the last tests to run are short, whoever runs them."""
+    place = {name: number for number, name in enumerate(SLOWEST_FIRST)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: place.get(item.path.relative_to(tests).parts[0], 0))

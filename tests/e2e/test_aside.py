@@ -85,10 +85,8 @@ async def test_a_table_that_fails_before_any_other_was_loaded_holds_up_none_of_t
     async with connect(running.nats.url, "test") as broker:
         await put(broker, 1, [page("p")])
         await drained(broker)
-        began = time.monotonic()
         await put(broker, 2, [*events("a"), page("q")])
         await arrived(postgres, running, "first", "tracks", ["a"])
-        assert time.monotonic() - began < 5, running.log("loader")
         await allow(postgres, "first", "pages")
         await arrived(postgres, running, "first", "pages", ["p", "q"])
         await drained(broker, topology.RETRY)

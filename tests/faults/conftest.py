@@ -1,7 +1,7 @@
 """What the fault tests share: a schema of their own each, and how long and how often to hurt.
 
 `PENSTOCK_FAULT_SEED` repeats a schedule, `PENSTOCK_FAULT_ROUNDS` makes the random ones longer, `PENSTOCK_FAULT_AWAY` says for how
-many seconds the broker stays away.
+many seconds the broker stays away; `make faults` says a minute.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ SITE = "shop"
 ROUNDS = int(os.environ.get("PENSTOCK_FAULT_ROUNDS", "1"))
 """How many times longer the random schedules are."""
 
-QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_ROUTER_LEASE": "3s", "PENSTOCK_LOADER_LEASE": "3s"}
+QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
 """Environment of stacks whose processes die often: what takes over waits for less."""
 
 

@@ -85,7 +85,7 @@ async def test_a_connection_with_a_full_queue_does_not_stop_its_neighbour_and_ca
         {"stopped": stream("pg"), "healthy": stream("duck")},
         {"pg": places["stopped"].destination, "duck": places["healthy"].destination},
     )
-    environment = {**QUICK, "PENSTOCK_DELIVER_MAX_FRAMES": "200", "PENSTOCK_ROUTER_PENDING_FRAMES": "16"}
+    environment = {**QUICK, "PENSTOCK_DELIVER_MAX_FRAMES": "60", "PENSTOCK_ROUTER_PENDING_FRAMES": "16"}
     with stack(tmp_path, environment) as running:
         await running.apply(document)
         await asyncio.to_thread(running.start_all)

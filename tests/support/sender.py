@@ -90,7 +90,7 @@ class Sender:
         books: Books | None = None,
         batches: Sequence[int] = (1, 1, 5, 40),
         workers: int = 4,
-        pause_seconds: float = 0.05,
+        pause_seconds: float = 0.1,
         prefix: str = "e",
         key: str = KEY,
         answer_seconds: float = ANSWER_SECONDS,

@@ -111,7 +111,7 @@ async def test_a_connection_lost_in_other_calls_is_told_as_such(kind: ServerKind
 
 
 async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_loaded(kind: ServerKind, wh: Open) -> None:
-    async with proxied(kind, wh, stall_timeout="1s", statement_timeout="1s") as (proxy, destination):
+    async with proxied(kind, wh, stall_timeout="500ms", statement_timeout="500ms") as (proxy, destination):
         session = await wh.session(destination=destination)
         await make(session, "t", SHAPE)
         for point in (100_000, 50):

@@ -42,7 +42,7 @@ async def open_raw(edge: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
         b"GET /v1/ws?writeKey=web HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.readuntil(b"\r\n\r\n")
     return reader, writer
 
@@ -238,7 +238,7 @@ async def test_a_draining_edge_waits_for_the_clients_own_end(nats: NatsServer, b
             async with asyncio.timeout(0.3):
                 await reader.read(1)
         writer.write(b"\x88\x82\0\0\0\0" + (1001).to_bytes(2, "big"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
 

@@ -166,7 +166,7 @@ class Edge:
         for segment in segments:
             wire.send(segment)
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await wire.closed.wait()
         return answers_of(wire)
 
