@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Stack]:
-    with stack(tmp_path, {"PENSTOCK_LOADER_LEASE": "2s"}) as started:
+    with stack(tmp_path) as started:
         yield started
 
 

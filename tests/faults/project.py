@@ -12,8 +12,8 @@ SITE = "shop"
 ROUNDS = int(os.environ.get("PENSTOCK_FAULT_ROUNDS", "1"))
 """How many times longer the random schedules are."""
 
-QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s", "PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
-"""Environment of stacks whose processes die often: what takes over waits for less."""
+QUICK = {"PENSTOCK_INGEST_DEADLINE": "4s"}
+"""Environment of stacks whose broker dies often: clients wait for less."""
 
 
 def project(connections: dict[str, dict[str, Any]], destinations: dict[str, dict[str, Any]], **site: Any) -> dict[str, Any]:

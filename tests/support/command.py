@@ -18,6 +18,7 @@ import psutil
 
 from penstock.stack.home import Home, StackState
 from tests.support.ports import free_port
+from tests.support.stack import SHORT_LEASES
 
 SHOP = Path(__file__).parents[2] / "examples/shop/penstock.yaml"
 COMMAND = [sys.executable, "-m", "penstock"]
@@ -62,9 +63,9 @@ class LocalStack:
         return {process.name: process.pid for process in (*state.processes, state.supervisor)}
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        """Variables for a command."""
+        """Variables for a command, and for the services it starts."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_") and name != "COLUMNS"}
-        return {**kept, "PYTHONPATH": str(SHOP.parents[2]), **more}
+        return {**kept, "PYTHONPATH": str(SHOP.parents[2]), **SHORT_LEASES, **more}
 
     def run(
         self, *arguments: str, stdin: bytes = b"", timeout: float = PATIENCE_SECONDS, environment: Mapping[str, str] = NOTHING

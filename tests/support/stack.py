@@ -29,6 +29,8 @@ from tests.support.ports import free_port
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "router", "loader")
 LOG_BYTES = 12_000
+SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
+"""As short as they may be: whoever takes over from a killed process waits for its lease."""
 
 
 class Stack:
@@ -67,6 +69,7 @@ class Stack:
             "PENSTOCK_LOG_FORMAT": "text",
             "PENSTOCK_INGEST_PORT": str(self.port),
             "PENSTOCK_INGEST_HOST": "127.0.0.1",
+            **SHORT_LEASES,
             **self._environment,
             **environment,
         }
