@@ -1,9 +1,10 @@
 """The contract of wire protocols, between the HTTP server and the files in `ingest/protocols/`.
 
 A protocol is a pure parser. The server reads a request, decodes its content encoding within a bound, and hands bytes over; the
-protocol returns events with heads and the client's own bytes, or a refusal. It touches no socket, clock or file, and asks `Desk` for
-anything it needs from the process. The server does the work that is the same for all protocols: routing, bodies, limits of size and
-rate, CORS, the client's address and user agent, publishing, dead letters, and answering only after the events are durable.
+protocol returns events with heads and the client's own bytes, or a refusal. It touches no socket, clock or file, and asks `Desk`
+for anything it needs from the process. The server does the work that is the same for all protocols: routing, bodies, limits of
+size and rate, CORS, the client's address and user agent, publishing, dead letters, and answering only after the events are
+durable.
 
 Every protocol is one file that defines:
 

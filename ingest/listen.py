@@ -1,10 +1,10 @@
 """The sockets the edge listens on: the port on every address of a host, and a Unix socket.
 
-A single process binds and listens. Several processes share the port by SO_REUSEPORT, so that the kernel spreads connections evenly over
-them. With that option alone a second installation could take half of the requests unnoticed. So the parent first binds the port
-alone (`hold`), which fails if another process has it. Then it makes sockets beside its own for each life of a child
-(`listen_beside`), and hands them down. The parent's sockets never listen: a child that dies takes its queue with it, and the others
-get all requests.
+A single process binds and listens. Several processes share the port by SO_REUSEPORT, so that the kernel spreads connections
+evenly over them. With that option alone a second installation could take half of the requests unnoticed. So the parent first
+binds the port alone (`hold`), which fails if another process has it. Then it makes sockets beside its own for each life of a
+child (`listen_beside`), and hands them down. The parent's sockets never listen: a child that dies takes its queue with it, and
+the others get all requests.
 """
 
 from __future__ import annotations

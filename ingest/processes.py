@@ -1,8 +1,9 @@
 """Several edge processes on one port, which their parent holds; the kernel spreads connections over them.
 
-The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. It restarts a child that
-dies, with a growing pause; if a child says that its settings are wrong, all end. The parent passes a signal on to every child, and
-each drains. A killed parent takes its children with it: left behind, they would keep the port and the journals from the next parent.
+The parent starts, watches and stops its children and serves their common admin page; it takes no traffic. It restarts a child
+that dies, with a growing pause; if a child says that its settings are wrong, all end. The parent passes a signal on to every
+child, and each drains. A killed parent takes its children with it: left behind, they would keep the port and the journals from
+the next parent.
 """
 
 from __future__ import annotations

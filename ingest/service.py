@@ -1,7 +1,7 @@
 """The ingest service: puts the parts together, listens, and drains in the order that loses nothing.
 
-Order at the end: not ready, listener closed, requests under way answered, connections closed, frames sent, journal closed. The next
-start sends what the journal then holds.
+Order at the end: not ready, listener closed, requests under way answered, connections closed, frames sent, journal closed. The
+next start sends what the journal then holds.
 """
 
 from __future__ import annotations

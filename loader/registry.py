@@ -1,7 +1,7 @@
 """Finds destinations: every module of the plug-in folders is one type, named as its file.
 
-Listing the types imports nothing; asking for one imports its module, which imports no driver. Adding a destination is adding a
-file; what it defines say `loader/contract/warehouse.py` for tables and `loader/contract/events.py` for events one by one.
+Listing the types imports nothing; asking for one imports its module, which imports no driver. A new destination is a new file;
+`loader/contract/warehouse.py` (tables) and `loader/contract/events.py` (events one by one) say what it must define.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from shared.reading.decode import decode
 
 
 class Plugin(Protocol):
-    """What a plug-in module defines."""
+    """The parts of a plug-in module."""
 
     OPTIONS: type[msgspec.Struct]
     CAPABILITIES: Capabilities | EventCapabilities
 
     async def open_destination(self, name: str, options: Any, environment: Environment) -> Destination | EventDestination:
-        """Returns the destination, open; raises `SetupError` where a person must act first."""
+        """Returns the open destination; raises `SetupError` if a person must act first."""
         ...
 
 
@@ -55,7 +55,7 @@ def plugin(type_name: str) -> Plugin:
 
 
 def takes_tables(type_name: str) -> Capabilities | None:
-    """Returns the capabilities of a type that takes tables; None: it takes events one by one, or there is no such type."""
+    """Returns the capabilities of a type that takes tables; None: it takes events one by one, or does not exist."""
     if type_name not in DESTINATIONS.names():
         return None
     capabilities = plugin(type_name).CAPABILITIES
@@ -63,7 +63,7 @@ def takes_tables(type_name: str) -> Capabilities | None:
 
 
 def secrets_of(type_name: object) -> frozenset[str]:
-    """Returns the options of a destination type that hold secrets; none where there is no such type."""
+    """Returns the options of a destination type that hold secrets; none for an unknown type."""
     known = isinstance(type_name, str) and type_name in DESTINATIONS.names()
     return secret_options(plugin(str(type_name)).OPTIONS) if known else frozenset()
 
@@ -92,7 +92,7 @@ async def open_destination(name: str, document: Mapping[str, Any], environment: 
 
     Raises:
         ConfigError: as `parse_options`.
-        SetupError, NotConnected, Transient: as the plug-in says.
+        SetupError, NotConnected, Transient: from the plug-in.
         TypeError: it takes events one by one.
     """
     found, options = parse_options(name, document)

@@ -1,7 +1,7 @@
 """The loader as a service: one `ConnectionLoader` for every enabled connection of the applied project.
 
-Every replica of this service tries for every connection; the lease decides which one loads it. A connection whose definition
-changes, or whose site's or destination's does, is stopped where it is and started anew; the others do not notice.
+Every replica of this service tries for every connection; the lease decides which one loads it. If the definition of a connection,
+its site or its destination changes, the connection stops where it is and starts again; the others do not notice.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def main(context: ServiceContext) -> None:
 
 
 def _bearable(health: Health, running: Collection[str], part: str) -> str | None:
-    """Says why a loader is ready although a connection fails: its other connections load. Where none does, it is not."""
+    """Returns why a loader is ready although a connection fails: other connections load. If none does, it is not ready."""
     if not part.startswith("connection "):
         return None
     failing = {problem.removeprefix("connection ").partition(":")[0] for problem in health.problems}
@@ -76,7 +76,7 @@ def _bearable(health: Health, running: Collection[str], part: str) -> str | None
 
 
 def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
-    """Returns what is to be loaded, by connection."""
+    """Returns the definitions of all enabled connections."""
     project = snapshot.project
     return {
         name: Definition(

@@ -1,4 +1,4 @@
-"""What an operator sets of the loader, prefix `PENSTOCK_LOADER_`. What a user sets of loading stands in the project file."""
+"""An operator's settings of the loader, prefix `PENSTOCK_LOADER_`. Users' rules of loading are in the project file."""
 
 from __future__ import annotations
 

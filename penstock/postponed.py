@@ -1,7 +1,7 @@
 """Imports a module at its first use instead of at its `import`, or imports a module without an optional one.
 
-The broker's client imports aiohttp and uses it for WebSocket addresses only; that import costs more than the rest of most commands.
-`importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which loads it.
+The broker's client imports aiohttp and uses it for WebSocket addresses only; that import costs more than the rest of most
+commands. `importlib.util.LazyLoader` does not help: the second `import` of a module looks at its `__spec__`, which loads it.
 """
 
 from __future__ import annotations

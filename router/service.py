@@ -1,7 +1,7 @@
 """The router's process: it waits for the lease of every site of the project, and routes a site while it holds its lease.
 
-Any number of routers may run. One router holds each site. If it dies, another takes the site over within the time of a lease; if it
-drains, at once.
+Any number of routers may run. One router holds each site. If it dies, another takes the site over within the time of a lease; if
+it drains, at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The router of one site: reads its frames in order and offers each to the forwarders of its connections.
 
-One process at a time does this for a site (a lease), and stores its state in one value (`router/forwarding/state.py`). After a start it
-first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer of JetStream
-keeps the position: it would know when a frame was handed out, not when every connection had it.
+One process at a time does this for a site (a lease), and stores its state in one value (`router/forwarding/state.py`). After a
+start it first fills its window of message ids from EVENTS, up to the stored position, and then goes on behind it. No consumer of
+JetStream keeps the position: it would know when a frame was handed out, not when every connection had it.
 
 It offers a frame to all forwarders at one moment, with nothing awaited in between; joining forwarders rely on this. Before that
 moment it waits until every live forwarder has room, and lets one fall behind that makes none.

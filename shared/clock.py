@@ -1,9 +1,9 @@
 """The clock of a process: wall time that never goes back, and steady time for every wait.
 
-A machine's clock can be set back, sometimes by an hour. So no wait is computed from wall time: periods, deadlines and retries run on
-`steady`. Code that meets a wall time calls `steady_at` once and keeps the result. Wall time is for people and for data. It follows
-the machine's clock forward at once. When the machine's clock is set back, wall time goes on at half speed until the two agree
-again, so two times taken one after the other are in order.
+A machine's clock can be set back, sometimes by an hour. So no wait is computed from wall time: periods, deadlines and retries run
+on `steady`. Code that meets a wall time calls `steady_at` once and keeps the result. Wall time is for people and for data. It
+follows the machine's clock forward at once. When the machine's clock is set back, wall time goes on at half speed until the two
+agree again, so two times taken one after the other are in order.
 """
 
 from __future__ import annotations

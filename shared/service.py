@@ -2,8 +2,8 @@
 
 `run_service` sets the process up (uvloop, logs, signals, garbage collector), opens what every service needs (broker, topology,
 project, telemetry, the admin page) and calls the service's `main` with a `ServiceContext`. The first SIGTERM or SIGINT sets
-`context.draining`: `main` finishes its work and returns. After three quarters of the drain period, or at a second signal, `main` is
-cancelled. At the end of the period the process ends in any case.
+`context.draining`: `main` finishes its work and returns. After three quarters of the drain period, or at a second signal, `main`
+is cancelled. At the end of the period the process ends in any case.
 
 `/live` answers 200 while the loop turns, `/ready` 200 when every part is, else 503, with reasons and warnings, `/metrics` in
 Prometheus' form; on an admin address, apart from every public one.

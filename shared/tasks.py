@@ -1,10 +1,10 @@
 """Task groups and timeouts of `asyncio`, without two of its faults.
 
 Up to Python 3.12, if a task of a `TaskGroup` fails, the group leaves a request for cancellation on the task that waited for it
-(https://github.com/python/cpython/issues/116720). Up to Python 3.11.2, Debian 12's version, `asyncio.timeout` in a task with such a
-request raises `CancelledError` instead of `TimeoutError` (https://github.com/python/cpython/issues/102780). Together they end a task
-without a word: it waits to try again, and takes the end of the wait for a cancellation. So all our code uses `task_group` and
-`timeout` of this module; a test holds that.
+(https://github.com/python/cpython/issues/116720). Up to Python 3.11.2, Debian 12's version, `asyncio.timeout` in a task with such
+a request raises `CancelledError` instead of `TimeoutError` (https://github.com/python/cpython/issues/102780). Together they end a
+task without a word: it waits to try again, and takes the end of the wait for a cancellation. So all our code uses `task_group`
+and `timeout` of this module; a test holds that.
 """
 
 from __future__ import annotations

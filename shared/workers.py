@@ -1,7 +1,7 @@
 """One worker for each key of the project, under a lease. So replicas of a service share their work.
 
-Every replica tries for every key; the lease decides which one works. A key moves to another replica within the time of a lease if its
-holder dies, and at once if its holder drains. The service decides what a key is and what its worker does.
+Every replica tries for every key; the lease decides which one works. A key moves to another replica within the time of a lease if
+its holder dies, and at once if its holder drains. The service decides what a key is and what its worker does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Admits a request before its body is read, so that a stranger's body costs next to nothing. Pure.
 
 A key in a header decides alone. If only the body can hold the key, a small body is read as usual. In a larger body the text is
-searched for `"writeKey"`, and one of the keys found must open a site before anything is built. The search only admits the body: the
-protocol decides afterwards, by its place, which key counts.
+searched for `"writeKey"`, and one of the keys found must open a site before anything is built. The search only admits the body:
+the protocol decides afterwards, by its place, which key counts.
 """
 
 from __future__ import annotations

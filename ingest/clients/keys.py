@@ -1,10 +1,10 @@
 """An index of keys and domains, which finds a request's site; built once per revision of the project.
 
-Pure except for the counters. A new index replaces the old one when the project changes, so a request sees one revision. A key with a
-secret opens its site only as `id:secret`; the index has SHA-256 hashes of secrets and compares them in constant time.
+Pure except for the counters. A new index replaces the old one when the project changes, so a request sees one revision. A key
+with a secret opens its site only as `id:secret`; the index has SHA-256 hashes of secrets and compares them in constant time.
 
-If a request carries several keys, the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that is no
-key is an OAuth token and does not count, and a host name counts only if there is no key.
+If a request carries several keys, the strongest carrier wins (order of `contract.Carrier`). Two exceptions: a Bearer token that
+is no key is an OAuth token and does not count, and a host name counts only if there is no key.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A site that lists no origins, or `*`, takes events from any page; the origin is then echoed, without credentials. A listed origin
 is echoed with credentials allowed, `https://*.example.com` stands for every subdomain. An answer always varies by origin.
 
-Browsers send no `Origin` with a request for an image. Then `Referer` names the page. If that is missing too, `Sec-Fetch-Site` tells a
-page that hides its address from a sender that is no page, such as a mail program or a server.
+Browsers send no `Origin` with a request for an image. Then `Referer` names the page. If that is missing too, `Sec-Fetch-Site`
+tells a page that hides its address from a sender that is no page, such as a mail program or a server.
 """
 
 from __future__ import annotations

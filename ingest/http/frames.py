@@ -1,4 +1,5 @@
-"""Counts a WebSocket's incomplete messages, and messages that wait because the client reads nothing, within the bytes of all bodies.
+"""Counts a WebSocket's incomplete messages, and messages that wait because the client reads nothing, within the bytes of all
+bodies.
 
 Until a key opens a site the bound is small: a stranger needs room for a key, not for events. aiohttp joins the frames of a
 message, unpacks it, and shows it only when it is complete, so the bytes are counted as they come from the socket. They count for

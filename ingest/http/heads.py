@@ -1,8 +1,8 @@
 """Heads of requests that came before: a client repeats its head with every request, so the edge reads it once.
 
 A head is remembered by its bytes, with the parser's reading of it. If a request begins with the same bytes, on a connection whose
-parser is between two requests, it means the same, and the parser need not see it. Only heads of small plain requests with a header
-key that opens a site are remembered. A new revision of the project forgets all of them. Their number and size are bounded.
+parser is between two requests, it means the same, and the parser need not see it. Only heads of small plain requests with a
+header key that opens a site are remembered. A new revision of the project forgets all of them. Their number and size are bounded.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Heads:
 def head_of(data: bytes, message: RawRequestMessage, size: int) -> bytes:
     """Returns the head of a request that is exactly `data`; nothing if `data` and the parser's reading could differ.
 
-    They could differ if the parser still held a piece of an earlier head (it would have read more headers than `data` has), kept a
-    piece of the next request, or ended the head or a line elsewhere.
+    They could differ if the parser still held a piece of an earlier head (it would have read more headers than `data` has), kept
+    a piece of the next request, or ended the head or a line elsewhere.
     """
     end = data.find(END)
     if end < 0 or end + len(END) + size != len(data):

@@ -3,17 +3,17 @@
 Most of the cost of a request with one event is aiohttp's work for every request: a task, a request object, a writer. This module
 leaves that work out, because it doubles what one core can take (docs/performance.md). A `QuickParser` wraps aiohttp's parser and
 looks at its messages. It gives a complete, small and plain request to the pipeline, and writes the answer when the events are
-stored. A request whose head came before does not even reach the parser (`ingest/http/heads.py`). The `QuickParser` passes all other
-requests on (incomplete bodies, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …), and aiohttp handles each with a task, as if it had
-read them from the socket.
+stored. A request whose head came before does not even reach the parser (`ingest/http/heads.py`). The `QuickParser` passes all
+other requests on (incomplete bodies, chunks, `Expect`, upgrades, HTTP/1.0, OPTIONS …), and aiohttp handles each with a task, as
+if it had read them from the socket.
 
 Promises. Answers leave in the order of the requests: nothing is passed on while quick answers are outstanding, and nothing is
 quick while aiohttp works. A client that goes away cancels nothing. Requests pipelined behind one that closes the connection may
 have been taken, but get no answer, as when a connection breaks. A client that does not read is passed on to aiohttp, which waits
 for it. No more requests are under way on a connection than aiohttp allows; beyond that the socket is not read.
 
-It uses internals of aiohttp's `RequestHandler` in the few places below. `tests/unit/ingest/test_ways.py` sends the same requests both
-ways and compares the bytes of the answers, so a new aiohttp that changes these internals fails there.
+It uses internals of aiohttp's `RequestHandler` in the few places below. `tests/unit/ingest/test_ways.py` sends the same requests
+both ways and compares the bytes of the answers, so a new aiohttp that changes these internals fails there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The HTTP server: sockets in, protocols behind, and an answer only after the events are durable.
 
-aiohttp's low-level server with one handler: no router, no middleware, no access log, because HTTP is most of the cost of a request
-with one event. Most whole requests do not even come here (`ingest/http/quick.py`). The server does the work that is the same for
-all protocols: it reads a body within the limit and the time, limits requests at once, and words errors as JSON with `code` and
-`message`. `ingest/http/pipeline.py` answers a whole request. A protocol never sees a socket.
+aiohttp's low-level server with one handler: no router, no middleware, no access log, because HTTP is most of the cost of a
+request with one event. Most whole requests do not even come here (`ingest/http/quick.py`). The server does the work that is the
+same for all protocols: it reads a body within the limit and the time, limits requests at once, and words errors as JSON with
+`code` and `message`. `ingest/http/pipeline.py` answers a whole request. A protocol never sees a socket.
 
 A client that goes away does not cancel its request: its events share frames with others. Draining: the listener closes first,
 requests under way get their answers, idle connections close, then the packer sends what it holds (`ingest/service.py`).
@@ -45,8 +45,8 @@ LINGER_SECONDS = 2.0
 """How long the server reads and throws away the rest of a refused body, so that the client sees the answer."""
 
 FAREWELL_SECONDS = 0.3
-"""How long connections stay open when draining: clients that send all the time learn from an answer that theirs will close, instead
-of losing the request that crosses with the end."""
+"""How long connections stay open when draining: clients that send all the time learn from an answer that theirs will close,
+instead of losing the request that crosses with the end."""
 
 
 class EdgeServer:

@@ -1,4 +1,5 @@
-"""Serves WebSocket connections: reads messages, lets several wait for durability at once, and acknowledges each when it is durable.
+"""Serves WebSocket connections: reads messages, lets several wait for durability at once, and acknowledges each when it is
+durable.
 
 A connection has at most `credit` messages under way; the events of its messages reach the packer in the order they were sent.
 If a client goes away its messages still become durable, and collapse when it sends them again. Draining: the server acknowledges

@@ -1,9 +1,9 @@
 """aiohttp's parser, which here does not lose the requests behind an `Upgrade` that it does not know.
 
-The edge answers a request with an unknown `Upgrade` as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so a request
-pipelined behind it is the next request. aiohttp's parser drops that one if both came in one piece. So from the first such header on,
-the parser gets a connection's data in pieces that end where a request may end. If the end is unknown (chunks, a word cut in two, too
-many requests at once), the answer closes the connection, and the client knows that nothing behind it was read.
+The edge answers a request with an unknown `Upgrade` as if it had not asked (clients offer `h2c`, and go on in HTTP/1.1), so a
+request pipelined behind it is the next request. aiohttp's parser drops that one if both came in one piece. So from the first such
+header on, the parser gets a connection's data in pieces that end where a request may end. If the end is unknown (chunks, a word
+cut in two, too many requests at once), the answer closes the connection, and the client knows that nothing behind it was read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Watched connections: the guard admits them, and the bytes that they hold outside of requests are counted.
 
-aiohttp does not bound a head or a frame that never ends, or answers that the client does not read. Here their bytes are counted as
-they come, within one connection and over all, and a connection that exceeds a bound or a time is ended. To see a head before it is
-complete, this module must sit between the socket and aiohttp's `RequestHandler`.
+aiohttp does not bound a head or a frame that never ends, or answers that the client does not read. Here their bytes are counted
+as they come, within one connection and over all, and a connection that exceeds a bound or a time is ended. To see a head before
+it is complete, this module must sit between the socket and aiohttp's `RequestHandler`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LOOK_SECONDS = 0.05
 """How long sockets are read once more before a client counts as silent."""
 
 CHUNK_LINES_BYTES = 512 * 1024
-"""What the lines between the chunks of a body may take, besides an eighth of the body: chunks of forty bytes never reach it, while
-millions of a byte each would cost seconds."""
+"""What the lines between the chunks of a body may take, besides an eighth of the body: chunks of forty bytes never reach it,
+while millions of a byte each would cost seconds."""
 
 _ENCODE = msgspec.json.Encoder().encode
 

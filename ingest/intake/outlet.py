@@ -1,8 +1,8 @@
 """The way out for frames and dead letters: to JetStream, or to the local journal while the broker is away.
 
-`publish` returns when the message is durable in one of the two. Without a journal, `publish` raises if the broker does not answer within
-the deadline, and the waiting requests get 503. With a journal the deadline is short, and while the journal holds a record, every new
-message goes behind it (`ingest/journal/spool.py`).
+`publish` returns when the message is durable in one of the two. Without a journal, `publish` raises if the broker does not answer
+within the deadline, and the waiting requests get 503. With a journal the deadline is short, and while the journal holds a record,
+every new message goes behind it (`ingest/journal/spool.py`).
 
 A full stream is not an absent broker: it means 503 at once, and the journal takes nothing while the broker refuses its records.
 Otherwise the journal would hide the full stream until it is full as well.

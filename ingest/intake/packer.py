@@ -1,12 +1,13 @@
 """Packs events of concurrent requests into frames. This makes a synced write per acknowledgement affordable.
 
 Each (site, partition) has one open frame. It is sent when it is full, or when `linger_seconds` have passed since the previous
-frame of its subject was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while their
-size grows. While `window` frames of a subject await their acknowledgement the next ones fill and queue.
+frame of its subject was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while
+their size grows. While `window` frames of a subject await their acknowledgement the next ones fill and queue.
 
-Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is durable,
-and fails if one of them fails; neighbours in other frames do not notice. A cancelled future changes nothing for the frame. Frames of
-a subject are sent in the order of submission. Waiting bytes are bounded: beyond the bound, `submit` raises at once.
+Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is
+durable, and fails if one of them fails; neighbours in other frames do not notice. A cancelled future changes nothing for the
+frame. Frames of a subject are sent in the order of submission. Waiting bytes are bounded: beyond the bound, `submit` raises at
+once.
 
 When nothing waits, no timer runs. The caller's `send` makes a frame durable (`ingest/intake/outlet.py`).
 """

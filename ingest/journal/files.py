@@ -1,8 +1,8 @@
 """The journal's files in their folder: appends, syncs, ends, reads and removes them. Blocks; for one thread at a time.
 
-`00000001.journal` and so on hold records (`ingest/journal/records.py`). A `.published` beside each notes the published records. The
-next file is opened early, as `ahead`, so that the journal takes records when the process has no descriptor left. A file ends when it
-is large, when it must be emptied, and after a failed write; then it waits in `closed`, the oldest first.
+`00000001.journal` and so on hold records (`ingest/journal/records.py`). A `.published` beside each notes the published records.
+The next file is opened early, as `ahead`, so that the journal takes records when the process has no descriptor left. A file ends
+when it is large, when it must be emptied, and after a failed write; then it waits in `closed`, the oldest first.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ salt, the length of its content, a checksum of both, a checksum of the content, 
 checksums are keyed with the salt and hold the record's offset. A client knows no salt, so bytes inside an event never pass for a
 record, wherever a crash cuts the file.
 
-A crash while appending leaves a last record that is cut off; no client was told that it is stored. Any other bytes that fail their
-checksum are damage. If a record's content is damaged, reading goes on behind its extent. If its head is damaged, its extent is
-unknown, and reading goes on at the next head with a correct checksum.
+A crash while appending leaves a last record that is cut off; no client was told that it is stored. Any other bytes that fail
+their checksum are damage. If a record's content is damaged, reading goes on behind its extent. If its head is damaged, its extent
+is unknown, and reading goes on at the next head with a correct checksum.
 
 Files of the format before this one (`PSJ1`, without a salt) are read from record to record, and no further than to the first
 place where no record begins.

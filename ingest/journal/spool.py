@@ -1,17 +1,17 @@
 """The local journal: keeps frames on this machine's disk while the broker is away, bounded and synced.
 
 `store` returns when the record is on disk. `empty` publishes the stored records, oldest first, in order within a subject. A
-published record is noted on disk, so that a partly published file goes on where it stopped. A file is deleted only after every record
-in it is published. The broker may have stored records that were sent without an answer. JetStream recognises their ids for two
-minutes only, so the spool asks the broker for them before it sends them again.
+published record is noted on disk, so that a partly published file goes on where it stopped. A file is deleted only after every
+record in it is published. The broker may have stored records that were sent without an answer. JetStream recognises their ids for
+two minutes only, so the spool asks the broker for them before it sends them again.
 
-While a record is stored, new frames go behind it, so that the order of acceptance holds. When only a small rest is left and is being
-published, `store` does not add to it: callers wait for its end, for at most `patience_seconds`, and then publish directly. Otherwise
-the journal would never end under steady load.
+While a record is stored, new frames go behind it, so that the order of acceptance holds. When only a small rest is left and is
+being published, `store` does not add to it: callers wait for its end, for at most `patience_seconds`, and then publish directly.
+Otherwise the journal would never end under steady load.
 
-`ingest/journal/files.py` keeps the files, in a folder that one process owns (locked). Records that can never be published are kept as
-`.refused`, unreadable files as `.damaged`; both are logged as errors for an operator.
-Blocking calls run on a thread of a separate gate, in the order of arrival; records that arrive meanwhile share the next sync.
+`ingest/journal/files.py` keeps the files, in a folder that one process owns (locked). Records that can never be published are
+kept as `.refused`, unreadable files as `.damaged`; both are logged as errors for an operator. Blocking calls run on a thread of a
+separate gate, in the order of arrival; records that arrive meanwhile share the next sync.
 """
 
 from __future__ import annotations

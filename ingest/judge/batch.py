@@ -1,10 +1,10 @@
 """Reads a batch: the bytes of its events, their heads, and the members beside them. Pure.
 
-Two passes in C over the body: one cuts the events out, one decodes all heads at once. If the second fails (an event has a number as
-`userId`), the events are judged one by one.
+Two passes in C over the body: one cuts the events out, one decodes all heads at once. If the second fails (an event has a number
+as `userId`), the events are judged one by one.
 
-A batch of more than `most` events is refused before its events are built: eight megabytes of `1,1,1` would be four million objects.
-No part of a body vanishes in silence: a body with two `batch` members is refused, ignored members are counted.
+A batch of more than `most` events is refused before its events are built: eight megabytes of `1,1,1` would be four million
+objects. No part of a body vanishes in silence: a body with two `batch` members is refused, ignored members are counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The budget of one request for slow work. Pure.
 
-Reading almost-JSON builds every value, at about 0.1 µs a byte. So all events of a request together may have a bounded number of bytes
-of it. An event beyond the budget is rejected, not lost: a replay judges it again with a new budget.
+Reading almost-JSON builds every value, at about 0.1 µs a byte. So all events of a request together may have a bounded number of
+bytes of it. An event beyond the budget is rejected, not lost: a replay judges it again with a new budget.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The envelope around the events of a body: opened leniently if it is not strictly JSON, and read for members that all events share.
-Pure.
-"""
+"""The envelope around the events of a body: opened leniently if it is not strictly JSON, and read for members that all events
+share. Pure."""
 
 from __future__ import annotations
 

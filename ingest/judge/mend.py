@@ -1,8 +1,8 @@
 """The second look at an event that the fast path refused: mends it, or says what is wrong.
 
-Pure. NaN and infinities become null, lone surrogates become U+FFFD, control characters inside strings are escaped, numbers given as
-ids become text; the caller counts this. All other bytes stay the client's: only an event that is not JSON is written again, and in
-other events only the members that must change.
+Pure. NaN and infinities become null, lone surrogates become U+FFFD, control characters inside strings are escaped, numbers given
+as ids become text; the caller counts this. All other bytes stay the client's: only an event that is not JSON is written again,
+and in other events only the members that must change.
 
 Only the lenient reader builds more than the top of an event, and a request has a budget for its work.
 """

@@ -1,7 +1,7 @@
 """Events in MessagePack: cuts them out of their array and converts them to JSON. Pure.
 
-MessagePack is dense: a byte can become an object of 64. So the number of events is read from the array's first bytes before one of
-them is built, and an event is checked against the limit before it is read.
+MessagePack is dense: a byte can become an object of 64. So the number of events is read from the array's first bytes before one
+of them is built, and an event is checked against the limit before it is read.
 """
 
 from __future__ import annotations

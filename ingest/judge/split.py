@@ -1,7 +1,7 @@
 """Separates the events of a batch whose body as a whole is not JSON, so that one broken event does not cost its neighbours.
 
-Pure. Follows brackets and strings only: it can cut out an event that balances both, whatever else is wrong inside it. If even that
-fails (a string that never ends, a bracket that closes another kind), the body is refused whole.
+Pure. Follows brackets and strings only: it can cut out an event that balances both, whatever else is wrong inside it. If even
+that fails (a string that never ends, a bracket that closes another kind), the body is refused whole.
 """
 
 from __future__ import annotations

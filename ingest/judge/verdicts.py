@@ -1,12 +1,12 @@
 """Judges the events of a request one by one: good ones get a head, bad ones a reason; neither touches its neighbours.
 
-Pure, and the hottest code of the edge. It decodes only the head of an event; the decoder checks that the rest is JSON. An event that
-needs a closer look (an unexpected type, many brackets, almost-JSON) goes through `ingest/judge/mend.py`. The accepted body is the
-client's bytes.
+Pure, and the hottest code of the edge. It decodes only the head of an event; the decoder checks that the rest is JSON. An event
+that needs a closer look (an unexpected type, many brackets, almost-JSON) goes through `ingest/judge/mend.py`. The accepted body
+is the client's bytes.
 
-It does not check three things. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds them.
-Keys that would steer the loader (`__sql_type`): the loader obeys them only in frames of a function, else removes and counts them.
-Repeated keys in an event: the last one counts, as with every JSON reader.
+It does not check three things. Numbers beyond a double (`1e999`): no JSON writer makes them from a number, and the loader finds
+them. Keys that would steer the loader (`__sql_type`): the loader obeys them only in frames of a function, else removes and counts
+them. Repeated keys in an event: the last one counts, as with every JSON reader.
 """
 
 from __future__ import annotations

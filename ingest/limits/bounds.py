@@ -1,8 +1,8 @@
 """Bounds over all requests together: the counters that limit the memory and the work of one edge process.
 
-Bytes count when they have come, not when they are announced. Incomplete bodies have shares: bodies without a key outside of them may
-hold a quarter of all bytes together, and bodies of one address a quarter. So neither strangers nor one client can keep the others
-out. A body that came whole is not held to the shares: it is answered before the next is read.
+Bytes count when they have come, not when they are announced. Incomplete bodies have shares: bodies without a key outside of them
+may hold a quarter of all bytes together, and bodies of one address a quarter. So neither strangers nor one client can keep the
+others out. A body that came whole is not held to the shares: it is answered before the next is read.
 """
 
 from __future__ import annotations

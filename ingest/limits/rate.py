@@ -1,11 +1,11 @@
 """Limits of events per second and key, common to all edge processes of a machine.
 
-Each key has one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on. A request that
-would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A full bucket holds no information,
-so another key may take its place, and no bucket must be forgotten on purpose.
+Each key has one number: the time at which its bucket is full again. A request of n events moves it n/rate seconds on. A request
+that would move it further than the burst is refused and moves nothing, so a bucket is never in debt. A full bucket holds no
+information, so another key may take its place, and no bucket must be forgotten on purpose.
 
-The numbers are in memory that the parent shares with its processes. There is no lock: if requests of two processes race, at most one
-request too many passes.
+The numbers are in memory that the parent shares with its processes. There is no lock: if requests of two processes race, at most
+one request too many passes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Refused clients: counted by site and key, logged now and then, and told when to come back.
 
-Labels are names of the project's sites and masked ids of its keys, so their number is bounded. For each kind of refusal (code, site
-and key) the log has one line in `LOG_EVERY_SECONDS`, with the number since the line before: so a client that is refused all the time
-shows in the log and fills no disk.
+Labels are names of the project's sites and masked ids of its keys, so their number is bounded. For each kind of refusal (code,
+site and key) the log has one line in `LOG_EVERY_SECONDS`, with the number since the line before: so a client that is refused all
+the time shows in the log and fills no disk.
 """
 
 from __future__ import annotations

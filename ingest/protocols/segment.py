@@ -1,11 +1,11 @@
 """Segment's HTTP Tracking API, as its SDKs for browsers, Node, Python, Go, Ruby, Java and mobile speak it.
 
 https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/ describes the long paths; browsers use the short
-ones (`/v1/t`). A request has one event, or `{"batch": [...]}`, whatever its content type. Success is exactly 200
-`{"success": true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry if the body of an error is not JSON with
-`code` and `message`. Rejected events are no error of the request, as with Segment: the answer has `accepted` and `rejected`, and the
-events are in the dead letters. `success` is false if nothing was accepted; SDKs look at the status only, and must not send such an
-event again.
+ones (`/v1/t`). A request has one event, or `{"batch": [...]}`, whatever its content type. Success is exactly 200 `{"success":
+true}`: Python SDKs up to 2.3.4 take any other status for a failure, and retry if the body of an error is not JSON with `code` and
+`message`. Rejected events are no error of the request, as with Segment: the answer has `accepted` and `rejected`, and the events
+are in the dead letters. `success` is false if nothing was accepted; SDKs look at the status only, and must not send such an event
+again.
 
 `/v1/import` is a batch; mobile SDKs send everything there. `/v1/m` receives the browser SDK's own metrics, which are discarded.
 `/v1/pixel/{type}` always answers a GIF, so its failures are found in the dead letters only. Browsers load their settings from

@@ -1,7 +1,7 @@
 """Events over a WebSocket at `/v1/ws`: batches of events, each acknowledged by its id once it is durable.
 
-Text messages are JSON, binary ones MessagePack of the same shape; the server answers a message in its form. Connect with the key in
-the query (`?writeKey=`), as a subprotocol (`Sec-WebSocket-Protocol: penstock.v1, key.<base64url of the key>`, the way for
+Text messages are JSON, binary ones MessagePack of the same shape; the server answers a message in its form. Connect with the key
+in the query (`?writeKey=`), as a subprotocol (`Sec-WebSocket-Protocol: penstock.v1, key.<base64url of the key>`, the way for
 browsers that should not put keys into addresses), in a header, or send it in the first message.
 
     server  {"hello": 1, "credit": 64}
@@ -13,8 +13,9 @@ browsers that should not put keys into addresses), in a header, or send it in th
     client  {"ping": 1}            server  {"pong": 1}
     server  {"error": "unavailable", "message": "…", "id": 9, "retry_after": 2}
 
-Events are those of `/v1/batch`, and are judged in the same way: a bad one is in `rejected` and in the dead letters, never a reason
-to close. `context`, `integrations` and `sentAt` of a message hold for its events. `id` is any number or text of the client's choice.
+Events are those of `/v1/batch`, and are judged in the same way: a bad one is in `rejected` and in the dead letters, never a
+reason to close. `context`, `integrations` and `sentAt` of a message hold for its events. `id` is any number or text of the
+client's choice.
 
 Flow control: `credit` is how many messages may be unacknowledged at once. A message beyond it is answered with the error
 `credit_exceeded` and not taken; a client that goes on so is closed with 1008. With `unavailable`, `overloaded` and `rate_limited`

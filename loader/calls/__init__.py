@@ -1,1 +1,1 @@
-"""Kit of event-wise destinations: what answers mean, texts of calls, signatures. Pure."""
+"""Kit of event-wise destinations: meanings of answers, texts of calls, signatures. Pure."""

@@ -1,7 +1,7 @@
 """Which events go out together: in calls of one target, within a service's limits, each user's events in their order. Pure.
 
-A service's file says what an event is (`Piece`), how pieces become a call, and its limits; this module does the rest. Events for several
-targets may pass each other, but never those of one user.
+A service's file says what an event is (`Piece`), how pieces become a call, and its limits; this module does the rest. Events for
+several targets may pass each other, but never those of one user.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Signatures of calls: HMAC-SHA256 over the time and the body, as most webhooks carry them. Pure.
 
-The header is `t=<seconds>,v1=<hex>`. Who receives it computes HMAC-SHA256 with the shared secret over `<seconds>.` followed by the body's bytes,
-compares it in constant time, and refuses times that are too old.
+The header is `t=<seconds>,v1=<hex>`. Who receives it computes HMAC-SHA256 with the shared secret over `<seconds>.` followed by
+the body's bytes, compares it in constant time, and refuses times that are too old.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""What a service's answer means for the events of its call, where services agree beyond the status (`loader/calls/answers.py`). Pure.
+"""What a service's answer means for the events of its call, where services agree beyond the status (`loader/calls/answers.py`).
+Pure.
 
-A refused credential says nothing about an event: it holds up all calls until a person acts, and no event becomes a dead letter for it.
+A refused credential says nothing about an event: it holds up all calls until a person acts, and no event becomes a dead letter
+for it.
 """
 
 from __future__ import annotations

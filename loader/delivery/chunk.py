@@ -27,7 +27,7 @@ class Shaped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` hears whether it is."""
+    """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` is set to whether it is done."""
 
     work: Work
     share: Share
@@ -39,7 +39,7 @@ class Chunk:
 
 
 def readable(chunk: list[Held]) -> Frames:
-    """Returns the frames of a chunk that can be read."""
+    """Returns the readable frames of a chunk."""
     frames: dict[int, tuple[int, Frame]] = {}
     for held in chunk:
         with contextlib.suppress(Permanent):

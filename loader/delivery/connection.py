@@ -1,13 +1,13 @@
-"""One connection's way from its queue into its destination, for as long as this process holds its lease.
+"""Brings one connection's events from its queue into its destination, for as long as this process holds its lease.
 
     queue ──> hold until due ──> shape (a thread) ──> one chunk waits ──> deliver ──> acknowledge
 
 Shaping the next chunk and delivering the last one overlap; never more than two chunks are in memory. Every fault has the same
-remedy: drop what is held, keep or take the lease again, open a new session, and begin with what the queue still has and what the
-ledger says. So there is one path of recovery, and it is the path of every start.
+remedy: drop all frames in memory, keep or take the lease again, open a new session, and begin from the queue and the ledger. So
+there is one path of recovery, and every start takes it.
 
-What runs within a session is in `loader/delivery/flow.py`, the steps of a delivery in `loader/delivery/deliver.py`, what makes a load due in
-`loader/queue/collect.py`.
+`loader/delivery/flow.py` runs a session, `loader/delivery/deliver.py` makes the steps of a delivery, and
+`loader/queue/collect.py` decides when a load is due.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from shared.threads import ThreadGate
 
 RETRY_SECONDS = (0.5, 15.0)
 SETUP_RETRY_SECONDS = (5.0, 60.0)
-"""First and longest wait, where time alone may help, and where a person must act."""
+"""First and longest wait, after errors that time may cure, and after errors that need a person."""
 FENCED_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class ConnectionLoader:
         self._gate = gate
         self._claims = claims
         self._offset = 0
-        """What the ledger's epochs exceed the lease's by."""
+        """The difference between the ledger's epochs and the lease's."""
         self._transient = Backoff(*RETRY_SECONDS)
         self._setup = Backoff(*SETUP_RETRY_SECONDS)
         self._failing = Failing()
@@ -119,7 +119,7 @@ class ConnectionLoader:
 
     async def _while_held(self, lease: leases.Lease) -> None:
         sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))
-        # for the gauges, while its destination cannot be opened; a session says it when the accounts cannot be read
+        # for the gauges, while its destination cannot be opened; a session reports it if the accounts cannot be read
         with contextlib.suppress(PenstockError, msgspec.MsgspecError):
             await self._accounts.read(_not_known)
         context = self._context
@@ -163,12 +163,12 @@ class ConnectionLoader:
                 self._stops.stop(exc)
             except PenstockError as exc:
                 await self._wait_after(exc)
-            except Exception as exc:  # a defect of ours must not end the process, and with it every other connection
+            except Exception as exc:  # our own defect must not end the process and with it every other connection
                 log.exception("unexpected error in a load", extra={"connection": self._name})
                 await self._wait_after(Transient(f"unexpected {type(exc).__name__}: {exc}"))
 
     async def _is_ahead(self, fenced: Fenced, epoch: int) -> bool:
-        """Says whether the ledger is of another stack: it has a higher epoch, though in this one the lease is ours."""
+        """Whether the ledger is another stack's: it has a higher epoch, although this process holds the lease in this stack."""
         if fenced.newest <= epoch + self._offset:
             return False
         try:
@@ -252,7 +252,7 @@ class ConnectionLoader:
                 reader=asides, failing=self._failing, epoch=epoch, unreadable=flow.bury_unreadable, show=self._troubles.show
             )
             async with queue, asides:
-                # before RETRY is read: what a former holder puts there later it can no longer take out of the queue
+                # before RETRY is read: from now on a former holder cannot acknowledge frames in the queue whose rows it puts into RETRY
                 await queue.claim()
                 await flow.prepare(retries)
                 self._retries = retries

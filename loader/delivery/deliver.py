@@ -6,11 +6,15 @@
                   ├── a table fails: set its rows aside ───────────────────┤
                   └── a table was altered behind our back: describe again ──┘
 
-Dead letters and rows set aside are durable before the load that leaves them out is committed, under ids derived from where the
-events came from. So a process that dies at any instruction does the same again and nothing is doubled or lost.
+Dead letters and rows set aside are durable before the load without them is committed, under ids derived from the origin of the
+events. So if a process dies at any instruction, its successor does the same again, and nothing is doubled or lost.
 
-Errors that concern the destination as a whole are raised: the connection holds its events and tries again. Which errors concern
-one table only is said by their class: `OF_ONE_TABLE`.
+An error of the whole destination is raised: the connection holds its events and tries again. An error of one table has a class in
+`OF_ONE_TABLE`.
+
+A delivery goes in rounds because each refusal changes the batch: a round that meets one learns something (rows to leave out, a
+table to set aside, a new shape of a table), and the next round begins with less. So every round makes progress, and `ROUNDS`
+bounds them.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ MOST_ROUNDS = 50
 """Rounds of one delivery before it starts over from the queue; each round buries, sets aside or learns something."""
 
 NAMED_ROUNDS = 2
-"""So often a table's refused rows are left out as the destination names them, one at a time perhaps; then all are looked for."""
+"""How often a table's refused rows are left out as the destination names them, perhaps one at a time; then all are searched for."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +63,7 @@ log = logging.getLogger(__name__)
 class Work:
     """A chunk to deliver. `aside`: its rows, all of one table, were set aside before.
 
-    `again`: all its rows are set aside; by table and sequence it gives where the run of rows set aside began.
+    `again`: all its rows are set aside; returns by table and sequence where the run of rows set aside began.
     """
 
     plan: LoadPlan
@@ -69,7 +73,7 @@ class Work:
 
 
 class _StillFailsError(Exception):
-    """The table of rows that were set aside before fails again."""
+    """The table of rows that were set aside fails again."""
 
 
 class Deliverer:
@@ -96,7 +100,7 @@ class Deliverer:
     ) -> None:
         self._limit = limit
         self._dead: Counter[str] = Counter()
-        """Letters of the delivery under way that are new."""
+        """New letters of the present delivery."""
         self._isolates = isolates
         self._before_load = before_load
         self._before_aside = before_aside
@@ -113,18 +117,18 @@ class Deliverer:
         self._queue = queue or connection
         self._epoch = epoch
         self.buried: Collection[str] = ()
-        """Origins of events that are dead letters already, and may come again."""
+        """Origins of events that are dead letters already and may come again."""
         self.committed = False
         """Whether the last delivery committed a load."""
         self._live = LiveTables(session, connection, evolve=rules.capabilities.evolve, clock=clock)
         self._refusals: Counter[str] = Counter()
-        """How often rows of which table were refused in the delivery under way."""
+        """By table, how often rows were refused in the present delivery."""
 
     async def deliver(self, work: Work) -> Outcome | None:
         """Brings every event of the chunk to its end: into its tables, the dead letters, or aside.
 
-        Returns what became of them when that is done; None for rows that were aside and must stay there, because their table
-        fails still.
+        Returns their outcome once that is done; None for rows that were aside and must stay there, because their table still
+        fails.
 
         Raises:
             Fenced: a newer holder exists.
@@ -161,7 +165,7 @@ class Deliverer:
         raise Transient(f"connection {self._connection}: the tables of a load kept changing for {MOST_ROUNDS} rounds")
 
     async def _round(self, work: Work, batch: ShapedBatch, stamp: Stamp) -> ShapedBatch | None:
-        """Tries once; returns the chunk that remains, None when all is done."""
+        """Tries once; returns the remaining chunk, None when all is done."""
         self._outcome.tables = ()
         known = {} if work.aside else {name: why for name in batch.tables if (why := self._failing.why(name)) is not None}
         if known:
@@ -171,7 +175,7 @@ class Deliverer:
             return await self._fail(work, batch, failed)
         fitted = fit_batch(batch, self._live.known, self._rules, stamp)
         stale = fitted.short - self._live.fresh
-        if stale:  # it may have been altered by hand, to make room for just these values
+        if stale:  # a person may have altered it to make room for these values
             altered, failed = await self._live.is_other([*stale])
             if failed:
                 return await self._fail(work, batch, failed)
@@ -185,7 +189,7 @@ class Deliverer:
             return await self._fail(work, batch, failed)
         try:
             done = fitted.finish(patched)
-        except TableChanged:  # another loader patched it meanwhile: `_live` has what it made of it
+        except TableChanged:  # another loader patched it meanwhile: `_live` has the result
             return batch
         await self._bury(work, done.batch, done.dead)
         batch, ready = done.batch, list(done.ready)
@@ -210,7 +214,7 @@ class Deliverer:
         return None
 
     async def _isolate(self, work: Work, batch: ShapedBatch, error: Exception) -> ShapedBatch:
-        """Finds the events our own code fails on and makes dead letters of them; returns the batch without them."""
+        """Finds the events on which our own code fails and makes dead letters of them; returns the batch without them."""
         log.error("our own code failed in a load", exc_info=error, extra={"connection": self._connection})
         self._telemetry.count("loader_internal_errors_total", connection=self._connection)
         words = f"{type(error).__name__}: {error}"
@@ -256,15 +260,15 @@ class Deliverer:
             altered, _ = await self._live.is_other([exc.table])
             if altered:
                 return batch
-        self._failing.works(exc.table)  # it has an opinion on its rows, so it takes others
+        self._failing.works(exc.table)  # it judges its rows, so it takes others
         if not words or self._refusals[exc.table] > NAMED_ROUNDS:
             others = [each.load for each in ready if each is not table] if exc.needs_others else []
             try:
                 words = await refused_rows(self._session, table, words, others)
-            except RowsRejected as other:  # of a table that this one refers to
+            except RowsRejected as other:  # rows of a table that this one refers to
                 return await self._leave_out(work, batch, ready, other)
         if not words:
-            # the destination refused the whole and takes every part: nothing to name, so it is no matter of rows
+            # the destination refused the whole and takes every part: no row is at fault
             raise Transient(f"{exc} (no single row is refused)") from exc
         refused = {
             int(table.events[row]): (DeadReason.REJECTED_BY_DESTINATION, f'table "{exc.table}": {why}')
@@ -274,7 +278,7 @@ class Deliverer:
         return batch.without(refused)
 
     async def _find_failing(self, ready: Sequence[Ready], first: PenstockError) -> dict[str, PenstockError]:
-        """Finds which tables fail, each on its own."""
+        """Finds which tables fail when tried alone."""
         if len(ready) == 1:
             return {ready[0].load.table: first}
         failed: dict[str, PenstockError] = {}
@@ -303,7 +307,7 @@ class Deliverer:
         return await self._set_aside(work, batch, failed)
 
     async def _set_aside(self, work: Work, batch: ShapedBatch, failed: Collection[str]) -> ShapedBatch:
-        """Puts the rows of failing tables aside; returns the batch without them."""
+        """Sets the rows of failing tables aside; returns the batch without them."""
         for name in failed:
             rows, by_frame = batch.tables[name], defaultdict[int, int](int)
             for ordinal in rows.events.tolist():
@@ -334,7 +338,7 @@ class Deliverer:
             return
         frames = dict(batch.frames)
         by_frame: dict[int, list[DeadEvent]] = defaultdict(list)
-        # not by its first origin: a replay took that letter out of DEAD, and this one is all there is
+        # not by its first origin: a replay took that letter out of DEAD, so this letter is the only one
         new = [event for event in dead if origin_of(work.plan.lane, event.seq, event.index) not in self.buried]
         if new and not _is_of_letters(work):
             self._dead.update(str(event.reason) for event in new)
@@ -362,7 +366,7 @@ class Deliverer:
         )  # fmt: skip
 
     def _count_changes(self, batch: ShapedBatch) -> None:
-        """Counts what shaping left out or changed, now that the rest is at its end and will not be shaped again."""
+        """Counts values that shaping left out or changed, now that the batch is done and will not be shaped again."""
         for dropped, count in batch.dropped.items():
             self._telemetry.count("loader_events_dropped_total", count, connection=self._connection, reason=dropped)
         for changed, count in batch.notes.items():
@@ -385,7 +389,7 @@ class Deliverer:
 
 
 def _is_of_letters(work: Work) -> bool:
-    """Says whether a replay of dead letters brought the events: that they die again buries nothing that was not buried."""
+    """Whether a replay of dead letters brought the events: their new letters do not count towards the limit."""
     lane = work.plan.lane
     first, _ = frame_of(lane) or (lane, 0)
     return id_of_replay(first) is not None and any(frame.origins for _, frame in work.batch.frames)

@@ -1,4 +1,4 @@
-"""The destinations this process has open: one per definition, shared by the connections that name it, closed behind the last."""
+"""The open destinations of this process: one per definition, shared by its connections, closed after the last one leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Open:
 
 
 class Destinations:
-    """Opens destinations at their first use, each with threads of its own."""
+    """Opens destinations at their first use, each with its own threads."""
 
     def __init__(self) -> None:
         self._locks = KeyedLocks()
@@ -36,14 +36,14 @@ class Destinations:
 
     @contextlib.asynccontextmanager
     async def use(self, name: str, document: Mapping[str, Any]) -> AsyncIterator[Destination | EventDestination]:
-        """Yields the destination a part of the project file defines, open.
+        """Yields the open destination that a part of the project file defines.
 
         Raises:
             ConfigError: its options are wrong.
             NotConnected, Transient, SetupError: it cannot be opened.
         """
         plugin, options = registry.parse_options(name, document)
-        # the same name may stand for other options after a change of the project
+        # after a change of the project the same name may have other options
         key = msgspec.json.encode([name, document], order="deterministic")
         entry = self._open.get(key) or self._open.setdefault(key, _Open(name))
         entry.users += 1

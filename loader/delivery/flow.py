@@ -1,10 +1,10 @@
 """One session of a connection: from its queue to its destination, until something fails or the service drains.
 
     queue ──> hold until due ──> shape (a thread) ──> one chunk waits ──> deliver ──> acknowledge
-    RETRY ──> rows put aside, when they are due ──────┘
+    RETRY ──> rows set aside, when they are due ──────┘
 
-Three tasks: `shape_all`, `retry_all` and `deliver_all`. What is opened around them, and what happens when one fails:
-`loader/delivery/connection.py`.
+Three tasks: `shape_all`, `retry_all` and `deliver_all`. `loader/delivery/connection.py` opens their resources and handles their
+failure; `loader/delivery/shaping.py` makes batches, `loader/delivery/deliver.py` delivers one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 LOOK_SECONDS = 60.0
-"""How often a destination is looked at to which nothing is loaded."""
+"""How often an idle connection looks at its destination."""
 
 EMPTY = ShapedBatch(
     tables={},
@@ -67,13 +67,13 @@ log = logging.getLogger(__name__)
 
 
 class Definition(NamedTuple):
-    """All that decides how a connection is loaded; another value means another start."""
+    """All that decides how a connection is loaded; a new value means a new start."""
 
     connection: Connection
     site: Site
     destination: dict[str, Any]
     queue: str = ""
-    """Name of the connection's queue (`shared.jetstream.topology.queue_of`); another one is another connection."""
+    """Name of the connection's queue (`shared.jetstream.topology.queue_of`); another name is another connection."""
 
 
 class Flow:
@@ -139,7 +139,7 @@ class Flow:
         )  # fmt: skip
 
     async def prepare(self, retries: Retries) -> None:
-        """Reads what is loaded already and what was put aside."""
+        """Reads which frames are loaded and which rows are set aside."""
         marks = await self._session.marks()
         if self._transactional:
             await self._look_back.begin(self._memory, marks)
@@ -170,11 +170,11 @@ class Flow:
 
     @property
     def trouble(self) -> str:
-        """Says what is wrong with what is there already; empty where all is well."""
+        """The trouble with an older state of the destination or the broker; empty if all is well."""
         return self._look_back.trouble
 
     async def follow_rewinds(self, reader: QueueReader, settled: Callable[[], None]) -> None:
-        """Watches until what is missing is loaded again, or the service drains."""
+        """Watches until all missing frames are loaded again, or the service drains."""
         while self._look_back.waits and not self._context.draining.is_set():
             with contextlib.suppress(NotConnected):
                 await self._look_back.settle(empty=await reader.count() == 0)
@@ -196,7 +196,7 @@ class Flow:
         await self._ready.put(None)
 
     async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
-        """Tries what was put aside again when it is due, until the service drains."""
+        """Tries rows that were set aside when they are due, until the service drains."""
         draining = self._context.draining.is_set
 
         async def attempt(aside: Aside) -> bool:
@@ -211,7 +211,7 @@ class Flow:
                 await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
                 await retries.reader.ack([aside.seq])
                 return True
-            if draining():  # nobody takes from the queue any more
+            if draining():  # no task takes from the queue now
                 return False
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             share = share_of_aside(aside, partial(retries.others, aside))
@@ -276,7 +276,7 @@ class Flow:
             await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
 
     async def _next_chunk(self) -> Chunk | None:
-        """Waits for work; while there is none, looks whether an older state of the destination was put back."""
+        """Waits for work; meanwhile looks whether an older state of the destination was put back."""
         while True:
             try:
                 async with timeout(LOOK_SECONDS):
@@ -286,7 +286,7 @@ class Flow:
                     raise WentBack(f'connection "{self._name}": an older state of the destination was put back') from None
 
     async def _remember(self, chunk: Chunk) -> None:
-        """Notes outside of the destination what it holds now."""
+        """Notes outside of the destination how far it is loaded."""
         aside, plan = chunk.share.aside, chunk.work.plan
         if aside is not None:
             for table in chunk.work.batch.tables:
@@ -317,7 +317,7 @@ class Flow:
         return first
 
     async def _shape(self, frames: list[Held], reader: QueueReader, gate: ThreadGate) -> None:
-        # frames that come again although they are counted are a chunk of their own
+        # frames that come again although they are counted make a separate chunk
         ends = {**self._accounts.counted, **self._plans.unfinished()}
         for chunk in chunks(frames, ends, apart=self._progress.goes_aside):
             while chunk:

@@ -1,8 +1,8 @@
-"""What a connection's destinations have of its events: the present one, and the one before where the connection was moved or is gone.
+"""Which events of a connection its destinations have: the present one, and the former one if the connection was moved or removed.
 
-A loader that is killed between COMMIT and acknowledgement leaves a load of which only the ledger knows. Its successor opens a session
-there under its own, higher epoch, so that not even a loader that is frozen in that load can commit it afterwards, and reads the marks.
-What the former destination has is not loaded into the present one, though it comes again because it was not acknowledged.
+If a loader is killed between COMMIT and acknowledgement, only the ledger knows of its load. Its successor opens a session there
+under a higher epoch, so not even a loader that is frozen in that load can commit it afterwards, and reads the marks. The frames
+come again, because they were not acknowledged, but the successor does not load them into the present destination.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
 
 PATIENCE_SECONDS = 60.0
-"""So long a destination that does not answer is asked again; then its load counts as not committed."""
+"""How long a silent destination is asked again; then its load counts as not committed."""
 
 log = logging.getLogger(__name__)
 
 
 class Former:
-    """Asks for one connection, for as long as this process holds it."""
+    """Asks the former destination of one connection, for as long as this process holds it."""
 
     def __init__(self, context: ServiceContext, connection: str, destinations: Destinations) -> None:
         self._context = context
@@ -40,10 +40,11 @@ class Former:
         self._destinations = destinations
         self._since: float | None = None
         self._answers: dict[tuple[str, int], bool] = {}
-        """By lane and last sequence. Asked once: a destination that is the present one under other options ends the session it has."""
+        """Answers by lane and last sequence. Asked once: if the former destination is the present one under other options, it
+        ends the present session."""
 
     async def has(self, ended: Ended, pending: Pending, epoch: int) -> bool:
-        """Says whether a load is committed; False also where its destination keeps no ledger, or nobody knows its options any more.
+        """Whether a load is committed; False also if its destination keeps no ledger, or no revision has its options.
 
         Raises:
             NotConnected: it does not answer; ask again.
@@ -87,7 +88,7 @@ class Former:
         )
 
     async def _document(self, ended: Ended) -> dict[str, Any] | None:
-        """Returns the options under which the destination was used, from the revisions that the broker keeps."""
+        """Returns the options of the former destination, from the revisions that the broker keeps."""
         current = self._context.config.current
         snapshots: list[ConfigSnapshot] = [current]
         for revision, stored in reversed(await project_history(self._context.broker)):
@@ -101,7 +102,7 @@ class Former:
 
 
 def has_load(marks: Marks, pending: Pending) -> bool:
-    """Says whether a ledger has a load. All tables of a load are committed together; rows that were aside are loaded for each table. Pure."""
+    """Whether a ledger has a load. All tables of a load are committed together; rows that were aside are loaded for each table. Pure."""
     aside = frame_of(pending.lane) is not None
     tables = {table.casefold() for table in pending.tables}
     return any(
@@ -111,11 +112,11 @@ def has_load(marks: Marks, pending: Pending) -> bool:
 
 
 def is_known(pending: Pending, known: Progress | Plans, memory: Memory, key: Callable[[str], str]) -> bool:
-    """Says whether a load is committed by what is known without asking: the ledger or the plans, and what former holders noted."""
+    """Whether a load is committed, without asking a destination: by the ledger or the plans, and the notes of former holders."""
     tables = [key(table) for table in pending.tables]
     if isinstance(known, Progress):
         here = all(known.mark(table, pending.lane) >= pending.last for table in tables)
-        return here or memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection was moved since
+        return here or memory.was_loaded(pending.lane, pending.last, pending.tables)  # the connection has been moved since
     if pending.source.startswith("aside."):
         lane = pending.lane.removeprefix(aside_lane("", pending.last))
         return known.asides().issuperset((table, lane, pending.last) for table in tables)
@@ -123,7 +124,7 @@ def is_known(pending: Pending, known: Progress | Plans, memory: Memory, key: Cal
 
 
 def further(through: Mapping[str, int], accounts: Accounts) -> dict[str, int]:
-    """Returns up to where lanes are loaded into a destination without a ledger, here or elsewhere: what is counted is at its end."""
+    """Returns up to where lanes are loaded into a destination without a ledger, here or elsewhere: counted events have ended."""
     found = dict(through)
     for lane, seq in accounts.counted_lanes.items():
         found[lane] = max(seq, found.get(lane, 0))
@@ -133,14 +134,14 @@ def further(through: Mapping[str, int], accounts: Accounts) -> dict[str, int]:
 async def leave_out(
     accounts: Accounts, asides: Iterable[Aside], memory: Memory, rewound: Container[str], progress: Progress
 ) -> None:
-    """Notes what a former destination has, so that it is not loaded into the present one.
+    """Notes the frames that a former destination has, so that they are not loaded into the present one.
 
     Args:
-        asides: rows that wait.
+        asides: rows set aside.
         rewound: lanes that are read again.
 
     Raises:
-        Fenced, NotConnected, Transient: not known to be noted; do not load.
+        Fenced, NotConnected, Transient: they may not be noted; do not load.
     """
     former = accounts.moved_from
     if former is not None:

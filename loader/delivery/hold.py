@@ -1,6 +1,6 @@
-"""Holding a connection's frames until they are due: the first part of every way from a queue into a destination.
+"""Holds a connection's frames until they are due: the first part of every way from a queue into a destination.
 
-Which frames are wanted, and what is done with those that are due, is the way's own: rows for tables (`loader/delivery/flow.py`), calls for
+The caller decides which frames are wanted and what happens to due ones: rows for tables (`loader/delivery/flow.py`), calls for
 events one by one (`loader/delivery/sending/flow.py`).
 """
 
@@ -25,16 +25,16 @@ WAKE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 Wanted = Callable[[Place], Awaitable[bool | None]]
-"""Says whether a frame is to be held; False: it is at its end already, acknowledge it. None: the service drains, leave it."""
+"""Whether to hold a frame; False: it has ended already, acknowledge it. None: the service drains, leave it."""
 
 
 class Holder:
     """Reads one connection's queue.
 
     Args:
-        bounds: when what is held is due.
+        bounds: when held frames are due.
         limit: of dead letters.
-        wanted: asked of each frame.
+        wanted: asked about each frame.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Holder:
         holding.add(Held(message, place))
 
     async def bury_unreadable(self, stream: str, seq: int, payload: bytes, why: str, events: int = 1) -> None:
-        """Makes a dead letter of a message, whole, unless the limit of them is reached (TooManyDeadError)."""
+        """Makes a dead letter of a whole message, unless the limit of letters is reached (TooManyDeadError)."""
         self._limit.weigh_unreadable(events, why)
         letter = DeadLetter(
             stage="loader",

@@ -1,8 +1,8 @@
-"""Finds the events on which our own code raises, by trying parts of a batch, so that they alone become dead letters.
+"""Finds the events on which our own code raises, by trying parts of a batch, so that only they become dead letters.
 
-A defect of ours that one event meets would otherwise meet it again after every restart, and nothing behind that event would ever
-be loaded. With `n` events and `k` bad ones the search costs about `k · log2(n)` trials of shrinking size. Events that only fail
-together are found too: of the shortest start of the batch that fails, the last event is taken out.
+Otherwise an event that meets our defect would meet it again after every restart, and no later event would ever be loaded. With
+`n` events and `k` bad ones the search costs about `k · log2(n)` trials of shrinking size. It also finds events that fail only
+together: it takes the last event out of the shortest failing start of the batch.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from shared.events.frame import Frame
 from shared.threads import ThreadGate
 
 MOST_TRIALS = 200
-"""When this many trials fail and none passes, a sample decides about the rest."""
+"""If this many trials fail and none passes, a sample decides about the rest."""
 SAMPLE = 30
 MOST_TOGETHER = 200
 
 Trial = Callable[[Sequence[int]], Awaitable[bool]]
-"""Returns whether our code takes the events at these indexes; what it raises ends the search."""
+"""Returns whether our code takes the events at these indexes; an error that it raises ends the search."""
 
 Frames = Mapping[int, tuple[int, Frame]]
-"""Frames with the sequence of their lane, by a number that the caller gives them."""
+"""Frames with their sequence, by a number that the caller chooses."""
 Refused = Mapping[int, Mapping[int, str]]
-"""Events by the number of their frame and their index there, with the reason."""
+"""Reasons by the number of an event's frame and its index there."""
 
 NOT_OF_EVENTS = (ImportError, MemoryError, NameError, SystemError)
-"""Errors that an installation or a machine causes, whatever the events are."""
+"""Errors that come from the installation or the machine, not from events."""
 
 
 async def offenders(count: int, trial: Trial) -> set[int]:
-    """Returns the indexes of the events to leave out so that the others pass together; empty where the whole passes now."""
+    """Returns the indexes of the events to leave out so that the others pass together; empty if the whole passes now."""
     bad: set[int] = set()
     tried, passed = 1, await trial(range(count))
     if passed:
@@ -88,7 +88,7 @@ async def _together(rest: list[int], trial: Trial) -> set[int]:
 
 
 class Trying:
-    """A session that takes back what it loads, and a publisher that publishes nothing: for finding events our code fails on."""
+    """A session that takes back its loads, and a publisher that publishes nothing, to find events on which our code fails."""
 
     def __init__(self, session: Session) -> None:
         self.describe = session.describe
@@ -110,20 +110,20 @@ class Trying:
 
 
 def is_own(error: Exception) -> bool:
-    """Whether our own code raised it."""
+    """Whether our own code raised an error."""
     return not isinstance(error, PenstockError) or isinstance(error, Defect)
 
 
 def is_of_events(error: Exception) -> bool:
-    """Whether another choice of events may get past an error."""
+    """Whether another choice of events may avoid an error."""
     return not isinstance(error, NOT_OF_EVENTS)
 
 
 def takes(shaper: Shaper, frames: Frames, refused: Refused) -> bool:
-    """Returns whether frames can be shaped without the events that are refused; leaves the shaper empty."""
+    """Returns whether frames can be shaped without the refused events; leaves the shaper empty."""
     try:
         for number, (seq, frame) in frames.items():
-            with contextlib.suppress(Permanent):  # the frame is a dead letter whole
+            with contextlib.suppress(Permanent):  # the whole frame is a dead letter
                 shaper.add(frame, seq, None, refused.get(number, NOTHING))
         shaper.take()
     except Exception as exc:

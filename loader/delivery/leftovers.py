@@ -1,11 +1,11 @@
-"""What waits for a connection that is gone: counted, logged and taken away.
+"""Waiting events of a removed connection: counts them, logs them and takes them away.
 
-A queue bears the incarnation of its connection (`shared/project/snapshot.py`), so nothing in it can reach a later connection of the
-name; here it only stops taking room. It is done under the lease of the connection's name, when no loader of the former connection
-can be at work any more: every event is counted once, as loaded or as dropped, in the account of the connection, which outlives it
-(`shared/streams/removed.py`). A queue goes in portions, so that a large one on a slow broker is emptied however often that is cut
-short. The account notes a portion, and the metric counts it, before it is taken away: whoever is killed in between, or hears no
-answer, counts nothing twice.
+A queue's name has the incarnation of its connection (`shared/project/snapshot.py`), so its events can never reach a later
+connection of that name; sweeping frees the room. The sweeper holds the lease of the connection's name, so no loader of the former
+connection is at work. It counts every event once, as loaded or as dropped, in the account of the connection, which outlives it
+(`shared/streams/removed.py`). It empties a queue in portions, so a large one on a slow broker is emptied however often that is
+cut short. It notes a portion in the account, and counts it in the metric, before it takes the portion away. So if it is killed in
+between, or gets no answer, it counts nothing twice.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from shared.tasks import timeout
 
 LEASE_PATIENCE_SECONDS = 30.0
 AGAIN_SECONDS = 60.0
-"""A router that has not heard of the new project yet may send a frame more."""
+"""A router that does not know the new project yet may send one more frame."""
 SOON_SECONDS = 5.0
 PORTION = 1000
-"""Frames of a queue that are counted and taken away together."""
+"""How many frames of a queue are counted and taken away together."""
 
 _DELIVER, _RETRY = "deliver.", "retry.loader."
 _PREFIXES = ((topology.DELIVER, _DELIVER), (topology.RETRY, _RETRY))
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Left(NamedTuple):
-    """A message that waits: its sequence, the place of its frame, and which of that frame's events it holds, as bits."""
+    """A waiting message: its sequence, the place of its frame, and which of that frame's events it holds, as bits."""
 
     seq: int
     place: Place
@@ -59,7 +59,7 @@ class Left(NamedTuple):
 
 
 class Sweeper:
-    """Sweeps for this process."""
+    """The sweeper of this process."""
 
     def __init__(self, context: ServiceContext, destinations: Destinations) -> None:
         self._context = context
@@ -67,13 +67,13 @@ class Sweeper:
         self._former: dict[str, Former] = {}
 
     async def sweep_removed(self, lease_seconds: float) -> None:
-        """Takes away what waits for connections that are not in the project, now and after every change, for ever."""
+        """Takes away waiting events of connections that are not in the project, now and after every change, for ever."""
         context = self._context
         while True:
             snapshot, again = context.config.current, AGAIN_SECONDS
             try:
                 for name in sorted({queue.partition(".")[0] for queue in await _leftovers(context.broker, snapshot)}):
-                    if name in snapshot.project.connections:  # its own loader does it, which holds the lease
+                    if name in snapshot.project.connections:  # its own loader sweeps it, under its lease
                         continue
                     await self._sweep_under_lease(name, snapshot, lease_seconds)
                 if snapshot.revision:
@@ -92,7 +92,7 @@ class Sweeper:
                 async with timeout(LEASE_PATIENCE_SECONDS):
                     held = leases.hold(context.broker, f"loader.{name}", context.instance, lease_seconds)
                     lease = await stack.enter_async_context(held)
-            except TimeoutError:  # its last loader is at work still
+            except TimeoutError:  # its last loader is still at work
                 return
 
             def goes_on() -> bool:
@@ -102,7 +102,7 @@ class Sweeper:
             await self.sweep(name, lease.epoch, goes_on)
 
     async def keep_swept(self, name: str, epoch: int) -> None:
-        """Does so for former connections of a name that is in the project, for ever; called by the holder of its lease."""
+        """Sweeps former connections of a name that is in the project, for ever; called by the holder of its lease."""
         while True:
             again = AGAIN_SECONDS
             try:
@@ -115,13 +115,13 @@ class Sweeper:
             await asyncio.sleep(again)
 
     async def sweep(self, name: str, epoch: int, goes_on: Callable[[], bool] = lambda: True) -> None:
-        """Takes away what waits for former connections of a name; the caller holds the lease of it, under `epoch`.
+        """Takes away waiting events of former connections of a name; the caller holds its lease, under `epoch`.
 
         Args:
             goes_on: asked before each portion.
 
         Raises:
-            NotConnected, Transient: not everything could be taken away; sweep again.
+            NotConnected, Transient: some events could not be taken away; sweep again.
         """
         for queue in await _leftovers(self._context.broker, self._context.config.current):
             if queue.partition(".")[0] == name:
@@ -140,13 +140,13 @@ class Sweeper:
                 )
 
     async def _sweep_portion(self, name: str, queue: str, epoch: int, counted: Callable[[int], None]) -> bool:
-        """Counts and takes away the oldest frames, and all rows set aside; returns whether there may be more."""
+        """Counts and takes away the oldest frames, and all rows set aside; returns whether there may be more frames."""
         broker = self._context.broker
         bucket = Bucket(broker, topology.STATS_BUCKET)
         entry = await bucket.get(ended_key(queue))
         before = decode_ended(entry.value if entry else None)
         ended = await self._decide(name, queue, before, epoch)
-        # an event may have rows of several tables here, and is counted once: so all of them together
+        # an event may have rows of several tables here and counts once, so all rows go together
         asides, last_aside = await _look(broker, topology.RETRY, _RETRY + queue)
         frames, last_frame = await _look(broker, topology.DELIVER, _DELIVER + queue, PORTION)
         more = len(frames) >= PORTION
@@ -168,7 +168,7 @@ class Sweeper:
         return more
 
     async def _decide(self, name: str, queue: str, ended: Ended, epoch: int) -> Ended:
-        """Returns the account without a load that is pending: it counts if its destination has it."""
+        """Returns the account with the pending load decided: it counts if its destination has it."""
         pending = ended.pending
         if pending is None:
             return ended
@@ -180,10 +180,10 @@ class Sweeper:
 
 
 def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left], *, more: bool = False) -> Ended:
-    """Returns an account with what waits counted as dropped: each event once, and none that is counted already. Pure.
+    """Returns an account with waiting events counted as dropped: each once, and none that is counted already. Pure.
 
     Args:
-        frames: of the queue, in their order.
+        frames: the frames of the queue, in their order.
         asides: all rows set aside.
         more: whether further frames wait.
     """
@@ -206,7 +206,9 @@ def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]
     waiting: dict[str, int] = {}
     for left in asides:
         frame, bits = f"{left.place.lane}:{left.place.seq}", left.bits
-        if left.place.seq > ended.through.get(left.place.lane, 0):  # its frame stands in the queue, but for what is begun
+        if left.place.seq > ended.through.get(
+            left.place.lane, 0
+        ):  # its frame is in the queue, and counted there, except for begun events
             bits &= int(ended.begun.get(frame, "0"), 16)
         if bits and left.seq > ended.swept.get(topology.RETRY, 0):
             waiting[frame] = waiting.get(frame, 0) | bits
@@ -234,7 +236,7 @@ def _is_gone(snapshot: ConfigSnapshot, queue: str) -> bool:
 
 
 async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
-    """Returns the queues of connections that are gone, and not of a later project, which hold something or have a load that is pending."""
+    """Returns the queues of removed connections (not of a later project's) that hold messages or have a pending load."""
     if not snapshot.revision:
         return []
     is_gone = partial(_is_gone, snapshot)
@@ -246,15 +248,14 @@ async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
     stats, prefix = Bucket(broker, topology.STATS_BUCKET), ended_key("")
     for key in await stats.keys(prefix):
         queue = key.removeprefix(prefix)
-        # a loader notes that a load is done with the next one; where there was none its frames are acknowledged
+        # a loader notes with the next load that a load is done; if there was none, its frames are acknowledged
         if is_gone(queue) and (entry := await stats.get(key)) is not None and decode_ended(entry.value).pending is not None:
             found.add(queue)
     return sorted(found)
 
 
 async def _look(broker: Broker, stream: str, subject: str, most: int | None = None) -> tuple[list[Left], int]:
-    """Returns the messages of a subject that hold a frame, at most so many, and the sequence of the last one looked at, 0 if there
-    is none."""
+    """Returns the messages of a subject that hold a frame, at most so many, and the sequence of the last one looked at (0: none)."""
     found: list[Left] = []
     seq = 0
     with asking(f"cannot read {subject}"):
@@ -272,6 +273,6 @@ async def _look(broker: Broker, stream: str, subject: str, most: int | None = No
 
 
 async def _purge(broker: Broker, stream: str, subject: str, last: int) -> None:
-    """Takes the messages of a subject away, up to one of them."""
+    """Removes the messages of a subject, up to one of them."""
     with asking(f"cannot empty {subject}"):
         await broker.js.purge_stream(stream, subject=subject, seq=last + 1)

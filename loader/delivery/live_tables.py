@@ -1,7 +1,7 @@
 """The tables of a destination as one session knows them: described once, created and patched when a batch needs it.
 
-Many new tables are created in one transaction. Where that fails each is tried alone, so that a table that cannot be made holds
-back only its own rows.
+Many new tables are created in one transaction. If that fails, each is tried alone, so that a table that cannot be made holds back
+only its own rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from loader.contract.warehouse import Session, TablePatch, TableSchema
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, TableBusy, TableSetupError, Transient
 
 CREATED_TOGETHER = 50
-"""New tables of one transaction. It holds a few locks for each, and one that cannot be made sends all of them the slow way."""
+"""Most new tables of one transaction. It holds a few locks for each, and if one fails all of them go the slow way."""
 
 OF_ONE_TABLE = (Permanent, TableSetupError, TableBusy)
 """Errors that leave the other tables of the destination alone."""
@@ -30,12 +30,12 @@ Failed = dict[str, PenstockError]
 
 
 class LiveTables:
-    """What a session knows of its destination's tables.
+    """A session's knowledge of its destination's tables.
 
     Args:
         session: reads and changes them.
         connection: for the log.
-        evolve: whether tables have a stored schema; if not, there is nothing to read.
+        evolve: whether tables have a stored schema; without one there is nothing to read.
         clock: seconds that only grow.
     """
 
@@ -48,7 +48,7 @@ class LiveTables:
         self.known: dict[str, TableSchema | None] = {}
         """By name; None: there is no such table."""
         self.fresh: set[str] = set()
-        """Tables that were read from the destination in the delivery under way."""
+        """Tables that were read from the destination in the present delivery."""
 
     async def describe(self, tables: Sequence[str]) -> Failed:
         """Reads tables from the destination; returns the unreadable ones."""
@@ -69,13 +69,13 @@ class LiveTables:
         return failed
 
     async def is_other(self, tables: Sequence[str]) -> tuple[bool, Failed]:
-        """Reads tables again; returns whether one of them is not as it was known, and the unreadable ones."""
+        """Reads tables again; returns whether one of them has changed, and the unreadable ones."""
         before = {name: self.known.get(name) for name in tables}
         failed = await self.describe(tables)
         return not failed and any(self.known.get(name) != before[name] for name in tables), failed
 
     async def patch(self, patches: Sequence[TablePatch]) -> tuple[dict[str, TableSchema | None], Failed]:
-        """Makes tables fit; returns them as they are then, and the ones that cannot be made to fit."""
+        """Makes tables fit; returns their new state, and the tables that cannot be made to fit."""
         new = sorted((patch for patch in patches if self.known.get(patch.table) is None), key=lambda patch: patch.table)
         patched: dict[str, TableSchema | None] = {}
         failed: Failed = {}
@@ -92,7 +92,7 @@ class LiveTables:
         return patched, failed
 
     async def _create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
-        """Creates new tables together; returns none of them where that fails, perhaps for the sake of one."""
+        """Creates new tables together; returns none of them if one fails."""
         if len(patches) == 1:
             return {}
         try:
@@ -111,7 +111,7 @@ class LiveTables:
         return replace(after, refused=after.refused | (known.refused - {column.name for column in (*patch.add, *patch.widen)}))
 
     def _still_refused(self, name: str, found: TableSchema | None) -> TableSchema | None:
-        """Keeps in mind which columns could not be added or widened: each try locks the table, so there is one in a while."""
+        """Remembers columns that could not be added or widened: each try locks the table, so tries are rare."""
         known = self.known.get(name)
         if known is None or found is None or not known.refused or replace(known, refused=frozenset()) != found:
             return found

@@ -1,13 +1,14 @@
-"""Finds the rows a destination refuses when it does not name them all: by trying parts and taking them back.
+"""Finds the rows that a destination refuses without naming them all: tries parts and takes them back.
 
-A part that is refused without a name is halved; one that is refused by name is tried again on both sides of the named rows. With
-`n` rows and `k` bad ones this costs about `k · log2(n)` probes of shrinking size, `2 · k` where the destination names one at a
-time. No row is called bad because its neighbours are. The one bound is for a table that takes nothing at all: when the first
-`MOST_PROBES` probes all fail, and so does every row of a sample of the rest, the rest is named without trying each.
+If the destination refuses a part without naming rows, the part is halved. If it names rows, the parts on both sides of them are
+tried again. With `n` rows and `k` bad ones this costs about `k · log2(n)` probes of shrinking size, `2 · k` if the destination
+names one at a time. No row counts as bad because of its neighbours. There is one bound, for a table that takes nothing: if the
+first `MOST_PROBES` probes all fail, and so does every row of a sample of the rest, the rest counts as refused without trying each
+row.
 
-Rows may also be good alone and refuse each other, as two of one value in a UNIQUE column do. So the remaining rows are tried as a
-whole, and where that fails, each row that is too much beside those before it is found, by halving the shortest part from the
-start that fails.
+Rows may also be good alone and conflict with each other, such as two rows with one value in a UNIQUE column. So the remaining
+rows are tried as a whole. If that fails, each row that conflicts with earlier ones is found, by halving the shortest failing
+start.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ SAMPLE = 200
 async def refused_rows(
     session: Session, ready: Ready, known: Mapping[int, str] | None = None, beside: Sequence[TableLoad] = ()
 ) -> dict[int, str]:
-    """Returns the refused rows of a table by their index, with the destination's words; the others pass together.
+    """Returns the refused rows of a table by their index, with the destination's words; the other rows pass together.
 
     Args:
-        known: rows the destination named already.
-        beside: loads of other tables, without which rows of this one may be refused.
+        known: rows that the destination has named already.
+        beside: loads of other tables that rows of this one may need.
 
     Raises:
-        RowsRejected: of another table; its rows must be found first.
+        RowsRejected: another table's rows are refused; find these first.
         NotConnected, Transient, SetupError: the search cannot go on.
     """
     refused = dict(known or {})
@@ -63,7 +64,7 @@ async def refused_rows(
 
 
 async def _refused_beside_others(session: Session, ready: Ready, rows: list[int], beside: Sequence[TableLoad]) -> dict[int, str]:
-    """Returns the rows that do not pass beside those before them; not all of them where that takes too many probes."""
+    """Returns the rows that conflict with earlier ones; not all of them if that takes too many probes."""
     refused: dict[int, str] = {}
     probes, good = 0, 0
     while rows and probes < MOST_PROBES:
@@ -107,9 +108,7 @@ async def _any_passes(session: Session, ready: Ready, parts: Sequence[Sequence[i
 
 
 def _around(part: Sequence[int], named: Collection[int]) -> list[Sequence[int]]:
-    """Returns the rows behind the last named one and those before it, the latter last; destinations stop at the first they
-    refuse.
-    """
+    """Returns the rows behind the last named one, then the rows before it: destinations stop at the first row that they refuse."""
     left = [row for row in part if row not in named]
     if not named:
         return [left] if left else []

@@ -1,6 +1,6 @@
 """Files in a local directory: Parquet, NDJSON or CSV, one object for each table and hour of a load.
 
-How rows become files is in `loader/objects/`, how files become visible, and whose, in `shared/stores/local.py`.
+`loader/objects/` makes files of rows; `shared/stores/local.py` makes files visible and fences holders.
 
 https://parquet.apache.org/docs/, https://github.com/ndjson/ndjson-spec, https://www.rfc-editor.org/rfc/rfc4180
 """
@@ -24,10 +24,10 @@ __all__ = ["CAPABILITIES", "OPTIONS", "open_destination"]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a directory of files."""
+    """Options of a directory of files."""
 
-    path: Annotated[str, Meta(min_length=1, description="the directory; made when missing")]
-    format: Annotated[Format, Meta(description="parquet for warehouses, ndjson and csv for everything else")] = "parquet"
+    path: Annotated[str, Meta(min_length=1, description="the directory; made if missing")]
+    format: Annotated[Format, Meta(description="parquet for warehouses, ndjson and csv for other readers")] = "parquet"
     compression: Annotated[Compression | None, Meta(description="default: zstd for parquet, gzip for the others")] = None
     prefix: Annotated[
         str, Meta(description="directories of an object: {table}, and {date} and {hour} of the rows' own time in UTC")
@@ -41,7 +41,7 @@ OPTIONS = Options
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> Destination:
-    """Returns the destination; the directory is made by the first session."""
+    """Returns the destination; the first session makes the directory."""
     root = await environment.gate.run(lambda: Path(options.path).expanduser().resolve())
     what = f'local destination "{name}"'
     layout = Layout(options.prefix, options.format, options.compression or formats.default_compression(options.format))

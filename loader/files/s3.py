@@ -1,6 +1,6 @@
 """Files in a bucket of S3, or of a server that speaks its protocol: Parquet, NDJSON or CSV, one object for each table and hour.
 
-How rows become objects is in `loader/objects/`, how objects become visible, and whose, in `shared/stores/s3/`.
+`loader/objects/` makes objects of rows; `shared/stores/s3/` makes objects visible and fences holders.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html
 """
@@ -26,9 +26,9 @@ LONGEST_PREFIX = 300
 
 
 class Options(S3Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for files in a bucket."""
+    """Options of files in a bucket."""
 
-    format: Annotated[Format, Meta(description="parquet for warehouses, ndjson and csv for everything else")] = "parquet"
+    format: Annotated[Format, Meta(description="parquet for warehouses, ndjson and csv for other readers")] = "parquet"
     compression: Annotated[Compression | None, Meta(description="default: zstd for parquet, gzip for the others")] = None
     prefix: Annotated[
         str, Meta(description="what keys begin with: {table}, and {date} and {hour} of the rows' own time in UTC")

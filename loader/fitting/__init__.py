@@ -1,1 +1,1 @@
-"""Fits rows to live tables: which columns to add or widen, and what a column can hold. Pure."""
+"""Fits rows to live tables: which columns to add or widen, and which values a column can hold. Pure."""

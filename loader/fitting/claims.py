@@ -1,11 +1,10 @@
-"""Which source path gets which column name, for one table and one batch.
+"""Assigns column names to source paths, for one table and one batch.
 
-Two paths that fold to one name share the column. Only in a row that has values of both does one of them give way, and its value
-of that row goes to its name with the hash of its path; all other rows are as before, so one event changes nothing for others.
-
-Which path stays is the same in every batch, after a restart and for every loader: the one the column was made for, which is
-stored with the column (`Column.owner`); without that, the one spelled as the column is; then the shorter path, then by spelling.
-Names of the layout and of the loader are never shared: a client's path that folds to one of them always gets its hash.
+Two paths that fold to one name share the column. If a row has values of both, one path gives way, and its value goes to a column
+with the hash of its path; other rows do not change, so one event changes nothing for others. The same path stays in every batch,
+after a restart and for every loader: the path that the column was made for, which is stored with the column (`Column.owner`);
+without that, the path that is spelled like the column; then the shorter path; then the first by spelling. Names of the layout and
+of the loader are never shared: a client's path that folds to one of them always gets its hash.
 
 Pure.
 """
@@ -32,9 +31,9 @@ _LONGEST_OWNER = 300
 
 @dataclass(slots=True)
 class Claim:
-    """A column name with the values that want to go there, those of the path that it is made for first.
+    """A column name with the values for it; first the values of the path that it is made for.
 
-    `nameless`: nothing was free, the values must go elsewhere.
+    `nameless`: no name was free, so the values must go elsewhere.
     """
 
     name: str
@@ -46,18 +45,18 @@ class Claim:
 
     @property
     def owner(self) -> str | None:
-        """The path that a column made for this claim belongs to; None where no path of a client may have it."""
+        """The path that owns a column made for this claim; None if no client's path may own it."""
         return spell(self.paths[0]) if self.fixed is None else None
 
 
 def spell(path: Path) -> str:
-    """Returns a path as it is stored with the column: JSON in ASCII, or its hash where that is long."""
+    """Returns a path as it is stored with the column: JSON in ASCII, or its hash if that is long."""
     text = json.dumps(path, separators=(",", ":"))
     return text if len(text) <= _LONGEST_OWNER else hashlib.sha256(text.encode()).hexdigest()
 
 
 def claim_names(raw: RawTable, live: Mapping[str, Column], namer: Namer) -> list[Claim]:
-    """Returns the columns of a batch: those of the layout first, then the client's as they were first seen.
+    """Returns the columns of a batch: the layout's first, then the client's as they first came.
 
     `live`: the live table's columns by key.
     """
@@ -112,7 +111,7 @@ def _move(source: Source, parts: Sequence[Part], claims: dict[str, Claim], namer
 
 
 def _share(claim: Claim, source: Source, parts: Sequence[Part], rows: int) -> Sequence[Part]:
-    """Lets a path into a column; returns its values of the rows that have one there already."""
+    """Lets a path into a column; returns its values in rows that already have one there."""
     present = np.zeros(rows, dtype=np.bool_)
     for part in claim.parts:
         present[part.rows] = True

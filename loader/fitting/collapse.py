@@ -1,7 +1,7 @@
-"""Repeats inside a batch: one row per key, the newest, so that a merge meets every key once.
+"""Collapses repeats inside a batch to the newest row per key, so that a merge meets every key once.
 
 The newest is the row with the largest discriminator, nulls oldest, and among equal ones the last by order of acceptance. With
-`coalesce`, each column is the newest value that is not null, as a stored row would have become had the rows come one by one.
+`coalesce`, each column is the newest value that is not null, as if the rows had been stored one by one.
 
 Pure.
 """
@@ -19,7 +19,7 @@ Indexes = NDArray[np.int64]
 
 
 def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: bool) -> tuple[pa.Table, Indexes | None]:
-    """Returns the table with one row per key, in the order of the rows that won, and their indexes (None: nothing repeats).
+    """Returns the table with one row per key, in the order of the winning rows, and their indexes (None: nothing repeats).
 
     Key columns have no nulls; `newest` names the discriminator.
     """
@@ -29,7 +29,7 @@ def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: b
         return rows, None
     ages = np.arange(count)
     if newest is not None:
-        # stable: among equal values the order of acceptance stays
+        # a stable sort keeps the order of acceptance among equal values
         ranked = pc.array_sort_indices(rows[newest].combine_chunks(), null_placement="at_start").to_numpy()
         ages[ranked] = np.arange(count)
     order = np.lexsort((ages, codes))
@@ -56,7 +56,7 @@ def _codes(rows: pa.Table, key: Sequence[str]) -> Indexes:
 
 
 def _latest(column: pa.ChunkedArray, order: Indexes, starts: Indexes, ends: Indexes) -> Indexes:
-    """Returns for every key the index of its newest value, -1 where all are null."""
+    """Returns for every key the index of its newest value, -1 if all are null."""
     valid = column.is_valid().to_numpy()[order]
     last = np.maximum.accumulate(np.where(valid, np.arange(len(order)), -1))[ends]
     indexes: Indexes = np.where(last >= starts, order[last], -1)

@@ -7,15 +7,15 @@
     await session.load(plan, [ready.load for ready in done.ready])
     ... done.dead are the events refused by rules, for the dead letters
 
-An event refused in one table leaves all of them: the batch without it is fitted again, so that no column is added for it.
-If another user changed a table between `describe` and `patch`, `finish` fits again to the new state; if that would take another
-patch it raises `TableChanged`, and the caller starts over with what `patch` returned. Nothing is refused because of a race.
+If an event is refused in one table, it leaves all tables: the batch is fitted again without it, so that no column is added for
+it. If another user changed a table between `describe` and `patch`, `finish` fits again to the new state; if that needs another
+patch, it raises `TableChanged`, and the caller starts over with the result of `patch`. So no row is refused because of a race.
 
 `RowsRejected` by the destination: `ready.events[i]` is the event of row `i` of its table; `batch.dead_letters` makes the dead
 letters and `batch.without` the batch to fit again, in which an older repeat of a refused row takes its place. To bisect, load
 `ready.part(indexes)`.
 
-What happens to single columns is in `loader/fitting/settle.py`. Pure: the time and the id of the load are given by `Stamp`.
+`loader/fitting/settle.py` decides about single columns. Pure: `Stamp` has the time and the id of the load.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from shared.events.outcome import DeadReason
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Rows as the destination takes them. `events[i]` is the ordinal of the event of row `i`, the winner where rows collapsed."""
+    """Rows as the destination takes them. `events[i]` is the ordinal of the event of row `i`; of collapsed rows the winner's."""
 
     load: TableLoad
     events: NDArray[np.int32]
@@ -52,7 +52,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """One table of a batch, fitted to what `live` was."""
+    """One table of a batch, fitted to the state `live`."""
 
     raw: RawTable
     rules: Rules
@@ -67,11 +67,11 @@ class Fitted:
 
     @property
     def unmapped(self) -> Mapping[str, int]:
-        """How many values of which column went to `_unmapped_data`."""
+        """By column, the number of values that went to `_unmapped_data`."""
         return self.settled.unmapped
 
     def against(self, live: TableSchema | None) -> Fitted:
-        """Returns the same fitted to the table as it is after the patch.
+        """Returns the same, fitted to the table after its patch.
 
         Raises:
             TableChanged: the table is so different that it would have to be patched again.
@@ -92,12 +92,12 @@ class Fitted:
 
 
 def _alike(found: Column, wanted: Column) -> bool:
-    """Whether what was made to fit one column fits another."""
+    """Whether values that fit one column also fit another."""
     return (found.kind, found.limits, found.writable, found.owner) == (wanted.kind, wanted.limits, wanted.writable, wanted.owner)
 
 
 def fit(raw: RawTable, live: TableSchema | None, rules: Rules, stamp: Stamp) -> Fitted:
-    """Fits one table. See `fit_batch` for the whole of a batch."""
+    """Fits one table; `fit_batch` fits a whole batch."""
     settled = settle(raw, live, rules, stamp)
     return Fitted(raw=raw, rules=rules, stamp=stamp, settled=settled, patch=_patch(raw, live, settled, rules))
 
@@ -120,18 +120,18 @@ class FittedBatch:
     tables: Mapping[str, Fitted]
     dead: Sequence[DeadEvent]
     short: frozenset[str] = frozenset()
-    """Tables that had no place for some value, so that it went elsewhere or its event was refused."""
+    """Tables without a place for some value, so that it went elsewhere or its event was refused."""
 
     @property
     def patches(self) -> list[TablePatch]:
-        """What has to change before the batch can be loaded."""
+        """The patches that the tables need before the load."""
         return [fitted.patch for fitted in self.tables.values() if fitted.patch is not None]
 
     def finish(self, live: Mapping[str, TableSchema | None]) -> Finished:
-        """Returns the loads, given the tables as they are now; tables that needed no patch may be left out of `live`.
+        """Returns the loads for the present tables; tables that needed no patch may be left out of `live`.
 
         Raises:
-            TableChanged: a table was changed meanwhile and needs another patch. Nothing is refused yet; fit the batch again.
+            TableChanged: a table changed meanwhile and needs another patch. Nothing is refused yet; fit the batch again.
         """
         now = {name: fitted.against(live[name]) if name in live else fitted for name, fitted in self.tables.items()}
         batch, tables, dead = _without_refused(self.batch, now)
@@ -141,7 +141,7 @@ class FittedBatch:
 
 
 def fit_batch(batch: ShapedBatch, live: Mapping[str, TableSchema | None], rules: Rules, stamp: Stamp) -> FittedBatch:
-    """Fits all tables of a batch; events refused by rules are taken out of all of them.
+    """Fits all tables of a batch; takes events that rules refuse out of all of them.
 
     `live`: every table of the batch as it is, None or missing if it does not exist.
     """
@@ -185,7 +185,7 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
     known = [rules.namer.key(name) for name in live.primary_key]
     changed = key is not None and [rules.namer.key(name) for name in key] != known
     if key is None and live.own_key:
-        key, changed = (), True  # made when rows were merged; now it would refuse every repeat
+        key, changed = (), True  # Penstock made this key to merge rows; now it would refuse every repeat
     if not settled.add and not settled.widen and not changed:
         return None
     return TablePatch(

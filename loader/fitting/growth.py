@@ -1,4 +1,4 @@
-"""What one event may add to a table: a bound on new columns, so that one with thousands of keys does not use the table up.
+"""Bounds the new columns of one event, so that an event with thousands of keys does not use a table up.
 
 Columns are never dropped, so a table that once has `max_columns` never gets another. Pure.
 """
@@ -13,13 +13,13 @@ from loader.fitting.claims import Claim
 
 
 def crowded(claims: Sequence[Claim], live: Container[str], rows: int, most: int) -> set[str]:
-    """Returns the keys of the new columns that only rows with more than `most` new columns ask for.
+    """Returns the keys of new columns that only rows with more than `most` new columns need.
 
     Args:
-        claims: the columns of a batch, without the ones that may always be added.
-        live: keys of the columns the table has.
-        rows: how many rows the batch has.
-        most: how many new columns a row may ask for.
+        claims: the columns of a batch, except columns that may always be added.
+        live: keys of the table's columns.
+        rows: number of rows in the batch.
+        most: the new columns that one row may add.
     """
     new = [claim for claim in claims if claim.fixed is None and not claim.nameless and claim.key not in live]
     if len(new) <= most:

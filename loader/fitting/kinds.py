@@ -1,9 +1,9 @@
-"""Which kind a new column gets from the values of a batch.
+"""Chooses the kind of a new column from the values of a batch.
 
-It is their join, with what the values themselves decide: text is a date-time if all of it is; integers join doubles only if each
-of them is exactly a double, else both are text; arrays alone make text, because that is how arrays are stored, and a column of
-text takes whatever comes later; numbers with more digits than a double has are text for the digits' sake. A kind the destination
-cannot create is text. Pure.
+It is the join of their kinds, refined by the values. Text is a date-time if all of it is. Integers join doubles only if each of
+them is exactly a double, else both are text. Arrays alone make text, because arrays are stored as text and a text column takes
+any later value. Numbers with more digits than a double has are text, to keep their digits. A kind that the destination cannot
+create is text. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loader.types.moments import all_moments
 
 
 def choose_kind(parts: Sequence[Part], creatable: Container[Kind]) -> tuple[Kind, list[Part]]:
-    """Returns the kind and the same values, read as date-times where that is what they all are."""
+    """Returns the kind and the same values, read as date-times if all of them are."""
     kinds = {part.kind for part in parts}
     if Kind.TEXT in kinds and kinds <= {Kind.TEXT, Kind.TIMESTAMP} and Kind.TIMESTAMP in creatable:
         moments = [_as_moments(part) for part in parts]

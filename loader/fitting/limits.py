@@ -1,8 +1,8 @@
-"""Which values a live column holds as they are: not rounded, not cut, not refused.
+"""Finds the values that a live column holds unchanged: not rounded, cut or refused.
 
-A kind is wider than many a column of it: a bigint does not fit an `integer`, a text of forty characters no `varchar(20)`, and
-19.999 becomes 20.00 in a `numeric(12,2)` without a word. `Limits` of `loader/contract/warehouse.py` says what a column holds;
-here values are held against them. Pure.
+A column may be narrower than its kind: a bigint may not fit an `integer`, nor forty characters a `varchar(20)`, and 19.999
+becomes 20.00 in a `numeric(12,2)` without a word. `Limits` of `loader/contract/warehouse.py` describes a column; this module
+compares values with it. Pure.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from loader.types.convert import Converted, convert_to
 from loader.types.lattice import ARROW
 
 _LONG_NUMBER = "[0-9.]{8}|[0-9.][eE]"
-"""None other can be one that four bytes do not hold."""
+"""Only these can be doubles that four bytes do not hold."""
 _NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SINGLE = 4
 _LARGEST_SINGLE = float(np.finfo(np.float32).max)
 Marks = NDArray[np.bool_]
 _SECOND_DIGITS = 6
 _EXACT = Context(prec=5000)
-"""Digits enough for a number that a double or a client's text may have; longer text counts as not fitting."""
+"""Enough digits for a number of a double or a client's text; longer text does not fit."""
 
 
 def fit_values(values: pa.Array, source: Kind, column: Column) -> Converted:
-    """Returns values as the column holds them, null where one is lost by that, with the marks of those (None: there are none)."""
+    """Returns values as the column holds them, null for lost ones, with marks of the lost ones (None: there are none)."""
     digits_beyond = source is Kind.NUMBER and column.limits is not None and column.limits.single
     if not column.writable or digits_beyond:
         return pa.nulls(len(values), ARROW[column.kind]), np.ones(len(values), dtype=np.bool_)
@@ -50,7 +50,7 @@ def fit_values(values: pa.Array, source: Kind, column: Column) -> Converted:
 
 
 def _outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
-    """Yields masks of the values that each limit excludes; a limit for values of another type says nothing."""
+    """Yields masks of the values that each limit excludes; skips limits of other types."""
     type_ = values.type
     if pa.types.is_string(type_):
         yield from _text_outside(values, limits)
@@ -74,7 +74,7 @@ def _outside(values: pa.Array, limits: Limits) -> Iterator[pa.Array]:
 
 
 def _bound(limit: int, type_: pa.DataType) -> pa.Scalar | None:
-    """Returns a bound as the values' own type, None where that type ends first."""
+    """Returns a bound in the values' type, None if that type ends first."""
     try:
         return pa.scalar(Decimal(limit) if pa.types.is_decimal(type_) else limit, type_)
     except (pa.ArrowInvalid, OverflowError):
@@ -83,7 +83,7 @@ def _bound(limit: int, type_: pa.DataType) -> pa.Scalar | None:
 
 def _not_single(values: pa.Array) -> pa.Array:
     single = pc.cast(values, pa.float32(), safe=False)
-    # both in the fewest digits that read back as the same number
+    # both written in the fewest digits that read back as the same number
     return pc.not_equal(pc.cast(single, pa.string()), pc.cast(values, pa.string()))
 
 
@@ -136,5 +136,5 @@ def _fits(text: str, precision: int, scale: int) -> bool:
     if not number:
         return True
     if not -scale <= number.adjusted() < precision - scale:
-        return False  # before it is normalised, which fails for exponents of many digits
+        return False  # before normalising, which fails for exponents of many digits
     return -int(number.normalize(_EXACT).as_tuple().exponent) <= scale

@@ -1,8 +1,8 @@
 """Settles the columns of one table: name, type and values, by the live table and the connection's rules.
 
-Column by column: the name is claimed (`loader/fitting/claims.py`); if the column exists its type rules, otherwise a type is chosen from
-the values and the column may be added or not; values are converted (`loader/types/convert.py`); what does not convert goes where
-`on_conflict` says. No value is lost: it ends in its column, in a sibling, in `_unmapped_data`, or its row is refused.
+For each column: `loader/fitting/claims.py` claims the name. If the column exists, its type rules; otherwise a type is chosen from
+the values, and the column may be added or not. `loader/types/convert.py` converts the values; a value that does not convert goes
+where `on_conflict` says. No value is lost: it ends in its column, in a sibling, in `_unmapped_data`, or its row is refused.
 
 Pure.
 """
@@ -32,7 +32,7 @@ from loader.types.lattice import ARROW, TIMESTAMP, join_all
 from shared.events.outcome import DeadReason
 
 Refusals = Mapping[int, tuple[DeadReason, str]]
-"""Rows that must not be loaded: reason, and what was expected and found."""
+"""Rows that must not be loaded: the reason, with the expected and the found type."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +42,7 @@ class Settled:
     """The columns of a table for one batch, by key. `arrays` are as long as the table.
 
     `key`: keys of the columns that identify a row. `newest`: key of the column that says which of two rows is newer.
-    `keyless`: some row has no value for `key`, and may be loaded all the same. `live`: the table this was settled against.
+    `keyless`: some row has no value for `key`, and may still be loaded. `live`: the table it was settled against.
     """
 
     live: TableSchema | None
@@ -58,11 +58,11 @@ class Settled:
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """The key as the columns are spelled."""
+        """The key in the columns' spelling."""
         return tuple(self.columns[key].name for key in self.key if key in self.columns)
 
     def renamed(self, live: Mapping[str, Column]) -> Settled:
-        """Returns the same with columns spelled as the live table spells them."""
+        """Returns the same in the live table's spelling."""
         if all(live[key].name == column.name for key, column in self.columns.items()):
             return self
         return replace(self, columns={key: replace(column, name=live[key].name) for key, column in self.columns.items()})
@@ -137,11 +137,11 @@ class _Settling:
                 kind, value = Kind.TIMESTAMP, pa.repeat(pa.scalar(stamp.loaded_at, TIMESTAMP), self._rows)
             key = self._rules.namer.key(name)
             if key not in self._live and not self._may_add(own=True):
-                continue  # these tell of the load, not of the event: where they have no column nothing is lost
+                continue  # these describe the load, not the event: without a column nothing is lost
             column = self._live.get(key) or self._new(key, Column(name, self._rules.supported(kind)))
             if not column.writable:
                 continue
-            values, bad = convert(value, kind, column.kind)  # what a column rounds of our own clock is no loss
+            values, bad = convert(value, kind, column.kind)  # rounding our own clock is no loss
             self._put(key, column, values if bad is None else pa.nulls(self._rows, ARROW[column.kind]))
 
     def _settle(self, claim: Claim) -> None:
@@ -182,11 +182,11 @@ class _Settling:
 
     def _fit_values(self, claim: Claim, part: Part, column: Column) -> Converted:
         if claim.fixed is not None and claim.name == self._raw.spec.received and column.writable:
-            return convert(part.values, part.kind, column.kind)  # as the other times of our own clock
+            return convert(part.values, part.kind, column.kind)  # like the other times of our own clock
         return fit_values(part.values, part.kind, column)
 
     def _whole(self, runs: list[tuple[Rows, pa.Array]], kind: Kind) -> pa.Array:
-        """Puts runs of values where they stand, nulls elsewhere."""
+        """Puts runs of values into their rows, and nulls into the other rows."""
         if not runs:
             return pa.nulls(self._rows, ARROW[kind])
         if len(runs) == 1:
@@ -199,11 +199,11 @@ class _Settling:
         return values if places is None else values.take(places)
 
     def _places(self, rows: Rows) -> pa.Array | None:
-        """As `_places`, remembered: the columns of one shape share their rows."""
+        """Remembers `_places`: the columns of one shape share their rows."""
         known = self._layouts.get(id(rows), _MISSING)
         if known is _MISSING:
             known = self._layouts[id(rows)] = _places(rows, self._rows)
-            self._kept.append(rows)  # so that nothing else gets its id
+            self._kept.append(rows)  # kept, so that no other object gets its id
         return known
 
     def _put(self, key: str, column: Column, values: pa.Array) -> None:
@@ -216,7 +216,7 @@ class _Settling:
         return column
 
     def _may_add(self, own: bool) -> bool:
-        """Whether a column may be added; `own` are those of the layout and the loader, which have room always."""
+        """Whether a column may be added; `own` columns, of the layout and the loader, always have room."""
         if self._schema is not None and not self._rules.new_columns:
             return False
         return own or len(self._live) < self._rules.max_columns
@@ -267,7 +267,7 @@ class _Settling:
             )
             for part in failures:
                 texts = json_text(part.values, part.kind).to_pylist()
-                for row, text in zip(part.rows.tolist(), texts, strict=True):  # of each event its own value
+                for row, text in zip(part.rows.tolist(), texts, strict=True):  # each event has its own value
                     detail = f"{expected} {part.kind} {_cut(text)}"
                     self._refused.setdefault(row, (DeadReason.TYPE_CONFLICT, detail))
             return
@@ -276,7 +276,7 @@ class _Settling:
                 self._unmap(column.name, [part])
 
     def _sibling(self, claim: Claim, part: Part) -> bool:
-        """Puts values in the column named for their kind beside the one they do not fit; False if that cannot be."""
+        """Puts values into the sibling column that is named for their kind; False if there can be none."""
         name = self._rules.namer.cut(f"{claim.name}__{part.kind}")
         key = self._rules.namer.key(name)
         if key in self._claimed or key in self._columns:
@@ -322,7 +322,7 @@ class _Settling:
         self._put(key, column, self._whole([(rows, converted)], column.kind))
 
     def _key(self) -> tuple[tuple[str, ...], bool]:
-        """Returns the keys of the identifying columns that are there, and whether rows without one of them may be loaded."""
+        """Returns the keys of the existing identifying columns, and whether rows without one of them may be loaded."""
         if not self._rules.collapses(self._raw.spec):
             return (), False
         names = self._rules.key(self._raw.spec)
@@ -343,7 +343,7 @@ class _Settling:
         return keys, False
 
     def _newest(self) -> str | None:
-        """Returns the key of the cursor column; one the table has and the batch has not counts as null."""
+        """Returns the key of the cursor column; a column of the table that the batch lacks counts as null."""
         spec = self._raw.spec
         if not self._rules.collapses(spec):
             return None
@@ -367,7 +367,7 @@ _MISSING: Any = object()
 
 
 def _by_kind(parts: Sequence[Part]) -> list[Part]:
-    """Returns one part for each kind: paths that share a column have parts of their own, and a kind has one sibling."""
+    """Returns one part for each kind: paths that share a column have separate parts, but a kind has one sibling."""
     kinds: dict[Kind, list[Part]] = {}
     for part in parts:
         kinds.setdefault(part.kind, []).append(part)
@@ -380,7 +380,7 @@ def _by_kind(parts: Sequence[Part]) -> list[Part]:
 
 
 def _places(rows: Rows, count: int) -> pa.Array | None:
-    """Returns for every row of the table the index of its value, null where it has none; None if they are in place already."""
+    """Returns for every row of the table the index of its value, null if it has none; None if they are in place already."""
     if len(rows) == count and (rows[1:] > rows[:-1]).all():
         return None
     indexes = np.full(count, -1, dtype=np.int32)

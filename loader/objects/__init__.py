@@ -1,5 +1,5 @@
-"""What all file destinations share: how rows become bytes (`formats.py`), what objects are called (`names.py`), and one session and
-destination over a store (`shared/stores/`).
+"""Shared by all file destinations: formats of rows (`formats.py`), names of objects (`names.py`), and one session and destination
+over a store (`shared/stores/`).
 
-A plug-in in `loader/files/` only has options of its own and opens its store.
+A plug-in in `loader/files/` only has its options and opens its store.
 """

@@ -1,4 +1,4 @@
-"""One destination over a store: what the file plug-ins have in common once their store is open."""
+"""One destination over a store, for all file plug-ins once their store is open."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CAPABILITIES = Capabilities(
     evolve=False,
     max_columns=10_000,
 )
-"""Of every kind of files."""
+"""Capabilities of all kinds of files."""
 
 
 class FilesDestination:
     """Objects in a store.
 
     Args:
-        store: where to.
-        layout: what to write.
-        gate: for all that blocks.
-        what: how messages name it, such as `local destination "lake"`.
+        store: the place of the objects.
+        layout: names and formats of the objects.
+        gate: for all blocking calls.
+        what: its name in messages, such as `local destination "lake"`.
     """
 
     capabilities = CAPABILITIES
@@ -43,7 +43,7 @@ class FilesDestination:
         self._what = what
 
     async def check(self) -> Sequence[CheckResult]:
-        """Tries every step that loading needs, with a table of its own."""
+        """Tries every step that loading needs, with a test table."""
         return await check_destination(self, self._count, self._drop)
 
     async def open_session(self, connection: str, epoch: int) -> Session:
@@ -68,6 +68,6 @@ class FilesDestination:
         await self._store.forget(connection)
 
     async def _keys(self, table: str) -> list[str]:
-        """Returns the objects of the check; its connection is called as its table."""
+        """Returns the objects of the check; its connection has the name of its table."""
         folder = names.folder(self._layout.prefix, table)
         return [entry.key for entry in await self._store.list(f"{folder}/{names.segment(table)}-")]

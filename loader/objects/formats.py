@@ -1,4 +1,4 @@
-"""Rows as bytes: Parquet, NDJSON, CSV, each with its compression. Blocking; written slice by slice, so that memory stays flat.
+"""Writes rows as Parquet, NDJSON or CSV, each with its compression. Blocks; writes slice by slice, so that memory stays flat.
 
 NDJSON omits nulls; times are RFC 3339 with microseconds. CSV writes a null as nothing and an empty text as `""`, and names the
 columns in its first line. The bytes of equal rows are equal: a repeat of a load writes the same object.
@@ -23,7 +23,7 @@ _SUFFIX = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 
 
 def default_compression(format_: Format) -> Compression:
-    """Returns what suits a format: what its usual readers open without being told."""
+    """Returns the compression that a format's usual readers open without being told."""
     return "zstd" if format_ == "parquet" else "gzip"
 
 

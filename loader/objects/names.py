@@ -1,4 +1,4 @@
-"""Names of objects: the plan is the name, so that a repeat of a load overwrites itself instead of adding rows.
+"""Names of objects: the plan is the name, so a repeat of a load overwrites itself instead of adding rows.
 
     {table}/dt={date}/hr={hour}/<connection>-<lane>-<first>-<last>-0.parquet
 
@@ -23,10 +23,10 @@ FIELDS = frozenset({"table", "date", "hour"})
 TIME_COLUMNS = ("received_at", "timestamp")
 UNKNOWN = "unknown"
 SEGMENT_BYTES = 200
-"""File systems allow 255 bytes for one segment; the rest is room for what the template puts around it."""
+"""File systems allow 255 bytes for one segment; the rest is room for the template's text around it."""
 
 PART_BYTES = 50
-"""What a template may put around `{table}` in one segment."""
+"""The most bytes that a template may put around `{table}` in one segment."""
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_-.")
 
@@ -62,7 +62,7 @@ def check_prefix(prefix: str) -> None:
 
 
 def split_prefix(prefix: str) -> tuple[str, str]:
-    """Returns the part of a template that is the same for all objects, with its slash at the end, and the rest.
+    """Splits a template into the part that is the same for all objects, with its slash at the end, and the rest.
 
     >>> split_prefix("raw/shop/{table}/dt={date}/")
     ('raw/shop/', '{table}/dt={date}/')
@@ -77,18 +77,18 @@ def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iter
 
     Args:
         load: the rows.
-        plan: what they are of.
+        plan: the plan of the load.
         prefix: template that passed `check_prefix`.
         extension: such as `parquet` or `ndjson.gz`.
     """
-    # the 0 stays: a plan that an earlier version wrote and did not finish must find its names
+    # the 0 stays: an unfinished plan of an earlier version must find its names
     name = f"{segment(plan.connection)}-{segment(plan.lane)}-{plan.first:020d}-{plan.last:020d}-0.{extension}"
     for date, hour, rows in _by_time(load.rows, day="{date}" in prefix, hour="{hour}" in prefix):
         yield f"{folder(prefix, load.table, date, hour)}/{name}", rows
 
 
 def folder(prefix: str, table: str, date: str = UNKNOWN, hour: str = UNKNOWN) -> str:
-    """Returns where the objects of a table's rows of one hour are, below the destination."""
+    """Returns the folder of a table's objects of one hour, below the destination."""
     return prefix.strip("/").format(table=segment(table), date=date, hour=hour)
 
 
@@ -124,7 +124,7 @@ def _by_time(rows: pa.Table, *, day: bool, hour: bool) -> Iterator[tuple[str, st
         return
     hours = pc.floor_temporal(rows.column(name), unit="hour" if hour else "day")
     times = pc.unique(hours)
-    # only the few times that there are become text: making one of every row would cost as much as encoding the rows
+    # only the few distinct times become text: a text for every row would cost as much as encoding the rows
     labels = pc.strftime(times, format="%Y-%m-%d %H").to_pylist()
     for label, time in sorted(zip(labels, times, strict=True), key=lambda each: each[0] or ""):
         date, of_day = label.split(" ") if label is not None else (UNKNOWN, UNKNOWN)

@@ -1,8 +1,7 @@
-"""One session over a store, whichever it is: rows are divided, encoded, staged object by object, and published together.
+"""One session over any store: divides rows, encodes them, stages object by object, and publishes all together.
 
-Nothing is transactional here, and nothing needs to be: an object's name is the plan (`names.py`), so a load that is repeated after
-a crash writes the same names again. A reader sees each object whole or not at all; readers that must not see half a load, of which
-some tables have arrived, wait for the next.
+It needs no transaction: an object's name is the plan (`names.py`), so a repeat after a crash writes the same names again. A
+reader sees each object whole or not at all, but may see a load of which only some tables have arrived.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What objects are called, and what is in them. `prefix` is below the store's root."""
+    """Names and contents of objects. `prefix` is below the store's root."""
 
     prefix: str
     format: Format
@@ -42,10 +41,10 @@ class FilesSession:
     """A connection's right to write into a store.
 
     Args:
-        area: what the store gave for the connection and its epoch.
+        area: the store's area for the connection and its epoch.
         layout: what to write.
         gate: for all that blocks.
-        connection: whose session it is.
+        connection: the name of the connection.
         what: how messages name the destination.
     """
 
@@ -77,7 +76,7 @@ class FilesSession:
         return TableSchema({column.name: column for column in (*patch.add, *patch.widen)}, patch.primary_key or ())
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
-        """Writes the objects of a plan; they appear one after the other, each of them whole."""
+        """Writes the objects of a plan; they appear one after the other, each whole."""
         return await self._bring(plan, loads, publish=True)
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
@@ -130,7 +129,7 @@ class FilesSession:
 
 
 def _joined(loads: Sequence[TableLoad]) -> Sequence[TableLoad]:
-    """Returns one load for each table: two of the same table would be given one name."""
+    """Returns one load for each table: two loads of a table would get the same name."""
     tables: dict[str, list[TableLoad]] = {}
     for load in loads:
         tables.setdefault(load.table, []).append(load)

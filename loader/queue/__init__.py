@@ -1,1 +1,1 @@
-"""What a connection's queue holds: which frames make a load, which rows are set aside, which are known to be loaded."""
+"""A connection's queue: which frames make a load, which rows are set aside, which are already loaded."""

@@ -1,11 +1,10 @@
-"""What became of the events taken from a connection's queue, counted so that no crash loses or doubles a count.
+"""The fate of events taken from a connection's queue, counted so that no crash loses or doubles a count.
 
-A load is noted as pending, with what it will have counted, before it is committed; where it was is known afterwards by the
-destination's ledger or the load plan. So whoever takes over adds a pending load that was committed and forgets one that was not: its
-frames come again. A count bears the sequence up to which it goes, so frames that come again although they are counted are not
-counted twice.
+Before a load is committed, it is noted as pending with its counts. Afterwards the destination's ledger, or the load plan, tells
+whether it was committed. So a successor adds a pending load that was committed, and forgets one that was not: its frames come
+again. A count has the sequence up to which it goes, so frames that come again although they are counted are not counted twice.
 
-One write for each load; that a load is done is written with the next one, or within a second.
+Each load costs one write: the end of a load is written with the next one, or within a second.
 """
 
 from __future__ import annotations
@@ -32,21 +31,23 @@ from shared.telemetry.metrics import Telemetry
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a delivery's events, but for those whose rows are all in: by sequence and index of each."""
+    """The fate of a delivery's events, by sequence and index; events whose rows are all in are left out."""
 
     dead: dict[tuple[int, int], str] = field(default_factory=dict)
     aside: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    """By sequence, as bits: the events that have a row set aside."""
+    """By sequence, as bits: the events with a row set aside."""
     tables: Sequence[str] = ()
     """Tables of the load that is committed, or about to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a chunk is to the account.
+    """A chunk as the account sees it.
 
-    `source` and `through`: the lane and its last sequence, or the table and the message of RETRY. `unreadable`: events of frames that
-    are dead whole. `sent`: how many events the router had sent with its last frame. `waiting`: gives the events of a frame of which rows are set aside already, because a delivery of it was cut off. `aside`: set for rows that were aside, with the events of its frame that wait for another table still (`others`).
+    `source` and `through`: the lane and its last sequence, or the table and the message of RETRY. `unreadable`: events of frames
+    that are dead whole. `sent`: how many events the router had sent with its last frame. `waiting`: returns the events of a frame
+    with rows set aside already, because an earlier delivery was cut off. `aside`: set for rows that were aside, with the events
+    of the frame that still wait for another table (`others`).
     """
 
     source: str
@@ -90,12 +91,12 @@ class Accounts:
 
     @property
     def last_load_at(self) -> float | None:
-        """When a load was committed last (epoch)."""
+        """The time of the last commit (epoch)."""
         return self._ended.last_load_at
 
     @property
     def counted(self) -> Mapping[str, int]:
-        """By source, up to where events are counted."""
+        """By source, the sequence up to which events are counted."""
         return self._ended.through
 
     @property
@@ -105,17 +106,17 @@ class Accounts:
 
     @property
     def counts(self) -> Counts:
-        """Everything so far."""
+        """All counts so far."""
         return self._ended.counts
 
     @property
     def stored(self) -> Ended:
-        """The account as it is."""
+        """The account as it is stored."""
         return self._ended
 
     @property
     def begun(self) -> int:
-        """Events of the queue that need nothing more of it, while others of their frame do."""
+        """Events that are done with the queue, while others of their frame are not."""
         return self._ended.begun_events(replayed=False) + self._ended.begun_events(replayed=True)
 
     @property
@@ -125,15 +126,15 @@ class Accounts:
 
     @property
     def moved_from(self) -> Ended | None:
-        """What was counted when the connection's last load went to another destination; None: it went to this one."""
+        """The counted sequences, if the connection's last load went to another destination; None: it went to this one."""
         return self._moved_from
 
     def is_elsewhere(self, ended: Ended) -> bool:
-        """Says whether the last load went to another destination than that of now."""
+        """Whether the last load went to another destination than the present one."""
         return bool(ended.address) and (ended.destination, ended.address) != (self._destination, self._address)
 
     async def read(self, committed: Callable[[Ended, Pending], Awaitable[bool]]) -> None:
-        """Reads what is counted, and decides whether a load that was pending is.
+        """Reads the counts, and decides whether a pending load counts.
 
         Raises:
             NotConnected: the broker does not answer, or `committed` cannot say.
@@ -141,7 +142,7 @@ class Accounts:
         entry = await self._bucket.get(self._key)
         self._revision = entry.revision if entry else 0
         self._ended = decode_ended(entry.value if entry else None)
-        self._dirty = False  # of a former session; what it knew must not be written without the load that is pending
+        self._dirty = False  # from a former session; its counts must not be written without the pending load
         found, pending = self._ended, self._ended.pending
         if pending is not None and (not pending.tables or await committed(found, pending)):
             self._settle(pending, self._ended.last_load_at)
@@ -150,10 +151,10 @@ class Accounts:
         self.export()
 
     def note_moved(self, is_here: Callable[[str], bool]) -> None:
-        """Notes whether what is counted was loaded into another destination.
+        """Notes whether counted events were loaded into another destination.
 
         Args:
-            is_here: says whether anything of a lane is, or was, in the present one.
+            is_here: returns whether any part of a lane is, or was, in the present destination.
         """
         live = [source for source in self._ended.through if is_live(source)]
         if self._ended.counts.delivered and not self._ended.moved and not all(map(is_here, live)):
@@ -161,7 +162,7 @@ class Accounts:
             self._dirty = True
 
     def keep_asides(self, waiting: Iterable[Aside]) -> None:
-        """Forgets what was noted of rows that wait no more."""
+        """Forgets notes of rows that no longer wait."""
         held = list(waiting)
         tables = {f"aside.{aside.table}" for aside in held}
         frames = {frame_of(aside) for aside in held}
@@ -176,10 +177,10 @@ class Accounts:
         self._ended = msgspec.structs.replace(self._ended, through=through, early=early)
 
     def pending(self, share: Share, batch: ShapedBatch, outcome: Outcome, plan: LoadPlan) -> Pending:
-        """Returns what a delivery counts when it is done."""
+        """Returns the counts of a delivery, to add when it is done."""
         counts, early = self._count(share, batch, outcome, plan.lane)
         if share.through <= self._ended.through.get(share.source, 0):
-            # they come again, and are counted: so are those of which a row is set aside now
+            # they come again although they are counted; so do events whose row is now set aside
             counts, early = Counts(), {f"{plan.lane}:{seq}": f"{bits:x}" for seq, bits in outcome.aside.items() if bits}
         return Pending(
             lane=plan.lane,
@@ -197,13 +198,13 @@ class Accounts:
 
         Raises:
             Fenced: another loader has the connection; do not load.
-            NotConnected, Transient: not known to be noted; do not load.
+            NotConnected, Transient: it may not be noted; do not load.
         """
         async with self._changing:
             await self._write(msgspec.structs.replace(self._ended, pending=pending))
 
     async def expect_aside(self, share: Share, lane: str, bits: Mapping[int, int]) -> None:
-        """Notes events that are counted, before rows of them are set aside: whoever is killed then must not leave them to be counted again.
+        """Notes counted events before their rows are set aside: after a kill in between they must not be counted again.
 
         Args:
             bits: the events, by sequence of their frame.
@@ -221,7 +222,7 @@ class Accounts:
             await self._write(msgspec.structs.replace(self._ended, early=early))
 
     async def done(self, pending: Pending, at: float) -> None:
-        """Notes that a delivery is done; nothing of it may be acknowledged before this returns.
+        """Notes that a delivery is done; acknowledge none of its messages before this returns.
 
         Raises:
             Fenced, NotConnected, Transient: as `expect`.
@@ -232,16 +233,16 @@ class Accounts:
             if expected == pending:
                 self._dirty = True
             else:
-                if expected is not None and expected.source != pending.source:  # of a load that is under way
+                if expected is not None and expected.source != pending.source:  # of the present load
                     self._ended = msgspec.structs.replace(self._ended, pending=expected)
                 await self._write(self._ended)
             self.export()
 
     async def note(self, ended: Ended) -> None:
-        """Notes what became of events that are sent one by one; nothing of it may be acknowledged before this returns.
+        """Notes the fate of events that are sent one by one; acknowledge none of their messages before this returns.
 
         Args:
-            ended: the whole account, made of `stored`.
+            ended: the whole account, made from `stored`.
 
         Raises:
             Fenced, NotConnected, Transient: as `expect`.
@@ -251,7 +252,7 @@ class Accounts:
             self.export()
 
     async def flush(self) -> None:
-        """Writes what is only known here.
+        """Writes counts that only this process has.
 
         Raises:
             Fenced, NotConnected, Transient: as `expect`.
@@ -296,7 +297,9 @@ class Accounts:
         for seq in {seq for seq, _ in batch.frames}:
             frame = f"{lane}:{seq}"
             aside = outcome.aside.get(seq, 0) | share.waiting(seq)
-            before = int(self._ended.early.get(frame, "0"), 16)  # dead by rows that were set aside in a delivery that was cut off
+            before = int(
+                self._ended.early.get(frame, "0"), 16
+            )  # dead because of rows that were set aside in a delivery that was cut off
             delivered -= ((aside | before) & ~dead[seq]).bit_count()
             if before or aside & dead[seq]:
                 early[frame] = f"{(before | dead[seq]) & aside:x}"
@@ -324,14 +327,14 @@ class Accounts:
                 reasons[str(reason)] += 1
         delivered = aside.bits & ~others & ~before & ~dead
         kept = others
-        if aside.place.seq > self._ended.through.get(aside.place.lane, 0):  # the frame comes again, and counts those itself
+        if aside.place.seq > self._ended.through.get(aside.place.lane, 0):  # the frame comes again and counts these itself
             delivered, kept = 0, -1
         early = {frame_of(aside): f"{(before | dead) & kept:x}"} if before | dead else {}
         return Counts(delivered=delivered.bit_count(), dead=dict(reasons)), early
 
 
 KEPT_SOURCES = 64
-"""Lanes of replays end; the newest few are all that can still come again."""
+"""Lanes of replays end; only the newest few can still come again."""
 
 
 def _newest(through: dict[str, int]) -> dict[str, int]:
@@ -342,5 +345,5 @@ def _newest(through: dict[str, int]) -> dict[str, int]:
 
 
 def frame_of(aside: Aside) -> str:
-    """Returns what names the frame that rows came from."""
+    """Returns the name of the frame that rows came from."""
     return f"{aside.place.lane}:{aside.place.seq}"

@@ -1,9 +1,9 @@
-"""Rows set aside because their table fails: where they wait, and when the table is tried again.
+"""Rows set aside because their table fails: their place, and the time of the table's next try.
 
-They wait in the work queue RETRY as frames of their own, one for each frame and table, in the order of their acceptance and for
-as long as it takes. Each has a lane of its own in the ledger, so it is loaded once whatever happens. And what waits here must not
-be loaded on the way it first came: after a crash the same frames are delivered again, so the holder of a connection knows, before
-it loads anything, which (table, lane, sequence) are aside.
+They wait in the work queue RETRY as separate frames, one for each frame and table, in the order of their acceptance and for as
+long as it takes. Each has its own lane in the ledger, so it is loaded once. Rows that wait here must not be loaded from the queue
+as well: after a crash the same frames are delivered again, so the holder of a connection reads which (table, lane, sequence) are
+aside before it loads.
 
 A table that fails is tried with the oldest of its rows only, after delays that grow from ten seconds to an hour; until that
 succeeds, newer rows join the waiting ones, untried, so that neither the order nor the other tables suffer.
@@ -31,10 +31,10 @@ _PREFIX = "aside"
 
 
 class Aside(NamedTuple):
-    """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is where the frame came from first.
+    """A frame's rows of one table, waiting as message `seq` of RETRY. `place` is the frame's first place.
 
-    `epoch`: of the loader that put it there. `run`: the sequence from which on all rows of the table were set aside. `bits` say
-    which of the frame's events have a row here.
+    `epoch`: of the loader that stored it. `run`: the sequence from which on all rows of the table were set aside. `bits`: the
+    frame's events with a row here.
     """
 
     seq: int
@@ -47,23 +47,23 @@ class Aside(NamedTuple):
 
     @property
     def lane(self) -> str:
-        """Its own lane in the ledger."""
+        """Its lane in the ledger."""
         return aside_lane(self.place.lane, self.place.seq)
 
     @property
     def origins(self) -> list[str]:
-        """Where each of its events came from first, as in a dead letter."""
+        """The first origin of each of its events, as in a dead letter."""
         lane, seq = self.place.lane, self.place.seq
         return [origin_of(lane, seq, index) for index in range(self.bits.bit_length()) if self.bits >> index & 1]
 
 
 def aside_lane(lane: str, seq: int) -> str:
-    """Returns the lane under which the ledger knows rows of that frame once they were set aside."""
+    """Returns the lane under which the ledger knows rows of that frame that were set aside."""
     return f"{_PREFIX}.{seq}.{lane}"
 
 
 def frame_of(lane: str) -> tuple[str, int] | None:
-    """Returns the lane and the sequence of the frame whose rows an own lane carries, None for other lanes."""
+    """Returns the lane and the sequence of the frame whose rows such a lane carries, None for other lanes."""
     prefix, _, rest = lane.partition(".")
     seq, _, first = rest.partition(".")
     return (first, int(seq)) if prefix == _PREFIX and seq.isdecimal() else None
@@ -75,14 +75,14 @@ def spent(
     waiting: Container[tuple[str, str, int]],
     key: Callable[[str], str],
 ) -> list[tuple[str, str]]:
-    """Returns the marks of rows that were set aside which nothing needs any more: the table's own mark is beyond their frame, and
-    a newer one tells how far rows that were aside had come (`loader/queue/memory.py`).
+    """Returns marks of rows set aside that are no longer needed: the table's mark is beyond their frame, and a newer one tells
+    how far rows that were aside had come (`loader/queue/memory.py`).
 
     Args:
         marks: of the ledger, (table, lane).
-        loaded: the last sequence by what the destination compares a table's name by, and lane.
-        waiting: what still waits in RETRY, by the same, lane and sequence.
-        key: returns what the destination compares a table's name by.
+        loaded: the last sequence by key of the table, and lane.
+        waiting: rows in RETRY, by key of the table, lane and sequence.
+        key: returns the form in which the destination compares a table's name.
     """
     found: list[tuple[str, str]] = []
     framed = [(table, lane, frame) for table, lane in marks if (frame := frame_of(lane)) is not None]
@@ -100,7 +100,7 @@ def spent(
 
 
 def read_aside(message: Message) -> Aside | None:
-    """Reads a message of RETRY, all but its frame, which may be large; None when it is not one of ours."""
+    """Reads a message of RETRY except its frame, which may be large; None if it is none of ours."""
     headers: Mapping[str, str] = message.headers
     place = read_place(headers)
     if place is None or TABLE not in headers:
@@ -128,15 +128,15 @@ async def put_aside(
 
     Args:
         queue: name of the connection's queue.
-        epoch: of the loader; its successor leaves alone what arrives under a lower one (`loader/queue/retries.py`).
+        epoch: of the loader; its successor ignores messages that arrive under a lower one (`loader/queue/retries.py`).
         run: the sequence from which on all rows of the table were set aside.
-        frame: only the events that have a row in `table`; `bits` say which of the first frame's these are.
+        frame: only the events with a row in `table`; `bits`: their places in the first frame.
 
     Raises:
-        NotConnected, Transient, QueueFull: not known to be stored.
+        NotConnected, Transient, QueueFull: they may not be stored.
     """
-    name = quote(table, safe="")  # under `original_names` it may hold what would end a header's line
-    # with the epoch: the broker must not take it for a repeat of what a former holder put there, which nobody will load
+    name = quote(table, safe="")  # under `original_names` it may hold characters that would end a header's line
+    # with the epoch: the broker must not take it for a repeat of a former holder's message, which no loader will load
     msg_id = f"aside.{queue}.{name}.{place.lane}.{place.seq}.{epoch}"
     headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), RUN: str(run), BITS: f"{bits:x}"}
     await publisher.publish(topology.retry_subject("loader", queue), encode_frame(frame), msg_id=msg_id, headers=headers)
@@ -151,14 +151,14 @@ class _Failure:
 
 
 class Failing:
-    """The tables of a connection that fail, for as long as one process loads it."""
+    """The failing tables of a connection, for as long as one process loads it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tables: dict[str, _Failure] = {}
 
     def fails(self, table: str, why: PenstockError) -> float:
-        """Notes that a table failed, again perhaps; returns in how many seconds it is tried again."""
+        """Notes that a table failed, perhaps again; returns the seconds until its next try."""
         known = self._tables.get(table)
         times = known.times + 1 if known else 1
         delay = DELAYS_SECONDS[min(times, len(DELAYS_SECONDS)) - 1]
@@ -171,20 +171,20 @@ class Failing:
         return seq if known is None else known.runs.setdefault(lane, seq)
 
     def works(self, table: str) -> None:
-        """Notes that a table took rows, or named the rows that it refuses."""
+        """Notes that a table took rows, or named refused rows."""
         self._tables.pop(table, None)
 
     def why(self, table: str) -> PenstockError | None:
-        """Returns the last error of a table that fails, None for all others."""
+        """Returns the last error of a failing table, None for other tables."""
         known = self._tables.get(table)
         return known.why if known else None
 
     def states(self) -> dict[str, tuple[str, float]]:
-        """Returns why each failing table fails and in how many seconds it is tried again."""
+        """Returns why each failing table fails, and the seconds until its next try."""
         now = self._clock()
         return {table: (str(each.why), max(0.0, each.due - now)) for table, each in self._tables.items()}
 
     def due(self, table: str) -> bool:
-        """Returns whether rows that wait for a table may be tried now."""
+        """Returns whether a table's waiting rows may be tried now."""
         known = self._tables.get(table)
         return known is None or known.due <= self._clock()

@@ -1,8 +1,9 @@
-"""Which frames make up the next load of a connection, and when: the policy of batch and stream mode, without doing anything.
+"""Decides which frames make up the next load of a connection, and when: the policy of batch and stream mode, without side
+effects.
 
-Batch mode holds frames, still packed as they came, until the period of the oldest is over or a bound is reached. Stream mode
-takes what is there. Either way a load is cut into chunks, so that memory is bounded by chunks and not by the backlog, and a chunk
-holds frames of one lane only, because a load plan is a range of one lane.
+Batch mode holds packed frames until the period of the oldest is over or a bound is reached. Stream mode takes all frames that
+wait. Either way a load is cut into chunks, so that chunks and not the backlog bound the memory. A chunk holds frames of one lane
+only, because a load plan is a range of one lane.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from shared.jetstream.reader import Message
 from shared.project.model import Connection, Site
 
 CHUNK_EVENTS = 20_000
-"""Events shaped and loaded at once: beyond, COPY gains nothing and memory grows (bench/RESULTS.md)."""
+"""Events shaped and loaded at once: with more, COPY gains nothing and memory grows (bench/RESULTS.md)."""
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Packed bytes of frames in a chunk; bodies are about five times that."""
 
 CHUNK_BODY_BYTES = 64 * 1024 * 1024
-"""Unpacked bytes of bodies in a chunk: what a few hundred kilobytes of one repeated letter must not get around."""
+"""Unpacked bytes of bodies in a chunk: a few hundred kilobytes of one repeated letter must not exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +35,27 @@ class Held:
 
     @property
     def size(self) -> int:
-        """Bytes it takes in memory."""
+        """Its bytes in memory."""
         return len(self.message.payload)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """When held frames are due."""
+    """The bounds at which held frames are due."""
 
     period_seconds: float
     """0 in stream mode."""
     max_events: int
     max_bytes: int
     max_frames: int
-    """Frames that are held stay in the queue: well below what the queue takes, or nothing would follow before the period is over."""
+    """Held frames stay in the queue: their number must be well below the queue's limit, or no frame would follow before the
+    period is over."""
 
 
 class Holding:
     """Frames that wait for their load, in the order of the queue.
 
-    The age of the oldest is fixed when it comes: a machine's clock that is set meanwhile lets no frame wait longer than its
-    period.
+    The age of the oldest is fixed when it comes: if the machine's clock is set meanwhile, no frame waits longer than its period.
     """
 
     def __init__(self, bounds: Bounds, clock: Clock) -> None:
@@ -70,7 +71,7 @@ class Holding:
         return len(self._frames)
 
     def add(self, held: Held) -> None:
-        """Takes a frame in."""
+        """Holds a frame."""
         if not self._frames:
             self._since = self._clock.steady_at(held.message.at_seconds)
         self._frames.append(held)
@@ -78,7 +79,7 @@ class Holding:
         self.bytes += held.size
 
     def due_in(self) -> float | None:
-        """Returns the seconds until the load is due, 0 if it is, None while nothing is held."""
+        """Returns the seconds until the load is due, 0 if it is due, None while no frame is held."""
         if not self._frames:
             return None
         if self.full:
@@ -87,7 +88,7 @@ class Holding:
 
     @property
     def full(self) -> bool:
-        """Whether a bound of size is reached; take no more then."""
+        """Whether a bound of size is reached; then hold no more."""
         bounds = self._bounds
         return self.events >= bounds.max_events or self.bytes >= bounds.max_bytes or len(self._frames) >= bounds.max_frames
 
@@ -109,8 +110,8 @@ def chunks(
     """Cuts frames into loads: one lane each, bounded, order kept within a lane.
 
     Args:
-        ends: by lane, the last sequence of a plan that was made before a crash: its range is a load of its own, again.
-        apart: says of which frames no chunk may hold others too; they keep their place among them.
+        ends: by lane, the last sequence of a plan from before a crash: its range is a separate load again.
+        apart: returns whether a frame needs a separate chunk; it keeps its place in the order.
     """
     lanes: dict[str, list[Held]] = {}
     for held in frames:

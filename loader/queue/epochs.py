@@ -1,8 +1,8 @@
-"""By how much the epochs of a connection's ledger exceed those of its lease.
+"""The difference between the epochs of a connection's ledger and of its lease.
 
-Epochs are of one stack. A destination that was copied from another stack's, as staging from production, has a ledger that is
-ahead of this stack's, and refuses it for good, as it must while the other stack may still write. Where an operator says that none
-does (`PENSTOCK_LOADER_CLAIM`), epochs are raised above the ledger's, for this and all later holders.
+Epochs belong to one stack. A destination that was copied from another stack's, such as staging from production, has a ledger with
+higher epochs. It refuses this stack for good, as it must while the other stack may still write. If an operator says that no other
+stack writes (`PENSTOCK_LOADER_CLAIM`), epochs are raised above the ledger's, for this and all later holders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def raise_above(broker: Broker, connection: str, epoch: int, newest: int) 
     """Stores, and returns, an offset by which the epoch of the lease exceeds `newest`.
 
     Raises:
-        NotConnected, Transient: not known to be stored.
+        NotConnected, Transient: it may not be stored.
     """
     offset = newest + 1 - epoch
     await Bucket(broker, topology.STATE_BUCKET).put(_key(connection), str(offset).encode())

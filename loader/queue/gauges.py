@@ -1,7 +1,7 @@
-"""Gauges of a connection, read from its queue by a clock, for as long as this process holds it.
+"""Gauges of a connection, refreshed from its queue by a clock, for as long as this process holds it.
 
-Not set along the way of its events: a load that is tried again and again, or a destination that cannot be opened, must not keep
-them at what they were.
+They are not set on the path of events: a load that is tried again and again, or a destination that cannot be opened, must not
+freeze them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class SetAside(Protocol):
-    """What waits in RETRY, where a session has read it."""
+    """The waiting events in RETRY, once a session has read them."""
 
     @property
     def events(self) -> int:
-        """Events of which something waits, each once."""
+        """Number of waiting events."""
         ...
 
     @property
     def rows(self) -> int:
-        """Rows that wait; where events are sent one by one, as `events`."""
+        """Waiting rows by table; for events that are sent one by one, the events."""
         ...
 
 
@@ -48,11 +48,11 @@ async def keep_gauges(
     retries: Callable[[], SetAside | None],
     stuck: Stuck | None = None,
 ) -> None:
-    """Sets them for ever; when it is cancelled they vanish.
+    """Sets the gauges for ever; removes them when cancelled.
 
     Args:
-        retries: gives what waits for failing tables where a session has read it.
-        stuck: is shown since when the oldest event waits.
+        retries: returns the rows that wait for failing tables, once a session has read them.
+        stuck: gets the time since which the oldest event waits.
     """
     try:
         while True:
@@ -69,7 +69,7 @@ async def keep_gauges(
                     )
                 with contextlib.suppress(PenstockError):  # the next load says so too
                     await accounts.flush()
-            except Exception:  # nobody waits for this task: it would end unseen, and the gauges with it
+            except Exception:  # no task waits for this one: it would end unseen, and the gauges with it
                 log.exception("unexpected error while gauges are set", extra={"connection": connection})
             await asyncio.sleep(LOOK_SECONDS)
     finally:
@@ -87,7 +87,7 @@ async def set_gauges(
     retries: SetAside | None,
     stuck: Stuck | None = None,
 ) -> None:
-    """Looks at what waits, and shows it.
+    """Looks at waiting events, and shows their number and age.
 
     Raises:
         NotConnected: the broker does not answer.

@@ -1,8 +1,8 @@
-"""What a session finds out before it loads anything: whether its destination went back, whether the broker's store is older than it,
-and which of the events that may come again are dead letters already.
+"""The look back of a session before it loads: whether its destination went back, whether the broker's store is older than the
+destination, and which of the events that may come again are dead letters already.
 
-Where the destination went back, the frames that are missing are asked of the router (`shared/streams/rewind.py`), and `trouble` says so until
-they are in.
+If the destination went back, the session asks the router for the missing frames (`shared/streams/rewind.py`), and `trouble` says
+so until they are in.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from shared.telemetry.metrics import Telemetry
 READ_SECONDS = 10.0
 KEPT_REPLAYS = 64
 DEAD_REPLAY = "dead-"
-"""How ids of replays of dead letters begin; EVENTS does not have those under their numbers."""
+"""The beginning of ids of replays of dead letters; EVENTS has no such events under their numbers."""
 MISSING_SECONDS = 24 * 3600.0
-"""How long `/ready` tells what cannot come again by itself."""
+"""How long `/ready` tells of frames that cannot come again by themselves."""
 SHOWN_MISSING = 5
 
 log = logging.getLogger(__name__)
@@ -74,22 +74,22 @@ class LookBack:
 
     @property
     def open(self) -> dict[str, Rewind]:
-        """Those that are not done."""
+        """The rewinds that are not done."""
         return {lane: rewind for lane, rewind in self.rewinds.items() if not rewind.done}
 
     @property
     def replays(self) -> dict[str, Again]:
-        """By id, replays that bring a part of another one again and are not in yet."""
+        """By id, replays that repeat a part of another one and are not in yet."""
         return {replay: again for replay, again in self._rewinds.replays.items() if not again.done}
 
     @property
     def waits(self) -> bool:
-        """Whether anything comes again."""
+        """Whether frames are still to come again."""
         return bool(self.open or self.replays)
 
     @property
     def trouble(self) -> str:
-        """Says what is not as it should be; empty where all is well."""
+        """The trouble in words; empty if all is well."""
         said = [self._ahead] if self._ahead else []
         for rewind in self.open.values():
             lost = f"; {rewind.lost} older sequences are lost, EVENTS keeps them no more" if rewind.lost else ""
@@ -105,7 +105,7 @@ class LookBack:
         return "; ".join(said)
 
     async def begin(self, memory: Memory, marks: Marks) -> None:
-        """Compares the ledger with what is remembered, and asks for what is missing.
+        """Compares the ledger with the memory, and asks for missing frames.
 
         Raises:
             Fenced, NotConnected, Transient
@@ -145,17 +145,17 @@ class LookBack:
                 )
         if asked != self.rewinds or replays != self._rewinds.replays or missing:
             await self._write(asked, replays, missing)
-        # only now: a loader that dies before it finds the same again
+        # only now: after a death before this line, the next loader finds the same again
         again_elsewhere = {again.lane: (again.first, again.last) for again in self.replays.values()}
         await memory.begin(marks, events.first_seq, again_elsewhere)
         self._compare(marks, events)
         self._tell_missing()
 
     async def settle(self, *, empty: bool) -> None:
-        """Notes which rewinds are done: the router has sent all of them, and nothing waits.
+        """Notes which rewinds are done: the router has sent all their frames, and the queue is empty.
 
         Args:
-            empty: whether the connection's queue holds nothing.
+            empty: whether the connection's queue is empty.
 
         Raises:
             Fenced, NotConnected, Transient
@@ -169,7 +169,7 @@ class LookBack:
     async def first_again(self, lane: str) -> int | None:
         """Returns the first sequence of a lane that comes again under its newest rewind; None while the router has not begun it.
 
-        Only what comes again may be left out of the queue: EVENTS may have lost frames since the rewind was asked for.
+        Only frames that come again may be left out of the queue: EVENTS may have lost frames since the request.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -191,7 +191,7 @@ class LookBack:
             await self._finish([lane])
 
     async def buried(self, queue: str) -> set[str]:
-        """Returns the origins of those dead letters whose events may come again from the queue or by a rewind.
+        """Returns the origins of dead letters whose events may come again from the queue or by a rewind.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -274,7 +274,7 @@ class LookBack:
             self._tell_missing()
 
     def _by_hand(self, lane: str, first: int, last: int) -> str:
-        """Says how a person brings back what cannot come by itself."""
+        """Returns words on how a person brings back frames that cannot come by themselves."""
         replay = id_of_replay(lane)
         if replay is None:
             return f"frames {first} to {last} of {lane} are lost: they are of an EVENTS stream that is gone"
@@ -338,5 +338,5 @@ def _rewind(lane: str, gap: Gap, events: Identity, before: Rewind | None) -> Rew
 
 
 def missing_part(connection: str) -> str:
-    """The part of a service's health that tells what is missing in a destination that went back."""
+    """Returns the part of `/ready` that tells of frames missing in a destination that went back."""
     return f"connection {connection}: missing"

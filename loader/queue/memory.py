@@ -1,11 +1,11 @@
-"""What a loader remembers of its destination, outside of it: how far each lane was loaded when it acknowledged.
+"""A loader's memory of its destination, kept outside of it: how far each lane was loaded when the loader acknowledged.
 
-The ledger is in the destination and goes back with it, when a backup or a replica that lags is put in its place. What is remembered
-here does not: one value of the bucket `state` per connection, written between the commit of a load and its acknowledgement. A
-session that finds its ledger below it knows what is missing.
+The ledger is in the destination and goes back with it if a person puts a backup, or a lagging replica, in its place. The memory
+does not: it is one value of the bucket `state` per connection, written between the commit of a load and its acknowledgement. If a
+session finds its ledger below the memory, it knows the missing frames.
 
-It is kept for each destination apart, so a connection that was moved to another destination on purpose, and back, is not taken for
-one that went back; nor is one whose destination was given another address and is empty there.
+Each destination has its own memory. So a connection that a person moved to another destination and back is not taken for one
+whose destination went back; nor is one whose destination got another address and is empty there.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from shared.jetstream.kv import Bucket
 MOST_DESTINATIONS = 8
 MOST_RANGES = 32
 NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
-"""Of a lane: one for each time that the connection came from elsewhere."""
+"""Most ranges of a lane: one for each move of the connection."""
 
 Marks = Mapping[tuple[str, str], int]
 
 
 MOST_DROPPED = 20
-"""Tables that are remembered as dropped by hand."""
+"""Most tables that are remembered as dropped by hand."""
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of sequences
-    whose rows were set aside, and loaded: within a run no row came in on the direct way. `elsewhere`: by lane, ranges of sequences,
-    ends included, that the connection had loaded into another destination before it came here, or that come again in another lane.
-    `dropped`: when (epoch seconds) tables were created again that had been dropped by hand."""
+    """One destination. `address`: a hash of its options. `lanes`: last sequence loaded. `asides`: by lane and table, runs of
+    sequences whose rows were set aside, and loaded: within a run no row came in on the direct way. `elsewhere`: by lane, ranges
+    of sequences, ends included, that the connection had loaded into another destination before it came here, or that come again
+    in another lane. `dropped`: the times (epoch seconds) at which tables were created again after a person had dropped them."""
 
     address: str = ""
     lanes: dict[str, int] = {}
@@ -49,7 +49,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """What is missing of a lane: everything from `level` + 1 to `last`, and rows in `holes` up to `level`."""
+    """The missing part of a lane: all frames from `level` + 1 to `last`, and rows in `holes` up to `level`."""
 
     level: int
     last: int
@@ -57,12 +57,12 @@ class Gap(msgspec.Struct, frozen=True):
 
     @property
     def first(self) -> int:
-        """The first sequence of which something is missing."""
+        """The first sequence with a missing row."""
         return min([self.level + 1, *(first for ranges in self.holes.values() for first, _ in ranges)])
 
 
 def find_gaps(remembered: Remembered, address: str, marks: Marks) -> dict[str, Gap]:
-    """Returns by lane what was loaded and is not there; empty also for a destination that is another one on purpose."""
+    """Returns by lane the loaded part that is missing; empty also if the destination is another one on purpose."""
     levels: dict[str, int] = {}
     aside: dict[tuple[str, str], int] = {}
     for (table, lane), seq in marks.items():
@@ -89,7 +89,7 @@ def find_gaps(remembered: Remembered, address: str, marks: Marks) -> dict[str, G
 def add_ranges(
     ranges: Mapping[str, list[tuple[int, int]]], levels: Mapping[str, int], ends: Mapping[str, int]
 ) -> dict[str, list[tuple[int, int]]]:
-    """Returns ranges of sequences by lane, with those from behind a level to an end added; the newest few of each lane. Pure."""
+    """Adds to ranges of sequences by lane the range from behind a level to an end; keeps the newest few of each lane. Pure."""
     found = dict(ranges)
     for lane, end in ends.items():
         added = (levels[lane] + 1, end)
@@ -99,7 +99,7 @@ def add_ranges(
 
 
 def was_loaded(remembered: Iterable[Remembered], lane: str, seq: int, tables: Iterable[str]) -> bool:
-    """Says whether one of the destinations had the load of a lane, or of rows that were aside, that ended with a sequence."""
+    """Whether one of the destinations had the load that ended with a sequence, of a lane or of rows that were aside."""
     aside = frame_of(lane)
     if aside is None:
         return any(each.lanes.get(lane, 0) >= seq for each in remembered)
@@ -108,12 +108,12 @@ def was_loaded(remembered: Iterable[Remembered], lane: str, seq: int, tables: It
 
 
 def address_of(destination: Mapping[str, Any]) -> str:
-    """Returns what tells one address of a destination from another, and no secret."""
+    """Returns a text that tells one address of a destination from another and holds no secret."""
     return hashlib.sha256(msgspec.json.encode(destination, order="deterministic")).hexdigest()[:16]
 
 
 class Memory:
-    """What is remembered for one connection and the destination it has now."""
+    """The memory of one connection and its present destination."""
 
     def __init__(self, broker: Broker, connection: str, name: str, destination: Mapping[str, Any]) -> None:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
@@ -126,11 +126,11 @@ class Memory:
 
     @property
     def here(self) -> Remembered:
-        """Of the present destination."""
+        """The memory of the present destination."""
         return self._all.get(self._name, Remembered(address=self._address))
 
     async def read(self) -> None:
-        """Reads what former holders left.
+        """Reads the memory of former holders.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -141,26 +141,26 @@ class Memory:
         self._before = dict(self._all)
 
     def knows(self, lane: str) -> bool:
-        """Says whether former holders loaded a lane into the present destination."""
+        """Whether former holders loaded a lane into the present destination."""
         here = self._before.get(self._name)
         return here is not None and here.address == self._address and lane in here.lanes
 
     def was_loaded(self, lane: str, seq: int, tables: Iterable[str]) -> bool:
-        """Says whether former holders noted a load, into this or any other destination; only then may it be acknowledged."""
+        """Whether former holders noted a load, into this or another destination; only then may it be acknowledged."""
         return was_loaded(self._before.values(), lane, seq, tables)
 
     def was_loaded_elsewhere(self, lane: str, seq: int, table: str) -> bool:
-        """Says whether rows that were aside were loaded into another destination."""
+        """Whether rows that were aside were loaded into another destination."""
         others = [each for name, each in self._before.items() if name != self._name or each.address != self._address]
         return was_loaded(others, lane, seq, [table])
 
     def is_elsewhere(self, lane: str, seq: int) -> bool:
-        """Says whether a frame was loaded into another destination before the connection came to this one."""
+        """Whether a frame was loaded into another destination before the connection came to this one."""
         ranges = self.here.elsewhere
         return lane in ranges and any(first <= seq <= last for first, last in ranges[lane])
 
     def not_elsewhere(self, lane: str, first: int, last: int) -> list[tuple[int, int]]:
-        """Returns what of a range is not in another destination, or in another lane, as ranges."""
+        """Returns the parts of a range that are in no other destination or lane, as ranges."""
         found: list[tuple[int, int]] = []
         for start, end in sorted(self.here.elsewhere.get(lane, ())):
             if first < start <= last:
@@ -171,16 +171,16 @@ class Memory:
     async def note_elsewhere(
         self, counted: Mapping[str, int], rewound: Container[str], former: str, here: Container[str]
     ) -> None:
-        """Notes what the connection had loaded into another destination, now that it comes to this one.
+        """Notes the frames that the connection loaded into another destination before it came to this one.
 
         Args:
-            counted: by lane, up to where its events are at their end.
+            counted: by lane, the sequence up to which its events have ended.
             rewound: lanes of which the former destination lacks events that were counted.
-            former: its name. Where that is this one's too, it may be the same under other options.
-            here: lanes that the ledger of this one knows.
+            former: its name. If this destination has the same name, it may be the same one under other options.
+            here: lanes in this destination's ledger.
 
         Raises:
-            Fenced, NotConnected, Transient: not known to be noted; do not load.
+            Fenced, NotConnected, Transient: they may not be noted; do not load.
         """
         mine = self._before.get(self._name, Remembered())
         known = mine.lanes if mine.address == self._address else {}
@@ -197,11 +197,12 @@ class Memory:
             await self._write(msgspec.structs.replace(self.here, elsewhere=elsewhere))
 
     def gaps(self, marks: Marks) -> dict[str, Gap]:
-        """Returns what is missing in the destination."""
+        """Returns the missing parts of the destination."""
         return find_gaps(self.here, self._address, marks)
 
     async def begin(self, marks: Marks, oldest: int, again: Mapping[str, tuple[int, int]] = NOTHING) -> None:
-        """Takes the ledger as it is for the truth from now on, and forgets what lies before `oldest`, the first that can be read again.
+        """Takes the present ledger for the truth from now on, and forgets sequences before `oldest`, the first that can be read
+        again.
 
         Raises:
             Fenced, NotConnected, Transient
@@ -227,7 +228,7 @@ class Memory:
         await self._write(Remembered(address=self._address, lanes=lanes, asides=asides, elsewhere=elsewhere, dropped=dropped))
 
     async def note(self, lane: str, last: int) -> None:
-        """Notes a load that is committed; acknowledge after it.
+        """Notes a committed load; acknowledge only afterwards.
 
         Raises:
             Fenced, NotConnected, Transient: not known to be noted; do not acknowledge.
@@ -237,10 +238,10 @@ class Memory:
             await self._write(msgspec.structs.replace(here, lanes={**here.lanes, lane: last}))
 
     async def note_aside(self, table: str, lane: str, run: int, seq: int) -> None:
-        """Notes rows that were aside and are loaded now; acknowledge after it.
+        """Notes rows that were aside and are now loaded; acknowledge only afterwards.
 
         Args:
-            run: where the run of rows set aside began.
+            run: the beginning of the run of rows set aside.
 
         Raises:
             Fenced, NotConnected, Transient: not known to be noted; do not acknowledge.
@@ -255,7 +256,7 @@ class Memory:
         await self._write(msgspec.structs.replace(here, asides={**here.asides, lane: tables}))
 
     async def note_dropped(self, dropped: Mapping[str, float]) -> None:
-        """Notes all tables that were dropped by hand and created again, and when (epoch seconds).
+        """Notes all tables that a person dropped and that were created again, and the times (epoch seconds).
 
         Raises:
             Fenced, NotConnected, Transient

@@ -1,12 +1,11 @@
 """Load plans of destinations without transactions, kept in the KV bucket `state`.
 
-A destination that commits rows and ledger together needs no plan: its ledger tells which rows are loaded. For the others the
-object's name is the plan, so a repeat must have the same boundaries to overwrite itself. The plan is stored before the load and
-marked done behind it, before anything is acknowledged. So a crash leaves one of two states: not done, and every frame of the plan
-comes again and is loaded again under the same name; or done, and what comes again is only acknowledged.
+A destination that commits rows and ledger together needs no plan: its ledger tells which rows are loaded. For other destinations
+the object's name is the plan, so a repeat must have the same boundaries to overwrite itself. The plan is stored before the load,
+and marked done after it, before its frames are acknowledged. So a crash leaves one of two states. Not done: every frame of the
+plan comes again and is loaded again under the same name. Done: frames that come again are only acknowledged.
 
-It is written by compare-and-set: a former holder that wakes up in the middle of a write must not put its plan over its
-successor's.
+It is written by compare-and-set: a former holder that wakes up in the middle of a write must not overwrite its successor's plan.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from shared.jetstream.kv import Bucket
 
 KEPT_LANES = 64
 _ASIDE = "\n"
-"""Stands between a lane and the table of rows that were set aside; no lane has it in its name."""
+"""Separates a lane from the table of rows that were set aside; no lane's name contains it."""
 
 
 class StoredPlan(msgspec.Struct, frozen=True):
@@ -42,7 +41,7 @@ class Plans:
         self._revision = 0
 
     async def read(self) -> None:
-        """Reads what a former holder left.
+        """Reads the plans of a former holder.
 
         Raises:
             NotConnected
@@ -52,20 +51,20 @@ class Plans:
         self._lanes = msgspec.json.decode(entry.value, type=dict[str, StoredPlan]) if entry and entry.value else {}
 
     def unfinished(self) -> dict[str, int]:
-        """Returns by lane the last sequence of a plan that is not known to be loaded."""
+        """Returns by lane the last sequence of a plan that may not be loaded."""
         return {lane: plan.last for lane, plan in self._lanes.items() if not plan.done and _ASIDE not in lane}
 
     def loaded(self) -> dict[str, int]:
-        """Returns by lane the last sequence that is loaded for certain."""
+        """Returns by lane the last sequence that is certainly loaded."""
         return {lane: plan.last if plan.done else plan.first - 1 for lane, plan in self._lanes.items() if _ASIDE not in lane}
 
     def asides(self) -> set[tuple[str, str, int]]:
-        """Returns rows that were set aside and are loaded, while the frame they came in may come again: table, lane, sequence."""
+        """Returns loaded rows that had been set aside and whose frame may come again: table, lane, sequence."""
         split = (lane.split(_ASIDE, 2) for lane in self._lanes if _ASIDE in lane)
         return {(table, lane, int(seq)) for lane, seq, table in split}
 
     async def write_aside(self, table: str, lane: str, seq: int) -> None:
-        """Notes that a frame's rows of a table, set aside before, are loaded; needed until the frame's own plan is done.
+        """Notes that a frame's rows of a table that were set aside are loaded; needed until the frame's own plan is done.
 
         Raises:
             as `write`.
@@ -80,7 +79,7 @@ class Plans:
 
         Raises:
             Fenced: another holder wrote since `read`; do not load.
-            NotConnected, Transient: not known to be stored; do not load, or do not acknowledge, and `read` again.
+            NotConnected, Transient: it may not be stored; do not load, or do not acknowledge, and `read` again.
         """
         self._lanes.pop(plan.lane, None)
         self._lanes[plan.lane] = StoredPlan(plan.first, plan.last, done)

@@ -1,10 +1,9 @@
 """The one answer to "is this loaded already?": from the ledger's marks, the rows that wait aside, and rewinds. Pure.
 
-A mark (table, lane) says: of this lane, every row of this table up to there is in, but for rows set aside. All tables of a load are
-committed together, so frames up to the highest mark of the lane are loaded, whatever tables their events would go to now: another
-`layout` or `table` meanwhile makes no second rows. A lane stands for the
-frames from the sequence in its name on, so what lies before it was never taken: a connection that was removed and added again has a
-lane of its own, and of its former ones counts what they had.
+A mark (table, lane) says: every row of this table and lane up to the mark is in, except rows set aside. All tables of a load are
+committed together, so frames up to the highest mark of a lane are loaded, whatever tables their events would now go to: a new
+`layout` or `table` makes no second rows. A lane stands for the frames from the sequence in its name on; it never had earlier
+frames. A connection that was removed and added again has a new lane, and frames in its former lanes count as loaded.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from shared.streams.rewind import Rewind
 
 
 class Progress:
-    """What is loaded of one connection.
+    """The loaded part of one connection.
 
     Args:
-        key: makes one of all spellings of a table's name.
-        marks: last sequence by (table, lane), of the ledger.
+        key: maps all spellings of a table's name to one.
+        marks: the ledger's last sequence by (table, lane).
         waiting: rows set aside, by key of the table, lane and sequence.
         rewinds: by lane.
     """
@@ -47,12 +46,12 @@ class Progress:
 
     @property
     def tables(self) -> set[str]:
-        """Keys of all tables that have a mark."""
+        """Keys of all tables with a mark."""
         return {table for table, _ in self.marks}
 
     @property
     def lanes(self) -> set[str]:
-        """Lanes that have a mark."""
+        """Lanes with a mark."""
         return {lane for _, lane in self.marks}
 
     def note(self, table: str, lane: str, seq: int) -> None:
@@ -62,25 +61,25 @@ class Progress:
         self._levels[lane] = max(seq, self._levels[lane])
 
     def mark(self, table: str, lane: str) -> int:
-        """Returns up to where a lane is loaded into a table."""
+        """Returns the last sequence of a lane that is loaded into a table."""
         return self.marks.get((self._key(table), lane), 0)
 
     def is_before_rewind(self, place: Place) -> bool:
-        """Says whether a frame of the queue was sent before the newest rewind of its lane."""
+        """Whether a queued frame was sent before the newest rewind of its lane."""
         rewind = self._rewinds.get(place.lane)
         return rewind is not None and place.rewind < rewind.number
 
     def goes_aside(self, place: Place) -> bool:
-        """Says whether of a frame only rows are wanted that had been set aside."""
+        """Whether only rows of a frame are wanted that had been set aside."""
         rewind = self._rewinds.get(place.lane)
         return rewind is not None and place.rewind == rewind.number and place.seq <= rewind.level
 
     def run(self, lane: str, table: str, seq: int) -> int:
-        """Returns where the run of rows set aside began that a frame belongs to; only for frames that `goes_aside`."""
+        """Returns the beginning of the run of rows set aside that has a frame; only for frames that `goes_aside`."""
         return next((first for first, last in self._holes(lane, table) if first <= seq <= last), seq)
 
     def through(self, place: Place, table: str) -> int:
-        """Returns the last sequence of the place's lane that needs no loading into `table` any more."""
+        """Returns the last sequence of the place's lane that is done with `table`."""
         key = self._key(table)
         if (key, place.lane, place.seq) in self._waiting or (key, aside_lane(place.lane, place.seq)) in self.marks:
             return place.seq

@@ -1,10 +1,10 @@
-"""Brings back what was set aside (`loader/queue/aside.py`): table by table, the oldest first, one at a time until the table takes
-rows again.
+"""Brings back rows that were set aside (`loader/queue/aside.py`): table by table, the oldest first, one at a time until the table
+takes rows again.
 
-Of what waits only the places are kept in memory; a frame is read again from RETRY when its turn has come.
+Only the places of waiting rows are in memory; a frame is read again from RETRY in its turn.
 
-What was there when a loader began is its own. What arrives later under a lower epoch comes from a former holder that was frozen
-or cut off: its frames are in the queue still, where this loader gets them, and taking both would double the rows.
+A loader owns the messages that exist when it begins. A message that comes later under a lower epoch is from a former holder that
+was frozen or cut off. Its frames are still in the queue, where this loader gets them, and taking both would double the rows.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ WAKE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 Unreadable = Callable[[str, int, bytes, str], Awaitable[None]]
-"""Buries a message that is none of ours: its stream, its sequence there, its payload, and why."""
+"""Buries a message that is none of ours: its stream, its sequence, its payload, and the reason."""
 
 
 class Retries:
-    """What waits for one connection.
+    """The waiting rows of one connection.
 
     Args:
         reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
-        failing: which tables are to be left alone for now.
+        failing: the tables that must be left alone for now.
         epoch: of the loader.
-        show: told which tables have how many rows waiting, once a second or so.
-        unreadable: called for messages that cannot be read, which are acknowledged then.
+        show: called about once a second with the number of waiting rows by table.
+        unreadable: called with unreadable messages, which are then acknowledged.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Retries:
         self._frames: defaultdict[str, dict[int, int]] = defaultdict(dict)
 
     async def read_all(self) -> list[Aside]:
-        """Reads what was set aside before; returns it.
+        """Reads and returns the rows that were set aside before.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -79,28 +79,28 @@ class Retries:
 
     @property
     def events(self) -> int:
-        """Events of which a row waits, each once."""
+        """Number of events with a waiting row."""
         return sum(reduce(or_, held.values()).bit_count() for held in self._frames.values())
 
     @property
     def rows(self) -> int:
-        """Rows that wait."""
+        """Waiting rows by table."""
         return sum(aside.place.events for waiting in self._waiting.values() for aside in waiting)
 
     def bits(self, lane: str, seq: int) -> int:
-        """Returns as bits the events of a frame of which rows wait."""
+        """Returns as bits the events of a frame with waiting rows."""
         return reduce(or_, self._frames.get(f"{lane}:{seq}", {}).values(), 0)
 
     def others(self, aside: Aside) -> int:
-        """Returns as bits the events of a frame of which other rows wait than these."""
+        """Returns as bits the events of a frame with other waiting rows than these."""
         held = self._frames.get(frame_of(aside), {})
         return reduce(or_, (bits for seq, bits in held.items() if seq != aside.seq), 0)
 
     async def run(self, attempt: Callable[[Aside], Awaitable[bool]], ended: Callable[[], bool]) -> None:
-        """Tries rows that are due, and takes in rows set aside meanwhile, until `ended`.
+        """Tries due rows, and takes in rows set aside meanwhile, until `ended`.
 
         Args:
-            attempt: loads rows; returns whether they need not wait any longer.
+            attempt: loads rows; returns whether they are done.
             ended: asked between any two attempts.
         """
         while not ended():
@@ -109,7 +109,7 @@ class Retries:
                 waiting = self._waiting[table]
                 while waiting and self._failing.due(table) and not ended():
                     if not await attempt(waiting[0]):
-                        if self._failing.due(table):  # another table failed: rows go elsewhere since the layout was changed
+                        if self._failing.due(table):  # another table failed: since a change of the layout the rows go there
                             self._failing.fails(table, Transient("its rows go to another table now, which fails"))
                         break
                     self._forget(waiting.popleft())

@@ -1,7 +1,7 @@
-"""Makes troubles with tables seen.
+"""Shows troubles with tables to operators.
 
-A failing table has a gauge, and is a problem in `/ready` with the reason, the rows that wait and the next try. A table that was dropped
-by hand, and is created again by new rows, is a warning: a person dropped it, so nothing is loaded again without being asked for.
+A failing table has a gauge, and a problem in `/ready` with the reason, the waiting rows and the next try. If a person dropped a
+table and new rows create it again, there is a warning: old rows are loaded again only if a person asks for them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 
 MOST_TABLES = 20
-"""Tables with a gauge of their own; clients choose their names, so there must be a bound. The others are one."""
+"""Most tables with their own gauge: clients choose their names, so there must be a bound. All others share one gauge."""
 OTHERS = "(others)"
 SHOWN = 3
 WARN_SECONDS = 24 * 3600.0
-"""How long a table that was dropped is told of."""
+"""How long the warning of a dropped table lasts."""
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Troubles:
         """Shows which tables fail now.
 
         Args:
-            waiting: rows that wait, by table. A table that waits and is not known to fail will be tried in a moment.
+            waiting: waiting rows by table. A table with waiting rows that is not known to fail will be tried in a moment.
         """
         states = self._failing.states()
         names = sorted(states)
@@ -64,7 +64,7 @@ class Troubles:
         self._health.bad(part, "; ".join([*words, *more]))
 
     def forget(self) -> None:
-        """Shows nothing any more: the connection is another process's, or gone."""
+        """Removes all gauges and problems: another process has the connection, or it was removed."""
         for table in self._shown:
             self._telemetry.forget("loader_table_failing", connection=self._connection, table=table)
         self._shown = set()
@@ -74,11 +74,12 @@ class Troubles:
 
 
 class DroppedTables:
-    """Tables of one connection that were dropped by hand and created again, told until a replay loads into them, or for a day.
+    """Tables of one connection that a person dropped and that were created again; warns until a replay loads into them, or for a
+    day.
 
     Args:
-        key: makes one of all spellings of a table's name.
-        memory: keeps it over restarts.
+        key: maps all spellings of a table's name to one.
+        memory: keeps them over restarts.
         clock: epoch seconds.
     """
 
@@ -102,15 +103,15 @@ class DroppedTables:
         self._loaded: set[str] = set()
 
     def begin(self, loaded: Iterable[str]) -> None:
-        """Takes the tables that the ledger knows, and tells what was noted before."""
+        """Takes the tables in the ledger, and shows earlier notes."""
         self._loaded = {self._key(table) for table in loaded}
         self._tell()
 
     async def creates(self, tables: Iterable[str]) -> None:
-        """Tables that do not exist are about to be created.
+        """Notes that missing tables are about to be created.
 
         Raises:
-            Fenced, NotConnected, Transient: not known to be noted; do not create them.
+            Fenced, NotConnected, Transient: they may not be noted; do not create them.
         """
         gone = {table: self._clock() for table in tables if self._key(table) in self._loaded}
         if not gone:
@@ -125,7 +126,7 @@ class DroppedTables:
         self._tell()
 
     async def loads(self, lane: str, tables: Iterable[str]) -> None:
-        """A load into tables is committed, of a lane or of rows that were aside.
+        """Notes a committed load into tables, of a lane or of rows that were aside.
 
         Raises:
             Fenced, NotConnected, Transient
@@ -158,5 +159,5 @@ class DroppedTables:
 
 
 def dropped_part(connection: str) -> str:
-    """The part of a service's health that tells of dropped tables."""
+    """Returns the part of `/ready` that tells of dropped tables."""
     return f"connection {connection}: dropped tables"

@@ -1,7 +1,7 @@
 """A shaped batch: rows of several tables as columns by source path, and the way back from every row to its event.
 
-Made by `loader/rows/shape.py`, consumed by `loader/fitting/fit.py`. Frames are kept, packed, until the batch is done, so that any
-event can become a dead letter with its original bytes. Nothing here changes after it was made: `without` gives a new batch.
+`loader/rows/shape.py` makes it, `loader/fitting/fit.py` consumes it. It keeps the packed frames, so that any event can become a
+dead letter with its original bytes. A batch never changes: `without` returns a new one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Columns = Sequence[tuple[Source, tuple[Part, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class DeadEvent:
-    """An event that cannot be loaded, with all that a dead letter needs. `index` is its place in the frame of sequence `seq`."""
+    """An event that cannot be loaded, with all facts for a dead letter. `index` is its place in the frame of sequence `seq`."""
 
     seq: int
     index: int
@@ -45,8 +45,8 @@ class DeadEvent:
 class RawTable:
     """Rows of one table before names and types are settled.
 
-    `events`: the ordinal of its event for every row, ascending. `sequences`: `_seq` of every row. `reserved`: keys of names no
-    client may have here. `hints`: types that functions ask for, by source path.
+    `events`: the ordinal of its event for every row, ascending. `sequences`: `_seq` of every row. `reserved`: keys of names that
+    no client may use here. `hints`: types that functions ask for, by source path.
     """
 
     name: str
@@ -61,7 +61,7 @@ class RawTable:
         return len(self.events)
 
     def only(self, keep: NDArray[np.bool_]) -> RawTable:
-        """Returns the table with the rows marked in `keep`, in their order."""
+        """Returns the table with only the rows marked in `keep`, in their order."""
         renumbered = np.cumsum(keep, dtype=np.int32) - 1
         columns: list[tuple[Source, tuple[Part, ...]]] = []
         for source, parts in self.columns:
@@ -74,9 +74,9 @@ class RawTable:
 
 @dataclass(frozen=True, slots=True)
 class ShapedBatch:
-    """What a run of frames became.
+    """The batch of a run of frames.
 
-    `events` counts what was added, whatever became of it. `notes` counts values that were changed on the way
+    `events` counts all added events, whatever their fate. `notes` counts values that were changed on the way
     (`runs.NUL_REPLACED`, `runs.NOT_FINITE`).
     """
 
@@ -138,8 +138,7 @@ def spread(columns: Columns, tables: Sequence[Rows], events: int) -> list[list[t
         tables: for each table the ordinal of every row's event, no event twice in one table.
         events: how many events there are.
 
-    One `take` per column for all tables together, then slices: the cost follows the values that are there, not tables times
-    columns.
+    One `take` per column for all tables together, then slices: the cost grows with the values, not with tables times columns.
     """
     spreads: list[list[tuple[Source, tuple[Part, ...]]]] = [[] for _ in tables]
     if not tables:

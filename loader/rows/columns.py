@@ -1,18 +1,18 @@
 """The columnar builder: objects in, one run of Arrow arrays per path out.
 
-A `Tree` mirrors the objects it was given: a node per object, a leaf per value that was ever there. Columns are told apart by
-their source path; names are settled later, per batch (`loader/fitting/claims.py`). A leaf keeps values by kind with the rows they
-stand in, so that a sparse column costs its present values and a mixed one never needs a Python loop to convert.
+A `Tree` mirrors the objects: a node per object, a leaf per value that ever came. The source path identifies a column; names are
+settled later, per batch (`loader/fitting/claims.py`). A leaf keeps values by kind with their rows, so a sparse column costs only
+its present values, and a mixed one never needs a Python loop to convert.
 
-Most objects of one place have the same keys in the same order. Such a *shape* is kept as one flat list of values, extended in
-C, and cut into columns when the window is full; objects with rarer keys go the long way, value by value. Windows are short:
-values still in the cache are turned into Arrow and freed, and no dict outlives its event, which keeps the garbage collector
-out (measured: bench/shape.py).
+Most objects of one place have the same keys in the same order. Such a *shape* is kept as one flat list of values, extended in C,
+and cut into columns when the window is full; objects with rarer keys go the long way, value by value. Windows are short: values
+become Arrow while they are still in the cache, and no dict outlives its event, so the garbage collector stays idle (measured:
+bench/shape.py).
 
-Left out: nulls, empty objects, keys that are hints (`loader/rows/hints.py`). Arrays, and objects deeper than `MAX_DEPTH`, are
-JSON text. How values become Arrow arrays, and how they change on the way: `loader/rows/runs.py`.
+Nulls, empty objects and hints (`loader/rows/hints.py`) are left out. Arrays, and objects deeper than `MAX_DEPTH`, are JSON text.
+`loader/rows/runs.py` turns values into Arrow arrays.
 
-Pure. The caller keeps a chunk's bytes bounded and drops a tree that grew past what it likes (`Tree.size`).
+Pure. The caller bounds a chunk's bytes and drops a tree that grew too large (`Tree.size`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from loader.types.names import Namer, Path
 
 WINDOW_ROWS = 512
 WINDOW_KEYS = 20_000
-"""A window ends early when so many new keys came up: objects made to be unlike each other must not fill the memory."""
+"""A window ends early after so many new keys: objects that are unlike each other on purpose must not fill the memory."""
 MAX_SHAPES = 64
 MAX_SHAPE_KEYS = 512
 FEW_ROWS = 24
@@ -46,7 +46,7 @@ MAX_DEPTH = 256
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Values of one kind of one column: `rows[i]` is where `values[i]` stands; every row at most once, in no order."""
+    """Values of one kind of one column: `rows[i]` is the row of `values[i]`; every row at most once, in no order."""
 
     kind: Kind
     rows: Rows
@@ -55,11 +55,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """Where values come from: the identity of a column before it has a name.
+    """The source of values: the identity of a column before it has a name.
 
-    `name` is what the path folds to; `suffixed` what the column is called where another path has that name. `fixed` is set for
-    columns of the layout. The destination compares names by `key`. `exact`: the keys of the path are spelled as the name
-    is.
+    `name` is the folded path; `suffixed` is the column's name if another path has that name. `fixed` is set for columns of the
+    layout. The destination compares names by `key`. `exact`: the keys of the path are spelled like the name.
     """
 
     path: Path
@@ -100,11 +99,11 @@ class _Shape:
         self.rows = array("i")
         self.flat: list[Any] = []
         self.texts: list[_Leaf | None] = [None] * len(keys)
-        """The leaves of the keys that held text only, so far."""
+        """The leaves of keys that held only text so far."""
 
 
 _NO_SHAPE = _Shape((object(),), ())
-"""Equal to no object's keys."""
+"""Equal to the keys of no object."""
 
 
 class _Node:
@@ -136,18 +135,18 @@ class Tree:
         self._leaves: list[_Leaf] = []
         self._open = 0
         self.size = 0
-        """How many keys the tree remembers, at all places; what it costs between batches."""
+        """How many keys the tree remembers, at all places: its cost between batches."""
         self._seal_at = WINDOW_KEYS
 
     def add(self, mapping: Event, row: int) -> None:
-        """Takes the values of an object, which stays as it is."""
+        """Takes the values of an object; does not change the object."""
         self._add(self._root, mapping, row)
         self._open += 1
         if self._open >= WINDOW_ROWS or self.size >= self._seal_at:
             self._seal()
 
     def take(self) -> list[tuple[Source, tuple[Part, ...]]]:
-        """Ends the batch: returns the columns that have values, in the order in which they were first seen."""
+        """Ends the batch: returns the columns with values, in the order of their first value."""
         self._seal()
         columns: list[tuple[Source, tuple[Part, ...]]] = []
         for leaf in self._leaves:
@@ -180,7 +179,7 @@ class Tree:
                 self._add(child, value, row)
 
     def _shape(self, node: _Node, mapping: Event, keys: tuple[Any, ...]) -> _Shape | None:
-        """Returns a new shape, None where there are too many or it is too wide."""
+        """Returns a new shape, None if there are too many shapes or it is too wide."""
         if len(node.shapes) >= MAX_SHAPES or len(keys) > MAX_SHAPE_KEYS:
             return None
         self.size += len(keys)
@@ -206,7 +205,7 @@ class Tree:
                 column[1].append(row)
 
     def _child(self, node: _Node, key: Any) -> _Node | None:
-        """Returns the node of a nested object, None where it is kept in one piece or not at all."""
+        """Returns the node of a nested object, None if it is kept in one piece or not at all."""
         child = node.children.get(key)
         if child is None and node.depth < MAX_DEPTH and not is_hint(key):
             self.size += 1
@@ -224,7 +223,7 @@ class Tree:
         return node.exact and (key in node.lifted or self._namer.part(str(key)) == key)
 
     def _seal(self) -> None:
-        """Turns what the window holds into Arrow."""
+        """Turns the window into Arrow."""
         self._open = 0
         self._seal_at = self.size + WINDOW_KEYS
         waiting = [self._root]
@@ -239,7 +238,7 @@ class Tree:
             if count:
                 self._seal_shape(node, shape, pour=count < FEW_ROWS)
         if len(node.shapes) >= MAX_SHAPES:
-            # a newcomer may be what most objects look like from now on
+            # most objects may have the new shape from now on
             self.size -= sum(len(keys) for keys in node.shapes)
             node.shapes.clear()
             node.last = _NO_SHAPE
@@ -250,7 +249,7 @@ class Tree:
                 self._seal_column(node=node, key=key, rows=np.frombuffer(rows, dtype=np.int32), values=values, shape=None)
 
     def _seal_shape(self, node: _Node, shape: _Shape, pour: bool) -> None:
-        """Cuts a shape into columns; where that would make many short runs, `pour` collects them as loose values first."""
+        """Cuts a shape into columns; if that makes many short runs, `pour` first collects them as loose values."""
         numbers, flat, width = shape.rows, shape.flat, len(shape.keys)
         shape.rows, shape.flat = array("i"), []
         rows = np.frombuffer(numbers, dtype=np.int32)
@@ -298,7 +297,7 @@ class Tree:
         return None
 
     def _late_objects(self, child: _Node, rows: Rows, values: list[Any]) -> None:
-        """Walks objects at a place where none was expected."""
+        """Walks objects at a place that had none before."""
         for index, value in enumerate(values):
             if type(value) is dict:
                 self._add(child, value, int(rows[index]))

@@ -1,9 +1,9 @@
-"""Type hints: what a function may say about the columns of an event, and the SQL types people force.
+"""Type hints: a function's words about the columns of an event, and the SQL types that people force.
 
 A function, never a client, may set `__sql_type_<column>` beside a key: a type, or `[type, DDL type]`. `__sql_type` inside an
 object keeps that object in one piece. `JITSU_TABLE_NAME` names the table. None of these keys ever reaches a table.
 
-A hint ends up in DDL, so it must look like a type and nothing else; what does not is left out and counted. Types in the project
+A hint ends up in DDL, so it must look like a type and nothing else; other hints are left out and counted. Types in the project
 file (`column_types`) are the owner's own words and are not checked here.
 
 Pure.
@@ -18,7 +18,7 @@ from typing import Any
 from loader.contract.warehouse import Kind
 
 HINTS_LEFT_OUT = "hints_left_out"
-"""The note of hints that no function wrote."""
+"""The note for hints that no function wrote."""
 
 TABLE_KEY = "JITSU_TABLE_NAME"
 TYPE_KEY = "__sql_type"
@@ -40,16 +40,16 @@ _TYPES: Mapping[Kind, tuple[str, ...]] = {
 }
 _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names}
 _SIZED = (Kind.TEXT, Kind.TIMESTAMP)
-"""Kinds whose types may carry a length or precision and stay what they are: `varchar(20)`, `timestamp(3)`."""
+"""Kinds whose types may have a length or precision: `varchar(20)`, `timestamp(3)`."""
 
 
 def is_hint(key: object) -> bool:
-    """Returns whether a key is one that never reaches a table."""
+    """Returns whether a key is a hint, which never reaches a table."""
     return type(key) is str and (key.startswith(TYPE_KEY) or key == TABLE_KEY)
 
 
 def may_hold_hints(body: bytes) -> bool:
-    """Returns whether it is worth looking for hints in an event."""
+    """Returns whether an event may have hints."""
     return any(mark in body for mark in _MARKS)
 
 
@@ -75,8 +75,8 @@ def type_of_hint(hint: Any) -> tuple[Kind, str] | None:
 def take_hints(event: dict[Any, Any], whole: type) -> tuple[dict[tuple[str, ...], Any], Any]:
     """Takes the hints out of an event at every depth, arrays excepted.
 
-    Returns them by the path of the key they speak of, and the value of `JITSU_TABLE_NAME`. Objects to be kept in one piece are
-    wrapped in `whole`; their own hint stands at their path.
+    Returns them by the path of their key, and the value of `JITSU_TABLE_NAME`. Objects that stay in one piece are wrapped in
+    `whole`; their own hint is at their path.
     """
     hints: dict[tuple[str, ...], Any] = {}
     table = event.pop(TABLE_KEY, None)
@@ -101,5 +101,5 @@ def _take(mapping: dict[Any, Any], path: tuple[str, ...], hints: dict[tuple[str,
 
 
 def forced_types(column_types: Mapping[str, str]) -> dict[str, tuple[Kind, str]]:
-    """Returns the kinds and SQL types a project file forces, by column."""
+    """Returns the kinds and SQL types that a project file forces, by column."""
     return {column: (kind_of_type(native), native) for column, native in column_types.items()}

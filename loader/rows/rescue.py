@@ -1,4 +1,4 @@
-"""Reads bodies that msgspec does not: numbers out of range, NaN, half surrogates. What cannot be read either way is a dead
+"""Reads bodies that msgspec refuses: numbers out of range, NaN, half surrogates. A body that is still unreadable is a dead
 letter.
 
 The edge lets such bodies pass, because they are valid JSON. A number keeps its digits (`loader/types/exact.py`), an integer of
@@ -27,11 +27,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed")
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError)
-"""What `materialise` may raise for a body."""
+"""Errors of `materialise` for a body."""
 
 
 def rescue(body: bytes, head: Head, facts: RequestFacts, first: Exception, notes: Counter[str]) -> Event | Dead:
-    """Returns the event of a body on which `materialise` raised `first`, or why there is none."""
+    """Returns the event of a body on which `materialise` raised `first`, or why it has none."""
     if isinstance(first, RecursionError):
         return _TOO_DEEP
     odd: Counter[str] = Counter()

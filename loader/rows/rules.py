@@ -15,14 +15,14 @@ from shared.project.model import Connection
 UNMAPPED = "_unmapped_data"
 LOADED_AT, SEQUENCE, LOAD_ID = "_loaded_at", "_seq", "_load_id"
 OWN_COLUMNS = (UNMAPPED, LOADED_AT, SEQUENCE, LOAD_ID)
-"""Names no client's path may have in any table."""
+"""Names that no client's path may use in any table."""
 
 _MESSAGE_ID = ("message_id", "messageId")
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What one load says of itself: the time, aware, and an id."""
+    """The identity of one load: its time (aware) and its id."""
 
     loaded_at: datetime
     load_id: str
@@ -41,7 +41,7 @@ class Rules:
         self.forced: Mapping[str, tuple[Kind, str]] = {
             self.namer.key(column): forced for column, forced in forced_types(connection.column_types).items()
         }
-        # one column is kept free for what finds no place elsewhere
+        # one column stays free for values that fit no other
         self.max_columns = min(connection.max_columns, capabilities.max_columns - 1)
         self.max_new_columns = connection.max_new_columns if capabilities.evolve else capabilities.max_columns
         self.max_tables = connection.max_tables
@@ -68,17 +68,17 @@ class Rules:
         return self.collapses(spec) and self.capabilities.merge != "no"
 
     def key(self, spec: TableSpec) -> list[str]:
-        """Returns the names of the columns that identify a row; `message_id` is whatever the layout calls it."""
+        """Returns the names of the columns that identify a row; `message_id` is the layout's column of that meaning."""
         if spec.entity or self._primary_key is None:
             return [spec.key]
         return [spec.key if name in _MESSAGE_ID else name for name in self._primary_key]
 
     def by_key(self, live: TableSchema | None) -> dict[str, Column]:
-        """Returns the columns of a live table by what the destination compares their names by."""
+        """Returns the columns of a live table by the form in which the destination compares their names."""
         if live is None:
             return {}
         return {self.namer.key(name): column for name, column in live.columns.items()}
 
     def supported(self, kind: Kind) -> Kind:
-        """Returns the kind, or text where no column of the destination can be of it."""
+        """Returns the kind, or text if the destination has no column of it."""
         return kind if kind in self.capabilities.kinds else Kind.TEXT

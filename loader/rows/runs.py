@@ -1,4 +1,4 @@
-"""Runs: Python values of one type as Arrow arrays of one kind, with what cannot be stored taken out and counted.
+"""Runs: Python values of one type as Arrow arrays of one kind; values that cannot be stored are changed and counted.
 
 Left out or changed, and counted in `notes`: NaN and infinity, which no SQL type of ours holds alike; NUL characters, which
 Postgres refuses in text and in jsonb, become U+FFFD; times of an event have microseconds. Integers beyond 64 bits are a run of
@@ -41,7 +41,7 @@ Rows = NDArray[np.int32]
 
 
 class Whole(msgspec.Struct, frozen=True):
-    """An object a hint keeps in one piece."""
+    """An object that a hint keeps in one piece."""
 
     value: Event
 
@@ -52,7 +52,7 @@ def runs_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> 
 
 
 def times_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> Iterator[tuple[Kind, Rows, pa.Array]]:
-    """As `runs_of`, for the times of an event that are not read yet; times finer than microseconds are cut, and counted."""
+    """Returns runs as `runs_of` does, of an event's unread times; cuts times finer than microseconds, and counts them."""
     times = [read_time(value) if is_finer(value) else None for value in values]
     cut = np.array([time is not None for time in times], np.bool_)
     if cut.any():
@@ -64,7 +64,7 @@ def times_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) ->
 
 
 def text_run(values: list[Any]) -> pa.StringArray | None:
-    """Returns values as text if all of them are, without a NUL character; else None. Cheaper than looking at their types first."""
+    """Returns values as text if all of them are texts without a NUL character; else None. Cheaper than a look at their types."""
     try:
         run = pa.array(values, type=_TEXT)
     except pa.ArrowTypeError:
@@ -106,7 +106,7 @@ def _booleans(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
 
 
 def _moments(rows: Rows, values: list[Any], _: Counter[str]) -> _Runs:
-    # a third of what pa.array takes for aware datetimes
+    # a third of pa.array's time for aware datetimes
     since = pa.array(list(map(_since_epoch, values)), type=pa.duration("us"))
     yield Kind.TIMESTAMP, rows, since.cast(pa.int64()).cast(TIMESTAMP)
 
@@ -161,7 +161,7 @@ def _document(value: Any) -> bytes:
 
 
 def _write(value: Any) -> bytes:
-    """Writes JSON without recursion: what could be decoded must not fail for its depth here, under a deeper stack."""
+    """Writes JSON without recursion: a value that could be decoded must not fail for its depth here, under a deeper stack."""
     pieces: list[str] = []
     waiting: list[Any] = [value]
     while waiting:
@@ -191,7 +191,7 @@ def _write(value: Any) -> bytes:
 def _clean(text: bytes, notes: Counter[str]) -> bytes:
     """Returns JSON text without hints and NUL characters."""
     if _TYPE_MARK in text or _TABLE_MARK in text:
-        with suppress(RecursionError):  # deeper than any site allows: such a key is text among others and does no harm
+        with suppress(RecursionError):  # deeper than any site allows: such a key stays in the text and does no harm
             value = json.loads(text, parse_float=exact.number)
             clean = _without_hints(value)
             if clean != value:

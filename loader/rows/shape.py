@@ -5,11 +5,11 @@
     if shaper.full or ...: batch = shaper.take()                                 # ends the batch
     fitted = fit_batch(batch, live, shaper.rules, stamp)                         # loader/fitting/fit.py
 
-An event is decoded, completed with what the server knows (`shared/events/event.py`), split by the layout (`loader/layouts`) and
+An event is decoded, completed with the server's facts (`shared/events/event.py`), split by the layout (`loader/rows/layouts`) and
 flattened (`loader/rows/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events
-a template skips are counted in `dropped`.
+that a template skips are counted in `dropped`.
 
-Pure: no clock, no I/O. Not thread-safe: one connection's frames are in order anyhow.
+Pure: no clock, no I/O. Not thread-safe: the frames of one connection come in order.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from shared.events.outcome import Dead, DeadReason, Drop, DropReason
 from shared.project.model import Connection
 
 MOST_PATHS = 50_000
-"""Paths known before a batch should end, and beyond which they are forgotten between batches."""
+"""The number of known paths at which a batch should end; beyond it paths are forgotten between batches."""
 MOST_TABLES = 2_000
 HINTS_IGNORED = "type_hints_ignored"
 NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 class _Table:
-    """A table of the batch under way; outlives it for the sake of its trees' caches."""
+    """A table of the present batch; outlives it because of its trees' caches."""
 
     __slots__ = ("hints", "name", "reserved", "root", "rows", "spec", "tree", "trees")
 
@@ -97,7 +97,7 @@ class Shaper:
 
     @property
     def events(self) -> int:
-        """Events added since the last `take`, whatever became of them."""
+        """Events added since the last `take`, whatever their fate."""
         return self._seen
 
     @property
@@ -112,7 +112,7 @@ class Shaper:
 
     @property
     def full(self) -> bool:
-        """Whether the events have so many different keys or tables that the batch should end here."""
+        """Whether the events have so many different keys or tables that the batch should end."""
         return len(self._active) > MOST_TABLES or self._paths() > MOST_PATHS
 
     def add(
@@ -121,13 +121,13 @@ class Shaper:
         """Takes the events of a frame.
 
         Args:
-            frame: its events belong to the batch, in their order.
+            frame: the frame whose events join the batch, in their order.
             seq: the frame's sequence in its lane.
-            loaded: the last sequence of the lane that a table has already; rows of frames up to it are left out there.
-            refused: events of the frame that are dead letters unseen, by index with the reason: our own code fails on them.
+            loaded: returns the last sequence of the lane that a table has; rows of frames up to it are left out there.
+            refused: events of the frame that become dead letters unseen, by index with the reason: our own code fails on them.
 
         Raises:
-            Permanent: the frame's block or a request cannot be read. Nothing was added; the payload is a dead letter whole.
+            Permanent: the frame's block or a request cannot be read. Nothing was added; the whole payload is a dead letter.
         """
         block = frame.open()
         bodies = frame.cut(block)
@@ -161,7 +161,7 @@ class Shaper:
         )
 
     def clear(self) -> None:
-        """Forgets everything, also what `add` or `take` left behind when they raised."""
+        """Forgets all state, also of an `add` or `take` that raised."""
         self._forget()
         self._begin()
 
@@ -175,7 +175,7 @@ class Shaper:
         loaded: Callable[[str], int] | None,
         suspects: Container[int],
     ) -> None:
-        """The hot loop: every call in it costs a percent."""
+        """Adds the events of a frame. The hot loop: every call in it costs a percent."""
         place, indexes, add_shared = self._layout.place, self._indexes, self._shared.add
         chooses = self._template is not None or frame.trusted_hints
         tables: dict[str, _Table | None] = {}
@@ -291,10 +291,10 @@ class Shaper:
         return self._shared.size + sum(tree.size for table in self._tables.values() for tree in table.trees.values())
 
     def _choose(self, event: Event, body: bytes, trusted: bool) -> str | Drop | Dead | None:
-        """Returns the table that a function or the template chose, None for the layout's choice, or why there is no row."""
+        """Returns the table that a function or the template chose, None for the layout's choice, or why the event has no row."""
         if self._hints:
             self._hints = {}
-        if trusted and may_hold_hints(body):  # of anybody else the builder leaves such keys out wherever they are
+        if trusted and may_hold_hints(body):  # in all other frames the builder leaves such keys out wherever they are
             table = self._take_hints(event)
             if table is not None:
                 return table
@@ -318,9 +318,7 @@ class Shaper:
         return self.rules.namer.table(table) if type(table) is str and table else None
 
     def _open(self, name: str, seq: int, tables: dict[str, _Table | None], loaded: Callable[[str], int] | None) -> _Table | None:
-        """Returns the table for rows of the frame `seq`, None if it has them already; names the destination takes for one are
-        one.
-        """
+        """Returns the table for rows of the frame `seq`, None if it has them already; names that the destination takes for one share it."""
         key = self.rules.namer.key(name)
         shown = name
         if not self._admits(key):
@@ -337,7 +335,7 @@ class Shaper:
         return table
 
     def _admits(self, key: str) -> bool:
-        """Returns whether a table may be loaded; the first `max_tables` that events name may."""
+        """Returns whether a table may be loaded: the first `max_tables` that events name may."""
         if key in self._known or key in self._layout.built_in:
             return True
         if len(self._known) >= self.rules.max_tables:
@@ -346,7 +344,7 @@ class Shaper:
         return True
 
     def _tree(self, table: _Table, root: Root) -> Tree:
-        """Returns the tree for own objects of `root`, and lets the table have it at hand."""
+        """Returns the tree for own objects of `root`, and keeps it with the table."""
         tree = table.trees.get(root)
         if tree is None:
             tree = table.trees[root] = Tree(root, self.rules.namer, self._notes)

@@ -1,7 +1,7 @@
-"""The table template of a connection: Jinja, sandboxed, compiled once, asked once per event.
+"""The table template of a connection: Jinja in a sandbox, compiled once, rendered once per event.
 
 It sees `event`, the materialised event, and `site`, the site's name. Its text, trimmed, is the table's name before folding. An
-empty text skips the event on purpose; an error, or a text no table could sensibly be named, is a dead letter.
+empty text skips the event on purpose; an error, or a text that is no sensible name, makes a dead letter.
 
 The sandbox is `shared/reading/sandbox.py`; the length of the result is bounded. Pure.
 """
@@ -15,7 +15,7 @@ from shared.events.outcome import Dead, DeadReason, Drop, DropReason
 from shared.reading.sandbox import compile_template
 
 KNOWN = ("event", "site")
-"""What a template sees."""
+"""The names in a template."""
 LONGEST_RESULT = 1000
 
 
@@ -23,7 +23,7 @@ class TableTemplate:
     """One connection's template.
 
     Raises:
-        ConfigError: the template cannot be compiled; `path` says where it stands in the project file.
+        ConfigError: the template cannot be compiled; `path` is its place in the project file.
     """
 
     def __init__(self, source: str, path: str = "table") -> None:
@@ -34,7 +34,7 @@ class TableTemplate:
         self._constant = source.strip() if not any(mark in source for mark in ("{{", "{%", "{#")) else None
 
     def table(self, event: dict[Any, Any], site: str) -> str | Drop | Dead:
-        """Returns what the template says of an event."""
+        """Returns the template's text for an event."""
         if self._constant:
             return self._constant
         text = ""

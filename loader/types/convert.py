@@ -1,7 +1,7 @@
-"""Conversion of values to the type of an existing column, for whole arrays at once: the table in docs/loading.md, cell by cell.
+"""Converts values to the type of an existing column, whole arrays at once: the table in docs/loading.md, cell by cell.
 
-A value is converted only if nothing of it is lost. `convert` returns the converted array, null where a value does not convert,
-with the marks of those; what then happens to them is the connection's `on_conflict` (`loader/fitting/fit.py`).
+A value is converted only if nothing of it is lost. `convert` returns the converted array, with nulls for values that do not
+convert and marks of these; the connection's `on_conflict` decides about them (`loader/fitting/fit.py`).
 
     from \\ to    boolean       bigint          double       decimal         text              timestamp   date       json
     boolean      =             0, 1            0.0, 1.0     0, 1            true, false       -           -          yes
@@ -19,7 +19,7 @@ a double, `1.10` stay text, because zeros, signs and exponents would be lost. A 
 it is "one" of a double's numbers if it is the double in 17 digits or in all of its digits. A time has microseconds in its text
 only where it would not be the same without them.
 
-Arrays given here have no nulls and hold no NaN or infinity (`loader/rows/runs.py` takes them out). Pure.
+The arrays have no nulls, NaN or infinity (`loader/rows/runs.py` takes them out). Pure.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _NEGATIVE_ZERO = r"^-0(?:\.0*)?$"
 _LONGEST_DOUBLE = 400
 """Characters of a double without an exponent, at most."""
 _LONGEST_FRACTION = 1000
-"""What RE2 counts to."""
+"""RE2's largest repetition."""
 _MOST_ZEROS = 400
 _LONGEST_IN_JSON = 1000
 _FIRST_GAP = 2.0**53
-"""From here on there are integers that are no double."""
+"""From here on some integers are no double."""
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
 _NUMERIC = re.compile(r"(?:numeric|decimal|number)\b[\s\d(),]*", re.IGNORECASE)
 _DAY_MICROSECONDS = 86_400_000_000
@@ -65,7 +65,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
-    """Returns `values` of kind `source` as an array of the Arrow type of `target`, with the marks of what did not convert."""
+    """Returns `values` of kind `source` as an array of the Arrow type of `target`, with marks of values that did not convert."""
     if source is target:
         return values, None
     if target is Kind.OTHER:
@@ -79,7 +79,7 @@ def convert(values: pa.Array, source: Kind, target: Kind) -> Converted:
 
 
 def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
-    """As `convert`, for a column whose own type may say more than its kind."""
+    """Converts as `convert` does, for a column whose native type may say more than its kind."""
     digits = column.limits.digits if column.limits else None
     if column.kind is Kind.OTHER and (digits or (column.native and _NUMERIC.fullmatch(column.native))):
         return _as_numeric(values, source, digits[1] if digits else _LONGEST_FRACTION)
@@ -87,7 +87,7 @@ def convert_to(values: pa.Array, source: Kind, column: Column) -> Converted:
 
 
 def json_text(values: pa.Array, source: Kind) -> pa.Array:
-    """Returns values of any kind as JSON text; nothing fails."""
+    """Returns values of any kind as JSON text; never fails."""
     return convert(values, source, Kind.JSON)[0]
 
 
@@ -99,7 +99,7 @@ def _masked(values: pa.Array, bad: Any) -> Converted:
 
 
 def _through(*steps: Callable[[pa.Array], Converted]) -> Callable[[pa.Array], Converted]:
-    """Chains steps of which only the last may fail."""
+    """Chains steps; only the last may fail."""
 
     def run(values: pa.Array) -> Converted:
         for step in steps[:-1]:
@@ -143,7 +143,7 @@ def _doubles_as_decimal(values: pa.Array) -> Converted:
 
 
 def _written(double: float) -> int:
-    """Returns the integer that a double was sent as: in the fewest digits that tell it apart, and zeros."""
+    """Returns the integer that a client sent as a double: the fewest digits that identify it, and zeros."""
     return int(Decimal(repr(float(double))))
 
 
@@ -195,7 +195,7 @@ def _plain(text: str) -> str:
 
 
 def _numbers_as_json(values: pa.Array) -> Converted:
-    # databases have bounds for a number in JSON, and some readers fail on one: there it is a string
+    # databases bound the numbers in JSON, and some readers fail on large ones: there it is a string
     texts = [
         text if abs(Decimal(text).adjusted()) <= _MOST_ZEROS and len(text) <= _LONGEST_IN_JSON else f'"{text}"'
         for text in values.to_pylist()
@@ -247,15 +247,13 @@ def _text_as_double(values: pa.Array) -> Converted:
 
 
 def _double(text: str) -> float:
-    """Returns the double a text is, NaN where that is another integer."""
+    """Returns the double of a text, NaN if that is another integer."""
     number = float(text)
     return number if abs(number) < _FIRST_GAP or Decimal(number) == Decimal(text) else math.nan
 
 
 def _as_numeric(values: pa.Array, source: Kind, scale: int) -> Converted:
-    """Returns numbers as text, for a decimal with a scale; whether it has room for them its limits say
-    (`loader/fitting/limits.py`).
-    """
+    """Returns numbers as text, for a decimal with a scale; its limits decide whether it has room (`loader/fitting/limits.py`)."""
     if source in (Kind.TIMESTAMP, Kind.JSON):
         return pa.nulls(len(values), pa.string()), np.ones(len(values), dtype=np.bool_)
     texts = convert(values.cast(pa.int64()) if source is Kind.BOOLEAN else values, source, Kind.TEXT)[0].cast(pa.string())
@@ -291,7 +289,7 @@ def _moments_as_text(values: pa.Array) -> Converted:
     plain = values.cast(pa.int64()).cast(pa.timestamp("us"))
     texts = pc.cast(plain.cast(pa.timestamp("ms"), safe=False), pa.string())
     finer = values.cast(pa.int64()).to_numpy() % 1000 != 0
-    if finer.any():  # what a moment is written as must not depend on its neighbours
+    if finer.any():  # the text of a moment must not depend on its neighbours
         texts = pc.if_else(pa.array(finer), pc.cast(plain, pa.string()), texts)
     return pc.binary_join_element_wise(pc.utf8_replace_slice(texts, 10, 11, "T"), "Z", ""), None
 

@@ -1,11 +1,11 @@
-"""JSON numbers of which a double would lose digits, and the bodies that may hold one.
+"""Reads JSON numbers whose digits a double would lose, and finds the bodies that may hold one.
 
-msgspec reads a number with a point or an exponent as the nearest double. That is the number that was sent if it has at most 15
-significant digits, and often if it has 17; else it is read again here and kept as a `Decimal`, down to its last digit, until it
-is held against its column (`loader/types/convert.py`). Integers are exact anyhow.
+msgspec reads a number with a point or an exponent as the nearest double. That equals the client's number if it has at most 15
+significant digits, and often if it has 17. Otherwise this module reads it again as a `Decimal` with all its digits, until it is
+compared with its column (`loader/types/convert.py`). Integers are always exact.
 
-Looking for such numbers in every body would cost what decoding costs, so a frame's block is looked through as one array: for 16
-digits in a row, and for an exponent below -99. Whatever looks so inside a string is read again for nothing.
+A search in every body would cost as much as decoding, so a frame's block is searched as one array: for 16 digits in a row, and
+for an exponent below -99. A match inside a string only costs a second reading.
 
 Pure.
 """
@@ -20,11 +20,11 @@ import msgspec
 import numpy as np
 
 SURE_DIGITS = 15
-"""A double tells apart all numbers of so many significant digits."""
+"""A double distinguishes all numbers of so many significant digits."""
 _ROUND_TRIP = 17
 _POINT, _FROM_POINT_TO_NINE, _MINUS, _E, _LOWER = 46, 12, 45, 101, 32
 _CHUNK = 128 * 1024
-"""Small enough for the cache, and for memory that is used again."""
+"""Small enough for the cache, and for reuse of its memory."""
 
 
 def suspects(block: bytes, sizes: Sequence[int]) -> frozenset[int]:
@@ -36,7 +36,7 @@ def suspects(block: bytes, sizes: Sequence[int]) -> frozenset[int]:
 
 
 def _places(chunk: bytes) -> list[int]:
-    """Returns where in a chunk such a number may stand."""
+    """Returns the possible places of such a number in a chunk."""
     codes = np.frombuffer(chunk, np.uint8)
     digits = (codes - _POINT) < _FROM_POINT_TO_NINE  # unsigned: lower codes wrap far above
     pairs = digits[1:] & digits[:-1]
@@ -50,7 +50,7 @@ def _places(chunk: bytes) -> list[int]:
 
 
 def number(text: str) -> float | Decimal | str:
-    """Returns a JSON number with a point or an exponent: a double if that is the number, else all of its digits.
+    """Returns a JSON number with a point or an exponent: as a double if that equals it, else with all its digits.
 
     A number whose exponent not even a `Decimal` holds stays text.
     """
@@ -65,16 +65,16 @@ def number(text: str) -> float | Decimal | str:
 
 
 def is_double(value: float, exact: Decimal) -> bool:
-    """Whether a double, in the fewest digits that tell it apart, is a number."""
+    """Whether a double, written in the fewest digits that identify it, equals a number."""
     return Decimal(repr(value)) == exact
 
 
 def holds(value: float, exact: Decimal) -> bool:
-    """Whether a double holds a number: one of the ways to write that double, in the fewest digits, in 17 or in all, is this."""
+    """Whether a number is one of the spellings of a double: in the fewest digits, in 17, or in all."""
     if value - value != 0:
         return False
     return is_double(value, exact) or Decimal(f"{value:.{_ROUND_TRIP}g}") == exact or Decimal(value) == exact
 
 
 decode = msgspec.json.Decoder(dict[str, Any], float_hook=number).decode
-"""Reads a body with every number exact; what it raises is what msgspec's own reading raises, but for numbers out of range."""
+"""Reads a body with every number exact; raises msgspec's errors, except for numbers out of range."""

@@ -1,10 +1,9 @@
-"""The lattice of column types: how two kinds join, and the Arrow type each kind travels in.
+"""The lattice of column types: how two kinds join, and the Arrow type of each kind.
 
     boolean < bigint < decimal < double < text        date < timestamp < text        json, other, number < text
 
-A join is the narrowest kind that holds values of both. What depends on the values too is settled in `loader/fitting/kinds.py`.
-
-Pure. Conversion of values between kinds: `loader/types/convert.py`.
+A join is the narrowest kind that holds values of both. `loader/fitting/kinds.py` refines it by the values;
+`loader/types/convert.py` converts values between kinds. Pure.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ def join_all(kinds: Iterable[Kind]) -> Kind:
 
 
 def inexact_as_double(integers: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Marks 64-bit integers that no double equals: beyond 2^53 only multiples of a growing power of two have one."""
+    """Marks 64-bit integers that equal no double: beyond 2^53 only multiples of a growing power of two do."""
     doubles = integers.astype(np.float64)
-    beyond = doubles >= 2.0**63  # such a double is no int64 any more; comparing it would overflow
+    beyond = doubles >= 2.0**63  # such a double is beyond int64; comparing it would overflow
     back = np.where(beyond, 0.0, doubles).astype(np.int64)
     marks: NDArray[np.bool_] = beyond | (back != integers)
     return marks

@@ -1,4 +1,4 @@
-"""Date-times in text: which strings are one, and their values, for whole columns at once.
+"""Date-times in text: finds the strings that are one, and their values, for whole columns at once.
 
 A string is a date-time only if it is full: RFC 3339, ISO 8601 extended or SQL form, 19 to 35 characters, with seconds. `T`, `t`
 or a space between date and time; up to six digits of a second, and three zeros after them; a zone as `Z`, `UTC`, `+02`,
@@ -37,7 +37,7 @@ _LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def parse_one(text: str) -> datetime | None:
-    """Returns the moment a full date-time means, in UTC, else None."""
+    """Returns the moment of a full date-time, in UTC, else None."""
     if not SHORTEST <= len(text) <= LONGEST or text.endswith("\n"):
         return None
     match = _FULL_PATTERN.match(text)
@@ -64,7 +64,7 @@ def parse_date(text: str) -> datetime | None:
 def all_moments(texts: pa.StringArray) -> pa.TimestampArray | None:
     """Returns the moments of a column without nulls if every string in it is a full date-time, else None.
 
-    Nearly every text column is told apart by its first or last value.
+    The first or last value decides for nearly every text column.
     """
     if len(texts) == 0 or parse_one(texts[0].as_py()) is None or parse_one(texts[-1].as_py()) is None:
         return None
@@ -74,7 +74,7 @@ def all_moments(texts: pa.StringArray) -> pa.TimestampArray | None:
 
 
 def moments(texts: pa.StringArray, dates: bool = True) -> tuple[pa.TimestampArray, NDArray[np.bool_] | None]:
-    """Returns the moments of a column without nulls, null where a string is none, and the marks of those (None: there are none).
+    """Returns the moments of a column without nulls, null if a string is none, and marks of these (None: there are none).
 
     `dates`: a date alone counts as its midnight in UTC.
     """
@@ -87,7 +87,7 @@ def moments(texts: pa.StringArray, dates: bool = True) -> tuple[pa.TimestampArra
 
 
 def _cast_all(texts: pa.StringArray) -> pa.TimestampArray | None:
-    """Parses strings that all have the form of a date-time; None if one of them names no real moment."""
+    """Parses strings in the form of a date-time; None if one of them is no real moment."""
     canonical = texts
     if not pc.all(pc.match_substring_regex(texts, _COMMON)).as_py():
         # Arrow's parser wants one spelling: T, at most six digits, a zone on every value

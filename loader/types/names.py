@@ -1,11 +1,11 @@
-"""From what people call things to names of tables and columns: folding, cutting to the warehouse's limit, telling names apart.
+"""Makes names of tables and columns from clients' names: folds them, cuts them to the warehouse's limit, keeps them apart.
 
 Folding is snake_case: `userId` is `user_id`, `HTTPServer` is `http_server`; letters of any script (with their combining marks),
-digits and `_` stay, every run of anything else becomes one `_`. Whatever comes out is quoted by the warehouse, never trusted.
+digits and `_` stay, every run of other characters becomes one `_`. The warehouse quotes every name and trusts none.
 
-Cutting keeps the head and appends `_` and 8 hex digits of the full name's hash, so that two long names with one head stay
-apart and the same long name is always the same column. Which of two keys that fold to one name keeps it is decided per batch
-in `loader/fitting/claims.py`; the suffix that the other one gets is made here, from its full source path.
+Cutting keeps the head and appends `_` and 8 hex digits of the full name's hash, so that two long names with one head stay apart
+and the same long name is always the same column. If two keys fold to one name, `loader/fitting/claims.py` decides per batch which
+keeps it; the other gets a suffix, made here from its full source path.
 
 Pure; the caches of a `Namer` are bounded.
 """
@@ -22,16 +22,16 @@ import msgspec
 from loader.contract.warehouse import Capabilities
 
 Path = tuple[str, ...]
-"""Where a value stands in the event: the keys from the top, as the client spelled them."""
+"""The place of a value in the event: the keys from the top, in the client's spelling."""
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 _CACHE_ENTRIES = 50_000
 _OWN = "_penstock"
-"""Tables and columns of our own in a warehouse start so, for good or for a moment; what a client names gets out of their way."""
+"""Our own tables and columns in a warehouse start so, also temporary ones; clients' names get out of their way."""
 
 
 def fold(key: str) -> str:
-    """Returns `key` in snake_case, or "" where no letter, digit or underscore is left."""
+    """Returns `key` in snake_case, or "" if no letter, digit or underscore is left."""
     text = unicodedata.normalize("NFC", key)
     folded: list[str] = []
     previous, run = "", False
@@ -56,7 +56,7 @@ def fold(key: str) -> str:
 
 
 def _is_capital(character: str) -> bool:
-    """Says whether a letter has a lower case; mathematical capitals such as U+1D434 have none, and would be split off each time."""
+    """Whether a letter has a lower case; mathematical capitals such as U+1D434 have none, and would be split off each time."""
     return character.isupper() and character.lower() != character
 
 
@@ -66,7 +66,7 @@ def digest(text: str, length: int = 8) -> str:
 
 
 class Namer:
-    """Makes names for one destination. `original` keeps keys as they are, but for NUL characters and the limit."""
+    """Makes names for one destination. `original` keeps keys as they are, except NUL characters and the limit."""
 
     def __init__(self, capabilities: Capabilities, original: bool = False) -> None:
         self._limit = capabilities.name_limit
@@ -79,7 +79,7 @@ class Namer:
         self._tables: dict[str, str] = {}
 
     def part(self, key: str) -> str:
-        """Returns what one key of a path contributes to a column's name; never empty."""
+        """Returns the part of a column's name for one key of a path; never empty."""
         known = self._parts.get(key)
         if known is None:
             if len(self._parts) >= _CACHE_ENTRIES:
@@ -95,7 +95,7 @@ class Namer:
         return self._fit(_beside_ours(name if self._original else _led(name)))
 
     def table(self, text: str) -> str:
-        """Returns the table name for what a client, a template or a layout calls it, within the limit."""
+        """Returns the table name for a name from a client, a template or a layout, within the limit."""
         known = self._tables.get(text)
         if known is None:
             if len(self._tables) >= _CACHE_ENTRIES:
@@ -105,7 +105,7 @@ class Namer:
         return known
 
     def cut(self, name: str, ending: str = "") -> str:
-        """Returns `name` followed by `ending`, shortened at its end so that both fit the limit in its own unit."""
+        """Returns `name` followed by `ending`; shortens `name` at its end so that both fit the limit in its unit."""
         if self._size(name + ending) <= self._limit:
             return name + ending
         tail = ending or "_" + digest(name)
@@ -115,17 +115,17 @@ class Namer:
         return name.encode()[:room].decode("utf-8", "ignore") + tail
 
     def _fit(self, name: str) -> str:
-        """Returns a name within the limit and without what the warehouse takes in none; names that differ stay apart."""
+        """Returns a name within the limit and without characters that the warehouse refuses; different names stay apart."""
         if self._unfit is None or not self._unfit.search(name):
             return self.cut(name)
         return self.cut(self._unfit.sub("_", name), "_" + digest(name))
 
     def suffixed(self, name: str, path: Path, length: int = 8) -> str:
-        """Returns the name for `path` where another path has `name` already: the hash is of the full source path."""
+        """Returns the name for `path` if another path has `name`: with a hash of the full source path."""
         return self.cut(name, "_" + digest(msgspec.json.encode(path).decode(), length))
 
     def key(self, name: str) -> str:
-        """Returns what two names have in common when the warehouse takes them for one."""
+        """Returns the key of a name: two names that the warehouse takes for one have the same key."""
         if self._case == "keep":
             return name
         return name.lower() if self._case == "lower" else name.upper()

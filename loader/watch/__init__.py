@@ -1,1 +1,1 @@
-"""What stops a connection, or says that it does not get on: the limit of dead letters, and events that wait for too long."""
+"""Watches over a connection: the limit of dead letters stops it, and events that wait too long are reported."""

@@ -1,6 +1,6 @@
-"""The limit of dead letters: when most events of the last minutes die, the cause is a deploy, a table or a rule, and no event.
+"""The limit of dead letters: if most events of the last minutes die, the cause is a deploy, a table or a rule, not an event.
 
-Weighed before letters are written, so the load that reaches the limit buries nothing more: its events stay in the queue.
+A load is weighed before its letters are written, so the load that reaches the limit writes none: its events stay in the queue.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from shared.events.outcome import DeadReason
 from shared.project.model import DeadLimit
 
 SLOTS = 60
-"""Parts of the window. One is forgotten at a time, so that loads of one event take no memory of their own."""
+"""Parts of the window, forgotten one at a time, so that memory does not grow with the number of loads."""
 SHOWN_REASONS = 3
 DETAIL_CHARACTERS = 300
 
 
 class TooManyDeadError(SetupError):
-    """Most events of the last minutes are dead letters; a person must find the cause, and say that loading may go on."""
+    """Most events of the last minutes are dead letters; a person must find the cause and then resume the connection."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Limit:
         self._free_until = 0.0
 
     def free_for(self, seconds: float) -> None:
-        """Lets everything pass for so long."""
+        """Lets all events pass for so long."""
         self._free_until = self._clock() + seconds
 
     def clear(self) -> None:
@@ -58,12 +58,12 @@ class Limit:
         """Decides whether a load may write its dead letters.
 
         Args:
-            events: of the load, whatever becomes of them.
+            events: number of events in the load, whatever their fate.
             dead: how many of them are dead letters so far, by reason.
-            detail: of one of them.
+            detail: the detail of one of them.
 
         Raises:
-            TooManyDeadError: the limit is reached with them; write no letter.
+            TooManyDeadError: these letters would reach the limit; write none.
         """
         options = self._options
         if options is None or self._clock() < self._free_until:

@@ -1,6 +1,7 @@
-"""A connection that its dead letters have stopped: noted in the bucket `state`, so that a restart or another loader leaves it stopped.
+"""Stops a connection for its dead letters, with a note in the bucket `state`, so that it stays stopped after a restart or a
+change of loader.
 
-It goes on when `penstock resume` says so, or when a project is applied that changes the connection, its site or its destination.
+It goes on after `penstock resume`, or after an `apply` that changes the connection, its site or its destination.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from shared.service import ServiceContext  # brings telemetry, which a command that reads the note does not need
 
 LOOK_SECONDS = 1.0
-"""How often a stopped connection looks whether it may go on."""
+"""How often a stopped connection checks whether it may go on."""
 
 OPENING = "its destination is being opened"
 """What `/ready` says of a connection before its destination is open."""
@@ -41,7 +42,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     definition: str
     resumed: bool = False
     free_until: float = 0.0
-    """Until then the limit does not hold."""
+    """The limit does not hold until this time."""
     free_seconds: float = 0.0
     """How long that was when the connection was resumed: no clock that is set back makes it longer."""
     over: bool = False
@@ -54,12 +55,12 @@ def stop_key(queue: str) -> str:
 
 
 def hash_of(definition: object) -> str:
-    """Returns what tells one definition of a connection from another; its durations and sizes are numbers."""
+    """Returns a hash that tells one definition of a connection from another."""
     return hashlib.sha256(msgspec.json.encode(definition, enc_hook=float, order="sorted")).hexdigest()
 
 
 def next_step(connection: str) -> str:
-    """Returns what a person has to do."""
+    """Returns the next step for a person."""
     return (
         "its events wait, none is lost: correct the cause, then apply the changed project or run "
         f"`penstock resume {connection}`; or raise `dead_limit`"
@@ -67,7 +68,7 @@ def next_step(connection: str) -> str:
 
 
 async def read_stop(broker: Broker, queue: str) -> Stop | None:
-    """Returns why a connection is stopped; None where it is not.
+    """Returns why a connection is stopped; None if it is not.
 
     Raises:
         NotConnected: the broker does not answer.
@@ -80,11 +81,11 @@ async def resume(broker: Broker, queue: str, free_seconds: float = 0.0) -> bool:
     """Lets a stopped connection go on; False: it is not stopped.
 
     Args:
-        free_seconds: so long the limit does not hold.
+        free_seconds: how long the limit does not hold.
 
     Raises:
-        Conflict: its loader changed the note at the same time.
-        NotConnected, Transient: not known to be noted.
+        Conflict: the loader changed the note at the same time.
+        NotConnected, Transient: it may not be noted.
     """
     bucket = Bucket(broker, topology.STATE_BUCKET)
     entry = await bucket.get(stop_key(queue))
@@ -138,7 +139,7 @@ class Stops:
         """Returns when the connection may load, or the service drains.
 
         Raises:
-            NotConnected, Transient: the broker does not answer; nothing may be loaded.
+            NotConnected, Transient: the broker does not answer; load nothing.
         """
         bucket = Bucket(self._context.broker, topology.STATE_BUCKET)
         part, name = f"connection {self._connection}", self._connection

@@ -1,4 +1,4 @@
-"""Events that wait for too long although their destination answers: no error tells of it, so a clock does."""
+"""Watches for events that wait too long although their destination answers: no error shows this, so a clock does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.telemetry.health import Health
 
 STUCK_SECONDS = 900.0
 PERIODS = 2
-"""An event of a batch may wait for so many periods, whatever the setting says: for its load, and for the one before it."""
+"""An event of a batch may wait for so many periods, whatever the setting: for its load, and for the load before it."""
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ class Stuck:
         self._said = False
 
     def look(self, queued_at: float | None, last_load_at: float | None) -> None:
-        """Compares the oldest event with the bound.
+        """Compares the age of the oldest event with the bound.
 
         Args:
-            queued_at: when the oldest frame was put into the queue (epoch seconds); None where none waits.
-            last_load_at: when a load was committed last.
+            queued_at: the time when the oldest frame was put into the queue (epoch seconds); None if none waits.
+            last_load_at: the time of the last commit.
         """
         now, own = time.time(), f"connection {self._connection}"
         age = now - queued_at if queued_at is not None else 0.0
-        if age <= self._bound or own in self._health.problems or own in self._health.warnings:  # those say why it waits
+        if age <= self._bound or own in self._health.problems or own in self._health.warnings:  # these already say why it waits
             self.forget()
             return
         last = "nothing was loaded yet" if last_load_at is None else f"the last load was {now - last_load_at:.0f} s ago"
@@ -56,6 +56,6 @@ class Stuck:
         self._health.warn(self._part, why)
 
     def forget(self) -> None:
-        """Says nothing any more."""
+        """Removes the warning."""
         self._said = False
         self._health.good(self._part)

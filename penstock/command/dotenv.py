@@ -1,7 +1,7 @@
 """Variables from `.env` files: of the folder a command runs in, and of the folder of a project file.
 
-The process's environment wins over a file, so that a stray file does not change a deployment. The format is python-dotenv's, which
-Docker Compose and most frameworks read too: `NAME=value`, quotes, comments, `export`.
+The process's environment wins over a file, so that a stray file does not change a deployment. The format is python-dotenv's,
+which Docker Compose and most frameworks read too: `NAME=value`, quotes, comments, `export`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Visitors come from campaigns and searches, look at pages and products, fill carts, sign up, order. The same seed gives the same
 story. Times end at the given moment, and ids begin with `run`, so that a second demo is not a repeat of the first.
 
-Some events are wrong on purpose. A few lack ids, have no known type, or are no objects: the edge keeps them as dead letters. A few
-hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes text, `quantity` becomes a
-fraction.
+Some events are wrong on purpose. A few lack ids, have no known type, or are no objects: the edge keeps them as dead letters. A
+few hold NaN, which it mends. And towards the end a release of the web shop changes types: `total` becomes text, `quantity`
+becomes a fraction.
 """
 
 from __future__ import annotations

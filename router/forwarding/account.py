@@ -1,8 +1,8 @@
 """The fate of a connection's events in the router, counted so that no crash loses or doubles a count.
 
-One value stores the counts together with the site's position and the connection's mark (`router/forwarding/state.py`), and the counts
-always end there. Counts of later frames are kept apart, by sequence, until the stored position covers them. So a killed router
-repeats frames and counts together.
+One value stores the counts together with the site's position and the connection's mark (`router/forwarding/state.py`), and the
+counts always end there. Counts of later frames are kept apart, by sequence, until the stored position covers them. So a killed
+router repeats frames and counts together.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The counts of one connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted events.
+    """The counts of one connection, up to its stored place: `received = accepted - absent + backfilled` of the site's accepted
+    events.
 
     `queue` is the connection's queue: an account with another queue is another connection's, and begins at zero. `absent`: events
     accepted while the connection did not exist or was disabled; `left`: the number accepted when that began, None while it takes

@@ -2,8 +2,8 @@
 
 It decides as the site's reading did: by the front's remembered verdicts if they reach back far enough, else by a second window,
 filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; no other forwarder waits for
-it. Near the front it joins (see `router/forwarding/forwarder.py`). It never sends a frame beyond the front: the site's reading offers
-those.
+it. Near the front it joins (see `router/forwarding/forwarder.py`). It never sends a frame beyond the front: the site's reading
+offers those.
 """
 
 from __future__ import annotations

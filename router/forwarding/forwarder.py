@@ -1,14 +1,15 @@
 """A forwarder: puts a site's frames into one connection's queue, strictly in order, however slow the connection is.
 
 The promise is this. *A writer that puts frame S into a connection's queue knows that every frame before S that the connection
-wants is in the queue already.* A forwarder keeps it by sending one frame at a time, the next only after the broker has the one before.
-A router that takes over keeps it by starting at a stored position up to which it was kept. So any two routers, even if one wakes up
-after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader recognises
-them.
+wants is in the queue already.* A forwarder keeps it by sending one frame at a time, the next only after the broker has the one
+before. A router that takes over keeps it by starting at a stored position up to which it was kept. So any two routers, even if
+one wakes up after its lease was taken, can only repeat each other. Repeats carry the same lane and sequence, by which the loader
+recognises them.
 
-A forwarder is *live* or *behind*. Live: the site's reading offers it each frame, and it holds a few of them in memory. Behind: it has
-a cursor, and reads EVENTS itself (`router/forwarding/catch_up.py`). It falls behind when its memory is full and its queue takes no more,
-so that the site's reading never waits for it. Then it drops the frames in memory, and its cursor is stored with the site's position.
+A forwarder is *live* or *behind*. Live: the site's reading offers it each frame, and it holds a few of them in memory. Behind: it
+has a cursor, and reads EVENTS itself (`router/forwarding/catch_up.py`). It falls behind when its memory is full and its queue
+takes no more, so that the site's reading never waits for it. Then it drops the frames in memory, and its cursor is stored with
+the site's position.
 
 `accepting` and `behind` together mean joining: the cursor is close to the front, and the forwarder collects new frames meanwhile.
 When the cursor reaches the frame after which collecting began, the forwarder is live. No frame is lost or taken twice on the way:
@@ -41,8 +42,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """The part of one frame that goes to a connection: `events` of the frame's `total`. `events_before`: `Front.events` before the
-    frame."""
+    """The part of one frame that goes to a connection: `events` of the frame's `total`. `events_before`: `Front.events` before
+    the frame."""
 
     seq: int
     at_seconds: float

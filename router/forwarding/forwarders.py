@@ -1,7 +1,7 @@
 """The forwarders of one site: begins and ends them as the rules say, and says which of their state must be stored.
 
-A new connection begins with the next frame, or, with `backfill`, at a frame of the past: then it is behind from the start and catches
-up. The set of connections that have begun is stored, so that a router that takes over takes none of them for new.
+A new connection begins with the next frame, or, with `backfill`, at a frame of the past: then it is behind from the start and
+catches up. The set of connections that have begun is stored, so that a router that takes over takes none of them for new.
 
 A disabled connection may still be owed frames from before. Its cursor is *parked* here. When the connection is enabled again, it
 catches up with these frames, and leaves out frames that came while it was disabled.
@@ -203,8 +203,8 @@ class Forwarders:
     def progress(self, stored: Cursor) -> tuple[Cursor, dict[str, Mark]]:
         """Returns the position up to which every frame is in every queue, and marks of the connections that are short of it.
 
-        The position is a cursor whose `seq` is the last finished frame. Live forwarders hold it back, but it never goes back behind
-        `stored`: a forwarder that has just gone live may be short of that, and then has a mark.
+        The position is a cursor whose `seq` is the last finished frame. Live forwarders hold it back, but it never goes back
+        behind `stored`: a forwarder that has just gone live may be short of that, and then has a mark.
         """
         position = Cursor(self._front.seq, self._front.at_seconds, self._front.events)
         places = {name: forwarder.place() for name, forwarder in self._forwarders.items()}

@@ -1,7 +1,8 @@
 """Puts one frame into a connection's queue, or an unreadable one into the dead letters, however long it takes.
 
-The id of a message is made of the frame's origin, its connection and the revision of the project, so the broker stores a frame once
-that a new router sends again. The loader recognises it by its sequence within the lane, also after the broker has forgotten the id.
+The id of a message is made of the frame's origin, its connection and the revision of the project, so the broker stores a frame
+once that a new router sends again. The loader recognises it by its sequence within the lane, also after the broker has forgotten
+the id.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The stored state of a site's router: one value of the bucket `state` per site, written by compare-and-set.
 
 One value has the position and the marks of the connections that are behind, so no write can move the position past a frame that a
-connection still needs. A router that takes over a site writes at once; from then on every write of the former router fails, and it
-stops.
+connection still needs. A router that takes over a site writes at once; from then on every write of the former router fails, and
+it stops.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from
     there to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was
-    disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and do not count
-    again.
+    disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and do not
+    count again.
     """
 
     seq: int
@@ -54,8 +54,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
 
     `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts`
     their fate, for each connection up to its own place. `epoch` names the lease that wrote it, for people. `connections` have
-    begun to get frames, so a connection that is not among them is new; None: no router has noted them yet. `lives` says more about
-    them. `queues` is the identity of the stream DELIVER that got the frames: a stream that was created again has another.
+    begun to get frames, so a connection that is not among them is new; None: no router has noted them yet. `lives` says more
+    about them. `queues` is the identity of the stream DELIVER that got the frames: a stream that was created again has another.
     """
 
     version: int = 1

@@ -1,7 +1,8 @@
 """The range of a replay, noted in the bucket `state` under its id.
 
-The loader remembers how far it loaded each lane, and an id names a lane. It would take frames of another range under a used id for
-repeats, and leave them out without a word. So an id stands for one range from its first use on; frames that came later are not in it.
+The loader remembers how far it loaded each lane, and an id names a lane. It would take frames of another range under a used id
+for repeats, and leave them out without a word. So an id stands for one range from its first use on; frames that came later are
+not in it.
 """
 
 from __future__ import annotations

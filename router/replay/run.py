@@ -1,9 +1,9 @@
 """Replay: frames of EVENTS again into the queues of connections, by time or by sequence.
 
-A replay reads a range of one site's frames and applies the present rules of each connection. It has its own lane, so the loader takes
-its frames for new ones and loads their rows again. In tables that merge on the message id these replace the existing rows. Ids that
-repeat within the replay are sent once; it neither asks nor changes the live router's window. Live frames keep flowing beside it,
-and it waits while a queue is full.
+A replay reads a range of one site's frames and applies the present rules of each connection. It has its own lane, so the loader
+takes its frames for new ones and loads their rows again. In tables that merge on the message id these replace the existing rows.
+Ids that repeat within the replay are sent once; it neither asks nor changes the live router's window. Live frames keep flowing
+beside it, and it waits while a queue is full.
 
 It cannot read frames that EVENTS no longer has, and does not order its frames among the live ones.
 """

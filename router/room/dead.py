@@ -1,9 +1,9 @@
 """Room for dead letters: each stage and site has a share of DEAD, so that no sender evicts the letters of others.
 
-DEAD refuses letters when it is full. When it is nearly full, one of the routers (a lease) evicts the oldest letters of the largest
-holders. Any client with a public key can cause letters of the edge, so these have half of the room; all other letters have the other
-half, and each half may use free room of the other. Within a half the largest subjects (`dead.<stage>.<site or connection>`) go down
-to one level; smaller ones lose nothing. Evicted letters are counted.
+DEAD refuses letters when it is full. When it is nearly full, one of the routers (a lease) evicts the oldest letters of the
+largest holders. Any client with a public key can cause letters of the edge, so these have half of the room; all other letters
+have the other half, and each half may use free room of the other. Within a half the largest subjects (`dead.<stage>.<site or
+connection>`) go down to one level; smaller ones lose nothing. Evicted letters are counted.
 
 The sizes come from the headers of all messages. Reading them takes seconds for a full stream, once for a tenth of its room.
 """

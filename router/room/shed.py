@@ -1,7 +1,7 @@
 """Shedding: EVENTS keeps frames by age while there is room, and by position when there is none.
 
-One router at a time does this (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed. Readers
-are the routers of all sites, with their connections that are behind (`router/forwarding/state.py`), and replays under way
+One router at a time does this (a lease). When EVENTS is nearly full it removes the oldest frames that every reader has passed.
+Readers are the routers of all sites, with their connections that are behind (`router/forwarding/state.py`), and replays under way
 (`shared/jetstream/hold_back.py`). A reader only moves forward, so a passed frame stays passed. A replay or a backfill that begins
 meanwhile finds EVENTS shorter, as it would have a moment later.
 
@@ -77,7 +77,8 @@ def cut_for(info: api.StreamState, limit: int) -> int:
 
 
 def history_starts(needs: Iterable[Need], newest_at: float, windows: Iterable[float]) -> float:
-    """Returns the earliest time (epoch) that a window of message ids may read: the longest window of the reader furthest back. Pure.
+    """Returns the earliest time (epoch) that a window of message ids may read: the longest window of the reader furthest back.
+    Pure.
 
     Args:
         newest_at: time of the newest frame, by the broker's clock: a site that is level needs its window from there.

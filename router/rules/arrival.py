@@ -1,7 +1,7 @@
 """An arrival: one frame of EVENTS, opened only as far as a caller asks.
 
-Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site share the arrival, so each cost is paid
-once, and so is the encoding of a selection that several connections have in common.
+Ids cost 0.08 µs an event, heads 0.2, bodies and their JSON several. All connections of a site share the arrival, so each cost is
+paid once, and so is the encoding of a selection that several connections have in common.
 """
 
 from __future__ import annotations

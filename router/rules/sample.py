@@ -1,7 +1,7 @@
 """Sampling that is stable per user: a user is wholly in or wholly out, on every machine and after every restart.
 
-A user's place is a number in [0, 1) computed from `Head.user_key`; a share keeps the users below it. So a larger share keeps every
-user that a smaller one kept. Events without a user are placed by their message id.
+A user's place is a number in [0, 1) computed from `Head.user_key`; a share keeps the users below it. So a larger share keeps
+every user that a smaller one kept. Events without a user are placed by their message id.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Conditions name their fields, so the decoder is told which keys to keep at the first two levels and skips all others, at a quarter
 of what the full event costs. `read` gives an object in which every path of the view leads to what it leads to in the full event
-(`shared.events.event.materialise`); draw no conclusion from other keys that it has or lacks. A view does not look closely at the parts
-that it skips: an event that is damaged there is left to readers that need the whole event.
+(`shared.events.event.materialise`); draw no conclusion from other keys that it has or lacks. A view does not look closely at the
+parts that it skips: an event that is damaged there is left to readers that need the whole event.
 
-For values that the server makes or changes, a view must repeat the work of `materialise`. It does so for `context`, because people
-filter by it. Conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do conditions on keys that
-are not ASCII, which the decoder does not find in a `TypedDict`.
+For values that the server makes or changes, a view must repeat the work of `materialise`. It does so for `context`, because
+people filter by it. Conditions on the other keys (`shared.events.event.SERVER_KEYS`) read the full event, and so do conditions on
+keys that are not ASCII, which the decoder does not find in a `TypedDict`.
 """
 
 from __future__ import annotations

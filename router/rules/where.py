@@ -22,8 +22,8 @@ The exact rules:
   anywhere; it needs the package `google-re2`. Python's own expressions are not offered: one of them can halt a site.
 - `exists: true | false`; `type`: one or several of string, number, boolean, object, array.
 
-Predicates are pure and raise nothing on decoded JSON. A caller that cannot decode a body takes the event as not matching and counts
-it (`router/rules/match.py`).
+Predicates are pure and raise nothing on decoded JSON. A caller that cannot decode a body takes the event as not matching and
+counts it (`router/rules/match.py`).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Predicate:
     """Compiled conditions.
 
     `on_head` answers from the head alone, or None if only the body can tell (never, unless `needs_body`). `on_event` answers from
-    the head and the canonical event (`shared.events.event.materialise`), as far as `view` shows it; `view` is None if it needs all
-    of it. `head_fields` are the fields of the head that it looks at.
+    the head and the canonical event (`shared.events.event.materialise`), as far as `view` shows it; `view` is None if it needs
+    all of it. `head_fields` are the fields of the head that it looks at.
     """
 
     needs_body: bool

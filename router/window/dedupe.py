@@ -1,10 +1,10 @@
 """The window of message ids of one site: exact, in bounded memory, and a pure function of the ids that came.
 
-An id is remembered for at least `window_seconds` and at most an eighth longer, counted from when it last came. The caller gives the
-time: the stream's timestamp of the frame, never the clock. So the memory depends only on the ids that came since the beginning of the
-oldest generation, and reading them again from EVENTS gives the same memory and the same verdicts. So a restart, a repeated frame and a
-catch-up decide alike. (Therefore a repeat refreshes its id: otherwise verdicts older than the window would decide whether an id is
-remembered.)
+An id is remembered for at least `window_seconds` and at most an eighth longer, counted from when it last came. The caller gives
+the time: the stream's timestamp of the frame, never the clock. So the memory depends only on the ids that came since the
+beginning of the oldest generation, and reading them again from EVENTS gives the same memory and the same verdicts. So a restart,
+a repeated frame and a catch-up decide alike. (Therefore a repeat refreshes its id: otherwise verdicts older than the window would
+decide whether an id is remembered.)
 
 Memory is one table of 64-bit slots in buckets of `WIDTH`, looked up and filled for all ids of a frame at once. A slot holds the
 generation in its low five bits (0: empty) and above it the part of the id's 64-bit hash that its bucket does not tell, so all 64

@@ -1,7 +1,7 @@
 """Reads the frames of a site again from EVENTS, with a separate window for repeats.
 
-A window is a function of the ids since `Window.history_start` (see `router/window/dedupe.py`). So a window that reads the frames from
-there on decides about each later frame as the site's first reading did, in any process at any time.
+A window is a function of the ids since `Window.history_start` (see `router/window/dedupe.py`). So a window that reads the frames
+from there on decides about each later frame as the site's first reading did, in any process at any time.
 """
 
 from __future__ import annotations

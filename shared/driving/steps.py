@@ -1,7 +1,7 @@
 """Work as steps: rules say what comes next, and a driver does it, waiting or blocking.
 
-A piece of work is a generator. It yields a step, and the driver sends the result back or throws the error in, so that the work can
-decide what the error means. The rules neither wait nor block, so one text of them serves drivers of both kinds.
+A piece of work is a generator. It yields a step, and the driver sends the result back or throws the error in, so that the work
+can decide what the error means. The rules neither wait nor block, so one text of them serves drivers of both kinds.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ and the server's facts once per request. `facts_of` prepares the facts once, `ma
 Server values win over client values of the same name, with one exception that backends rely on: for server keys `context.ip`
 and `context.userAgent` describe the client's own user and stay as sent.
 
-Times are aware `datetime`s in UTC, so that the loader need not parse the server's times; `encode_event` writes them as RFC 3339. A
-time that is finer than microseconds stays as the client sent it.
+Times are aware `datetime`s in UTC, so that the loader need not parse the server's times; `encode_event` writes them as RFC 3339.
+A time that is finer than microseconds stays as the client sent it.
 """
 
 from __future__ import annotations

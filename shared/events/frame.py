@@ -93,8 +93,8 @@ class Frame(msgspec.Struct, array_like=True):
     codec: int
     block: bytes
     trusted_hints: bool = False
-    """True only for frames that a function wrote: the loader then honours type hints inside bodies. Clients' bodies may hold such keys
-    too, so the runner of functions removes them from a function's input."""
+    """True only for frames that a function wrote: the loader then honours type hints inside bodies. Clients' bodies may hold such
+    keys too, so the runner of functions removes them from a function's input."""
     origins: list[str] = []
     """Where each event came from first, as in a dead letter; only in a replay of dead letters, else empty."""
 

@@ -1,7 +1,8 @@
 """Headers of the messages that carry frames between services; only this module has their names.
 
 A frame's place is its lane and its sequence in it. A lane is one numbered series of frames: the live stream of one site in one
-incarnation of EVENTS, one replay, one retry. Within a connection's queue the sequences of a lane never go back, except for repeats.
+incarnation of EVENTS, one replay, one retry. Within a connection's queue the sequences of a lane never go back, except for
+repeats.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 class Place(NamedTuple):
     """The origin of a frame in a connection's queue, and the number of its events.
 
-    `total`: the events sent in the lane so far, with this frame's; 0 if the sender does not count. The difference between the newest
-    and the oldest frame of a queue is the number of events that wait between them. `rewind`: how often the lane was read again from an
-    earlier sequence (`shared/streams/rewind.py`); frames of a lower number have been superseded.
+    `total`: the events sent in the lane so far, with this frame's; 0 if the sender does not count. The difference between the
+    newest and the oldest frame of a queue is the number of events that wait between them. `rewind`: how often the lane was read
+    again from an earlier sequence (`shared/streams/rewind.py`); frames of a lower number have been superseded.
     """
 
     lane: str

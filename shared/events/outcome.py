@@ -1,7 +1,8 @@
-"""The outcome of an event at a stage, as a value: it went on, it is dropped on purpose, it is tried again, or it is a dead letter.
+"""The outcome of an event at a stage, as a value: it went on, it is dropped on purpose, it is tried again, or it is a dead
+letter.
 
-Reasons are closed lists, because they are labels of metrics and people search dead letters by them. Each entry says what it means,
-and the documentation is generated from it. No event leaves the path without one of these reasons.
+Reasons are closed lists, because they are labels of metrics and people search dead letters by them. Each entry says what it
+means, and the documentation is generated from it. No event leaves the path without one of these reasons.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Ok:
 class Retry:
     """The event was not taken this time, and may be later.
 
-    `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls, not of
-    this one alone.
+    `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls,
+    not of this one alone.
     """
 
     reason: str

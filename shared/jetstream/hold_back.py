@@ -1,7 +1,7 @@
 """Holding EVENTS back: a reader that is no connection of a site says from which sequence on it needs the stream.
 
-While it reads, the routers do not shed frames from that sequence on (`router/room/shed.py`). A hold is a key of the bucket `leases`
-with a time to live, so the hold of a dead reader ends soon.
+While it reads, the routers do not shed frames from that sequence on (`router/room/shed.py`). A hold is a key of the bucket
+`leases` with a time to live, so the hold of a dead reader ends soon.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ async def hold_back(broker: Broker, needs: Callable[[], int]) -> AsyncIterator[N
 class Holds:
     """The holds on EVENTS. Keep it between two looks: it tells a live reader from a key that the broker forgot to expire.
 
-    A broker whose clock is set back expires keys later, and one that was killed may never expire them. A live reader renews its key.
+    A broker whose clock is set back expires keys later, and one that was killed may never expire them. A live reader renews its
+    key.
 
     Args:
         steady: a clock that cannot be set, in seconds.

@@ -1,8 +1,9 @@
 """Key-value buckets: get, compare-and-set, delete, list and watch, on plain JetStream messages (layout: NATS ADR-8).
 
-Every write has its own message id. The server looks at the expected revision before it looks for repeats. So if an acknowledgement is
-lost and we send the write again, its own first copy makes the server refuse it; the id then tells that the stored value is ours. A
-revision is the sequence in the bucket's stream. It only grows, also over deletions, so it serves as a fencing token.
+Every write has its own message id. The server looks at the expected revision before it looks for repeats. So if an
+acknowledgement is lost and we send the write again, its own first copy makes the server refuse it; the id then tells that the
+stored value is ours. A revision is the sequence in the bucket's stream. It only grows, also over deletions, so it serves as a
+fencing token.
 """
 
 from __future__ import annotations

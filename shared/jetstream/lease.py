@@ -1,9 +1,9 @@
 """Leases: one holder of a name at a time, and a number by which every store refuses a former holder.
 
-A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the revision
-at which the holder took it, so a later holder has a larger one: a store that a holder writes to keeps the epoch and refuses lower
-ones. A holder that cannot renew in time considers the lease lost before another can take it. A frozen holder finds out when it
-wakes; until then stores refuse its writes by their epoch.
+A lease is a key of the bucket `leases` with a time to live. Its holder renews it every third of that time. `epoch` is the
+revision at which the holder took it, so a later holder has a larger one: a store that a holder writes to keeps the epoch and
+refuses lower ones. A holder that cannot renew in time considers the lease lost before another can take it. A frozen holder finds
+out when it wakes; until then stores refuse its writes by their epoch.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ async def _take(bucket: Bucket, name: str, owner: str, ttl_seconds: float) -> in
 async def _wait_until_free(bucket: Bucket, name: str, ttl_seconds: float) -> int:
     """Returns the revision that a taker may replace: 0, or the revision of a lease that expired although the broker still has it.
 
-    A broker that is killed and started again may forget to expire a message (seen with nats-server 2.15); a process that waited for
-    that would wait for ever. A live holder renews, so a lease that stays the same for longer than its time has no holder. If a
-    holder renews late, compare-and-set decides.
+    A broker that is killed and started again may forget to expire a message (seen with nats-server 2.15); a process that waited
+    for that would wait for ever. A live holder renews, so a lease that stays the same for longer than its time has no holder. If
+    a holder renews late, compare-and-set decides.
     """
     loop = asyncio.get_running_loop()
     revision, since = 0, 0.0

@@ -31,9 +31,9 @@ _NOT_UNIQUE = 10100  # server/errors.json of nats-server: a work queue has one c
 class QueueReader(StreamReader):
     """The only consumer of a subject of a work queue. A message stays in the stream until `ack`.
 
-    When the reader creates the consumer again, at the start and after every fault, the broker delivers all unacknowledged messages
-    again. The reader leaves out those it has handed out, so the caller sees each message once. Two readers of one subject take the
-    consumer from each other: hold a lease.
+    When the reader creates the consumer again, at the start and after every fault, the broker delivers all unacknowledged
+    messages again. The reader leaves out those it has handed out, so the caller sees each message once. Two readers of one
+    subject take the consumer from each other: hold a lease.
 
     Args:
         consumer: how the consumer's name begins.

@@ -1,7 +1,7 @@
 """Reading a stream in strict order, without gaps and without repeats, whatever happens to the connection or the server.
 
-`StreamReader` follows a stream (or a filter of it) from a sequence or a time. It acknowledges nothing; the caller remembers how far
-it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
+`StreamReader` follows a stream (or a filter of it) from a sequence or a time. It acknowledges nothing; the caller remembers how
+far it got. For work queues, whose messages are acknowledged, see `shared/jetstream/queue_reader.py`.
 
 It pulls in bounded steps over one subscription. JetStream numbers what it delivers to a consumer; a hole in these numbers, a
 missed heartbeat, a reconnection or a vanished consumer all lead to the same remedy: create the consumer again behind the last

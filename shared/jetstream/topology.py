@@ -2,8 +2,8 @@
 
 Every service calls `ensure` at start and after each reconnection. It creates missing streams, widens existing ones, and never
 shrinks a limit, so that two versions side by side cannot take room from each other. If the broker has less room than a stream
-should get, the stream gets the room there is. Commands never call it: an operator's shell may lack the services' settings. Only the
-functions below make subjects.
+should get, the stream gets the room there is. Commands never call it: an operator's shell may lack the services' settings. Only
+the functions below make subjects.
 
 | stream | holds | retention |
 | --- | --- | --- |

@@ -1,9 +1,9 @@
 """The project file: sites, destinations and the connections between them, as Structs.
 
-Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema are
-generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields (names,
-references). Only a plug-in knows its destination's options, so the loader's registry checks them (`loader/registry.py`). `penstock
-apply` calls both, so that a bad file changes nothing.
+Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
+are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
+(names, references). Only a plug-in knows its destination's options, so the loader's registry checks them (`loader/registry.py`).
+`penstock apply` calls both, so that a bad file changes nothing.
 
 Applied projects are kept in the KV bucket `config` and watched: `shared/project/snapshot.py`.
 """

@@ -1,14 +1,15 @@
 """The applied project as services see it: one value in the bucket `config`, watched and replaced whole.
 
-`apply_project` writes a revision; `watch_config` follows it. If a revision cannot be read (a newer Penstock wrote it), the service logs
-and ignores it: the last good one stays, also while the broker is away, and over a restart if a cache folder is set. A revision that
-an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
+`apply_project` writes a revision; `watch_config` follows it. If a revision cannot be read (a newer Penstock wrote it), the
+service logs and ignores it: the last good one stays, also while the broker is away, and over a restart if a cache folder is set.
+A revision that an older Penstock wrote and `apply` would refuse today goes on as before. `/ready` warns of either.
 
-The bucket also has the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` prints it. Secrets of
-keys are stored as hashes only.
+The bucket also has the document as its author wrote it, with `${NAME}` in place of secrets; `penstock export` prints it. Secrets
+of keys are stored as hashes only.
 
-It also has the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site, and
-never given again. The name of a connection's queue contains it, so a new connection shares nothing with a former one of its name.
+It also has the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site,
+and never given again. The name of a connection's queue contains it, so a new connection shares nothing with a former one of its
+name.
 """
 
 from __future__ import annotations

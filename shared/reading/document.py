@@ -1,9 +1,9 @@
 """Text of a project file to a document and back: YAML (or JSON, which is YAML), read strictly.
 
-YAML 1.1 surprises authors, so some of its rules do not hold here: `no`, `off` and `2026-03-01` are texts, as in YAML 1.2 (a condition
-on the country NO would match nothing otherwise), and so is a number with a leading zero. A key that stands twice in a mapping is an
-error, because one of the two would be lost without a word. An empty file is an error, because applying it would remove
-everything. Anchors and `<<` work within a bound: a page of them may stand for more than memory holds.
+YAML 1.1 surprises authors, so some of its rules do not hold here: `no`, `off` and `2026-03-01` are texts, as in YAML 1.2 (a
+condition on the country NO would match nothing otherwise), and so is a number with a leading zero. A key that stands twice in a
+mapping is an error, because one of the two would be lost without a word. An empty file is an error, because applying it would
+remove everything. Anchors and `<<` work within a bound: a page of them may stand for more than memory holds.
 """
 
 from __future__ import annotations

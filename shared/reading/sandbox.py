@@ -1,7 +1,8 @@
 """Templates that people write, in Jinja's sandbox with tighter bounds.
 
-The sandbox refuses private attributes and changes of its arguments; ranges and repetition are bounded. A key of an event wins over a
-method of the same name: `event.properties.items` is the client's `items`. The caller bounds the length of a rendered text. Pure.
+The sandbox refuses private attributes and changes of its arguments; ranges and repetition are bounded. A key of an event wins
+over a method of the same name: `event.properties.items` is the client's `items`. The caller bounds the length of a rendered text.
+Pure.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 A key is text of segments parted by `/`. Keys below `_penstock/` are the store's own and never listed. Every object is visible
 whole or not at all; a later write to a key replaces the earlier object.
 
-An *area* lets one holder at a time write an owner's objects. The holder *stages* objects: their bytes are in the store, and no reader
-sees them. Then it *publishes* them. `claim` with a higher epoch takes the owner's area away from earlier holders: their staged
-objects are gone, and their `publish` fails, even if a holder was frozen in the middle of it and wakes later. It may have published
-some of its objects before; none becomes visible afterwards.
+An *area* lets one holder at a time write an owner's objects. The holder *stages* objects: their bytes are in the store, and no
+reader sees them. Then it *publishes* them. `claim` with a higher epoch takes the owner's area away from earlier holders: their
+staged objects are gone, and their `publish` fails, even if a holder was frozen in the middle of it and wakes later. It may have
+published some of its objects before; none becomes visible afterwards.
 
 Errors come from `shared/errors.py` and name the place and the remedy. Cancellation may come at any await.
 """

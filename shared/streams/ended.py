@@ -1,7 +1,8 @@
 """The fate of the events that a loader took from its connection's queue: one value of the bucket `stats` per connection.
 
-The loader writes it (`loader/queue/account.py`), the command reads it. Its key is the name of the connection's queue, so a connection
-that is added again, or moves to another site, begins at zero. It outlives its connection (`shared/streams/removed.py`).
+The loader writes it (`loader/queue/account.py`), the command reads it. Its key is the name of the connection's queue, so a
+connection that is added again, or moves to another site, begins at zero. It outlives its connection
+(`shared/streams/removed.py`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The value. `through`: by source (a lane, or a table's rows set aside) the last sequence whose events are counted.
 
-    `early`: events that are counted although rows of them are still set aside, because they are dead: by frame, as hexadecimal bits.
+    `early`: events that are counted although rows of them are still set aside, because they are dead: by frame, as hexadecimal
+    bits.
     """
 
     counts: Counts = Counts()
@@ -72,8 +74,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent: int = 0
     """How many events the router had sent as they came, according to the newest counted frame."""
     begun: dict[str, str] = {}
-    """Events that are counted, or wait in RETRY, while others of their frame are still in the queue: by frame, as hexadecimal bits.
-    Only where events are sent one by one."""
+    """Events that are counted, or wait in RETRY, while others of their frame are still in the queue: by frame, as hexadecimal
+    bits. Only where events are sent one by one."""
     cuts: dict[str, list[int]] = {}
     """By lane the last sequences of frames whose events are sent together. Only where events are sent in batches."""
     swept: dict[str, int] = {}

@@ -1,9 +1,9 @@
 """The accounts of connections that left the project: the fate of all their events, for as long as people may ask.
 
 When a connection is removed, its router stores its counts once (`Removed`). The loader's counts stay where they are
-(`shared/streams/ended.py`); when a loader takes the waiting events away, it counts them there as dropped. Both have the name of the
-connection's queue as key, so each incarnation has its own account. The newest `KEPT` accounts stay separate. Older ones are added up
-in one value, so no event ever leaves the books. A router shows them as metrics (`router/forwarding/removed.py`).
+(`shared/streams/ended.py`); when a loader takes the waiting events away, it counts them there as dropped. Both have the name of
+the connection's queue as key, so each incarnation has its own account. The newest `KEPT` accounts stay separate. Older ones are
+added up in one value, so no event ever leaves the books. A router shows them as metrics (`router/forwarding/removed.py`).
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ async def note_removed(broker: Broker, removed: Removed) -> None:
 def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> RemovedBalance:
     """Returns the account of a connection, from its parts. Pure.
 
-    A router that is killed, or runs out of time, may have sent frames that it did not note as sent: the frames' headers say how many
-    events were sent. It counted these events as dropped, because it still owed them; or they came after its stored place.
+    A router that is killed, or runs out of time, may have sent frames that it did not note as sent: the frames' headers say how
+    many events were sent. It counted these events as dropped, because it still owed them; or they came after its stored place.
     """
     counts = ended.counts
     begun, begun_again = (ended.begun_events(replayed=replayed) for replayed in (False, True))

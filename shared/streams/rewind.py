@@ -1,8 +1,8 @@
 """A loader's request to the router after its destination went back: frames of a lane again, from a sequence on.
 
 One value of the bucket `state` per connection. A rewind has a number, and so has every frame sent under it. The loader leaves out
-frames with lower numbers that are still in its queue, because they come again, in order. So however often a rewind is asked for or
-begun, each frame is loaded once.
+frames with lower numbers that are still in its queue, because they come again, in order. So however often a rewind is asked for
+or begun, each frame is loaded once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ _AGAIN = ".again-"
 class Rewind(msgspec.Struct, frozen=True, kw_only=True):
     """Frames `first` to `last` of a lane are wanted again; frames beyond `last` were never loaded.
 
-    Up to `level` the destination has all rows but those in `holes`: by table, ranges of sequences in which rows were set aside, and
-    loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS no longer has. `done`: all is loaded again.
+    Up to `level` the destination has all rows but those in `holes`: by table, ranges of sequences in which rows were set aside,
+    and loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS no longer has. `done`: all is loaded
+    again.
     """
 
     number: int

@@ -1,7 +1,7 @@
 """Waiting events, measured where they wait: a site's frames in EVENTS, a connection's queue in DELIVER, rows set aside in RETRY.
 
-This asks no process, so the numbers are true while a load is retried and while no service runs. It looks at a few messages only: every
-frame of a lane says how many events came before it, so the oldest and the newest frame give the number between them.
+This asks no process, so the numbers are true while a load is retried and while no service runs. It looks at a few messages only:
+every frame of a lane says how many events came before it, so the oldest and the newest frame give the number between them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ FOREVER_SECONDS = 10.0
 class Waiting(NamedTuple):
     """Frames and events that wait; `exact` is false if `events` is an estimate.
 
-    `oldest`: the place of the oldest frame in a queue. `oldest_at`: the time when it was accepted, or when a replay put it there (epoch).
+    `oldest`: the place of the oldest frame in a queue. `oldest_at`: the time when it was accepted, or when a replay put it there
+    (epoch).
     """
 
     frames: int = 0

@@ -1,8 +1,8 @@
 """Metrics and traces of one process; `declared.py` says which metrics there are.
 
-Metrics are OpenTelemetry instruments. An instrument costs some 11 µs a call, so `count` adds to a local integer, which an observable
-instrument reads at collection: that costs well under a microsecond. `/metrics` serves them in Prometheus' form, and OTLP sends them
-if an endpoint is set. Every label has a bounded set of values.
+Metrics are OpenTelemetry instruments. An instrument costs some 11 µs a call, so `count` adds to a local integer, which an
+observable instrument reads at collection: that costs well under a microsecond. `/metrics` serves them in Prometheus' form, and
+OTLP sends them if an endpoint is set. Every label has a bounded set of values.
 
 The edge makes a span per frame and the loader one per load; no event has one. The frame's trace travels in its message's headers
 through the router, and a load links to its frames. Without an endpoint nothing is traced.

@@ -1,9 +1,9 @@
-"""What became of each event, written down while frames are being sent, so that no event whose answer was noted is sent again.
+"""The fate of each event, noted while frames are being sent, so that no event with a noted answer is sent again.
 
-One value of the bucket `stats` holds all of it (`shared/streams/ended.py`): the counts, up to where each lane is at its end, and of the frames
-beyond it which events are. It is written as a whole, a few times a second, by compare-and-set; what is acknowledged to the
-broker is acknowledged behind the write that holds it. So a loader that is killed sends again only the calls that were not
-answered, or answered since the last write.
+One value of the bucket `stats` has all notes (`shared/streams/ended.py`): the counts, the sequence up to which each lane has
+ended, and the ended events of later frames. It is written as a whole, a few times a second, by compare-and-set, and only then are
+its messages acknowledged to the broker. So after a kill only the calls are sent again that were not answered, or answered since
+the last write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Acknowledge = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Frames of one lane whose events are being sent. `left`: events that are not at their end, and not in RETRY either."""
+    """Frames of one lane whose events are being sent. `left`: events that have not ended and are not in RETRY."""
 
     lane: str
     seqs: list[int]
@@ -51,8 +51,8 @@ class Books:
 
     Args:
         accounts: read already.
-        acknowledge: called behind each write, with what may be acknowledged by it.
-        finished: called for each chunk that is at its end.
+        acknowledge: called after each write, with the messages that it covers.
+        finished: called for each chunk that has ended.
     """
 
     def __init__(self, accounts: Accounts, acknowledge: Acknowledge, finished: Callable[[Chunk], None]) -> None:
@@ -71,7 +71,7 @@ class Books:
         self._chunks: deque[Chunk] = deque()
         self._acks: list[int] = []
         self._retried: list[tuple[int, dict[int, int], str]] = []
-        """Messages of RETRY that are at their end, with their events: acknowledged behind the next write."""
+        """Messages of RETRY that have ended, with their events: acknowledged after the next write."""
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._closing = False
@@ -79,42 +79,42 @@ class Books:
 
     @property
     def open_events(self) -> int:
-        """Events that were begun and are not at their end."""
+        """Number of begun events that have not ended."""
         return sum(chunk.left for chunk in self._chunks)
 
     def begun(self, lane: str, seq: int) -> int:
-        """Returns as bits the events of a frame of the queue that need nothing more of it."""
+        """Returns as bits the events of a queued frame that are done with the queue."""
         return self._begun.get((lane, seq), 0)
 
     def early(self, lane: str, seq: int) -> int:
-        """Returns as bits the events of a frame that ended though a message of RETRY holds them."""
+        """Returns as bits the ended events of a frame that a message of RETRY still holds."""
         return self._early.get((lane, seq), 0)
 
     def through(self, lane: str) -> int:
-        """Returns up to where a lane is at its end."""
+        """Returns the sequence up to which a lane has ended."""
         return self._through.get(lane, 0)
 
     def cuts(self, lane: str) -> Sequence[int]:
-        """Returns the last sequences of the chunks of a lane that were planned and are not at their end."""
+        """Returns the last sequences of the planned chunks of a lane that have not ended."""
         return self._cuts.get(lane, ())
 
     def keep_waiting(self, held: Mapping[tuple[str, int], int]) -> None:
-        """Forgets which events ended of messages of RETRY that are gone; `held`: by frame the events in those that are there."""
+        """Forgets ended events of messages that have left RETRY; `held`: by frame the events in the present messages."""
         kept = {frame: left for frame, bits in self._early.items() if (left := bits & held.get(frame, 0))}
         if kept != self._early:
             self._early = kept
             self._changed.set()
 
     def open(self, chunk: Chunk) -> None:
-        """Takes a chunk in; the caller gives its events to be sent."""
+        """Takes a chunk in; the caller then sends its events."""
         self._chunks.append(chunk)
         self._settle()
 
     async def plan(self, chunk: Chunk) -> None:
-        """Notes where a chunk ends, before any of it is sent: a successor makes the same calls of the same frames.
+        """Notes where a chunk ends, before its events are sent: a successor makes the same calls from the same frames.
 
         Raises:
-            Fenced, NotConnected, Transient: not known to be noted; do not send.
+            Fenced, NotConnected, Transient: it may not be noted; do not send.
         """
         if chunk.last not in self._cuts.setdefault(chunk.lane, []):
             self._cuts[chunk.lane].append(chunk.last)
@@ -132,17 +132,17 @@ class Books:
         self._end(job, items)
 
     def dropped(self, job: Job, items: Sequence[Item], reason: str) -> None:
-        """Notes events that are left out on purpose."""
+        """Notes dropped events."""
         self._dropped[reason] += len(items)
         self._end(job, items)
 
     def set_aside(self, job: Job, items: Sequence[Item]) -> None:
-        """Notes events that wait in RETRY now."""
+        """Notes events that now wait in RETRY."""
         if job.waiting is None:
             self._leave(job, items)
 
     def taken(self, lane: str, seq: int, bits: int) -> None:
-        """Notes events of a frame of the queue that wait in RETRY already."""
+        """Notes events of a queued frame that already wait in RETRY."""
         self._begun[lane, seq] = self._begun.get((lane, seq), 0) | bits
         if is_live(lane):
             self._live += bits.bit_count()
@@ -151,7 +151,7 @@ class Books:
         self._changed.set()
 
     def unreadable_retry(self, lane: str, frames: Sequence[tuple[int, int]], reason: str) -> None:
-        """Notes events of a message of RETRY that is a dead letter as a whole."""
+        """Notes the events of a message of RETRY that is a dead letter as a whole."""
         for seq, bits in frames:
             self._dead[reason] += bits.bit_count()
             self._early[lane, seq] = self._early.get((lane, seq), 0) | bits
@@ -168,7 +168,7 @@ class Books:
         self._changed.set()
 
     def retried(self, seq: int, lane: str, bits: dict[int, int]) -> None:
-        """Notes that a message of RETRY holds nothing any more that waits."""
+        """Notes that a message of RETRY has no waiting event left."""
         self._retried.append((seq, bits, lane))
         self._changed.set()
 
@@ -223,7 +223,7 @@ class Books:
         self._changed.set()
 
     def _settle(self) -> None:
-        """Closes the chunks at the front that are at their end."""
+        """Closes the chunks at the front that have ended."""
         while self._chunks and not self._chunks[0].left:
             chunk = self._chunks.popleft()
             self._through[chunk.lane] = max(chunk.last, self._through.get(chunk.lane, 0))

@@ -1,4 +1,4 @@
-"""What `penstock check` tries on a destination that takes events one by one: a call that changes nothing there."""
+"""The trial of `penstock check` for a destination that takes events one by one: a call that changes nothing there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSED = frozenset({401, 403, 407})
 
 
 async def check_calls(destination: EventDestination) -> Sequence[CheckResult]:
-    """Tries the destination; whatever is answered, it was reached."""
+    """Tries the destination; any answer shows that it was reached."""
     call = destination.trial()
     if isinstance(call, str):
         return [CheckResult("reach", ok=True, message=f"not tried: {call}")]
@@ -34,5 +34,5 @@ def _judge(method: str, response: Response) -> CheckResult:
         return CheckResult("accept", ok=False, message=f"{said}; redirects are not followed, set the final address as url")
     if status >= 500 and status != 501:
         return CheckResult("accept", ok=False, message=f"{said}; look at its log")
-    # many services know no HEAD, and answer 404 or 405
+    # many services do not know HEAD, and answer 404 or 405
     return CheckResult("accept", ok=True, message="" if status < 300 else f"{said}, which says nothing of calls with events")

@@ -1,4 +1,4 @@
-"""Which frames are sent together: a chunk of one lane, bounded, with the same end as before where it was planned before. Pure."""
+"""Cuts frames into chunks that are sent together: each of one lane, bounded, with its old end if it was planned before. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def cut(
     """Yields frames in chunks, in their order.
 
     Args:
-        cuts: returns the last sequences of the chunks of a lane that were planned and are not at their end. A planned chunk keeps
-            its frames whatever the bounds are today.
+        cuts: returns the last sequences of the planned chunks of a lane that have not ended. A planned chunk keeps its frames,
+            whatever the bounds are today.
     """
     chunk: list[Held] = []
     events = size = end = 0

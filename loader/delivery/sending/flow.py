@@ -1,14 +1,15 @@
-"""One session of a connection whose destination takes events one by one: from its queue into calls, until something fails or the service drains.
+"""One session of a connection whose destination takes events one by one: from its queue into calls, until a failure or a drain.
 
     queue ──> hold until due ──> chunk ──> lines, by user ──> call ──> outcome ──> note ──> acknowledge
     RETRY ──> when due ─────────────────────┘                   └──> RETRY, dead letter
 
-A line sends one call after the other; all events of a user go by the same line, so their order stays. A call that fails leaves its
-line for RETRY (`loader/delivery/sending/later.py`). What became of each event is noted as answers come (`loader/delivery/sending/books.py`), and a
-frame is acknowledged when all of its events, and those of the frames before it, are at their end or in RETRY.
+A line sends one call after the other; all events of a user go by the same line, so their order stays. A call that fails leaves
+its line for RETRY (`loader/delivery/sending/later.py`). The fate of each event is noted as answers come
+(`loader/delivery/sending/books.py`). A frame is acknowledged when all of its events, and of the frames before it, have ended or
+are in RETRY.
 
-What a call holds follows from the frames of its chunk and from the options alone, so a successor makes the same calls of what was not
-noted, with the same idempotency keys. Where calls hold several events the end of a chunk is noted before it is sent.
+The events of a call depend only on the frames of its chunk and on the options, so a successor makes the same calls for events
+without a note, with the same idempotency keys. If calls hold several events, the end of a chunk is noted before it is sent.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout, together
 
 CHUNK_EVENTS = 1_000
-"""Events of a chunk; more where calls hold many."""
+"""Events of a chunk; more if calls hold many."""
 MOST_CHUNK_EVENTS = 10_000
 CHUNK_FRAMES = 300
 CHUNK_BYTES = 2 * 1024 * 1024
 OPEN_CHUNKS = 4
-"""Events of so many chunks are in memory at most, so that one slow call does not hold up the other lines."""
+"""The most chunks in memory: several, so that one slow call does not hold up the other lines."""
 CALLS_A_LINE = 4
-"""Calls of each line that a chunk should have events for."""
+"""The number of calls of each line for which a chunk should have events."""
 SHOW_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class EventFlow:
         works: Callable[[], None],
         limit: Limit,
     ) -> None:
-        """Makes a session; `works` is called whenever frames are at their end."""
+        """Makes a session; `works` is called whenever frames have ended."""
         connection = definition.connection
         self._works = works
         self._limit = limit
@@ -95,7 +96,7 @@ class EventFlow:
         self._chunk_events = min(max(CHUNK_EVENTS, wished), MOST_CHUNK_EVENTS)
         self._lines: list[asyncio.Queue[Job]] = [asyncio.Queue() for _ in range(self._limits.calls_at_once)]
         self._width = 0
-        """How many lines the chunks in memory use."""
+        """The number of lines that the chunks in memory use."""
         self._ended = asyncio.Event()
         """No call begins any more: the service drains, or the limit of dead letters is reached."""
         self._reached: TooManyDeadError | None = None
@@ -107,7 +108,7 @@ class EventFlow:
         """Sends until the service drains.
 
         Args:
-            ready: called when it is known what waits in RETRY, with that.
+            ready: called with the events in RETRY once they are read.
 
         Raises:
             Fenced, NotConnected, Transient: the broker does not work, or another loader has the connection; open a new session.
@@ -161,7 +162,7 @@ class EventFlow:
             )
 
     async def _is_committed(self, ended: Ended, pending: Pending) -> bool:
-        """Says whether a load is committed that was pending when the connection had another kind of destination."""
+        """Whether a load is committed that was pending when the connection had another kind of destination."""
         return self._accounts.is_elsewhere(ended) and await self._former.has(ended, pending, self._epoch)
 
     async def _wanted(self, place: Place) -> bool:
@@ -171,14 +172,14 @@ class EventFlow:
         return True
 
     async def _begin(self, frames: list[Held]) -> None:
-        """Gives the events of frames to the lines, chunk by chunk, as there is room."""
+        """Gives the events of frames to the lines, chunk by chunk, as room allows."""
         for held in cut(
             frames=frames, cuts=self._books.cuts, max_events=self._chunk_events, max_bytes=CHUNK_BYTES, max_frames=CHUNK_FRAMES
         ):
             events = sum(max(1, each.place.events) for each in held)
             per_call = self._limits.events_per_call
             width = len(self._lines) if per_call == 1 else min(len(self._lines), math.ceil(events / per_call))
-            # another width gives users other lines, so all that is under way must be at its end before
+            # another number of lines gives users other lines, so all events under way must end before
             most = 0 if self._width not in (0, width) else self._chunk_events * (OPEN_CHUNKS - 1)
             if not await self._room(most):
                 return
@@ -186,7 +187,7 @@ class EventFlow:
             await self._give(held, width)
 
     async def _room(self, most: int) -> bool:
-        """Waits until so few events are under way; False: the service drains."""
+        """Waits until few enough events are under way; False: the service drains."""
         while self._books.open_events > most or len(self._later) > MOST_WAITING:
             if self._context.draining.is_set():
                 return False
@@ -224,7 +225,7 @@ class EventFlow:
                     )
                     self._books.unreadable(lane, seq, max(1, held.place.events), DeadReason.FRAME_UNREADABLE)
                 continue
-            if missed:  # put into RETRY by a former holder that did not note it
+            if missed:  # a former holder put them into RETRY and did not note it
                 self._books.taken(lane, seq, missed)
             for index, head in enumerate(source.frame.heads):
                 user = user_of(head)
@@ -234,7 +235,7 @@ class EventFlow:
         if per_call > 1:
             await self._books.plan(chunk)
         jobs = [
-            # which events go together is decided before those that are at their end are left out
+            # calls are made up before ended events are left out
             (number, [item for item in line[start : start + per_call] if not self._is_begun(item)])
             for number, line in enumerate(lines)
             for start in range(0, len(line), per_call)
@@ -269,13 +270,13 @@ class EventFlow:
                 self._later.changed.set()
 
     async def _take_in(self) -> None:
-        """Takes note of what is put into RETRY."""
+        """Takes in new messages of RETRY."""
         while not self._context.draining.is_set():
             await self._later.take_in(SHOW_SECONDS)
             self._later.changed.set()
 
     async def _retry_all(self) -> None:
-        """Gives what waits to the lines when it is due, a few at a time."""
+        """Gives waiting events to the lines when they are due, a few at a time."""
         most = 2 * len(self._lines)
         while not self._context.draining.is_set():
             self._later.changed.clear()
@@ -302,7 +303,7 @@ class EventFlow:
         self._context.telemetry.record("loader_latency_seconds", latency, connection=self._name)
 
     async def _show(self) -> None:
-        """Says in `/ready` whether the destination works."""
+        """Shows in `/ready` whether the destination works."""
         part = f"connection {self._name}"
         while not self._context.draining.is_set():
             why, waiting = self._pace.why, len(self._later)

@@ -1,7 +1,6 @@
-"""Sending one call over HTTP and reading its answer, both bounded in time and size.
+"""Sends one call over HTTP and reads its answer, both bounded in time and size.
 
-Redirects are not followed: an answer that names another address is an answer. Cookies are not kept, and answers are not asked to be
-compressed.
+Redirects are not followed: a redirect is an answer. Cookies are not kept, and compression is not asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ AGENT = "Penstock"
 
 
 class NoAnswer(Exception):
-    """A call got no answer; the text says why. `sent`: whether the other side may have got it."""
+    """A call got no answer; the text says why. `sent`: whether the server may have got the call."""
 
 
 class Client:
@@ -36,7 +35,7 @@ class Client:
             key: its idempotency key.
 
         Raises:
-            NoAnswer: it could not be sent, or was not answered.
+            NoAnswer: the call could not be sent, or was not answered.
         """
         headers = dict(call.headers)
         headers.setdefault(IDEMPOTENCY_KEY, key)
@@ -62,7 +61,7 @@ class Client:
         while piece := await answer.content.read(most):
             body = body + piece if body else piece
             if len(body) > most:
-                answer.close()  # who sends without end must not be read without end
+                answer.close()  # an endless answer must not be read for ever
                 return body[:most]
         return body
 
@@ -82,4 +81,4 @@ async def client(limits: SendLimits) -> AsyncIterator[Client]:
         yield Client(session, limits)
     finally:
         await session.close()
-        await asyncio.sleep(0)  # transports close at the next turn of the loop
+        await asyncio.sleep(0)  # transports close in the next turn of the loop

@@ -1,4 +1,4 @@
-"""What goes out together: events of one lane that one call carries."""
+"""A job: events of one lane that go out together in one call."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def user_of(head: Head) -> str:
-    """Returns a short name of an event's user, the same in every process. Two users with one name would only wait for each other."""
+    """Returns a short name of an event's user, the same in every process. Two users with the same name only wait for each other."""
     return hashlib.blake2b(head.user_key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 class Source:
-    """A frame whose events are being sent. `lane` is where it came from; it is opened once."""
+    """A frame whose events are being sent, and its `lane`; the frame is opened once."""
 
     def __init__(self, lane: str, frame: Frame) -> None:
         self.lane = lane
@@ -32,7 +32,7 @@ class Source:
         self._facts: dict[int, RequestFacts] = {}
 
     def facts(self, request: int) -> RequestFacts:
-        """Returns what is known of a request."""
+        """Returns the server's facts about a request."""
         found = self._facts.get(request)
         if found is None:
             found = self._facts[request] = facts_of(self.frame.requests[request])
@@ -50,7 +50,7 @@ class Item(NamedTuple):
 
     @property
     def head(self) -> Head:
-        """What routing knows of it."""
+        """The head of the event."""
         return self.source.frame.heads[self.position]
 
     def event(self) -> JSON:
@@ -63,7 +63,7 @@ class Item(NamedTuple):
         return materialise(self.source.bodies[self.position], head, self.source.facts(head.request), exact.decode)
 
     def letter(self, site: str, connection: str, reason: str, detail: str) -> DeadLetter:
-        """Returns the dead letter of it."""
+        """Returns the event's dead letter."""
         frame, head = self.source.frame, self.head
         return DeadLetter(
             stage="loader",
@@ -86,25 +86,25 @@ class Item(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Events for one call, in their order. `failures`: how often it failed; `since`: when it did first (epoch)."""
+    """Events for one call, in their order. `failures`: how often it failed; `since`: the time of the first failure (epoch)."""
 
     items: Sequence[Item]
     waiting: Waiting | None = None
-    """The message of RETRY that it was read from."""
+    """The message of RETRY that it comes from."""
     failures: int = 0
     since: float = 0.0
     pauses: int = 0
-    """How often in a row the destination asked for a pause when it was sent."""
+    """How often in a row the destination answered it by asking for a pause."""
     chunk: object = field(default=None, repr=False)
 
     @property
     def lane(self) -> str:
-        """The lane of all of its events."""
+        """The lane of its events."""
         return self.items[0].source.lane
 
     @property
     def users(self) -> set[str]:
-        """Whose events these are."""
+        """The users of its events."""
         return {item.user for item in self.items}
 
     def part(self, items: Sequence[Item]) -> Job:
@@ -133,7 +133,7 @@ def bits_by_frame(items: Iterable[Item]) -> dict[int, int]:
 
 
 def frame_of(items: Sequence[Item]) -> Frame:
-    """Returns a frame of these events, which may come from several frames of a site."""
+    """Returns one frame of these events, which may come from several frames of a site."""
     requests: list[RequestContext] = []
     numbers: dict[int, int] = {}
     heads: list[Head] = []

@@ -1,11 +1,12 @@
-"""Events that wait for another try, in RETRY: one message for each call, with its due time, how often it failed and since when.
+"""Events in RETRY that wait for another try: one message for each call, with its due time, the number of failures and the first
+one's time.
 
-A call that failed waits here and not in its line, so it holds up nobody but the later events of its own users. These join it behind it, untried,
-so that the order of each user stays (`SendLimits.ordered`). A call that fails again is stored again with a later due time and then taken
-out of the stream; both carry the number of the first (`ORDER`), by which the calls of a user follow each other.
+A failed call waits here and not in its line, so it holds up only later events of its users. These queue up behind it, untried, so
+that the order of each user stays (`SendLimits.ordered`). If a call fails again, it is stored again with a later due time, and
+then the first message is removed. Both have the number of the first one (`ORDER`), which orders the calls of a user.
 
-Of what waits only places, users and times are in memory. What was there when a loader began is its own; what arrives later under
-a lower epoch comes from a former holder that was frozen, whose events this loader has from the queue.
+Only places, users and times of waiting events are in memory. A loader owns the messages that exist when it begins. A message that
+comes later under a lower epoch is from a frozen former holder; this loader has its events from the queue.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ WAKE_SECONDS = 1.0
 LONGEST_SECONDS = 3600.0
 FACTOR = 3.0
 MOST_WAITING = 50_000
-"""Messages that may wait for one connection; the queue is left alone while there are more."""
+"""Most waiting messages of one connection; while there are more, the loader takes nothing from the queue."""
 
 log = logging.getLogger(__name__)
 
 
 def delay_of(limits: SendLimits, failures: int) -> float:
-    """Returns how long a call waits that failed so often, in seconds."""
+    """Returns the wait in seconds of a call that failed so often."""
     return float(min(limits.retry_seconds * FACTOR ** min(max(0, failures - 1), 20), LONGEST_SECONDS))
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A message of RETRY. `held`: which events of which frame of the lane are in it, as bits; `frames`: which of them wait. `due` and
-    `since` are epoch seconds. `instead`: the message that it takes the place of, 0 if of none.
+    """A message of RETRY. `held`: its events by frame, as bits; `frames`: the waiting ones of these. `due` and `since` are epoch
+    seconds. `instead`: the message that it replaces, 0 if none.
 
-    `hurried`: it failed while the whole destination did, so it is tried as soon as that works again.
+    `hurried`: it failed while the whole destination failed, so it is tried as soon as the destination works again.
     """
 
     seq: int
@@ -82,17 +83,17 @@ class Waiting:
 
     @property
     def events(self) -> int:
-        """How many events wait in it."""
+        """Number of waiting events in it."""
         return sum(bits.bit_count() for _, bits in self.frames)
 
 
 class Later:
-    """What waits for one connection.
+    """The waiting events of one connection.
 
     Args:
         reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
         unreadable: buries a message that cannot be read.
-        replaced: told of a message whose place another one has taken.
+        replaced: called with a message that another one replaced.
         wall: epoch seconds.
     """
 
@@ -132,20 +133,20 @@ class Later:
 
     @property
     def events(self) -> int:
-        """Events that wait."""
+        """Number of waiting events."""
         return sum(each.events for each in self._waiting.values())
 
     @property
     def rows(self) -> int:
-        """As `events`: for the gauges, which know tables."""
+        """The same as `events`, by one name, for gauges that are by table."""
         return self.events
 
     def holds(self, user: str) -> bool:
-        """Says whether events of a user wait, so that later ones must wait behind them."""
+        """Whether events of a user wait, so that later ones must wait behind them."""
         return self._limits.ordered and (user in self._by_user or self._coming[user] > 0)
 
     def places(self) -> dict[tuple[str, int], int]:
-        """Returns which events are in messages, at their end or not: lane and sequence of their frames, and bits."""
+        """Returns the events in messages, ended or not: lane and sequence of their frames, and bits."""
         found: dict[tuple[str, int], int] = {}
         for each in self._waiting.values():
             for seq, bits in each.held:
@@ -153,10 +154,10 @@ class Later:
         return found
 
     async def read_all(self, early: Callable[[str, int], int]) -> None:
-        """Reads what was left by former holders; of an event that waits in two messages, the newer one counts.
+        """Reads the messages of former holders; if an event is in two messages, the newer one counts.
 
         Args:
-            early: returns as bits the events of a frame that are at their end.
+            early: returns as bits the ended events of a frame.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -183,7 +184,7 @@ class Later:
             if one.frames:
                 self._add(one)
             else:
-                await self._reader.remove([one.seq])  # gone before it is forgotten what of it had ended
+                await self._reader.remove([one.seq])  # removed before its ended events are forgotten
         self._oldest_epoch = self._epoch
 
     async def put(
@@ -201,7 +202,7 @@ class Later:
 
         Args:
             items: of the job.
-            failures: how often they failed; 0: they were not tried, they wait behind others.
+            failures: how often they failed; 0: they were not tried and wait behind others.
             due: seconds from now.
             last: no other message of the job follows. The message that the job was read from stays until then.
 
@@ -242,7 +243,7 @@ class Later:
         self.changed.set()
 
     def end(self, one: Waiting) -> None:
-        """Forgets a message that is at its end."""
+        """Forgets an ended message."""
         self._waiting.pop(one.seq, None)
         for user in one.users:
             held = self._by_user.get(user)
@@ -258,7 +259,7 @@ class Later:
         self.changed.set()
 
     def hurry(self) -> None:
-        """Makes due at once what failed while the whole destination did."""
+        """Makes calls due at once that failed while the whole destination failed."""
         for one in self._waiting.values():
             if one.hurried and not one.busy:
                 one.hurried, one.due = False, 0.0
@@ -266,7 +267,7 @@ class Later:
         self.changed.set()
 
     def take_due(self) -> Waiting | None:
-        """Returns a message that is due and has no earlier one of its users before it; it is the caller's until `end`."""
+        """Returns a due message with no earlier message of its users; the caller owns it until `end`."""
         now = self._wall()
         while self._due and self._due[0][0] <= now:
             _, seq = heapq.heappop(self._due)
@@ -278,11 +279,11 @@ class Later:
         return None
 
     def next_in(self) -> float:
-        """Returns in how many seconds something may be due, at most a second."""
+        """Returns the seconds until a message may be due, at most one."""
         return min(WAKE_SECONDS, max(0.0, self._due[0][0] - self._wall())) if self._due else WAKE_SECONDS
 
     async def job(self, one: Waiting) -> Job | None:
-        """Returns the events of a message to be sent; None: it cannot be read, and is buried.
+        """Returns the events of a message as a job; None: it cannot be read, and is buried.
 
         Raises:
             NotConnected: the broker does not answer.
@@ -304,7 +305,7 @@ class Later:
         return Job(items, one, one.failures, one.since) if items else None
 
     async def take_in(self, seconds: float) -> None:
-        """Reads what was stored meanwhile, for so long at most."""
+        """Reads new messages, for so long at most."""
         message = await self._reader.next(seconds)
         while message is not None:
             one = await self._read(message)
@@ -364,7 +365,7 @@ class Later:
         text = message.headers.get(USERS)
         if text is not None:
             return tuple(text.split(","))
-        # stored while order did not matter, or by another kind of destination
+        # stored while order did not matter, or for another kind of destination
         return tuple(dict.fromkeys(user_of(head) for head in decode_frame(message.payload).heads))
 
     def _add(self, one: Waiting) -> None:

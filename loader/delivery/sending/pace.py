@@ -1,8 +1,7 @@
-"""When the next call may go out: the rate, the pauses that the destination asks for, and what to do while it fails as a whole.
+"""Decides when the next call may go out: by the rate, the destination's pauses, and its failure as a whole.
 
-A destination fails as a whole when calls fail one after the other and none between them succeeds. Then one call at a time is tried, after
-pauses that grow, until one succeeds. Each try is another event's: a call that fails leaves for RETRY, so no event can look like
-an outage for long.
+A destination fails as a whole if several calls in a row fail. Then one call at a time is tried, after growing pauses, until one
+succeeds. Each try carries another event: a failed call leaves for RETRY, so one bad event cannot look like an outage for long.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from shared.tasks import timeout
 
 PAUSE_SECONDS = (1.0, 60.0)
 LAG_SECONDS = 0.02
-"""A timer that is late by so much costs no call."""
+"""How late a timer may be without costing a call."""
 FEWEST_FAILURES = 3
-"""Failures in a row, at least, before it is the destination that fails and not an event."""
+"""How many failures in a row show that the destination fails, not an event."""
 
 
 class Pace:
     """The pace of one connection's calls.
 
     Args:
-        ended: says whether no more calls may begin.
+        ended: returns whether no more calls may begin.
         clock: steady seconds.
     """
 
@@ -43,17 +42,17 @@ class Pace:
         self._backoff = Backoff(*PAUSE_SECONDS)
         self._changed = asyncio.Event()
         self.why = ""
-        """Why calls pause; empty: they do not."""
+        """Why calls pause; empty: they do not pause."""
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the next call may go out."""
+        """Returns the seconds until the next call may go out."""
         return max(0.0, self._until - self._clock())
 
     async def turn(self) -> float | None:
-        """Waits until a call may go out; returns when it does, None: none may any more.
+        """Waits until a call may go out, and returns the time; None: no more calls may go out.
 
-        Tell `succeeded`, `failed`, `hold` or `skipped` of each turn, the middle two with what was returned here.
+        Report each turn by `succeeded`, `failed`, `hold` or `skipped`; give the returned time to the middle two.
         """
         while not self._ended.is_set():
             wait = self._until - self._clock()
@@ -73,7 +72,7 @@ class Pace:
         return None
 
     def succeeded(self) -> bool:
-        """Notes a call that was answered, whatever the answer says of its events; returns whether the destination had failed."""
+        """Notes an answered call, whatever its answer; returns whether the destination had failed before."""
         self._failures = 0
         if not self.why:
             return False
@@ -95,7 +94,7 @@ class Pace:
             self._pause(self._backoff.next(), why)
 
     def hold(self, began: float, after: float | None, why: str) -> None:
-        """Notes that the destination asks for a pause, of so many seconds where it says so."""
+        """Notes that the destination asks for a pause, of so many seconds if it says so."""
         if after is not None:
             self._pause(min(after, MOST_HOLD_SECONDS), why)
         elif self._is_news(began):
@@ -106,7 +105,7 @@ class Pace:
         self._wake()
 
     def _is_news(self, began: float) -> bool:
-        """Says whether a call began after the last pause; others were under way, and tell nothing new."""
+        """Whether a call began after the last pause; earlier calls tell nothing new."""
         return not self.why or began > self._paused_at
 
     def _pause(self, seconds: float, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Sending one job and dealing with its outcomes: noted, dead letters, halves, or back to RETRY."""
+"""Sends one job and handles its outcomes: notes them, makes dead letters, halves the job, or puts it back into RETRY."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
 MOST_PAUSES = 3
-"""So often the same call may be answered by asking for a pause; then it leaves for RETRY, and another call is tried."""
+"""How often the same call may be answered by asking for a pause; then it leaves for RETRY, and another call is tried."""
 
 log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends the jobs of one connection; any number of tasks may call it, each with jobs of other users."""
+    """Sends the jobs of one connection; any number of tasks may call it, each with jobs of different users."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Sender:
         self._dead_log = DeadLog(logging.ERROR)
 
     async def work(self, job: Job) -> bool:
-        """Brings every event of a job to its end, or into RETRY; False: the service drains, and some are neither.
+        """Brings every event of a job to its end, or into RETRY; False: the service drains, and some events are in neither state.
 
         Raises:
-            Fenced, NotConnected, Transient, QueueFull: the broker does not work; what was not noted comes again.
+            Fenced, NotConnected, Transient, QueueFull: the broker does not work; events without a note come again.
             TooManyDeadError: the limit of dead letters is reached.
         """
         if job.waiting is None:
@@ -102,10 +102,10 @@ class Sender:
         return True
 
     async def _send(self, job: Job) -> Sequence[Outcome] | None:
-        """Sends a job once, or again after a pause that the destination asks for; returns what became of its events.
+        """Sends a job once, or again after a pause that the destination asks for; returns the outcomes of its events.
 
         Raises:
-            _Cut: it must go out in parts.
+            _Cut: the job must go out in parts.
         """
         while True:
             began = await self._pace.turn()
@@ -169,7 +169,7 @@ class Sender:
         return outcomes
 
     async def _end(self, job: Job, outcomes: Sequence[Outcome]) -> list[tuple[Item, Retry]]:
-        """Notes what ended; returns what must be sent again."""
+        """Notes ended events; returns the events to send again."""
         delivered: list[Item] = []
         dead: defaultdict[str, list[tuple[Item, str]]] = defaultdict(list)
         dropped: defaultdict[str, list[Item]] = defaultdict(list)
@@ -248,7 +248,7 @@ class Sender:
         )
 
     def _read(self, job: Job, outcomes: dict[int, Outcome]) -> tuple[list[JSON], list[int]]:
-        """Returns the full events of a job and where in it each stands; an event that cannot be read is noted as dead."""
+        """Returns the full events of a job and their indexes in it; notes an unreadable event as dead."""
         events: list[JSON] = []
         places: list[int] = []
         for position, item in enumerate(job.items):
@@ -261,14 +261,14 @@ class Sender:
         return events, places
 
     async def _parts(self, job: Job, ended: dict[int, Outcome], calls: Sequence[Sequence[int]]) -> list[Job]:
-        """Ends the events that go into no call, and returns a job for each call."""
+        """Ends events that go into no call, and returns a job for each call."""
         if ended:
             gone = job.part([job.items[position] for position in ended])
             await self._end(gone, list(ended.values()))
         return [job.part([job.items[position] for position in positions]) for positions in calls]
 
     def _defect(self, job: Job, error: Exception) -> Sequence[Outcome]:
-        """Returns what becomes of events on which our own code fails."""
+        """Returns the outcomes of events on which our own code fails."""
         log.error("our own code failed on a call", exc_info=error, extra={"connection": self._connection})
         self._telemetry.count("loader_internal_errors_total", connection=self._connection)
         return [Dead(DeadReason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")] * len(job.items)
@@ -284,7 +284,7 @@ def _halves(job: Job) -> list[Job]:
 
 
 class _Cut(Exception):
-    """A job must go out in parts."""
+    """Raised for a job that must go out in parts."""
 
     def __init__(self, parts: Sequence[Job]) -> None:
         super().__init__()

@@ -15,4 +15,4 @@ LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
     "single_table": SingleTable,
     "passthrough": Passthrough,
 }
-"""By the name people write in the project file."""
+"""By their name in the project file."""

@@ -1,12 +1,12 @@
-"""What a layout is: how one event becomes rows, as data where possible.
+"""The contract of layouts: how one event becomes rows, as data where possible.
 
-A layout splits an event into objects that are flattened. The *shared* object is flattened once even if several rows of the
-event carry its columns (the two rows of a track); a row's *own* object belongs to that row alone. How the keys of an object
-become columns is said by its `Root`: which keys are columns of the layout itself (`Fixed`), and which objects are lifted out of
-their place. Everything else is the client's, and named by its path.
+A layout splits an event into objects that are flattened. The *shared* object is flattened once even if several rows of the event
+carry its columns (the two rows of a track); a row's *own* object belongs to that row alone. The `Root` of an object says how its
+keys become columns: which keys are columns of the layout itself (`Fixed`), and which objects are lifted out of their place. All
+other keys are the client's, and named by their path.
 
-The loader's core calls `spec` once per table and `place` once per event. `place` may take the event apart; nobody else needs
-it. A key that is no string marks a column the layout makes, so that no key of a client can be taken for it.
+The loader's core calls `spec` once per table and `place` once per event. `place` owns the event and may take it apart. A key that
+is no string marks a column that the layout makes, so no client's key can be taken for it.
 
 One file per layout; `loader/rows/layouts/__init__.py` lists them.
 """
@@ -25,7 +25,7 @@ Event = dict[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A column of the layout itself: its name, and the type it is created with whatever the values look like."""
+    """A column of the layout itself: its name, and its type whatever its values."""
 
     name: str
     kind: Kind
@@ -33,10 +33,10 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Root:
-    """How the keys of an object become columns. A layout makes each of its roots once: they are told apart by identity.
+    """How the keys of an object become columns. A layout makes each root once: roots are compared by identity.
 
-    `path`: where the object stands in the event, which is part of the identity of its columns. `lifted`: keys whose objects are
-    named as if they stood elsewhere: `{"properties": ()}` names `properties.total` just `total`.
+    `path`: the object's place in the event, which is part of the identity of its columns. `lifted`: keys whose objects are named
+    as if they were elsewhere: `{"properties": ()}` names `properties.total` just `total`.
     """
 
     path: tuple[str, ...] = ()
@@ -48,10 +48,10 @@ class Root:
 class TableSpec:
     """The particular properties of a table.
 
-    `reserved`: names no path of a client may have here. `key`: the column that holds the messageId, the default of
+    `reserved`: names that no client's path may use here. `key`: the column that holds the messageId, the default of
     `primary_key`. `entity`: the table keeps one row per `key` whatever `deduplicate` says, and nulls do not overwrite.
-    `received`: the column of the time of receipt, the stand-in for the order of acceptance across batches. `load_time`: the
-    column for the time of loading, where the layout has one.
+    `received`: the column of the time of receipt, which stands for the order of acceptance across batches. `load_time`: the
+    column for the time of loading, if the layout has one.
     """
 
     reserved: frozenset[str]
@@ -71,7 +71,7 @@ class Layout(Protocol):
 
     shared_root: Root
     built_in: frozenset[str]
-    """What the destination compares the names of the layout's own tables by; all others are named by events."""
+    """The keys of the layout's own tables; events name all others."""
 
     def spec(self, table: str) -> TableSpec:
         """Returns the particular properties of a table that `place` has named."""

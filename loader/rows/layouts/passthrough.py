@@ -1,6 +1,6 @@
 """Layout `passthrough`: the event as it is, flattened, in the table `events` or wherever the template says.
 
-Nothing is lifted, renamed or left out; `properties.total` is `properties_total`. Keys the server sets keep a fixed type.
+No key is lifted, renamed or left out; `properties.total` is `properties_total`. Keys that the server sets have a fixed type.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TIMES = ("receivedAt", "sentAt", "originalTimestamp", "timestamp")
 
 
 def fixed_keys(namer: Namer) -> dict[str, Fixed]:
-    """Returns the keys of the canonical event with the names the connection gives them."""
+    """Returns the keys of the canonical event with their names in the connection."""
     kinds = dict.fromkeys(TEXTS, Kind.TEXT) | dict.fromkeys(TIMES, Kind.TIMESTAMP)
     return {key: Fixed(namer.column([namer.part(key)]), kind) for key, kind in kinds.items()}
 

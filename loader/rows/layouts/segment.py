@@ -29,7 +29,7 @@ from loader.types.names import Namer
 LOAD_TIME = "uuid_ts"
 
 _SLUG, _EVENT_TEXT, _ENTITY, _RECEIVED = 0, 1, 2, 3
-"""Keys of columns the layout makes."""
+"""Keys of columns that the layout makes."""
 
 _COMMON = {
     "messageId": Fixed("id", Kind.TEXT),
@@ -141,7 +141,7 @@ class Segment:
         return names
 
     def _names(self, text: str) -> tuple[str, str]:
-        """Returns the slug of a name and the table it gets, which is apart from the built-in ones."""
+        """Returns the slug of a name and its table, which is never a built-in one."""
         names = self._events.get(text)
         if names is None:
             if len(self._events) >= _MOST_NAMES:
@@ -154,7 +154,7 @@ class Segment:
 
 
 def _with_latest(event: Event, table: str, entities: str, key: str) -> Rows:
-    """Returns the row of an event with traits, and the row of whom they are about."""
+    """Returns the row of an event with traits, and the row of its user or group."""
     entity, traits = event.get(key), _own(event, "traits")
     if not entity or type(entity) not in (str, int, float, Decimal):
         return ((table, _TRAITS, traits),)
@@ -165,7 +165,7 @@ def _with_latest(event: Event, table: str, entities: str, key: str) -> Rows:
 
 
 def _own(event: Event, key: str) -> Event | None:
-    """Takes the object at `key` out of the event; anything but an object stays there as a column of its own."""
+    """Takes the object at `key` out of the event; any other value stays as a separate column."""
     value = event.get(key)
     if type(value) is dict:
         del event[key]

@@ -1,8 +1,8 @@
 """How DuckDB writes SQL, and what its catalogue says of tables. Names are compared without regard to case.
 
 The key is a unique index and not a PRIMARY KEY, because a constraint can never be dropped here, and then a changed key would need
-a copied table. DuckDB refuses to change a column's type while any index exists on its table, so ours are dropped and made again in
-the same transaction; somebody else's stay, and the change is refused with DuckDB's words.
+a copied table. DuckDB refuses to change a column's type while any index exists on its table, so ours are dropped and made again
+in the same transaction; somebody else's stay, and the change is refused with DuckDB's words.
 """
 
 from __future__ import annotations

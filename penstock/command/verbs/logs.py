@@ -20,8 +20,8 @@ STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of at least this level.")
 @at_home
 def logs(setting: Setting, processes: tuple[str, ...], last: int, go_on: bool, level: str) -> int:
-    """Prints the logs of the stack in --home, in the order of time: of all processes, or of PROCESS (nats, ingest, router, loader, or
-    supervisor, which starts the others in a stack that was started with --detach).
+    """Prints the logs of the stack in --home, in the order of time: of all processes, or of PROCESS (nats, ingest, router,
+    loader, or supervisor, which starts the others in a stack that was started with --detach).
 
     \b
     Examples:

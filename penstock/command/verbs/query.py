@@ -30,8 +30,8 @@ CUT = 60
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @at_broker
 def query(setting: Setting, sql: str, destination: str | None, limit: int, as_csv: bool) -> int:
-    """Asks a destination with tables (ClickHouse, DuckDB, MySQL, Postgres) of the project that runs a question in SQL. It reads only.
-    With --json each row is an object.
+    """Asks a destination with tables (ClickHouse, DuckDB, MySQL, Postgres) of the project that runs a question in SQL. It reads
+    only. With --json each row is an object.
 
     A DuckDB file is open to one program at a time; the command waits for a gap between two loads.
 

@@ -52,9 +52,8 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: events received, delivered, dropped, dead and waiting, and why it is not well.
 
-    The counts begin with the connection; replayed events stand behind received ones, as "5 + 3". Without a local stack or --metrics
-    the facts that only the services know are missing.
-    Exit code 1 if something needs a person.
+    The counts begin with the connection; replayed events stand behind received ones, as "5 + 3". Without a local stack or
+    --metrics the facts that only the services know are missing. Exit code 1 if something needs a person.
 
     \b
     Examples:

@@ -44,8 +44,8 @@ def up(
 ) -> int:
     """Starts the local stack: nats-server with synced writes, ingest, router and loader, one process each.
 
-    --home has all data. The stack restarts processes that die. Ctrl-C stops it in order, a second one at once. It takes events from this
-    machine only, unless --host says otherwise.
+    --home has all data. The stack restarts processes that die. Ctrl-C stops it in order, a second one at once. It takes events
+    from this machine only, unless --host says otherwise.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """Asks a destination a question in SQL, reading only: `penstock query`.
 
-A DuckDB file has one user at a time, mostly the loader while events flow. The loader closes the file between loads, so the question
-waits for a gap. While it runs the file is open, and the loader waits.
+A DuckDB file has one user at a time, mostly the loader while events flow. The loader closes the file between loads, so the
+question waits for a gap. While it runs the file is open, and the loader waits.
 """
 
 from __future__ import annotations

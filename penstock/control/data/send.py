@@ -1,8 +1,8 @@
 """Sends a file of events to the edge, as any client does: over HTTP, in batches, until each has its answer.
 
-A line is one event. If the edge cannot take a batch now (503, 429, no link), it is sent again at the time that the edge names. Every
-event has a messageId (given here if the file has none), so a batch whose answer was lost is not delivered twice. A line that is not
-JSON travels alone, so that it costs no neighbour.
+A line is one event. If the edge cannot take a batch now (503, 429, no link), it is sent again at the time that the edge names.
+Every event has a messageId (given here if the file has none), so a batch whose answer was lost is not delivered twice. A line
+that is not JSON travels alone, so that it costs no neighbour.
 
 The ids given here come from the line and its number, so a file that is sent again, whole or from a line on, has the same ids.
 """

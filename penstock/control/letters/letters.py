@@ -1,7 +1,7 @@
 """Finds, counts, shows and removes dead letters by a filter.
 
-A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>` of its first place. To remove some
-letters of a message, the others are stored again first, so nothing is lost in between; they keep their ids.
+A message of DEAD holds the letters of one frame or request; a letter's id is `<sequence>.<index>` of its first place. To remove
+some letters of a message, the others are stored again first, so nothing is lost in between; they keep their ids.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Replays dead letters, so that each arrives once and none leaves DEAD before its replay is acknowledged.
 
-Letters are taken in groups. The command notes a group in the bucket `state`, publishes it, removes it from DEAD, then deletes the note.
-If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so the
-loader's ledger recognises the events that it has.
+Letters are taken in groups. The command notes a group in the bucket `state`, publishes it, removes it from DEAD, then deletes the
+note. If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so
+the loader's ledger recognises the events that it has.
 
 Letters of the loader go into their connection's queue, in a new lane (`into="stage"`). Letters of ingest are judged again by the
 present rules of their protocol; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to EVENTS. There

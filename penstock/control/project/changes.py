@@ -1,7 +1,7 @@
 """The last change of a connection's rules or target, from the revisions of the project that the broker keeps. Pure.
 
-Events that were accepted before that were routed by other rules or loaded into another place, so the present project does not tell
-whether they must be there.
+Events that were accepted before that were routed by other rules or loaded into another place, so the present project does not
+tell whether they must be there.
 """
 
 from __future__ import annotations

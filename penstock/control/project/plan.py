@@ -1,8 +1,8 @@
 """The difference between two project documents, by path.
 
 Documents are compared as their authors wrote them, with `${NAME}` in place of secrets, so a plan can be shown to any reader. If a
-document is the same but a variable has another value, the change says so and does not show the value. A secret that is written into
-the file is masked.
+document is the same but a variable has another value, the change says so and does not show the value. A secret that is written
+into the file is masked.
 """
 
 from __future__ import annotations

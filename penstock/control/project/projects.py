@@ -1,8 +1,8 @@
 """Reading, checking, planning and applying a project file.
 
 `read_document` returns the author's document; `check_document` finds all its faults: shape and references, the options of each
-destination by its plug-in, conditions and table templates by compiling them. Only then is it written, and only if the project that
-runs is still the one that the plan compared with.
+destination by its plug-in, conditions and table templates by compiling them. Only then is it written, and only if the project
+that runs is still the one that the plan compared with.
 """
 
 from __future__ import annotations

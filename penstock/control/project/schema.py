@@ -1,8 +1,8 @@
 """The JSON Schema of the project file; editors complete and check the file by it.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it cannot
-differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's own rules,
-which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
+It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it
+cannot differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's
+own rules, which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
 """
 
 from __future__ import annotations

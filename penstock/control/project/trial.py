@@ -1,7 +1,7 @@
 """Tries a project on the latest events: how many each connection takes, and which tables they make. Sends nothing.
 
-The router's rules and the loader's shaping run as usual, but without existing tables: every column is new, and refusals of existing
-tables do not show.
+The router's rules and the loader's shaping run as usual, but without existing tables: every column is new, and refusals of
+existing tables do not show.
 """
 
 from __future__ import annotations

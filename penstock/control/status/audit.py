@@ -1,10 +1,11 @@
 """Compares delivered events with accepted ones, by ids: `penstock status --check`.
 
 The accounts must balance (`penstock/control/status/balance.py`). Then the audit reads the ids in EVENTS, routes them again by the
-present rules, and looks for each in four places: the destination, the dead letters, the queue, rows set aside. Two sets of ids come
-of the routing for each connection (`_Expected`). Ids that it *should* have must be in one of the places. Ids that it *may* have, by a
-backfill or a replay, or under former rules or in a former place (`penstock/control/project/changes.py`), may be missing. No id of
-either set may be twice in a table. If a destination cannot be asked for ids (files), only its balance is checked.
+present rules, and looks for each in four places: the destination, the dead letters, the queue, rows set aside. Two sets of ids
+come of the routing for each connection (`_Expected`). Ids that it *should* have must be in one of the places. Ids that it *may*
+have, by a backfill or a replay, or under former rules or in a former place (`penstock/control/project/changes.py`), may be
+missing. No id of either set may be twice in a table. If a destination cannot be asked for ids (files), only its balance is
+checked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The accounts of every site and connection, from the stored counts and the queues, and whether they balance.
 
-Router and loader store their counts with their positions; waiting events are counted in the queues. Three equations must hold whenever
-nothing moves. Events that the router received have ended there or are owed. Events that it forwarded were taken by the loader or wait
-in the queue. Events that the loader took have ended or are set aside. Together: accepted = delivered + dropped + dead + waiting.
+Router and loader store their counts with their positions; waiting events are counted in the queues. Three equations must hold
+whenever nothing moves. Events that the router received have ended there or are owed. Events that it forwarded were taken by the
+loader or wait in the queue. Events that the loader took have ended or are set aside. Together: accepted = delivered + dropped +
+dead + waiting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The state of every connection and of the parts that it depends on, from the broker's data and the services' words.
 
-The broker alone gives the counts (`penstock/control/status/balance.py`), the waiting events, the fill of the streams, and the holder of a
-connection's lease; so a restart resets no number. The services' `/metrics` and `/ready` give the reasons, and the clients that
-the edge refuses. Each state that needs a person is a problem with a next step.
+The broker alone gives the counts (`penstock/control/status/balance.py`), the waiting events, the fill of the streams, and the
+holder of a connection's lease; so a restart resets no number. The services' `/metrics` and `/ready` give the reasons, and the
+clients that the edge refuses. Each state that needs a person is a problem with a next step.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     connection: str
     state: str
-    """ok, idle, disabled, catching up, late, stuck, table failing, table dropped, rows missing, calls failing, stopped, failing, not
-    routed or unknown."""
+    """ok, idle, disabled, catching up, late, stuck, table failing, table dropped, rows missing, calls failing, stopped, failing,
+    not routed or unknown."""
     why: str = ""
     received: int = 0
     """Events accepted for it, without replayed ones."""

@@ -3,9 +3,9 @@
     <root>_penstock/<owner>/<epoch>      a holder's note: the uploads that it is about to complete
 
 A holder that publishes first writes its note, then lists the notes, and completes its uploads only where none is newer. A new
-holder first writes its own note, then lists the notes, and ends the uploads that older ones name. The later writer sees the other's
-note: either the old holder finds itself overtaken, or its uploads are ended and cannot be completed, however long it was frozen in
-between. The server's lists must show every earlier write, as those of S3 and the usual other servers do:
+holder first writes its own note, then lists the notes, and ends the uploads that older ones name. The later writer sees the
+other's note: either the old holder finds itself overtaken, or its uploads are ended and cannot be completed, however long it was
+frozen in between. The server's lists must show every earlier write, as those of S3 and the usual other servers do:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
 """
 
