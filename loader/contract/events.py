@@ -6,7 +6,7 @@ order of each user, sending, timeouts, pauses and rates, retries over days, dead
 pure functions: which calls carry which events (`calls`), and what an answer means for each of them (`answer`). It opens no socket,
 reads no clock and waits for nothing.
 
-Who calls what: `calls` with events in their order, then `answer` once for each call that was answered. A call that got no
+Who calls what: `calls` with events in their order, then `answer` once for each call that was answered; it may ask for a further call. A call that got no
 answer (no connection, a timeout) is a failure that the core tries again. The same events give the same calls, but for what depends
 on the time: the core calls `calls` again before each repeat.
 
@@ -36,6 +36,9 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 MOST_HOLD_SECONDS = 86_400.0
 """No destination makes all its calls wait for longer than a day, whatever its `Retry-After` says."""
+
+MOST_STEPS = 4
+"""Calls that may follow each other for the same events until it is known what became of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,12 @@ class EventDestination(Protocol):
         """
         ...
 
-    def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
+    def answer(self, call: Call, response: Response) -> Sequence[Outcome] | Call:
         """Returns what became of each event of a call, in the order of `call.events`; pure.
+
+        A `Call` instead is the next step for the same events: it goes out at once, and its answer is asked about in turn. So a service
+        that wants a token first, or that names the record to be changed in a refusal, has its way. Of each event at most `MOST_STEPS`
+        calls go out in a row; a repeat begins with the first again.
 
         Where all events of a call are `Dead` and the answer does not say which one is at fault, the core cuts the call in halves,
         until it has found the event.

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from loader.contract.events import Call, EventDestination, SendLimits
+from loader.contract.events import MOST_STEPS, Call, EventDestination, SendLimits
 from loader.delivery.sending.books import Books
 from loader.delivery.sending.http import Client, NoAnswer
 from loader.delivery.sending.job import Item, Job, key_of
@@ -143,29 +143,39 @@ class Sender:
             return answered
 
     async def _call(self, job: Job, call: Call, began: float) -> Sequence[Outcome]:
-        clock = time.perf_counter
-        start = clock()
-        try:
-            response = await self._client.send(call, key_of(self._connection, job.items))
-        except NoAnswer as exc:
-            self._pace.failed(began, str(exc))
-            self._count("no_answer", clock() - start)
-            return [Retry(str(exc))] * len(job.items)
-        outcomes: Sequence[Outcome]
-        try:
-            outcomes = self._destination.answer(call, response)
-            if len(outcomes) != len(call.events):
-                raise ValueError(f"{len(outcomes)} outcomes for a call of {len(call.events)} events")
-        except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
-            outcomes = self._defect(job, exc)
+        """Sends a call, and those that follow from its answer; returns what became of the events."""
+        key = key_of(self._connection, job.items)
+        outcomes: Sequence[Outcome] = [Retry(f"{MOST_STEPS} calls in a row did not tell what became of it")] * len(job.items)
+        status = 0
+        for step in range(MOST_STEPS):
+            start = time.perf_counter()
+            try:
+                response = await self._client.send(call, f"{key}/{step}" if step else key)
+            except NoAnswer as exc:
+                self._pace.failed(began, str(exc))
+                self._count("no_answer", time.perf_counter() - start)
+                return [Retry(str(exc))] * len(job.items)
+            status = response.status
+            self._count(f"{status // 100}xx", time.perf_counter() - start)
+            try:
+                answered = self._destination.answer(call, response)
+                if isinstance(answered, Call):
+                    call = answered
+                    continue
+                if len(answered) != len(job.items):
+                    raise ValueError(f"{len(answered)} outcomes for a call of {len(job.items)} events")
+                outcomes = answered
+            except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
+                outcomes = self._defect(job, exc)
+            break
         failed = next((each for each in outcomes if isinstance(each, Retry)), None)
-        if failed is None:
+        # what wants some events later, and says when, works
+        if failed is None or (failed.after is not None and not failed.everyone and 0 < status < 500):
             if self._pace.succeeded():
                 log.info("the destination works again", extra={"connection": self._connection})
                 self._later.hurry()
         elif not failed.everyone:
             self._pace.failed(began, failed.reason)
-        self._count(f"{response.status // 100}xx", clock() - start)
         return outcomes
 
     async def _end(self, job: Job, outcomes: Sequence[Outcome]) -> list[tuple[Item, Retry]]:
