@@ -7,10 +7,10 @@ import json
 import re
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,7 +27,7 @@ from loader.contract.warehouse import Environment, Kind
 from router.rules import operators
 from router.rules.where import compile_where
 from shared.errors import Fenced
-from shared.events.outcome import Dead, Ok, Retry
+from shared.events.outcome import Dead, Ok, Outcome, Retry
 from shared.threads import ThreadGate
 from tests.contract.destinations import test_exactly_once as once
 from tests.contract.destinations import test_rows as rows
@@ -177,8 +177,9 @@ async def test_the_destination_of_events_of_the_page_calls_and_reads_answers() -
     made = destination.calls([{"type": "track", "event": "@everyone", "userId": "u"}, {"type": "page"}], 0.0)
     assert [json.loads(call.body)["content"] for call in made.calls] == ["@everyone by u", "page by unknown"]
     assert [call.events for call in made.calls] == [(0,), (1,)]
-    answers = [destination.answer(made.calls[0], Response(status, {}, b"", 0.0))[0] for status in (200, 404, 500)]
-    assert [type(answer) for answer in answers] == [Ok, Dead, Retry]
+    for status, outcome in ((200, Ok), (404, Dead), (500, Retry)):
+        answered = destination.answer(made.calls[0], Response(status, {}, b"", 0.0))
+        assert [type(each) for each in cast("Sequence[Outcome]", answered)] == [outcome]
     assert registry.secrets_of("discord") == {"url"}
 
 

@@ -50,6 +50,8 @@ class Rules:
     most: int = 1
     """Events of a call."""
     most_bytes: int = 1_000_000
+    before: Callable[[Request], Behaviour | None] = lambda _request: None
+    """Answers calls that come before the one that carries an event; None: it is that one."""
     types: Sequence[str] = ("track",)
     """Types of the events that a test sends, in turn."""
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class Service:
         rules = self.rules
         if self.strict and SECRET not in credentials_in(request):
             return rules.unauthorised
+        if (other := rules.before(request)) is not None:
+            return other
         self.widest = max(self.widest, len(marks))
         if len(marks) > rules.most or len(request.body) > rules.most_bytes:
             return rules.too_large
@@ -176,6 +180,30 @@ def _iterable(request: Request, _marks: Sequence[str], bad: Sequence[int]) -> tu
     return answer(200, {"successCount": 1, "failCount": 1, "failedUpdates": {"invalidUserIds": names}}), True
 
 
+def _google_ads(_request: Request, _marks: Sequence[str], bad: Sequence[int]) -> tuple[Behaviour, bool]:
+    errors = [
+        {
+            "errorCode": {"conversionUploadError": "UNPARSEABLE_GCLID"},
+            "message": "The click ID could not be decoded.",
+            "location": {"fieldPathElements": [{"fieldName": "conversions", "index": place}, {"fieldName": "gclid"}]},
+        }
+        for place in bad
+    ]
+    failure = {"code": 3, "message": "Multiple errors", "details": [{"@type": "GoogleAdsFailure", "errors": errors}]}
+    return answer(200, {"partialFailureError": failure, "results": [{}]}), True
+
+
+def _google_token(request: Request) -> Behaviour | None:
+    return answer(200, {"access_token": f"{SECRET}-access", "expires_in": 3599}) if request.path == "/token" else None
+
+
+def _intercom_contact(request: Request) -> Behaviour | None:
+    if request.method != "POST" or not request.path.endswith("/contacts"):
+        return None
+    words = "A contact matching those details already exists with id=5da6f18e3d7cf967e4582d05"
+    return answer(409, {"type": "error.list", "errors": [{"code": "conflict", "message": words}]})
+
+
 def _tiktok(code: int) -> Behaviour:
     return answer(200, {"code": code, "message": "Words.", "request_id": "x", "data": {}})
 
@@ -215,6 +243,24 @@ SERVICES: dict[str, Rules] = {
         unauthorised=answer(403),  # Google says so of no secret; a proxy may
         most_bytes=130_000,
     ),
+    "google_ads": Rules(
+        {
+            "customer_id": "123",
+            "developer_token": "dev",
+            "client_id": "id",
+            "client_secret": "cs",
+            "refresh_token": SECRET,
+            "conversions": {"Order Completed": "77", "Page Viewed": "78"},
+        },
+        ok=answer(200, {"results": [{}]}),
+        unauthorised=answer(400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}),
+        throttled=answer(429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, {"Retry-After": "0"}),
+        refuse=_google_ads,
+        most=2_000,
+        most_bytes=5_000_000,
+        before=_google_token,
+        types=("track", "page"),
+    ),
     "hubspot": Rules(
         {"access_token": SECRET, "events": {"Order Completed": "pe1_order"}, "event_properties": {"order_id": "order"}}
         | {"company_id": "account", "properties": {"mark": "mark"}},
@@ -223,6 +269,15 @@ SERVICES: dict[str, Rules] = {
         most_bytes=3_000_000,
         types=("identify", "track"),
         more={"groupId": lambda number: f"mid-{number}"},
+    ),
+    "intercom": Rules(
+        {"access_token": SECRET, "attributes": {"mark": "mark"}},
+        ok=answer(202),
+        unauthorised=answer(401, {"type": "error.list", "errors": [{"code": "unauthorized", "message": "Access Token Invalid"}]}),
+        throttled=answer(429, {"errors": [{"code": "rate_limit_exceeded"}]}, {"X-RateLimit-Reset": "1000000000"}),
+        refuse=whole(answer(422, {"errors": [{"code": "parameter_invalid", "message": "odd"}]})),
+        before=_intercom_contact,
+        types=("track", "identify"),
     ),
     "iterable": Rules(
         {"api_key": SECRET},

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from loader import registry
-from loader.contract.events import EventDestination, Response
+from loader.contract.events import Call, EventDestination, Response
 from loader.contract.warehouse import Environment
 from loader.types import exact
 from shared.errors import ConfigError
@@ -142,9 +142,13 @@ STATUSES = (200, 202, 207, 302, 400, 401, 403, 404, 409, 413, 422, 429, 500, 503
 
 def test_no_answer_makes_it_fail(type_name: str) -> None:
     rules, destination = SERVICES[type_name], opened(type_name)
-    call = destination.calls([full(event(number, rules)) for number in range(2)], time.time()).calls[0]
+    first = destination.calls([full(event(number, rules)) for number in range(2)], time.time()).calls[0]
+    call = getattr(first, "then", first)
     for status, body in itertools.product(STATUSES, BODIES):
         outcomes = destination.answer(call, Response(status, {"retry-after": "soon"}, body, AT))
+        if isinstance(outcomes, Call):
+            assert (status, list(outcomes.events)) == (401, list(call.events)), "it asks for another call"
+            continue
         assert len(outcomes) == len(call.events)
         if status in (401, 429) or status >= 500:
             assert all(isinstance(outcome, Retry) for outcome in outcomes)
@@ -189,7 +193,8 @@ def test_what_is_sent_for_an_event_stands_in_the_golden_cases(type_name: str) ->
 def shown(made: Any) -> dict[str, Any]:
     """Returns calls as the golden cases hold them."""
     calls = []
-    for call in made.calls:
+    for first in made.calls:
+        call = getattr(first, "then", first)
         text = call.body.decode()
         body = json.loads(text) if text.startswith(("{", "[")) else text
         calls.append(

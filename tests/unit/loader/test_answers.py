@@ -1,0 +1,131 @@
+"""What services say of a part of a call, in their own words, and what becomes of each event; calls that follow from an answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from loader.cloud.google_ads import TokenCall
+from loader.contract.events import Call, EventDestination, Response
+from shared.events.outcome import Dead, Ok, Outcome, Retry
+from tests.contract.events.test_calls import AT, full, opened
+from tests.support.services import SERVICES, event
+
+
+def sent(type_name: str, count: int, **more: Any) -> tuple[EventDestination, Call]:
+    """Returns a destination and its first call with so many tracks of as many users."""
+    destination = opened(type_name)
+    tracks = [
+        event(number, SERVICES[type_name], count) | {"type": "track", "event": "Song Played"} | more for number in range(count)
+    ]
+    return destination, destination.calls([full(each, AT) for each in tracks], AT).calls[0]
+
+
+def answered(type_name: str, count: int, status: int, body: object, headers: dict[str, str] | None = None) -> list[Outcome]:
+    destination, call = sent(type_name, count)
+    outcomes = destination.answer(call, Response(status, headers or {}, json.dumps(body).encode(), AT))
+    assert not isinstance(outcomes, Call)
+    return list(outcomes)
+
+
+def kinds(outcomes: list[Outcome]) -> str:
+    """Returns a letter for each outcome."""
+    return "".join(type(outcome).__name__[0] for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "status", "body"),
+    [
+        ("mixpanel", 400, {"failed_records": [{"index": 1, "field": "time", "message": "too old"}]}),
+        ("braze", 201, {"message": "success", "errors": [{"type": "too old", "input_array": "events", "index": 1}]}),
+        ("customerio", 207, {"errors": [{"batch_index": 1, "field": "name", "message": "too old"}]}),
+        ("iterable", 200, {"failedUpdates": {"notFoundUserIds": ["u1"], "too old": ["u1"]}}),
+    ],
+)
+def test_what_was_refused_of_a_call_is_a_letter_with_the_services_words_and_the_rest_arrived(
+    type_name: str, status: int, body: object
+) -> None:
+    outcomes = answered(type_name, 3, status, body)
+    assert kinds(outcomes) == "ODO"
+    assert isinstance(outcomes[1], Dead)
+    assert "too old" in outcomes[1].detail
+
+
+@pytest.mark.parametrize(
+    ("type_name", "status", "body", "everyone", "after"),
+    [
+        ("amplitude", 429, {"code": 429, "throttled_users": {"u1": 40}}, False, 30.0),
+        ("amplitude", 429, {"code": 429, "error": "Too many requests"}, True, 30.0),
+        ("posthog", 200, {"status": 1, "quota_limited": ["events"]}, True, 900.0),
+        ("meta_conversions", 400, {"error": {"code": 17}}, True, None),
+        ("meta_conversions", 400, {"error": {"code": 190}}, True, None),
+        ("meta_conversions", 400, {"error": {"code": 100, "is_transient": True}}, False, None),
+        ("tiktok", 200, {"code": 40_105, "message": "token"}, True, None),
+        ("tiktok", 200, {"code": 50_002, "message": "busy"}, False, None),
+    ],
+)
+def test_limits_and_tokens_are_told_from_wrong_events(
+    type_name: str, status: int, body: object, everyone: bool, after: float | None
+) -> None:
+    for outcome in answered(type_name, 2, status, body):
+        assert isinstance(outcome, Retry)
+        assert (outcome.everyone, outcome.after) == (everyone, after)
+
+
+def test_a_contact_of_intercom_that_exists_is_changed_by_its_id() -> None:
+    destination, _ = sent("intercom", 1)
+    identify = full({"messageId": "m", "type": "identify", "userId": "u", "traits": {"name": "Ann"}}, AT)
+    (call,) = destination.calls([identify], AT).calls
+    words = "A contact matching those details already exists with id=5da6f1"
+    conflict = Response(409, {}, json.dumps({"errors": [{"code": "conflict", "message": words}]}).encode(), AT)
+    following = destination.answer(call, conflict)
+    assert isinstance(following, Call)
+    assert (following.method, following.url, following.body) == ("PUT", call.url + "/5da6f1", call.body)
+    assert destination.answer(following, Response(200, {}, b"{}", AT)) == [Ok()]
+    archived = Response(409, {}, json.dumps({"errors": [{"message": "An archived " + words[2:]}]}).encode(), AT)
+    assert isinstance(destination.answer(call, archived)[0], Dead)  # type: ignore[index]
+
+
+def test_google_ads_gets_a_token_first_and_a_new_one_when_it_is_too_old() -> None:
+    destination, first = sent("google_ads", 2, event="Order Completed")
+    assert isinstance(first, TokenCall)
+    assert "Authorization" not in first.headers
+    upload = destination.answer(first, Response(200, {}, b'{"access_token":"t1"}', AT))
+    assert isinstance(upload, Call)
+    assert upload.headers["Authorization"] == "Bearer t1"
+    assert destination.answer(upload, Response(200, {}, b'{"results":[{},{}]}', AT)) == [Ok(), Ok()]
+    _, second = (
+        destination,
+        destination.calls([full(event(1, SERVICES["google_ads"]) | {"type": "track", "event": "Order Completed"}, AT)], AT).calls[
+            0
+        ],
+    )
+    assert second.headers["Authorization"] == "Bearer t1"
+    again = destination.answer(second, Response(401, {}, b"", AT))
+    assert isinstance(again, TokenCall)
+    fresh = destination.answer(again, Response(200, {}, b'{"access_token":"t2"}', AT))
+    assert isinstance(fresh, Call)
+    (held,) = destination.answer(fresh, Response(401, {}, b"", AT))  # type: ignore[misc]
+    assert isinstance(held, Retry)
+    assert held.everyone, "a token that was just given and is refused is no event's fault"
+    (none,) = destination.answer(again, Response(404, {}, b"", AT))  # type: ignore[misc]
+    assert isinstance(none, Retry)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("UNPARSEABLE_GCLID", "D"), ("CLICK_CONVERSION_ALREADY_EXISTS", "O"), ("TOO_RECENT_CLICK", "R")]
+)
+def test_conversions_that_google_names_are_refused_there_already_or_too_early(code: str, kind: str) -> None:
+    destination, first = sent("google_ads", 3, event="Order Completed")
+    assert isinstance(first, TokenCall)
+    error = {
+        "errorCode": {"conversionUploadError": code},
+        "message": "Words.",
+        "location": {"fieldPathElements": [{"fieldName": "conversions", "index": 1}]},
+    }
+    body = {"partialFailureError": {"message": "some failed", "details": [{"errors": [error]}]}}
+    outcomes = destination.answer(first.then, Response(200, {}, json.dumps(body).encode(), AT))
+    assert not isinstance(outcomes, Call)
+    assert kinds(list(outcomes)) == f"O{kind}O"
