@@ -19,6 +19,7 @@ from loader.contract.warehouse import Capabilities, Destination, Environment
 from shared.errors import ConfigError, Problem
 from shared.plugins import Plugins, secret_options
 from shared.reading.decode import decode
+from shared.reading.mask import Mask
 
 
 class Plugin(Protocol):
@@ -66,6 +67,15 @@ def secrets_of(type_name: object) -> frozenset[str]:
     """Returns the options of a destination type that hold secrets; none for an unknown type."""
     known = isinstance(type_name, str) and type_name in DESTINATIONS.names()
     return secret_options(plugin(str(type_name)).OPTIONS) if known else frozenset()
+
+
+def mask_of(document: Mapping[str, Any]) -> Mask:
+    """Returns what hides the secrets of a destination; `document`: its entry in the project file, resolved."""
+    secret = secrets_of(document.get("type"))
+    return Mask(
+        (value for name, value in document.items() if name in secret),
+        (value for name, value in document.items() if name not in secret),
+    )
 
 
 def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgspec.Struct]:

@@ -6,6 +6,7 @@
 | 408, 425, 5xx | tried again |
 | 429, and 503 with `Retry-After` | tried again, and all calls pause as long as the answer says |
 | 3xx | dead letter: redirects are not followed |
+| 401, 403, 407 | tried again, where no call is let in; a dead letter, where others are |
 | other 4xx | dead letter |
 """
 
@@ -16,6 +17,8 @@ from email.utils import parsedate_to_datetime
 from loader.contract.events import Response
 from shared.events.outcome import Dead, DeadReason, Ok, Outcome, Retry
 
+DENIED = frozenset({401, 403, 407})
+"""An expired token, mostly: a day of events must not become dead letters for it."""
 TRANSIENT = frozenset({408, 425, 429})
 WORDS = 200
 """Characters of an answer's body that are quoted."""
@@ -29,6 +32,8 @@ def outcome_of(response: Response) -> Outcome:
     if status in TRANSIENT or status >= 500:
         after = retry_after(response)
         return Retry(words_of(response), after, everyone=status == 429 or (status == 503 and after is not None))
+    if status in DENIED:
+        return Retry(words_of(response), denied=True)
     if 300 <= status < 400:
         where = quoted(response.headers.get("location", "nowhere"))
         return Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered {status}, a redirect to {where}; set the final address as url")

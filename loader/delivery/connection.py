@@ -20,9 +20,10 @@ from functools import partial
 
 import msgspec
 
+from loader import registry
 from loader.contract.events import EventDestination
 from loader.contract.warehouse import Destination, Session
-from loader.delivery.destinations import Destinations
+from loader.delivery.destinations import Destinations, MaskedSession
 from loader.delivery.flow import Definition, Flow
 from loader.delivery.former import Former
 from loader.delivery.leftovers import Sweeper
@@ -44,6 +45,7 @@ from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Trans
 from shared.jetstream import lease as leases
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
+from shared.reading.mask import Mask
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout, together
@@ -235,7 +237,7 @@ class ConnectionLoader:
 
     async def _load(self, destination: Destination, epoch: int, queue: QueueReader, asides: QueueReader) -> None:
         """Loads tables."""
-        async with _session(destination, self._name, epoch) as session:
+        async with _session(destination, self._name, epoch, registry.mask_of(self._definition.destination)) as session:
             flow = Flow(
                 context=self._context,
                 name=self._name,
@@ -297,9 +299,9 @@ def _copied(connection: str, newest: int, epoch: int) -> SetupError:
 
 
 @contextlib.asynccontextmanager
-async def _session(destination: Destination, connection: str, epoch: int) -> AsyncIterator[Session]:
+async def _session(destination: Destination, connection: str, epoch: int, mask: Mask) -> AsyncIterator[Session]:
     session = await destination.open_session(connection, epoch)
     try:
-        yield session
+        yield MaskedSession(session, mask)
     finally:
         await session.close()

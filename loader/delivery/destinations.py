@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from loader import registry
 from loader.contract.events import EventDestination
-from loader.contract.warehouse import Destination, Environment
+from loader.contract.warehouse import Destination, Environment, LoadPlan, LoadReport, Session, TableLoad, TablePatch, TableSchema
+from shared.errors import PenstockError
 from shared.locks import KeyedLocks
+from shared.reading.mask import Mask
 from shared.threads import ThreadGate
 
 THREADS = 4
@@ -52,6 +54,9 @@ class Destinations:
                 if entry.destination is None:
                     entry.destination = await plugin.open_destination(name, options, Environment(entry.gate, self._locks))
             yield entry.destination
+        except PenstockError as error:
+            registry.mask_of(document).error(error)
+            raise
         finally:
             entry.users -= 1
             if entry.users == 0:
@@ -59,3 +64,63 @@ class Destinations:
                 if entry.destination is not None:
                     await entry.destination.close()
                 entry.gate.close()
+
+
+class MaskedSession:
+    """A session whose errors tell no secret of its destination: a driver's message may quote what the driver was given."""
+
+    def __init__(self, session: Session, mask: Mask) -> None:
+        self._session = session
+        self._mask = mask
+
+    @contextlib.contextmanager
+    def _masked(self) -> Iterator[None]:
+        try:
+            yield
+        except PenstockError as error:
+            self._mask.error(error)
+            raise
+
+    async def marks(self) -> Mapping[tuple[str, str], int]:
+        """See `Session.marks`."""
+        with self._masked():
+            return await self._session.marks()
+
+    async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
+        """See `Session.forget`."""
+        with self._masked():
+            await self._session.forget(marks)
+
+    async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
+        """See `Session.describe`."""
+        with self._masked():
+            return await self._session.describe(tables)
+
+    async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
+        """See `Session.create`."""
+        with self._masked():
+            return await self._session.create(patches)
+
+    async def patch(self, patch: TablePatch) -> TableSchema:
+        """See `Session.patch`."""
+        with self._masked():
+            return await self._session.patch(patch)
+
+    async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
+        """See `Session.load`."""
+        with self._masked():
+            return await self._session.load(plan, loads)
+
+    async def probe(self, loads: Sequence[TableLoad]) -> None:
+        """See `Session.probe`."""
+        with self._masked():
+            await self._session.probe(loads)
+
+    async def abandon(self, table: str) -> None:
+        """See `Session.abandon`."""
+        with self._masked():
+            await self._session.abandon(table)
+
+    async def close(self) -> None:
+        """See `Session.close`."""
+        await self._session.close()

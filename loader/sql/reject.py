@@ -54,6 +54,29 @@ def refuse_nulls(load: TableLoad, columns: Mapping[str, LiveColumn]) -> None:
         raise RowsRejected(load.table, "rows lack values that the table wants", rows)
 
 
+def require_values(load: TableLoad, required: Iterable[str], remedy: str) -> None:
+    """Checks that every row has a value where the server would make one up.
+
+    Args:
+        required: columns of the live table that take no nulls and have no default.
+        remedy: what a person can do.
+
+    Raises:
+        RowsRejected: naming the rows that lack one.
+    """
+    rows: dict[int, str] = {}
+    for name in sorted(required):
+        words = f'no value for column "{name}", which cannot be null and has no default; {remedy}'
+        if name not in load.rows.column_names:
+            missing: Iterable[int] = range(load.rows.num_rows)
+        else:
+            missing = _indices(load.rows.column(name).is_null()) if load.rows.column(name).null_count else ()
+        for index in missing:
+            rows.setdefault(index, words)
+    if rows:
+        raise RowsRejected(load.table, "rows lack values that the table must have", rows)
+
+
 def narrow(load: TableLoad, name: str, column: pa.ChunkedArray, type_: pa.DataType, native: str) -> pa.ChunkedArray:
     """Returns a column of integers or doubles as the smaller type that the warehouse has there.
 

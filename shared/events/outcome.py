@@ -71,13 +71,15 @@ class Ok:
 class Retry:
     """The event was not taken this time, and may be later.
 
-    `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls,
-    not of this one alone.
+    `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls, not of
+    this one alone. `denied`: the destination did not let the call in. If it lets no call in, a person must act; if it lets others in,
+    the event is at fault, and becomes a dead letter at its next try.
     """
 
     reason: str
     after: float | None = None
     everyone: bool = False
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loader.calls.answers import words_of
+from loader.calls.answers import DENIED, words_of
 from loader.contract.events import EventDestination, Response
 from loader.contract.warehouse import CheckResult
-from loader.delivery.sending.http import NoAnswer, client
+from loader.delivery.sending.http import NoAnswer, client, masked
+from shared.reading.mask import Mask
 
 KEY = "penstock-check"
-REFUSED = frozenset({401, 403, 407})
 
 
-async def check_calls(destination: EventDestination) -> Sequence[CheckResult]:
-    """Tries the destination; any answer shows that it was reached."""
+async def check_calls(destination: EventDestination, mask: Mask) -> Sequence[CheckResult]:
+    """Tries the destination; any answer shows that it was reached. `mask` hides its secrets in the answer."""
     call = destination.trial()
     if isinstance(call, str):
         return [CheckResult("reach", ok=True, message=f"not tried: {call}")]
     async with client(destination.limits) as sender:
         try:
-            response = await sender.send(call, KEY)
+            response = masked(await sender.send(call, KEY), mask)
         except NoAnswer as exc:
-            return [CheckResult("reach", ok=False, message=f"{exc}; check url and network")]
+            return [CheckResult("reach", ok=False, message=f"{mask.text(str(exc))}; check url and network")]
     return [CheckResult("reach", ok=True), _judge(call.method, response)]
 
 
 def _judge(method: str, response: Response) -> CheckResult:
     status, said = response.status, f"{words_of(response)} to a {method} without an event"
-    if status in REFUSED:
+    if status in DENIED:
         return CheckResult("accept", ok=False, message=f"{said}; check the headers that let calls in")
     if 300 <= status < 400:
         return CheckResult("accept", ok=False, message=f"{said}; redirects are not followed, set the final address as url")

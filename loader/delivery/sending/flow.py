@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from loader import registry
 from loader.contract.events import EventDestination
 from loader.delivery.flow import Definition
 from loader.delivery.former import Former
@@ -85,6 +86,7 @@ class EventFlow:
         self._epoch = epoch
         self._destination = destination
         self._limits = destination.limits
+        self._mask = registry.mask_of(definition.destination)
         self._accounts = accounts
         self._former = former
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
@@ -150,6 +152,7 @@ class EventFlow:
                 limit=self._limit,
                 publisher=self._context.broker.publisher,
                 telemetry=self._context.telemetry,
+                mask=self._mask,
             )
             await together(
                 self._holder.run(queue, self._begin),

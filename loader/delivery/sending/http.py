@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from loader.contract.events import IDEMPOTENCY_KEY, Call, Response, SendLimits
+from shared.reading.mask import Mask
 
 AGENT = "Penstock"
 
@@ -64,6 +65,12 @@ class Client:
                 answer.close()  # an endless answer must not be read for ever
                 return body[:most]
         return body
+
+
+def masked(response: Response, mask: Mask) -> Response:
+    """Returns an answer in which the secrets are hidden that the other side echoes."""
+    headers = {name: mask.text(value) for name, value in response.headers.items()}
+    return Response(response.status, headers, mask.body(response.body), response.at)
 
 
 @contextlib.asynccontextmanager

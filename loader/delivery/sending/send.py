@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import assert_never
 
@@ -13,7 +14,7 @@ import msgspec
 
 from loader.contract.events import MOST_STEPS, Call, EventDestination, SendLimits
 from loader.delivery.sending.books import Books
-from loader.delivery.sending.http import Client, NoAnswer
+from loader.delivery.sending.http import Client, NoAnswer, masked
 from loader.delivery.sending.job import Item, Job, key_of
 from loader.delivery.sending.later import Later, delay_of
 from loader.delivery.sending.pace import Pace
@@ -23,6 +24,7 @@ from shared.events.dead import bury
 from shared.events.event import JSON
 from shared.events.outcome import Dead, DeadReason, Drop, Ok, Outcome, Retry
 from shared.jetstream.publisher import Publisher
+from shared.reading.mask import Mask
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
@@ -47,6 +49,7 @@ class Sender:
         limit: Limit,
         publisher: Publisher,
         telemetry: Telemetry,
+        mask: Mask,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._connection = connection
@@ -60,6 +63,9 @@ class Sender:
         self._limit = limit
         self._publisher = publisher
         self._telemetry = telemetry
+        self._mask = mask
+        self._let_in_at = 0.0
+        """When a call was let in last (epoch)."""
         self._wall = wall
         self._dead_log = DeadLog(logging.ERROR)
 
@@ -152,9 +158,11 @@ class Sender:
             try:
                 response = await self._client.send(call, f"{key}/{step}" if step else key)
             except NoAnswer as exc:
-                self._pace.failed(began, str(exc))
+                why = self._mask.text(str(exc))
+                self._pace.failed(began, why)
                 self._count("no_answer", time.perf_counter() - start)
-                return [Retry(str(exc))] * len(job.items)
+                return [Retry(why)] * len(job.items)
+            response = masked(response, self._mask)
             status = response.status
             self._count(f"{status // 100}xx", time.perf_counter() - start)
             try:
@@ -168,15 +176,26 @@ class Sender:
             except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
                 outcomes = self._defect(job, exc)
             break
+        outcomes = [self._judged(job, each) for each in outcomes]
         failed = next((each for each in outcomes if isinstance(each, Retry)), None)
         # what wants some events later, and says when, works
         if failed is None or (failed.after is not None and not failed.everyone and 0 < status < 500):
+            if all(isinstance(each, Ok) for each in outcomes):
+                self._let_in_at = self._wall()
             if self._pace.succeeded():
                 log.info("the destination works again", extra={"connection": self._connection})
                 self._later.hurry()
         elif not failed.everyone:
             self._pace.failed(began, failed.reason)
         return outcomes
+
+    def _judged(self, job: Job, outcome: Outcome) -> Outcome:
+        """Returns what an outcome means beside those of other calls: who is not let in while others are has only itself to blame."""
+        if not isinstance(outcome, Retry) or not outcome.denied:
+            return outcome
+        if job.failures and self._let_in_at > job.since:
+            return Dead(DeadReason.REJECTED_BY_DESTINATION, f"{outcome.reason}, while other calls are let in")
+        return replace(outcome, reason=f"{outcome.reason}; check the headers that let calls in")
 
     async def _end(self, job: Job, outcomes: Sequence[Outcome]) -> list[tuple[Item, Retry]]:
         """Notes ended events; returns the events to send again."""

@@ -72,6 +72,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             description="loads of fewer rows are asynchronous inserts, which the server gathers from many clients; 0: none are",
         ),
     ] = 0
+    null_as_default: Annotated[
+        bool,
+        Meta(
+            description="true: a row without a value gets 0 or an empty text where a column of yours takes no nulls and has no DEFAULT; "
+            "false: it becomes a dead letter"
+        ),
+    ] = False
     connect_timeout: Annotated[Duration, Meta(description="how long opening a connection may take")] = field(
         default_factory=lambda: Duration(10)
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from loader.contract.warehouse import Column, TableSchema
 from loader.warehouses.clickhouse import statements
 from loader.warehouses.clickhouse.connect import Link
-from loader.warehouses.clickhouse.types import Era, bare, column_of
+from loader.warehouses.clickhouse.types import Era, bare, column_of, could_be_null
 
 VERSION = "_penstock_version"
 """The column that a ReplacingMergeTree of ours keeps the newest row by; computed, and not part of `SELECT *`."""
@@ -40,6 +40,8 @@ class LiveTable:
     columns: Mapping[str, Column]
     defaults: Mapping[str, str]
     """Default expressions of columns that can be null: the server itself fills in those of the others only."""
+    required: frozenset[str]
+    """Columns without a default that cannot be null although their type could: the server would make up a 0 or an empty text."""
     version: str | None
     """The expression of our version column, None where it has none."""
     window: int
@@ -105,6 +107,7 @@ async def read_tables(link: Link, database: str, tables: Sequence[str], era: Era
     found = await link.fetch(doing, statements.TABLES, database=database, tables=list(tables))
     columns: dict[str, dict[str, Column]] = {row["name"]: {} for row in found}
     defaults: dict[str, dict[str, str]] = {row["name"]: {} for row in found}
+    required: dict[str, set[str]] = {row["name"]: set() for row in found}
     versions: dict[str, str] = {}
     if columns:
         for row in await link.fetch(doing, statements.COLUMNS, database=database, tables=list(columns)):
@@ -115,16 +118,28 @@ async def read_tables(link: Link, database: str, tables: Sequence[str], era: Era
                 versions[table] = row["default_expression"]
                 continue
             columns[table][name] = column_of(name, type_, row["comment"], row["default_kind"], era)
+            if row["default_kind"] == "" and could_be_null(type_):
+                required[table].add(name)
             if row["default_kind"] == "DEFAULT" and "Nullable(" in type_:
                 defaults[table][name] = row["default_expression"]
     for table, expressions in defaults.items():
         for name, expression in list(expressions.items()):
             if set(_WORD.findall(expression)) & set(columns[table]):  # rows need not have the columns it is made of
                 del expressions[name]
-    return {row["name"]: _table(row, columns[row["name"]], defaults[row["name"]], versions.get(row["name"])) for row in found}
+    return {
+        name: _table(row, columns[name], defaults[name], frozenset(required[name]), versions.get(name))
+        for row in found
+        for name in (row["name"],)
+    }
 
 
-def _table(row: Mapping[str, str], columns: Mapping[str, Column], defaults: Mapping[str, str], version: str | None) -> LiveTable:
+def _table(
+    row: Mapping[str, str],
+    columns: Mapping[str, Column],
+    defaults: Mapping[str, str],
+    required: frozenset[str],
+    version: str | None,
+) -> LiveTable:
     window = _WINDOW.search(row["engine_full"])
     return LiveTable(
         name=row["name"],
@@ -132,6 +147,7 @@ def _table(row: Mapping[str, str], columns: Mapping[str, Column], defaults: Mapp
         key=_names(row["sorting_key"], columns),
         columns=columns,
         defaults=defaults,
+        required=required,
         version=version,
         window=int(window[1]) if window else 0,
         checked=str(row["checked"]) not in ("0", "False", "false"),

@@ -8,6 +8,7 @@ appends cannot become one that merges, nor the other way round, nor can its key 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ IDS = ("message_id", "id")
 NAME_BYTES = 63
 _TAKEN = 57
 _NEVER_NULLABLE = ("Array(", "Map(", "Tuple(", "Nested(", "LowCardinality(", "Nullable(", "AggregateFunction(")
+_LOW_CARDINALITY = re.compile(r"LowCardinality\((?!Nullable\()(.*)\)", re.DOTALL)
 _PARTITIONS = {"month": "toYYYYMM", "day": "toYYYYMMDD"}
 
 
@@ -244,6 +246,8 @@ class Patcher:
             return native if required else f"Nullable({native})"
         nullable = required or native.startswith(_NEVER_NULLABLE) or native in ARRAYS
         asked = native if nullable else f"Nullable({native})"
+        if low := _LOW_CARDINALITY.fullmatch(native if not required else ""):
+            asked = f"LowCardinality(Nullable({low[1]}))"
         try:
             ((row),) = await self._link.fetch("reading a type of", statements.TYPE, type=asked)
         except Permanent as error:

@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
-from loader.sql.reject import refuse_null_keys
+from loader.sql.reject import refuse_null_keys, require_values
 from loader.warehouses.clickhouse import encode, statements
 from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
 from loader.warehouses.clickhouse.live import LiveTable, read_tables
@@ -59,6 +59,7 @@ ONE_BLOCK = {
     "input_format_null_as_default": 1,
     "input_format_arrow_case_insensitive_column_matching": 0,
 }
+_GIVE_DEFAULT = "make it Nullable, give it a DEFAULT, or set null_as_default: true"
 _SYNCHRONOUS = {"async_insert": 0}
 _ASYNCHRONOUS = {"async_insert": 1, "wait_for_async_insert": 1, "async_insert_deduplicate": 1}
 
@@ -241,10 +242,12 @@ class ClickHouseSession:
             refuse_null_keys(load)
         live = await self._read([load.table for load in loads])
         for load in loads:
-            self._check(load, live.get(load.table))
+            table = self._check(load, live.get(load.table))
+            if not self._options.null_as_default:
+                require_values(load, table.required, _GIVE_DEFAULT)
         return live
 
-    def _check(self, load: TableLoad, live: LiveTable | None) -> None:
+    def _check(self, load: TableLoad, live: LiveTable | None) -> LiveTable:
         from loader.types.lattice import ARROW
 
         what = f'table "{load.table}"'
@@ -259,7 +262,7 @@ class ClickHouseSession:
             if field.type != ARROW[column.kind] or (shaped is not None and shaped != column):
                 raise TableChanged(f'{what}: column "{field.name}" is {column.native} now, the rows were made for another')
         if load.write == "append" or not load.key:
-            return
+            return live
         if not live.replaces or set(load.key) != set(live.key):
             raise TableChanged(f"{what} does not merge by ({', '.join(load.key)}) any more")
         if load.cursor and load.cursor.isidentifier() and live.version is not None and load.cursor not in live.version:
@@ -267,6 +270,7 @@ class ClickHouseSession:
                 f'{what} was made to keep the row with the newest value of another column than "{load.cursor}", and ClickHouse cannot '
                 "change that; rename it, so that a new one is made, or set discriminator as it was"
             )
+        return live
 
     async def _stage(self, load: TableLoad, live: LiveTable) -> Stage:
         """Returns the table in which the part of a full refresh waits.

@@ -33,6 +33,9 @@ NATIVES = {
 IS_JSON = "penstock json"
 """Comments of our JSON columns begin so."""
 
+_PLAIN = re.compile(
+    r"(?:Bool|String|FixedString|U?Int\d+|Float\d+|Decimal\d*|Date|Date32|DateTime|DateTime64|Enum8|Enum16|UUID|IPv[46])\b"
+)
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.DOTALL)
 _DECIMAL = re.compile(r"Decimal(?:32|64|128|256)?\((\d+), ?(\d+)\)")
 _INTEGER = re.compile(r"(U?)Int(8|16|32|64|128|256)")
@@ -103,6 +106,11 @@ def bare(native: str) -> str:
     while match := _WRAPPED.fullmatch(native):
         native = match[1]
     return native
+
+
+def could_be_null(native: str) -> bool:
+    """Whether a type takes no nulls, and would within `Nullable`. Lists, maps and tuples have their empty forms instead."""
+    return "Nullable(" not in native and _PLAIN.match(bare(native)) is not None
 
 
 def incoming(native: str) -> str:

@@ -22,7 +22,7 @@ from loader.warehouses.mysql.connect import connect as connect_mysql
 from loader.warehouses.postgres.connect import Options as PostgresOptions
 from loader.warehouses.postgres.connect import connect
 from penstock.control.data.tables import open_file, quoted
-from shared.errors import ConfigError, NotConnected, Permanent, Problem, SetupError
+from shared.errors import ConfigError, NotConnected, PenstockError, Permanent, Problem, SetupError
 
 TYPES = ("clickhouse", "duckdb", "mysql", "postgres")
 
@@ -89,23 +89,28 @@ async def ask(name: str, document: dict[str, Any], sql: str, limit: int) -> Answ
         Permanent: the database refuses the statement; in its words.
         PenstockError: the destination does not answer.
     """
-    _, options = registry.parse_options(name, document)
-    if isinstance(options, PostgresOptions):
-        columns, rows = await _ask_postgres(name, options, sql, limit)
-    elif isinstance(options, MySQLOptions):
-        columns, rows = await _ask_mysql(name, options, sql, limit)
-    elif isinstance(options, ClickHouseOptions):
-        link = ClickHouseLink(name, options, "penstock query")
-        try:
-            columns, rows = await link.ask(sql, limit)
-        finally:
-            await link.close()
-    else:
-        columns, rows = await asyncio.to_thread(
-            _ask_duckdb, name, str(document["path"]), str(document.get("schema", "main")), sql, limit
-        )
+    try:
+        columns, rows = await _ask(name, document, sql, limit)
+    except PenstockError as error:
+        registry.mask_of(document).error(error)
+        raise
     more = bool(limit) and len(rows) > limit
     return Answer(destination=name, columns=columns, rows=rows[:limit] if more else rows, more=more)
+
+
+async def _ask(name: str, document: dict[str, Any], sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
+    _, options = registry.parse_options(name, document)
+    if isinstance(options, PostgresOptions):
+        return await _ask_postgres(name, options, sql, limit)
+    if isinstance(options, MySQLOptions):
+        return await _ask_mysql(name, options, sql, limit)
+    if isinstance(options, ClickHouseOptions):
+        link = ClickHouseLink(name, options, "penstock query")
+        try:
+            return await link.ask(sql, limit)
+        finally:
+            await link.close()
+    return await asyncio.to_thread(_ask_duckdb, name, str(document["path"]), str(document.get("schema", "main")), sql, limit)
 
 
 def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:

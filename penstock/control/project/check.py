@@ -73,13 +73,14 @@ async def failing_steps(name: str, document: dict[str, Any]) -> list[Step]:
 
 
 async def _check(name: str, document: dict[str, Any], environment: Environment, seconds: float = CHECK_SECONDS) -> list[Step]:
+    mask = registry.mask_of(document)
     try:
         async with timeout(seconds):
             plugin, options = registry.parse_options(name, document)
             destination = await plugin.open_destination(name, options, environment)
             try:
                 if isinstance(destination, EventDestination):
-                    results = await check_calls(destination)
+                    results = await check_calls(destination, mask)
                 else:
                     results = await destination.check()
             finally:
@@ -87,5 +88,5 @@ async def _check(name: str, document: dict[str, Any], environment: Environment, 
     except TimeoutError:
         return [Step(step="reach", ok=False, message=f"no answer within {seconds:g} s; check address and network")]
     except PenstockError as exc:
-        return [Step(step="open", ok=False, message=str(exc))]
-    return [Step(step=result.step, ok=result.ok, message=result.message) for result in results]
+        return [Step(step="open", ok=False, message=mask.text(str(exc)))]
+    return [Step(step=result.step, ok=result.ok, message=mask.text(result.message)) for result in results]

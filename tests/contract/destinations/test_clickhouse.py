@@ -233,13 +233,26 @@ async def test_a_cursor_that_has_no_number_is_refused_with_what_to_do(wh: Open) 
 
 async def test_lists_and_lowcardinality_arrive(wh: Open) -> None:
     one = Delivery(wh, await wh.session())
-    types = 'l LowCardinality(String), m LowCardinality(Nullable(String)), "as" Array(String), "is" Array(Int64)'
+    types = "l LowCardinality(String) DEFAULT 'none', m LowCardinality(Nullable(String)), `as` Array(String), `is` Array(Int64)"
     await subject_of(wh).ask(f"CREATE TABLE {{}}.events (message_id String, {types}) ENGINE = MergeTree ORDER BY tuple()")
     await one.send({"messageId": "1", "l": "x", "m": "y", "as": ["a b", "ü"], "is": [1, -2]}, {"messageId": "2", "as": ["a\nb"]})
     first, second = sorted(await wh.subject.rows("events", {}), key=lambda row: str(row["message_id"]))
     assert (first["l"], first["m"], first["as"], first["is"]) == ("x", "y", ["a b", "ü"], [1, -2])
-    assert (second["l"], second["m"], second["as"]) == ("", None, [])
+    assert (second["l"], second["m"], second["as"]) == ("none", None, [])
     assert second["_unmapped_data"] == '{"as":["a\\nb"]}'
+
+
+async def test_a_row_without_a_value_gets_what_the_server_makes_up_where_a_person_says_so(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(destination=await wh.another(null_as_default=True)))
+    await subject_of(wh).ask("CREATE TABLE {}.events (message_id String, n Int64) ENGINE = MergeTree ORDER BY tuple()")
+    assert await one.send({"messageId": "1"}, {"messageId": "2", "n": None}, {"messageId": "3", "n": 3}) == {}
+    assert sorted(row["n"] for row in await wh.subject.rows("events", {})) == [0, 0, 3]
+
+
+async def test_a_column_of_a_forced_type_of_low_cardinality_can_be_null(wh: Open) -> None:
+    one = Delivery(wh, await wh.session(), column_types={"l": "LowCardinality(String)"})
+    assert await one.send({"messageId": "1", "l": "x"}, {"messageId": "2"}) == {}
+    assert sorted(str(row["l"]) for row in await wh.subject.rows("events", {})) == ["None", "x"]
 
 
 async def test_wide_tables_and_their_statements_are_taken(wh: Open) -> None:

@@ -39,6 +39,14 @@ async def test_a_row_without_a_value_gets_the_default_also_beside_one_with_a_val
     assert await rows(wh, "state", "n") == [("paid", 1), ("new", 7)]
 
 
+async def test_a_row_without_a_value_is_a_dead_letter_where_the_column_must_have_one(wh: Open) -> None:
+    one = await delivery(wh, 'CREATE TABLE "{}".events (message_id varchar, n bigint NOT NULL)')
+    events = {"messageId": "0", "n": 0}, {"messageId": "1", "n": None}, {"messageId": "2"}, {"messageId": "3", "n": "x"}
+    dead = {**await one.send(*events), **await one.send({"messageId": "4"})}
+    assert sorted(dead) == ["1", "2", "3", "4"]
+    assert await rows(wh, "message_id", "n") == [("0", 0)]
+
+
 @pytest.mark.needs("coalesce")
 async def test_the_latest_traits_keep_what_is_stored_where_a_default_would_take_its_place(wh: Open) -> None:
     ddl = """CREATE TABLE "{}".users (id varchar PRIMARY KEY, plan varchar NOT NULL DEFAULT 'free', received_at timestamptz)"""

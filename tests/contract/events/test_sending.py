@@ -122,6 +122,45 @@ async def test_a_call_that_fails_holds_up_the_later_events_of_its_user_alone(
         assert len({request.key for request in world.receiver.requests if request.ids == ["m0"]}) == 1
 
 
+@pytest.mark.parametrize("status", [401, 407])
+async def test_an_expired_token_makes_no_dead_letters_and_every_event_arrives_when_it_is_renewed(
+    server: NatsServer, type_name: str, status: int
+) -> None:
+    denied = 0
+
+    def behave(_: Request) -> Behaviour:
+        nonlocal denied
+        denied += 1
+        return Behaviour(status, body=b"token expired") if denied <= 4 else OK
+
+    async with World(server, type_name, calls_at_once=3) as world:
+        world.receiver.behave = behave
+        await world.sending.put(1, events(0, 60, users=20))
+        await world.sending.live()
+        assert Counter(world.receiver.ids) == ids(60)
+        assert in_order(world.receiver)
+        assert await world.sending.letters() == []
+
+
+async def test_an_event_that_is_not_let_in_while_others_are_is_a_dead_letter_in_which_no_token_stands(
+    server: NatsServer, type_name: str
+) -> None:
+    token = "token-of-the-tests"
+
+    def behave(request: Request) -> Behaviour:
+        return Behaviour(403, body=b"x" * 190 + token.encode()) if request.ids == ["m4"] else OK
+
+    async with World(server, type_name, headers={"Authorization": f"Bearer {token}"}) as world:
+        world.receiver.behave = behave
+        await world.sending.put(1, events(0, 30))
+        await world.sending.live()
+        assert Counter(world.receiver.ids) == ids(30, 4)
+        (letter,) = await world.sending.letters()
+        assert (letter.message_id, letter.reason) == ("m4", "rejected_by_destination")
+        assert "while other calls are let in" in letter.detail
+        assert "token" not in letter.detail
+
+
 @pytest.mark.parametrize("what", ["cut", "hang", "huge"])
 async def test_a_call_without_a_sane_answer_is_bounded_and_tried_again(server: NatsServer, type_name: str, what: str) -> None:
     tries: Counter[str] = Counter()

@@ -153,13 +153,21 @@ def test_a_date_is_compared_with_the_clock_of_who_sent_it() -> None:
     assert answer(503, dates).after == 120.0
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 404, 410, 413, 422])
+@pytest.mark.parametrize("status", [301, 302, 307, 400, 404, 410, 413, 422])
 def test_what_is_refused_is_a_dead_letter_with_the_words_of_the_answer(status: int) -> None:
     outcome = answer(status, {"location": "https://elsewhere.test/"}, b"no\nsuch \x1b[31m field")
     assert isinstance(outcome, Dead)
     assert str(status) in outcome.detail
     assert outcome.detail.isprintable()
     assert ("elsewhere" if status < 400 else "no such") in outcome.detail
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_what_is_not_let_in_comes_again_because_a_token_may_have_expired(status: int) -> None:
+    outcome = answer(status, {}, b"who are you")
+    assert isinstance(outcome, Retry)
+    assert outcome.denied
+    assert "who are you" in outcome.reason
 
 
 @pytest.mark.parametrize(

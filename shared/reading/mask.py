@@ -1,0 +1,104 @@
+"""Hides known secrets in texts that another party wrote: the answer of a server, the message of a driver. Pure.
+
+A server may echo what it was sent, the token among it, and such a text goes into dead letters, logs and `/ready`. So it is masked
+before it is kept, and before it is cut: half a secret would not be found any more.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from shared.errors import PenstockError
+
+HIDDEN = "•••"
+FEWEST = 6
+"""Characters of a secret that is hidden. Shorter ones are in many words, which would tell more of them by being hidden."""
+
+_TEMPLATE = re.compile(r"\{[{%#].*?[}%#]\}", re.DOTALL)
+_PASSWORD = re.compile(r"\bpassword\s*=\s*(?:'([^']*)'|(\S+))", re.IGNORECASE)
+_SCHEMES = frozenset({"bearer", "basic", "digest", "token", "apikey"})
+_OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "content-language", "user-agent", "x-requested-with"})
+"""Headers that hold no secrets, though they stand among some that do."""
+
+
+class Mask:
+    """The secrets of one destination.
+
+    Args:
+        secrets: values of its secret options: texts, or texts by name (headers).
+        shown: values of its other options; what equals one of them is no secret.
+    """
+
+    def __init__(self, secrets: Iterable[Any], shown: Iterable[Any] = ()) -> None:
+        open_ = {each for each in shown if isinstance(each, str)}
+        words = {word for value in secrets for word in _words(value, open_)}
+        kept = {word for word in words if len(word) >= FEWEST and word not in open_ and word.lower() not in _SCHEMES}
+        forms = {form for word in kept for form in (word, quote(word, safe=""), json.dumps(word)[1:-1], html.escape(word))}
+        self._forms = sorted(forms, key=len, reverse=True)
+        self._coded = [form.encode() for form in self._forms]
+
+    def text(self, text: str) -> str:
+        """Returns a text with the secrets hidden."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, HIDDEN)
+        return text
+
+    def body(self, data: bytes) -> bytes:
+        """Returns the bytes of an answer with the secrets hidden."""
+        for form in self._coded:
+            if form in data:
+                data = data.replace(form, HIDDEN.encode())
+        return data
+
+    def error(self, error: PenstockError) -> None:
+        """Hides the secrets in all texts of an error."""
+        error.args = tuple(self._any(each) for each in error.args)
+        for name, value in vars(error).items():
+            setattr(error, name, self._any(value))
+
+    def _any(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: self._any(each) for key, each in value.items()}
+        return value
+
+
+def _words(value: Any, shown: set[str]) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if str(name).lower() not in _OPEN_HEADERS:
+                yield from _words(each, shown)
+    elif isinstance(value, str):
+        yield from _of_address(value, shown) if "://" in value or _PASSWORD.search(value) else _of_text(value)
+
+
+def _of_text(value: str) -> Iterator[str]:
+    for part in _TEMPLATE.split(value):
+        yield part.strip()
+        for word in part.split():
+            yield word
+            with contextlib.suppress(binascii.Error, ValueError):  # RFC 7617: user and password
+                user, colon, password = base64.b64decode(word, validate=True).decode().partition(":")
+                if colon and user.isprintable():
+                    yield password
+
+
+def _of_address(value: str, shown: set[str]) -> Iterator[str]:
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(value)
+        shown.update(each for each in (parts.username, parts.hostname, parts.path.strip("/")) if each)
+        if parts.password:
+            yield from (parts.password, unquote(parts.password))
+        yield from parse_qs(parts.query).get("password", [])
+    for match in _PASSWORD.finditer(value):
+        yield match[1] or match[2]
