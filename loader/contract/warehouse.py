@@ -80,8 +80,12 @@ class Capabilities:
     coalesce: bool = True
     """A merge can keep stored values where the incoming row has nulls. Means something only where `merge` is not `no`."""
     max_columns: int = 1000
-    case: Literal["lower", "upper", "keep"] = "keep"
-    """How the warehouse folds names that differ only in case: names equal after folding are one column."""
+    table_limit: int | None = None
+    """Longest name of a table that holds other characters than ASCII letters, digits and `_`, where that is shorter: the server names a
+    file so, and spells them longer there. In the unit of `name_limit`."""
+    case: Literal["lower", "upper", "ascii", "keep"] = "keep"
+    """How the warehouse folds names that differ only in case: names equal after folding are one column. `ascii`: as `lower`, but
+    other letters than those of ASCII stay as they are."""
     unfit: str | None = None
     """A pattern of what no name may hold, such as a blank at its end; names that have it are spelled with `_` and a suffix."""
     system_columns: frozenset[str] = frozenset()

@@ -25,6 +25,7 @@ Path = tuple[str, ...]
 """The place of a value in the event: the keys from the top, in the client's spelling."""
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+_PLAIN_FILE = re.compile(r"\w*", re.ASCII)
 _CACHE_ENTRIES = 50_000
 _OWN = "_penstock"
 """Our own tables and columns in a warehouse start so, also temporary ones; clients' names get out of their way."""
@@ -60,6 +61,22 @@ def _is_capital(character: str) -> bool:
     return character.isupper() and character.lower() != character
 
 
+def lower(name: str) -> str:
+    """Returns a name as servers fold it: letter by letter, each to one letter. Letters with one capital are one too, as in µ and μ."""
+    return name.lower() if name.isascii() else "".join(map(_small, name))
+
+
+def _small(letter: str) -> str:
+    capital = letter.upper()
+    small = (capital if len(capital) == 1 else letter).lower()
+    return small if len(small) == 1 else small[0]
+
+
+def lower_ascii(name: str) -> str:
+    """Returns a name with the capitals of ASCII as small letters."""
+    return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
 def digest(text: str, length: int = 8) -> str:
     """Returns the first `length` hex digits of the text's hash."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
@@ -70,6 +87,7 @@ class Namer:
 
     def __init__(self, capabilities: Capabilities, original: bool = False) -> None:
         self._limit = capabilities.name_limit
+        self._table_limit = capabilities.table_limit or self._limit
         self._bytes = capabilities.name_unit == "bytes"
         self._case = capabilities.case
         self._system_columns = frozenset(map(self.key, capabilities.system_columns))
@@ -101,15 +119,22 @@ class Namer:
             if len(self._tables) >= _CACHE_ENTRIES:
                 self._tables.clear()
             folded = _beside_ours(self._fold(text, "table"))
-            known = self._tables[text] = self._fit(folded if self._original else _led(folded))
+            fitted = self._fit(folded if self._original else _led(folded))
+            known = fitted if _PLAIN_FILE.fullmatch(fitted) else self.cut(fitted, limit=self._table_limit)
+            self._tables[text] = known
         return known
 
-    def cut(self, name: str, ending: str = "") -> str:
-        """Returns `name` followed by `ending`; shortens `name` at its end so that both fit the limit in its unit."""
-        if self._size(name + ending) <= self._limit:
+    def cut(self, name: str, ending: str = "", limit: int = 0) -> str:
+        """Returns `name` followed by `ending`, shortened at its end so that both fit the limit in its unit.
+
+        Args:
+            limit: another one than the destination's.
+        """
+        limit = limit or self._limit
+        if self._size(name + ending) <= limit:
             return name + ending
         tail = ending or "_" + digest(name)
-        room = self._limit - self._size(tail)
+        room = limit - self._size(tail)
         if not self._bytes:
             return name[:room] + tail
         return name.encode()[:room].decode("utf-8", "ignore") + tail
@@ -128,7 +153,9 @@ class Namer:
         """Returns the key of a name: two names that the warehouse takes for one have the same key."""
         if self._case == "keep":
             return name
-        return name.lower() if self._case == "lower" else name.upper()
+        if self._case == "ascii":
+            return lower_ascii(name)
+        return lower(name) if self._case == "lower" else name.upper()
 
     def _fold(self, key: str, kind: str) -> str:
         if self._original:

@@ -41,7 +41,7 @@ CAPABILITIES = Capabilities(
     stream=True,
     evolve=True,
     widen=TYPES.pairs,
-    case="lower",
+    case="ascii",
 )
 
 

@@ -13,6 +13,7 @@ from loader.sql.dialect import Dialect
 from loader.sql.live import LiveColumn, LiveKey, LiveTable
 from loader.sql.steps import Ask, Steps
 from loader.sql.text import OWN_INDEX, owner_of
+from loader.types.names import lower_ascii
 from loader.warehouses.duckdb import catalogue, errors
 from loader.warehouses.duckdb.types import TYPES, kind_of, limits_of
 
@@ -30,7 +31,7 @@ class DuckDB(Dialect):
 
     def fold(self, name: str) -> str:
         """Returns a name as DuckDB compares names: without regard to case, of ASCII letters only."""
-        return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+        return lower_ascii(name)
 
     def alter(self, schema: str, table: str, changes: Iterable[str]) -> str:
         return "; ".join(super(DuckDB, self).alter(schema, table, [change]) for change in changes)

@@ -37,7 +37,7 @@ from loader.sql.reject import refuse_null_keys
 from loader.sql.text import LEDGER, by_dependency, id_columns_of, named
 from loader.warehouses.mysql.catalogue import LiveTable, read_table, references, require_transactions
 from loader.warehouses.mysql.connect import Options, connect, database_of, take_over
-from loader.warehouses.mysql.dialect import SQL, UNFIT
+from loader.warehouses.mysql.dialect import SQL, TABLE_LIMIT, UNFIT
 from loader.warehouses.mysql.errors import number_of, translate
 from loader.warehouses.mysql.ledger import Ledger
 from loader.warehouses.mysql.load import prepare, send
@@ -64,6 +64,7 @@ CAPABILITIES = Capabilities(
     max_columns=1000,  # InnoDB's limit is 1017
     case="lower",
     unfit=UNFIT,
+    table_limit=TABLE_LIMIT,
 )
 
 ROLLBACK_SECONDS = 5.0

@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from loader.sql.dialect import Dialect
+from loader.types.names import lower
 from shared.errors import Permanent
 
 LONGEST_COMMENT = 1024
 
-UNFIT = " $|[\U00010000-\U0010ffff]"
-"""What the servers take in no name: a blank at its end, and characters beyond the first plane."""
+UNFIT = "[ \t-\r]\\Z|[\U00010000-\U0010ffff]"
+"""What the servers take in no name: a blank or the end of a line at its end, and characters beyond the first plane."""
+
+TABLE_LIMIT = 50
+"""Characters of a table's name, each of which takes five bytes of the name of its file, which has 255 with its ending:
+https://dev.mysql.com/doc/refman/8.4/en/identifier-mapping.html"""
 
 
 class MySQL(Dialect):
@@ -26,7 +31,7 @@ class MySQL(Dialect):
 
     def fold(self, name: str) -> str:
         """Returns a column's name as the servers compare it: without regard to case."""
-        return name.lower()
+        return lower(name)
 
     def identifier(self, name: str) -> str:
         """Returns a name quoted.

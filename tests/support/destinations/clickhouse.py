@@ -43,7 +43,7 @@ class ClickHouseSubject:
 
     def _rows(self, table: str) -> list[Row]:
         quoted = "`" + table.replace("\\", "\\\\").replace("`", "\\`") + "`"
-        escaped = table.replace("\\", "\\\\").replace("\n", "\\n")
+        escaped = table.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
         parameters: dict[str, Any] = {"param_database": self.database, "param_table": escaped}
         wide = ask(self.place, _CLICKHOUSE_WIDE, **parameters).decode().splitlines()
         star = "*" + (f" REPLACE ({', '.join(_clickhouse_read(name) for name in wide)})" if wide else "")

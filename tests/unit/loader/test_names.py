@@ -129,10 +129,27 @@ def test_original_names_are_kept_but_for_nul_characters() -> None:
     assert namer.table('Robert"); --') == 'Robert"); --'
 
 
-@pytest.mark.parametrize(("case", "same"), [("lower", True), ("upper", True), ("keep", False)])
+@pytest.mark.parametrize(("case", "same"), [("lower", True), ("upper", True), ("ascii", True), ("keep", False)])
 def test_names_are_one_where_the_warehouse_folds_them_to_one(case: str, same: bool) -> None:
     namer = Namer(capabilities(case=case))
     assert (namer.key("userId") == namer.key("USERID")) is same
+
+
+def test_letters_beyond_ascii_are_folded_one_by_one_or_not_at_all() -> None:
+    servers, ascii_only = Namer(capabilities(case="lower")), Namer(capabilities(case="ascii"))
+    for one, other in (("É", "é"), ("İ", "i"), ("µ", "μ"), ("ΣΣ", "σς"), ("ＡẞK", "ａßk")):
+        assert servers.key(one) == servers.key(other)
+        assert ascii_only.key(one) != ascii_only.key(other)
+    assert servers.key("ﬁ") != servers.key("fi")
+
+
+def test_a_name_whose_file_would_be_too_long_is_cut_and_a_plain_one_is_not() -> None:
+    namer = Namer(replace(capabilities(), name_limit=64, name_unit="characters", table_limit=50))
+    assert namer.table("a" * 64) == "a" * 64
+    assert len(namer.table("名" * 64)) == 50
+    assert namer.table("名" * 50) == "名" * 50
+    assert namer.table("名" * 64) != namer.table("名" * 63)
+    assert len(namer.column(["名" * 64])) == 64
 
 
 def test_the_caches_of_a_namer_stay_bounded() -> None:
