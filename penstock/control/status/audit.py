@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 from nats.js.errors import NotFoundError
@@ -28,6 +27,7 @@ from penstock.control.moments import gone
 from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
 from penstock.control.wording import counted, waits
+from router.forwarding.account import Account
 from router.forwarding.state import SiteState, StateKeeper
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project
@@ -35,7 +35,7 @@ from router.rules.match import match
 from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
-from shared.events.outcome import DeadReason
+from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
@@ -113,85 +113,138 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
         ConfigError: the project that runs cannot be routed by this version.
     """
     sites, balances = await read_balances(broker, snapshot)
-    stalled = {each.site: each.unrouted for each in sites if each.unrouted}
-    findings = [
-        Finding(name=each.connection, what=problem) for each in balances if each.site not in stalled for problem in each.problems
-    ]
     removed = await read_all_removed(broker)
-    findings += [Finding(name=gone(each), what=problem) for each in removed for problem in each.problems]
-    notes = [
-        f"{gone(each)}: {waits(each.waiting)} until a loader takes it away" if each.waiting else f"{gone(each)}: {UNDECIDED}"
-        for each in removed
-        if not each.settled and not each.problems
-    ]
-    unchecked = {
-        f"site {site}": f"{waits(events)} for the router, so {'it' if events == 1 else 'they'} and the counts of now are not checked"
-        for site, events in stalled.items()
-    }
-    changed_at = changes(snapshot, await project_history(broker))
-    total = asked = 0
-    gate = ThreadGate(1, "audit")
+    audit_ = _Audit(broker, snapshot, changes(snapshot, await project_history(broker)))
+    audit_.check_counts(sites, balances, removed)
+    by_name = {each.connection: each for each in balances}
     try:
-        for site, rules in compile_project(snapshot).items():
-            state = await StateKeeper(broker, site).load() or SiteState()
-            expected, read, whole = await _expect(broker=broker, rules=rules, state=state, since=since, changed_at=changed_at)
-            total += read
-            if total >= MOST_IDS:
-                notes.append(f"site {site}: only the first {MOST_IDS} ids are looked at; name a later --since")
-            for name in rules.connections:
-                balance = next(each for each in balances if each.connection == name)
-                account, change = state.accounts.get(name), changed_at.get(name)
-                document = snapshot.project.destinations[snapshot.project.connections[name].destination]
-                wanted = expected[name]
-                rows = await _rows(
-                    snapshot=snapshot, name=name, document=document, ids=wanted.all, gate=gate, notes=notes, unchecked=unchecked
-                )
-                if rows is None:
-                    continue
-                asked += len(wanted.all)
-                missing, letters = set[str](), 0
-                # the number of backfilled events that met the rules was never counted
-                if account is None or (
-                    whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled
-                ):
-                    notes.append(f"{name}: its rules changed or it was not always there, so only what is twice is looked for")
-                elif change is None and await _is_moved(broker, snapshot.queue_of(name)):
-                    notes.append(f"{name}: it was moved to another destination, so only what is twice is looked for")
-                else:
-                    if wanted.may and change is not None:
-                        notes.append(
-                            f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
-                            " or soon after, only what is twice is looked for"
-                        )
-                    missing, letters = await _missing(
-                        broker=broker, queue=snapshot.queue_of(name), connection=name, ids=wanted.ids, rows=rows
-                    )
-                dropped = sum(balance.dropped.get(reason, 0) for reason in ("table_template_empty", "no_table"))
-                # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
-                died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
-                buried = max(0, died - letters - balance.replayed)
-                if missing and dropped < len(missing) <= dropped + buried:
-                    gone_letters = (
-                        f"{counted(len(missing) - dropped, 'event')} of {counted(buried, 'dead letter')} that DEAD holds no more"
-                        " (evicted for want of room, purged, or too old) cannot be looked for"
-                    )
-                    if whole:  # all dead events are among the ids that were read, so one more missing id would show
-                        notes.append(f"{name}: {gone_letters}")
-                    else:
-                        unchecked[name] = f"{gone_letters}, and EVENTS does not tell whether they died or are lost"
-                elif len(missing) > dropped:
-                    findings.append(_finding(name, "forwarded, and neither in the destination nor in the dead letters", missing))
-                findings += [
-                    _finding(name, f"twice or more in table {table}", {id_ for id_, times in found.items() if times > 1})
-                    for table, found in rows.items()
-                    if any(times > 1 for times in found.values())
-                ]
+        for rules in compile_project(snapshot).values():
+            await audit_.check_site(rules, by_name, since)
     finally:
-        gate.close()
+        audit_.gate.close()
     return Audit(
-        sites=sites, connections=balances, removed=removed, findings=findings, notes=notes, unchecked=unchecked, ids=total,
-        asked=asked,
+        sites=sites, connections=balances, removed=removed, findings=audit_.findings, notes=audit_.notes,
+        unchecked=audit_.unchecked, ids=audit_.ids, asked=audit_.asked,
     )  # fmt: skip
+
+
+class _Audit:
+    """An audit under way, and its findings so far."""
+
+    def __init__(self, broker: Broker, snapshot: ConfigSnapshot, changed_at: Mapping[str, Change]) -> None:
+        self._broker = broker
+        self._snapshot = snapshot
+        self._changed_at = changed_at
+        self.gate = ThreadGate(1, "audit")
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+        self.unchecked: dict[str, str] = {}
+        self.ids = self.asked = 0
+
+    def check_counts(self, sites: list[SiteBalance], balances: list[Balance], removed: list[RemovedBalance]) -> None:
+        """Checks that all accounts balance; the counts of a site whose events wait for the router cannot yet."""
+        stalled = {each.site: each.unrouted for each in sites if each.unrouted}
+        for site, events in stalled.items():
+            they = "it" if events == 1 else "they"
+            self.unchecked[f"site {site}"] = f"{waits(events)} for the router, so {they} and the counts of now are not checked"
+        steady = [each for each in balances if each.site not in stalled]
+        self.findings += [Finding(name=each.connection, what=problem) for each in steady for problem in each.problems]
+        self.findings += [Finding(name=gone(each), what=problem) for each in removed for problem in each.problems]
+        for each in removed:
+            if not each.settled and not each.problems:
+                why = f"{waits(each.waiting)} until a loader takes it away" if each.waiting else UNDECIDED
+                self.notes.append(f"{gone(each)}: {why}")
+
+    async def check_site(self, rules: SiteRules, balances: Mapping[str, Balance], since: float | None) -> None:
+        """Checks the ids of one site's connections."""
+        state = await StateKeeper(self._broker, rules.site).load() or SiteState()
+        expected, read, whole = await _expect(
+            broker=self._broker, rules=rules, state=state, since=since, changed_at=self._changed_at
+        )
+        self.ids += read
+        if self.ids >= MOST_IDS:
+            self.notes.append(f"site {rules.site}: only the first {MOST_IDS} ids are looked at; name a later --since")
+        for name in rules.connections:
+            rows = await self._rows(name, expected[name].all)
+            if rows is None:
+                continue
+            self.asked += len(expected[name].all)
+            missing, letters = set[str](), 0
+            if await self._is_known(name, expected[name], state.accounts.get(name), whole=whole):
+                queue = self._snapshot.queue_of(name)
+                missing, letters = await _missing(
+                    broker=self._broker, queue=queue, connection=name, ids=expected[name].ids, rows=rows
+                )
+            self._judge_missing(name, missing, letters, balances[name], whole=whole)
+            for table, found in rows.items():
+                if twice := {id_ for id_, times in found.items() if times > 1}:
+                    self.findings.append(_finding(name, f"twice or more in table {table}", twice))
+
+    async def _is_known(self, name: str, wanted: _Expected, account: Account | None, *, whole: bool) -> bool:
+        """Whether the present rules tell what the connection must have; else notes why only repeats are looked for."""
+        change = self._changed_at.get(name)
+        # the number of backfilled events that met the rules was never counted
+        if account is None or (whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled):
+            self.notes.append(f"{name}: its rules changed or it was not always there, so only what is twice is looked for")
+            return False
+        if change is None and await _is_moved(self._broker, self._snapshot.queue_of(name)):
+            self.notes.append(f"{name}: it was moved to another destination, so only what is twice is looked for")
+            return False
+        if wanted.may and change is not None:
+            self.notes.append(
+                f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
+                " or soon after, only what is twice is looked for"
+            )
+        return True
+
+    def _judge_missing(self, name: str, missing: set[str], letters: int, balance: Balance, *, whole: bool) -> None:
+        """Judges ids that are nowhere: dropped by a template, dead with a letter that is gone, or lost."""
+        dropped = balance.dropped.get(DropReason.TABLE_TEMPLATE_EMPTY, 0)
+        # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
+        died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
+        buried = max(0, died - letters - balance.replayed)
+        if len(missing) <= dropped:
+            return
+        if len(missing) > dropped + buried:
+            self.findings.append(_finding(name, "forwarded, and neither in the destination nor in the dead letters", missing))
+            return
+        gone_letters = (
+            f"{counted(len(missing) - dropped, 'event')} of {counted(buried, 'dead letter')} that DEAD holds no more"
+            " (evicted for want of room, purged, or too old) cannot be looked for"
+        )
+        if whole:  # all dead events are among the ids that were read, so one more missing id would show
+            self.notes.append(f"{name}: {gone_letters}")
+        else:
+            self.unchecked[name] = f"{gone_letters}, and EVENTS does not tell whether they died or are lost"
+
+    async def _rows(self, name: str, ids: set[str]) -> Mapping[str, Counter[str]] | None:
+        """Returns by table how often each id is in it; None if the destination cannot be asked."""
+        connection = self._snapshot.project.connections[name]
+        document = self._snapshot.project.destinations[connection.destination]
+        found: dict[str, Counter[str]] = {}
+        try:
+            async with timeout(FIND_SECONDS):
+                plugin, options = registry.parse_options(connection.destination, document)
+                destination = await plugin.open_destination(connection.destination, options, Environment(self.gate))
+                try:
+                    capabilities = plugin.CAPABILITIES
+                    if not isinstance(destination, FindsIds) or not isinstance(capabilities, Capabilities):
+                        self.notes.append(
+                            f"{name}: the destination {connection.destination} cannot be asked for ids; its counts balance"
+                        )
+                        return None
+                    layout = LAYOUTS[connection.layout](Rules(connection, capabilities).namer)
+                    key = layout.spec("").key
+                    for part in _parts(sorted(ids)):
+                        for table, counts in (await destination.find_ids(name, part, key)).items():
+                            found.setdefault(table, Counter()).update(counts)
+                finally:
+                    await destination.close()
+        except (PenstockError, TimeoutError) as exc:
+            why = str(exc) or type(exc).__name__
+            self.unchecked[name] = f"the destination {connection.destination} does not answer: {why}"
+            return None
+        return found
 
 
 def _finding(name: str, what: str, ids: set[str]) -> Finding:
@@ -238,40 +291,6 @@ async def _expect(
             except Permanent:  # the whole frame is in the dead letters
                 continue
     return expected, read, since is None and accepted == state.accepted
-
-
-async def _rows(
-    snapshot: ConfigSnapshot,
-    name: str,
-    document: dict[str, Any],
-    ids: set[str],
-    gate: ThreadGate,
-    notes: list[str],
-    unchecked: dict[str, str],
-) -> Mapping[str, Counter[str]] | None:
-    """Returns by table how often each id is in it; None if the destination cannot be asked."""
-    connection = snapshot.project.connections[name]
-    found: dict[str, Counter[str]] = {}
-    try:
-        async with timeout(FIND_SECONDS):
-            plugin, options = registry.parse_options(connection.destination, document)
-            destination = await plugin.open_destination(connection.destination, options, Environment(gate))
-            try:
-                capabilities = plugin.CAPABILITIES
-                if not isinstance(destination, FindsIds) or not isinstance(capabilities, Capabilities):
-                    notes.append(f"{name}: the destination {connection.destination} cannot be asked for ids; its counts balance")
-                    return None
-                layout = LAYOUTS[connection.layout](Rules(connection, capabilities).namer)
-                key = layout.spec("").key
-                for part in _parts(sorted(ids)):
-                    for table, counts in (await destination.find_ids(name, part, key)).items():
-                        found.setdefault(table, Counter()).update(counts)
-            finally:
-                await destination.close()
-    except (PenstockError, TimeoutError) as exc:
-        unchecked[name] = f"the destination {connection.destination} does not answer: {str(exc) or type(exc).__name__}"
-        return None
-    return found
 
 
 async def _is_moved(broker: Broker, queue: str) -> bool:
