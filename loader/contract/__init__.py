@@ -1,1 +1,1 @@
-"""What a destination is, and what `penstock check` tries on each."""
+"""The contracts of destinations, and the trials of `penstock check`."""

@@ -1,8 +1,8 @@
-"""What `penstock check` tries on a destination, the same for all: reach, create, write, read, replace where the destination can,
-drop, on a table of its own.
+"""The trial of `penstock check`, the same for all destinations: reach, create, write, read, replace if the destination can, drop,
+on a test table.
 
-It goes the way that loads go, through a session, so that what passes here works there. Whatever fails, the rest is left out and
-what was made is dropped.
+It goes through a session, as loads do, so a step that passes here works there. If a step fails, the rest is left out and the test
+table is dropped.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ async def check_destination(
     """Tries every step.
 
     Args:
-        destination: what to try.
+        destination: the destination to try.
         count: returns the rows of a table.
-        drop: drops a table if it exists, and what the ledger has of a connection.
+        drop: drops a table if it exists, and the ledger's rows of a connection.
     """
-    # its own names, so that two checks at once, or a check beside loaders, do not meet
+    # unique names, so that two checks at once, or a check beside loaders, do not meet
     name = f"penstock_check_{secrets.token_hex(4)}"
     trial = _Trial(name)
     session = await trial.step("reach", lambda: destination.open_session(name, 1))
@@ -64,7 +64,7 @@ async def check_destination(
 
 
 class _Trial:
-    """The steps so far; after one that failed no other is tried."""
+    """The steps so far; after a failed step no other is tried."""
 
     def __init__(self, name: str) -> None:
         self.name = name

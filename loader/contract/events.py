@@ -1,17 +1,17 @@
-"""What an event-wise destination is: the contract between the loader's core and the plug-ins in `cloud/`.
+"""The contract of event-wise destinations, between the loader's core and the plug-ins in `cloud/`.
 
-A table destination (`loader/contract/warehouse.py`) takes rows. An event-wise one takes events: each goes out in a call over HTTP, alone or
-with others, and each has an outcome of its own. The core owns everything that is the same for all of them: consuming, keeping the
-order of each user, sending, timeouts, pauses and rates, retries over days, dead letters, counting, acknowledging. A plug-in owns two
-pure functions: which calls carry which events (`calls`), and what an answer means for each of them (`answer`). It opens no socket,
-reads no clock and waits for nothing.
+A table destination (`loader/contract/warehouse.py`) takes rows. An event-wise one takes events: each goes out in a call over
+HTTP, alone or with others, and each has its own outcome. The core does the work that is the same for all destinations: consuming,
+keeping the order of each user, sending, timeouts, pauses and rates, retries over days, dead letters, counting, acknowledging. A
+plug-in has two pure functions: which calls carry which events (`calls`), and what an answer means for each of them (`answer`). It
+opens no socket, reads no clock and waits for nothing.
 
-Who calls what: `calls` with events in their order, then `answer` once for each call that was answered; it may ask for a further call. A call that got no
-answer (no connection, a timeout) is a failure that the core tries again. The same events give the same calls, but for what depends
-on the time: the core calls `calls` again before each repeat.
+The core calls `calls` with events in their order, then `answer` once for each call that was answered; `answer` may ask for a
+further call. If a call gets no answer (no link, a timeout), the core tries it again. The same events must give the same calls,
+except for parts that depend on the time: the core calls `calls` again before each repeat.
 
-A call may arrive twice: when its answer was lost, or the loader was killed before it noted the answer. So each call bears the header
-`Idempotency-Key`, which the core makes of connection, lane, sequence and index of its first event; a repeat bears the same key.
+A call may arrive twice: if its answer was lost, or the loader was killed before it noted the answer. So each call has the header
+`Idempotency-Key`, which the core makes of connection, lane, sequence and index of its first event; a repeat has the same key.
 
 Every plug-in is one file that names itself by its module name and defines:
 
@@ -43,39 +43,39 @@ MOST_STEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class EventCapabilities:
-    """What the core must know of a type of destination; data, no code. Named as those of tables where both have them."""
+    """The core's facts about a type of destination; data, no code. Fields that table destinations have too share their names."""
 
     stream: bool = True
     """Events may be sent as they come."""
     transactional: Literal[False] = False
     merge: Literal["no"] = "no"
-    """A replay sends events that were delivered again."""
+    """A replay sends delivered events again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendLimits:
-    """How calls go out: limits and order, as data."""
+    """The limits and the order of calls, as data."""
 
     events_per_call: int = 1
-    """`calls` gets no more events than this at once."""
+    """The most events for one call of `calls`."""
     calls_at_once: int = 8
-    """Calls under way together. Events of one user always go by the same line of calls, one after the other."""
+    """The most calls under way together. Events of one user always go by the same line of calls, one after the other."""
     ordered: bool = True
-    """An event waits until the earlier ones of its user are at their end. False: an event that waits holds up no other."""
+    """True: an event waits until the earlier events of its user have ended. False: a waiting event holds up no other."""
     calls_a_second: float | None = None
     timeout_seconds: float = 30.0
-    """For a whole call, from the connection to the last byte of the answer."""
+    """The time for a whole call, from connecting to the last byte of the answer."""
     answer_bytes: int = 64 * 1024
-    """Of an answer's body so much is read; what is longer is cut, and the connection closed."""
+    """The most bytes that are read of an answer's body; a longer one is cut, and the link closed."""
     retry_seconds: float = 10.0
-    """How long a call that failed waits first; each further wait is three times as long, up to an hour."""
+    """The first wait of a failed call; each further wait is three times as long, up to an hour."""
     max_age_seconds: float = 3 * 86_400.0
-    """How long after its first failure an event is given up. Time in which the whole destination fails does not give up an event."""
+    """The time after its first failure when the core gives an event up. It gives up no event while the whole destination fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `events`: which of the events given to `calls` it carries, by index, at least one."""
+    """One request. `events`: the indexes of its events among those given to `calls`, at least one."""
 
     method: str
     url: str
@@ -97,7 +97,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `headers` by lower-case name; `body` is cut at `SendLimits.answer_bytes`; `at`: when it came (epoch seconds)."""
+    """An answer. `headers` by lower-case name; `body` is cut at `SendLimits.answer_bytes`; `at`: its time (epoch seconds)."""
 
     status: int
     headers: Mapping[str, str]
@@ -111,12 +111,12 @@ class EventDestination(Protocol):
 
     @property
     def capabilities(self) -> EventCapabilities:
-        """As the module's `CAPABILITIES`."""
+        """The module's `CAPABILITIES`."""
         ...
 
     @property
     def limits(self) -> SendLimits:
-        """How its calls go out; the same as long as it is open."""
+        """The limits of its calls; they stay the same while it is open."""
         ...
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
@@ -129,21 +129,21 @@ class EventDestination(Protocol):
         ...
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome] | Call:
-        """Returns what became of each event of a call, in the order of `call.events`; pure.
+        """Returns the outcome of each event of a call, in the order of `call.events`; pure.
 
-        A `Call` instead is the next step for the same events: it goes out at once, and its answer is asked about in turn. So a service
-        that wants a token first, or that names the record to be changed in a refusal, has its way. Of each event at most `MOST_STEPS`
-        calls go out in a row; a repeat begins with the first again.
+        It may return a `Call` instead: the next step for the same events. The core sends it at once and calls `answer` again. So a
+        plug-in can first fetch a token, or change a record that a refusal names. At most `MOST_STEPS` calls go out in a row for an
+        event; a repeat begins with the first step again.
 
-        Where all events of a call are `Dead` and the answer does not say which one is at fault, the core cuts the call in halves,
-        until it has found the event.
+        If all events of a call are `Dead` and the answer does not say which one is at fault, the core halves the call until it
+        has found the event.
         """
         ...
 
     def trial(self) -> Call | str:
-        """Returns a call that changes nothing there, for `penstock check`; or why there is none."""
+        """Returns a call that changes nothing in the service, for `penstock check`; or why there is none."""
         ...
 
     async def close(self) -> None:
-        """Gives back what it holds. Never raises."""
+        """Frees its resources. Never raises."""
         ...

@@ -1,17 +1,17 @@
-"""What a destination is: the contract between the loader's core and the plug-ins in `warehouses/` and `files/`.
+"""The contract of destinations with tables, between the loader's core and the plug-ins in `warehouses/` and `files/`.
 
-The core owns everything that is the same for all of them: consuming, planning, flattening, names, types, conflicts, retries,
-isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in owns three things: how its tables look
-(`Capabilities`, `describe`), how a table changes (`patch`) and how rows arrive for good (`load`). It gets Arrow tables whose
-column names and types already fit.
+The core does the work that is the same for all destinations: consuming, planning, flattening, names, types, conflicts, retries,
+isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in does three things: it describes its tables
+(`Capabilities`, `describe`), changes a table (`patch`), and loads rows for good (`load`). It gets Arrow tables whose column names
+and types already fit.
 
-Who calls what, in this order: `check` by `penstock check`, on a destination nothing else uses. `open_session` once by the
-holder of a connection's lease, with a growing epoch; it fences every older session of that connection. Then, never two at once
-for one session: `describe` and `create` for many tables, `patch` per table, `load` per plan. `close` always, also after an error.
-One destination may have many sessions open, of many connections, in one process and in others.
+`penstock check` calls `check`, on a destination that it opened only for that. The holder of a connection's lease calls
+`open_session` once, with a growing epoch; that fences every older session of the connection. Then it calls, one at a time for
+each session: `describe` and `create` for many tables, `patch` per table, `load` per plan. It always calls `close`, also after an
+error. One destination may have many open sessions, of many connections, in one process and in others.
 
-Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: nothing of the plan under
-way may then be visible, now or later.
+Blocking drivers run through the thread gate of `Environment`. Cancellation may come at any await: then no row of the present plan
+may be visible, now or later.
 
 Every plug-in is one file that names itself by its module name and defines:
 
@@ -50,14 +50,14 @@ class Kind(StrEnum):
     TEXT = "text"
     JSON = "json"
     OTHER = "other"
-    """A type of the warehouse we do not know: values are handed over as text and the warehouse casts."""
+    """A type of the warehouse that we do not know: it gets values as text and casts them."""
     NUMBER = "number"
-    """Numbers with more digits than a double has, as text. A kind of values only: no column is of it."""
+    """Numbers with more digits than a double has, as text. Only values have this kind, never a column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the core must know of a destination to prepare rows for it; data, no code."""
+    """The core's facts about a destination, to prepare rows for it; data, no code."""
 
     name_limit: int
     """Longest identifier."""
@@ -68,17 +68,18 @@ class Capabilities:
     """Whether `write="merge"` is supported, and when a reader of the table sees one row a key: with the commit, or some time
     later. Where it is later, the plug-in says on its page how to read final rows at once."""
     stream: bool
-    """Micro-batches of a few rows are sensible."""
+    """Whether micro-batches of a few rows are sensible."""
     evolve: bool
-    """Tables have a stored schema: `describe` and `patch` mean something. False for files, whose schema is the batch's."""
+    """Whether tables have a stored schema, so that `describe` and `patch` mean something. False for files, whose schema is the
+    batch's."""
     widen: frozenset[tuple[Kind, Kind]] = frozenset()
-    """Pairs (from, to) that `patch` can change a column's type between."""
+    """Pairs (from, to) of kinds between which `patch` can change a column."""
     kinds: frozenset[Kind] = frozenset(Kind) - {Kind.NUMBER}
-    """Kinds a new column may have; others are created as text."""
+    """Kinds that a new column may have; other kinds are created as text."""
     replace: bool = False
     """Whether `write="replace"` is supported: a full refresh in parts, whose rows take the place of all others in one moment."""
     coalesce: bool = True
-    """A merge can keep stored values where the incoming row has nulls. Means something only where `merge` is not `no`."""
+    """Whether a merge can keep stored values where the incoming row has nulls. Has a meaning only if `merge` is not `no`."""
     max_columns: int = 1000
     table_limit: int | None = None
     """Longest name of a table that holds other characters than ASCII letters, digits and `_`, where that is shorter: the server names a
@@ -87,17 +88,17 @@ class Capabilities:
     """How the warehouse folds names that differ only in case: names equal after folding are one column. `ascii`: as `lower`, but
     other letters than those of ASCII stay as they are."""
     unfit: str | None = None
-    """A pattern of what no name may hold, such as a blank at its end; names that have it are spelled with `_` and a suffix."""
+    """A pattern that no name may match, such as a blank at its end; a name that matches is spelled with `_` and a suffix."""
     system_columns: frozenset[str] = frozenset()
-    """Names every table has already, such as Postgres's `ctid`: no column can be called so."""
+    """Names that every table has already, such as Postgres's `ctid`: no column can have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a live column holds where that is not all of its kind: a smaller number, a shorter text.
+    """The values that a live column holds if it is narrower than its kind: smaller numbers, shorter texts.
 
-    The core hands over nothing outside the limits (`loader/fitting/limits.py`); a value outside goes where `on_conflict` says.
-    They are for what the warehouse would round or cut without a word, and for what it would refuse row by row.
+    The core hands over no value outside the limits (`loader/fitting/limits.py`); such a value goes where `on_conflict` says.
+    Limits are for values that the warehouse would round or cut without a word, and for values that it would refuse row by row.
     """
 
     lowest: int | None = None
@@ -106,24 +107,24 @@ class Limits:
     single: bool = False
     """A double must be one that four bytes write the same: 0.1, but not 3.141592653589793."""
     seconds_digits: int | None = None
-    """Digits of a second's fraction that a timestamp keeps."""
+    """The digits of a second's fraction that a timestamp keeps."""
     characters: int | None = None
     """Longest text."""
     digits: tuple[int, int] | None = None
     """Precision and scale: text must be a decimal number with no more digits."""
     one_of: frozenset[str] | None = None
-    """All there is of an enum."""
+    """All labels of an enum."""
     accepted: str | None = None
     """A pattern (RE2) that the text must match."""
     refused: str | None = None
     """A pattern (RE2) that the text must not match."""
     float_bytes: Literal[4, 8] | None = None
-    """Numbers inside the text must be ones that so many bytes hold."""
+    """Numbers inside the text must fit so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: `native` is the warehouse's own type, set when forced by the user or read from the warehouse."""
+    """A column of a table: `native` is the warehouse's own type, set if the user forced it or it was read from the warehouse."""
 
     name: str
     kind: Kind
@@ -131,7 +132,7 @@ class Column:
     limits: Limits | None = None
     """Set by `describe` and `patch` for a column that is narrower than its kind."""
     writable: bool = True
-    """False for what the warehouse computes: no value can be handed over, and each goes where `on_conflict` says."""
+    """False if the warehouse computes it: it takes no values, and each goes where `on_conflict` says."""
     owner: str | None = None
     """Which source path the column was made for, as `loader/fitting/claims.py` spells it. `patch` stores it with a column it
     adds, where the warehouse has a place for it, and `describe` gives it back."""
@@ -144,7 +145,7 @@ class TableSchema:
     columns: Mapping[str, Column]
     primary_key: tuple[str, ...] = ()
     own_key: bool = False
-    """Whether Penstock made a key of this table, so that it may drop it."""
+    """Whether Penstock made a key of this table; only then may it drop it."""
     refused: frozenset[str] = frozenset()
     """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type
     as it is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the
@@ -153,7 +154,7 @@ class TableSchema:
 
 @dataclass(frozen=True, slots=True)
 class TablePatch:
-    """What to change so that a batch fits. Columns are only ever added or widened, never dropped or narrowed."""
+    """The changes that a batch needs. Columns are only added or widened, never dropped or narrowed."""
 
     table: str
     add: tuple[Column, ...] = ()
@@ -167,7 +168,7 @@ class TablePatch:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which part of a full refresh some rows are.
+    """A part of a full refresh.
 
     `run`: the number of the refresh. It grows with each refresh of a table by a connection; the first part of a higher run ends
     the lower one, and its rows are gone. `ends`: it is the last part.
@@ -181,18 +182,17 @@ class Part:
 class TableLoad:
     """Rows for one table.
 
-    `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64,
-    decimal128(38, 0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside
-    a column's `limits`. A null is a value that the event does not have: where the column has a default, the row gets the default,
-    whether or not other rows of the load have a value there.
-    `write="merge"`: `key` identifies a row and is unique within `rows`; a stored row is replaced only where its `cursor` value is
-    not newer than the incoming one (null cursors count as oldest). `coalesce=True`: a null of the incoming row leaves the stored
-    value as it is, and an older row fills the stored nulls (the `users` table). Otherwise the incoming row takes the stored one's
-    place: columns missing in `rows` get their default, or null; a value made for each row (a serial number, a time) stays.
-    `write="replace"`: the rows are the `part` of a full refresh. They wait where no reader of the table sees them. With the part
-    that ends the run they take the place of all rows of the table: a reader sees the old rows or the new ones, never none, some or
-    both. What users gave the table (indexes, grants, comments, views on it) stays. Where there is a `key`, rows of the run that
-    share it become one, as in a merge. The part that ends the run may have no rows, and no columns.
+    `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64, decimal128(38,
+    0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a column's
+    `limits`. A null is a value that the event does not have: if the column has a default, the row gets the default, whether or
+    not other rows of the load have a value there. `write="merge"`: `key` identifies a row and is unique within `rows`; a stored
+    row is replaced only where its `cursor` value is not newer than the incoming one (null cursors count as oldest).
+    `coalesce=True`: a null of the incoming row leaves the stored value as it is, and an older row fills the stored nulls (the
+    `users` table). Otherwise the incoming row replaces the stored one: columns missing in `rows` get their default, or null; a
+    value that is made for each row (a serial number, a time) stays. `write="replace"`: the rows are the `part` of a full refresh.
+    They wait where no reader of the table sees them. With the part that ends the run they replace all rows of the table: a reader
+    sees the old rows or the new ones, never none, some or both. The table's indexes, grants, comments and views on it stay. With
+    a `key`, rows of the run that share it become one, as in a merge. The part that ends the run may have no rows, and no columns.
     """
 
     table: str
@@ -202,15 +202,16 @@ class TableLoad:
     cursor: str | None = None
     coalesce: bool = False
     part: Part | None = None
-    """Given where, and only where, `write` is `replace`."""
+    """Given if, and only if, `write` is `replace`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Which part of a connection's queue a load carries; its identity makes a repeat harmless.
+    """The part of a connection's queue that a load carries; its identity makes a repeat harmless.
 
-    `lane` numbers a source of frames (the live stream of one incarnation, a replay, a retry). `first` and `last` are sequences
-    in that lane. After the load is committed no event of `lane` up to `last` is ever loaded again into the tables it carried.
+    `lane` is a numbered series of frames (the live stream of one incarnation, a replay, a retry). `first` and `last` are
+    sequences in that lane. After the load is committed, no event of `lane` up to `last` is ever loaded again into the tables of
+    the load.
     """
 
     connection: str
@@ -221,7 +222,7 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a committed load did; durations in seconds by phase (`encode`, `copy`, `merge`, `commit`)."""
+    """The report of a committed load; durations in seconds by phase (`encode`, `copy`, `merge`, `commit`)."""
 
     rows: Mapping[str, int]
     bytes: int = 0
@@ -230,7 +231,7 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One step of `penstock check`: what was tried, whether it worked, and what to do if not."""
+    """One step of `penstock check`: its name, whether it worked, and what to do if not."""
 
     step: str
     ok: bool
@@ -238,14 +239,14 @@ class CheckResult:
 
 
 class Session(Protocol):
-    """A connection's right to write to a destination, held under one epoch."""
+    """A connection's right to write to a destination, under one epoch."""
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
-        """Returns the last loaded sequence by (table, lane), from the ledger; empty where the destination keeps none."""
+        """Returns the last loaded sequence by (table, lane), from the ledger; empty if the destination keeps none."""
         ...
 
     async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
-        """Removes marks, by (table, lane) as `marks` names them, that nothing can need any more; nothing where there are none.
+        """Removes marks that are no longer needed, by (table, lane) as `marks` names them; does nothing if there are none.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -253,7 +254,7 @@ class Session(Protocol):
         ...
 
     async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
-        """Returns the live tables by name, read from the destination, not from a cache; None where a table does not exist.
+        """Returns the live tables by name, read from the destination, not from a cache; None if a table does not exist.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -262,10 +263,11 @@ class Session(Protocol):
         ...
 
     async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
-        """Creates new tables together, because a transaction for each is slow; returns them as they are afterwards.
+        """Creates new tables together, because a transaction for each is slow; returns their new state.
 
         `patches` are sorted by table. A table whose name is taken by then is left out of the result. After an error none is
-        created. In both cases `patch` of each table does what can be done, and names the fault of the table.
+        created. In both cases the core calls `patch` for each table, which does what is possible and names the fault of the
+        table.
 
         Raises:
             As `patch`.
@@ -273,26 +275,26 @@ class Session(Protocol):
         ...
 
     async def patch(self, patch: TablePatch) -> TableSchema:
-        """Makes the table fit, creating it if needed, under the destination's own lock; returns it as it is afterwards.
+        """Makes the table fit, and creates it if needed, under the destination's own lock; returns its new state.
 
-        The live table is read again under the lock: what another writer added meanwhile is accepted as it is, so the caller
-        compares the result with what it wanted. A single column that the destination refuses is left out and named in `refused`.
+        It reads the live table again under the lock and accepts another writer's changes, so the caller must compare the result
+        with the patch. It leaves out a single column that the destination refuses, and names it in `refused`.
 
         Raises:
-            NotConnected, Transient, SetupError: the destination as a whole does not work; everything waits.
+            NotConnected, Transient, SetupError: the whole destination does not work; all rows wait.
             Permanent: the destination refuses the table or its key; the message has its words.
-            TableBusy, TableSetupError: as Permanent, they concern this table only; its rows wait, the others go on.
+            TableBusy, TableSetupError: as Permanent, for this table only; its rows wait, the others go on.
         """
         ...
 
     async def load(self, plan: LoadPlan, loads: Sequence[TableLoad]) -> LoadReport:
         """Commits all of `loads` and the ledger rows of `plan`, or nothing.
 
-        Where nothing can commit together (`transactional` is false) each table arrives on its own, under a token made of the plan
-        and the table: the name of an object, a deduplication token, the id of a job. The same plan comes again until all of it
-        has arrived, with the same boundaries, so an insert whose token is known is left out, and one that failed for good takes
-        the next number. What such a destination refuses it must find before it sends anything, because events refused in one
-        table are taken out of all.
+        Without transactions (`transactional` is false) each table arrives alone, under a token made of the plan and the table:
+        the name of an object, a deduplication token, the id of a job. The same plan comes again, with the same boundaries, until
+        all of it has arrived. So an insert with a known token is left out, and an insert that failed for good takes the next
+        number. Such a destination must find refused rows before it sends any row, because events that one table refuses leave all
+        tables.
 
         Raises:
             RowsRejected: rows of one table do not fit; nothing was committed.
@@ -300,15 +302,15 @@ class Session(Protocol):
             Fenced: a session with a newer epoch exists; nothing was committed.
             WentBack: a transactional destination is not as the session left it; nothing was committed.
             TableChanged: a table was altered or dropped since it was described; nothing was committed.
-            NotConnected, Transient: nothing is known to be committed; `marks` of a new session tells.
+            NotConnected, Transient: the load may be committed or not; `marks` of a new session tells.
             SetupError: a person must act, and no table can be loaded until then.
             Permanent, TableBusy, TableSetupError: one of the tables cannot be loaded; `probe` of each tells which.
         """
         ...
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
-        """Does all that `load` does and takes it back, so that the core can find the rows a destination refuses without saying
-        which. The part that ends a full refresh ends nothing here.
+        """Does all steps of `load` and takes them back, so that the core can find rows that a destination refuses without naming
+        them. The part that ends a full refresh does not end it here.
 
         Raises:
             As `load`; destinations that refuse no rows return at once.
@@ -316,10 +318,10 @@ class Session(Protocol):
         ...
 
     async def abandon(self, table: str) -> None:
-        """Gives up the full refresh of a table that has not ended: its rows are removed, the table stays as it is.
+        """Gives up the open full refresh of a table: removes the rows of the refresh; the table stays as it is.
 
-        A new session may do it too. Afterwards `load` takes no part of that run. Does nothing where no run is open, and where
-        `replace` is false.
+        A new session may do it too. Afterwards `load` takes no part of that run. Does nothing if no run is open, or if `replace`
+        is false.
 
         Raises:
             Fenced, NotConnected, Transient, SetupError
@@ -327,7 +329,7 @@ class Session(Protocol):
         ...
 
     async def close(self) -> None:
-        """Gives back what the session holds. Never raises."""
+        """Frees the session's resources. Never raises."""
         ...
 
 
@@ -336,15 +338,16 @@ class Destination(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this destination can do, which may differ from its module's `CAPABILITIES` by what the server says of itself."""
+        """The capabilities of this destination, which may differ from its module's `CAPABILITIES` by the server's version and
+        settings."""
         ...
 
     async def check(self) -> Sequence[CheckResult]:
-        """Tries to reach it, to create, write, read, replace and drop a table of its own; every step with words a person can act on."""
+        """Tries to reach it, and to create, write, read, replace and drop a test table; every step has words that a person can act on."""
         ...
 
     async def open_session(self, connection: str, epoch: int) -> Session:
-        """Fences every session of `connection` with a lower epoch and ends what they left open.
+        """Fences every session of `connection` with a lower epoch and ends the work that they left open.
 
         Raises:
             Fenced: a session with a higher epoch exists.
@@ -359,15 +362,16 @@ class Destination(Protocol):
 
 @runtime_checkable
 class FindsIds(Protocol):
-    """A destination that can say which message ids its tables hold, for `penstock status --check`. Optional."""
+    """A destination that can find message ids in its tables, for `penstock status --check`. Optional."""
 
     async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
-        """Returns how often each of these ids is in each table that the connection loads, by table; ids in no table are left out.
+        """Returns by table how often each of these ids is in a table that the connection loads; leaves out ids that are in no
+        table.
 
         Args:
-            connection: whose tables.
+            connection: the connection that loads the tables.
             ids: message ids.
-            key: the column of the connection's layout that holds them; tables without it are older.
+            key: the column of the connection's layout that holds the ids; tables without it are older.
 
         Raises:
             NotConnected, Transient, SetupError
@@ -377,9 +381,10 @@ class FindsIds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a plug-in may use of its process."""
+    """The resources of the process that a plug-in may use."""
 
     gate: ThreadGate
-    """For blocking drivers. It is this destination's own: its calls wait for each other, and nobody else waits for them."""
+    """The threads for blocking drivers. Each destination has its own gate: its calls wait for each other, and hold up no other
+    destination."""
     locks: KeyedLocks = field(default_factory=KeyedLocks)
-    """For what two destinations of one process may both name, such as a file."""
+    """Locks for things that two destinations of one process may both name, such as a file."""

@@ -1,1 +1,1 @@
-"""What SQL warehouses behind a network share: sessions over one link, the clock over each call, what the errors of their drivers mean."""
+"""Shared by SQL warehouses behind a network: sessions over one link, the clock over each call, the meaning of drivers' errors."""

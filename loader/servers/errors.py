@@ -1,7 +1,7 @@
-"""What errors of a driver mean, by a table of the server's codes: which error of our tree, what a person can do, what the kit must know.
+"""Translates a driver's errors by a table of the server's codes: our error, the remedy, and the trouble for the kit.
 
-A warehouse gives a subclass of `Errors` with its tables. No text here holds a password: servers never repeat it, and a subclass passes
-nothing on in which a driver may quote an address.
+A warehouse gives a subclass of `Errors` with its tables. No text here holds a password: servers never repeat it, and a subclass
+must pass no text on in which a driver may quote an address.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 
 class Meaning(NamedTuple):
-    """What a code means. `error`: of our tree, `RowsRejected` where the server does not take a value or a row. `remedy`: what to do."""
+    """The meaning of a code. `error`: of our tree, `RowsRejected` if the server refuses a value or a row. `remedy`: what to do."""
 
     error: type[PenstockError]
     remedy: str = ""
@@ -31,12 +31,12 @@ class Errors:
     meanings: ClassVar[Mapping[Code, Meaning]]
     """By code, or by class."""
     troubles: ClassVar[Mapping[Code, Trouble | Literal["no"]]]
-    """What the kit must know, by code or class; `no` for a code that is not as the rest of its class."""
+    """The trouble for the kit, by code or class; `no` for a code that differs from the rest of its class."""
     foreign_keys: ClassVar[frozenset[Code]]
-    """Codes of rows that need rows of other tables."""
+    """Codes for rows that need rows of other tables."""
 
     def code(self, error: BaseException) -> Code | None:
-        """Returns the server's code of an error, None where it has none."""
+        """Returns the server's code of an error, None if it has none."""
         raise NotImplementedError
 
     def describe(self, error: BaseException) -> str:
@@ -48,26 +48,26 @@ class Errors:
         return None
 
     def meaning(self, error: BaseException, code: Code) -> Meaning | None:  # noqa: ARG002
-        """Returns what an error with a code means; None of a code that nobody knows."""
+        """Returns the meaning of an error with a code; None for an unknown code."""
         return _found(self.meanings, code)
 
     def without_code(self, error: BaseException) -> Meaning | None:  # noqa: ARG002
-        """Returns what an error of the driver's own means; None of any other."""
+        """Returns the meaning of the driver's own error; None for any other."""
         return None
 
     def trouble(self, error: BaseException) -> Trouble | None:
-        """Returns what an error means for the kit; as `Dialect.trouble`."""
+        """Returns the trouble of an error, as `Dialect.trouble` does."""
         code = self.code(error)
         found = None if code is None else _found(self.troubles, code)
         return None if found == "no" else found
 
     def translate(self, error: BaseException, what: str, table: str | None = None) -> PenstockError:
-        """Returns the error of our tree for one of the driver's.
+        """Returns our error for an error of the driver.
 
         Args:
-            error: what was raised.
+            error: the driver's error.
             what: what failed, for the message: `loading into postgres destination "wh"`.
-            table: the table whose rows were on their way; data errors become `RowsRejected` of it.
+            table: the table whose rows were being sent; data errors become its `RowsRejected`.
         """
         if isinstance(error, PenstockError):
             return error

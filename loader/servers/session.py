@@ -1,11 +1,11 @@
-"""Destinations and sessions of a server: one link each, a clock over each call, and what a failed one left open is taken back.
+"""Destinations and sessions of a server: one link each, a clock over each call, and a rollback after a failed call.
 
-A session's link is opened under a mark by which the next session finds it on the server and ends it: a loader that was frozen in the
-middle of its rows holds locks for as long as its kernel keeps the socket alive, and nobody can ask it to let go.
+A session's link has a mark by which the next session finds it on the server and ends it: a loader that was frozen in the middle
+of its rows holds locks for as long as its kernel keeps the socket alive, and cannot be asked to let go.
 
-A COMMIT that was sent is waited for even when the load is cancelled, because hanging up on it would leave its outcome unknown. A
-cancelled or stalled load closes its link, and the session answers `NotConnected` from then on. A load that fails on its rows is
-rolled back and leaves the session usable.
+The session waits for a COMMIT that it sent, even if the load is cancelled, because hanging up would leave the outcome unknown. A
+cancelled or stalled load closes its link, and then the session raises `NotConnected`. A load that fails on its rows is rolled
+back, and the session stays usable.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from shared.tasks import timeout, to_the_end
 ROLLBACK_SECONDS = 5.0
 COMMIT_SECONDS = 60.0
 END_SECONDS = 10.0
-"""How long links that were ended may take to be gone; the server rolls back what they held."""
+"""How long ended links may take to disappear; the server rolls back their work."""
 
 
 class Link(Protocol):
     """A link to the server. It does one thing at a time."""
 
     lost: Callable[[], None] | None
-    """Called when the link ends, where its driver may wait for ever then."""
+    """Called when the link ends, if its driver may then wait for ever."""
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can be done over it."""
+        """Whether it is unusable."""
         ...
 
     def hang_up(self) -> None:
-        """Ends it at once: what the kernel has not taken yet, a COMMIT perhaps, is never sent."""
+        """Ends it at once: bytes that the kernel has not taken, perhaps a COMMIT, are never sent."""
         ...
 
     async def say_goodbye(self) -> None:
-        """Ends it as the server likes it."""
+        """Ends it in the server's protocol."""
         ...
 
     async def perform(self, step: Step, watch: Watch) -> Any:
-        """Does a step: `Ask`, `Run`, `Commit`, `Rollback`, and those of the plug-in, which tell the watch what moves."""
+        """Does a step: `Ask`, `Run`, `Commit`, `Rollback`, or a step of the plug-in, which tells the watch when rows move."""
         ...
 
 
@@ -67,9 +67,9 @@ class Driver(Generic[L]):
     """Does work over a link, under the clock.
 
     Args:
-        link: open.
-        options: how long things may take.
-        errors: of the link's driver.
+        link: an open link.
+        options: the time limits.
+        errors: the errors of the link's driver.
         answers: asks the server, over another link, whether it answers.
     """
 
@@ -80,9 +80,9 @@ class Driver(Generic[L]):
         self._answers = answers
 
     async def run(self, what: str, steps: Steps[T]) -> T:
-        """Does a piece of work; as `SqlSession._run`.
+        """Does a piece of work, as `SqlSession._run` says.
 
-        What a failed one left open ends by ROLLBACK where the server answers, else by hanging up.
+        After a failure it sends ROLLBACK if the server answers, else it hangs up.
         """
         link = self.link
         if link.closed:
@@ -136,7 +136,7 @@ class Driver(Generic[L]):
 
 
 class ServerDestination(SqlDestination, Generic[L]):
-    """A schema of a database behind a network; there is nothing outside the sessions.
+    """A schema of a database behind a network; it holds no link outside of its sessions.
 
     `called`: as of `SqlSession`.
     """
@@ -151,8 +151,8 @@ class ServerDestination(SqlDestination, Generic[L]):
         """Opens a link.
 
         Args:
-            what: it is for, for messages.
-            connection: whose session it will be; empty: nobody's.
+            what: the purpose, for messages.
+            connection: the connection of the session; empty: for no session.
             epoch: of that session.
 
         Raises:
@@ -161,7 +161,7 @@ class ServerDestination(SqlDestination, Generic[L]):
         raise NotImplementedError
 
     def dialect_of(self, link: L) -> Dialect:
-        """Returns the SQL of the server at the other end."""
+        """Returns the dialect of the server."""
         raise NotImplementedError
 
     def bulk_of(self, dialect: Dialect) -> Bulk:
@@ -169,7 +169,7 @@ class ServerDestination(SqlDestination, Generic[L]):
         raise NotImplementedError
 
     def older(self, dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> Steps[Sequence[int]]:
-        """Returns the server's numbers of links that belong to older sessions of a connection, none where there are none left.
+        """Returns the server's numbers of links of older sessions of a connection; none if none is left.
 
         `claimed`: whether the ledger has `epoch` already; until then a link of that epoch may be a rival's.
 
@@ -187,7 +187,7 @@ class ServerDestination(SqlDestination, Generic[L]):
         link = await self.connect(what, connection, epoch)
         driver, dialect = Driver(link, self._options, self.errors, self.answers), self.dialect_of(link)
         try:
-            # first those that may hold the epoch's row, then, with the epoch ours, those that came meanwhile
+            # first the links that may lock the epoch's row, then, once the epoch is ours, links that came meanwhile
             await self._end_older(driver, dialect, connection, epoch, claimed=False)
             holder = await driver.run(what, ledger.claim(dialect, self._schema, connection, epoch))
             await self._end_older(driver, dialect, connection, epoch, claimed=True)
@@ -200,13 +200,13 @@ class ServerDestination(SqlDestination, Generic[L]):
         pass
 
     async def answers(self) -> bool:
-        """Returns whether the server answers at all."""
+        """Whether the server answers at all."""
         try:
             link = await self.connect("asking whether the server answers")
         except NotConnected:
             return False
         except PenstockError:
-            return True  # it answered: that there is no connection free, perhaps
+            return True  # it answered, perhaps that no session is free
         link.hang_up()
         return True
 
@@ -219,7 +219,7 @@ class ServerDestination(SqlDestination, Generic[L]):
             return await Driver(link, self._options, self.errors, self.answers).run(what, work(self.dialect_of(link)))
         finally:
             link.hang_up()
-            await asyncio.sleep(0)  # the event loop ends its transport then
+            await asyncio.sleep(0)  # then the event loop ends its transport
 
     async def _end_older(self, driver: Driver[L], dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> None:
         what = f"opening {self._called}"
@@ -229,13 +229,13 @@ class ServerDestination(SqlDestination, Generic[L]):
             if asyncio.get_running_loop().time() > deadline:
                 raise Transient(f'{what}: the links {numbers} of an older session of connection "{connection}" do not end')
             await driver.run(what, self.end(numbers))
-            # the server tells nobody when a link is gone
+            # the server does not announce the end of a link
             await asyncio.sleep(delay)
             delay = min(2 * delay, 0.2)
 
 
 class ServerSession(SqlSession, Generic[L]):
-    """A connection's right to write, and the one link to the server it has."""
+    """A connection's right to write, with one link to the server."""
 
     def __init__(self, called: str, dialect: Dialect, bulk: Bulk, schema: str, holder: Holder, driver: Driver[L]) -> None:
         super().__init__(called, dialect, bulk, schema, holder)

@@ -1,1 +1,1 @@
-"""What SQL warehouses share: the dialect, merges, and which rows are refused."""
+"""The kit of SQL warehouses: the dialect, the ledger, patches, loads, merges, and refused rows."""

@@ -1,9 +1,10 @@
-"""How a warehouse writes SQL: what quotes a name and a text, which names are one, what DDL, a merge and the catalogue look like.
+"""How a warehouse writes SQL: quotes of names and texts, equal names, DDL, merges and the catalogue.
 
-Pure. `Dialect` is standard SQL with Postgres's ON CONFLICT, which DuckDB and SQLite speak too; a warehouse that writes something
-otherwise overrides that method and no other. What raises `NotImplementedError` here has no standard: each warehouse gives it. Names and values come from events, so nothing reaches a statement except through
-`identifier` and `literal`, or as a parameter. A dialect whose server can be told to read quotes otherwise (MySQL's `sql_mode`) is
-right only on connections that set that themselves.
+Pure. `Dialect` is standard SQL with Postgres's ON CONFLICT, which DuckDB and SQLite speak too. A warehouse that differs in one
+point overrides the method of that point only. Methods that raise `NotImplementedError` have no standard: each warehouse gives
+them. Names and values come from events, so they get into a statement only through `identifier` and `literal`, or as a parameter.
+If a server can be told to read quotes in another way (MySQL's `sql_mode`), its dialect is right only on links that set the mode
+themselves.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Dialect:
     """Standard SQL. Holds no state; a warehouse has one."""
 
     name_quote: ClassVar[str] = '"'
-    """Stands around a name; one inside a name is written twice."""
+    """The quote around a name; inside a name it is written twice."""
     backslash_in_text: ClassVar[bool] = False
-    """Whether a backslash begins an escape in a text, so that one is written twice."""
+    """Whether a backslash begins an escape in a text, so that it is written twice."""
     backslash_in_names: ClassVar[bool] = False
     """The same in a quoted name."""
     any_value: ClassVar[str] = "{}"
-    """Makes a subquery's expression one value where the warehouse does not know that only one row can match."""
+    """Makes a subquery's expression one value, if the warehouse does not know that only one row can match."""
     alias: ClassVar[str] = "AS t"
     """Follows the table of an INSERT, so that `stored` can name it."""
     begin: ClassVar[str] = "BEGIN"
@@ -44,28 +45,28 @@ class Dialect:
     """Ends a query whose rows nobody else may change until the transaction ends; empty where nobody else can write at all. Then
     the epoch is checked before rows travel, else after."""
     check_now: ClassVar[str] = ""
-    """Checks constraints that would wait for COMMIT, where no table would be named."""
+    """Checks constraints that would wait for COMMIT, which would name no table."""
     undo: ClassVar[Literal["savepoint", "transaction"]] = "savepoint"
-    """What a statement that fails takes back with it: what follows the last savepoint, or all of its transaction."""
+    """The part that a failing statement takes back: the work since the last savepoint, or the whole transaction."""
     ddl_commits: ClassVar[bool] = False
-    """Whether a statement that creates, alters or drops a table commits what came before it."""
+    """Whether a statement that creates, alters or drops a table commits the statements before it."""
     now: ClassVar[str] = "now()"
     key_text: ClassVar[str] = "text"
-    """A type of text that a key can have."""
+    """The type of text in a key."""
     big_number: ClassVar[str] = "bigint"
     moment: ClassVar[str] = "timestamp with time zone"
     ledger_storage: ClassVar[str] = ""
     """Ends the DDL of the ledger."""
     narrower: ClassVar[Mapping[str, str]] = {}
-    """Native types that rows must have exactly on the bulk path, and the Arrow types that are so."""
+    """Native types that rows must have exactly on the bulk path, with their Arrow types."""
     try_cast: ClassVar[str] = "TRY_CAST({value} AS {native})"
-    """A cast that gives null where it fails, if the warehouse has one."""
+    """A cast that gives null on failure, if the warehouse has one."""
     product: ClassVar[str] = "this server"
-    """Who does not know a type, in messages."""
+    """The warehouse's name in messages."""
     types: ClassVar[Types]
 
     def fold(self, name: str) -> str:
-        """Returns a name as the warehouse compares names: two that fold alike are one column."""
+        """Returns a name as the warehouse compares names: two names that fold alike are one column."""
         return name
 
     def identifier(self, name: str) -> str:
@@ -96,20 +97,20 @@ class Dialect:
         return "'" + text.replace("'", "''") + "'"
 
     def stored(self, column: str) -> str:
-        """Returns a column of the row that is there, in the assignments of a merge into a table that is called `t`."""
+        """Returns a column of the stored row, in the assignments of a merge into a table that is called `t`."""
         return f"t.{self.identifier(column)}"
 
     def incoming(self, column: str) -> str:
-        """Returns a column of the row that comes, in the assignments of a merge."""
+        """Returns a column of the incoming row, in the assignments of a merge."""
         return f"EXCLUDED.{self.identifier(column)}"
 
     def upsert(self, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:
-        """Returns what stands behind an INSERT so that rows whose key is there change the stored ones.
+        """Returns the clause behind an INSERT by which rows with an existing key change the stored ones.
 
         Args:
             key: the columns of a unique key.
-            changes: what each column becomes, by name, the cursor's last; none: the stored row stays.
-            condition: over `stored` and `incoming`; where it does not hold the stored row stays. None: it always holds.
+            changes: the new expression of each column, by name, the cursor's last; none: the stored row stays.
+            condition: over `stored` and `incoming`; if it does not hold, the stored row stays. None: it always holds.
         """
         target = f"ON CONFLICT ({self.identifiers(key)})"
         if not changes:
@@ -122,7 +123,7 @@ class Dialect:
         return f"COMMENT ON COLUMN {self.qualified(schema, table)}.{self.identifier(column)} IS {self.literal(text)}"
 
     def parameter(self, number: int) -> str:
-        """Returns the place of a statement's parameter; numbers begin at 1 and stand in order, each once."""
+        """Returns the placeholder of a statement's parameter; numbers begin at 1 and come in order, each once."""
         return f"${number}"
 
     def as_text(self, expression: str) -> str:
@@ -130,7 +131,7 @@ class Dialect:
         return f"CAST({expression} AS {self.types.natives[Kind.TEXT]})"
 
     def is_type(self, native: str) -> str:
-        """Returns a query that fails where the server does not read `native` as a type."""
+        """Returns a query that fails if the server does not read `native` as a type."""
         return f"SELECT CAST(NULL AS {native})"
 
     def definition(self, column: Column, native: str, *, in_key: bool) -> str:  # noqa: ARG002
@@ -147,11 +148,11 @@ class Dialect:
         return f"ALTER TABLE {self.qualified(schema, table)} {', '.join(changes)}"
 
     def add_column(self, definition: str) -> str:
-        """Returns the change that adds a column, also where another session has added it meanwhile."""
+        """Returns the change that adds a column, and does nothing if another session has added it meanwhile."""
         return f"ADD COLUMN IF NOT EXISTS {definition}"
 
     def change_type(self, column: str, native: str, expression: str) -> str:
-        """Returns the change that gives a column another type, and its values those of the expression."""
+        """Returns the change that gives a column another type, and its values the results of the expression."""
         return f"ALTER COLUMN {self.identifier(column)} TYPE {native} USING {expression}"
 
     def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:  # noqa: ARG002
@@ -159,15 +160,15 @@ class Dialect:
         return f"CREATE UNIQUE INDEX {self.identifier(name)} ON {self.qualified(schema, table)} ({self.identifiers(key)})"
 
     def drop_key(self, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> str:  # noqa: ARG002
-        """Returns the statement that drops a key that we made; `key`: the one that will take its place."""
+        """Returns the statement that drops a key that we made; `key`: the key that will replace it."""
         return f"DROP INDEX IF EXISTS {self.qualified(schema, stale.name)}"
 
     def hold_writers(self, schema: str, table: str) -> str:  # noqa: ARG002
-        """Returns the statement that keeps others from writing to a table; empty where there are none."""
+        """Returns the statement that keeps other sessions from writing to a table; empty if there can be none."""
         return ""
 
     def has_table(self) -> str:
-        """Returns the query that has a row where a table exists: parameters are its schema and name."""
+        """Returns the query that has a row if a table exists; its parameters are schema and name."""
         where = f"table_schema = {self.parameter(1)} AND table_name = {self.parameter(2)}"
         return f"SELECT 1 FROM information_schema.tables WHERE {where}"  # noqa: S608 - parameters
 
@@ -176,15 +177,15 @@ class Dialect:
         yield Run(f"CREATE SCHEMA IF NOT EXISTS {self.identifier(schema)}")
 
     def lock(self, schema: str, tables: Sequence[str]) -> Steps[None]:  # noqa: ARG002
-        """Keeps others of ours from changing tables of these names until the transaction ends; nothing where nobody can."""
+        """Keeps our other sessions from changing tables of these names until the transaction ends; does nothing if none can."""
         yield from ()
 
     def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:  # noqa: ARG002
-        """Begins a transaction, and keeps others from altering tables until it ends."""
+        """Begins a transaction, and keeps other sessions from altering tables until it ends."""
         yield Run(self.begin)
 
     def read_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
-        """Returns those of the tables that exist, by the name they were asked for, without their keys."""
+        """Returns the existing ones of some tables, by the requested name, without their keys."""
         raise NotImplementedError
 
     def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:
@@ -197,7 +198,7 @@ class Dialect:
         return {}
 
     def other_things(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, str]]:  # noqa: ARG002
-        """Returns what has the names of tables and takes no rows: `a sequence`, `a view`."""
+        """Returns other objects with the names of tables, which take no rows: `a sequence`, `a view`."""
         yield from ()
         return {}
 
@@ -206,17 +207,17 @@ class Dialect:
         raise NotImplementedError
 
     def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:  # noqa: ARG002
-        """Returns which of some tables refer to which others of them by foreign keys."""
+        """Returns the foreign keys among some tables."""
         yield from ()
         return []
 
     def in_the_way(self, schema: str, table: str) -> Steps[tuple[list[str], list[str]]]:  # noqa: ARG002
-        """Returns statements that drop what keeps a column's type from being changed, and those that make it again."""
+        """Returns statements that drop objects in the way of a change of a column's type, and statements that make them again."""
         yield from ()
         return [], []
 
     def trouble(self, error: BaseException) -> Trouble | None:
-        """Returns what a driver's error means for the kit; None of any other, and of our own errors."""
+        """Returns the trouble of a driver's error; None for any other error, and for our own."""
         raise NotImplementedError
 
     def describe(self, error: BaseException) -> str:

@@ -1,9 +1,9 @@
-"""The ledger in a database: what of each lane is loaded into which table, and which epoch may load.
+"""The ledger in a database: how far each lane is loaded into each table, and which epoch may load.
 
-One row for each connection, table and lane, with the last sequence that is loaded. One more for each connection, with empty table
-and lane, holds its epoch, and counts its loads where the others have a sequence: another count than the session's means that the
-database is not as the session left it. That row is locked for the moments between the check and COMMIT only, never while rows
-travel: a loader frozen in its bulk path must not hold up its successor.
+It has one row for each connection, table and lane, with the last loaded sequence. One more row for each connection, with empty
+table and lane, holds its epoch, and a count of its loads in place of a sequence: if the count differs from the session's, the
+database is not as the session left it. That row is locked only between the check and COMMIT, never while rows travel: a loader
+that is frozen in its bulk path must not hold up its successor.
 """
 
 # ruff: noqa: S608 - names are quoted by the dialect, values are bound
@@ -22,11 +22,11 @@ KEY = ("connection", "table_name", "lane")
 AT_ONCE = 500
 """Marks removed by one statement."""
 REFRESH = "replace"
-"""What stands for the lane in the row that tells of a table's full refresh: its run where the others have a sequence."""
+"""The lane in the row of a table's full refresh, which has the run in place of a sequence."""
 
 
 class Holder(NamedTuple):
-    """A connection's session: its epoch, and how many loads the ledger counts."""
+    """A connection's session: its epoch, and the ledger's count of loads."""
 
     connection: str
     epoch: int
@@ -34,7 +34,7 @@ class Holder(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """The newest full refresh of a table: its run, and how many rows of it wait; -1: it is over."""
+    """The newest full refresh of a table: its run, and how many of its rows wait; -1: it is over."""
 
     run: int
     rows: int
@@ -47,7 +47,7 @@ def claim(dialect: Dialect, schema: str, name: str, epoch: int) -> Steps[Holder]
         Fenced: a session with a higher epoch exists.
     """
     yield Run(dialect.begin)
-    # asked first, because IF NOT EXISTS wants the permission even where it exists
+    # asked first, because IF NOT EXISTS wants the permission even if the table exists
     if not (yield Ask(dialect.has_table(), (schema, LEDGER))):
         yield from dialect.lock(schema, [LEDGER])
         yield from dialect.make_schema(schema)
@@ -85,17 +85,17 @@ def forget_marks(dialect: Dialect, schema: str, name: str, marks: Sequence[tuple
 
 
 def forget(dialect: Dialect, schema: str, name: str) -> Steps[None]:
-    """Removes all that the ledger has of a connection."""
+    """Removes all rows of a connection from the ledger."""
     yield Ask(f"DELETE FROM {dialect.qualified(schema, LEDGER)} WHERE connection = {dialect.parameter(1)}", (name,))
 
 
 def check(dialect: Dialect, schema: str, holder: Holder) -> Steps[None]:
-    """Checks that the epoch is still ours and the database as the session left it; holds both so until the transaction ends.
+    """Checks that the epoch is still ours and the database as the session left it; locks both until the transaction ends.
 
     Raises:
-        Fenced: the epoch is not ours any more.
+        Fenced: the epoch is no longer ours.
         WentBack: the ledger is older than the session.
-        NotConnected: it is gone.
+        NotConnected: the ledger is gone.
     """
     name, epoch, loads = holder
     try:
@@ -119,8 +119,8 @@ def write_marks(
     """Counts a load and writes its marks, after `check`; the next step must be `Commit`.
 
     Args:
-        rows: how many went into each table.
-        waiting: by table, how many of them wait for the end of which run.
+        rows: the number of rows by table.
+        waiting: by table, how many of these wait for the end of which run.
     """
     name, epoch, loads = holder
     marks = [(name, "", "", epoch, loads + 1, 0), *((name, table, plan.lane, epoch, plan.last, n) for table, n in rows.items())]

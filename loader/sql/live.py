@@ -1,4 +1,4 @@
-"""Tables as a warehouse's catalogue has them, and how the core knows them. Pure."""
+"""Tables of a warehouse's catalogue, and their form in the core. Pure."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class LiveColumn:
     kind: Kind
     limits: Limits | None = None
     default: str | None = None
-    """The expression of it."""
+    """Its expression."""
     writable: bool = True
     nullable: bool = True
     owner: str | None = None
     base: str = ""
-    """The type below a domain, where there is one."""
+    """The type below a domain, if it is one."""
 
     @property
     def plain(self) -> str:
-        """The type that values have: the one below a domain, or the column's own."""
+        """The type of the values: the type below a domain, or the column's own."""
         return self.base or self.native
 
     def as_column(self) -> Column:
-        """Returns it as the core knows columns."""
+        """Returns it in the core's form."""
         return Column(self.name, self.kind, self.native, self.limits, self.writable, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveKey:
-    """A unique index or constraint that a merge can use; `constraint` when an index belongs to one. Names are folded."""
+    """A unique index or constraint that a merge can use; `constraint` if an index belongs to one. Names are folded."""
 
     name: str
     columns: tuple[str, ...]
@@ -46,13 +46,13 @@ class LiveKey:
 
     @property
     def own(self) -> bool:
-        """Whether we made it, so that we may replace it."""
+        """Whether we made it; only then may we replace it."""
         return self.name.startswith(OWN_INDEX)
 
 
 @dataclass(slots=True)
 class LiveTable:
-    """A live table, with its keys where they were asked for."""
+    """A live table, with its keys if they were asked for."""
 
     columns: dict[str, LiveColumn] = field(default_factory=dict)
     keys: Sequence[LiveKey] = ()
@@ -60,10 +60,10 @@ class LiveTable:
     bulk: bool = True
     """Whether the bulk path can write into the table itself."""
     deferred: bool = False
-    """Whether it may have constraints that are checked as late as at COMMIT."""
+    """Whether it may have constraints that are checked at COMMIT."""
 
     def as_schema(self, wanted: Sequence[str] | None = None, fold: Callable[[str], str] = str) -> TableSchema:
-        """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
+        """Returns it in the core's form; the key is `wanted` if rows can be merged on it, else ours, else any."""
         keys = [key.columns for key in sorted(self.keys, key=lambda key: (not key.own, not key.primary, key.name))]
         key = keys[0] if keys else ()
         if wanted and any(set(columns) == {fold(name) for name in wanted} for columns in keys):
@@ -73,8 +73,8 @@ class LiveTable:
 
 
 def other_columns(table: LiveTable, there: Iterable[str], fixed: Iterable[str] = ()) -> list[str]:
-    """Returns the columns that a replaced row must not keep: all that are not `there`, but not what is made for each row, as a
-    serial number is, and none that a merge cannot change (`fixed`)."""
+    """Returns the columns that a replaced row must not keep: all columns not in `there`, except columns made for each row, such
+    as a serial number, and columns that a merge cannot change (`fixed`)."""
     left = {*there, *fixed}
     return [
         name for name, column in table.columns.items() if name not in left and column.writable and is_constant(column.default)

@@ -1,8 +1,8 @@
-"""A load: rows and marks in one transaction, and what is tried next where the warehouse refuses some of it.
+"""A load: rows and marks in one transaction, and the next attempt if the warehouse refuses a part.
 
 The order is: begin, read the live columns, fit the rows to them, send them table by table, check the epoch and count the load,
-commit. Which way rows travel is the plug-in's (`Bulk`); when it is taken is decided here. Parts of a full refresh go into the table
-of their run (`refresh.py`), the same way.
+commit. The plug-in sends rows (`Bulk`); this module decides which way each table's rows take. Parts of a full refresh go into the
+table of their run (`refresh.py`) in the same way.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WHOLE = ""
-"""Where one statement that fails takes back all, a load is tried straight as a whole, however many tables it has."""
+"""If a failing statement takes back the whole transaction, a load is tried straight as a whole, however many tables it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the rows of a load travel. `short`: few rows may go a way on which the warehouse names no refused row. `in_turn`: keys
-    that differ here may be one key there; rows of one key are then merged one after the other."""
+    """The way of a load's rows. `short`: a few rows may take a way on which the warehouse names no refused row. `in_turn`: keys
+    that differ here may be one key in the warehouse; rows of one key are then merged one after the other."""
 
     short: bool = True
     in_turn: bool = False
@@ -41,10 +41,10 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A load whose columns are as the live table has them.
+    """A load whose columns have the live table's types.
 
-    `rows`: those of the load, in the exact types of the columns. `cast`: columns whose text the warehouse must read. `defaults`:
-    of columns that some rows have no value for. `others`: columns that a replaced row must not keep.
+    `rows`: the load's rows, in the exact types of the columns. `cast`: columns whose text the warehouse must read. `defaults`: of
+    columns for which some rows have no value. `others`: columns that a replaced row must not keep.
     """
 
     load: TableLoad
@@ -57,7 +57,7 @@ class Fitted:
 
     @property
     def plain(self) -> bool:
-        """Whether rows can go into the table as they are, by any way."""
+        """Whether rows can go into the table unchanged, by any way."""
         return self.table.bulk and not self.cast and not self.defaults
 
     def given(self, dialect: Dialect) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Bulk(Protocol):
     """How a plug-in sends rows."""
 
     short_rows: int
-    """Up to here a merge may go the short way; 0 where there is none."""
+    """Most rows of a merge that may take the short way; 0: there is no short way."""
     straight_casts: bool
     """Whether `straight` also takes rows that are not `Fitted.plain`."""
 
@@ -83,17 +83,17 @@ class Bulk(Protocol):
         ...
 
     def straight(self, fitted: Fitted) -> Steps[int]:
-        """Brings the rows of a merge into their table as if none of their keys were there; the unique key refuses those that are."""
+        """Brings the rows of a merge into their table as if all their keys were new; the unique key refuses existing ones."""
         ...
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
-        """Returns which rows an error of the driver means, where it is of rows; the last of `sending` was sent in part perhaps."""
+        """Returns the rows that a driver's error means, if it is about rows; the last of `sending` may have been sent in part."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """What stays the same for all loads of a session."""
+    """The loader of a session's loads."""
 
     dialect: Dialect
     bulk: Bulk
@@ -101,7 +101,7 @@ class Loader:
     straight: Straight
 
     def bring(self, holder: Holder, plan: LoadPlan | None, loads: Sequence[TableLoad]) -> Steps[LoadReport]:
-        """Brings rows and the plan's marks in and commits; without a plan, takes everything back.
+        """Brings rows and the plan's marks in and commits; without a plan, takes all of it back.
 
         Raises:
             Fenced, WentBack, TableChanged, RowsRejected, RunOver
@@ -113,7 +113,7 @@ class Loader:
             if load.write == "replace":
                 stages[load.table] = yield from refresh.prepare(self.dialect, self.schema, holder, load)
         way, ordered = Way(), False
-        # a probe is to name rows, so it takes the way on which they are named
+        # a probe must name rows, so it takes the way on which the warehouse names them
         whole = (
             plan is not None and self.dialect.undo == "transaction" and any(map(_merges, loads)) and self.straight.tries(WHOLE)
         )
@@ -128,7 +128,7 @@ class Loader:
                     ordered = True
                 elif way.short and not error.rows and any(load.rows.num_rows <= self.bulk.short_rows for load in loads):
                     yield Rollback()
-                    way = replace(way, short=False)  # the short way names no row; the long way, which fails again, may
+                    way = replace(way, short=False)  # the short way names no row; the long way fails again and may name it
                 else:
                     raise
             except Exception as error:
@@ -211,7 +211,7 @@ class Loader:
         """Ends a run.
 
         Raises:
-            Permanent: the table, or one that refers to it, does not bear the rows of the run in the place of its own.
+            Permanent: the table, or a table that refers to it, refuses the rows of the run in place of its own.
         """
         try:
             yield from refresh.swap(self.dialect, self.schema, holder, stage, target)
@@ -239,7 +239,7 @@ class Loader:
             found = yield from self.dialect.read_keys(self.schema, names)
             for name, table in live.items():
                 table.keys = found.get(name, ())
-        # of a table whose columns all have values there is nothing to leave alone
+        # if all columns of a table have values, no column must be left alone
         wider = [
             load.table
             for load in loads
@@ -274,7 +274,7 @@ class Loader:
         return (yield from self.bulk.send(fitted, number, way))
 
     def _try_straight(self, fitted: Fitted) -> Steps[int | None]:
-        """Returns None, and leaves nothing behind, where a unique key has one of the rows already."""
+        """Returns None, and leaves nothing behind, if a unique key has one of the rows already."""
         table = fitted.load.table
         fitted.table.keys = (yield from self.dialect.read_keys(self.schema, [table])).get(table, ())
         if not self._refuses_repeats(fitted):
@@ -299,7 +299,7 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
 
     Raises:
         TableChanged: a column is missing or has another kind than the rows were shaped for.
-        RowsRejected: naming rows whose number the column's smaller type cannot hold.
+        RowsRejected: names rows whose number the column's smaller type cannot hold.
     """
     import pyarrow as pa
 
@@ -313,7 +313,7 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
         if column is None:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is gone')
         if field.type != ARROW[column.kind]:
-            # the warehouse would cast what it can, each value in its own way
+            # the warehouse would cast some values, each in its own way
             raise TableChanged(f'table "{load.table}": column "{field.name}" is {column.native} now, the rows have {field.type}')
         if not column.writable:
             raise TableChanged(f'table "{load.table}": column "{field.name}" is computed by the warehouse now')

@@ -1,11 +1,11 @@
-"""The statements by which rows get into their table: plain, merged by key, one key after the other.
+"""The statements that bring rows into their table: plain, merged by key, or one key after the other.
 
 Pure; names arrive raw and leave quoted. The rules of a merge are those of `TableLoad`.
 
-Most merges bring new keys only: clients rarely repeat themselves, and what they repeat was mostly dropped by the router. Such
-rows go straight into the table, whose unique key refuses what it has; then they are taken back, and merged. The attempt is lost
-then, so a table with repeats is left alone for some loads, for longer each time. In Postgres a savepoint takes back the rows of
-one table; DuckDB has none, so there a load is tried whole.
+Most merges bring only new keys: clients rarely repeat themselves, and the router drops most repeats. So rows first go straight
+into the table. If its unique key refuses one, they are taken back and merged. Then the attempt is lost, so a table with repeats
+is left alone for some loads, for longer each time. In Postgres a savepoint takes back the rows of one table; DuckDB has none, so
+there a load is tried whole.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from loader.contract.warehouse import TableLoad
 from loader.sql.dialect import Dialect
 
 SHORTEST, LONGEST = 4, 256
-"""Loads of a table that make no attempt after one that failed."""
+"""How many loads of a table make no attempt after a failed one."""
 
 
 def on_conflict(dialect: Dialect, load: TableLoad, others: Iterable[str] = ()) -> str:
-    """Returns what stands behind the INSERT of a merge into a table that is called `t`.
+    """Returns the clause behind the INSERT of a merge into a table that is called `t`.
 
     `others`: columns of the table that the rows do not have and that a replaced row must not keep.
     """
     kept = () if load.coalesce else others
     changed = [name for name in (*load.rows.column_names, *kept) if name not in load.key]
-    # last: a server that sets one column after the other compares it with the stored one until then
+    # last: a server that sets one column after the other still needs the stored cursor for its comparison
     changed.sort(key=lambda name: name == load.cursor)
     newer = None
     if load.cursor is not None:
@@ -34,21 +34,21 @@ def on_conflict(dialect: Dialect, load: TableLoad, others: Iterable[str] = ()) -
         newer = f"{stored} IS NULL OR {stored} <= {incoming}"
     if not load.coalesce:
         return dialect.upsert(load.key, {name: dialect.incoming(name) for name in changed}, newer)
-    # an older row fills columns that are null, so that the order in which rows come matters less
+    # an older row fills null columns, so that the order of rows matters less
     filled = "CASE WHEN {2} THEN COALESCE({1}, {0}) ELSE COALESCE({0}, {1}) END"
     changes = {name: filled.format(dialect.stored(name), dialect.incoming(name), newer or "TRUE") for name in changed}
     return dialect.upsert(load.key, changes, None)
 
 
 def insert(dialect: Dialect, schema: str, load: TableLoad, source: str, values: Sequence[str], others: Sequence[str] = ()) -> str:
-    """Returns the statement that brings rows from `source` into their table, with the merge's rules where it merges.
+    """Returns the statement that brings rows from `source` into their table, with the merge's rules if it merges.
 
     Args:
         schema: of the table.
-        load: names the table, its columns and how it is written.
-        source: what stands after FROM.
+        load: the table, its columns and its kind of write.
+        source: the text after FROM.
         values: one expression for each column of `load.rows`.
-        others: columns that a replaced row must not keep, though the rows do not have them.
+        others: columns that a replaced row must not keep although the rows lack them.
     """
     columns = dialect.identifiers(load.rows.column_names)
     statement = f"INSERT INTO {dialect.qualified(schema, load.table)} {dialect.alias} ({columns}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - quoted
@@ -56,11 +56,11 @@ def insert(dialect: Dialect, schema: str, load: TableLoad, source: str, values: 
 
 
 def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, str], defaults: Mapping[str, str]) -> list[str]:
-    """Returns what is inserted for every column: the value, or the column's default where the row has none.
+    """Returns the inserted expression of every column: the value, or the column's default if the row has none.
 
     Args:
         given: the expression of each column's value.
-        defaults: those of the defaults, for columns that rows without a value get theirs in.
+        defaults: the expressions of defaults, for columns in which some rows have no value.
     """
     found: list[str] = []
     for name, value in given.items():
@@ -70,7 +70,7 @@ def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, s
             continue
         stored = ""
         if load.coalesce and load.write == "merge":
-            # a stored value stays: the default is for rows that are new
+            # a stored value stays: the default is for new rows
             same = " AND ".join(f"s.{dialect.identifier(key)} = {given[key]}" for key in load.key)
             one = dialect.any_value.format(f"s.{dialect.identifier(name)}")
             stored = f"(SELECT {one} FROM {dialect.qualified(schema, load.table)} s WHERE {same}), "  # noqa: S608 - quoted
@@ -79,18 +79,18 @@ def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, s
 
 
 def in_turn(rows: str, key: Iterable[str], order: str) -> str:
-    """Returns what stands after FROM for rows with their `_penstock_turn`: 1 for the first of each key, 2 for the second.
+    """Returns the text after FROM for rows with their `_penstock_turn`: 1 for the first of each key, 2 for the second.
 
     Args:
         rows: the relation they are in, quoted.
         key: expressions over `r`, of the types that the table compares.
-        order: the expression that tells which comes first.
+        order: the expression by which rows of a key are ordered.
     """
     return f"(SELECT r.*, row_number() OVER (PARTITION BY {', '.join(key)} ORDER BY {order}) AS _penstock_turn FROM {rows} AS r) AS r"  # noqa: S608
 
 
 class Straight:
-    """What a session knows of its tables: whether a merge into one is tried straight first."""
+    """Decides for a session's tables whether a merge is tried straight first."""
 
     def __init__(self) -> None:
         self._rests: dict[str, int] = {}
@@ -109,7 +109,7 @@ class Straight:
         self._left.pop(table, None)
 
     def met(self, table: str) -> None:
-        """Notes that a key was there already."""
+        """Notes that a key existed already."""
         rest = self._rests.get(table, SHORTEST)
         self._left[table] = rest
         self._rests[table] = min(2 * rest, LONGEST)

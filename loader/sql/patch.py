@@ -1,7 +1,7 @@
-"""Changes a table so that a batch fits: creates, adds, widens, keeps the key. Nothing is ever dropped but our own keys.
+"""Changes a table so that a batch fits: creates, adds, widens, keeps the key. It drops only our own keys.
 
-Everything happens in one transaction under the warehouse's lock on the table's name, after reading the catalogue again; only a
-program other than Penstock can still get in between, and then the whole patch is tried again on the new state.
+It works in one transaction under the warehouse's lock on the table's name, and reads the catalogue again. Only a program other
+than Penstock can get in between; then the whole patch is tried again on the new state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRIES = 4
 
 
 def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
-    """Returns those of the tables that the catalogue has, with their keys."""
+    """Returns the tables that the catalogue has, with their keys."""
     found = yield from dialect.read_columns(schema, tables)
     keys = (yield from dialect.read_keys(schema, list(found))) if found else {}
     for name, table in found.items():
@@ -29,16 +29,16 @@ def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[d
 
 
 def describe(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, TableSchema | None]]:
-    """Returns the tables as the core knows them; None for a table that is not there."""
+    """Returns the tables in the core's form; None for a missing table."""
     live = yield from read_tables(dialect, schema, tables)
     return {name: live[name].as_schema() if name in live else None for name in tables}
 
 
 def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Steps[dict[str, TableSchema]]:
-    """Creates new tables in one transaction; leaves out those whose name is taken.
+    """Creates new tables in one transaction; leaves out tables whose name is taken.
 
     Raises:
-        Permanent: one of them cannot be created so.
+        Permanent: one of them cannot be created.
     """
     names = [patch.table for patch in patches]
     yield Run(dialect.begin)
@@ -61,10 +61,10 @@ def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Step
 
 
 def apply(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[TableSchema]:
-    """Makes a table fit, in one transaction; a single column that the warehouse refuses stays as it is, and is named.
+    """Makes a table fit, in one transaction; leaves a single column that the warehouse refuses as it is, and names it.
 
     Raises:
-        Permanent: the table cannot be changed so; says what to do.
+        Permanent: the table cannot be changed; says what to do.
     """
     refused: frozenset[str] = frozenset()
     left = TRIES
@@ -143,7 +143,7 @@ def _definition(dialect: Dialect, column: Column, *, in_key: bool = False) -> St
     native = dialect.types.native_of(column)
     if column.native is not None:
         try:
-            # the type came from a person or a function: only what the server reads as a type goes into DDL
+            # the type came from a person or a function: only a text that the server reads as a type goes into DDL
             yield Ask(dialect.is_type(native))
         except Exception as error:
             if dialect.trouble(error) != "refused":
@@ -178,7 +178,7 @@ def _alter(dialect: Dialect, schema: str, patch: TablePatch, live: LiveTable) ->
 
 
 def _lossy(dialect: Dialect, schema: str, table: str, conditions: Mapping[str, str | None]) -> Steps[frozenset[str]]:
-    """Returns the columns with a stored value for which its condition does not hold; nobody writes to the table from here on."""
+    """Returns the columns with a stored value that fails its condition; from here on no other session writes to the table."""
     asked = {name: condition for name, condition in conditions.items() if condition is not None}
     if not asked:
         return frozenset()
@@ -191,7 +191,7 @@ def _lossy(dialect: Dialect, schema: str, table: str, conditions: Mapping[str, s
 
 
 def _change(dialect: Dialect, schema: str, table: str, changes: Mapping[str, str]) -> Steps[frozenset[str]]:
-    """Alters a table, all at once or, where that is refused, column by column; returns the columns that were refused."""
+    """Alters a table, all columns at once or, if that is refused, one by one; returns the refused columns."""
     if not changes or (yield from _tried(dialect, dialect.alter(schema, table, changes.values()))):
         return frozenset()
     refused: set[str] = set()
@@ -202,9 +202,9 @@ def _change(dialect: Dialect, schema: str, table: str, changes: Mapping[str, str
 
 
 def _tried(dialect: Dialect, statement: str) -> Steps[bool]:
-    """Runs a statement; returns whether the server took it, False where it refuses it for a column's sake.
+    """Runs a statement; returns whether the server took it, False if it refuses a column.
 
-    Where that would take back the whole transaction, the error is raised.
+    If the refusal would take back the whole transaction, the error is raised.
     """
     if dialect.undo == "transaction":
         yield Run(statement)
@@ -243,5 +243,5 @@ def _keep_key(
 
 
 def ownership(dialect: Dialect, schema: str, table: str, columns: Iterable[Column]) -> list[str]:
-    """Returns the statements that store with new columns which paths they were made for."""
+    """Returns the statements that store the paths of new columns with them."""
     return [dialect.comment(schema, table, each.name, OWNER + each.owner) for each in columns if each.owner is not None]

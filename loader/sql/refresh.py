@@ -1,13 +1,13 @@
-"""Full refreshes: the rows of a run wait in a table of their own, and take the place of all others in one transaction.
+"""Full refreshes: the rows of a run wait in a separate table, and replace all others in one transaction.
 
-The table of a run is made with its first part, gets the columns that its parts have, in the types of the table they are for, and is
-gone with its end. The ledger knows the newest run of each table: a part of an older one is refused, and a newer one drops what
-waits of the older. Parts are loads like others, so their marks say which of them are there.
+The first part of a run makes the run's table. Each part adds its columns, in the types of the target table, and the end drops the
+table. The ledger knows the newest run of each table: a part of an older run is refused, and a newer run drops the waiting rows of
+the older. Parts are loads like others, so their marks say which of them have arrived.
 
-The end of a run deletes the table's rows and inserts those of the run, with the marks, in one transaction. Renaming tables would be
-faster. But indexes, grants, comments, foreign keys, views and publications belong to the table that would be renamed away, and where
-renaming commits, a killed loader could not tell whether it had done it. TRUNCATE is no DELETE: Postgres shows the empty table to readers
-with an older snapshot, and makes all others wait.
+The end of a run deletes the table's rows and inserts the run's rows, with the marks, in one transaction. Renaming tables would be
+faster. But indexes, grants, comments, foreign keys, views and publications belong to the table that would be renamed away; and if
+renaming commits by itself, a killed loader could not know whether it had done it. TRUNCATE is no DELETE: Postgres shows the empty
+table to readers with an older snapshot, and makes all others wait.
 """
 
 # ruff: noqa: S608 - names are quoted by the dialect, values are bound
@@ -28,14 +28,14 @@ from loader.sql.text import own_index, require_key
 from shared.errors import Permanent, RunOver, TableChanged
 
 PREFIX = "_penstock_run_"
-"""Names of the tables in which rows wait begin so."""
+"""Names of the tables in which rows wait begin with this."""
 OVER = -1
 """Of `Noted.rows`: nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the rows of a run wait; `columns`: those that its parts have had, none where there is no table yet."""
+    """The table in which the rows of a run wait; `columns`: the columns of its parts so far, none if there is no table yet."""
 
     name: str
     table: str
@@ -43,7 +43,7 @@ class Stage:
     columns: Mapping[str, LiveColumn]
 
     def load(self, load: TableLoad) -> TableLoad:
-        """Returns the load of a part as one into the table of the run."""
+        """Returns the load of a part as a load into the table of the run."""
         return replace(load, table=self.name, write="merge" if load.key else "append", part=None)
 
     def live(self, target: LiveTable) -> LiveTable:
@@ -58,7 +58,7 @@ def stage_name(connection: str, table: str, run: int) -> str:
 
 
 def prepare(dialect: Dialect, schema: str, holder: Holder, load: TableLoad) -> Steps[Stage]:
-    """Makes the table of a run fit for a part, in a transaction of its own; a repeat changes nothing.
+    """Makes the table of a run fit for a part, in a separate transaction; a repeat changes nothing.
 
     Raises:
         RunOver: the run has ended, was given up or overtaken, or its rows are gone.
@@ -92,7 +92,7 @@ def prepare(dialect: Dialect, schema: str, holder: Holder, load: TableLoad) -> S
 
 
 def swap(dialect: Dialect, schema: str, holder: Holder, stage: Stage, target: LiveTable) -> Steps[None]:
-    """Puts the rows of a run in the place of all rows of its table, in the transaction of the part that ends it.
+    """Replaces all rows of the target table by the rows of a run, in the transaction of the part that ends it.
 
     Raises:
         TableChanged: the table lacks a column that the run has.
@@ -112,12 +112,12 @@ def swap(dialect: Dialect, schema: str, holder: Holder, stage: Stage, target: Li
 
 
 def drop(dialect: Dialect, schema: str, name: str) -> Steps[None]:
-    """Drops the table of a run, if it is there."""
+    """Drops the table of a run, if it exists."""
     yield Run(f"DROP TABLE IF EXISTS {dialect.qualified(schema, name)}")
 
 
 def abandon(dialect: Dialect, schema: str, holder: Holder, table: str) -> Steps[None]:
-    """Ends the open run of a table and drops what waits.
+    """Ends the open run of a table and drops its waiting rows.
 
     Raises:
         Fenced, WentBack
@@ -134,7 +134,7 @@ def abandon(dialect: Dialect, schema: str, holder: Holder, table: str) -> Steps[
 
 
 def _wanted(dialect: Dialect, load: TableLoad, target: LiveTable) -> dict[str, LiveColumn]:
-    """Returns the columns of a part as the table has them."""
+    """Returns the columns of a part in the table's types."""
     wanted: dict[str, LiveColumn] = {}
     for name in load.rows.column_names:
         column = target.columns.get(dialect.fold(name))
@@ -153,7 +153,8 @@ def _begin(
     name: str,
     wanted: Mapping[str, LiveColumn],
 ) -> Steps[None]:
-    """Notes the run and makes its table. Where DDL commits, a loader killed in between finds a run without rows, and goes on."""
+    """Notes the run and makes its table. If DDL commits and a loader is killed in between, the next one finds a run without rows
+    and goes on."""
     assert load.part is not None  # noqa: S101 - `prepare` asked
     run = load.part.run
     yield Run(dialect.begin)
@@ -182,7 +183,7 @@ def _fit(
     target: LiveTable,
     wanted: Mapping[str, LiveColumn],
 ) -> Steps[LiveTable]:
-    """Gives the table of a run the columns that a part has more, and the types that columns have by now."""
+    """Gives the table of a run the new columns of a part, and the present types of columns."""
     assert load.part is not None  # noqa: S101 - `prepare` asked
     missing = [column for column in wanted.values() if column.name not in there.columns]
     if missing:

@@ -1,8 +1,8 @@
 """Finds the rows of an Arrow table that a destination cannot take, all of them at once and by index.
 
-A database names at most the first bad row of a COPY and often none. What it refuses for reasons that can be seen from here (a
-null in the key, a number outside the column's range) is found before anything is sent; the other functions are asked only after
-an error, to name the other rows with the same defect.
+A database names at most the first bad row of a COPY and often none. Defects that are visible here (a null in the key, a number
+outside the column's range) are found before rows are sent. The other functions are called only after an error, to name all rows
+with the same defect.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def refuse_null_keys(load: TableLoad) -> None:
-    """Checks that every row that has a key has all of it.
+    """Checks that every row with a key has all of it.
 
     Raises:
-        RowsRejected: naming the rows that have none.
+        RowsRejected: names the rows without one.
     """
     if load.write == "append" or not load.rows.num_rows:
         return
@@ -40,10 +40,10 @@ def refuse_null_keys(load: TableLoad) -> None:
 
 
 def refuse_nulls(load: TableLoad, columns: Mapping[str, LiveColumn]) -> None:
-    """Checks that no row lacks a value that its column must have and has no default for.
+    """Checks that no row lacks a value in a column that must have one and has no default.
 
     Raises:
-        RowsRejected: naming the rows that do.
+        RowsRejected: names the rows that lack one.
     """
     rows: dict[int, str] = {}
     for name, column in columns.items():
@@ -78,10 +78,10 @@ def require_values(load: TableLoad, required: Iterable[str], remedy: str) -> Non
 
 
 def narrow(load: TableLoad, name: str, column: pa.ChunkedArray, type_: pa.DataType, native: str) -> pa.ChunkedArray:
-    """Returns a column of integers or doubles as the smaller type that the warehouse has there.
+    """Returns a column of integers or doubles in the warehouse's smaller type.
 
     Raises:
-        RowsRejected: naming the rows whose value is outside the type's range.
+        RowsRejected: names the rows whose value is outside the type's range.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -102,7 +102,7 @@ def narrow(load: TableLoad, name: str, column: pa.ChunkedArray, type_: pa.DataTy
 
 
 def rows_with_text(load: TableLoad, columns: Iterable[str], pattern: str, words: str) -> dict[int, str]:
-    """Returns the rows where a text column matches `pattern` (RE2), with `words` said of each."""
+    """Returns the rows whose text column matches `pattern` (RE2), each with `words`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -126,7 +126,7 @@ def rows_longer_than(load: TableLoad, name: str, characters: int) -> dict[int, s
 
 
 def indexed(rows: pa.Table) -> pa.Table:
-    """Returns rows with their place in a column `_penstock_index`."""
+    """Returns rows with their index in a column `_penstock_index`."""
     import pyarrow as pa
 
     return rows.append_column("_penstock_index", pa.array(range(rows.num_rows), pa.int64()))
@@ -135,11 +135,11 @@ def indexed(rows: pa.Table) -> pa.Table:
 def rows_that_cast_to_nothing(
     dialect: Dialect, load: TableLoad, columns: Mapping[str, LiveColumn], source: str
 ) -> Steps[dict[int, str]]:
-    """Returns the rows with a value that its column cannot hold, where the warehouse can try a cast.
+    """Returns the rows with a value that its column cannot hold, if the warehouse can try a cast.
 
     Args:
-        columns: those of the rows, as they are in the table.
-        source: the relation that holds the rows as `indexed` gives them, quoted.
+        columns: the columns of the rows, in the table's types.
+        source: the quoted relation with the rows from `indexed`.
     """
     refused: dict[int, str] = {}
     for name, column in columns.items():

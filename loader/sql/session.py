@@ -1,6 +1,6 @@
-"""Sessions and destinations of SQL warehouses, as the contract wants them; a plug-in adds its driver.
+"""Sessions and destinations of SQL warehouses, as the contract demands; a plug-in adds its driver.
 
-Nothing here waits: each call of the contract is a piece of work, and `_run` of the plug-in does it, as its driver does.
+Nothing here waits: each call of the contract is a piece of work, and the plug-in's `_run` does it with its driver.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IDS_AT_ONCE = 1000
 
 
 class SqlSession:
-    """A connection's right to write to a schema. `called`: its destination, in messages: `postgres destination "wh"`."""
+    """A connection's right to write to a schema. `called`: its destination in messages: `postgres destination "wh"`."""
 
     def __init__(self, called: str, dialect: Dialect, bulk: Bulk, schema: str, holder: Holder) -> None:
         self._called = called
@@ -35,14 +35,14 @@ class SqlSession:
         self._loader = Loader(dialect, bulk, schema, Straight())
 
     def _run(self, what: str, steps: Steps[T]) -> Coroutine[Any, Any, T]:
-        """Does a piece of work, and ends what a failed one left open.
+        """Does a piece of work, and cleans up after a failed one.
 
         Args:
-            what: is done, for messages.
+            what: the purpose, for messages.
             steps: the work.
 
         Raises:
-            the errors of our tree.
+            The errors of our tree.
         """
         raise NotImplementedError
 
@@ -85,7 +85,7 @@ class SqlSession:
 
 
 class SqlDestination:
-    """A schema of a database. `called`: as of `SqlSession`."""
+    """A schema of a database. `called`: as in `SqlSession`."""
 
     capabilities: Capabilities
 
@@ -94,7 +94,7 @@ class SqlDestination:
         self._schema = schema
 
     def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> Coroutine[Any, Any, T]:
-        """Does a piece of work outside of sessions; as `SqlSession._run`. The dialect may be known only then."""
+        """Does a piece of work outside of sessions, as `SqlSession._run`. The dialect may be known only afterwards."""
         raise NotImplementedError
 
     def open_session(self, connection: str, epoch: int) -> Coroutine[Any, Any, Session]:
@@ -119,7 +119,7 @@ class SqlDestination:
 def find_ids(
     dialect: Dialect, schema: str, connection: str, ids: Sequence[str], key: str
 ) -> Steps[Mapping[str, Mapping[str, int]]]:
-    """Returns how often ids are in each table that a connection loads, as `FindsIds` says."""
+    """Returns by table how often ids are in it, as `FindsIds` says."""
     live = yield from dialect.read_columns(schema, (yield from ledger.read_tables(dialect, schema, connection)))
     found: dict[str, dict[str, int]] = {}
     for table, there in live.items():

@@ -1,6 +1,7 @@
-"""The steps of work on a database (`shared/driving/steps.py`): the kit says which statement comes next, the plug-in's driver runs it.
+"""The steps of work on a database (`shared/driving/steps.py`): the kit says which statement comes next, the plug-in's driver runs
+it.
 
-A plug-in adds steps of its own for its bulk path. Errors are the driver's own, so that `Dialect.trouble` can tell what they mean.
+A plug-in adds more steps for its bulk path. Errors are the driver's own; `Dialect.trouble` says what they mean.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Ask", "Commit", "Moment", "Rollback", "Run", "Step", "Steps"]
 
 @dataclass(frozen=True, slots=True)
 class Ask(Step):
-    """One statement; its rows come back, none of one that gives none.
+    """One statement; its rows come back.
 
     `values`: its parameters. `long`: the server may work on it for as long as a statement may take.
     """
@@ -28,21 +29,21 @@ class Ask(Step):
 
 @dataclass(frozen=True, slots=True)
 class Run(Step):
-    """Statements without parameters, several perhaps, that may take long; nothing comes back."""
+    """One or several statements without parameters, which may take long; nothing comes back."""
 
     sql: str
 
 
 @dataclass(frozen=True, slots=True)
 class Commit(Step):
-    """Ends the transaction for good, and waits for the answer even when cancelled."""
+    """Commits the transaction, and waits for the answer even if cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback(Step):
-    """Takes the transaction back; does nothing where none is open."""
+    """Rolls the transaction back; does nothing if none is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment(Step):
-    """Comes back as the seconds of a clock that only goes forward."""
+    """Asks for the seconds of a clock that only goes forward."""

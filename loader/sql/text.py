@@ -1,4 +1,4 @@
-"""What all SQL warehouses share: names of our own things, owners of columns, forced types, keys, columns of ids. Pure."""
+"""Shared by all SQL warehouses: names of our own objects, owners of columns, forced types, keys, columns of ids. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loader.contract.warehouse import Column, TableLoad
 from shared.errors import Permanent
 
 LEDGER = "_penstock_loads"
-"""Which part of each lane is loaded into which table; one more row per connection, with empty table and lane, holds the epoch."""
+"""The ledger: how far each lane is loaded into each table; one more row per connection, with empty table and lane, holds the epoch."""
 
 _TYPE = r"[\w\" .]+(?:\(\d+(?:, ?\d+)?\))?(?:\[\])*"
 _CONSTANT = re.compile(
@@ -21,25 +21,25 @@ _CONSTANT = re.compile(
 _ID_COLUMNS = ("message_id", "id", "messageId")
 
 OWNER = "penstock source: "
-"""Comments of columns that we made begin so; the path follows."""
+"""The beginning of comments on columns that we made; the path follows."""
 
 OWN_INDEX = "penstock_pk_"
-"""Prefix of keys we made; only those are ever replaced."""
+"""The prefix of keys that we made; we replace only these."""
 
 
 def named(tables: Sequence[str]) -> str:
-    """Returns tables as a message names them."""
+    """Returns the names of tables for a message."""
     others = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
     return f'table "{tables[0]}"{others}' if tables else "no table"
 
 
 def owner_of(comment: str | None) -> str | None:
-    """Returns which path a column was made for; None if its comment is not ours."""
+    """Returns the path that a column was made for; None if its comment is not ours."""
     return comment.removeprefix(OWNER) if comment is not None and comment.startswith(OWNER) else None
 
 
 def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
-    """Returns a name for our key of a table, not among `taken`: a renamed table keeps its index and the name with it."""
+    """Returns a name for our key of a table, not among `taken`: a renamed table keeps its index under the old name."""
     base = OWN_INDEX + hashlib.sha256(f"{schema}.{table}".encode()).hexdigest()[:8]
     used = set(taken)
     number = 1
@@ -51,12 +51,12 @@ def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
 
 
 def forced_native(column: Column) -> str | None:
-    """Returns the SQL type a person or a function forced on a new column, None where nobody did.
+    """Returns the SQL type that a person or a function forced on a new column, None if there is none.
 
-    It goes into DDL as it is; `patch.py` lets the server parse it as a type first.
+    It goes into DDL unchanged; `patch.py` first lets the server parse it as a type.
 
     Raises:
-        Permanent: it holds what no type's name does.
+        Permanent: it is not the name of a type.
     """
     if column.native is None:
         return None
@@ -79,7 +79,7 @@ def require_key(table: str, key: Sequence[str], columns: Container[str], fold: C
 
 
 def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
-    """Returns the error of rows that are there and cannot have this key."""
+    """Returns the error for existing rows that cannot have this key."""
     return Permanent(
         f'table "{table}": ({", ".join(key)}) cannot become the key because {trouble}; '
         "remove those rows, choose another primary_key, or set deduplicate: false"
@@ -87,12 +87,13 @@ def no_key(table: str, key: Sequence[str], trouble: str) -> Permanent:
 
 
 def is_constant(default: str | None) -> bool:
-    """Whether a column's default is one value for all rows (or null), not one that is made for each."""
+    """Whether a column's default is one value for all rows (or null), not a value made for each."""
     return default is None or _CONSTANT.fullmatch(default.strip()) is not None
 
 
 def by_dependency(loads: Sequence[TableLoad], references: Iterable[tuple[str, str]]) -> Sequence[TableLoad]:
-    """Returns loads with every table behind those it refers to, by pairs of (table, table it refers to); as they are in a circle."""
+    """Orders loads so that every table follows the tables that it refers to, by pairs (table, target); keeps the order within a
+    circle."""
     sorter: TopologicalSorter[str] = TopologicalSorter({load.table: () for load in loads})
     for table, other in references:
         sorter.add(table, other)
@@ -104,7 +105,5 @@ def by_dependency(loads: Sequence[TableLoad], references: Iterable[tuple[str, st
 
 
 def id_columns_of(key: str) -> tuple[str, ...]:
-    """Returns the columns that may hold message ids, best first: the connection's own, and for older tables those of other
-    layouts.
-    """
+    """Returns the columns that may hold message ids, best first: the connection's own, then columns of other layouts (older tables)."""
     return (key, *(column for column in _ID_COLUMNS if column != key))

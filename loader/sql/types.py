@@ -1,7 +1,7 @@
-"""The types of a warehouse and our kinds: what a new column becomes, how one widens, what narrower types hold. Pure.
+"""The types of a warehouse and our kinds: types of new columns, widening, and limits of narrower types. Pure.
 
-A warehouse says what differs (`Types`); how most kinds widen is the same everywhere. `"c"` in an expression stands for the column.
-A decimal with a scale is `OTHER` in every warehouse: our decimal is decimal128(38, 0), and a fraction handed over as text loses
+A warehouse gives its differences (`Types`); most kinds widen in the same way everywhere. `"c"` in an expression stands for the
+column. A decimal with a scale is `OTHER` in every warehouse: our decimal is decimal128(38, 0), and a fraction as text loses
 nothing.
 """
 
@@ -34,32 +34,32 @@ _SURVIVES = {
 
 @dataclass(frozen=True)
 class Types:
-    """What a warehouse says of its types."""
+    """The types of a warehouse."""
 
     natives: Mapping[Kind, str]
     """The SQL type of a new column of each kind."""
     to_json: str
-    """The expression that makes a JSON value of the one in its braces."""
+    """The expression that makes a JSON value of the value in its braces."""
     to_text: Mapping[Kind, str]
-    """How values of a kind are written as our text, where a cast would write them otherwise."""
+    """Expressions of our text for values of a kind, if a cast would write them in another way."""
     widen: Mapping[tuple[Kind, Kind], str] = field(default_factory=dict)
-    """Expressions for pairs (from, to) that neither a cast nor the two above make."""
+    """Expressions for pairs (from, to) that need more than a cast or the two above."""
     survives: Mapping[tuple[Kind, Kind], str] = field(default_factory=dict)
-    """Conditions under which a stored value is the same in the wider kind, beside those that are the same everywhere."""
+    """Conditions under which a stored value is the same in the wider kind, besides the common ones."""
     narrow: frozenset[Kind] = frozenset((Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TIMESTAMP))
-    """Kinds with narrower types, which widen to hold all of their kind: an `integer` becomes a `bigint`."""
+    """Kinds with narrower types, which widen to the whole kind: an `integer` becomes a `bigint`."""
     not_their_text: frozenset[str] = frozenset()
-    """Native types whose values are written otherwise than they were sent."""
+    """Native types whose text differs from the text that was sent."""
     text_of: Mapping[str, str] = field(default_factory=dict)
-    """How values of native types are written as text, where a cast would write them otherwise."""
+    """Expressions of text for values of native types, if a cast would write them in another way."""
 
     @property
     def pairs(self) -> frozenset[tuple[Kind, Kind]]:
-        """Pairs (from, to) an existing column can change between."""
+        """Pairs (from, to) between which an existing column can change."""
         return frozenset(_PAIRS) | frozenset((kind, kind) for kind in self.narrow)
 
     def native_of(self, column: Column) -> str:
-        """Returns the SQL type of a new column: the one that was forced, else the kind's.
+        """Returns the SQL type of a new column: the forced one, else the kind's.
 
         Raises:
             Permanent: as `forced_native`.
@@ -67,11 +67,11 @@ class Types:
         return forced_native(column) or self.natives[column.kind]
 
     def widening(self, quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
-        """Returns the expression that turns a column's values into the wider kind, or None where there is no way."""
+        """Returns the expression that turns a column's values into the wider kind, or None if there is none."""
         if source is target:
             if source not in self.narrow:
                 return None
-            # 0.1 of four bytes is 0.10000000149 of eight, if not by its text
+            # 0.1 of four bytes is 0.10000000149 of eight, unless it goes by its text
             text, double = self.natives[Kind.TEXT], self.natives[Kind.DOUBLE]
             return f"CAST(CAST({quoted_column} AS {text}) AS {double})" if source is Kind.DOUBLE else quoted_column
         template = self.text_of.get(native) if target is Kind.TEXT else None
@@ -79,7 +79,7 @@ class Types:
         return None if template is None else template.replace('"c"', quoted_column)
 
     def survives_in(self, quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
-        """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
+        """Returns the condition under which a stored value is the same in the wider kind, None if each is."""
         if native in self.not_their_text:
             return f"{quoted_column} IS NULL"
         template = self.survives.get((source, target)) or _SURVIVES.get((source, target))
@@ -93,18 +93,18 @@ class Types:
             return self.to_json.format(self.to_text.get(source, '"c"'))
         if target is Kind.TEXT and source in self.to_text:
             return self.to_text[source]
-        # a boolean is a number by way of a whole one only
+        # a boolean becomes a number only by way of an integer
         value = 'CAST("c" AS integer)' if source is Kind.BOOLEAN and target is not Kind.TEXT else '"c"'
         return f"CAST({value} AS {self.natives[target]})"
 
 
 def integer_limits(bits: int, *, signed: bool = True) -> Limits:
-    """Returns what a type of whole numbers holds."""
+    """Returns the limits of a type of whole numbers."""
     return Limits(lowest=-(2 ** (bits - 1)), highest=2 ** (bits - 1) - 1) if signed else Limits(lowest=0, highest=2**bits - 1)
 
 
 def decimal_limits(precision: int, scale: int) -> Limits | None:
-    """Returns what a decimal type holds; None where that is all of our decimals."""
+    """Returns the limits of a decimal type; None if it holds all of our decimals."""
     if scale:
         return Limits(digits=(precision, scale))
     return Limits(lowest=1 - 10**precision, highest=10**precision - 1) if precision < DECIMAL_DIGITS else None
