@@ -117,10 +117,12 @@ class Amplitude(Service):
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "events":
             body = b'{"api_key":' + encode(self._key) + b',"events":' + array(pieces) + b',"options":{"min_id_length":1}}'
-            return Call("POST", f"{self._address}/2/httpapi", {"Content-Type": JSON_TYPE}, body, places)
+            return Call(
+                method="POST", url=f"{self._address}/2/httpapi", headers={"Content-Type": JSON_TYPE}, body=body, events=places
+            )
         form = urlencode({"api_key": self._key, "identification": array(pieces).decode()})
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return Call("POST", f"{self._address}/{target}", headers, form.encode(), places)
+        return Call(method="POST", url=f"{self._address}/{target}", headers=headers, body=form.encode(), events=places)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

@@ -94,9 +94,15 @@ class Braze(Service):
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "aliases_to_identify":
             body = b'{"aliases_to_identify":' + array(pieces) + b',"merge_behavior":"merge"}'
-            return Call("POST", f"{self._address}/users/identify", self._headers, body, places)
+            return Call(method="POST", url=f"{self._address}/users/identify", headers=self._headers, body=body, events=places)
         items = pieces[0].body if target == "purchases" else array(pieces)
-        return Call("POST", f"{self._address}/users/track", self._headers, f'{{"{target}":'.encode() + items + b"}", places)
+        return Call(
+            method="POST",
+            url=f"{self._address}/users/track",
+            headers=self._headers,
+            body=f'{{"{target}":'.encode() + items + b"}",
+            events=places,
+        )
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user, anonymous = event.get("type"), fields.user_id(event), fields.anonymous_id(event)

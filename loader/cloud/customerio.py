@@ -62,9 +62,11 @@ class CustomerIO(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             if target == "anonymous":
-                return Call("POST", f"{self._address}/api/v1/events", self._headers, pieces[0].body, places)
+                return Call(
+                    method="POST", url=f"{self._address}/api/v1/events", headers=self._headers, body=pieces[0].body, events=places
+                )
             body = b'{"batch":' + array(pieces) + b"}"
-            return Call("POST", f"{self._address}/api/v2/batch", self._headers, body, places)
+            return Call(method="POST", url=f"{self._address}/api/v2/batch", headers=self._headers, body=body, events=places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -78,7 +80,7 @@ class CustomerIO(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call("GET", f"{self._address}/api/v1/accounts/region", self._headers, b"", (0,))
+        return Call(method="GET", url=f"{self._address}/api/v1/accounts/region", headers=self._headers, body=b"", events=(0,))
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user, anonymous = event.get("type"), fields.user_id(event), fields.anonymous_id(event)

@@ -117,7 +117,7 @@ class GA4(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", self._url, {"Content-Type": JSON_TYPE}, pieces[0].body, places)
+            return Call(method="POST", url=self._url, headers={"Content-Type": JSON_TYPE}, body=pieces[0].body, events=places)
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 

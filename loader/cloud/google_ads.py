@@ -109,7 +109,7 @@ class GoogleAds(Service):
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"conversions":' + array(pieces) + b',"partialFailure":true}'
-            call = Call("POST", self._url, self._headers, body, places)
+            call = Call(method="POST", url=self._url, headers=self._headers, body=body, events=places)
             return _with(call, self._token) if self._token else self._ask(call)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
@@ -122,7 +122,7 @@ class GoogleAds(Service):
                 self._token = token
                 then = call.then
                 headers = {**then.headers, "Authorization": f"Bearer {token}"}
-                return FreshCall(then.method, then.url, headers, then.body, then.events)
+                return FreshCall(method=then.method, url=then.url, headers=headers, body=then.body, events=then.events)
             outcome = verdict(response)
             words = f"no token: {words_of(response)}"
             passing = isinstance(outcome, Retry) and response.status not in CREDENTIALS
@@ -145,7 +145,9 @@ class GoogleAds(Service):
             "refresh_token": self._options.refresh_token,
         }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return TokenCall("POST", self._tokens, headers, urlencode(form).encode(), call.events, call)
+        return TokenCall(
+            method="POST", url=self._tokens, headers=headers, body=urlencode(form).encode(), events=call.events, then=call
+        )
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         action = (

@@ -105,7 +105,7 @@ class HubSpot(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"inputs":' + array(pieces) + b"}"
-            return Call("POST", f"{self._address}{PATHS[target]}", self._headers, body, places)
+            return Call(method="POST", url=f"{self._address}{PATHS[target]}", headers=self._headers, body=body, events=places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -119,7 +119,9 @@ class HubSpot(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call("GET", f"{self._address}/crm/v3/objects/contacts?limit=1", self._headers, b"", (0,))
+        return Call(
+            method="GET", url=f"{self._address}/crm/v3/objects/contacts?limit=1", headers=self._headers, body=b"", events=(0,)
+        )
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

@@ -77,7 +77,7 @@ class Intercom(Service):
         """See `EventDestination.calls`."""
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", f"{self._address}/{target}", self._headers, pieces[0].body, places)
+            return Call(method="POST", url=f"{self._address}/{target}", headers=self._headers, body=pieces[0].body, events=places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -91,7 +91,7 @@ class Intercom(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call("GET", f"{self._address}/me", self._headers, b"", (0,))
+        return Call(method="GET", url=f"{self._address}/me", headers=self._headers, body=b"", events=(0,))
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user = event.get("type"), fields.user_id(event)

@@ -77,11 +77,11 @@ class Iterable(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call("GET", f"{self._address}/api/lists", self._headers, b"", (0,))
+        return Call(method="GET", url=f"{self._address}/api/lists", headers=self._headers, body=b"", events=(0,))
 
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         body = pieces[0].body if target == "purchase" else f'{{"{target}":'.encode() + array(pieces) + b"}"
-        return Call("POST", f"{self._address}{PATHS[target]}", self._headers, body, places)
+        return Call(method="POST", url=f"{self._address}{PATHS[target]}", headers=self._headers, body=body, events=places)
 
 
 def _piece(event: JSON, at: float) -> Piece | Drop:

@@ -92,7 +92,9 @@ class Klaviyo(Service):
         """See `EventDestination.calls`."""
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", f"{self._address}/api/{target}", self._headers, pieces[0].body, places)
+            return Call(
+                method="POST", url=f"{self._address}/api/{target}", headers=self._headers, body=pieces[0].body, events=places
+            )
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 
@@ -102,7 +104,7 @@ class Klaviyo(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call("GET", f"{self._address}/api/metrics", self._headers, b"", (0,))
+        return Call(method="GET", url=f"{self._address}/api/metrics", headers=self._headers, body=b"", events=(0,))
 
 
 def _piece(event: JSON, at: float) -> Piece | Drop:

@@ -125,7 +125,13 @@ class MetaConversions(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", self._url, {"Content-Type": JSON_TYPE}, self._head + array(pieces) + b"}", places)
+            return Call(
+                method="POST",
+                url=self._url,
+                headers={"Content-Type": JSON_TYPE},
+                body=self._head + array(pieces) + b"}",
+                events=places,
+            )
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

@@ -100,7 +100,7 @@ class Mixpanel(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             url = self._address + PATHS[target]
-            return Call("POST", url, self._headers, array(pieces), places)
+            return Call(method="POST", url=url, headers=self._headers, body=array(pieces), events=places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

@@ -108,7 +108,13 @@ class PostHog(Service):
             return Piece("batch", encode(item))
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", self._url, {"Content-Type": JSON_TYPE}, self._head + array(pieces) + b"}", places)
+            return Call(
+                method="POST",
+                url=self._url,
+                headers={"Content-Type": JSON_TYPE},
+                body=self._head + array(pieces) + b"}",
+                events=places,
+            )
 
         return batched(events, make, wrap, BATCH)
 

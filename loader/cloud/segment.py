@@ -66,7 +66,7 @@ class Segment(Service):
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"batch":' + array(pieces) + b',"sentAt":' + sent + b"}"
-            return Call("POST", self._url, self._headers, body, places)
+            return Call(method="POST", url=self._url, headers=self._headers, body=body, events=places)
 
         return batched(events, make, wrap, BATCH)
 

@@ -79,7 +79,7 @@ class Slack(Service):
                 continue
             if text:
                 body = msgspec.json.encode({"text": text})
-                calls.append(Call("POST", self._url, {"Content-Type": JSON_TYPE}, body, (index,)))
+                calls.append(Call(method="POST", url=self._url, headers={"Content-Type": JSON_TYPE}, body=body, events=(index,)))
             else:
                 ended[index] = Drop(DropReason.TEMPLATE_EMPTY)
         return Calls(calls, ended)

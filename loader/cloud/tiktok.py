@@ -105,7 +105,9 @@ class TikTok(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call("POST", self._url, self._headers, self._head + array(pieces) + b"}", places)
+            return Call(
+                method="POST", url=self._url, headers=self._headers, body=self._head + array(pieces) + b"}", events=places
+            )
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

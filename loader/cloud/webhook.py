@@ -197,7 +197,7 @@ class Webhook:
         """See `EventDestination.trial`."""
         if not (self._texts.url.constant and all(text.constant for text in self._texts.headers.values())):
             return "its url or headers are made of an event, so that nothing can be sent without one"
-        return Call("HEAD", self._texts.url.render(), self._fixed, b"", (0,))
+        return Call(method="HEAD", url=self._texts.url.render(), headers=self._fixed, body=b"", events=(0,))
 
     async def close(self) -> None:
         """See `EventDestination.close`."""
@@ -246,7 +246,7 @@ class Webhook:
         url = self._texts.url.render() if self._texts.url.constant else _below(_named("url", self._texts.url, values))
         if self._options.secret is not None:
             headers[self._options.signature_header] = sign(self._options.secret, at, body)
-        return Call(self._options.method, url, headers, body, group)
+        return Call(method=self._options.method, url=url, headers=headers, body=body, events=group)
 
 
 def _named(option: str, text: Text, values: dict[str, object]) -> str:

@@ -211,7 +211,9 @@ class ServerDestination(SqlDestination, Generic[L]):
         return True
 
     def _session(self, driver: Driver[L], dialect: Dialect, holder: Holder) -> ServerSession[L]:
-        return ServerSession(self._called, dialect, self.bulk_of(dialect), self._schema, holder, driver)
+        return ServerSession(
+            called=self._called, dialect=dialect, bulk=self.bulk_of(dialect), schema=self._schema, holder=holder, driver=driver
+        )
 
     async def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> T:
         link = await self.connect(what)
@@ -238,7 +240,7 @@ class ServerSession(SqlSession, Generic[L]):
     """A connection's right to write, with one link to the server."""
 
     def __init__(self, called: str, dialect: Dialect, bulk: Bulk, schema: str, holder: Holder, driver: Driver[L]) -> None:
-        super().__init__(called, dialect, bulk, schema, holder)
+        super().__init__(called=called, dialect=dialect, bulk=bulk, schema=schema, holder=holder)
         self._driver = driver
 
     @property

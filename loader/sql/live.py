@@ -32,7 +32,9 @@ class LiveColumn:
 
     def as_column(self) -> Column:
         """Returns it in the core's form."""
-        return Column(self.name, self.kind, self.native, self.limits, self.writable, self.owner)
+        return Column(
+            name=self.name, kind=self.kind, native=self.native, limits=self.limits, writable=self.writable, owner=self.owner
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,14 @@ class Fitted:
     def statement(self, dialect: Dialect, schema: str, source: str, given: Mapping[str, str], write: str = "") -> str:
         """Returns the statement that brings the rows from `source` into their table; `given`: the expression of each value."""
         load = self.load if not write else replace(self.load, write="append")
-        return merge.insert(dialect, schema, load, source, merge.values(dialect, schema, load, given, self.defaults), self.others)
+        return merge.insert(
+            dialect=dialect,
+            schema=schema,
+            load=load,
+            source=source,
+            values=merge.values(dialect=dialect, schema=schema, load=load, given=given, defaults=self.defaults),
+            others=self.others,
+        )
 
 
 class Bulk(Protocol):
@@ -119,7 +126,7 @@ class Loader:
         )
         while True:
             try:
-                report = yield from self._attempt(holder, plan, loads, stages, way, whole=whole)
+                report = yield from self._attempt(holder=holder, plan=plan, loads=loads, stages=stages, way=way, whole=whole)
             except RowsRejected as error:
                 if error.needs_others and not ordered and len(loads) > 1:
                     yield Rollback()
@@ -189,7 +196,9 @@ class Loader:
                 waiting = {
                     table: Noted(stage.run, rows[table]) for table, stage in stages.items() if table not in over and rows[table]
                 }
-                yield from ledger.write_marks(dialect, schema, holder, plan, rows, waiting)
+                yield from ledger.write_marks(
+                    dialect=dialect, schema=schema, holder=holder, plan=plan, rows=rows, waiting=waiting
+                )
                 yield Commit()
                 if dialect.ddl_commits:
                     yield from self._drop(ends)
@@ -214,7 +223,7 @@ class Loader:
             Permanent: the table, or a table that refers to it, refuses the rows of the run in place of its own.
         """
         try:
-            yield from refresh.swap(self.dialect, self.schema, holder, stage, target)
+            yield from refresh.swap(dialect=self.dialect, schema=self.schema, holder=holder, stage=stage, target=target)
         except PenstockError:
             raise
         except Exception as error:
@@ -322,11 +331,13 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
             defaults[field.name] = column.default
         narrower = dialect.narrower.get(column.plain)
         if narrower is not None:
-            changed = narrow(load, field.name, rows.column(position), pa.type_for_alias(narrower), column.native)
+            changed = narrow(
+                load=load, name=field.name, column=rows.column(position), type_=pa.type_for_alias(narrower), native=column.native
+            )
             rows = rows.set_column(position, field.name, changed)
     cast = frozenset(name for name, column in live.items() if column.kind is Kind.OTHER)
     others = other_columns(table, map(dialect.fold, live), fixed)
-    return Fitted(load, rows, table, cast, defaults, others, live)
+    return Fitted(load=load, rows=rows, table=table, cast=cast, defaults=defaults, others=others, live=live)
 
 
 def _waiting(fitted: Fitted, stage: Stage) -> Fitted:

@@ -51,7 +51,11 @@ def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Step
     for patch in wanted.values():
         parts = yield from _definitions(dialect, patch)
         taken.append(own_index(schema, patch.table, taken))
-        making.append(dialect.create_table(schema, patch.table, parts.values(), patch.primary_key or (), taken[-1]))
+        making.append(
+            dialect.create_table(
+                schema=schema, table=patch.table, parts=parts.values(), key=patch.primary_key or (), key_name=taken[-1]
+            )
+        )
         making += ownership(dialect, schema, patch.table, patch.add)
     if making:
         yield Run("; ".join(making))
@@ -104,7 +108,7 @@ def _apply(dialect: Dialect, schema: str, patch: TablePatch, refused: frozenset[
         refused |= yield from _alter(dialect, schema, patch, live)
         if patch.primary_key is not None:
             there = {*live.columns, *(dialect.fold(each.name) for each in (*patch.add, *patch.widen) if each.name not in refused)}
-            yield from _keep_key(dialect, schema, patch.table, patch.primary_key, live, there)
+            yield from _keep_key(dialect=dialect, schema=schema, table=patch.table, key=patch.primary_key, live=live, there=there)
     before = live.columns if live else {}
     made = [each for each in patch.add if each.name not in refused and dialect.fold(each.name) not in before]
     owners = ownership(dialect, schema, patch.table, made)
@@ -121,9 +125,15 @@ def _create(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[frozenset
     parts = yield from _definitions(dialect, patch)
     key = patch.primary_key or ()
     name = own_index(schema, patch.table, (yield from dialect.own_keys(schema)))
-    if (yield from _tried(dialect, dialect.create_table(schema, patch.table, parts.values(), key, name))):
+    if (
+        yield from _tried(
+            dialect, dialect.create_table(schema=schema, table=patch.table, parts=parts.values(), key=key, key_name=name)
+        )
+    ):
         return frozenset()
-    yield Run(dialect.create_table(schema, patch.table, [parts[column] for column in key], key, name))
+    yield Run(
+        dialect.create_table(schema=schema, table=patch.table, parts=[parts[column] for column in key], key=key, key_name=name)
+    )
     others = {name: dialect.add_column(part) for name, part in parts.items() if name not in key}
     return (yield from _change(dialect, schema, patch.table, others))
 

@@ -84,10 +84,12 @@ def prepare(dialect: Dialect, schema: str, holder: Holder, load: TableLoad) -> S
     if begun and noted is not None and noted.rows and there is None:
         raise _lost(table, run, "the table in which its rows waited was dropped")
     if not begun or (there is None and wanted):
-        yield from _begin(dialect, schema, holder, noted, load, name, wanted)
+        yield from _begin(dialect=dialect, schema=schema, holder=holder, noted=noted, load=load, name=name, wanted=wanted)
         there = LiveTable(dict(wanted))
     elif there is not None and wanted:
-        there = yield from _fit(dialect, schema, holder, load, name, there, target, wanted)
+        there = yield from _fit(
+            dialect=dialect, schema=schema, holder=holder, load=load, name=name, there=there, target=target, wanted=wanted
+        )
     return Stage(name, table, run, {} if there is None else there.columns)
 
 
@@ -108,7 +110,9 @@ def swap(dialect: Dialect, schema: str, holder: Holder, stage: Stage, target: Li
             values.append(value if column.default is None else f"coalesce({value}, {column.default})")
         into = f"INSERT INTO {dialect.qualified(schema, stage.table)} ({dialect.identifiers(stage.columns)})"
         yield Run(f"{into} SELECT {', '.join(values)} FROM {dialect.qualified(schema, stage.name)} AS r")
-    yield from ledger.write_refresh(dialect, schema, holder, stage.table, Noted(stage.run, OVER))
+    yield from ledger.write_refresh(
+        dialect=dialect, schema=schema, holder=holder, table=stage.table, noted=Noted(stage.run, OVER)
+    )
 
 
 def drop(dialect: Dialect, schema: str, name: str) -> Steps[None]:
@@ -129,7 +133,7 @@ def abandon(dialect: Dialect, schema: str, holder: Holder, table: str) -> Steps[
     yield from dialect.lock(schema, [table])
     yield from ledger.check(dialect, schema, holder)
     yield from drop(dialect, schema, stage_name(holder.connection, table, noted.run))
-    yield from ledger.write_refresh(dialect, schema, holder, table, Noted(noted.run, OVER))
+    yield from ledger.write_refresh(dialect=dialect, schema=schema, holder=holder, table=table, noted=Noted(noted.run, OVER))
     yield Commit()
 
 
@@ -162,14 +166,14 @@ def _begin(
     yield from ledger.check(dialect, schema, holder)
     if noted is not None and noted.run != run:
         yield from drop(dialect, schema, stage_name(holder.connection, load.table, noted.run))
-    yield from ledger.write_refresh(dialect, schema, holder, load.table, Noted(run, 0))
+    yield from ledger.write_refresh(dialect=dialect, schema=schema, holder=holder, table=load.table, noted=Noted(run, 0))
     yield from drop(dialect, schema, name)
     if wanted:
         key = [dialect.fold(each) for each in load.key]
         require_key(load.table, load.key, wanted, dialect.fold)
         parts = [_definition(dialect, column, in_key=column.name in key) for column in wanted.values()]
         index = own_index(schema, name, (yield from dialect.own_keys(schema)))
-        yield Run(dialect.create_table(schema, name, parts, key, index))
+        yield Run(dialect.create_table(schema=schema, table=name, parts=parts, key=key, key_name=index))
     yield Commit()
 
 

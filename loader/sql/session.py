@@ -113,7 +113,9 @@ class SqlDestination:
 
     def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Coroutine[Any, Any, Mapping[str, Mapping[str, int]]]:
         what = f"looking for ids in {self._called}"
-        return self._once(what, lambda dialect: find_ids(dialect, self._schema, connection, ids, key))
+        return self._once(
+            what, lambda dialect: find_ids(dialect=dialect, schema=self._schema, connection=connection, ids=ids, key=key)
+        )
 
 
 def find_ids(

@@ -117,7 +117,9 @@ async def read_tables(link: Link, database: str, tables: Sequence[str], era: Era
             if name == VERSION:
                 versions[table] = row["default_expression"]
                 continue
-            columns[table][name] = column_of(name, type_, row["comment"], row["default_kind"], era)
+            columns[table][name] = column_of(
+                name=name, native=type_, comment=row["comment"], default_kind=row["default_kind"], era=era
+            )
             if row["default_kind"] == "" and could_be_null(type_):
                 required[table].add(name)
             if row["default_kind"] == "DEFAULT" and "Nullable(" in type_:
@@ -127,7 +129,13 @@ async def read_tables(link: Link, database: str, tables: Sequence[str], era: Era
             if set(_WORD.findall(expression)) & set(columns[table]):  # rows need not have the columns it is made of
                 del expressions[name]
     return {
-        name: _table(row, columns[name], defaults[name], frozenset(required[name]), versions.get(name))
+        name: _table(
+            row=row,
+            columns=columns[name],
+            defaults=defaults[name],
+            required=frozenset(required[name]),
+            version=versions.get(name),
+        )
         for row in found
         for name in (row["name"],)
     }

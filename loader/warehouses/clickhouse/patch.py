@@ -262,7 +262,9 @@ class Patcher:
         there = (await self._read([view])).get(view)
         if self._is_free(there):
             comment = f"{VIEW_COMMENT} of {live.name}"
-            statement = statements.make_view(self._database, view, live.name, self._options.cluster, comment)
+            statement = statements.make_view(
+                database=self._database, view=view, table=live.name, cluster=self._options.cluster, comment=comment
+            )
             await self._run(live.name, statement, allowed=_TAKEN)
 
 

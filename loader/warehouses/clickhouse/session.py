@@ -317,7 +317,14 @@ class ClickHouseSession:
         parameters: dict[str, Value] = {"connection": self._connection, "epoch": self._epoch}
         body = encode.stream(rows, self._gate)
         try:
-            await self._link.insert(f'loading table "{load.table}" of', statement, body, settings, parameters, load.table)
+            await self._link.insert(
+                doing=f'loading table "{load.table}" of',
+                statement=statement,
+                body=body,
+                settings=settings,
+                parameters=parameters,
+                table=load.table,
+            )
         except PenstockError as error:
             if statements.FENCED not in str(error):
                 raise

@@ -143,7 +143,7 @@ def column_of(name: str, native: str, comment: str, default_kind: str, era: Era)
     if kind is Kind.TEXT and limits is None and comment.startswith(IS_JSON):
         kind = Kind.JSON
     owner = owner_of(comment.removeprefix(IS_JSON).removeprefix("; "))
-    return Column(name, kind, native, limits, default_kind in ("", "DEFAULT"), owner)
+    return Column(name=name, kind=kind, native=native, limits=limits, writable=default_kind in ("", "DEFAULT"), owner=owner)
 
 
 def comment_of(column: Column) -> str:

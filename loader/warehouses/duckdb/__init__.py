@@ -78,7 +78,7 @@ class DuckDBSession(SqlSession):
     """A connection's right to write; it holds nothing open of its own."""
 
     def __init__(self, called: str, schema: str, file: DatabaseFile, holder: Holder) -> None:
-        super().__init__(called, DIALECT, ScanBulk(schema), schema, holder)
+        super().__init__(called=called, dialect=DIALECT, bulk=ScanBulk(schema), schema=schema, holder=holder)
         self._file = file
         self._closed = False
 

@@ -105,14 +105,16 @@ class MySQLDestination:
             async with timeout(self._options.stall_timeout):
                 await ledger.make(link, natives_of(link).collation)
                 # the epoch is read before and after: ending a newer session would be as wrong as being overtaken
-                await take_over(link, self._schema, connection, epoch, lambda: ledger.newest(link))
+                await take_over(
+                    link=link, database=self._schema, connection=connection, epoch=epoch, newest=lambda: ledger.newest(link)
+                )
                 loads = await ledger.claim(link, epoch)
         except BaseException as error:
             link.close()
             if isinstance(error, Exception):
                 raise translate(error, what) from error
             raise
-        return MySQLSession(self._name, self._options, link, ledger, epoch, loads)
+        return MySQLSession(name=self._name, options=self._options, link=link, ledger=ledger, epoch=epoch, loads=loads)
 
     async def close(self) -> None:
         """See `Destination.close`; there is nothing outside the sessions."""
@@ -263,14 +265,19 @@ class MySQLSession:
             for load in loads:
                 prepared = prepare(load, live[load.table])
                 sent += await send(
-                    self._link, self._schema, prepared, self._natives, watch, None if plan is None else self._straight
+                    link=self._link,
+                    schema=self._schema,
+                    prepared=prepared,
+                    natives=self._natives,
+                    watch=watch,
+                    straight=None if plan is None else self._straight,
                 )
                 rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
             copied = perf_counter()
             if plan is None:
                 await self._link.run("ROLLBACK")
             else:
-                await self._ledger.write_marks(self._link, self._epoch, self._loads, plan, rows)
+                await self._ledger.write_marks(link=self._link, epoch=self._epoch, loads=self._loads, plan=plan, rows=rows)
                 await self._commit()
                 self._loads += 1
         return LoadReport(rows, sent, {"copy": copied - started, "commit": perf_counter() - copied})

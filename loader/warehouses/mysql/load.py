@@ -95,7 +95,7 @@ async def send(link: Link, schema: str, prepared: Prepared, natives: Natives, wa
         the driver's errors; translated by the caller.
     """
     load = prepared.load
-    sending = _Sending(link, schema, prepared, natives, watch)
+    sending = _Sending(link=link, schema=schema, prepared=prepared, natives=natives, watch=watch)
     if load.write == "append":
         if await sending.straight():
             return sending.bytes

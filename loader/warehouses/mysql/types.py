@@ -71,7 +71,7 @@ class LiveColumn:
     def as_column(self) -> Column:
         """Returns it as the core knows columns."""
         limits = limits_of(self.native, self.charset, json=self.json)
-        return Column(self.name, self.kind, self.native, limits, self.writable, self.owner)
+        return Column(name=self.name, kind=self.kind, native=self.native, limits=limits, writable=self.writable, owner=self.owner)
 
 
 def kind_of(native: str, *, json: bool = False) -> Kind:
