@@ -13,6 +13,7 @@ import msgspec
 
 import loader.cloud
 import loader.files
+import loader.queues
 import loader.warehouses
 from loader.contract.events import EventCapabilities, EventDestination
 from loader.contract.warehouse import Capabilities, Destination, Environment
@@ -35,7 +36,7 @@ class Plugin(Protocol):
 
 DESTINATIONS: Plugins[Plugin] = Plugins(
     "destination",
-    [loader.warehouses, loader.files, loader.cloud],
+    [loader.warehouses, loader.files, loader.cloud, loader.queues],
     ("OPTIONS", "CAPABILITIES", "open_destination"),
     "loader/contract/warehouse.py and loader/contract/events.py",
 )

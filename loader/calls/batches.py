@@ -6,7 +6,7 @@ several targets may pass each other, but never those of one user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -107,6 +107,16 @@ def batched(events: Sequence[JSON], make: Make, wrap: Wrap, batch: Batch) -> Cal
         if user:
             latest[user] = place
     return Calls([wrap(group.target, group.pieces, group.events) for group in groups], ended)
+
+
+def post(url: str, headers: Mapping[str, str], body: bytes, events: Sequence[int]) -> Call:
+    """Returns a call by POST."""
+    return Call(method="POST", url=url, headers=headers, body=body, events=events)
+
+
+def get(url: str, headers: Mapping[str, str]) -> Call:
+    """Returns a call that carries no event, for trials."""
+    return Call(method="GET", url=url, headers=headers, body=b"", events=(0,))
 
 
 def array(pieces: Sequence[Piece]) -> bytes:

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from loader.calls import fields
 from loader.calls.answers import retry_after, words_of
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, millis
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
@@ -117,12 +117,10 @@ class Amplitude(Service):
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "events":
             body = b'{"api_key":' + encode(self._key) + b',"events":' + array(pieces) + b',"options":{"min_id_length":1}}'
-            return Call(
-                method="POST", url=f"{self._address}/2/httpapi", headers={"Content-Type": JSON_TYPE}, body=body, events=places
-            )
+            return post(f"{self._address}/2/httpapi", {"Content-Type": JSON_TYPE}, body, places)
         form = urlencode({"api_key": self._key, "identification": array(pieces).decode()})
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return Call(method="POST", url=f"{self._address}/{target}", headers=headers, body=form.encode(), events=places)
+        return post(f"{self._address}/{target}", headers, form.encode(), places)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

@@ -17,7 +17,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
@@ -94,15 +94,9 @@ class Braze(Service):
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "aliases_to_identify":
             body = b'{"aliases_to_identify":' + array(pieces) + b',"merge_behavior":"merge"}'
-            return Call(method="POST", url=f"{self._address}/users/identify", headers=self._headers, body=body, events=places)
+            return post(f"{self._address}/users/identify", self._headers, body, places)
         items = pieces[0].body if target == "purchases" else array(pieces)
-        return Call(
-            method="POST",
-            url=f"{self._address}/users/track",
-            headers=self._headers,
-            body=f'{{"{target}":'.encode() + items + b"}",
-            events=places,
-        )
+        return post(f"{self._address}/users/track", self._headers, f'{{"{target}":'.encode() + items + b"}", places)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user, anonymous = event.get("type"), fields.user_id(event), fields.anonymous_id(event)

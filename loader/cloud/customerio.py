@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import as_ulid, happened, seconds
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, basic, said, split, verdict
@@ -62,11 +62,9 @@ class CustomerIO(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             if target == "anonymous":
-                return Call(
-                    method="POST", url=f"{self._address}/api/v1/events", headers=self._headers, body=pieces[0].body, events=places
-                )
+                return post(f"{self._address}/api/v1/events", self._headers, pieces[0].body, places)
             body = b'{"batch":' + array(pieces) + b"}"
-            return Call(method="POST", url=f"{self._address}/api/v2/batch", headers=self._headers, body=body, events=places)
+            return post(f"{self._address}/api/v2/batch", self._headers, body, places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -80,7 +78,7 @@ class CustomerIO(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call(method="GET", url=f"{self._address}/api/v1/accounts/region", headers=self._headers, body=b"", events=(0,))
+        return get(f"{self._address}/api/v1/accounts/region", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user, anonymous = event.get("type"), fields.user_id(event), fields.anonymous_id(event)

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, batched, encode
+from loader.calls.batches import Batch, Piece, batched, encode, post
 from loader.calls.moments import age, happened
 from loader.calls.options import Sending, address, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, verdict
@@ -117,7 +117,7 @@ class GA4(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(method="POST", url=self._url, headers={"Content-Type": JSON_TYPE}, body=pieces[0].body, events=places)
+            return post(self._url, {"Content-Type": JSON_TYPE}, pieces[0].body, places)
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 

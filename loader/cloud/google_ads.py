@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from loader.calls import fields, personal
 from loader.calls.answers import quoted, words_of
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened
 from loader.calls.options import Batching, address, require, send_limits
 from loader.calls.verdicts import CREDENTIALS, JSON_TYPE, alike, held_up, said, verdict
@@ -109,7 +109,7 @@ class GoogleAds(Service):
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"conversions":' + array(pieces) + b',"partialFailure":true}'
-            call = Call(method="POST", url=self._url, headers=self._headers, body=body, events=places)
+            call = post(self._url, self._headers, body, places)
             return _with(call, self._token) if self._token else self._ask(call)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)

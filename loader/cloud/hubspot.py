@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, field
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
@@ -105,7 +105,7 @@ class HubSpot(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"inputs":' + array(pieces) + b"}"
-            return Call(method="POST", url=f"{self._address}{PATHS[target]}", headers=self._headers, body=body, events=places)
+            return post(f"{self._address}{PATHS[target]}", self._headers, body, places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -119,9 +119,7 @@ class HubSpot(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call(
-            method="GET", url=f"{self._address}/crm/v3/objects/contacts?limit=1", headers=self._headers, body=b"", events=(0,)
-        )
+        return get(f"{self._address}/crm/v3/objects/contacts?limit=1", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

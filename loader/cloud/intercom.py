@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, batched, encode
+from loader.calls.batches import Batch, Piece, batched, encode, get, post
 from loader.calls.moments import happened, seconds
 from loader.calls.options import Sending, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, verdict
@@ -77,7 +77,7 @@ class Intercom(Service):
         """See `EventDestination.calls`."""
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(method="POST", url=f"{self._address}/{target}", headers=self._headers, body=pieces[0].body, events=places)
+            return post(f"{self._address}/{target}", self._headers, pieces[0].body, places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
@@ -91,7 +91,7 @@ class Intercom(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call(method="GET", url=f"{self._address}/me", headers=self._headers, body=b"", events=(0,))
+        return get(f"{self._address}/me", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind, user = event.get("type"), fields.user_id(event)

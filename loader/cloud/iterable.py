@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import happened, seconds
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
@@ -77,11 +77,11 @@ class Iterable(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call(method="GET", url=f"{self._address}/api/lists", headers=self._headers, body=b"", events=(0,))
+        return get(f"{self._address}/api/lists", self._headers)
 
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         body = pieces[0].body if target == "purchase" else f'{{"{target}":'.encode() + array(pieces) + b"}"
-        return Call(method="POST", url=f"{self._address}{PATHS[target]}", headers=self._headers, body=body, events=places)
+        return post(f"{self._address}{PATHS[target]}", self._headers, body, places)
 
 
 def _piece(event: JSON, at: float) -> Piece | Drop:

@@ -17,7 +17,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, batched, encode
+from loader.calls.batches import Batch, Piece, batched, encode, get, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Sending, address, require, send_limits
 from loader.calls.verdicts import alike, verdict
@@ -92,9 +92,7 @@ class Klaviyo(Service):
         """See `EventDestination.calls`."""
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(
-                method="POST", url=f"{self._address}/api/{target}", headers=self._headers, body=pieces[0].body, events=places
-            )
+            return post(f"{self._address}/api/{target}", self._headers, pieces[0].body, places)
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 
@@ -104,7 +102,7 @@ class Klaviyo(Service):
 
     def trial(self) -> Call | str:
         """See `EventDestination.trial`."""
-        return Call(method="GET", url=f"{self._address}/api/metrics", headers=self._headers, body=b"", events=(0,))
+        return get(f"{self._address}/api/metrics", self._headers)
 
 
 def _piece(event: JSON, at: float) -> Piece | Drop:

@@ -16,7 +16,7 @@ from msgspec import Meta, field
 
 from loader.calls import fields, personal
 from loader.calls.answers import words_of
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import age, happened, seconds
 from loader.calls.options import Batching, address, require, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
@@ -125,13 +125,7 @@ class MetaConversions(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(
-                method="POST",
-                url=self._url,
-                headers={"Content-Type": JSON_TYPE},
-                body=self._head + array(pieces) + b"}",
-                events=places,
-            )
+            return post(self._url, {"Content-Type": JSON_TYPE}, self._head + array(pieces) + b"}", places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

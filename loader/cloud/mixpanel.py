@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, millis
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, basic, said, split, verdict
@@ -100,7 +100,7 @@ class Mixpanel(Service):
 
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             url = self._address + PATHS[target]
-            return Call(method="POST", url=url, headers=self._headers, body=array(pieces), events=places)
+            return post(url, self._headers, array(pieces), places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

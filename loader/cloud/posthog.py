@@ -14,7 +14,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from loader.calls import fields
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, said, verdict
@@ -108,13 +108,7 @@ class PostHog(Service):
             return Piece("batch", encode(item))
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(
-                method="POST",
-                url=self._url,
-                headers={"Content-Type": JSON_TYPE},
-                body=self._head + array(pieces) + b"}",
-                events=places,
-            )
+            return post(self._url, {"Content-Type": JSON_TYPE}, self._head + array(pieces) + b"}", places)
 
         return batched(events, make, wrap, BATCH)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, basic, verdict
@@ -66,7 +66,7 @@ class Segment(Service):
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"batch":' + array(pieces) + b',"sentAt":' + sent + b"}"
-            return Call(method="POST", url=self._url, headers=self._headers, body=body, events=places)
+            return post(self._url, self._headers, body, places)
 
         return batched(events, make, wrap, BATCH)
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from loader.calls.batches import post
 from loader.calls.options import Sending, address, require, send_limits
 from loader.calls.text import TemplateFailed, Text
 from loader.calls.verdicts import JSON_TYPE, alike, verdict
@@ -79,7 +80,7 @@ class Slack(Service):
                 continue
             if text:
                 body = msgspec.json.encode({"text": text})
-                calls.append(Call(method="POST", url=self._url, headers={"Content-Type": JSON_TYPE}, body=body, events=(index,)))
+                calls.append(post(self._url, {"Content-Type": JSON_TYPE}, body, (index,)))
             else:
                 ended[index] = Drop(DropReason.TEMPLATE_EMPTY)
         return Calls(calls, ended)

@@ -15,7 +15,7 @@ from msgspec import Meta, field
 
 from loader.calls import fields, personal
 from loader.calls.answers import quoted, words_of
-from loader.calls.batches import Batch, Piece, array, batched, encode
+from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, seconds
 from loader.calls.options import Batching, address, send_limits
 from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
@@ -105,9 +105,7 @@ class TikTok(Service):
         """See `EventDestination.calls`."""
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            return Call(
-                method="POST", url=self._url, headers=self._headers, body=self._head + array(pieces) + b"}", events=places
-            )
+            return post(self._url, self._headers, self._head + array(pieces) + b"}", places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 

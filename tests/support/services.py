@@ -41,7 +41,8 @@ class Rules:
 
     document: Mapping[str, Any]
     """Options beside `endpoint`; `SECRET` stands where the credential does."""
-    ok: Behaviour = field(default_factory=lambda: answer(200, {}))
+    ok: Behaviour | Callable[[Sequence[str]], Behaviour] = field(default_factory=lambda: answer(200, {}))
+    """The answer of success, perhaps made of the events of the call."""
     unauthorised: Behaviour = field(default_factory=lambda: answer(401, {"message": "unauthorized"}))
     throttled: Behaviour = field(default_factory=lambda: answer(429, {"message": "slow down"}, {"Retry-After": "0"}))
     broken: Behaviour = field(default_factory=lambda: Behaviour(500, {}, b"<html>oops"))
@@ -52,6 +53,8 @@ class Rules:
     most_bytes: int = 1_000_000
     before: Callable[[Request], Behaviour | None] = lambda _request: None
     """Answers calls that come before the one that carries an event; None: it is that one."""
+    text: Callable[[Request], str] | None = None
+    """Returns what a call says, where that cannot be read in its path and body."""
     types: Sequence[str] = ("track",)
     """Types of the events that a test sends, in turn."""
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +78,7 @@ class Service:
 
     def behave(self, request: Request) -> Behaviour:
         """Returns what to do with a call."""
-        marks = marks_in(request)
+        marks = marks_in(request, self.rules.text)
         if self.script:
             behaviour = self.script.pop(0)
             if behaviour.what == "lose" and not self.bad & set(marks):
@@ -98,16 +101,17 @@ class Service:
         places = [place for place, mark in enumerate(marks) if mark in self.bad]
         if not places:
             self.taken += marks
-            return rules.ok
+            return rules.ok if isinstance(rules.ok, Behaviour) else rules.ok(marks)
         behaviour, others = rules.refuse(request, marks, places)
         if others:
             self.taken += [mark for mark in marks if mark not in self.bad]
         return behaviour
 
 
-def marks_in(request: Request) -> list[str]:
+def marks_in(request: Request, text: Callable[[Request], str] | None = None) -> list[str]:
     """Returns the marks of the events of a call, in their order, each once."""
-    return list(dict.fromkeys(re.findall(r"mid-\d+", unquote_plus(request.path + " " + request.body.decode("utf-8", "replace")))))
+    said = text(request) if text else request.path + " " + request.body.decode("utf-8", "replace")
+    return list(dict.fromkeys(re.findall(r"mid-\d+", unquote_plus(said))))
 
 
 def credentials_in(request: Request) -> str:
@@ -204,6 +208,14 @@ def _intercom_contact(request: Request) -> Behaviour | None:
     return answer(409, {"type": "error.list", "errors": [{"code": "conflict", "message": words}]})
 
 
+def _kinesis(_request: Request, _marks: Sequence[str], _bad: Sequence[int]) -> tuple[Behaviour, bool]:
+    return answer(400, {"__type": "InvalidArgumentException", "message": "odd"}), False
+
+
+def _kinesis_text(request: Request) -> str:
+    return " ".join(b64decode(each["Data"]).decode() for each in json.loads(request.body)["Records"])
+
+
 def _tiktok(code: int) -> Behaviour:
     return answer(200, {"code": code, "message": "Words.", "request_id": "x", "data": {}})
 
@@ -287,6 +299,19 @@ SERVICES: dict[str, Rules] = {
         most=1_000,
         most_bytes=4_000_000,
         types=("identify", "track", "page"),
+    ),
+    "kinesis": Rules(
+        {"stream": "events", "region": "eu-central-1", "access_key_id": "AK", "secret_access_key": "sk", "session_token": SECRET},
+        ok=lambda marks: answer(
+            200, {"FailedRecordCount": 0, "Records": [{"SequenceNumber": "1", "ShardId": "s"} for _ in marks]}
+        ),
+        unauthorised=answer(400, {"__type": "UnrecognizedClientException", "message": "The security token is invalid."}),
+        throttled=answer(400, {"__type": "LimitExceededException", "message": "slow down"}),
+        refuse=_kinesis,
+        most=500,
+        most_bytes=5 * 1024 * 1024,
+        text=_kinesis_text,
+        types=("track", "identify", "page", "group"),
     ),
     "klaviyo": Rules(
         {"api_key": SECRET},
