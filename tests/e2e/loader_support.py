@@ -78,7 +78,7 @@ def events(*ids: str, **properties: Any) -> list[dict[str, Any]]:
 
 async def drained(broker: Broker, stream: str = topology.DELIVER) -> None:
     """Waits until the queue is empty: every frame is acknowledged."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while True:
             if (await broker.js.stream_info(stream)).state.messages == 0:
                 return
@@ -133,7 +133,7 @@ async def warning(running: Stack, part: str) -> str:
 
 async def in_duckdb(file: Path, statement: str) -> list[Any]:
     """Runs a statement as soon as the loader has closed the file."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(duckdb.IOException), duckdb.connect(str(file)) as link:
                 return link.execute(statement).fetchall()

@@ -35,7 +35,7 @@ from tests.support.router import limit_queues, put, reading, routing, snapshot, 
 SMALL = RouterSettings(pending_frames=2)
 EVENTS = 30
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def state_of(broker: Broker) -> SiteState:
 
 
 async def routed(broker: Broker, position: int) -> SiteState:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (state := await state_of(broker)).position < position or state.behind:  # stored by another task
             await asyncio.sleep(0.02)
     return state
@@ -113,7 +113,7 @@ async def test_counts_of_the_router_survive_full_queues_and_disabled_and_removed
     async with reading(broker, "quick"), routing(broker, telemetry, both, SMALL) as router:
         for number in range(12):
             last = await put(broker, [f"{number}"])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while "slow" not in (state := await state_of(broker)).behind or state.position < last:
                 await asyncio.sleep(0.02)
         owed = state.behind["slow"].owed
@@ -124,7 +124,7 @@ async def test_counts_of_the_router_survive_full_queues_and_disabled_and_removed
         await router.apply(compile_project(snapshot({"slow": {"enabled": False}, "quick": {}}, revision=2))["shop"])
         for number in range(5):
             await put(broker, [f"while-disabled-{number}"])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (state := await state_of(broker)).accepted < 17:
                 await asyncio.sleep(0.02)
         account = state.accounts["slow"]
@@ -169,14 +169,14 @@ async def test_a_connection_that_is_disabled_or_removed_while_no_router_works_is
         async with routing(broker, telemetry, snapshot(three), SMALL):
             for number in range(8):
                 last = await put(broker, [f"{number}"])
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (state := await state_of(broker)).position < last or not {"full", "gone"} <= state.behind.keys():
                     await asyncio.sleep(0.02)
             forwarded = {name: account.forwarded for name, account in state.accounts.items()}
         other = snapshot({"full": {"enabled": False}, "on": {}}, 2)
         async with routing(broker, telemetry, other, SMALL):
             last = await put(broker, ["not theirs"])
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (state := await state_of(broker)).position < last:
                     await asyncio.sleep(0.02)
     full = state.accounts["full"]

@@ -17,7 +17,7 @@ from tests.e2e.loader_support import dead, drained, events, execute, ids, projec
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def allow(postgres: PostgresServer, schema: str, table: str) -> None:
 async def arrived(
     postgres: PostgresServer, running: Stack, schema: str, table: str, wanted: list[str], column: str = "id"
 ) -> None:
-    ends_at = time.monotonic() + 30
+    ends_at = time.monotonic() + 60
     while True:
         try:
             found = await ids(postgres, schema, table, column)

@@ -23,7 +23,7 @@ from shared.streams.ended import Counts, Ended, ended_key
 from shared.telemetry.metrics import Telemetry
 from tests.support.router import apply, put, routing
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def snapshot(file: Path, **connection: Any) -> ConfigSnapshot:
@@ -49,7 +49,7 @@ async def loaded(broker: Broker, file: Path, config: ConfigSnapshot, last: int, 
     """Routes what is in EVENTS and loads it, as far as the account and the tables show."""
     telemetry = Telemetry("router-test", ServiceSettings())
     try:
-        async with routing(broker, telemetry, config), asyncio.timeout(30):
+        async with routing(broker, telemetry, config), asyncio.timeout(60):
             while await position(broker) < last:  # stored by another task
                 await asyncio.sleep(0.02)
     finally:

@@ -26,7 +26,7 @@ from tests.e2e.loader_support import dead, drained, events, put, queue, start
 from tests.support.command import LocalStack
 from tests.support.stack import Stack, stack
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 STOPPED = "most events die, the connection is stopped"
 
@@ -70,7 +70,7 @@ async def told(running: Stack) -> str:
             return dict(json.load(answer)["warnings"])
         return {}
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while "stopped by its dead letters" not in (why := (await asyncio.to_thread(ask)).get("connection c", "")):
             await asyncio.sleep(0.1)
     return why
@@ -106,7 +106,7 @@ async def test_most_events_dying_stops_the_line_until_a_person_lets_it_go_on(run
 
         name = await queue(broker)
         assert await resume(broker, name)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while running.log("loader").count(STOPPED) < 2:
                 await asyncio.sleep(0.1)
         await told(running)
@@ -126,7 +126,7 @@ async def test_most_events_dying_stops_the_line_until_a_person_lets_it_go_on(run
         await running.apply(fixed)
         await drained(broker)
         assert await read_stop(broker, name) is None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while running.metric("loader", "loader_stopped", connection="c"):
                 await asyncio.sleep(0.1)
         assert {letter.message_id for letter in await dead(broker)} == letters

@@ -21,7 +21,7 @@ from shared.project.snapshot import current_snapshot
 from tests.e2e.loader_support import drained, in_duckdb
 from tests.support.stack import stack
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 LIMIT = 1024 * 1024
 REQUESTS, EVENTS = 45, 20

@@ -37,7 +37,7 @@ from tests.e2e.loader_support import (
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack, stack
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

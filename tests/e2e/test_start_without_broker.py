@@ -18,7 +18,7 @@ from tests.support.stack import stack
 PROJECT = {"sites": {"shop": {"keys": [{"id": "k"}]}}}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_an_edge_started_without_its_broker_takes_events_and_loses_none(tmp_path: Path) -> None:
     places = {"PENSTOCK_CACHE_DIR": str(tmp_path / "cache"), "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool")}
     with stack(tmp_path / "stack", places) as running:
@@ -30,7 +30,7 @@ async def test_an_edge_started_without_its_broker_takes_events_and_loses_none(tm
         running.start("ingest")
         url = f"http://127.0.0.1:{running.port}/v1/track"
         event = {"event": "Bought", "anonymousId": "a", "messageId": "m1", "writeKey": "k"}
-        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
             while True:
                 with contextlib.suppress(aiohttp.ClientConnectorError):
                     async with session.post(url, json=event) as answer:

@@ -125,7 +125,7 @@ async def test_a_connection_that_goes_on_is_not_ready_before_its_destination_is_
     await loader.is_stopped()
     loader.reaches_limit()
     holding = asyncio.ensure_future(loader.stops.hold())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not loader.gauges.now:
             await asyncio.sleep(0.01)
         assert await resume(broker, QUEUE)

@@ -18,7 +18,7 @@ from tests.e2e.loader_support import dead, drained, put, queue, start
 from tests.support.receiver import OK, Behaviour, Receiver, Request
 from tests.support.stack import Stack, stack
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def _wait_not_ready(running: Stack) -> None:
     import urllib.error
     import urllib.request
 
-    ends_at = time.monotonic() + 30
+    ends_at = time.monotonic() + 60
     while time.monotonic() < ends_at:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{running.admin['loader']}/ready", timeout=2):

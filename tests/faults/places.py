@@ -90,13 +90,13 @@ class Schema:
         finally:
             await link.close()
 
-    async def wait_for_lock(self, seconds: float = 10.0) -> None:
+    async def wait_for_lock(self, seconds: float = 60.0) -> None:
         """Waits until a loader waits for a lock."""
         await self.wait_until(
             "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'penstock/%' AND wait_event_type = 'Lock'", seconds
         )
 
-    async def wait_until(self, query: str, seconds: float = 10.0) -> None:
+    async def wait_until(self, query: str, seconds: float = 60.0) -> None:
         """Waits until a query finds something; `{}` stands for the schema."""
         import asyncpg
 
@@ -192,7 +192,7 @@ class DuckSchema:
         """Keeps the file open, and everybody else out, while the context is open."""
         import duckdb
 
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     link = duckdb.connect(str(self.path))
@@ -204,13 +204,13 @@ class DuckSchema:
         finally:
             link.close()
 
-    async def has(self, table: str, seconds: float = 15.0) -> None:
+    async def has(self, table: str, seconds: float = 60.0) -> None:
         """Waits until a table is there."""
         async with asyncio.timeout(seconds):
             while table not in await self.rows():
                 await asyncio.sleep(0.1)
 
-    async def _write(self, statements: Sequence[str], query: str = "SELECT 1", seconds: float = 15.0) -> list[str]:
+    async def _write(self, statements: Sequence[str], query: str = "SELECT 1", seconds: float = 60.0) -> list[str]:
         import duckdb
 
         def write() -> list[str]:

@@ -66,7 +66,7 @@ def refusing(connection: dict[str, object]) -> dict[str, object]:
     return {**connection, "on_conflict": "dead_letter"}
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 @pytest.mark.parametrize("write", [batch, stream, lambda name: merging(batch(name))], ids=["append", "stream", "merge"])
 async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_loaded_also_over_kills_of_the_loader(
     write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
@@ -86,7 +86,7 @@ async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_load
         await verify(running, books, {"c": schema})
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, chance: random.Random) -> None:
     import duckdb
 
@@ -105,7 +105,7 @@ async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, c
         await verify(running, books, {"c": place})
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_hundreds_of_refused_rows_in_one_load_are_all_found_and_nobody_else(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -120,7 +120,7 @@ async def test_hundreds_of_refused_rows_in_one_load_are_all_found_and_nobody_els
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_bad_event_whose_request_had_no_answer_and_was_sent_again_is_dead_once(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:

@@ -33,7 +33,7 @@ async def hang_gate(schema: Schema, table: str) -> None:
     )
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("write", [batch, stream, lambda name: merging(batch(name))], ids=["batch", "stream", "merge"])
 async def test_rows_in_postgres_whose_acknowledgement_was_lost_are_known_again(
     write: Callable[[str], dict[str, object]], tmp_path: Path, new_schema: NewSchema, chance: random.Random
@@ -58,7 +58,7 @@ async def test_rows_in_postgres_whose_acknowledgement_was_lost_are_known_again(
         assert running.metric("loader", "loader_events_total") < 1000, "everything was loaded again, so nothing was tested"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_rows_in_duckdb_whose_acknowledgement_was_lost_are_known_again(tmp_path: Path, chance: random.Random) -> None:
     duck = DuckSchema(tmp_path / "warehouse.duckdb")
     with stack(tmp_path, QUICK) as running:
@@ -71,7 +71,7 @@ async def test_rows_in_duckdb_whose_acknowledgement_was_lost_are_known_again(tmp
             await sender.send(1000, requests_of=100)
             await asyncio.sleep(2)  # the period is over, and the load waits for the file
             running.nats.kill()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len((await duck.rows())["events"]) == 100:
                 await asyncio.sleep(0.1)
         running.kill("loader")
@@ -81,7 +81,7 @@ async def test_rows_in_duckdb_whose_acknowledgement_was_lost_are_known_again(tmp
         assert running.metric("loader", "loader_events_total") < 1000, "everything was loaded again, so nothing was tested"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_loader_frozen_in_the_middle_of_commit_is_overtaken_and_its_commit_does_not_count(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -103,14 +103,13 @@ async def test_a_loader_frozen_in_the_middle_of_commit_is_overtaken_and_its_comm
                 "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'penstock/c/%' AND wait_event_type = 'Lock'"
                 " HAVING count(*) = 1 AND max(backend_start) >"
                 " (SELECT max(xact_start) FROM pg_stat_activity WHERE application_name = 'gate')",
-                20,
             )
         running.thaw("loader")
         await sender.send(500, requests_of=100)
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_rows_put_aside_before_a_load_that_was_never_committed_are_not_loaded_on_both_ways(
     tmp_path: Path, postgres: PostgresServer, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -131,10 +130,10 @@ async def test_rows_put_aside_before_a_load_that_was_never_committed_are_not_loa
         await schema.run(f"REVOKE ALL ON {{}}.order_completed FROM {role}")
         async with schema.gate_shut(GATE):
             await sender.send(500, requests_of=100)
-            await schema.wait_for_lock(30)
+            await schema.wait_for_lock()
             running.kill("loader")
             await schema.run(f"GRANT ALL ON {{}}.order_completed TO {role}")
             running.start("loader")
             # the successor ends the backend that waits before the gate opens
-            await schema.wait_until("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)", 30)
+            await schema.wait_until("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
         await verify(running, sender.books, {"c": schema})

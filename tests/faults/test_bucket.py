@@ -28,7 +28,7 @@ def mortal_s3() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.mark.timeout(180 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_killed_and_frozen_loaders_and_a_server_that_hangs_lose_and_double_nothing(
     tmp_path: Path, mortal_s3: S3Server, chance: random.Random
 ) -> None:

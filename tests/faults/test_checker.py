@@ -62,7 +62,7 @@ def test_an_event_in_one_of_its_two_tables_is_wrong_whether_it_was_acknowledged_
     assert "in some of its tables only" in found
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_a_row_taken_away_and_a_row_copied_behind_a_real_run_are_found(
     tmp_path: Path, new_schema: Callable[[], Schema]
 ) -> None:

@@ -20,7 +20,7 @@ from tests.support.stack import Stack, stack
 NewSchema = Callable[[], Schema]
 
 
-async def taken_by(running: Stack, lease: str, seconds: float = 20.0) -> str:
+async def taken_by(running: Stack, lease: str, seconds: float = 60.0) -> str:
     """Waits until somebody holds a lease; returns the name of that service of the stack."""
     async with connect(running.nats.url, "test-lease", patience_seconds=10) as broker, asyncio.timeout(seconds):
         while (owner := await holder(broker, lease)) is None:
@@ -29,14 +29,14 @@ async def taken_by(running: Stack, lease: str, seconds: float = 20.0) -> str:
     return next(name for name, each in running.pids.items() if each == pid)
 
 
-async def succeeded(running: Stack, lease: str, frozen: str, seconds: float = 30.0) -> None:
+async def succeeded(running: Stack, lease: str, frozen: str, seconds: float = 60.0) -> None:
     """Waits until another than `frozen` holds the lease."""
     async with asyncio.timeout(seconds):
         while await taken_by(running, lease) == frozen:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 @pytest.mark.parametrize(("mode", "files"), [(batch, False), (stream, False), (batch, True)], ids=["batch", "stream", "files"])
 async def test_a_loader_frozen_past_its_lease_repeats_nothing_when_it_wakes(
     mode: Callable[[str], dict[str, object]], files: bool, tmp_path: Path, new_schema: NewSchema, chance: random.Random
@@ -57,7 +57,7 @@ async def test_a_loader_frozen_past_its_lease_repeats_nothing_when_it_wakes(
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_loader_frozen_in_the_middle_of_a_load_is_refused_when_it_wakes(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -82,7 +82,7 @@ async def test_a_loader_frozen_in_the_middle_of_a_load_is_refused_when_it_wakes(
         await verify(running, sender.books, {"c": schema})
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(tmp_path: Path, chance: random.Random) -> None:
     places: dict[str, Place] = {"c": DuckSchema(tmp_path / "warehouse.duckdb")}
     with stack(tmp_path, QUICK) as running:
@@ -99,7 +99,7 @@ async def test_a_loader_frozen_with_a_duckdb_file_open_goes_on_or_gives_way(tmp_
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_router_frozen_past_its_lease_repeats_and_skips_nothing_when_it_wakes(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:

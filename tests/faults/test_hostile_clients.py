@@ -85,7 +85,7 @@ async def vanish(port: int) -> None:
         writer.transport.abort()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_healthy_client_beside_hostile_ones_is_always_served(
     tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
 ) -> None:

@@ -53,7 +53,7 @@ async def kill_and_start(running: Stack, victim: str, chance: random.Random) -> 
     running.start(victim)
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 @pytest.mark.parametrize("victim", [*SERVICES, "nats"])
 async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
     victim: str, tmp_path: Path, new_schema: NewSchema, chance: random.Random
@@ -71,7 +71,7 @@ async def test_a_process_killed_again_and_again_loses_and_doubles_nothing(
         await verify(running, books, places, ids=True)
 
 
-@pytest.mark.timeout(180 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_all_processes_killed_in_any_order_lose_and_double_nothing(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:

@@ -28,7 +28,7 @@ async def lose_the_store(running: Stack) -> None:
     await asyncio.to_thread(running.nats.start)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("alive", [False, True], ids=["stopped", "running"])
 async def test_what_comes_after_the_loss_of_the_store_is_loaded_once_and_at_once(
     alive: bool, tmp_path: Path, new_schema: NewSchema, chance: random.Random

@@ -19,7 +19,7 @@ from tests.support.sender import Sender
 from tests.support.stack import stack
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_loader_and_a_mysql_server_killed_again_and_again_lose_and_double_nothing(
     mysql: MySQLServer, tmp_path: Path, chance: random.Random
 ) -> None:

@@ -23,7 +23,7 @@ DRAIN_SECONDS = 20
 """The default of PENSTOCK_DRAIN_PERIOD."""
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_nothing(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -48,7 +48,7 @@ async def test_services_ended_in_order_under_load_exit_well_and_lose_and_double_
         await verify(running, books, places)
 
 
-@pytest.mark.timeout(120 * ROUNDS)
+@pytest.mark.timeout(240 * ROUNDS)
 async def test_a_project_changed_under_load_leaves_unchanged_connections_alone_and_doubles_nothing_in_the_others(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:

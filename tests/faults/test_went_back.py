@@ -41,7 +41,7 @@ async def copy_file(duck: DuckSchema, source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_what_a_restored_warehouse_lacks_is_loaded_again_once(
     tmp_path: Path, new_schema: NewSchema, chance: random.Random
 ) -> None:
@@ -76,12 +76,12 @@ async def test_what_a_restored_warehouse_lacks_is_loaded_again_once(
         shutil.copyfile(copy, duck.path)
         running.freeze("router")
         running.start("loader")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await not_ready(running)).count("the destination went back to an older state") < len(places):
                 await asyncio.sleep(0.05)
         running.thaw("router")
         await load(100)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await not_ready(running):
                 await asyncio.sleep(0.05)
 
@@ -101,6 +101,6 @@ async def test_what_a_restored_warehouse_lacks_is_loaded_again_once(
                     await asyncio.sleep(0.2)
             await settled(running)
         assert (await schema.rows())["events"] == rows
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await not_ready(running):
                 await asyncio.sleep(0.05)

@@ -98,7 +98,7 @@ async def rows_in_mysql(dsn: str) -> Rows:
         await link.ensure_closed()
 
 
-async def rows_in_duckdb(path: Path, schema: str = "main", seconds: float = 15.0) -> Rows:
+async def rows_in_duckdb(path: Path, schema: str = "main", seconds: float = 60.0) -> Rows:
     """Reads the message ids of every table of a schema but our own; waits for a loader that has it open."""
     ends_at = asyncio.get_running_loop().time() + seconds
     while True:

@@ -105,7 +105,7 @@ class Receiver:
             await self._server.wait_closed()
             self._server = None
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Waits until something is true of it."""
         async with asyncio.timeout(seconds):
             while not condition():

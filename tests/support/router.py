@@ -131,7 +131,7 @@ async def reading(broker: Broker, *names: str | Queue, pause_seconds: float = 0.
                 raise RuntimeError("reading a queue failed") from task.exception()
 
 
-async def until(condition: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_seconds: float = 60.0) -> None:
     """Waits until a condition holds."""
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # what is waited for happens in another process
@@ -180,7 +180,7 @@ async def routing(
             await task
         yield router
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await task
     finally:
         task.cancel()

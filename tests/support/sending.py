@@ -120,7 +120,7 @@ class Sending:
             topology.deliver_subject(self.queue), payload, msg_id=f"{self.name}.{seq}", headers=headers
         )
 
-    async def live(self, kill_at: int = NEVER, seconds: float = 20.0) -> list[str]:
+    async def live(self, kill_at: int = NEVER, seconds: float = 60.0) -> list[str]:
         """Lives until everything is at its end, or until it is killed; returns the steps that were taken."""
         self.epoch += 1
         steps = Steps(kill_at)

@@ -78,7 +78,7 @@ class Stack:
                 [sys.executable, "-m", name.partition("-")[0]], stdout=output, stderr=output, env=variables, cwd=ROOT
             )
 
-    def wait_ready(self, name: str, seconds: float = 30) -> None:
+    def wait_ready(self, name: str, seconds: float = 60) -> None:
         """Waits until a service says it is ready; blocks.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 
@@ -14,9 +15,10 @@ from tests.support.destinations.files import FilesSubject, LocalSubject
 from tests.support.destinations.opened import Open, append, arrow, make, merge, plan
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
-MANY = 60_000
+MANY = 25_000
 
 
+@cache
 def many(count: int = MANY) -> TableLoad:
     return TableLoad("t", arrow(SHAPE, [{"id": n, "text": f"row {n} " + "x" * 200} for n in range(count)]))
 

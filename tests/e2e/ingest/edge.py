@@ -242,7 +242,7 @@ async def post(edge: Edge, path: str, body: Any, headers: dict[str, str] | None 
         return answer.status, json.loads(await answer.read())
 
 
-async def raw(edge: Edge, data: bytes, *, read_seconds: float = 10) -> bytes:
+async def raw(edge: Edge, data: bytes, *, read_seconds: float = 60) -> bytes:
     """Sends bytes over a socket of its own and returns what comes back until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     writer.write(data)

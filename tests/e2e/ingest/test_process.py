@@ -43,7 +43,7 @@ class Load:
     async def until(self, more: int) -> None:
         """Waits until so many more events are acknowledged."""
         wanted = len(self.acknowledged) + more
-        ends_at = time.monotonic() + 40
+        ends_at = time.monotonic() + 60
         while len(self.acknowledged) < wanted:
             assert time.monotonic() < ends_at, f"{len(self.acknowledged)} of {wanted} acknowledged; answers: {self.statuses}"
             await asyncio.sleep(0.005)
@@ -95,7 +95,7 @@ async def check(edge: Edge, state: Load) -> None:
     assert all(json.loads(each.body)["messageId"] == each.head.message_id for each in stored)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_a_drained_edge_answers_what_it_took_and_loses_nothing(nats: NatsServer, broker: Broker, tmp_path: Path) -> None:
     async with edge_process(nats, broker, tmp_path) as edge, load(edge) as state:
         for _ in range(3):
@@ -108,7 +108,7 @@ async def test_a_drained_edge_answers_what_it_took_and_loses_nothing(nats: NatsS
     assert max(stored.values()) == 1, "a request that was answered was sent again, or the other way round"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("spool", [False, True])
 async def test_an_edge_killed_again_and_again_loses_nothing_it_acknowledged(
     nats: NatsServer, broker: Broker, tmp_path: Path, spool: bool
@@ -124,7 +124,7 @@ async def test_an_edge_killed_again_and_again_loses_nothing_it_acknowledged(
     await check(edge, state)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_broker_killed_again_and_again_costs_time_but_no_event(nats: NatsServer, broker: Broker, tmp_path: Path) -> None:
     async with edge_process(nats, broker, tmp_path) as edge, load(edge) as state:
         for _ in range(4):
@@ -136,14 +136,14 @@ async def test_a_broker_killed_again_and_again_costs_time_but_no_event(nats: Nat
     await check(edge, state)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_without_a_journal_a_broker_that_stays_away_means_503_with_a_time_to_come_back(
     nats: NatsServer, broker: Broker, tmp_path: Path
 ) -> None:
     async with edge_process(nats, broker, tmp_path, PENSTOCK_INGEST_DEADLINE="500ms") as edge, load(edge) as state:
         await state.until(100)
         nats.kill()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while state.statuses[503] < 20:
                 await asyncio.sleep(0.05)
         nats.start()
@@ -151,7 +151,7 @@ async def test_without_a_journal_a_broker_that_stays_away_means_503_with_a_time_
     await check(edge, state)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", [False, True])
 async def test_with_a_journal_clients_go_on_while_the_broker_is_away_and_the_journal_comes_first_in_order(
     nats: NatsServer, broker: Broker, tmp_path: Path, killed: bool
@@ -173,7 +173,7 @@ async def test_with_a_journal_clients_go_on_while_the_broker_is_away_and_the_jou
             else:
                 await asyncio.to_thread(nats.start)
             await state.until(500)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while list((tmp_path / "spool" / "0").glob("*.journal")):
                 await asyncio.sleep(0.05)
         await check(edge, state)
@@ -187,7 +187,7 @@ async def test_with_a_journal_clients_go_on_while_the_broker_is_away_and_the_jou
         assert [turn for _, turn in turns] == sorted(turn for _, turn in turns), f"events of client {client} changed places"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_a_full_journal_means_503_and_room_comes_back(nats: NatsServer, broker: Broker, tmp_path: Path) -> None:
     environment = {
         "PENSTOCK_INGEST_SPOOL_DIR": str(tmp_path / "spool"),
@@ -197,7 +197,7 @@ async def test_a_full_journal_means_503_and_room_comes_back(nats: NatsServer, br
     async with edge_process(nats, broker, tmp_path, **environment) as edge, load(edge) as state:
         await state.until(100)
         nats.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while state.statuses[503] < 20:
                 await asyncio.sleep(0.02)
         nats.start()
@@ -205,7 +205,7 @@ async def test_a_full_journal_means_503_and_room_comes_back(nats: NatsServer, br
     await check(edge, state)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
     nats: NatsServer, broker: Broker, tmp_path: Path
 ) -> None:
@@ -219,11 +219,11 @@ async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
             assert len(victims) == 2
             victims[0].kill()
             await state.until(300)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while {child.pid for child in parent.children()} & {victims[0].pid} or len(parent.children()) < 2:
                     await asyncio.sleep(0.05)
             await state.until(300)
-        async with browser() as session, asyncio.timeout(15):
+        async with browser() as session, asyncio.timeout(60):
             both = 0
             while both != 2:
                 async with session.get(f"http://127.0.0.1:{edge.admin_port}/metrics") as page:
@@ -244,7 +244,7 @@ async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
         assert not any(child.is_running() for child in children)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_killed_parent_takes_its_processes_with_it_and_the_next_finds_port_and_journals_free(
     nats: NatsServer, broker: Broker, tmp_path: Path
 ) -> None:
@@ -265,7 +265,7 @@ async def test_a_killed_parent_takes_its_processes_with_it_and_the_next_finds_po
         await check(edge, state)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_the_journal_of_a_process_that_is_no_more_is_emptied_by_the_first(
     nats: NatsServer, broker: Broker, tmp_path: Path
 ) -> None:
@@ -274,14 +274,14 @@ async def test_the_journal_of_a_process_that_is_no_more_is_emptied_by_the_first(
     async with open_spool(tmp_path / "spool" / "3", 2**20) as spool:
         await spool.store(Record("events.shop.0", "frame-1", 1, payload))
     async with edge_process(nats, broker, tmp_path, PENSTOCK_INGEST_SPOOL_DIR=str(tmp_path / "spool")) as edge:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await edge.ids() != ["left-behind"]:
                 await asyncio.sleep(0.05)
         while list((tmp_path / "spool" / "3").glob("*.journal")):
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("environment", "words"),
     [

@@ -24,7 +24,7 @@ def address(edge: Edge, query: str = "?writeKey=web") -> str:
 
 
 async def receive(socket: ClientConnection) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         data = await socket.recv()
     return json.loads(data) if isinstance(data, str) else msgspec.msgpack.decode(data)
 
@@ -42,7 +42,7 @@ async def open_raw(edge: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
         b"GET /v1/ws?writeKey=web HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await reader.readuntil(b"\r\n\r\n")
     return reader, writer
 
@@ -238,7 +238,7 @@ async def test_a_draining_edge_waits_for_the_clients_own_end(nats: NatsServer, b
             async with asyncio.timeout(0.3):
                 await reader.read(1)
         writer.write(b"\x88\x82\0\0\0\0" + (1001).to_bytes(2, "big"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
 
@@ -251,7 +251,7 @@ async def test_a_broker_that_is_away_is_an_error_with_a_time_to_come_back(nats: 
         assert (answer["error"], answer["id"]) == ("unavailable", 1)
         assert answer["retry_after"] >= 1
         nats.start()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while "ack" not in (answer := await say(socket, {"id": 2, "event": track("1")})):
                 assert answer["error"] == "unavailable"
         assert set(await edge.ids()) == {"1"}
@@ -264,7 +264,7 @@ async def test_a_key_that_is_taken_out_of_the_project_ends_its_connections_at_th
         await receive(socket)
         await apply(broker, {"sites": {"shop": {"keys": [{"id": "new"}]}}})
         with pytest.raises(ConnectionClosed):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     await say(socket, {"id": 1, "event": track("1")})
 
@@ -279,7 +279,7 @@ async def test_a_message_beyond_the_request_limit_closes_with_1009(nats: NatsSer
         assert closed.value.rcvd.code == 1009
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: NatsServer, broker: Broker) -> None:
     """Its acknowledgements fill every buffer on the way; an edge that does not drain within its period is an error of `edge_here`."""
     async with edge_here(nats, broker, websocket_credit=500) as edge:
@@ -290,7 +290,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_drain(nats: Nats
         for _ in range(12):
             writer.write(frame)
         await writer.drain()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while edge.count("ingest_events_rejected_total", site="shop", protocol="websocket", reason="missing_id") < 9 * 9000:
                 await asyncio.sleep(0.05)
     writer.transport.abort()

@@ -17,7 +17,7 @@ from shared.jetstream.client import HearingClient
 from tests.support.nats import NatsServer
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_no_cancellation_gets_lost_in_a_call_to_the_broker(broker: Broker) -> None:
     chance = random.Random(5)
 

@@ -17,7 +17,7 @@ from tests.support.router import Queue, limit_queues, put, reading, routing, sna
 SMALL = RouterSettings(pending_frames=4)
 
 # each frame is a synced write, and a busy disk takes its time
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_a_full_queue_stops_its_connection_only_and_it_catches_up_when_there_is_room(

@@ -22,7 +22,7 @@ from tests.support.router import Queue, frame, limit_queues, put, reading, routi
 SMALL = RouterSettings(pending_frames=4)
 
 # each frame is a synced write, and a busy disk takes its time
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_an_unreadable_frame_goes_to_the_dead_letters_whole_and_its_neighbours_go_on(
@@ -73,7 +73,7 @@ async def test_what_was_in_the_queues_is_read_again_when_their_stream_is_lost(br
     async with routing(broker, telemetry, config):
         await put(broker, ["a"])
         await put(broker, ["b"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await waiting(broker, "one") < 2:
                 await asyncio.sleep(0.01)
     queues = next(stream for stream in topology.streams(topology.TopologySettings()) if stream.name == topology.DELIVER)

@@ -18,7 +18,7 @@ from tests.support.router import limit_queues, project, put, reading, routing, s
 SMALL = RouterSettings(pending_frames=4)
 
 # each frame is a synced write, and a busy disk takes its time
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_new_rules_come_into_force_between_frames_and_unchanged_connections_notice_nothing(

@@ -11,7 +11,7 @@ from shared.telemetry.metrics import Telemetry
 from tests.support.router import put, reading, routing, snapshot, state_of, until
 
 # each frame is a synced write, and a busy disk takes its time
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_frames_go_to_every_connection_of_the_site_as_they_are(broker: Broker, telemetry: Telemetry) -> None:

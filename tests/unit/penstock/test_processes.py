@@ -134,7 +134,7 @@ asyncio.run(main())
         pid = int(supervisor.stdout.readline())
         assert start_time(pid) != 0
         # the tether must have been tied: it is, once the program itself runs
-        ends_at = time.monotonic() + 10
+        ends_at = time.monotonic() + 60
         while (
             b"time.sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes()
             or b"tether" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -143,7 +143,7 @@ asyncio.run(main())
             time.sleep(0.01)
         supervisor.kill()
         supervisor.wait()
-    ends_at = time.monotonic() + 10
+    ends_at = time.monotonic() + 60
     while start_time(pid) and time.monotonic() < ends_at:
         time.sleep(0.01)
     assert start_time(pid) == 0
