@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 
 from loader.delivery.connection import ConnectionLoader
 from loader.delivery.destinations import Destinations
@@ -16,6 +17,7 @@ from loader.delivery.leftovers import Sweeper
 from loader.settings import PREFIX, LoaderSettings
 from shared.errors import ConfigError, Problem
 from shared.project.snapshot import ConfigSnapshot
+from shared.scratch import Scratch
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
@@ -38,7 +40,9 @@ async def main(context: ServiceContext) -> None:
     if lease_seconds < 2:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {lease_seconds:g}s")])
     gate = ThreadGate(THREADS, "loader")
-    destinations = Destinations()
+    scratch = Scratch(Path(settings.scratch_dir) if settings.scratch_dir else None, int(settings.scratch_max_bytes))
+    await gate.run(scratch.clean)
+    destinations = Destinations(context.telemetry, scratch)
     sweeper = Sweeper(context, destinations)
     connections: Workers[Definition] = Workers(
         context,
@@ -64,6 +68,7 @@ async def main(context: ServiceContext) -> None:
             await connections.run()
             sweeping.cancel()
     finally:
+        await gate.run(scratch.close)
         gate.close()
 
 

@@ -9,7 +9,8 @@ from msgspec import Meta, field
 
 from loader.watch.stuck import STUCK_SECONDS
 from shared.jetstream.lease import TTL_SECONDS
-from shared.reading.units import Duration
+from shared.reading.units import ByteSize, Duration
+from shared.scratch import MOST_BYTES
 
 PREFIX = "PENSTOCK_LOADER_"
 
@@ -27,6 +28,16 @@ class LoaderSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Only for one start, and only if no other stack loads them"
         ),
     ] = ""
+    scratch_dir: Annotated[
+        str | None,
+        Meta(
+            description="where destinations put what does not fit into memory, in a directory of the process that is gone with it; "
+            "default: the system's directory for temporary files"
+        ),
+    ] = None
+    scratch_max_bytes: Annotated[ByteSize, Meta(description="how much each destination may put there")] = field(
+        default_factory=lambda: ByteSize(MOST_BYTES)
+    )
     stuck: Annotated[
         Duration,
         Meta(

@@ -31,6 +31,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from shared.locks import KeyedLocks
+from shared.scratch import Scratch
+from shared.telemetry.counts import Counts, Uncounted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -388,3 +390,7 @@ class Environment:
     destination."""
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     """Locks for things that two destinations of one process may both name, such as a file."""
+    telemetry: Counts = field(default_factory=Uncounted)
+    """Counts things that only the plug-in sees, such as attempts it repeats by itself. The core counts loads, rows and errors."""
+    scratch: Scratch = field(default_factory=Scratch)
+    """Room for things that do not fit into memory. All destinations of the process share it; a plug-in keeps to `most_bytes`."""

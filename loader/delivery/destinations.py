@@ -15,6 +15,8 @@ from loader.contract.warehouse import Destination, Environment, LoadPlan, LoadRe
 from shared.errors import PenstockError
 from shared.locks import KeyedLocks
 from shared.reading.mask import Mask
+from shared.scratch import Scratch
+from shared.telemetry.counts import Counts
 from shared.threads import ThreadGate
 
 THREADS = 4
@@ -30,9 +32,16 @@ class _Open:
 
 
 class Destinations:
-    """Opens destinations at their first use, each with its own threads."""
+    """Opens destinations at their first use, each with its own threads.
 
-    def __init__(self) -> None:
+    Args:
+        telemetry: what plug-ins count with.
+        scratch: where they may put what does not fit into memory.
+    """
+
+    def __init__(self, telemetry: Counts, scratch: Scratch) -> None:
+        self._telemetry = telemetry
+        self._scratch = scratch
         self._locks = KeyedLocks()
         self._open: dict[bytes, _Open] = {}
 
@@ -52,7 +61,8 @@ class Destinations:
         try:
             async with entry.lock:
                 if entry.destination is None:
-                    entry.destination = await plugin.open_destination(name, options, Environment(entry.gate, self._locks))
+                    environment = Environment(entry.gate, self._locks, self._telemetry, self._scratch)
+                    entry.destination = await plugin.open_destination(name, options, environment)
             yield entry.destination
         except PenstockError as error:
             registry.mask_of(document).error(error)

@@ -5,6 +5,7 @@
     home/store/       JetStream's files
     home/logs/        one log a process, rotated by size
     home/cache/       the last good project of each service
+    home/scratch/     what does not fit into the loader's memory; gone with its process
     home/spool/       ingest's journal for the time the broker is away
 
 The kernel gives the lock back however the supervisor ends, so it is the lock that tells a running stack from a stale file, and a
@@ -76,6 +77,7 @@ class Home:
         self.store = self.folder / "store"
         self.logs = self.folder / "logs"
         self.cache = self.folder / "cache"
+        self.scratch = self.folder / "scratch"
         self.spool = self.folder / "spool"
 
     def prepare(self) -> None:
@@ -85,7 +87,7 @@ class Home:
             SetupError: the folder cannot be created or written.
         """
         try:
-            for folder in (self.folder, self.store, self.logs, self.cache, self.spool):
+            for folder in (self.folder, self.store, self.logs, self.cache, self.scratch, self.spool):
                 folder.mkdir(parents=True, exist_ok=True)
             # projects in the cache hold passwords of destinations
             self.folder.chmod(0o700)

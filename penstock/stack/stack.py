@@ -259,6 +259,7 @@ class Stack:
                 "PENSTOCK_ADMIN_HOST": "127.0.0.1",
                 "PENSTOCK_ADMIN_PORT": str(self.ports.admin[index]),
                 "PENSTOCK_CACHE_DIR": str(self.home.cache / name),
+                "PENSTOCK_LOADER_SCRATCH_DIR": str(self.home.scratch),
                 "PENSTOCK_INGEST_HOST": self.ports.host,
                 "PENSTOCK_INGEST_PORT": str(self.ports.ingest),
                 "PENSTOCK_INGEST_SPOOL_DIR": str(self.home.spool),

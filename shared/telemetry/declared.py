@@ -41,6 +41,7 @@ CounterName = Literal[
     "loader_calls_total",
     "loader_calls_again_total",
     "driver_errors_unknown_total",
+    "destination_retries_total",
     "events_shed_frames_total",
     "dead_letters_evicted_total",
     "dead_letters_refused_total",
@@ -308,6 +309,14 @@ METRICS: tuple[Metric, ...] = (
         "errors",
         "errors of a driver that its plug-in does not know; taken as transient",
         labels=("plugin",),
+    ),
+    Metric(
+        "destination_retries_total",
+        "counter",
+        "attempts",
+        "what a plug-in tried again by itself; the reason `locked`: another program had the file open, `read_copy`: the copy could not "
+        "be written",
+        labels=("plugin", "reason"),
     ),
     Metric(
         "account_accepted_events",

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from loader import registry
-from loader.contract.warehouse import Capabilities, LoadPlan
+from loader.contract.warehouse import Capabilities, Environment, LoadPlan
 from penstock.reference import SETTINGS
 from shared.events import outcome
 from shared.events.outcome import DeadReason, DropReason
@@ -110,6 +110,15 @@ def test_every_capability_is_read_and_differs_between_destinations() -> None:
     for each in dataclasses.fields(Capabilities):
         assert each.name in READ_BY_CORE, each.name
         assert any(getattr(one, each.name) != getattr(every[0], each.name) for one in every), each.name
+
+
+def test_every_part_of_the_environment_is_used_by_a_plug_in() -> None:
+    used = {
+        name
+        for file, name in READ
+        if any(file.is_relative_to(ROOT / "loader" / room) for room in ("warehouses", "files", "cloud"))
+    }
+    assert [each.name for each in dataclasses.fields(Environment) if each.name not in used] == []
 
 
 def test_every_part_of_a_load_plan_is_read_and_given() -> None:

@@ -60,6 +60,11 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         return SetupError(f"{what}: {words}; check `path`, or open it with the DuckDB version that wrote it")
     if any(full in words for full in _FULL):
         return SetupError(f"{what}: {words}; free space on its disk")
+    if "max_temp_directory_size" in words:
+        return SetupError(
+            f"{what}: the memory and the scratch space are full; raise memory_limit or PENSTOCK_LOADER_SCRATCH_MAX_BYTES, or "
+            f"lower batch.max_rows ({words})"
+        )
     if name == "OutOfMemoryException":
         return SetupError(f"{what}: {words}; raise memory_limit, or lower batch.max_rows")
     if name in ("FatalException", "InternalException", "ConnectionException"):

@@ -11,11 +11,14 @@ and, written in loads of 20,000 rows, a third less CPU time; readers do not noti
 All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file
 counts, and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while
 it was open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
+
+What does not fit into `memory_limit` goes to the scratch space of the process (`shared/scratch.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -98,6 +101,8 @@ class DatabaseFile:
         self._options = options
         self._gate = environment.gate
         self._lock = environment.locks.of(f"duckdb:{path}")
+        self._telemetry = environment.telemetry
+        self._scratch = environment.scratch
         self._settings = f"{SETTINGS}; SET threads = {options.threads}"
         if options.memory_limit is not None:
             self._settings += f"; SET memory_limit = {DIALECT.literal(f'{options.memory_limit}B')}"
@@ -110,7 +115,9 @@ class DatabaseFile:
         self._read_copy: ReadCopy | None = None
         if options.read_copy is not None:
             target, every = Path(options.read_copy).resolve(), options.read_copy_every
-            self._read_copy = ReadCopy(path=path, target=target, gate=self._gate, lock=self._lock, every_seconds=every)
+            self._read_copy = ReadCopy(
+                path=path, target=target, gate=self._gate, lock=self._lock, every_seconds=every, telemetry=environment.telemetry
+            )
 
     async def run(self, what: str, steps: Steps[T]) -> T:
         """Does a piece of work with the file open, and translates what it raises.
@@ -173,6 +180,7 @@ class DatabaseFile:
             except Exception as error:
                 if not is_locked(error) or loop.time() > deadline:
                     raise translate(error, what) from error
+                self._telemetry.count("destination_retries_total", plugin="duckdb", reason="locked")
             else:
                 self._opened_at = loop.time()
                 return connection
@@ -184,8 +192,14 @@ class DatabaseFile:
         import duckdb
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # one for the file: two destinations with one file share the database. Else it would be `.tmp` wherever the loader runs
+        spill = self._scratch.folder(f"duckdb-{hashlib.sha256(str(self._path).encode()).hexdigest()[:12]}")
         # named, so that two destinations of this process with one file share the open database, as a path alone would
-        connection = duckdb.connect(f":memory:{self._path}")
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": str(spill),
+            "max_temp_directory_size": f"{self._scratch.most_bytes}B",
+        }
+        connection = duckdb.connect(f":memory:{self._path}", config=config)
         try:
             connection.execute(self._settings)
             connection.execute(

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 from loader.warehouses.duckdb.errors import describe
+from shared.telemetry.counts import Counts
 from shared.threads import ThreadGate
 
 log = logging.getLogger(__name__)
@@ -27,14 +28,18 @@ class ReadCopy:
     Args:
         lock: held by the part of this process that has the file open.
         every_seconds: at most one copy in so long; what changed last is copied when that time is over.
+        telemetry: counts the copies that could not be written.
     """
 
-    def __init__(self, path: Path, target: Path, gate: ThreadGate, lock: asyncio.Lock, every_seconds: float) -> None:
+    def __init__(
+        self, path: Path, target: Path, gate: ThreadGate, lock: asyncio.Lock, every_seconds: float, telemetry: Counts
+    ) -> None:
         self._path = path
         self._target = target
         self._gate = gate
         self._lock = lock
         self._every_seconds = every_seconds
+        self._telemetry = telemetry
         self._copied_at = float("-inf")
         self._stale = False
         self._later: asyncio.Task[None] | None = None
@@ -70,6 +75,7 @@ class ReadCopy:
             await self._gate.run(_replace, self._path, self._target)
             self._stale = False
         except Exception as error:  # noqa: BLE001 - the load is done; a copy that fails is tried again with the next one
+            self._telemetry.count("destination_retries_total", plugin="duckdb", reason="read_copy")
             log.warning("the read copy could not be written", extra={"path": str(self._target), "error": describe(error)})
 
 

@@ -18,10 +18,13 @@ import pyarrow as pa
 import pytest
 
 from loader import registry
-from loader.contract.warehouse import Environment, Kind, Session, TableLoad
+from loader.contract.warehouse import Environment, Kind, Part, Session, TableLoad
 from loader.warehouses.duckdb.file import ROW_GROUP_ROWS
 from shared.errors import ConfigError, Fenced, NotConnected, Permanent, SetupError, Transient
+from shared.scratch import Scratch
+from shared.tasks import timeout
 from shared.threads import ThreadGate
+from tests.support.counted import Counted
 from tests.support.destinations.duckdb import DuckDBSubject
 from tests.support.destinations.opened import Open, append, arrow, make, merge, opened, plan
 
@@ -116,12 +119,50 @@ async def test_a_load_waits_for_another_process_to_close_the_file(wh: Open) -> N
     with other_process(HOLD, path_of(wh)) as holder:
         assert holder.stdout is not None
         assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
+        counted = wh.environment.telemetry
+        assert isinstance(counted, Counted)
         load = asyncio.ensure_future(append(session, 1, "t", SHAPE, {"id": 1}))
-        await asyncio.sleep(0.3)
+        async with timeout(10):
+            while not counted.of("destination_retries_total", plugin="duckdb", reason="locked"):
+                await asyncio.sleep(0.01)
         assert not load.done()
         await asyncio.to_thread(holder.communicate, "\n")
         await load
     assert len(await wh.rows("t", SHAPE)) == 1
+
+
+async def test_what_does_not_fit_into_memory_goes_to_the_scratch_space_and_no_further_than_its_bound(
+    wh: Open, tmp_path: Path
+) -> None:
+    gate = ThreadGate(2, "test")
+    rows = arrow(SHAPE, [{"id": number, "text": secrets.token_hex(200)} for number in range(50_000)])
+    spilled: set[str] = set()
+    for most, sequence in ((1024**3, 1), (256 * 1024, 2)):
+        scratch = Scratch(tmp_path / "scratch", most)
+        environment = Environment(gate, scratch=scratch)
+        destination = await registry.open_destination("wh", {**wh.subject.document, "memory_limit": "24MB"}, environment)
+        try:
+            session = await destination.open_session("c", sequence)
+            await make(session, "t", SHAPE)
+            loading = asyncio.ensure_future(
+                session.load(plan(sequence, connection="c"), [TableLoad("t", rows, "replace", part=Part(sequence, True))])
+            )
+            while not loading.done():
+                spilled |= {path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
+                await asyncio.sleep(0)
+            if sequence == 1:
+                await loading
+            else:
+                with pytest.raises(SetupError, match="SCRATCH_MAX_BYTES"):
+                    await loading
+        finally:
+            await destination.close()
+            await gate.run(scratch.close)
+        assert list((tmp_path / "scratch").iterdir()) == []
+    gate.close()
+    assert any("temp" in name for name in spilled)
+    assert not Path(".tmp").exists()
+    assert len(await wh.rows("t", {"id": Kind.BIGINT})) == 50_000
 
 
 async def test_a_file_held_for_too_long_names_its_holder_and_is_tried_again(wh: Open) -> None:

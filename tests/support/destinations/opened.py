@@ -21,6 +21,7 @@ from loader.contract.warehouse import (
 )
 from loader.types.lattice import ARROW
 from shared.threads import ThreadGate
+from tests.support.counted import Counted
 from tests.support.destinations.subject import Row, Shape, Subject
 
 
@@ -61,7 +62,7 @@ class Open:
 async def opened(subject: Subject) -> AsyncIterator[Open]:
     """Opens a subject's destination."""
     gate = ThreadGate(4, "test")
-    environment = Environment(gate)
+    environment = Environment(gate, telemetry=Counted())
     try:
         destination = await registry.open_destination("wh", subject.document, environment)
         one = Open(subject, destination, destination.capabilities, environment)
@@ -71,6 +72,7 @@ async def opened(subject: Subject) -> AsyncIterator[Open]:
             await one.close()
             await destination.close()
     finally:
+        environment.scratch.close()
         gate.close()
 
 

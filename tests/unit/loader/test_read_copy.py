@@ -11,7 +11,9 @@ import pytest
 
 from loader.warehouses.duckdb.read_copy import ReadCopy
 from shared.tasks import timeout
+from shared.telemetry.counts import Uncounted
 from shared.threads import ThreadGate
+from tests.support.counted import Counted
 
 
 def write(path: Path, value: int) -> None:
@@ -33,7 +35,7 @@ async def gate() -> AsyncIterator[ThreadGate]:
 
 async def test_the_first_change_is_copied_at_once_and_later_ones_when_it_is_time(tmp_path: Path, gate: ThreadGate) -> None:
     path, target, lock = tmp_path / "a.duckdb", tmp_path / "copy.duckdb", asyncio.Lock()
-    copies = ReadCopy(path, target, gate, lock, 0.2)
+    copies = ReadCopy(path=path, target=target, gate=gate, lock=lock, every_seconds=0.2, telemetry=Uncounted())
     write(path, 1)
     async with lock:
         await copies.file_closed()
@@ -59,7 +61,7 @@ def read_other(path: Path) -> int:
 
 async def test_what_changed_last_is_copied_when_the_file_is_given_up(tmp_path: Path, gate: ThreadGate) -> None:
     path, target, lock = tmp_path / "a.duckdb", tmp_path / "copy.duckdb", asyncio.Lock()
-    copies = ReadCopy(path, target, gate, lock, 3600)
+    copies = ReadCopy(path=path, target=target, gate=gate, lock=lock, every_seconds=3600, telemetry=Uncounted())
     for value in (1, 2):
         write(path, value)
         async with lock:
@@ -72,7 +74,11 @@ async def test_a_copy_that_cannot_be_written_fails_no_load(tmp_path: Path, gate:
     path, blocked = tmp_path / "a.duckdb", tmp_path / "file"
     blocked.write_text("no directory")
     write(path, 1)
-    copies = ReadCopy(path, blocked / "copy.duckdb", gate, asyncio.Lock(), 0)
+    counted = Counted()
+    copies = ReadCopy(
+        path=path, target=blocked / "copy.duckdb", gate=gate, lock=asyncio.Lock(), every_seconds=0, telemetry=counted
+    )
     await copies.file_closed()
     await copies.close()
     assert blocked.read_text() == "no directory"
+    assert counted.of("destination_retries_total", plugin="duckdb", reason="read_copy") == 2
