@@ -115,6 +115,18 @@ async def test_a_newer_run_takes_the_place_of_one_that_has_not_ended(wh: Open) -
     assert await left_over(wh) == []
 
 
+@pytest.mark.needs("transactional")
+async def test_a_part_that_comes_after_the_end_of_its_run_is_refused(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await session.load(plan(1), [part(1, *ids(1), ends=True)])
+    for late in (part(1, *ids(2)), part(1, *ids(2), ends=True)):
+        with pytest.raises(RunOver, match="it has ended"):
+            await session.load(plan(2), [late])
+    assert await loaded(wh) == ids(1)
+    assert await left_over(wh) == []
+
+
 async def test_a_run_that_is_given_up_leaves_its_table_as_it_is_and_nothing_behind(wh: Open) -> None:
     session = await wh.session()
     await make(session, "t", SHAPE)
