@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from loader.contract.events import SendLimits
+from loader.contract.events import MOST_HOLD_SECONDS, SendLimits
 from loader.delivery.sending.job import Item, Job, Source, bits_by_frame, frame_of, key_of, user_of
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_frame, encode_frame
@@ -59,10 +59,15 @@ def delay_of(limits: SendLimits, failures: int) -> float:
     return float(min(limits.retry_seconds * FACTOR ** min(max(0, failures - 1), 20), LONGEST_SECONDS))
 
 
+def _left(seconds: float) -> float:
+    """Returns how long a message waits whose due time is so far ahead: a time that a wrong clock wrote holds nothing up for ever."""
+    return min(seconds, MOST_HOLD_SECONDS) if seconds > 0 else 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A message of RETRY. `held`: its events by frame, as bits; `frames`: the waiting ones of these. `due` and `since` are epoch
-    seconds. `instead`: the message that it replaces, 0 if none.
+    """A message of RETRY. `held`: its events by frame, as bits; `frames`: the waiting ones of these. `due` is of the
+    steady clock, so that a clock that is set while it waits changes nothing; `since` is epoch seconds. `instead`: the message that it replaces, 0 if none.
 
     `hurried`: it failed while the whole destination failed, so it is tried as soon as the destination works again.
     """
@@ -95,6 +100,7 @@ class Later:
         unreadable: buries a message that cannot be read.
         replaced: called with a message that another one replaced.
         wall: epoch seconds.
+        steady: seconds of a clock that nobody sets.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Later:
         unreadable: Callable[[str, int, bytes, str], Awaitable[None]],
         replaced: Callable[[Waiting], None],
         wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
         self._publisher = publisher
@@ -118,6 +125,7 @@ class Later:
         self._unreadable = unreadable
         self._replaced = replaced
         self._wall = wall
+        self._steady = steady
         self._oldest_epoch = 0
         self._waiting: dict[int, Waiting] = {}
         self._by_user: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -268,7 +276,7 @@ class Later:
 
     def take_due(self) -> Waiting | None:
         """Returns a due message with no earlier message of its users; the caller owns it until `end`."""
-        now = self._wall()
+        now = self._steady()
         while self._due and self._due[0][0] <= now:
             _, seq = heapq.heappop(self._due)
             one = self._waiting.get(seq)
@@ -280,7 +288,7 @@ class Later:
 
     def next_in(self) -> float:
         """Returns the seconds until a message may be due, at most one."""
-        return min(WAKE_SECONDS, max(0.0, self._due[0][0] - self._wall())) if self._due else WAKE_SECONDS
+        return min(WAKE_SECONDS, max(0.0, self._due[0][0] - self._steady())) if self._due else WAKE_SECONDS
 
     async def job(self, one: Waiting) -> Job | None:
         """Returns the events of a message as a job; None: it cannot be read, and is buried.
@@ -353,7 +361,7 @@ class Later:
             frames=frames_in(headers, place),
             users=users,
             failures=failures,
-            due=due,
+            due=self._steady() + _left(due - self._wall()),
             since=since,
             epoch=epoch,
             instead=int(headers.get(INSTEAD, "0")),
