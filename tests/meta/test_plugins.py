@@ -58,13 +58,17 @@ def test_listing_the_types_imports_no_plug_in() -> None:
 
 
 def test_every_plug_in_stands_in_the_contract_suite() -> None:
-    assert {type_name for type_name, _ in SUBJECTS.values()} == TABLES
-    assert set(registry.destination_types()) - TABLES == EVENT_TYPES
+    tables = {type_name for type_name, _ in SUBJECTS.values()}
+    assert tables == TABLES, f"rows of SUBJECTS in tests/contract/destinations/conftest.py: {tables ^ TABLES}"
+    of_events = set(registry.destination_types()) - TABLES
+    assert of_events == EVENT_TYPES, (
+        f"SUBJECTS in tests/contract/events/conftest.py, or SERVICES in tests/support/services.py: {of_events ^ EVENT_TYPES}"
+    )
 
 
 def test_a_waiver_stands_for_each_capability_a_plug_in_lacks_and_for_no_other() -> None:
     lacking = {(type_name, capability) for type_name in TABLES for capability in CAPABILITIES if not can(type_name, capability)}
-    assert set(WAIVERS) == lacking
+    assert set(WAIVERS) == lacking, f"waivers in tests/contract/destinations/waivers.py: {set(WAIVERS) ^ lacking}"
     assert all(WAIVERS.values())
 
 

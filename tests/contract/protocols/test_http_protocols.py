@@ -69,7 +69,8 @@ headers = st.dictionaries(
 
 
 def request(route: Route, body: bytes, query: Mapping[str, str], some_headers: Mapping[str, str]) -> HttpRequest:
-    params = {"type": "page", "key": "web", "id": "x"}
+    parts = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    params = {name: {"type": "page", "key": "web"}.get(name, "x") for name in parts}
     return HttpRequest(route.method, route.path, params, query, some_headers, body, "shop.example.com", "http://localhost")
 
 
