@@ -13,17 +13,14 @@ from typing import Any
 
 import msgspec
 
-from loader.calls.answers import outcome_of, words_of
+from loader.calls.answers import DENIED, outcome_of, words_of
 from loader.contract.events import Call, Response
 from shared.events.outcome import Dead, DeadReason, Ok, Outcome, Retry
-
-CREDENTIALS = frozenset({401, 403, 407})
-"""Answers that speak of who calls."""
 
 JSON_TYPE = "application/json"
 
 
-def verdict(response: Response, *, held: Collection[int] = CREDENTIALS, reset: str = "") -> Outcome:
+def verdict(response: Response, *, held: Collection[int] = DENIED, reset: str = "") -> Outcome:
     """Returns what an answer means for each event of its call.
 
     Args:
@@ -42,7 +39,7 @@ def verdict(response: Response, *, held: Collection[int] = CREDENTIALS, reset: s
 
 def held_up(words: str) -> Retry:
     """Returns the outcome of a call that failed for its credentials or settings, not for its events."""
-    return Retry(f"{words}; check the credentials and settings of the destination", everyone=True)
+    return Retry(f"{words}; check the credentials and settings of the destination", denied=True)
 
 
 def alike(call: Call, outcome: Outcome) -> Sequence[Outcome]:

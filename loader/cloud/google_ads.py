@@ -21,11 +21,11 @@ from urllib.parse import urlencode
 from msgspec import Meta
 
 from loader.calls import fields, personal
-from loader.calls.answers import quoted, words_of
+from loader.calls.answers import DENIED, quoted, words_of
 from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened
 from loader.calls.options import Batching, address, require, send_limits
-from loader.calls.verdicts import CREDENTIALS, JSON_TYPE, alike, held_up, said, verdict
+from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
@@ -125,7 +125,7 @@ class GoogleAds(Service):
                 return FreshCall(method=then.method, url=then.url, headers=headers, body=then.body, events=then.events)
             outcome = verdict(response)
             words = f"no token: {words_of(response)}"
-            passing = isinstance(outcome, Retry) and response.status not in CREDENTIALS
+            passing = isinstance(outcome, Retry) and response.status not in DENIED
             return alike(call, outcome if passing else held_up(words))  # no event is at fault
         if response.status == 401 and self._token and call.headers.get("Authorization") != f"Bearer {self._token}":
             return _with(call, self._token)  # another line has a newer one

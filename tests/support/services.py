@@ -48,6 +48,8 @@ class Rules:
     broken: Behaviour = field(default_factory=lambda: Behaviour(500, {}, b"<html>oops"))
     too_large: Behaviour = field(default_factory=lambda: answer(413, {"message": "too large"}))
     refuse: Refuse = field(default_factory=lambda: whole(answer(400, {"message": "bad event"})))
+    credentials: Sequence[str] = (SECRET,)
+    """A call bears one of these."""
     most: int = 1
     """Events of a call."""
     most_bytes: int = 1_000_000
@@ -91,7 +93,7 @@ class Service:
 
     def _judge(self, request: Request, marks: list[str]) -> Behaviour:
         rules = self.rules
-        if self.strict and SECRET not in credentials_in(request):
+        if self.strict and not any(each in credentials_in(request) for each in rules.credentials):
             return rules.unauthorised
         if (other := rules.before(request)) is not None:
             return other
@@ -198,7 +200,7 @@ def _google_ads(_request: Request, _marks: Sequence[str], bad: Sequence[int]) ->
 
 
 def _google_token(request: Request) -> Behaviour | None:
-    return answer(200, {"access_token": f"{SECRET}-access", "expires_in": 3599}) if request.path == "/token" else None
+    return answer(200, {"access_token": "token-1", "expires_in": 3599}) if request.path == "/token" else None
 
 
 def _intercom_contact(request: Request) -> Behaviour | None:
@@ -271,6 +273,7 @@ SERVICES: dict[str, Rules] = {
         most=2_000,
         most_bytes=5_000_000,
         before=_google_token,
+        credentials=(SECRET, "Bearer token-1"),
         types=("track", "page"),
     ),
     "hubspot": Rules(

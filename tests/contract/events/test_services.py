@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from loader.delivery.sending import pace
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from tests.support.nats import NatsServer, nats_server
@@ -33,6 +34,12 @@ def document(type_name: str, **more: Any) -> dict[str, Any]:
     return {"type": type_name, **SERVICES[type_name].document, **more}
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a destination that fails be tried again soon; how long it really is left alone, other tests hold."""
+    monkeypatch.setattr(pace, "PAUSE_SECONDS", (0.05, 0.2))
+
+
 async def test_each_event_arrives_or_is_a_letter_whatever_the_service_answers(server: NatsServer, type_name: str) -> None:
     rules = SERVICES[type_name]
     everything = [event(number, rules) for number in range(24)]
@@ -44,7 +51,7 @@ async def test_each_event_arrives_or_is_a_letter_whatever_the_service_answers(se
         for seq in (1, 2):
             await sending.put(seq, everything[12 * (seq - 1) : 12 * seq])
         await sending.live()
-        assert set(service.taken) == {f"mid-{number}" for number in range(24)} - {"mid-7"}
+        assert set(service.taken) == {f"mid-{number}" for number in range(24)} - {"mid-7"}, await sending.letters()
         (letter,) = await sending.letters()
         assert (letter.message_id, letter.reason) == ("mid-7", "rejected_by_destination")
         counts = (await sending.account()).counts
@@ -62,7 +69,7 @@ async def test_a_wrong_credential_holds_all_events_and_makes_no_letter(server: N
     wrong = {key: value.replace(SECRET, WRONG) if isinstance(value, str) else value for key, value in rules.document.items()}
     async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=10) as broker:
         await topology.ensure(broker, topology.TopologySettings())
-        own = {"type": type_name, **wrong, "endpoint": receiver.url.removesuffix("/in"), "retry_delay": 0.05, "max_age": 0.01}
+        own = {"type": type_name, **wrong, "endpoint": receiver.url.removesuffix("/in"), "retry_delay": 0.05}
         sending = Sending(broker, f"s{next(NAMES)}", own)
         await sending.put(1, [event(number, rules) for number in range(6)])
         living = asyncio.create_task(sending.live())

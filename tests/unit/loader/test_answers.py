@@ -60,9 +60,7 @@ def test_what_was_refused_of_a_call_is_a_letter_with_the_services_words_and_the_
         ("amplitude", 429, {"code": 429, "error": "Too many requests"}, True, 30.0),
         ("posthog", 200, {"status": 1, "quota_limited": ["events"]}, True, 900.0),
         ("meta_conversions", 400, {"error": {"code": 17}}, True, None),
-        ("meta_conversions", 400, {"error": {"code": 190}}, True, None),
         ("meta_conversions", 400, {"error": {"code": 100, "is_transient": True}}, False, None),
-        ("tiktok", 200, {"code": 40_105, "message": "token"}, True, None),
         ("tiktok", 200, {"code": 50_002, "message": "busy"}, False, None),
     ],
 )
@@ -72,6 +70,23 @@ def test_limits_and_tokens_are_told_from_wrong_events(
     for outcome in answered(type_name, 2, status, body):
         assert isinstance(outcome, Retry)
         assert (outcome.everyone, outcome.after) == (everyone, after)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "status", "body"),
+    [
+        ("meta_conversions", 400, {"error": {"code": 190}}),
+        ("tiktok", 200, {"code": 40_105, "message": "token"}),
+        ("amplitude", 400, {"code": 400, "error": "Invalid API key: x"}),
+        ("kinesis", 400, {"__type": "com.amazonaws#AccessDeniedException"}),
+        ("slack", 404, "no_service"),
+        ("klaviyo", 403, {}),
+    ],
+)
+def test_a_refused_credential_is_told_from_a_wrong_event(type_name: str, status: int, body: object) -> None:
+    for outcome in answered(type_name, 2, status, body):
+        assert isinstance(outcome, Retry)
+        assert outcome.denied
 
 
 def test_a_contact_of_intercom_that_exists_is_changed_by_its_id() -> None:
@@ -109,7 +124,7 @@ def test_google_ads_gets_a_token_first_and_a_new_one_when_it_is_too_old() -> Non
     assert isinstance(fresh, Call)
     (held,) = destination.answer(fresh, Response(401, {}, b"", AT))  # type: ignore[misc]
     assert isinstance(held, Retry)
-    assert held.everyone, "a token that was just given and is refused is no event's fault"
+    assert held.denied, "a token that was just given and is refused is no event's fault"
     (none,) = destination.answer(again, Response(404, {}, b"", AT))  # type: ignore[misc]
     assert isinstance(none, Retry)
 

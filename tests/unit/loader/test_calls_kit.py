@@ -84,9 +84,9 @@ def test_a_batch_ends_by_number_weight_bytes_and_a_record_that_came_before() -> 
     assert [events for _, events in planned(*users[:3], once="r")] == [[0], [1], [2]]
 
 
-def test_a_refused_credential_holds_all_calls_and_a_reset_says_for_how_long() -> None:
+def test_a_refused_credential_is_told_from_a_wrong_event_and_a_reset_says_for_how_long() -> None:
     assert verdict(Response(403, {}, b"no", 0.0)) == Retry(
-        "answered 403: no; check the credentials and settings of the destination", everyone=True
+        "answered 403: no; check the credentials and settings of the destination", denied=True
     )
     limited = verdict(Response(429, {"x-ratelimit-reset": "130"}, b"", 100.0), reset="x-ratelimit-reset")
     assert isinstance(limited, Retry)
