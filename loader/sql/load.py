@@ -166,7 +166,9 @@ class Loader:
         dialect, schema = self.dialect, self.schema
         rows: dict[str, int] = {}
         sent = 0
-        ends = [stages[load.table] for load in loads if plan is not None and load.part is not None and load.part.ends]
+        # a plan may have two loads of one table
+        ending = {load.table for load in loads if plan is not None and load.part is not None and load.part.ends}
+        ends = [stages[table] for table in sorted(ending)]
         sending: list[Fitted] = []
         started = yield Moment()
         try:

@@ -174,10 +174,11 @@ class ClickHouseSession:
             if stage is None or not stage.over:
                 await self._whole(self._insert(load, live[load.table], token, into=stage.name if stage else None))
             rows[load.table] += load.rows.num_rows
-        for load in loads:
-            if load.part is not None and load.part.ends and not stages[load.table].over:
+        # a plan may have two loads of one table
+        for table, run in {load.table: load.part.run for load in loads if load.part is not None and load.part.ends}.items():
+            if not stages[table].over:
                 await self._read_fence()
-                await self._whole(self._refresher.end(load.table, load.part.run))
+                await self._whole(self._refresher.end(table, run))
         sent = sum(load.rows.nbytes for load in loads)
         return LoadReport(rows, sent, {"encode": tried - started, "copy": perf_counter() - tried})
 

@@ -115,6 +115,16 @@ async def test_a_newer_run_takes_the_place_of_one_that_has_not_ended(wh: Open) -
     assert await left_over(wh) == []
 
 
+async def test_two_loads_of_one_table_may_end_its_run_together(wh: Open) -> None:
+    session = await wh.session()
+    await make(session, "t", SHAPE)
+    await append(session, 1, "t", SHAPE, *ids(1, text="old"))
+    only_ids = part(1, {"id": 2}, ends=True, shape={"id": Kind.BIGINT})
+    await session.load(plan(2), [only_ids, part(1, *ids(3), ends=True)])
+    assert await loaded(wh) == [{"id": 2, "text": None}, *ids(3)]
+    assert await left_over(wh) == []
+
+
 @pytest.mark.needs("transactional")
 async def test_a_part_that_comes_after_the_end_of_its_run_is_refused(wh: Open) -> None:
     session = await wh.session()
