@@ -1,4 +1,4 @@
-"""What the status of an answer means for the events of a call, as most services mean it. Pure.
+"""The meaning of an answer's status for the events of a call, as most services use it. Pure.
 
 | status | outcome |
 | --- | --- |
@@ -21,11 +21,11 @@ DENIED = frozenset({401, 403, 407})
 """An expired token, mostly: a day of events must not become dead letters for it."""
 TRANSIENT = frozenset({408, 425, 429})
 WORDS = 200
-"""Characters of an answer's body that are quoted."""
+"""How many characters of an answer's body are quoted."""
 
 
 def outcome_of(response: Response) -> Outcome:
-    """Returns what an answer means for each event of its call."""
+    """Returns the outcome of each event of a call, from the answer."""
     status = response.status
     if 200 <= status < 300:
         return Ok()
@@ -41,7 +41,7 @@ def outcome_of(response: Response) -> Outcome:
 
 
 def retry_after(response: Response) -> float | None:
-    """Returns how many seconds an answer asks to wait; None where it does not say, or says what is neither a number nor a date.
+    """Returns how many seconds an answer asks to wait; None if it does not say, or if its value is neither a number nor a date.
 
     A date is compared with the answer's own `Date`, so that clocks need not agree (RFC 9110, section 10.2.3).
     """

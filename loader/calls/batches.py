@@ -1,7 +1,7 @@
-"""Which events go out together: in calls of one target, within a service's limits, each user's events in their order. Pure.
+"""Groups events into calls: each of one target, within a service's limits, each user's events in their order. Pure.
 
-A service's file says what an event is (`Piece`), how pieces become a call, and its limits; this module does the rest. Events for
-several targets may pass each other, but never those of one user.
+A service's file turns an event into a `Piece`, makes a call of pieces, and gives its limits; this module does the rest. Events
+for different targets may pass each other, but never events of one user.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a service takes in a call."""
+    """A service's limits for a call."""
 
     events: int = 1
     bytes: int = 1_000_000
     """Of the body."""
     event_bytes: int = 1_000_000
-    """Of one event; a larger one is a dead letter."""
+    """The most bytes of one event; a larger one is a dead letter."""
     around: int = 512
-    """Bytes of a body beside its events, at most."""
+    """The most bytes of a body beside its events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What an event is in a call. `target`: which kind of call; only pieces of one target share a call."""
+    """An event's part of a call. `target`: the kind of call; only pieces of one target share a call."""
 
     target: str
     body: bytes
     once: str = ""
-    """No two pieces of a call have the same, unless it is empty: some services refuse a batch that names a record twice."""
+    """No two pieces of a call have the same one, unless it is empty: some services refuse a batch that names a record twice."""
     weight: int = 1
-    """How much of `Batch.events` it takes."""
+    """Its share of `Batch.events`."""
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class _Group:
 
 
 Make = Callable[[JSON], Piece | Drop | Dead]
-"""Returns what an event is in a call, or why it goes into none."""
+"""Returns the piece of an event, or why it goes into no call."""
 
 Wrap = Callable[[str, Sequence[Piece], Sequence[int]], Call]
 """Returns the call of a target with these pieces; the last is `Call.events`."""
@@ -81,7 +81,7 @@ def batched(events: Sequence[JSON], make: Make, wrap: Wrap, batch: Batch) -> Cal
 
     Args:
         events: in their order.
-        make: says what each event is.
+        make: makes the piece of each event.
         wrap: makes a call of pieces.
         batch: the limits.
     """

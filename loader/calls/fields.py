@@ -1,6 +1,6 @@
-"""Reading events: dotted paths, the first of several, and tables from a service's names to paths. Pure.
+"""Reads events: by dotted paths, the first of several paths, and tables from a service's names to paths. Pure.
 
-Whatever clients send, nothing here raises: a value of another kind counts as missing.
+Nothing here raises, whatever clients send: a value of another kind counts as missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from shared.events.event import JSON
 
 Table = Mapping[str, Sequence[str]]
-"""A service's name of a field to the paths where an event may have it, the best first."""
+"""From a service's name of a field to the paths where an event may have it, the best first."""
 
 EMAIL = ("traits.email", "context.traits.email", "properties.email")
 PHONE = ("traits.phone", "context.traits.phone", "properties.phone")
@@ -25,14 +25,14 @@ IP = ("context.ip",)
 USER_AGENT = ("context.userAgent",)
 
 PAGE_VIEWED, SCREEN_VIEWED = "Page Viewed", "Screen Viewed"
-"""Names of pages and screens where a service knows events with names of ours only."""
+"""Names of pages and screens, for services that know only named events."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NAMESPACE = bytes.fromhex("6ba7b8129dad11d180b400c04fd430c8")  # RFC 9562, section 6.6: the namespace of OIDs
 
 
 def lookup(event: object, path: str) -> Any:
-    """Returns the value at a path such as `context.page.url`; None where it leads nowhere."""
+    """Returns the value at a path such as `context.page.url`; None if it leads nowhere."""
     for part in path.split("."):
         if not isinstance(event, dict):
             return None
@@ -55,19 +55,19 @@ def filled(event: JSON, table: Table) -> JSON:
 
 
 def as_numbers(found: JSON, *keys: str) -> JSON:
-    """Returns fields of which some become numbers where they came as text."""
+    """Returns fields; some of them become numbers if they came as text."""
     return found | {key: value for key in keys if (value := number(found.get(key))) is not None}
 
 
 def text(value: object) -> str:
-    """Returns a text, or a number as text; empty for anything else."""
+    """Returns a text, or a number as text; empty for any other value."""
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else ""
 
 
 def first_text(event: JSON, paths: Sequence[str]) -> str:
-    """Returns the first text of several paths; empty where there is none."""
+    """Returns the first text of several paths; empty if there is none."""
     return next((found for path in paths if (found := text(lookup(event, path)))), "")
 
 
@@ -91,18 +91,18 @@ def objects(value: object) -> list[JSON]:
 
 
 def object_at(event: JSON, path: str) -> JSON:
-    """Returns a copy of the object at a path; an empty one where there is none."""
+    """Returns a copy of the object at a path; an empty one if there is none."""
     found = lookup(event, path)
     return dict(found) if isinstance(found, dict) else {}
 
 
 def user_id(event: JSON) -> str:
-    """Returns who did it, where that is known."""
+    """Returns the user id, if known."""
     return text(event.get("userId"))
 
 
 def anonymous_id(event: JSON) -> str:
-    """Returns the browser or device that did it."""
+    """Returns the id of the browser or device."""
     return text(event.get("anonymousId"))
 
 
@@ -112,7 +112,7 @@ def person(event: JSON) -> str:
 
 
 def name_of(event: JSON) -> str:
-    """Returns the name of what happened: the event's own, or ours for pages and screens; empty where it has none."""
+    """Returns the event's name: its own, or ours for pages and screens; empty if it has none."""
     kind = event.get("type")
     if kind == "page":
         return PAGE_VIEWED
@@ -120,7 +120,7 @@ def name_of(event: JSON) -> str:
 
 
 def properties_of(event: JSON) -> JSON:
-    """Returns the properties; those of a page or screen have its `name` and `category`, and a page where it is."""
+    """Returns the properties; a page or screen adds its `name` and `category`, and a page its address."""
     found = object_at(event, "properties")
     if event.get("type") in ("page", "screen"):
         for key in ("name", "category"):
@@ -135,7 +135,7 @@ def properties_of(event: JSON) -> JSON:
 
 
 def as_uuid(key: str) -> str:
-    """Returns a UUID for an id: itself where it is one, else one made of it by name (RFC 9562, version 5)."""
+    """Returns a UUID for an id: the id itself if it is one, else one made from it by name (RFC 9562, version 5)."""
     if _UUID.fullmatch(key.lower()):
         return key.lower()
     digest = bytearray(hashlib.sha1(_NAMESPACE + key.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()[:16])

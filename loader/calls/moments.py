@@ -1,4 +1,4 @@
-"""When an event happened, in the forms that services want. Pure."""
+"""The time of an event, in the forms that services want. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def happened(event: JSON, at: float) -> datetime:
-    """Returns when an event happened, else when it was received, else the time `at` (epoch seconds)."""
+    """Returns the event's time, else the time of receipt, else `at` (epoch seconds)."""
     for key in ("timestamp", "receivedAt"):
         value = event.get(key)
         found = value if isinstance(value, datetime) else read_time(value)
@@ -36,7 +36,7 @@ def millis(moment: datetime) -> int:
 
 
 def age(moment: datetime, at: float) -> float:
-    """Returns how many seconds before `at` (epoch seconds) a moment was."""
+    """Returns the seconds from a moment to `at` (epoch seconds)."""
     return at - micros(moment) / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Options that all services share: where and how fast calls go out, and for how long they are tried."""
+"""Options that all services share: the address and the rate of calls, and how long they are tried."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from shared.reading.units import Duration
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for every service that takes an event a call."""
+    """Options of every service that takes one event a call."""
 
     endpoint: Annotated[
         str | None, Meta(description="address to send to instead of the service's own, such as a proxy's; paths are added to it")
     ] = None
     ordered: Annotated[
         bool,
-        Meta(description="true: the events of a user arrive in their order; one that waits holds up the later ones of its user"),
+        Meta(description="true: the events of a user arrive in their order; a waiting event holds up later ones of its user"),
     ] = True
     calls_at_once: Annotated[int, Meta(ge=1, le=256, description="calls under way together")] = 4
     rate: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="most calls a second; none: unlimited")] = None
     timeout: Annotated[Duration, Meta(description="longest time for a call")] = field(default_factory=lambda: Duration(30))
     retry_delay: Annotated[
-        Duration, Meta(description="how long a call that failed waits first; each further wait is three times as long, up to 1h")
+        Duration, Meta(description="first wait of a failed call; each further wait is three times as long, up to 1h")
     ] = field(default_factory=lambda: Duration(10))
     max_age: Annotated[Duration, Meta(description="an event on which the destination fails for longer becomes a dead letter")] = (
         field(default_factory=lambda: Duration(3 * 86_400))
@@ -41,7 +41,7 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Batching(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for every service that takes several events a call."""
+    """Options of every service that takes several events a call."""
 
     batch_events: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)] | None,
@@ -50,12 +50,12 @@ class Batching(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def address(options: Sending, own: str) -> str:
-    """Returns where calls go: the `endpoint`, else the service's own address, without a slash at its end."""
+    """Returns the address of calls: the `endpoint`, else the service's own address, without a slash at its end."""
     return (options.endpoint or own).rstrip("/")
 
 
 def send_limits(options: Sending, events: int = 1) -> SendLimits:
-    """Returns how calls go out; `events`: what the service takes in a call."""
+    """Returns the limits of calls; `events`: the most that the service takes in a call."""
     wished = options.batch_events if isinstance(options, Batching) else None
     return SendLimits(
         events_per_call=min(wished or events, events),
@@ -69,10 +69,10 @@ def send_limits(options: Sending, events: int = 1) -> SendLimits:
 
 
 def require(option: str, value: str, pattern: str, expected: str) -> None:
-    """Checks an option that has a form. Not by its schema: in a project file a variable may stand there.
+    """Checks the form of an option. Its schema cannot: in a project file it may be a variable.
 
     Raises:
-        ValueError: it has another; says what was expected.
+        ValueError: it has another form; says which is expected.
     """
     if not re.fullmatch(pattern, value, re.ASCII):
         raise ValueError(f"{option}: expected {expected}")

@@ -1,6 +1,6 @@
-"""Personal data as advertisers want it: normalised, then SHA-256 in hex. Pure.
+"""Personal data in the form that advertisers want: normalised, then SHA-256 in hex. Pure.
 
-What is 64 hexadecimal digits already passes as it is: many send such values hashed.
+A value of 64 hexadecimal digits passes unchanged: many clients send hashes already.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def hashed(normal: str) -> str:
 
 
 def email(value: object) -> str:
-    """Returns the hash of an address without blanks, in lower case; empty where it is none."""
+    """Returns the hash of an address without blanks, in lower case; empty if it is none."""
     plain = text(value).lower()
     return hashed(plain) if "@" in plain or _HASHED.fullmatch(plain) else ""
 

@@ -1,4 +1,4 @@
-"""Texts of calls made by templates: rendered within bounds, and refused where they cannot be sent. Pure."""
+"""Texts of calls from templates: rendered within bounds, and refused if they cannot be sent. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MARKS = ("{{", "{%", "{#")
 
 
 class TemplateFailed(ValueError):
-    """A template raised an error for these events, or gave what cannot be sent."""
+    """A template raised an error for these events, or gave a text that cannot be sent."""
 
 
 class Text:
     """A text that may be a template.
 
     Args:
-        source: as the user wrote it.
-        known: the names a template sees.
-        most: characters it may give.
+        source: the user's text.
+        known: the names that a template may use.
+        most: the most characters of the result.
 
     Raises:
-        ValueError: it cannot be compiled, or uses a name that it does not see.
+        ValueError: it cannot be compiled, or uses another name.
     """
 
     def __init__(self, source: str, known: Sequence[str], most: int) -> None:
@@ -53,7 +53,7 @@ class Text:
                 size += len(piece)
                 if size > self._most:
                     break
-        except Exception as exc:  # whatever the template's own code raises concerns these events only
+        except Exception as exc:  # any error of the template's own code concerns these events only
             raise TemplateFailed(f"{type(exc).__name__}: {str(exc)[:300]}") from exc
         if size > self._most:
             raise TemplateFailed(f"it gave more than {self._most} characters")
@@ -68,6 +68,6 @@ def one_line(text: str) -> str:
     """
     if not text.isprintable():
         wrong = next(each for each in text if not each.isprintable())
-        # the rest is not quoted: a token of the user's may stand in it, and this goes into dead letters
+        # the rest is not quoted: it may hold a token, and this text goes into dead letters
         raise TemplateFailed(f"it gave the character U+{ord(wrong):04X}, which cannot stand in a header")
     return text

@@ -1,8 +1,6 @@
-"""What a service's answer means for the events of its call, where services agree beyond the status (`loader/calls/answers.py`).
-Pure.
+"""The meaning of a service's answer beyond its status (`loader/calls/answers.py`), as far as services agree. Pure.
 
-A refused credential says nothing about an event: it holds up all calls until a person acts, and no event becomes a dead letter
-for it.
+A refused credential says nothing about an event: it holds up all calls until a person acts, and makes no event a dead letter.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ def verdict(response: Response, *, held: Collection[int] = DENIED, reset: str = 
     """Returns what an answer means for each event of its call.
 
     Args:
-        held: statuses that speak of credentials or settings, so that all calls wait for a person.
-        reset: header of a 429 that holds the time at which calls may go on (epoch seconds), where the service sends no `Retry-After`.
+        held: statuses about credentials or settings, for which all calls wait for a person.
+        reset: header of a 429 with the time at which calls may go on (epoch seconds), if the service sends no `Retry-After`.
     """
     if response.status in held:
         return held_up(words_of(response))
@@ -48,7 +46,7 @@ def alike(call: Call, outcome: Outcome) -> Sequence[Outcome]:
 
 
 def split(call: Call, failed: Mapping[int, str], words: str) -> Sequence[Outcome]:
-    """Returns the outcomes of a call of which a part was taken; `failed`: the others by their place in the call, with what was said."""
+    """Returns the outcomes of a call that was taken in part; `failed`: the service's words by place in the call."""
     return [
         Dead(DeadReason.REJECTED_BY_DESTINATION, f"{words}: {failed[place]}") if place in failed else Ok()
         for place in range(len(call.events))
@@ -56,7 +54,7 @@ def split(call: Call, failed: Mapping[int, str], words: str) -> Sequence[Outcome
 
 
 def said(response: Response) -> dict[str, Any]:
-    """Returns the object in an answer; an empty one where there is none."""
+    """Returns the object in an answer; an empty one if there is none."""
     try:
         found = msgspec.json.decode(response.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

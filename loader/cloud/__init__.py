@@ -6,7 +6,7 @@ from loader.contract.events import Call, EventCapabilities, SendLimits
 
 
 class Service:
-    """The part of an `EventDestination` that does not differ from service to service."""
+    """The part of an `EventDestination` that all services share."""
 
     capabilities = EventCapabilities()
 
@@ -14,8 +14,7 @@ class Service:
         self.limits = limits
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
-        return "the service has no call that tells whether the credentials are right and changes nothing"
+        return "the service has no call that checks the credentials and changes nothing"
 
     async def close(self) -> None:
-        """See `EventDestination.close`."""
+        pass

@@ -5,8 +5,8 @@ https://amplitude.com/docs/apis/analytics/group-identify
 
 `insert_id` is the `messageId`; Amplitude forgets an event that repeats one of the last seven days.
 
-Known traps: 400 refuses the whole call for one wrong event, so the core cuts it in halves until that one is found. 429 names the users and
-devices with too many events; only where it names none are all calls held up. A wrong key is answered with 400, not 401.
+Known traps: 400 refuses the whole call for one wrong event, so the core halves the call until it finds that event. 429 names the
+users and devices with too many events; only if it names none, all calls wait. A wrong key gets 400, not 401.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shared.events.outcome import Drop, DropReason, Outcome, Retry
 HOSTS = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
 BATCH = Batch(events=1_000, bytes=1_000_000, event_bytes=900_000)
 IDENTIFIES = 10
-"""How much of a batch a change of a user takes: a hundred in a call, as form data they are long."""
+"""The share of a batch that a change of a user takes: a hundred in a call, because form data is long."""
 THROTTLED_SECONDS = 30.0
 """How long Amplitude asks to leave a throttled user alone."""
 
@@ -72,7 +72,7 @@ PRODUCT: fields.Table = {
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Amplitude."""
+    """Options of Amplitude."""
 
     api_key: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="API key of the project")]
     region: Annotated[Literal["us", "eu"], Meta(description="where the project keeps its data")] = "us"
@@ -84,7 +84,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Amplitude(options)
 
 
@@ -98,11 +98,9 @@ class Amplitude(Service):
         self._address = address(options, HOSTS[options.region])
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
         return batched(events, lambda event: self._piece(event, at), self._call, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         answered = said(response)
         if response.status == 429:
             asked = retry_after(response)

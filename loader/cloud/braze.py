@@ -1,12 +1,13 @@
 """Events to Braze's `/users/track`, aliases to `/users/identify`.
 
-https://www.braze.com/docs/api/endpoints/user_data/post_user_track, https://www.braze.com/docs/api/endpoints/user_data/post_user_identify
+https://www.braze.com/docs/api/endpoints/user_data/post_user_track,
+https://www.braze.com/docs/api/endpoints/user_data/post_user_identify
 
-Identified people are known by `external_id`, others by an alias with the label `anonymous_id`. Traits become attributes, tracks, pages and
-screens become events, and `Order Completed` becomes a purchase for each of its products.
+Braze knows identified people by `external_id`, others by an alias with the label `anonymous_id`. Traits become attributes,
+tracks, pages and screens become events, and `Order Completed` becomes a purchase for each of its products.
 
-Known traps: an answer with 201 may hold `errors` for some of the objects, named by array and index; the others were taken. Braze knows no id of an
-event: one that comes twice counts twice.
+Known traps: an answer with 201 may hold `errors` for some of the objects, named by array and index; the others were taken. Braze
+has no id for events: an event that comes twice counts twice.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ ATTRIBUTES = {
     "locale": "language",
     "timezone": "time_zone",
 }
-"""Traits that Braze knows by other names; all others keep theirs."""
+"""Traits that Braze knows by other names; all other traits keep their names."""
 PRODUCT_ID = ("product_id", "productId", "sku", "name")
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Braze."""
+    """Options of Braze."""
 
     instance: Annotated[str, Meta(description="the instance, such as `iad-01` or `fra-02`")]
     api_key: Annotated[
@@ -61,7 +62,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Braze(options)
 
 
@@ -76,11 +77,9 @@ class Braze(Service):
         self._headers = {"Authorization": f"Bearer {options.api_key}", "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
         return batched(events, lambda event: self._piece(event, at), self._call, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         errors = fields.objects(said(response).get("errors"))
         if response.status in (200, 201) and errors:
             if b'"purchases":' in call.body[:20]:  # one event; its products share its fate

@@ -1,11 +1,12 @@
 """Events to Customer.io's Track API v2, in batches. https://docs.customer.io/integrations/api/track/tag/track_v2/batch/
 
-People are identified by `userId`. What happens before that bears an `anonymous_id`, and Customer.io adds it to the person whose attribute
-`anonymous_id` is the same (https://docs.customer.io/journeys/merge-anonymous); batches do not take it, so it goes out one by one
-(https://docs.customer.io/integrations/api/track/tag/track-events/trackAnonymous/). Groups are objects, related to the person.
+People are identified by `userId`. What happens before that bears an `anonymous_id`, and Customer.io adds it to the person whose
+attribute `anonymous_id` is the same (https://docs.customer.io/journeys/merge-anonymous); batches do not take it, so it goes out
+one by one (https://docs.customer.io/integrations/api/track/tag/track-events/trackAnonymous/). Groups are objects, related to the
+person.
 
-Known traps: 207 says that a part of the batch was refused; `batch_index` names each. The id by which an event is told from its repeat must be a ULID,
-so one is made of its time and `messageId`.
+Known traps: 207 says that a part of the batch was refused; `batch_index` names each event. The id by which Customer.io recognises
+a repeat must be a ULID, so one is made from the event's time and `messageId`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BATCH = Batch(events=1_000, bytes=500_000, event_bytes=32_000)
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Customer.io."""
+    """Options of Customer.io."""
 
     site_id: Annotated[str, Meta(min_length=1, description="site id of the workspace's tracking credentials")]
     api_key: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="API key of the tracking credentials")]
@@ -44,7 +45,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return CustomerIO(options)
 
 
@@ -58,8 +59,6 @@ class CustomerIO(Service):
         self._headers = {"Authorization": basic(options.site_id, options.api_key), "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             if target == "anonymous":
                 return post(f"{self._address}/api/v1/events", self._headers, pieces[0].body, places)
@@ -69,7 +68,6 @@ class CustomerIO(Service):
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         errors = fields.objects(said(response).get("errors"))
         failed = {each["batch_index"]: f"{each.get('field')}: {each.get('message')}" for each in errors if "batch_index" in each}
         if response.status in (200, 207, 400) and failed:
@@ -128,6 +126,6 @@ class CustomerIO(Service):
 
 
 def _view(event: JSON) -> str:
-    """Returns the name of a page or a screen, which is where it is."""
+    """Returns the name of a page or a screen, which is its place."""
     paths = (*fields.URL, "name") if event.get("type") == "page" else ("name",)
     return fields.first_text(event, paths) or fields.name_of(event)

@@ -1,12 +1,13 @@
-"""Events to Google Analytics 4, by the Measurement Protocol. https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference
+"""Events to Google Analytics 4, by the Measurement Protocol.
+https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference
 
-An event a call: the ids and the time of a call are those of all its events. Names follow what Google recommends
-(https://developers.google.com/analytics/devguides/collection/ga4/reference/events); Segment's names of e-commerce become Google's, and `products`
-become `items`.
+One event a call, because the ids and the time of a call hold for all its events. Names follow Google's recommendations
+(https://developers.google.com/analytics/devguides/collection/ga4/reference/events); Segment's names of e-commerce become
+Google's, and `products` become `items`.
 
-Known traps: every call is answered with 204, also one with a wrong secret or a wrong event. So what is wrong is mended or left out here: names
-of other characters, too many parameters, texts that are too long, and events older than 72 hours. Google knows no id of an event; only purchases are told
-apart, by `transaction_id`.
+Known traps: every call gets 204, also with a wrong secret or a wrong event. So this module mends or leaves out faulty parts:
+names with other characters, too many parameters, texts that are too long, and events older than 72 hours. Google has no id for
+events; only purchases are recognised, by `transaction_id`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ PARAMETERS: fields.Table = {
     "engagement_time_msec": ("properties.engagement_time_msec",),
 }
 TAKEN = frozenset({"order_id", "orderId", "total", "revenue", "query", "url", "path", "referrer", "title", "search", "products"})
-"""Properties that went into parameters of other names."""
+"""Properties that became parameters with other names."""
 ITEM: fields.Table = {
     "item_id": ("product_id", "productId", "sku"),
     "item_name": ("name",),
@@ -86,7 +87,7 @@ RESERVED_PREFIX = re.compile(r"^(ga|google|firebase)_", re.IGNORECASE)
 
 
 class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for GA4. `endpoint` is `https://region1.google-analytics.com` for data that must be collected in the EU."""
+    """Options of GA4. `endpoint` is `https://region1.google-analytics.com` for data that must be collected in the EU."""
 
     measurement_id: Annotated[str, Meta(description="measurement ID of the web stream (G-…)")]
     api_secret: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="API secret of the stream")]
@@ -101,7 +102,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return GA4(options)
 
 
@@ -114,15 +115,12 @@ class GA4(Service):
         self._url = f"{address(options, HOST)}/mp/collect?{query}"
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             return post(self._url, {"Content-Type": JSON_TYPE}, pieces[0].body, places)
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         return alike(call, verdict(response))
 
 
@@ -168,7 +166,7 @@ def _name(event: JSON) -> str:
 
 
 def _spelt(name: str, most: int) -> str:
-    """Returns a name of letters, digits and underscores that begins with a letter; empty where nothing is left."""
+    """Returns a name of letters, digits and underscores that begins with a letter; empty if nothing is left."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
     while RESERVED_PREFIX.match(plain):
         plain = plain.partition("_")[2]
@@ -210,7 +208,7 @@ def _user_properties(event: JSON) -> JSON:
     found: JSON = {}
     for key, value in traits.items():
         name = _spelt(key, MOST_USER_NAME)
-        # Google forbids data by which a person can be recognised
+        # Google forbids data that identifies a person
         if name and key not in ("email", "phone", "name", "firstName", "lastName", "address") and fields.text(value):
             found[name] = {"value": fields.text(value)[:MOST_USER_VALUE]}
     return dict(list(found.items())[:MOST_USER_PROPERTIES])

@@ -3,11 +3,11 @@
 https://developers.google.com/google-ads/api/docs/conversions/upload-offline,
 https://developers.google.com/google-ads/api/rest/reference/rest/v21/customers/uploadClickConversions
 
-A call bears a token that lives for an hour: it is asked for with the refresh token before the first call, and again when Google no longer takes it.
-`orderId` is that of the event, else the `messageId`, by which Google tells a conversion from its repeat.
+A call bears a token that lives for an hour: it is asked for with the refresh token before the first call, and again when Google
+no longer takes it. `orderId` is that of the event, else the `messageId`, by which Google tells a conversion from its repeat.
 
-Known traps: an answer with 200 may hold `partialFailureError`, which names conversions by their index. That a conversion is there already is a repeat
-that had arrived. A click of the last hours is not known to Google yet; its conversion is tried again later.
+Known traps: an answer with 200 may hold `partialFailureError`, which names conversions by their index. That a conversion is there
+already is a repeat that had arrived. A click of the last hours is not known to Google yet; its conversion is tried again later.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLICKS = ("gclid", "gbraid", "wbraid")
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Google Ads."""
+    """Options of Google Ads."""
 
     customer_id: Annotated[str, Meta(description="id of the account, without hyphens")]
     developer_token: Annotated[
@@ -74,7 +74,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return GoogleAds(options)
 
 
@@ -105,8 +105,6 @@ class GoogleAds(Service):
             self._headers["login-customer-id"] = options.login_customer_id
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"conversions":' + array(pieces) + b',"partialFailure":true}'
             call = post(self._url, self._headers, body, places)

@@ -3,10 +3,12 @@
 https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/batch/post-crm-v3-objects-contacts-batch-upsert,
 https://developers.hubspot.com/docs/api-reference/events-send-event-completions-v3/batch/post-events-v3-send-batch
 
-Contacts are known by e-mail address. `uuid` of an event is made of the `messageId`; HubSpot refuses an event that repeats one.
+HubSpot knows contacts by e-mail address. `uuid` of an event is made from the `messageId`; HubSpot refuses an event that repeats
+one.
 
-Known traps: HubSpot takes no property and no event that is not defined there, so both are named in the options. A batch that names a contact twice is
-refused, so one contact stands once in a call. Dates are refused where a property is a number, and so on: HubSpot's words are in the letter.
+Known traps: HubSpot takes only properties and events that are defined there, so the options name both. It refuses a batch that
+names a contact twice, so a call has each contact once. It refuses a date for a property that is a number, and so on: the letter
+has HubSpot's words.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ COMPANY = {
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for HubSpot."""
+    """Options of HubSpot."""
 
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of a private app")]
     properties: Annotated[
@@ -85,7 +87,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return HubSpot(options)
 
 
@@ -101,8 +103,6 @@ class HubSpot(Service):
         self._headers = {"Authorization": f"Bearer {options.access_token}", "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             body = b'{"inputs":' + array(pieces) + b"}"
             return post(f"{self._address}{PATHS[target]}", self._headers, body, places)
@@ -110,7 +110,6 @@ class HubSpot(Service):
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         if response.status == 207:
             failed = _failed(call, fields.objects(said(response).get("errors")))
             if failed:
@@ -155,7 +154,7 @@ class HubSpot(Service):
 
 
 def _texts(found: Mapping[str, object]) -> JSON:
-    """Returns values as the texts that HubSpot reads; what is none is left out."""
+    """Returns values as the texts that HubSpot reads; leaves out values without one."""
     texts = {
         key: ("true" if value else "false") if isinstance(value, bool) else fields.text(value) for key, value in found.items()
     }
@@ -163,7 +162,7 @@ def _texts(found: Mapping[str, object]) -> JSON:
 
 
 def _failed(call: Call, errors: Sequence[JSON]) -> dict[int, str]:
-    """Returns what was said of records by their place; HubSpot names them by id, in lists of the error's context."""
+    """Returns HubSpot's words about records by their place; HubSpot names records by id, in lists of the error's context."""
     inputs = msgspec.json.decode(call.body)["inputs"]
     places = {each.get("id", each.get("uuid")): place for place, each in enumerate(inputs)}
     failed: dict[int, str] = {}

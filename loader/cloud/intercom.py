@@ -4,9 +4,9 @@ https://developers.intercom.com/docs/references/rest-api/api.intercom.io/contact
 https://developers.intercom.com/docs/references/rest-api/api.intercom.io/data-events/createdataevent,
 https://developers.intercom.com/docs/references/rest-api/api.intercom.io/companies/createorupdatecompany
 
-Known traps: Intercom has no call that makes a contact or changes it. One that exists is refused with 409, and the words name its id, so the contact of
-that id is changed then. Custom attributes must be defined in Intercom, so they are named in the options. An event of a person that Intercom does
-not know is refused with 404.
+Known traps: Intercom has no call that makes a contact or changes it. One that exists is refused with 409, and the words name its
+id, so the contact of that id is changed then. Custom attributes must be defined in Intercom, so they are named in the options. An
+event of a person that Intercom does not know is refused with 404.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CONFLICT = re.compile(r"^A contact matching those details already exists with i
 
 
 class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Intercom."""
+    """Options of Intercom."""
 
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="access token of an app")]
     region: Annotated[Literal["us", "eu", "au"], Meta(description="where the workspace is")] = "us"
@@ -55,7 +55,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Intercom(options)
 
 
@@ -74,8 +74,6 @@ class Intercom(Service):
         }
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             return post(f"{self._address}/{target}", self._headers, pieces[0].body, places)
 

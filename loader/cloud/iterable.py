@@ -1,9 +1,10 @@
 """Events, purchases and people to Iterable. https://api.iterable.com/api/docs
 
-`id` of an event is the `messageId`: Iterable keeps one event with an id. People are known by `userId` where there is one, else by e-mail address.
+`id` of an event is the `messageId`: Iterable keeps one event with an id. It knows people by `userId` if there is one, else by
+e-mail address.
 
-Known trap: an answer with 200 names what it did not take by person, not by place: `invalidEmails`, `invalidUserIds`, and the lists of `failedUpdates`.
-All events of such a person in the call are taken to be refused.
+Known trap: an answer with 200 names refused records by person, not by place: `invalidEmails`, `invalidUserIds`, and the lists of
+`failedUpdates`. All events of such a person in the call count as refused.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ITEM: fields.Table = {
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Iterable."""
+    """Options of Iterable."""
 
     api_key: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="server-side API key of the project")]
     region: Annotated[Literal["us", "eu"], Meta(description="where the project keeps its data")] = "us"
@@ -51,7 +52,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Iterable(options)
 
 
@@ -64,11 +65,9 @@ class Iterable(Service):
         self._headers = {"Api-Key": options.api_key, "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
         return batched(events, lambda event: _piece(event, at), self._call, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         if 200 <= response.status < 300:
             failed = _failed(call, said(response))
             if failed:

@@ -2,10 +2,10 @@
 
 https://developers.klaviyo.com/en/reference/create_event, https://developers.klaviyo.com/en/reference/create_or_update_profile
 
-`unique_id` is the `messageId`: Klaviyo keeps the first of those with the same, for a profile and a metric.
+`unique_id` is the `messageId`: for a profile and a metric, Klaviyo keeps the first event with an id.
 
-Known traps: a number of a telephone that is not in the form of E.164 refuses the whole profile, so such a number stays among the properties.
-Klaviyo answers with 202 before it has worked on an event.
+Known traps: Klaviyo refuses a whole profile for a phone number that is not in the form of E.164, so such a number stays among the
+properties. It answers with 202 before it has worked on an event.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ E164 = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)
 
 
 class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Klaviyo."""
+    """Options of Klaviyo."""
 
     api_key: Annotated[
         str, Meta(min_length=1, extra={"secret": True}, description="private API key (pk_…) that may write events and profiles")
@@ -71,7 +71,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Klaviyo(options)
 
 
@@ -89,15 +89,12 @@ class Klaviyo(Service):
         }
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             return post(f"{self._address}/api/{target}", self._headers, pieces[0].body, places)
 
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
@@ -136,7 +133,7 @@ def _piece(event: JSON, at: float) -> Piece | Drop:
 
 
 def _profile(event: JSON, traits: JSON) -> JSON | None:
-    """Returns the profile that an event is of; None: it has no id that Klaviyo knows."""
+    """Returns the profile of an event; None: it has no id that Klaviyo knows."""
     found: JSON = {}
     email, phone = fields.first_text(event, fields.EMAIL), fields.first_text(event, fields.PHONE)
     if "@" in email:

@@ -1,10 +1,11 @@
 """Events to Meta's Conversions API. https://developers.facebook.com/docs/marketing-api/conversions-api/using-the-api
 
-`event_id` is the `messageId`, by which Meta joins an event with the one that its pixel sent. Personal data is normalised and hashed as
+`event_id` is the `messageId`, by which Meta joins an event with its pixel's event. Personal data is normalised and hashed as
 https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/customer-information-parameters says.
 
-Known traps: one event older than seven days makes Meta refuse the whole call, so such events are left out before. A wrong event refuses the
-whole call too, and the core finds it by halves. Whether an error is the event's, the token's or a limit says its `code`, not the status.
+Known traps: Meta refuses a whole call for one event older than seven days, so such events are left out first. It also refuses the
+whole call for a wrong event; the core finds it by halves. The `code` of an error, not the status, says whether it is about the
+event, the token or a limit.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ CONTENT: fields.Table = {"id": ("product_id", "productId", "sku"), "quantity": (
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Meta."""
+    """Options of Meta."""
 
     pixel_id: Annotated[str, Meta(description="id of the pixel or dataset")]
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the Conversions API")]
@@ -105,7 +106,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return MetaConversions(options)
 
 
@@ -122,15 +123,12 @@ class MetaConversions(Service):
         self._head = encode(token | test)[:-1] + b',"data":'
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             return post(self._url, {"Content-Type": JSON_TYPE}, self._head + array(pieces) + b"}", places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         error = said(response).get("error")
         code = error.get("code") if isinstance(error, dict) else None
         if response.status >= 400 and isinstance(error, dict):

@@ -3,9 +3,9 @@
 https://developer.mixpanel.com/reference/import-events, https://developer.mixpanel.com/reference/profile-set,
 https://developer.mixpanel.com/reference/group-set-property
 
-Made for projects with simplified id merge (https://docs.mixpanel.com/docs/tracking-methods/id-management): each event has `$device_id` and
-`$user_id`, and Mixpanel joins them by itself, so `alias` has no place. `$insert_id` is the `messageId`, or its hash where that has
-other characters than Mixpanel takes.
+It is for projects with simplified id merge (https://docs.mixpanel.com/docs/tracking-methods/id-management): each event has
+`$device_id` and `$user_id`, and Mixpanel joins them itself, so `alias` is not sent. `$insert_id` is the `messageId`, or its hash
+if it has characters that Mixpanel refuses.
 
 Known trap: 400 of `/import` says that some events are wrong and that the others were taken; they are named by their index.
 """
@@ -33,7 +33,7 @@ from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome
 HOSTS = {"us": "https://api.mixpanel.com", "eu": "https://api-eu.mixpanel.com", "in": "https://api-in.mixpanel.com"}
 BATCH = Batch(events=2_000, bytes=2_000_000, event_bytes=1_000_000)
 PROFILES = 200
-"""Profiles of groups that a call takes at most; those of people are kept to the same."""
+"""Most profiles of groups in a call; the same bound holds for people."""
 PATHS = {"import": "/import?strict=1", "engage": "/engage?verbose=1", "groups": "/groups?verbose=1"}
 
 CONTEXT: fields.Table = {
@@ -70,7 +70,7 @@ _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}", re.ASCII)
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Mixpanel."""
+    """Options of Mixpanel."""
 
     token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the project")]
     region: Annotated[Literal["us", "eu", "in"], Meta(description="where the project keeps its data")] = "us"
@@ -82,7 +82,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Mixpanel(options)
 
 
@@ -96,8 +96,6 @@ class Mixpanel(Service):
         self._headers = {"Authorization": basic(options.token), "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             url = self._address + PATHS[target]
             return post(url, self._headers, array(pieces), places)
@@ -105,14 +103,13 @@ class Mixpanel(Service):
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         answered = said(response)
         if "/import" in call.url:
             failed = fields.objects(answered.get("failed_records"))
             if response.status == 400 and failed:
                 found = {each["index"]: f"{each.get('field')}: {each.get('message')}" for each in failed if "index" in each}
                 return split(call, found, "answered 400")
-        elif response.status == 200 and answered.get("status") == 0:  # /engage says so of a batch
+        elif response.status == 200 and answered.get("status") == 0:  # /engage answers so for a batch
             return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {answered.get('error')}"))
         return alike(call, verdict(response))
 
@@ -151,7 +148,7 @@ class Mixpanel(Service):
         traits = {TRAITS.get(key, key): value for key, value in fields.object_at(event, "traits").items()}
         item = {"$token": self._options.token, "$distinct_id": user, "$set": traits}
         ip = fields.first(event, fields.IP)
-        item["$ip"] = ip if ip is not None else "0"  # else Mixpanel takes the address of this server
+        item["$ip"] = ip if ip is not None else "0"  # otherwise Mixpanel takes this server's address
         return Piece("engage", encode(item), weight=BATCH.events // PROFILES)
 
     def _group(self, event: JSON) -> Piece | Drop:

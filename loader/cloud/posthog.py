@@ -1,9 +1,10 @@
 """Events to PostHog, by its batch endpoint. https://posthog.com/docs/api/capture
 
-PostHog knows everything as an event: people are identified by `$identify`, groups by `$groupidentify`, aliases by `$create_alias`.
-`uuid` is made of the `messageId`, and PostHog keeps one event of those with the same `uuid`, name, person and day.
+PostHog knows everything as an event: people are identified by `$identify`, groups by `$groupidentify`, aliases by
+`$create_alias`. `uuid` is made from the `messageId`; PostHog keeps one of the events with the same `uuid`, name, person and day.
 
-Known trap: an answer with 200 may say `quota_limited`; then the events of the batch were thrown away, so the call is tried again, and waits.
+Known trap: an answer with 200 may say `quota_limited`. Then PostHog threw the batch away, so all calls wait and this one is tried
+again.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ CONTEXT: fields.Table = {
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for PostHog. `endpoint` is `https://eu.i.posthog.com` for its cloud in the EU, or a server of one's own."""
+    """Options of PostHog. `endpoint` is `https://eu.i.posthog.com` for its cloud in the EU, or a server of one's own."""
 
     api_key: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="project API key (phc_…)")]
     group_type: Annotated[str, Meta(min_length=1, description="the type that groups have in PostHog")] = "company"
@@ -70,7 +71,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return PostHog(options)
 
 
@@ -84,8 +85,6 @@ class PostHog(Service):
         self._head = b'{"api_key":' + encode(options.api_key) + b',"batch":'
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def make(event: JSON) -> Piece | Drop:
             person = fields.person(event)
             if not person:
@@ -113,7 +112,6 @@ class PostHog(Service):
         return batched(events, make, wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         limited = said(response).get("quota_limited") if response.status == 200 else None
         if isinstance(limited, list) and "events" in limited:
             return alike(
@@ -122,7 +120,7 @@ class PostHog(Service):
         return alike(call, verdict(response))
 
     def _event(self, event: JSON) -> tuple[str, JSON] | None:
-        """Returns the name and the properties of PostHog's event; None: it has none for this one."""
+        """Returns the name and the properties of PostHog's event; None: PostHog has no such event."""
         properties = fields.properties_of(event)
         match event.get("type"):
             case "track" if name := fields.name_of(event):

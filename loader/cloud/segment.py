@@ -1,10 +1,10 @@
-"""Events on to Segment, as its HTTP API takes them in batches. https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/
+"""Events to Segment's HTTP API, in batches. https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/
 
-Events stay as they are, but for times: `timestamp` is already corrected for the clock of its client, so what the correction was made of
-stays here, and Segment's own correction changes nothing.
+Events stay as they are, except times: `timestamp` is already corrected for the client's clock, so the inputs of that correction
+are not sent, and Segment's own correction changes nothing.
 
-Known traps: an answer with 200 says that a batch was taken, not that each event was good; Segment shows in its Delivery Overview
-what it refused afterwards. A wrong write key is mostly answered with 200 too.
+Known traps: an answer with 200 says that Segment took the batch, not that each event was good; its Delivery Overview shows events
+that it refused afterwards. A wrong write key mostly gets 200 too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from shared.events.outcome import Outcome
 HOSTS = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 BATCH = Batch(events=2_500, bytes=500_000, event_bytes=32 * 1024)
 OURS = frozenset({"receivedAt", "sentAt", "originalTimestamp"})
-"""Keys that stay here."""
+"""Keys that are not sent."""
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for Segment."""
+    """Options of Segment."""
 
     write_key: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="write key of the source")]
     region: Annotated[Literal["us", "eu"], Meta(description="where the workspace is")] = "us"
@@ -43,7 +43,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Segment(options)
 
 
@@ -56,7 +56,6 @@ class Segment(Service):
         self._headers = {"Authorization": basic(options.write_key), "Content-Type": JSON_TYPE}
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
         sent = encode(iso(datetime.fromtimestamp(at, UTC)))
 
         def make(event: JSON) -> Piece:
@@ -71,5 +70,4 @@ class Segment(Service):
         return batched(events, make, wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         return alike(call, verdict(response))

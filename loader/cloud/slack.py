@@ -1,10 +1,11 @@
-"""Slack: a message in a channel for each event, by an incoming webhook. https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
+"""Slack: a message in a channel for each event, by an incoming webhook.
+https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 
-The text is a template. What clients send is escaped in it, so that no client can write to everybody or put a link behind other words
-(https://docs.slack.dev/messaging/formatting-message-text#escaping); the template's own text may do both.
+The text is a template. Clients' values are escaped in it, so that no client can notify a whole channel or hide a link behind
+other words (https://docs.slack.dev/messaging/formatting-message-text#escaping); the template's own text may do both.
 
-Known traps: a webhook takes about a message a second. An address that was taken back is answered with 403, 404 or 410 and a word such as
-`no_service`; that is no event's fault. Slack knows no id of a message, so one that comes twice is shown twice.
+Known traps: a webhook takes about a message a second. A revoked address gets 403, 404 or 410 and a word such as `no_service`;
+that is no event's fault. Slack has no id for messages, so a message that comes twice shows twice.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TABLE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class Options(Sending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a channel of Slack."""
+    """Options of a channel of Slack."""
 
     url: Annotated[str, Meta(extra={"secret": True}, description="address of the incoming webhook")]
     text: Annotated[str, Meta(description="template of the message; it sees `event`. An empty text skips the event")] = TEXT
@@ -55,7 +56,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Slack(options)
 
 
@@ -69,7 +70,6 @@ class Slack(Service):
         self._url = f"{address(options, f'https://{parts.netloc}')}{parts.path}"
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:  # noqa: ARG002
-        """See `EventDestination.calls`."""
         calls: list[Call] = []
         ended: dict[int, Drop | Dead] = {}
         for index, event in enumerate(events):
@@ -86,7 +86,6 @@ class Slack(Service):
         return Calls(calls, ended)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         return alike(call, verdict(response, held=HELD))
 
 

@@ -1,9 +1,9 @@
 """Events to TikTok's Events API 2.0. https://business-api.tiktok.com/portal/docs?id=1771100865818625
 
-`event_id` is the `messageId`, by which TikTok joins an event with the one that its pixel sent. E-mail address, telephone number and the id of the person are
-normalised and hashed by SHA-256.
+`event_id` is the `messageId`, by which TikTok joins an event with its pixel's event. E-mail address, telephone number and the id
+of the person are normalised and hashed by SHA-256.
 
-Known trap: the status is 200 whatever happens; what it was says `code`.
+Known trap: the status is always 200; `code` has the result.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ CONTENT: fields.Table = {
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for TikTok."""
+    """Options of TikTok."""
 
     pixel_code: Annotated[str, Meta(min_length=1, description="id of the pixel, or of the app, offline or CRM event set")]
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the Events API")]
@@ -85,7 +85,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return TikTok(options)
 
 
@@ -102,15 +102,12 @@ class TikTok(Service):
         self._head = encode(head | test)[:-1] + b',"data":'
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
-
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
             return post(self._url, self._headers, self._head + array(pieces) + b"}", places)
 
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         answered = said(response)
         code = answered.get("code")
         if response.status != 200 or not isinstance(code, int) or code == 0:

@@ -1,14 +1,15 @@
-"""Events to an HTTP address of the user's own: one event a call, or several as a JSON array.
+"""Events to the user's HTTP address: one event a call, or several as a JSON array.
 
-Sent with the method, address, headers and body that the user writes, all of which may be Jinja templates. A template sees `event` where a
-call carries one event, and `events` always. The body without a template is the event as JSON; with `batch_events` beyond 1 it is a
-JSON array, and a body template that uses `event` gives one element of it. `secret` signs each call (`loader/calls/signature.py`).
+The user gives the method, address, headers and body; the last three may be Jinja templates. A template sees `events`, and `event`
+if a call has one event. The body without a template is the event as JSON; with `batch_events` beyond 1 it is a JSON array, and a
+body template that uses `event` renders one element of it. `secret` signs each call (`loader/calls/signature.py`).
 
-An answer with 2xx says that all events of the call have arrived; the body of an answer means nothing. What other answers mean:
-`loader/calls/answers.py`.
+An answer with 2xx says that all events of the call have arrived; the body of an answer means nothing. `loader/calls/answers.py`
+reads other answers.
 
-Known trap: a template must not choose the server. Scheme and host are plain text, so no client can send events elsewhere. Nor may it climb:
-`urlencode` leaves `/` and `..` as they are, and clients of HTTP resolve them, so a path with dots for a folder is refused.
+Known trap: a template must not choose the server. Scheme and host are plain text, so no client can redirect events. A path must
+not climb either: `urlencode` leaves `/` and `..` as they are, and HTTP clients resolve them, so a path with dots for a folder is
+refused.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from shared.reading.units import ByteSize, Duration
 MOST_URL = 8_000
 MOST_HEADER = 8_000
 MOST_BODY = 16 * 1024 * 1024
-"""Characters that a template may give."""
+"""The most characters of a rendered template."""
 
 _SERVER = re.compile(r"https?://[^/?#\s{]+(?:[/?#]|$)", re.IGNORECASE)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
@@ -44,7 +45,7 @@ _ONE, _MANY = ("event", "events"), ("events",)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a webhook."""
+    """Options of a webhook."""
 
     url: Annotated[
         str, Meta(description="address; may be a template behind the host, such as `https://example.com/in/{{ event.type }}`")
@@ -66,13 +67,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
     ordered: Annotated[
         bool,
-        Meta(description="true: the events of a user arrive in their order; one that waits holds up the later ones of its user"),
+        Meta(description="true: the events of a user arrive in their order; a waiting event holds up later ones of its user"),
     ] = True
     calls_at_once: Annotated[int, Meta(ge=1, le=256, description="calls under way together")] = 8
     rate: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="most calls a second; none: unlimited")] = None
     timeout: Annotated[Duration, Meta(description="longest time for a call")] = field(default_factory=lambda: Duration(30))
     retry_delay: Annotated[
-        Duration, Meta(description="how long a call that failed waits first; each further wait is three times as long, up to 1h")
+        Duration, Meta(description="first wait of a failed call; each further wait is three times as long, up to 1h")
     ] = field(default_factory=lambda: Duration(10))
     max_age: Annotated[Duration, Meta(description="an event on which the destination fails for longer becomes a dead letter")] = (
         field(default_factory=lambda: Duration(3 * 86_400))
@@ -89,7 +90,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Webhook(options)
 
 
@@ -161,7 +162,6 @@ class Webhook:
             self._fixed["Content-Type"] = "application/json"
 
     def calls(self, events: Sequence[JSON], at: float) -> Calls:
-        """See `EventDestination.calls`."""
         ended: dict[int, Drop | Dead] = {}
         pieces: dict[int, bytes] = {}
         # times become texts; numbers of which a double would lose digits stay as they are
@@ -190,25 +190,23 @@ class Webhook:
         return Calls(calls, ended)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        """See `EventDestination.answer`."""
         return [outcome_of(response)] * len(call.events)
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         if not (self._texts.url.constant and all(text.constant for text in self._texts.headers.values())):
             return "its url or headers are made of an event, so that nothing can be sent without one"
         return Call(method="HEAD", url=self._texts.url.render(), headers=self._fixed, body=b"", events=(0,))
 
     async def close(self) -> None:
-        """See `EventDestination.close`."""
+        pass
 
     def _piece(self, event: JSON, seen: JSON | None) -> bytes | None:
-        """Returns the part of a body that an event makes; None: the template skips it."""
+        """Returns an event's part of a body; None: the template skips it."""
         template = self._texts.body
         if template is None:
             return encode_event(event)
         if "events" in template.names and self._options.batch_events > 1:
-            return encode_event(event)  # for its size; the whole is rendered at once
+            return encode_event(event)  # to know its size; the whole is rendered at once
         text = template.render(event=seen, events=[seen])
         return text.encode() if text.strip() else None
 
@@ -257,10 +255,10 @@ def _named(option: str, text: Text, values: dict[str, object]) -> str:
 
 
 def _below(url: str) -> str:
-    """Returns an address whose path goes down only.
+    """Returns an address whose path only goes down.
 
     Raises:
-        TemplateFailed: `.` or `..` is one of its folders, also where it is spelled otherwise.
+        TemplateFailed: `.` or `..` is one of its folders, in any spelling.
     """
     path = unquote(re.split(r"[?#]", url, maxsplit=1)[0])
     if {".", ".."} & set(re.split(r"[/\\]", path)):

@@ -45,11 +45,9 @@ class Schema:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         return {"type": "postgres", "dsn": self.server.dsn(user=self._role), "schema": self.name}
 
     async def rows(self) -> Rows:
-        """See `Place`."""
         return await rows_in_postgres(self.server.dsn(), self.name)
 
     async def run(self, *statements: str) -> None:
@@ -155,11 +153,9 @@ class MyDatabase:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         return {"type": "mysql", "dsn": self.server.dsn(self.name)}
 
     async def rows(self) -> Rows:
-        """See `Place`."""
         return await rows_in_mysql(self.server.dsn(self.name))
 
 
@@ -172,11 +168,9 @@ class DuckSchema:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         return {"type": "duckdb", "path": str(self.path), "schema": self.name}
 
     async def rows(self) -> Rows:
-        """See `Place`."""
         return await rows_in_duckdb(self.path, self.name)
 
     async def run(self, *statements: str) -> None:
@@ -240,11 +234,9 @@ class Files:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         return {"type": "local", "path": str(self.path), "format": "ndjson", "prefix": "{table}/dt={date}/"}
 
     async def rows(self) -> Rows:
-        """See `Place`."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Rows:
@@ -266,12 +258,10 @@ class Bucket:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         options = {"format": "ndjson", "prefix": "{table}/dt={date}/", "timeout": "2s", "attempts": 2}
         return self.server.document(self.name, **options)
 
     async def rows(self) -> Rows:
-        """See `Place`."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Rows:
@@ -296,7 +286,6 @@ class Gathered:
 
     @property
     def destination(self) -> dict[str, Any]:
-        """See `Place`."""
         return self._place.destination
 
     async def rows(self) -> Rows:

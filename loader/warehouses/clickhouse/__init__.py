@@ -71,11 +71,9 @@ class ClickHouseDestination:
         self._era: Era | None = None
 
     async def check(self) -> Sequence[CheckResult]:
-        """See `Destination.check`."""
         return await check_destination(self, self._count, self._drop)
 
     async def open_session(self, connection: str, epoch: int) -> Session:
-        """See `Destination.open_session`."""
         if self._era is None:
             ((row),) = await self._link.fetch("opening", statements.RANGES)
             engines = await self._link.fetch("opening", statements.DATABASE_ENGINE, database=self._options.database)
@@ -102,11 +100,9 @@ class ClickHouseDestination:
         return session
 
     async def close(self) -> None:
-        """See `Destination.close`."""
         await self._link.close()
 
     async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
-        """See `FindsIds.find_ids`."""
         database, doing = self._options.database, "asking for ids in"
         loaded = [row["table_name"] for row in await self._fetch(doing, statements.read_tables(database), connection=connection)]
         found: dict[str, Mapping[str, int]] = {}

@@ -36,7 +36,7 @@ Value = str | int | Sequence[str]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a ClickHouse destination."""
+    """Options of a ClickHouse destination."""
 
     url: Annotated[str, Meta(description="address of the HTTP interface, such as http://host:8123 or https://host:8443")] = (
         "http://127.0.0.1:8123"

@@ -2,17 +2,17 @@
 
 **Once.** Each table of a plan is one insert under a token made of the plan and the table. The server remembers the tokens of the
 last `deduplication_window` inserts of a table and drops an insert whose token it knows. It deduplicates blocks, not inserts: rows
-that it cut into several blocks would have one token and all but the first of them be dropped or doubled. So an insert is one block,
-by settings, and more than `BLOCK_ROWS` rows are several inserts, each with its number in its token. Where rows are of several
-partitions each partition's part has the token; a repeat brings those that are missing.
+that it cut into several blocks would have one token and all but the first of them be dropped or doubled. So an insert is one
+block, by settings, and more than `BLOCK_ROWS` rows are several inserts, each with its number in its token. Where rows are of
+several partitions each partition's part has the token; a repeat brings those that are missing.
 
-**Whole.** An insert that the server refuses has left nothing behind. Of several inserts the first ones would be there, so what the
-server may refuse is tried first, in a table of engine Null that has the target's columns and constraints.
+**Whole.** An insert that the server refuses has left nothing behind. Of several inserts the first ones would be there, so what
+the server may refuse is tried first, in a table of engine Null that has the target's columns and constraints.
 
 **Fenced.** A session writes its epoch before it does anything else, then ends what older sessions have running, told apart by
-`log_comment`. Each insert reads the epoch on the server, in its own query, and is refused where a newer one is there. Asynchronous
-inserts cannot: the loader reads the epoch before them, and one that is frozen in between sends its insert late, under a token that
-is known by then.
+`log_comment`. Each insert reads the epoch on the server, in its own query, and is refused where a newer one is there.
+Asynchronous inserts cannot: the loader reads the epoch before them, and one that is frozen in between sends its insert late,
+under a token that is known by then.
 
 https://clickhouse.com/docs/guides/developer/deduplicating-inserts-on-retries
 """
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BLOCK_ROWS = 200_000
-"""Rows of one insert, all of which the server has in memory. Never change it while plans may be under way: it is part of what a token
-stands for."""
+"""Rows of one insert, all of which the server has in memory. Never change it while plans may be under way: it is part of what a
+token stands for."""
 FENCE_SECONDS = 1.0
 """How old what was read of the epoch may be when an insert begins."""
 ONE_BLOCK = {
@@ -133,10 +133,9 @@ class ClickHouseSession:
         return {}
 
     async def forget(self, marks: Sequence[tuple[str, str]]) -> None:
-        """See `Session.forget`."""
+        pass
 
     async def describe(self, tables: Sequence[str]) -> Mapping[str, TableSchema | None]:
-        """See `Session.describe`."""
         self._check_open()
         live = await self._read(tables)
         # a view of ours is no table: seen as one, it would be asked for the columns that it lacks only
@@ -145,14 +144,12 @@ class ClickHouseSession:
         return found
 
     async def create(self, patches: Sequence[TablePatch]) -> Mapping[str, TableSchema]:
-        """See `Session.create`."""
         self._check_open()
         made = await self._patcher.create(patches)
         self._remember(made)
         return made
 
     async def patch(self, patch: TablePatch) -> TableSchema:
-        """See `Session.patch`."""
         self._check_open()
         after = await self._patcher.apply(patch)
         self._remember({patch.table: after})
@@ -183,18 +180,15 @@ class ClickHouseSession:
         return LoadReport(rows, sent, {"encode": tried - started, "copy": perf_counter() - tried})
 
     async def probe(self, loads: Sequence[TableLoad]) -> None:
-        """See `Session.probe`."""
         await self._try(loads, await self._prepare(loads))
 
     async def abandon(self, table: str) -> None:
-        """See `Session.abandon`."""
         self._check_open()
         await self._read_fence()
         if self._replaces:
             await self._whole(self._refresher.abandon(table))
 
     async def close(self) -> None:
-        """See `Session.close`."""
         self._closed = True
         await self._link.close()
 

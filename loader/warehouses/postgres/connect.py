@@ -34,7 +34,7 @@ _UNREADABLE = "the address is not readable; expected postgresql://user:password@
 
 
 class Options(ServerOptions, frozen=True, kw_only=True):
-    """What a user may write for a Postgres destination."""
+    """Options of a Postgres destination."""
 
     dsn: Annotated[
         str | None,

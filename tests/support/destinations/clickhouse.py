@@ -38,7 +38,6 @@ class ClickHouseSubject:
         ask(place, f"CREATE DATABASE {self.database}")
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        """See `Subject.rows`."""
         return await asyncio.to_thread(self._rows, table)
 
     def _rows(self, table: str) -> list[Row]:
@@ -61,7 +60,6 @@ class ClickHouseSubject:
         return rows
 
     async def run(self, statement: str) -> None:
-        """See `Subject.run`."""
         for word, own in _CLICKHOUSE_WORDS.items():
             statement = re.sub(rf"\b{word}\b", own, statement)
         # as everywhere else, a column may be null unless it says NOT NULL

@@ -19,7 +19,6 @@ class DuckDBSubject:
         self.document: dict[str, Any] = {"type": "duckdb", "path": str(self.path), "linger": 0}
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        """See `Subject.rows`."""
         import duckdb
 
         with duckdb.connect(str(self.path)) as link:
@@ -39,7 +38,6 @@ class DuckDBSubject:
             return [name for (name,) in link.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
 
     async def run(self, statement: str) -> None:
-        """See `Subject.run`."""
         import duckdb
 
         with duckdb.connect(str(self.path)) as link:

@@ -29,7 +29,6 @@ class FilesSubject:
         self._format = format_
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        """See `Subject.rows`."""
         from loader.objects.names import segment
 
         rows: list[Row] = []
@@ -39,7 +38,6 @@ class FilesSubject:
         return rows
 
     async def run(self, statement: str) -> None:
-        """See `Subject.run`."""
         raise AssertionError(f"files know no SQL: {statement}")
 
     def files(self) -> list[str]:
@@ -81,12 +79,10 @@ class LocalSubject(FilesSubject):
         self.document["path"] = str(self.root)
 
     def files(self) -> list[str]:
-        """See `FilesSubject.files`."""
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return sorted(str(path) for path in found if path.parts[0] != "_penstock")
 
     def content(self, name: str) -> bytes:
-        """See `FilesSubject.content`."""
         return (self.root / name).read_bytes()
 
 

@@ -28,7 +28,6 @@ class MySQLSubject:
         self.document: dict[str, Any] = {"type": "mysql", "dsn": f"{self.server}/{self.schema}"}
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        """See `Subject.rows`."""
         columns, _ = await self._run(
             "SELECT column_name, column_type FROM information_schema.columns "
             f"WHERE table_schema = '{self.schema}' AND table_name = {_my_text(table)}"

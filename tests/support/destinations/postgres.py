@@ -19,7 +19,6 @@ class PostgresSubject:
         self.document: dict[str, Any] = {"type": "postgres", "dsn": dsn, "schema": self.schema}
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        """See `Subject.rows`."""
         import asyncpg
 
         link = await asyncpg.connect(self.dsn)
@@ -33,7 +32,6 @@ class PostgresSubject:
             await link.close()
 
     async def run(self, statement: str) -> None:
-        """See `Subject.run`."""
         import asyncpg
 
         link = await asyncpg.connect(self.dsn)

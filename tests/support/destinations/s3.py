@@ -17,7 +17,6 @@ class S3Subject(FilesSubject):
         self.client = server.client()
 
     def files(self) -> list[str]:
-        """See `FilesSubject.files`."""
         return [key for key in self.all_keys() if not key.startswith("_penstock/")]
 
     def all_keys(self) -> list[str]:
@@ -35,6 +34,5 @@ class S3Subject(FilesSubject):
         return [(each["Key"], each["UploadId"]) for each in found]
 
     def content(self, name: str) -> bytes:
-        """See `FilesSubject.content`."""
         data: bytes = self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
         return data
