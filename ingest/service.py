@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.clients.address import Proxies, parse_networks
-from ingest.clients.sender import agent_reader, place_reader
+from ingest.clients.sender import agent_reader, location_reader
 from ingest.http.routes import Routes
 from ingest.http.server import EdgeServer
 from ingest.http.sockets import Sockets
@@ -61,7 +61,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
     context.health.bad("ingest", "does not listen yet")
     proxies = Proxies(parse_networks(settings.trusted_proxies, f"{PREFIX}TRUSTED_PROXIES"), settings.address_header)
     async with contextlib.AsyncExitStack() as stack:
-        read_place = stack.enter_context(place_reader(settings.geo_file))
+        read_location = stack.enter_context(location_reader(settings.geo_file))
         spool = await stack.enter_async_context(_spool(settings))
         outlet = Outlet(
             context.broker.publisher,
@@ -85,7 +85,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             instance=context.instance,
             start=start,
             read_agent=agent_reader(),
-            read_place=read_place,
+            read_location=read_location,
             proxies=proxies,
             keep_headers=settings.keep_headers,
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,

@@ -24,7 +24,7 @@ from router.forwarding.account import Account, expire, export
 from router.forwarding.forwarder import Cursor, Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
 from router.forwarding.front import Front
-from router.forwarding.send import FAULT_SECONDS, Sender
+from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.forwarding.state import SiteState, StateKeeper, shed_before
 from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
@@ -33,7 +33,7 @@ from router.rules.match import Matched
 from router.settings import RouterSettings
 from router.trace import traced
 from router.window.dedupe import Window
-from router.window.history import judge, open_reader, remember
+from router.window.history import mark_repeats, open_reader, remember
 from shared.backoff import Backoff
 from shared.errors import NotConnected, Permanent, Transient
 from shared.events.headers import live_lane, trace_of
@@ -195,7 +195,7 @@ class SiteRouter:
         # a former router that still believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds, accepted=accepted)
-        self._sender = Sender(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
+        self._sender = QueueWriter(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
         log.info(
             "site is routed from here",
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
@@ -273,7 +273,7 @@ class SiteRouter:
             with_heads = any(forwarder.rules.needs_heads for forwarder in forwarders.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
             with traced(self._telemetry, f"route {self.site}", trace_of(message.headers), arrival):
-                judge(self._window, arrival)
+                mark_repeats(self._window, arrival)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]

@@ -48,7 +48,7 @@ class Agent(NamedTuple):
 
 
 ReadAgent = Callable[[str], Agent]
-ReadPlace = Callable[[str], dict[str, Any] | None]
+ReadLocation = Callable[[str], dict[str, Any] | None]
 
 
 class ParsingBudget:
@@ -125,7 +125,7 @@ def names_bot(user_agent: str) -> bool:
 
 
 @contextlib.contextmanager
-def place_reader(path: str | None) -> Iterator[ReadPlace]:
+def location_reader(path: str | None) -> Iterator[ReadLocation]:
     """Opens a MaxMind file; yields a function from addresses to places.
 
     Raises:

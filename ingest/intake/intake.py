@@ -21,7 +21,7 @@ import msgspec
 from ingest.clients.address import Proxies, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins
-from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadPlace
+from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadLocation
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.intake.outlet import Outlet
 from ingest.intake.packer import FutureTicket, Overloaded, Packer, Ticket
@@ -69,7 +69,7 @@ class Sender(NamedTuple):
 _ONE = Accepted(1)
 
 
-class SiteDesk(NamedTuple):
+class SiteCache(NamedTuple):
     """The values of a site that the edge keeps ready."""
 
     site: Site
@@ -88,7 +88,7 @@ class Intake:
         instance: str,
         start: Start,
         read_agent: ReadAgent,
-        read_place: ReadPlace,
+        read_location: ReadLocation,
         proxies: Proxies | None = None,
         keep_headers: Sequence[str] = (),
         largest_event: int | None = None,
@@ -102,7 +102,7 @@ class Intake:
         self.telemetry = telemetry
         self._start = start
         self._read_agent = read_agent
-        self._read_place = read_place
+        self._read_location = read_location
         self.proxies = proxies or Proxies()
         self._keep_headers = [name.lower() for name in keep_headers]
         self._largest_event = largest_event
@@ -118,13 +118,13 @@ class Intake:
         # a process id can come again; the start time tells this life from an earlier one
         self._life = f"{instance}-{time.time_ns():x}"
         self.keys = KeyIndex(None)
-        self.sites: dict[str, SiteDesk] = {}
+        self.sites: dict[str, SiteCache] = {}
         self.all_origins = Origins([])
 
     def use_project(self, project: Project) -> None:
         """Puts a revision of the project in force."""
         self.keys = KeyIndex(project, self._largest_event)
-        self.sites = {name: SiteDesk(site, Origins(site.origins)) for name, site in project.sites.items()}
+        self.sites = {name: SiteCache(site, Origins(site.origins)) for name, site in project.sites.items()}
         every = [origin for site in project.sites.values() for origin in site.origins]
         self.all_origins = Origins(
             every, any_origin=any(not site.origins or ANY_ORIGIN in site.origins for site in project.sites.values())
@@ -280,7 +280,7 @@ class Intake:
                 if skipped:
                     self.telemetry.count("ingest_agents_unparsed_total", site=admission.site)
             if address:
-                place = self._read_place(address)
+                place = self._read_location(address)
             if desk is not None:
                 ip = treat_address(address, desk.site.ip)
                 if bot and desk.site.bots != "keep":

@@ -75,7 +75,6 @@ class CustomerIO(Service):
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         return get(f"{self._address}/api/v1/accounts/region", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:

@@ -117,7 +117,6 @@ class HubSpot(Service):
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         return get(f"{self._address}/crm/v3/objects/contacts?limit=1", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:

@@ -88,7 +88,6 @@ class Intercom(Service):
         return alike(call, verdict(response, reset="x-ratelimit-reset"))
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         return get(f"{self._address}/me", self._headers)
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:

@@ -75,7 +75,6 @@ class Iterable(Service):
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         return get(f"{self._address}/api/lists", self._headers)
 
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:

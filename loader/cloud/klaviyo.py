@@ -98,7 +98,6 @@ class Klaviyo(Service):
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
-        """See `EventDestination.trial`."""
         return get(f"{self._address}/api/metrics", self._headers)
 
 

@@ -26,7 +26,7 @@ class Shaped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ReadyChunk:
     """Work that is ready; `acks` are the sequences of its messages in `reader`'s stream. `done` is set to whether it is done."""
 
     work: Work

@@ -22,7 +22,7 @@ import numpy as np
 from opentelemetry.trace import SpanKind
 
 from loader.contract.warehouse import Capabilities, LoadPlan, Session
-from loader.delivery.chunk import Chunk
+from loader.delivery.chunk import ReadyChunk
 from loader.delivery.deliver import Deliverer, Work
 from loader.delivery.former import Former, further, is_known, leave_out
 from loader.delivery.hold import WAKE_SECONDS, Holder
@@ -119,7 +119,7 @@ class Flow:
             queue=definition.queue,
         )
         self._through: dict[str, int] = {}
-        self._ready: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=1)
+        self._ready: asyncio.Queue[ReadyChunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
         self._queue = definition.queue
         self._key = self._shaping.rules.namer.key
@@ -216,7 +216,7 @@ class Flow:
             done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             share = share_of_aside(aside, partial(retries.others, aside))
             await self._ready.put(
-                Chunk(
+                ReadyChunk(
                     work=work,
                     share=share,
                     reader=retries.reader,
@@ -275,7 +275,7 @@ class Flow:
         for table in work.batch.tables if work.aside else ():
             await self._plans.write_aside(self._key(table), plan.lane.removeprefix(aside_lane("", plan.last)), plan.last)
 
-    async def _next_chunk(self) -> Chunk | None:
+    async def _next_chunk(self) -> ReadyChunk | None:
         """Waits for work; meanwhile looks whether an older state of the destination was put back."""
         while True:
             try:
@@ -285,7 +285,7 @@ class Flow:
                 if self._transactional and self._memory.gaps(await self._session.marks()):
                     raise WentBack(f'connection "{self._name}": an older state of the destination was put back') from None
 
-    async def _remember(self, chunk: Chunk) -> None:
+    async def _remember(self, chunk: ReadyChunk) -> None:
         """Notes outside of the destination how far it is loaded."""
         aside, plan = chunk.share.aside, chunk.work.plan
         if aside is not None:
@@ -343,5 +343,7 @@ class Flow:
                 run = partial(self._progress.run, plan.lane) if self._progress.goes_aside(places[-1]) else None
                 work = Work(plan, shaped.batch, again=run)
                 await self._ready.put(
-                    Chunk(work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, traces=traces)
+                    ReadyChunk(
+                        work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, traces=traces
+                    )
                 )

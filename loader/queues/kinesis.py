@@ -40,7 +40,7 @@ FULL_SECONDS = 1.0
 
 
 class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a stream."""
+    """Options of a stream."""
 
     stream: Annotated[str, Meta(description="name of the stream; it must exist")]
     region: Annotated[str, Meta(description="region of the stream, such as eu-central-1")]
@@ -59,7 +59,7 @@ CAPABILITIES = EventCapabilities()
 
 
 async def open_destination(name: str, options: Options, environment: Environment) -> EventDestination:  # noqa: ARG001
-    """Returns the destination; nothing is reached yet."""
+    """Returns the destination; connects to nothing yet."""
     return Kinesis(options)
 
 

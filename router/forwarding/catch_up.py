@@ -19,7 +19,7 @@ from router.rules.arrival import Arrival
 from router.rules.match import match
 from router.trace import traced
 from router.window.dedupe import Window
-from router.window.history import judge, open_reader, remember
+from router.window.history import mark_repeats, open_reader, remember
 from shared.errors import Permanent
 from shared.events.headers import trace_of
 from shared.jetstream import topology
@@ -80,7 +80,7 @@ async def _forward(forwarder: Forwarder, cursor: Cursor, message: Message, windo
             if window is None:
                 arrival.repeated = forwarder.front.repeated(message.seq)
             else:
-                judge(window, arrival)
+                mark_repeats(window, arrival)
             if not skipped:
                 matched = match(forwarder.rules, arrival)
                 parcel = forwarder.parcel(arrival, matched)

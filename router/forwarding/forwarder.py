@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 from router.forwarding.account import RunningAccount
 from router.forwarding.front import Front
-from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, Sender
+from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import Matched, match
@@ -82,7 +82,7 @@ class Forwarder:
         self,
         rules: ConnectionRules,
         front: Front,
-        sender: Sender,
+        sender: QueueWriter,
         telemetry: Telemetry,
         *,
         lane: str,

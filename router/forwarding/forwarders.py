@@ -22,7 +22,7 @@ from router.forwarding.account import Account, RunningAccount, removed_of
 from router.forwarding.catch_up import run_forwarder
 from router.forwarding.forwarder import Cursor, Forwarder
 from router.forwarding.front import Front
-from router.forwarding.send import Sender
+from router.forwarding.send import QueueWriter
 from router.forwarding.state import Life, Mark
 from router.rules.compiled import ConnectionRules, SiteRules
 from router.settings import RouterSettings
@@ -57,7 +57,7 @@ class Forwarders:
         self,
         broker: Broker,
         front: Front,
-        sender: Sender,
+        sender: QueueWriter,
         telemetry: Telemetry,
         settings: RouterSettings,
         *,

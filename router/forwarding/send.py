@@ -28,7 +28,7 @@ FAULT_SECONDS = (0.25, 5.0)
 log = logging.getLogger(__name__)
 
 
-class Sender:
+class QueueWriter:
     """Sends the frames of one lane of one site.
 
     Args:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from nats.js.errors import NotFoundError
 
-from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, Sender
+from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
 from router.replay.range import Bound, note_range, range_of
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
@@ -114,7 +114,7 @@ async def replay(
     if not dry_run:
         asked = range_of(site=site, start=start, end=end, connection=connection, where=where, last=last)
         last = (await note_range(Bucket(broker, topology.STATE_BUCKET), replay_id, asked)).last
-    sender = Sender(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
+    sender = QueueWriter(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
     window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
     with_heads = any(each.needs_heads for each in rules)
     reader = _open(broker, site, start)
@@ -211,7 +211,7 @@ def _arrive(message: Message, window: Window, report: ReplayReport, *, with_head
     return arrival
 
 
-async def _forward(sender: Sender, rules: ConnectionRules, arrival: Arrival, report: ReplayReport, *, dry_run: bool) -> None:
+async def _forward(sender: QueueWriter, rules: ConnectionRules, arrival: Arrival, report: ReplayReport, *, dry_run: bool) -> None:
     sent = report.connections[rules.name]
     try:
         matched = match(rules, arrival)
@@ -232,7 +232,7 @@ async def _forward(sender: Sender, rules: ConnectionRules, arrival: Arrival, rep
     sent.events += events
 
 
-async def _send(sender: Sender, rules: ConnectionRules, place: Place, payload: bytes) -> None:
+async def _send(sender: QueueWriter, rules: ConnectionRules, place: Place, payload: bytes) -> None:
     full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
     while True:
         try:

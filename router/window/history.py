@@ -80,7 +80,7 @@ def remember(window: Window | None, message: Message) -> None:
             window.seen(decode_ids(message.payload), message.at_seconds)
 
 
-def judge(window: Window | None, arrival: Arrival) -> None:
+def mark_repeats(window: Window | None, arrival: Arrival) -> None:
     """Notes on the arrival which of its events are repeats, and remembers its ids."""
     if window is not None:
         arrival.repeated = window.seen(arrival.ids, arrival.at_seconds)

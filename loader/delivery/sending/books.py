@@ -29,7 +29,7 @@ Acknowledge = Callable[[Sequence[int], Sequence[int]], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
-class Chunk:
+class OpenChunk:
     """Frames of one lane whose events are being sent. `left`: events that have not ended and are not in RETRY."""
 
     lane: str
@@ -55,7 +55,7 @@ class Books:
         finished: called for each chunk that has ended.
     """
 
-    def __init__(self, accounts: Accounts, acknowledge: Acknowledge, finished: Callable[[Chunk], None]) -> None:
+    def __init__(self, accounts: Accounts, acknowledge: Acknowledge, finished: Callable[[OpenChunk], None]) -> None:
         self._accounts = accounts
         self._acknowledge = acknowledge
         self._finished = finished
@@ -68,7 +68,7 @@ class Books:
         self._delivered = self._live = self._replayed = 0
         self._dead: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._chunks: deque[Chunk] = deque()
+        self._chunks: deque[OpenChunk] = deque()
         self._acks: list[int] = []
         self._retried: list[tuple[int, dict[int, int], str]] = []
         """Messages of RETRY that have ended, with their events: acknowledged after the next write."""
@@ -105,12 +105,12 @@ class Books:
             self._early = kept
             self._changed.set()
 
-    def open(self, chunk: Chunk) -> None:
+    def open(self, chunk: OpenChunk) -> None:
         """Takes a chunk in; the caller then sends its events."""
         self._chunks.append(chunk)
         self._settle()
 
-    async def plan(self, chunk: Chunk) -> None:
+    async def plan(self, chunk: OpenChunk) -> None:
         """Notes where a chunk ends, before its events are sent: a successor makes the same calls from the same frames.
 
         Raises:
@@ -216,7 +216,7 @@ class Books:
         else:
             self._replayed += count
         chunk = job.chunk
-        if isinstance(chunk, Chunk):
+        if isinstance(chunk, OpenChunk):
             chunk.left -= count
             if not chunk.left:
                 self._settle()

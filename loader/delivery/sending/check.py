@@ -23,10 +23,10 @@ async def check_calls(destination: EventDestination, mask: Mask) -> Sequence[Che
             response = masked(await sender.send(call, KEY), mask)
         except NoAnswer as exc:
             return [CheckResult("reach", ok=False, message=f"{mask.text(str(exc))}; check url and network")]
-    return [CheckResult("reach", ok=True), _judge(call.method, response)]
+    return [CheckResult("reach", ok=True), _result_of(call.method, response)]
 
 
-def _judge(method: str, response: Response) -> CheckResult:
+def _result_of(method: str, response: Response) -> CheckResult:
     status, said = response.status, f"{words_of(response)} to a {method} without an event"
     if status in DENIED:
         return CheckResult("accept", ok=False, message=f"{said}; check the headers that let calls in")

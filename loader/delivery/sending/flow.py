@@ -26,13 +26,13 @@ from loader.contract.events import EventDestination
 from loader.delivery.flow import Definition
 from loader.delivery.former import Former
 from loader.delivery.hold import Holder
-from loader.delivery.sending.books import Books, Chunk
+from loader.delivery.sending.books import Books, OpenChunk
 from loader.delivery.sending.cut import cut
 from loader.delivery.sending.http import client
 from loader.delivery.sending.job import Item, Job, Source, user_of
 from loader.delivery.sending.later import MOST_WAITING, Later, Waiting
 from loader.delivery.sending.pace import Pace
-from loader.delivery.sending.send import Sender
+from loader.delivery.sending.send import JobSender
 from loader.queue.account import Accounts
 from loader.queue.collect import Held, bounds_of
 from loader.watch.limit import Limit, TooManyDeadError
@@ -141,7 +141,7 @@ class EventFlow:
         self._through = dict(self._accounts.counted_lanes)
         ready(self._later)
         async with client(self._limits) as sender:
-            self._sender = Sender(
+            self._sender = JobSender(
                 connection=self._name,
                 site=self._site,
                 destination=self._destination,
@@ -202,7 +202,7 @@ class EventFlow:
 
     async def _give(self, frames: Sequence[Held], width: int) -> None:
         lane, per_call = frames[0].place.lane, self._limits.events_per_call
-        chunk = Chunk(
+        chunk = OpenChunk(
             lane=lane,
             seqs=[held.place.seq for held in frames],
             acks=[held.message.seq for held in frames],
@@ -299,7 +299,7 @@ class EventFlow:
     def _replaced(self, one: Waiting) -> None:
         self._books.retried(one.seq, one.lane, dict(one.held))
 
-    def _finished(self, chunk: Chunk) -> None:
+    def _finished(self, chunk: OpenChunk) -> None:
         self._space.set()
         self._works()
         latency = max(0.0, time.time() - chunk.oldest_at)

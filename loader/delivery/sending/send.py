@@ -34,7 +34,7 @@ MOST_PAUSES = 3
 log = logging.getLogger(__name__)
 
 
-class Sender:
+class JobSender:
     """Sends the jobs of one connection; any number of tasks may call it, each with jobs of different users."""
 
     def __init__(
@@ -176,7 +176,7 @@ class Sender:
             except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
                 outcomes = self._defect(job, exc)
             break
-        outcomes = [self._judged(job, each) for each in outcomes]
+        outcomes = [self._outcome_of(job, each) for each in outcomes]
         failed = next((each for each in outcomes if isinstance(each, Retry)), None)
         # what wants some events later, and says when, works
         if failed is None or (failed.after is not None and not failed.everyone and 0 < status < 500):
@@ -189,7 +189,7 @@ class Sender:
             self._pace.failed(began, failed.reason)
         return outcomes
 
-    def _judged(self, job: Job, outcome: Outcome) -> Outcome:
+    def _outcome_of(self, job: Job, outcome: Outcome) -> Outcome:
         """Returns what an outcome means beside those of other calls: who is not let in while others are has only itself to blame."""
         if not isinstance(outcome, Retry) or not outcome.denied:
             return outcome

@@ -54,7 +54,7 @@ MAX_RETRY_SECONDS = 0.25
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may write for a DuckDB destination."""
+    """Options of a DuckDB destination."""
 
     path: Annotated[str, Meta(min_length=1, description="the database file; made when missing, with its directory")]
     schema: Annotated[str, Meta(min_length=1, description="schema of the tables; made when missing")] = "main"
@@ -106,7 +106,7 @@ class DatabaseFile:
         self._settings = f"{SETTINGS}; SET threads = {options.threads}"
         if options.memory_limit is not None:
             self._settings += f"; SET memory_limit = {DIALECT.literal(f'{options.memory_limit}B')}"
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._link: duckdb.DuckDBPyConnection | None = None
         self._identity: tuple[int, int] | None = None
         self._opened_at = 0.0
         self._used_at = 0.0
@@ -127,20 +127,20 @@ class DatabaseFile:
         """
         async with self._lock:
             try:
-                connection = self._connection or await self._open(what)
+                link = self._link or await self._open(what)
                 stop = Stop()
 
                 def interrupt() -> None:
                     stop.set()
-                    connection.interrupt()
+                    link.interrupt()
 
                 def guarded() -> T:
                     self._require_same_file(what)
                     try:
-                        result = drive(steps, lambda step: _perform(connection, stop, step))
+                        result = drive(steps, lambda step: _perform(link, stop, step))
                     finally:
-                        with suppress(Exception):  # of a connection that is broken, and closed for that
-                            connection.unregister(ROWS)
+                        with suppress(Exception):  # of a link that is broken and was closed for that
+                            link.unregister(ROWS)
                     self._require_same_file(what)
                     return result
 
@@ -150,7 +150,7 @@ class DatabaseFile:
                 await self._after()
                 raise
             except BaseException as error:
-                # an open transaction, or a database that declared itself broken, ends with its connection
+                # an open transaction, or a database that declared itself broken, ends with its link
                 await self._shut()
                 if isinstance(error, Exception):
                     raise translate(error, what) from error
@@ -176,14 +176,14 @@ class DatabaseFile:
         delay = RETRY_SECONDS
         while True:
             try:
-                connection = await self._gate.run(self._connect)
+                link = await self._gate.run(self._connect)
             except Exception as error:
                 if not is_locked(error) or loop.time() > deadline:
                     raise translate(error, what) from error
                 self._telemetry.count("destination_retries_total", plugin="duckdb", reason="locked")
             else:
                 self._opened_at = loop.time()
-                return connection
+                return link
             # a lock on a file cannot be waited for: DuckDB asks for it without waiting
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
@@ -199,19 +199,19 @@ class DatabaseFile:
             "temp_directory": str(spill),
             "max_temp_directory_size": f"{self._scratch.most_bytes}B",
         }
-        connection = duckdb.connect(f":memory:{self._path}", config=config)
+        link = duckdb.connect(f":memory:{self._path}", config=config)
         try:
-            connection.execute(self._settings)
-            connection.execute(
+            link.execute(self._settings)
+            link.execute(
                 f"ATTACH IF NOT EXISTS {DIALECT.literal(str(self._path))} AS {CATALOG} (TYPE duckdb, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
             )
-            connection.execute(f"USE {CATALOG}")
+            link.execute(f"USE {CATALOG}")
         except BaseException:
-            connection.close()
+            link.close()
             raise
         self._identity = self._identify()
-        self._connection = connection  # here, where no cancellation can come between: it must be closed
-        return connection
+        self._link = link  # here, where no cancellation can come between: it must be closed
+        return link
 
     def _identify(self) -> tuple[int, int] | None:
         try:
@@ -238,7 +238,7 @@ class DatabaseFile:
 
     async def _close_when_idle(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._connection is not None:
+        while self._link is not None:
             idle = loop.time() - self._used_at
             if idle < self._options.linger:
                 await asyncio.sleep(self._options.linger - idle)
@@ -248,9 +248,9 @@ class DatabaseFile:
                     await self._shut()
 
     async def _shut(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._gate.run(_close, connection)
+        link, self._link = self._link, None
+        if link is not None:
+            await self._gate.run(_close, link)
             if self._read_copy is not None:
                 await self._read_copy.file_closed()
 
@@ -275,7 +275,7 @@ def _perform(link: duckdb.DuckDBPyConnection, stop: Stop, step: Step) -> Any:
     return None
 
 
-def _close(connection: duckdb.DuckDBPyConnection) -> None:
+def _close(link: duckdb.DuckDBPyConnection) -> None:
     # closing moves the log into the file; where that fails the log stays beside it and the next opening reads it
     with suppress(Exception):
-        connection.close()
+        link.close()

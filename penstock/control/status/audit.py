@@ -175,7 +175,7 @@ class _Audit:
                 missing, letters = await _missing(
                     broker=self._broker, queue=queue, connection=name, ids=expected[name].ids, rows=rows
                 )
-            self._judge_missing(name, missing, letters, balances[name], whole=whole)
+            self._weigh_missing(name, missing, letters, balances[name], whole=whole)
             for table, found in rows.items():
                 if twice := {id_ for id_, times in found.items() if times > 1}:
                     self.findings.append(_finding(name, f"twice or more in table {table}", twice))
@@ -197,8 +197,8 @@ class _Audit:
             )
         return True
 
-    def _judge_missing(self, name: str, missing: set[str], letters: int, balance: Balance, *, whole: bool) -> None:
-        """Judges ids that are nowhere: dropped by a template, dead with a letter that is gone, or lost."""
+    def _weigh_missing(self, name: str, missing: set[str], letters: int, balance: Balance, *, whole: bool) -> None:
+        """Weighs ids that are nowhere: dropped by a template, dead with a letter that is gone, or lost."""
         dropped = balance.dropped.get(DropReason.TABLE_TEMPLATE_EMPTY, 0)
         # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
         died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)

@@ -266,11 +266,11 @@ async def _read_connection(
     if account is not None and place is not None and is_live(place.lane) and place.seq <= account.began and view.queue.queued_at:
         held = max(0.0, now - view.queue.queued_at)  # it comes from a backfill, and was accepted long ago
     stop = await read_stop(broker, queue)
-    state, why = await _judge(
+    state, why = await _state_of(
         broker=broker, name=name, connection=connection, view=view, balance=balance, age=held, scrapes=scrapes, stop=stop
     )
     if state == "ok" and unrouted is not None:
-        state, why = await _judge_routing(broker, site, unrouted)
+        state, why = await _routing_state(broker, site, unrouted)
     return ConnectionStatus(
         connection=name,
         state="idle" if state == "ok" and not balance.all_waiting and not balance.delivered else state,
@@ -290,7 +290,7 @@ async def _read_connection(
     )
 
 
-async def _judge(
+async def _state_of(
     broker: Broker,
     name: str,
     connection: Connection,
@@ -330,7 +330,7 @@ async def _judge(
     return ("table dropped", dropped[0]) if dropped else ("ok", "")
 
 
-async def _judge_routing(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
+async def _routing_state(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
     """Returns the state of a connection that is well, and whose site has events that wait for the router."""
     who = await lease.holder(broker, f"router.{site.site}")
     if who is not None and age <= UNROUTED_SECONDS:

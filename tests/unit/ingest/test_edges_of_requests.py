@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from ingest.clients.address import Proxies, parse_networks, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins, preflight_headers
-from ingest.clients.sender import agent_reader, names_bot, place_reader
+from ingest.clients.sender import agent_reader, location_reader, names_bot
 from ingest.contract import Credential, Parsed, Refusal, Route
 from ingest.http.routes import Routes
 from ingest.intake.intake import Intake, Sender
@@ -343,12 +343,12 @@ def test_unknown_user_agents_take_a_bounded_share_of_the_time() -> None:
 
 
 def test_a_geo_file_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"/nowhere/geo\.mmdb"), place_reader("/nowhere/geo.mmdb"):
+    with pytest.raises(ConfigError, match=r"/nowhere/geo\.mmdb"), location_reader("/nowhere/geo.mmdb"):
         pass
 
 
 def test_without_a_geo_file_nobody_has_a_place() -> None:
-    with place_reader(None) as read:
+    with location_reader(None) as read:
         assert read("1.2.3.4") is None
 
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
-from ingest.clients.sender import place_reader
+from ingest.clients.sender import location_reader
 
 CITY = {
     "continent": {"code": "EU"},
@@ -66,7 +66,7 @@ def test_an_address_has_the_place_of_its_network(tmp_path: Path) -> None:
     network = ip_network("81.2.69.0/24")
     assert isinstance(network, IPv4Network)
     write_database(tmp_path / "city.mmdb", network, CITY)
-    with place_reader(str(tmp_path / "city.mmdb")) as read:
+    with location_reader(str(tmp_path / "city.mmdb")) as read:
         assert read("81.2.69.160") == {
             "country": "GB",
             "countryName": "United Kingdom",

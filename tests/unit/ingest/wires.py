@@ -194,7 +194,7 @@ async def edge(project: Project, *, quick_bytes: int = 65536, **options: Any) ->
             instance="here",
             start=start,
             read_agent=lambda text: Agent(None, "bot" in text),
-            read_place=lambda _: None,
+            read_location=lambda _: None,
         )
         intake.use_project(project)
         settings: dict[str, Any] = {

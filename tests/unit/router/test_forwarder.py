@@ -10,7 +10,7 @@ import pytest
 from router.forwarding.catch_up import _forward
 from router.forwarding.forwarder import Cursor, Forwarder
 from router.forwarding.front import Front
-from router.forwarding.send import Sender
+from router.forwarding.send import QueueWriter
 from router.rules.compiled import compile_project
 from shared.errors import Permanent
 from shared.events.event import facts_of
@@ -48,7 +48,7 @@ def forwarder_of(queue: Queue, **options: Any) -> Forwarder:
     telemetry = cast("Telemetry", Counting())
     cursor = Cursor(1, 0.0, -3)
     forwarder = Forwarder(
-        rules, Front(5, 0.0), cast("Sender", queue), telemetry, lane="live", max_frames=2, max_bytes=99, cursor=cursor
+        rules, Front(5, 0.0), cast("QueueWriter", queue), telemetry, lane="live", max_frames=2, max_bytes=99, cursor=cursor
     )
     forwarder.account.join(0, 0)
     return forwarder
