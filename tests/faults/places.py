@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tests.support.clickhouse import ClickHouseServer, ask
 from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_mysql, rows_in_postgres
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import USER, PostgresServer
@@ -157,6 +158,43 @@ class MyDatabase:
 
     async def rows(self) -> Rows:
         return await rows_in_mysql(self.server.dsn(self.name))
+
+
+class ClickDatabase:
+    """A database in ClickHouse, made here; rows that are not merged yet are read as they will be (FINAL).
+
+    Args:
+        port: where the loader finds the server, if not at its own port.
+    """
+
+    def __init__(self, server: ClickHouseServer, name: str, port: int | None = None) -> None:
+        self.server = server
+        self.name = name
+        self._port = port or server.port
+        ask(server.place, f"CREATE DATABASE {name}")
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        place = self.server.place
+        return {
+            "type": "clickhouse", "url": f"http://127.0.0.1:{self._port}", "user": place.user, "password": place.password,
+            "database": self.name, "connect_timeout": "2s", "statement_timeout": "4s",
+        }  # fmt: skip
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> Rows:
+        tables = "SELECT name FROM system.tables WHERE database = {database:String} AND engine LIKE '%MergeTree'"
+        found: dict[str, Counter[str]] = {}
+        for table in ask(self.server.place, tables, param_database=self.name).decode().split():
+            if not table.startswith("_penstock"):
+                counts = f"SELECT message_id, count() FROM {self.name}.{table} GROUP BY 1"
+                lines = ask(self.server.place, counts, final=1).decode().splitlines()
+                found[table] = Counter({id_: int(times) for id_, times in (line.split("\t") for line in lines)})
+        return found
 
 
 class DuckSchema:

@@ -322,6 +322,31 @@ async def test_asynchronous_inserts_arrive_once_too(wh: Open) -> None:
     assert await ids(wh, "t") == ["a", "b"]
 
 
+async def test_all_ddl_names_the_cluster_and_is_what_the_engine_parses(wh: Open) -> None:
+    """The engine of the tests runs no `ON CLUSTER` and has no Keeper: it parses each statement, and runs it for itself alone."""
+    run, seen = Link.run, list[str]()
+
+    async def alone(self: Link, doing: str, statement: str, *arguments: Any, **named: Any) -> None:
+        await run(self, doing, f"EXPLAIN AST {statement}", parameters=named.get("parameters"))
+        seen.append(statement)
+        own = statement.replace(" ON CLUSTER `main`", "").replace("ENGINE = Replicated", "ENGINE = ")
+        await run(self, doing, own, *arguments, **named)
+
+    with replaced.object(Link, "run", alone):
+        destination = await wh.another(cluster="main", engine="ReplicatedMergeTree")
+        session = await wh.session(destination=destination)
+        await make(session, "t", SHAPE, ["id"], "received_at")
+        await make(session, "u", SHAPE)
+        await session.patch(TablePatch("t", add=(Column("x", Kind.TEXT),)))
+        await session.patch(TablePatch("u", widen=(Column("n", Kind.TEXT),)))
+        assert all(result.ok for result in await destination.check())
+    ddl = [each for each in seen if each.split()[0] in ("CREATE", "ALTER", "DROP", "KILL")]
+    assert {each.split()[0] for each in ddl} == {"CREATE", "ALTER", "DROP", "KILL"}
+    assert all(" ON CLUSTER `main`" in each for each in ddl)
+    made = [each for each in ddl if each.startswith("CREATE TABLE")]
+    assert [each for each in made if "ENGINE = Replicated" not in each and " AS `" not in each] == []
+
+
 @pytest.mark.parametrize("sent", [0, 2_000, 100_000, 400_000])
 async def test_a_connection_that_breaks_in_the_middle_of_the_rows_leaves_none(wh: Open, sent: int) -> None:
     place = subject_of(wh).place

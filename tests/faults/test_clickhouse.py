@@ -1,0 +1,163 @@
+"""ClickHouse under whole loaders: killed at every step they take with it, frozen, two at once; a server killed and hanging; a connection moved."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.judge import verify
+from tests.faults.places import ClickDatabase
+from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
+from tests.faults.test_frozen import succeeded, taken_by
+from tests.faults.test_kills import kill_and_start
+from tests.support.clickhouse import ClickHouseServer
+from tests.support.exactly_once import Rows
+from tests.support.sender import Sender
+from tests.support.stack import Stack, stack
+from tests.support.step_proxy import Side, StepProxy
+
+KINDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "batch": batch,
+    "stream": stream,
+    "merge": lambda name: merging(batch(name)),
+}
+STEPS_OF_A_LIFE = 14
+"""Requests of a loader from its start to its second load: the session is opened by six, a load has three or four."""
+
+
+@pytest.fixture(scope="module")
+def shared_clickhouse() -> Iterator[ClickHouseServer]:
+    """One server for the file, which a test may kill."""
+    with ClickHouseServer() as server:
+        yield server
+
+
+@pytest.fixture
+def clickhouse_server(shared_clickhouse: ClickHouseServer) -> Iterator[ClickHouseServer]:
+    """The server; the next test finds it running."""
+    yield shared_clickhouse
+    if not shared_clickhouse.running:
+        shared_clickhouse.start()
+
+
+@pytest.mark.timeout(240 * ROUNDS)
+async def test_killed_and_frozen_loaders_and_a_server_that_dies_or_hangs_lose_and_double_nothing(
+    tmp_path: Path, clickhouse_server: ClickHouseServer, chance: random.Random
+) -> None:
+    server = clickhouse_server
+    places = {name: ClickDatabase(server, f"of_{name}") for name in KINDS}
+    with stack(tmp_path, QUICK) as running:
+        connections = {name: make(name) for name, make in KINDS.items()}
+        await running.apply(project(connections, {name: place.destination for name, place in places.items()}))
+        await asyncio.to_thread(running.start_all, "ingest", "router", "loader", "loader-2")
+        async with Sender(running.port, chance.randrange(10**6)).running() as books:
+            for what in chance.sample(["kill loader", "freeze loader", "kill server", "hang server"] * ROUNDS, 4 * ROUNDS):
+                print(what)
+                await asyncio.sleep(chance.uniform(0.3, 2.0))
+                match what:
+                    case "kill loader":
+                        await kill_and_start(running, await taken_by(running, f"loader.{chance.choice(list(KINDS))}"), chance)
+                    case "freeze loader":
+                        await freeze(running, chance)
+                    case "kill server":
+                        server.kill()
+                        await asyncio.sleep(chance.uniform(0, 1))
+                        await asyncio.to_thread(server.start)
+                    case _:
+                        os.kill(server.pid, signal.SIGSTOP)
+                        await asyncio.sleep(chance.uniform(2, 6))
+                        os.kill(server.pid, signal.SIGCONT)
+            await asyncio.sleep(1)
+        await verify(running, books, places, ids=True)
+    assert all([(await place.rows())["events"] for place in places.values()])
+
+
+async def freeze(running: Stack, chance: random.Random) -> None:
+    """Freezes a holder past its leases, until others have them."""
+    lease = f"loader.{chance.choice(list(KINDS))}"
+    frozen = await taken_by(running, lease)
+    running.freeze(frozen)
+    await succeeded(running, lease, frozen)
+    await asyncio.sleep(chance.uniform(0.2, 2.0))
+    running.thaw(frozen)
+
+
+@pytest.mark.timeout(240 * ROUNDS)
+@pytest.mark.parametrize("kind", ["batch", "merge"])
+async def test_a_loader_killed_between_any_two_of_its_requests_loses_and_doubles_nothing(
+    kind: str, tmp_path: Path, clickhouse_server: ClickHouseServer, chance: random.Random
+) -> None:
+    points: list[tuple[int, Side]] = [(step, "before") for step in range(1, STEPS_OF_A_LIFE + 1)]
+    points += [(step, "behind") for step, _ in points] + [(step, "late") for step, _ in points]
+    async with StepProxy(clickhouse_server.place.url) as proxy:
+        place = ClickDatabase(clickhouse_server, f"steps_{kind}", proxy.port)
+        with stack(tmp_path, {**QUICK, "PENSTOCK_LOADER_LEASE": "2s"}) as running:
+            quick = {**KINDS[kind]("wh"), "batch": {"period": "1s", "max_rows": 100}}
+            await running.apply(project({"c": quick}, {"wh": place.destination}))
+            await asyncio.to_thread(running.start_all)
+            sender = Sender(running.port, chance.randrange(10**6))
+            await sender.send(100)
+            await verify(running, sender.books, {"c": place})
+            for step, side in chance.sample(points, min(len(points), 8 * ROUNDS)):
+                print(f"kill {side} request {step}")
+                running.kill("loader")
+                proxy.at(step, side, lambda: running.kill("loader"))
+                await sender.send(150)  # a full load, and one that waits for its period
+                running.start("loader")
+                async with asyncio.timeout(30):
+                    while proxy.armed:
+                        await asyncio.sleep(0.02)
+                running.start("loader")
+            await verify(running, sender.books, {"c": place}, ids=True)
+
+
+class Together:
+    """Two places of one connection, which was moved between them."""
+
+    def __init__(self, *places: ClickDatabase) -> None:
+        self._places = places
+
+    async def rows(self) -> Rows:
+        """See `Place`."""
+        found: dict[str, Counter[str]] = {}
+        for place in self._places:
+            for table, rows in (await place.rows()).items():
+                found[table] = found.get(table, Counter()) + rows
+        return found
+
+    @property
+    def destination(self) -> dict[str, Any]:
+        """See `Place`."""
+        return self._places[0].destination
+
+
+@pytest.mark.timeout(120 * ROUNDS)
+async def test_a_connection_that_is_moved_to_and_fro_and_whose_loader_dies_has_each_event_in_one_place(
+    tmp_path: Path, clickhouse_server: ClickHouseServer, chance: random.Random
+) -> None:
+    places = {name: ClickDatabase(clickhouse_server, f"moved_{name}") for name in ("here", "there")}
+    destinations = {name: place.destination for name, place in places.items()}
+    with stack(tmp_path, QUICK) as running:
+        await running.apply(project({"c": batch("here")}, destinations))
+        await asyncio.to_thread(running.start_all)
+        async with Sender(running.port, chance.randrange(10**6)).running() as books:
+            for target in ["there", "here"] * ROUNDS:
+                await asyncio.sleep(chance.uniform(1.5, 2.5))
+                before = await places[target].rows()
+                await running.apply(project({"c": batch(target)}, destinations))
+                # a load that is cut off by a kill and by a move is the one that may be in both: nothing here tells whether it arrived
+                async with asyncio.timeout(20):
+                    while await places[target].rows() == before:
+                        await asyncio.sleep(0.05)
+                await kill_and_start(running, "loader", chance)
+            await asyncio.sleep(1)
+        await verify(running, books, {"c": Together(*places.values())})
+    assert all([await place.rows() for place in places.values()]), "one of them got nothing, so nothing was moved"
