@@ -26,6 +26,7 @@ from loader.delivery.chunk import ReadyChunk
 from loader.delivery.deliver import Deliverer, Work
 from loader.delivery.former import Former, further, is_known, leave_out
 from loader.delivery.hold import WAKE_SECONDS, Holder
+from loader.delivery.sending.moved import Calls
 from loader.delivery.shaping import Shaping
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
 from loader.queue.aside import Aside, Failing, aside_lane, spent
@@ -46,6 +47,7 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.project.model import Connection, Site
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
+from shared.streams.waiting import CALLS
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -103,7 +105,7 @@ class Flow:
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
-        self._shaping = Shaping(name, connection, capabilities, context.telemetry)
+        self._shaping = Shaping(name, connection, capabilities, context.telemetry, accounts.begun_of)
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._holder = Holder(
             context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted
@@ -162,6 +164,14 @@ class Flow:
             self._accounts.note_moved(lambda lane: lane in lanes or self._memory.knows(lane))
         self._waiting = retries.bits
         self._accounts.keep_asides(asides)
+        await Calls(
+            connection_queue=self._queue,
+            epoch=self._epoch,
+            reader=retries.reader,
+            publisher=self._context.broker.publisher,
+            accounts=self._accounts,
+            unreadable=self.bury_unreadable,
+        ).turn(retries.calls, asides)
         self._shaping.know(self._progress.tables)
         if old := spent(marks, self._progress.marks, waiting, self._key):
             await self._session.forget(old)
@@ -290,6 +300,8 @@ class Flow:
         aside, plan = chunk.share.aside, chunk.work.plan
         if aside is not None:
             for table in chunk.work.batch.tables:
+                if aside.table == CALLS:
+                    continue
                 await self._memory.note_aside(table, aside.place.lane, aside.run, aside.place.seq)
         else:
             await self._memory.note(plan.lane, plan.last)
@@ -335,7 +347,10 @@ class Flow:
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
                 acks = [held.message.seq for held in part]
                 traces = [trace for held in part if (trace := trace_of(held.message.headers))]
-                unreadable = sum(max(1, held.place.events) for held, _ in shaped.unreadable)
+                unreadable = sum(
+                    max(1, held.place.events) - self._accounts.begun_of(held.place.lane, held.place.seq).bit_count()
+                    for held, _ in shaped.unreadable
+                )
                 sent = max(place.total for place in places)
                 share = share_of_lane(
                     lane=plan.lane, through=plan.last, unreadable=unreadable, waiting=partial(self._waiting, plan.lane), sent=sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from types import MappingProxyType
 
@@ -32,8 +32,17 @@ log = logging.getLogger(__name__)
 class Shaping:
     """The shapers of one session: one for frames of the queue, one for rows set aside, because their tasks run at once."""
 
-    def __init__(self, name: str, connection: Connection, capabilities: Capabilities, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        capabilities: Capabilities,
+        telemetry: Telemetry,
+        ended: Callable[[str, int], int],
+    ) -> None:
+        """Makes them; `ended` returns as bits the events of a frame, by lane and sequence, that are at their end already."""
         self._name = name
+        self._ended = ended
         self._telemetry = telemetry
         self._tables: set[str] = set()
         self._shaper, self._aside_shaper = (
@@ -96,7 +105,8 @@ class Shaping:
             try:
                 left_out = refused.get(held.message.seq, NOTHING)
                 through = partial(self.progress.through, held.place)
-                self._shaper.add(decode_frame(held.message.payload), held.place.seq, through, left_out)
+                ended = self._ended(held.place.lane, held.place.seq)
+                self._shaper.add(decode_frame(held.message.payload), held.place.seq, through, left_out, ended)
             except Permanent as exc:
                 unreadable.append((held, str(exc)))
             if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:

@@ -129,6 +129,10 @@ class Accounts:
         """The counted sequences, if the connection's last load went to another destination; None: it went to this one."""
         return self._moved_from
 
+    def begun_of(self, lane: str, seq: int) -> int:
+        """Returns as bits the events of a frame of the queue that need nothing more of it."""
+        return int(self._ended.begun.get(f"{lane}:{seq}", "0"), 16)
+
     def is_elsewhere(self, ended: Ended) -> bool:
         """Whether the last load went to another destination than the present one."""
         return bool(ended.address) and (ended.destination, ended.address) != (self._destination, self._address)
@@ -296,10 +300,10 @@ class Accounts:
         early: dict[str, str] = {}
         for seq in {seq for seq, _ in batch.frames}:
             frame = f"{lane}:{seq}"
-            aside = outcome.aside.get(seq, 0) | share.waiting(seq)
-            before = int(
-                self._ended.early.get(frame, "0"), 16
-            )  # dead because of rows that were set aside in a delivery that was cut off
+            sent = self.begun_of(lane, seq)
+            aside = (outcome.aside.get(seq, 0) | share.waiting(seq)) & ~sent
+            # dead by rows that were set aside in a delivery that was cut off
+            before = int(self._ended.early.get(frame, "0"), 16) & ~sent
             delivered -= ((aside | before) & ~dead[seq]).bit_count()
             if before or aside & dead[seq]:
                 early[frame] = f"{(before | dead[seq]) & aside:x}"

@@ -12,7 +12,7 @@ succeeds, newer rows join the waiting ones, untried, so that neither the order n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -24,10 +24,11 @@ from shared.events.headers import BITS, EPOCH, RUN, TABLE, Place, read_place, wr
 from shared.jetstream import topology
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
-from shared.streams.waiting import bits_of
+from shared.streams.waiting import CALLS, bits_of
 
 DELAYS_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _PREFIX = "aside"
+_OF_CALLS = "calls."
 
 
 class Aside(NamedTuple):
@@ -47,8 +48,9 @@ class Aside(NamedTuple):
 
     @property
     def lane(self) -> str:
-        """Its lane in the ledger."""
-        return aside_lane(self.place.lane, self.place.seq)
+        """Its lane in the ledger. Former calls have another one than rows of the same frame whose table failed."""
+        lane = self.place.lane
+        return aside_lane(_OF_CALLS + lane if self.table == CALLS else lane, self.place.seq)
 
     @property
     def origins(self) -> list[str]:
@@ -66,13 +68,13 @@ def frame_of(lane: str) -> tuple[str, int] | None:
     """Returns the lane and the sequence of the frame whose rows such a lane carries, None for other lanes."""
     prefix, _, rest = lane.partition(".")
     seq, _, first = rest.partition(".")
-    return (first, int(seq)) if prefix == _PREFIX and seq.isdecimal() else None
+    return (first.removeprefix(_OF_CALLS), int(seq)) if prefix == _PREFIX and seq.isdecimal() else None
 
 
 def spent(
     marks: Iterable[tuple[str, str]],
     loaded: Mapping[tuple[str, str], int],
-    waiting: Container[tuple[str, str, int]],
+    waiting: Set[tuple[str, str, int]],
     key: Callable[[str], str],
 ) -> list[tuple[str, str]]:
     """Returns marks of rows set aside that are no longer needed: the table's mark is beyond their frame, and a newer one tells
@@ -84,6 +86,10 @@ def spent(
         waiting: rows in RETRY, by key of the table, lane and sequence.
         key: returns the form in which the destination compares a table's name.
     """
+
+    def waiting_of(frame: tuple[str, int], table: str) -> set[tuple[str, str, int]]:
+        return {(key(table), *frame), (key(CALLS), *frame)}
+
     found: list[tuple[str, str]] = []
     framed = [(table, lane, frame) for table, lane in marks if (frame := frame_of(lane)) is not None]
     newest: dict[tuple[str, str], int] = {}
@@ -93,7 +99,7 @@ def spent(
         if (
             frame[1] < newest[table, frame[0]]
             and loaded.get((key(table), frame[0]), 0) >= frame[1]
-            and (key(table), *frame) not in waiting
+            and waiting_of(frame, table).isdisjoint(waiting)
         ):
             found.append((table, lane))
     return found

@@ -14,13 +14,16 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import reduce
 from operator import or_
+from typing import NamedTuple
 
 from loader.queue.account import frame_of
 from loader.queue.aside import Aside, Failing, read_aside
 from shared.errors import NotConnected, Transient
+from shared.events.headers import TABLE, read_place
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
+from shared.streams.waiting import frames_in
 
 FIRST_SECONDS = 10.0
 WAKE_SECONDS = 1.0
@@ -29,6 +32,14 @@ log = logging.getLogger(__name__)
 
 Unreadable = Callable[[str, int, bytes, str], Awaitable[None]]
 """Buries a message that is none of ours: its stream, its sequence, its payload, and the reason."""
+
+
+class WaitingCall(NamedTuple):
+    """A message of RETRY with events for calls. `held`: sequence and bits of each frame of its lane, in their order."""
+
+    seq: int
+    lane: str
+    held: list[tuple[int, int]]
 
 
 class Retries:
@@ -58,6 +69,8 @@ class Retries:
         self._unreadable = unreadable
         self._waiting: defaultdict[str, deque[Aside]] = defaultdict(deque)
         self._frames: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        self.calls: list[WaitingCall] = []
+        """What was left of a destination that takes events one by one."""
 
     async def read_all(self) -> list[Aside]:
         """Reads and returns the rows that were set aside before.
@@ -123,6 +136,13 @@ class Retries:
 
     async def _take(self, message: Message) -> Aside | None:
         aside = read_aside(message)
+        place = read_place(message.headers)
+        if aside is None and place is not None and TABLE not in message.headers:
+            if self._oldest_epoch:  # of a former loader that was frozen: its events are in the queue
+                await self.reader.ack([message.seq])
+            else:
+                self.calls.append(WaitingCall(message.seq, place.lane, frames_in(message.headers, place)))
+            return None
         if aside is None:
             await self._unreadable(topology.RETRY, message.seq, message.payload, "the message names no table, lane and sequence")
             await self.reader.ack([message.seq])

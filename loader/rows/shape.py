@@ -116,7 +116,12 @@ class Shaper:
         return len(self._active) > MOST_TABLES or self._paths() > MOST_PATHS
 
     def add(
-        self, frame: Frame, seq: int, loaded: Callable[[str], int] | None = None, refused: Mapping[int, str] = NOTHING
+        self,
+        frame: Frame,
+        seq: int,
+        loaded: Callable[[str], int] | None = None,
+        refused: Mapping[int, str] = NOTHING,
+        ended: int = 0,
     ) -> None:
         """Takes the events of a frame.
 
@@ -125,6 +130,7 @@ class Shaper:
             seq: the frame's sequence in its lane.
             loaded: returns the last sequence of the lane that a table has; rows of frames up to it are left out there.
             refused: events of the frame that become dead letters unseen, by index with the reason: our own code fails on them.
+            ended: as bits, events of the frame that are at their end already; they do not belong to the batch.
 
         Raises:
             Permanent: the frame's block or a request cannot be read. Nothing was added; the whole payload is a dead letter.
@@ -134,9 +140,12 @@ class Shaper:
         facts = [facts_of(request) for request in frame.requests]
         self._frames.append((seq, frame))
         self._starts.append(len(self._indexes))
-        self._seen += len(bodies)
+        self._seen += len(bodies) - ended.bit_count()
         self._bytes += sum(frame.sizes)
         heads = list(enumerate(frame.heads))
+        if ended:
+            heads = [(index, head) for index, head in heads if not ended >> index & 1]
+            refused = {index: why for index, why in refused.items() if not ended >> index & 1}
         for index, why in refused.items():
             self._dead.append(
                 DeadEvent(

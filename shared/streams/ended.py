@@ -52,6 +52,10 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     early: dict[str, str] = {}
     sent: int = 0
 
+    def ends(self, lane: str, seq: str) -> bool:
+        """Says whether a frame of the queue is at its end with this load."""
+        return lane == self.source and int(seq) <= self.through
+
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The value. `through`: by source (a lane, or a table's rows set aside) the last sequence whose events are counted.
@@ -95,11 +99,14 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if pending is None:
             return self
         early = {frame: bits for frame, bits in (self.early | pending.early).items() if bits != "0"}
+        # of a destination before this one
+        begun = {frame: bits for frame, bits in self.begun.items() if not pending.ends(*frame.rsplit(":", 1))}
         return msgspec.structs.replace(
             self,
             counts=self.counts.plus(pending.counts),
             through={**self.through, pending.source: max(pending.through, self.through.get(pending.source, 0))},
             early=early,
+            begun=begun,
             pending=None,
             sent=max(pending.sent, self.sent),
         )

@@ -14,7 +14,9 @@ import pytest
 from penstock.control.status.balance import settle_balance
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
+from shared.streams.waiting import look_aside
 from tests.e2e.loader_support import dead, drained, put, queue, start
+from tests.faults.places import DuckSchema, Files
 from tests.support.receiver import OK, Behaviour, Receiver, Request
 from tests.support.stack import Stack, stack
 
@@ -170,6 +172,44 @@ async def test_batches_arrive_whole_and_one_bad_event_is_found_in_them(running: 
         assert len(receiver.taken) < 40
         assert [letter.message_id for letter in await dead(broker)] == ["m77"]
         await balanced(broker, 399, 1)
+
+
+@pytest.mark.parametrize("type_", ["duckdb", "local"])
+async def test_calls_that_wait_when_a_connection_moves_to_tables_are_rows_there_and_half_sent_frames_are_not_loaded_twice(
+    running: Stack, tmp_path: Path, type_: str
+) -> None:
+    stuck, failing = {"m5"}, {f"m{number}" for number in range(60, 75)} | {"m3", "m8"}
+
+    def behave(request: Request) -> Behaviour:
+        if stuck.intersection(request.ids):
+            return Behaviour(what="hang")
+        return Behaviour(500) if failing.intersection(request.ids) else OK
+
+    place = DuckSchema(tmp_path / "x.duckdb") if type_ == "duckdb" else Files(tmp_path / "files")
+    async with Receiver(behave) as receiver, connect(running.nats.url, "test") as broker:
+        document = project(receiver, retry_delay=60)
+        document["destinations"]["tables"] = place.destination
+        await start(running, document)
+        await put(broker, 1, events(0, 40, users=20))
+        await put(broker, 2, events(40, 40, users=20))
+        # of all users but that of the call that hangs, and of those that wait behind a call that failed
+        await receiver.until(partial(more_than, receiver, 20))
+        await until_aside(broker, 15)
+        document["connections"]["c"] |= {"destination": "tables", "layout": "single_table", "deduplicate": False}
+        await running.apply(document)
+        await at_rest(broker)
+        rows = (await place.rows())["events"]
+        assert Counter(receiver.ids) + rows == Counter(ids(0, 80))
+        assert set(rows) >= stuck | failing
+        assert await dead(broker) == []
+        await balanced(broker, 80)
+
+
+async def until_aside(broker: Broker, count: int) -> None:
+    """Waits until so many events wait in RETRY."""
+    async with asyncio.timeout(20):
+        while (await look_aside(broker, await queue(broker))).events < count:
+            await asyncio.sleep(0.05)
 
 
 def _wait_not_ready(running: Stack) -> None:
