@@ -32,7 +32,42 @@ _DESTINATIONS = {
     path: "${PENSTOCK_HOME:-.penstock}/files"
     # format: ndjson                                  # or csv
 """,
+    "mysql": """\
+  warehouse:
+    type: mysql                                       # MySQL or MariaDB
+    dsn: "${MYSQL_DSN}"                               # mysql://user:password@host:3306/database, in .env or the environment
+""",
+    "clickhouse": """\
+  warehouse:
+    type: clickhouse
+    url: "${CLICKHOUSE_URL}"                          # http://host:8123 or https://host:8443, in .env or the environment
+    user: default
+    password: "${CLICKHOUSE_PASSWORD}"
+    database: default                                 # must exist
+""",
+    "s3": """\
+  warehouse:
+    type: s3                                          # Parquet files in a bucket, which must exist
+    bucket: "${S3_BUCKET}"                            # in .env or the environment; keys: as the AWS command finds them
+    # endpoint_url: "http://127.0.0.1:9000"           # of another service than AWS
+    # format: ndjson                                  # or csv
+""",
+    "webhook": """\
+  warehouse:
+    type: webhook                                     # each event in a call
+    url: "${WEBHOOK_URL}"                             # https://example.com/in, in .env or the environment
+    # headers: {Authorization: "Bearer ${WEBHOOK_TOKEN}"}
+""",
 }
+
+_VARIABLES = {
+    "postgres": ("PG_DSN",),
+    "mysql": ("MYSQL_DSN",),
+    "clickhouse": ("CLICKHOUSE_URL", "CLICKHOUSE_PASSWORD"),
+    "s3": ("S3_BUCKET",),
+    "webhook": ("WEBHOOK_URL",),
+}
+"""What a person must set before the file is applied."""
 
 _STREAM = """\
     # mode: stream                                      # load as events come
@@ -89,7 +124,7 @@ def init(setting: Setting, file: Path, site: str, destination: str) -> int:
         key=key,
         variable=variable,
         destination=_DESTINATIONS[destination],
-        stream="" if destination == "local" else _STREAM,
+        stream="" if destination in ("local", "s3") else _STREAM,
     )
     try:
         with file.open("x", encoding="utf-8") as output:
@@ -101,7 +136,7 @@ def init(setting: Setting, file: Path, site: str, destination: str) -> int:
     setting.screen.result({"file": str(file), "site": site, "key": key})
     command = typed_command()
     setting.screen.say(f"written to {file}; the write key is {key}")
-    if destination == "postgres":
-        setting.screen.say("set PG_DSN first, in a file .env beside it or in the environment")
+    if wanted := _VARIABLES.get(destination):
+        setting.screen.say(f"set {' and '.join(wanted)} first, in a file .env beside it or in the environment")
     setting.screen.say(f"next: {command} up --detach --project {file}   (or {command} apply {file} where a stack runs)")
     return exits.OK

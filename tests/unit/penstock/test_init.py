@@ -10,17 +10,22 @@ import pytest
 from penstock.command import cli
 from penstock.control.project.projects import check_document, read_document
 
+VARIABLES = {
+    "PG_DSN": "postgresql://u:p@h/d", "MYSQL_DSN": "mysql://u:p@h/d", "CLICKHOUSE_URL": "http://h:8123", "CLICKHOUSE_PASSWORD": "p",
+    "S3_BUCKET": "lake", "WEBHOOK_URL": "https://h/in", "WEBHOOK_TOKEN": "t", "MY_SHOP_SECRET": "s",
+}  # fmt: skip
 
-@pytest.mark.parametrize("destination", ["duckdb", "postgres", "local"])
+
+@pytest.mark.parametrize("destination", ["duckdb", "postgres", "local", "mysql", "clickhouse", "s3", "webhook"])
 def test_the_file_is_a_project_without_a_mistake(destination: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "penstock.yaml"
     assert cli.run(["init", str(file), "--site", "my-shop", "--destination", destination]) == 0
-    resolved = check_document(read_document(file), {"PG_DSN": "postgresql://u:p@h/d"})
+    resolved = check_document(read_document(file), VARIABLES)
     assert list(resolved["connections"]) == ["my-shop-warehouse"]
     assert resolved["sites"]["my-shop"]["keys"][0]["id"] in capsys.readouterr().out
     # what is commented out is right as well
     file.write_text(re.sub("^( +)# ", r"\1", file.read_text(), flags=re.MULTILINE))
-    check_document(read_document(file), {"PG_DSN": "postgresql://u:p@h/d", "MY_SHOP_SECRET": "s"})
+    check_document(read_document(file), VARIABLES)
 
 
 def test_a_file_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
