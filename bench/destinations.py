@@ -194,12 +194,12 @@ async def bare_postgres(server: PostgresServer) -> AsyncIterator[Callable[[Seque
 @asynccontextmanager
 async def bare_mysql(server: MySQLServer) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
     """Yields the ceiling: LOAD DATA LOCAL of text that is ready."""
-    from loader.warehouses.mysql import natives_of
     from loader.warehouses.mysql.connect import Options, connect
+    from loader.warehouses.mysql.dialect import SQL
     from loader.warehouses.mysql.encode import FORMAT, encode
 
     link = await connect(Options(dsn=server.dsn()), "bench")
-    ddl = ", ".join(f"`{name}` {natives_of(link).of(Column(name, kind))}" for name, kind in SHAPE.items())
+    ddl = ", ".join(f"`{name}` {SQL.types.natives[kind]}" for name, kind in SHAPE.items())
 
     async def bare(batches: Sequence[pa.Table]) -> Cost:
         ready = [[bytes(chunk) for chunk in encode(batch)] for batch in batches]

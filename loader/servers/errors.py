@@ -6,16 +6,19 @@ must pass no text on in which a driver may quote an address.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from loader.sql.dialect import Trouble
 from shared.driving.network import translate_socket
-from shared.errors import PenstockError, Permanent, RowsRejected, UnknownDriverError, unknown
+from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, UnknownDriverError, unknown
 
 Code: TypeAlias = int | str
 """A number, or an SQLSTATE, whose first two characters are its class."""
 V = TypeVar("V")
+
+
+_DOOR = "check `host` and `port`, and that it is such a server that listens there"
 
 
 class Meaning(NamedTuple):
@@ -25,8 +28,15 @@ class Meaning(NamedTuple):
     remedy: str = ""
 
 
+def by_code(*said: tuple[type[PenstockError], Mapping[str, Iterable[Code]]]) -> dict[Code, Meaning]:
+    """Returns the meanings of codes that are written by error and remedy; of a code that stands twice, the last."""
+    return {code: Meaning(error, remedy) for error, remedies in said for remedy, codes in remedies.items() for code in codes}
+
+
 class Errors:
-    """The errors of one driver."""
+    """The errors of one driver. `product`: the server's name, for messages."""
+
+    product: ClassVar[str]
 
     meanings: ClassVar[Mapping[Code, Meaning]]
     """By code, or by class."""
@@ -42,6 +52,10 @@ class Errors:
     def describe(self, error: BaseException) -> str:
         """Returns the driver's words."""
         raise NotImplementedError
+
+    def cause(self, error: BaseException) -> BaseException:
+        """Returns the error below one of the driver's that says nothing itself, else the error."""
+        return error
 
     def row(self, error: BaseException) -> int | None:  # noqa: ARG002
         """Returns the index of the row that the server names, if it does."""
@@ -71,6 +85,7 @@ class Errors:
         """
         if isinstance(error, PenstockError):
             return error
+        error = self.cause(error)
         code = self.code(error)
         words = f"{what}: {self.describe(error)}"
         meaning = self.without_code(error) if code is None else self.meaning(error, code)
@@ -85,6 +100,18 @@ class Errors:
         index = self.row(error)
         rows = {} if index is None else {index: self.describe(error)}
         return RowsRejected(table, self.describe(error), rows, needs_others=code in self.foreign_keys)
+
+    def at_the_door(self, error: BaseException, what: str) -> PenstockError:
+        """As `translate`, of an error while a link is opened: a server of another kind may listen there."""
+        error = self.cause(error)
+        if isinstance(error, TimeoutError):
+            return NotConnected(f"{what}: no {self.product} server answered in time; {_DOOR}")
+        if isinstance(error, PenstockError | OSError):
+            return self.translate(error, what)
+        if self.code(error) is None:
+            return SetupError(f"{what}: what answers does not speak as a {self.product} server ({self.describe(error)}); {_DOOR}")
+        found = self.translate(error, what)
+        return NotConnected(f"{found}; {_DOOR}") if type(found) is NotConnected else found
 
 
 def _found(table: Mapping[Code, V], code: Code) -> V | None:

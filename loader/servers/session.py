@@ -17,12 +17,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from loader.contract.warehouse import Session
 from loader.servers.errors import Errors
-from loader.sql import ledger
+from loader.sql import ledger, refresh
 from loader.sql.dialect import Dialect
 from loader.sql.ledger import Holder
 from loader.sql.load import Bulk
 from loader.sql.session import SqlDestination, SqlSession
-from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
+from loader.sql.steps import Ask, Commit, Hold, Moment, Rollback, Run, Step, Steps
 from shared.driving.server import ServerOptions
 from shared.driving.steps import drive_waiting
 from shared.driving.watch import Watch
@@ -54,12 +54,21 @@ class Link(Protocol):
         """Ends it in the server's protocol."""
         ...
 
+    async def ask(self, sql: str, values: Sequence[Any]) -> Sequence[Any]:
+        """Runs a statement; returns its rows."""
+        ...
+
+    async def run(self, sql: str) -> object:
+        """Runs what `Dialect` writes for `Run`."""
+        ...
+
     async def perform(self, step: Step, watch: Watch) -> Any:
-        """Does a step: `Ask`, `Run`, `Commit`, `Rollback`, or a step of the plug-in, which tells the watch when rows move."""
+        """Does a step of the plug-in's own, and tells the watch what moves."""
         ...
 
 
 L = TypeVar("L", bound=Link)
+OptionsT = TypeVar("OptionsT", bound=ServerOptions)
 T = TypeVar("T")
 
 
@@ -78,6 +87,7 @@ class Driver(Generic[L]):
         self._options = options
         self._errors = errors
         self._answers = answers
+        self._held: list[str] = []
 
     async def run(self, what: str, steps: Steps[T]) -> T:
         """Does a piece of work, as `SqlSession._run` says.
@@ -110,16 +120,30 @@ class Driver(Generic[L]):
             self.link.hang_up()
 
     async def _perform(self, step: Step, watch: Watch) -> Any:
+        link = self.link
         if isinstance(step, Moment):
             return perf_counter()
         if isinstance(step, Commit):
-            return await to_the_end(self.link.perform(step, watch), COMMIT_SECONDS)
-        if not (isinstance(step, Run) or (isinstance(step, Ask) and step.long)):
-            return await self.link.perform(step, watch)
+            return await to_the_end(self._end("COMMIT"), COMMIT_SECONDS)
+        if isinstance(step, Rollback):
+            return await self._end("ROLLBACK")
+        if isinstance(step, Ask) and not step.long:
+            return await link.ask(step.sql, step.values)
+        if not isinstance(step, Ask | Run | Hold):
+            return await link.perform(step, watch)
         watch.server_works()
-        came = await self.link.perform(step, watch)
+        if isinstance(step, Hold):
+            self._held.append(step.giving_back)
+            came: object = await link.ask(step.taking, ())
+        else:
+            came = await (link.run(step.sql) if isinstance(step, Run) else link.ask(step.sql, step.values))
         watch.moved()
         return came
+
+    async def _end(self, how: str) -> None:
+        while self._held:
+            await self.link.ask(self._held.pop(), ())
+        await self.link.run(how)
 
     async def _abandon(self, error: BaseException, ours: PenstockError | None) -> None:
         link = self.link
@@ -127,23 +151,30 @@ class Driver(Generic[L]):
             link.hang_up()
             return
         try:
-            async with timeout(ROLLBACK_SECONDS), Watch(ROLLBACK_SECONDS, ROLLBACK_SECONDS, self._answers) as watch:
-                await link.perform(Rollback(), watch)
+            async with timeout(ROLLBACK_SECONDS):
+                await self._end("ROLLBACK")
         except BaseException as failed:
             link.hang_up()
             if not isinstance(failed, Exception):
                 raise
 
 
-class ServerDestination(SqlDestination, Generic[L]):
-    """A schema of a database behind a network; it holds no link outside of its sessions.
+class ServerDestination(SqlDestination, Generic[L, OptionsT]):
+    """A schema of a database behind a network; there is nothing outside the sessions.
 
-    `called`: as of `SqlSession`.
+    Args:
+        called: as of `SqlSession`.
+        options: what the user wrote.
+        schema: of the tables.
     """
 
     errors: Errors
+    dialect: Dialect
+    """Of all servers, where those do not differ."""
+    bulk: Callable[[Any, str], Bulk]
+    """Makes the way that rows travel, of the server's dialect and the schema."""
 
-    def __init__(self, called: str, options: ServerOptions, schema: str) -> None:
+    def __init__(self, called: str, options: OptionsT, schema: str) -> None:
         super().__init__(called, schema)
         self._options = options
 
@@ -160,13 +191,9 @@ class ServerDestination(SqlDestination, Generic[L]):
         """
         raise NotImplementedError
 
-    def dialect_of(self, link: L) -> Dialect:
-        """Returns the dialect of the server."""
-        raise NotImplementedError
-
-    def bulk_of(self, dialect: Dialect) -> Bulk:
-        """Returns how rows travel."""
-        raise NotImplementedError
+    def dialect_of(self, link: L) -> Dialect:  # noqa: ARG002
+        """Returns the SQL of the server at the other end."""
+        return self.dialect
 
     def older(self, dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> Steps[Sequence[int]]:
         """Returns the server's numbers of links of older sessions of a connection; none if none is left.
@@ -191,6 +218,7 @@ class ServerDestination(SqlDestination, Generic[L]):
             await self._end_older(driver, dialect, connection, epoch, claimed=False)
             holder = await driver.run(what, ledger.claim(dialect, self._schema, connection, epoch))
             await self._end_older(driver, dialect, connection, epoch, claimed=True)
+            await driver.run(what, refresh.sweep(dialect, self._schema, holder))
         except BaseException:
             link.hang_up()
             raise
@@ -206,13 +234,18 @@ class ServerDestination(SqlDestination, Generic[L]):
         except NotConnected:
             return False
         except PenstockError:
-            return True  # it answered, perhaps that no session is free
+            return True  # it answered: perhaps that it takes no more clients
         link.hang_up()
         return True
 
     def _session(self, driver: Driver[L], dialect: Dialect, holder: Holder) -> ServerSession[L]:
         return ServerSession(
-            called=self._called, dialect=dialect, bulk=self.bulk_of(dialect), schema=self._schema, holder=holder, driver=driver
+            called=self._called,
+            dialect=dialect,
+            bulk=self.bulk(dialect, self._schema),
+            schema=self._schema,
+            holder=holder,
+            driver=driver,
         )
 
     async def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> T:

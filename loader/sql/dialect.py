@@ -13,18 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 from loader.contract.warehouse import Column, Kind
-from loader.sql.live import LiveKey, LiveTable
-from loader.sql.steps import Run, Steps
+from loader.sql.live import LiveColumn, LiveKey, LiveTable
+from loader.sql.steps import Ask, Run, Steps
 from loader.sql.types import Types
 from shared.errors import Permanent
 
-Trouble: TypeAlias = Literal["race", "duplicate", "null", "refused", "gone", "twice"]
+Trouble: TypeAlias = Literal["race", "duplicate", "null", "long", "refused", "gone", "twice"]
 """What the kit must know of a driver's error.
 
-`race`: another session made or changed the same object meanwhile. `duplicate`, `null`: a unique key or NOT NULL refuses a row.
+`race`: another session made or changed the same object meanwhile. `duplicate`, `null`, `long`: a unique key, NOT NULL or the length
+of a text refuses a row.
 `refused`: the server refuses a statement for the sake of a column or a type. `gone`: a table is not there. `twice`: one merge
 met one key twice.
 """
+
+OF_A_COLUMN: tuple[Trouble, ...] = ("refused", "null", "long")
+"""Troubles with one column; the others of the statement may be possible."""
 
 
 class Dialect:
@@ -36,6 +40,10 @@ class Dialect:
     """Whether a backslash begins an escape in a text, so that it is written twice."""
     backslash_in_names: ClassVar[bool] = False
     """The same in a quoted name."""
+    ddl_commits: ClassVar[bool] = False
+    """Whether each statement that changes a table commits, so that nothing takes it back."""
+    sees_source: ClassVar[bool] = False
+    """Whether the assignments of a merge can name columns of the source that is called `r`."""
     any_value: ClassVar[str] = "{}"
     """Makes a subquery's expression one value, if the warehouse does not know that only one row can match."""
     alias: ClassVar[str] = "AS t"
@@ -48,14 +56,14 @@ class Dialect:
     """Checks constraints that would wait for COMMIT, which would name no table."""
     undo: ClassVar[Literal["savepoint", "transaction"]] = "savepoint"
     """The part that a failing statement takes back: the work since the last savepoint, or the whole transaction."""
-    ddl_commits: ClassVar[bool] = False
-    """Whether a statement that creates, alters or drops a table commits the statements before it."""
+    release: ClassVar[str] = "RELEASE SAVEPOINT straight"
+    """Forgets a savepoint; empty where one that is left costs nothing."""
     now: ClassVar[str] = "now()"
-    key_text: ClassVar[str] = "text"
-    """The type of text in a key."""
+    key_text: ClassVar[Mapping[str, str]] = {}
+    """Types of the ledger's texts, by column, where a key cannot have any text."""
     big_number: ClassVar[str] = "bigint"
     moment: ClassVar[str] = "timestamp with time zone"
-    ledger_storage: ClassVar[str] = ""
+    ledger_storage: str = ""
     """Ends the DDL of the ledger."""
     narrower: ClassVar[Mapping[str, str]] = {}
     """Native types that rows must have exactly on the bulk path, with their Arrow types."""
@@ -63,7 +71,7 @@ class Dialect:
     """A cast that gives null on failure, if the warehouse has one."""
     product: ClassVar[str] = "this server"
     """The warehouse's name in messages."""
-    types: ClassVar[Types]
+    types: Types
 
     def fold(self, name: str) -> str:
         """Returns a name as the warehouse compares names: two names that fold alike are one column."""
@@ -96,18 +104,23 @@ class Dialect:
             text = text.replace("\\", "\\\\")
         return "'" + text.replace("'", "''") + "'"
 
-    def stored(self, column: str) -> str:
-        """Returns a column of the stored row, in the assignments of a merge into a table that is called `t`."""
+    def stored(self, schema: str, table: str, column: str) -> str:  # noqa: ARG002
+        """Returns a column of the stored row, in the assignments of a merge into a table, which `alias` may call `t`."""
         return f"t.{self.identifier(column)}"
 
     def incoming(self, column: str) -> str:
         """Returns a column of the incoming row, in the assignments of a merge."""
         return f"EXCLUDED.{self.identifier(column)}"
 
-    def upsert(self, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:
+    def missing(self, schema: str, table: str, column: str) -> str:  # noqa: ARG002
+        """Returns a new row's value of a column that the INSERT does not name, in the assignments of a merge."""
+        return self.incoming(column)
+
+    def upsert(self, schema: str, table: str, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:  # noqa: ARG002
         """Returns the clause behind an INSERT by which rows with an existing key change the stored ones.
 
         Args:
+            schema, table: where they are.
             key: the columns of a unique key.
             changes: the new expression of each column, by name, the cursor's last; none: the stored row stays.
             condition: over `stored` and `incoming`; if it does not hold, the stored row stays. None: it always holds.
@@ -119,7 +132,7 @@ class Dialect:
         return f"{target} DO UPDATE SET {sets}" + (f" WHERE {condition}" if condition else "")
 
     def comment(self, schema: str, table: str, column: str, text: str) -> str:
-        """Returns the statement that stores a comment with a column."""
+        """Returns the statement that stores a comment with a column; empty where it is a part of the column's definition."""
         return f"COMMENT ON COLUMN {self.qualified(schema, table)}.{self.identifier(column)} IS {self.literal(text)}"
 
     def parameter(self, number: int) -> str:
@@ -134,14 +147,28 @@ class Dialect:
         """Returns a query that fails if the server does not read `native` as a type."""
         return f"SELECT CAST(NULL AS {native})"
 
+    def refuses_type(self, native: str) -> Steps[str | None]:
+        """Returns why the server does not read `native` as a type; None where it does."""
+        try:
+            yield Ask(self.is_type(native))
+        except Exception as error:
+            if self.trouble(error) != "refused":
+                raise
+            return self.describe(error)
+        return None
+
     def definition(self, column: Column, native: str, *, in_key: bool) -> str:  # noqa: ARG002
-        """Returns a column of a CREATE TABLE or ADD COLUMN."""
+        """Returns a column of a CREATE TABLE or ADD COLUMN; `in_key`: of the key that comes with it."""
         return f"{self.identifier(column.name)} {native}"
 
     def create_table(self, schema: str, table: str, parts: Iterable[str], key: Sequence[str], key_name: str) -> str:
         """Returns the statements that create a table with its key, if it has one."""
         made = f"CREATE TABLE {self.qualified(schema, table)} ({', '.join(parts)})"
-        return f"{made}; {self.add_key(schema, table, key_name, key, has_primary=True)}" if key else made
+        return f"{made}; {self.add_key(schema, table, key_name, key, has_primary=False)}" if key else made
+
+    def create_tables(self, schema: str, making: Mapping[str, Sequence[str]]) -> Steps[None]:  # noqa: ARG002
+        """Creates tables, all or none, by their statements."""
+        yield Run("; ".join(each for statements in making.values() for each in statements))
 
     def alter(self, schema: str, table: str, changes: Iterable[str]) -> str:
         """Returns the statements that make changes (`add_column`, `change_type`) to a table."""
@@ -151,9 +178,21 @@ class Dialect:
         """Returns the change that adds a column, and does nothing if another session has added it meanwhile."""
         return f"ADD COLUMN IF NOT EXISTS {definition}"
 
-    def change_type(self, column: str, native: str, expression: str) -> str:
-        """Returns the change that gives a column another type, and its values the results of the expression."""
-        return f"ALTER COLUMN {self.identifier(column)} TYPE {native} USING {expression}"
+    def change_type(self, now: LiveColumn, column: Column, native: str, expression: str) -> str:  # noqa: ARG002
+        """Returns the change that gives a column another type, and its values those of the expression; empty where it takes more
+        than one change (`recast`).
+
+        Args:
+            now: the column as it is.
+            column: as it is to be.
+            native: its type then.
+            expression: of its values.
+        """
+        return f"ALTER COLUMN {self.identifier(column.name)} TYPE {native} USING {expression}"
+
+    def recast(self, schema: str, table: str, now: LiveColumn, column: Column, native: str, expression: str) -> Steps[bool]:
+        """Does what `change_type` cannot, while nobody else writes; returns whether the column is changed."""
+        raise NotImplementedError
 
     def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:  # noqa: ARG002
         """Returns the statement that makes a unique key; `has_primary`: the table has a primary key already."""
@@ -163,9 +202,26 @@ class Dialect:
         """Returns the statement that drops a key that we made; `key`: the key that will replace it."""
         return f"DROP INDEX IF EXISTS {self.qualified(schema, stale.name)}"
 
-    def hold_writers(self, schema: str, table: str) -> str:  # noqa: ARG002
-        """Returns the statement that keeps other sessions from writing to a table; empty if there can be none."""
-        return ""
+    def rekey(self, schema: str, table: str, live: LiveTable, added: Sequence[str], name: str, key: Sequence[str]) -> str:
+        """Returns the statements that give a table another key.
+
+        Args:
+            schema, table: where it is.
+            live: as it is; keys of ours over other columns go.
+            added: definitions of columns of the key that are not there yet.
+            name: of the new key; empty where none is made.
+            key: its columns.
+        """
+        statements = [self.alter(schema, table, [self.add_column(each) for each in added])] if added else []
+        statements += [self.drop_key(schema, table, each, key) for each in live.stale_keys(map(self.fold, key))]
+        if name:
+            has_primary = any(each.primary and not each.own for each in live.keys)
+            statements.append(self.add_key(schema, table, name, key, has_primary=has_primary))
+        return "; ".join(statements)
+
+    def hold_writers(self, schema: str, table: str) -> Steps[None]:  # noqa: ARG002
+        """Keeps other sessions from writing to a table until the transaction ends; does nothing if there can be none."""
+        yield from ()
 
     def has_table(self) -> str:
         """Returns the query that has a row if a table exists; its parameters are schema and name."""
@@ -185,12 +241,13 @@ class Dialect:
         yield Run(self.begin)
 
     def read_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
-        """Returns the existing ones of some tables, by the requested name, without their keys."""
+        """Returns the existing ones of some tables, by the requested name, with their keys if those cost nothing more."""
         raise NotImplementedError
 
-    def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:
-        """Returns the unique keys of tables that a merge can use."""
-        raise NotImplementedError
+    def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:  # noqa: ARG002
+        """Returns the unique keys of tables that a merge can use, where `read_columns` does not."""
+        yield from ()
+        return {}
 
     def fixed_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, set[str]]]:  # noqa: ARG002
         """Returns the columns of tables that a merge cannot change."""
@@ -202,9 +259,10 @@ class Dialect:
         yield from ()
         return {}
 
-    def own_keys(self, schema: str) -> Steps[list[str]]:
-        """Returns the names of all keys in a schema that we made."""
-        raise NotImplementedError
+    def own_keys(self, schema: str) -> Steps[list[str]]:  # noqa: ARG002
+        """Returns the names of all keys in a schema that we made; none where each table has its own names."""
+        yield from ()
+        return []
 
     def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:  # noqa: ARG002
         """Returns the foreign keys among some tables."""

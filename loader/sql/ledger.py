@@ -24,6 +24,9 @@ AT_ONCE = 500
 REFRESH = "replace"
 """The lane in the row of a table's full refresh, which has the run in place of a sequence."""
 
+OVER = -1
+"""Of `Noted.rows`: nothing waits."""
+
 
 class Holder(NamedTuple):
     """A connection's session: its epoch, and the ledger's count of loads."""
@@ -53,14 +56,22 @@ def claim(dialect: Dialect, schema: str, name: str, epoch: int) -> Steps[Holder]
         yield from dialect.make_schema(schema)
         yield Run(create(dialect, schema))
     changes = {name: dialect.incoming(name) for name in ("epoch", "loaded_at")}
-    condition = f"{dialect.stored('epoch')} <= {dialect.incoming('epoch')}"
-    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(KEY, changes, condition)}"
+    condition = f"{dialect.stored(schema, LEDGER, 'epoch')} <= {dialect.incoming('epoch')}"
+    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(schema, LEDGER, KEY, changes=changes, condition=condition)}"
     yield Ask(insert, (name, "", "", epoch, 0, 0))
     ((held, loads),) = yield Ask(_epoch(dialect, schema), (name,))
     if held != epoch:
         raise Fenced(f'connection "{name}": a loader with a newer epoch than {epoch} holds it', held)
     yield Commit()
     return Holder(name, epoch, loads)
+
+
+def newest(dialect: Dialect, schema: str, name: str) -> Steps[int | None]:
+    """Returns the epoch that holds a connection, None where none does yet."""
+    if not (yield Ask(dialect.has_table(), (schema, LEDGER))):
+        return None
+    rows = yield Ask(_epoch(dialect, schema), (name,))
+    return rows[0][0] if rows else None
 
 
 def read_marks(dialect: Dialect, schema: str, name: str) -> Steps[Mapping[tuple[str, str], int]]:
@@ -126,29 +137,36 @@ def write_marks(
     marks = [(name, "", "", epoch, loads + 1, 0), *((name, table, plan.lane, epoch, plan.last, n) for table, n in rows.items())]
     marks += ((name, table, REFRESH, epoch, noted.run, noted.rows) for table, noted in waiting.items())
     last = ("last_sequence", "rows")
-    stored, incoming = [dialect.stored(each) for each in last], [dialect.incoming(each) for each in last]
+    stored, incoming = [dialect.stored(schema, LEDGER, each) for each in last], [dialect.incoming(each) for each in last]
     changes = {
         "epoch": dialect.incoming("epoch"),
         "last_sequence": f"greatest({stored[0]}, {incoming[0]})",
         "rows": f"{stored[1]} + {incoming[1]}",
         "loaded_at": dialect.incoming("loaded_at"),
     }
-    insert = f"{_insert(dialect, schema, len(marks))} {dialect.upsert(KEY, changes, None)}"
+    insert = f"{_insert(dialect, schema, len(marks))} {dialect.upsert(schema, LEDGER, KEY, changes=changes, condition=None)}"
     yield Ask(insert, [each for mark in marks for each in mark])
 
 
 def read_refresh(dialect: Dialect, schema: str, name: str, table: str) -> Steps[Noted | None]:
     """Returns the newest full refresh of a table by a connection."""
     where = f"connection = {dialect.parameter(1)} AND table_name = {dialect.parameter(2)} AND lane = {dialect.parameter(3)}"
-    query = f"SELECT last_sequence, rows FROM {dialect.qualified(schema, LEDGER)} WHERE {where}"
+    query = f"SELECT last_sequence, {dialect.identifier('rows')} FROM {dialect.qualified(schema, LEDGER)} WHERE {where}"
     rows = yield Ask(query, (name, table, REFRESH))
     return Noted(*rows[0]) if rows else None
+
+
+def read_over(dialect: Dialect, schema: str, name: str) -> Steps[list[tuple[str, int]]]:
+    """Returns the newest full refreshes of a connection that are over: tables and runs."""
+    own = f"connection = {dialect.parameter(1)} AND lane = {dialect.parameter(2)} AND {dialect.identifier('rows')} = {OVER}"
+    query = f"SELECT table_name, last_sequence FROM {dialect.qualified(schema, LEDGER)} WHERE {own}"
+    return [(table, run) for table, run in (yield Ask(query, (name, REFRESH)))]
 
 
 def write_refresh(dialect: Dialect, schema: str, holder: Holder, table: str, noted: Noted) -> Steps[None]:
     """Writes the newest full refresh of a table, after `check`."""
     changes = {each: dialect.incoming(each) for each in ("epoch", "last_sequence", "rows", "loaded_at")}
-    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(KEY, changes, None)}"
+    insert = f"{_insert(dialect, schema, 1)} {dialect.upsert(schema, LEDGER, KEY, changes=changes, condition=None)}"
     yield Ask(insert, (holder.connection, table, REFRESH, holder.epoch, noted.run, noted.rows))
 
 
@@ -156,7 +174,7 @@ def create(dialect: Dialect, schema: str) -> str:
     """Returns the DDL of the ledger."""
     number = dialect.big_number
     types = {
-        **dict.fromkeys(KEY, dialect.key_text),
+        **{name: dialect.key_text.get(name, "text") for name in KEY},
         **dict.fromkeys(("epoch", "last_sequence", "rows"), number),
         "loaded_at": dialect.moment,
     }

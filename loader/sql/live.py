@@ -11,7 +11,7 @@ from loader.sql.text import OWN_INDEX, is_constant
 
 @dataclass(frozen=True, slots=True)
 class LiveColumn:
-    """A column of a live table; `name` is folded, `native` the warehouse's own type as the catalogue writes it."""
+    """A column of a live table; `native` is the warehouse's own type as the catalogue writes it."""
 
     name: str
     native: str
@@ -22,12 +22,14 @@ class LiveColumn:
     writable: bool = True
     nullable: bool = True
     owner: str | None = None
+    indexed: bool = False
+    """Whether it is in an index, where that keeps its type."""
     base: str = ""
-    """The type below a domain, if it is one."""
+    """The type that values have, where `native` is a domain, or does not say all of it."""
 
     @property
     def plain(self) -> str:
-        """The type of the values: the type below a domain, or the column's own."""
+        """The type that values have."""
         return self.base or self.native
 
     def as_column(self) -> Column:
@@ -57,8 +59,13 @@ class LiveTable:
     """A live table, with its keys if they were asked for."""
 
     columns: dict[str, LiveColumn] = field(default_factory=dict)
+    """By folded name."""
     keys: Sequence[LiveKey] = ()
+    odd_keys: bool = False
+    """Whether it also has unique keys that no merge can use, over expressions or parts of values."""
     view: bool = False
+    unfit: str = ""
+    """Why it takes no rows of ours, and what to do."""
     bulk: bool = True
     """Whether the bulk path can write into the table itself."""
     deferred: bool = False
@@ -70,8 +77,14 @@ class LiveTable:
         key = keys[0] if keys else ()
         if wanted and any(set(columns) == {fold(name) for name in wanted} for columns in keys):
             key = tuple(wanted)
+        spelled = tuple(self.columns[name].name if name in self.columns else name for name in key)
         own = any(each.own for each in self.keys)
-        return TableSchema({name: column.as_column() for name, column in self.columns.items()}, key, own)
+        return TableSchema({column.name: column.as_column() for column in self.columns.values()}, spelled, own)
+
+    def stale_keys(self, wanted: Iterable[str]) -> list[LiveKey]:
+        """Returns the keys that we made over other columns than `wanted`, which are folded."""
+        columns = set(wanted)
+        return [key for key in self.keys if key.own and set(key.columns) != columns]
 
 
 def other_columns(table: LiveTable, there: Iterable[str], fixed: Iterable[str] = ()) -> list[str]:
@@ -79,5 +92,10 @@ def other_columns(table: LiveTable, there: Iterable[str], fixed: Iterable[str] =
     as a serial number, and columns that a merge cannot change (`fixed`)."""
     left = {*there, *fixed}
     return [
-        name for name, column in table.columns.items() if name not in left and column.writable and is_constant(column.default)
+        column.name
+        for name, column in table.columns.items()
+        if name not in left
+        and column.writable
+        and is_constant(column.default)
+        and (column.nullable or column.default is not None)
     ]

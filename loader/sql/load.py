@@ -19,9 +19,9 @@ from loader.sql.live import LiveColumn, LiveTable, other_columns
 from loader.sql.merge import Straight, has_key
 from loader.sql.refresh import Stage
 from loader.sql.reject import narrow, refuse_null_keys, refuse_nulls
-from loader.sql.steps import Commit, Moment, Rollback, Run, Steps
+from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Steps
 from loader.sql.text import by_dependency
-from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged
+from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged, TableSetupError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,16 +64,28 @@ class Fitted:
         """Returns the expression of each column's value in a source that is called `r`."""
         return {name: f"r.{dialect.identifier(name)}" for name in self.live}
 
+    def in_turn(
+        self, dialect: Dialect, schema: str, rows: str, given: Mapping[str, str], key: Iterable[str], order: str
+    ) -> Steps[None]:
+        """Merges rows of one key one after the other.
+
+        Args:
+            dialect, schema: of the table.
+            rows: the relation they are in, quoted.
+            given: the expression of each value, where the relation is called `r`.
+            key: expressions of the key, of the types that the table compares.
+            order: the expression that tells which of two rows comes first.
+        """
+        turns = merge.in_turn(rows, key, order)
+        ((last,),) = yield Ask(f"SELECT max(_penstock_turn) FROM {turns}", long=True)  # noqa: S608 - made of quoted names
+        for turn in range(1, (last or 0) + 1):
+            yield Run(self.statement(dialect, schema, f"{turns} WHERE r._penstock_turn = {turn}", given))
+
     def statement(self, dialect: Dialect, schema: str, source: str, given: Mapping[str, str], write: str = "") -> str:
         """Returns the statement that brings the rows from `source` into their table; `given`: the expression of each value."""
         load = self.load if not write else replace(self.load, write="append")
         return merge.insert(
-            dialect=dialect,
-            schema=schema,
-            load=load,
-            source=source,
-            values=merge.values(dialect=dialect, schema=schema, load=load, given=given, defaults=self.defaults),
-            others=self.others,
+            dialect=dialect, schema=schema, load=load, source=source, given=given, defaults=self.defaults, others=self.others
         )
 
 
@@ -89,8 +101,11 @@ class Bulk(Protocol):
         """Brings rows into their table, as `TableLoad` says; returns the bytes sent. `number`: of the table in its load."""
         ...
 
-    def straight(self, fitted: Fitted) -> Steps[int]:
-        """Brings the rows of a merge into their table as if all their keys were new; the unique key refuses existing ones."""
+    def straight(self, fitted: Fitted) -> Steps[int | None]:
+        """Brings the rows of a merge into their table as if all their keys were new; the unique key refuses existing ones.
+
+        Returns None where the warehouse left something out; the caller takes the others back.
+        """
         ...
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
@@ -249,7 +264,7 @@ class Loader:
         if keys:
             found = yield from self.dialect.read_keys(self.schema, names)
             for name, table in live.items():
-                table.keys = found.get(name, ())
+                table.keys = found.get(name, table.keys)
         # if all columns of a table have values, no column must be left alone
         wider = [
             load.table
@@ -263,11 +278,8 @@ class Loader:
         load = fitted.load
         may = _merges(load) and (self.bulk.straight_casts or fitted.plain)
         if whole:
-            return (
-                yield from self.bulk.straight(fitted)
-                if may and self._refuses_repeats(fitted)
-                else self.bulk.send(fitted, number, way)
-            )
+            sent = (yield from self.bulk.straight(fitted)) if may and self._refuses_repeats(fitted) else None
+            return sent if sent is not None else (yield from self.bulk.send(fitted, number, way))
         short = way.short and load.rows.num_rows <= self.bulk.short_rows
         if (
             may
@@ -287,22 +299,28 @@ class Loader:
     def _try_straight(self, fitted: Fitted) -> Steps[int | None]:
         """Returns None, and leaves nothing behind, if a unique key has one of the rows already."""
         table = fitted.load.table
-        fitted.table.keys = (yield from self.dialect.read_keys(self.schema, [table])).get(table, ())
+        fitted.table.keys = (yield from self.dialect.read_keys(self.schema, [table])).get(table, fitted.table.keys)
         if not self._refuses_repeats(fitted):
             return None
-        yield Run("SAVEPOINT straight")
-        try:
-            sent = yield from self.bulk.straight(fitted)
-        except Exception as error:
-            if self.dialect.trouble(error) != "duplicate":
-                raise
-            yield Run("ROLLBACK TO SAVEPOINT straight")
-            return None
-        yield Run("RELEASE SAVEPOINT straight")
-        return sent
+        return (yield from behind_savepoint(self.dialect, self.bulk.straight(fitted)))
 
     def _refuses_repeats(self, fitted: Fitted) -> bool:
         return has_key([key.columns for key in fitted.table.keys], [self.dialect.fold(name) for name in fitted.load.key])
+
+
+def behind_savepoint(dialect: Dialect, sending: Steps[int | None]) -> Steps[int | None]:
+    """Sends rows; takes them back, and returns None, where a key is there already or the warehouse left something out."""
+    yield Run("SAVEPOINT straight")
+    try:
+        sent = yield from sending
+    except Exception as error:
+        if dialect.trouble(error) != "duplicate":
+            raise
+        sent = None
+    ended = "ROLLBACK TO SAVEPOINT straight" if sent is None else dialect.release
+    if ended:
+        yield Run(ended)
+    return sent
 
 
 def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Iterable[str] = ()) -> Fitted:
@@ -310,6 +328,7 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
 
     Raises:
         TableChanged: a column is missing or has another kind than the rows were shaped for.
+        TableSetupError: the table takes no rows of ours.
         RowsRejected: names rows whose number the column's smaller type cannot hold.
     """
     import pyarrow as pa
@@ -318,6 +337,8 @@ def fit(dialect: Dialect, load: TableLoad, table: LiveTable | None, fixed: Itera
 
     if table is None:
         raise TableChanged(f'table "{load.table}" is gone')
+    if table.unfit:
+        raise TableSetupError(table.unfit)
     rows, live, defaults = load.rows, {}, {}
     for position, field in enumerate(load.rows.schema):
         column = table.columns.get(dialect.fold(field.name))

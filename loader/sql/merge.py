@@ -19,40 +19,65 @@ SHORTEST, LONGEST = 4, 256
 """How many loads of a table make no attempt after a failed one."""
 
 
-def on_conflict(dialect: Dialect, load: TableLoad, others: Iterable[str] = ()) -> str:
-    """Returns the clause behind the INSERT of a merge into a table that is called `t`.
+def on_conflict(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, str], others: Iterable[str] = ()) -> str:
+    """Returns the clause behind the INSERT of a merge.
 
-    `others`: columns of the table that the rows do not have and that a replaced row must not keep.
+    Args:
+        schema: of the table.
+        load: names the table, its columns and how it is written.
+        given: the expression of each value in the source.
+        others: columns of the table that the rows do not have and that a replaced row must not keep.
     """
+
+    def stored(column: str) -> str:
+        return dialect.stored(schema, load.table, column)
+
+    def incoming(column: str) -> str:
+        # a null leaves the stored value as it is, whatever the default of a new row
+        return given[column] if dialect.sees_source and load.coalesce else dialect.incoming(column)
+
     kept = () if load.coalesce else others
     changed = [name for name in (*load.rows.column_names, *kept) if name not in load.key]
     # last: a server that sets one column after the other still needs the stored cursor for its comparison
     changed.sort(key=lambda name: name == load.cursor)
     newer = None
     if load.cursor is not None:
-        stored, incoming = dialect.stored(load.cursor), dialect.incoming(load.cursor)
-        newer = f"{stored} IS NULL OR {stored} <= {incoming}"
+        newer = f"{stored(load.cursor)} IS NULL OR {stored(load.cursor)} <= {incoming(load.cursor)}"
     if not load.coalesce:
-        return dialect.upsert(load.key, {name: dialect.incoming(name) for name in changed}, newer)
+        there = set(load.rows.column_names)
+        changes = {name: incoming(name) if name in there else dialect.missing(schema, load.table, name) for name in changed}
+        return dialect.upsert(schema, load.table, load.key, changes=changes, condition=newer)
     # an older row fills null columns, so that the order of rows matters less
     filled = "CASE WHEN {2} THEN COALESCE({1}, {0}) ELSE COALESCE({0}, {1}) END"
-    changes = {name: filled.format(dialect.stored(name), dialect.incoming(name), newer or "TRUE") for name in changed}
-    return dialect.upsert(load.key, changes, None)
+    changes = {name: filled.format(stored(name), incoming(name), newer or "TRUE") for name in changed}
+    return dialect.upsert(schema, load.table, load.key, changes=changes, condition=None)
 
 
-def insert(dialect: Dialect, schema: str, load: TableLoad, source: str, values: Sequence[str], others: Sequence[str] = ()) -> str:
+def insert(
+    dialect: Dialect,
+    schema: str,
+    load: TableLoad,
+    source: str,
+    given: Mapping[str, str],
+    defaults: Mapping[str, str],
+    others: Sequence[str] = (),
+) -> str:
     """Returns the statement that brings rows from `source` into their table, with the merge's rules if it merges.
 
     Args:
         schema: of the table.
         load: the table, its columns and its kind of write.
         source: the text after FROM.
-        values: one expression for each column of `load.rows`.
-        others: columns that a replaced row must not keep although the rows lack them.
+        given: the expression of each value in the source.
+        defaults: of columns that some rows have no value for.
+        others: columns that a replaced row must not keep, though the rows do not have them.
     """
     columns = dialect.identifiers(load.rows.column_names)
-    statement = f"INSERT INTO {dialect.qualified(schema, load.table)} {dialect.alias} ({columns}) SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - quoted
-    return statement if load.write == "append" else f"{statement} {on_conflict(dialect, load, others)}"
+    chosen = ", ".join(values(dialect=dialect, schema=schema, load=load, given=given, defaults=defaults))
+    statement = f"INSERT INTO {dialect.qualified(schema, load.table)} {dialect.alias} ({columns}) SELECT {chosen} FROM {source}"  # noqa: S608 - quoted
+    return (
+        statement if load.write == "append" else f"{statement} {on_conflict(dialect, schema, load, given=given, others=others)}"
+    )
 
 
 def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, str], defaults: Mapping[str, str]) -> list[str]:
@@ -69,7 +94,7 @@ def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, s
             found.append(value)
             continue
         stored = ""
-        if load.coalesce and load.write == "merge":
+        if load.coalesce and load.write == "merge" and not dialect.sees_source:
             # a stored value stays: the default is for new rows
             same = " AND ".join(f"s.{dialect.identifier(key)} = {given[key]}" for key in load.key)
             one = dialect.any_value.format(f"s.{dialect.identifier(name)}")

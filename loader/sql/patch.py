@@ -6,17 +6,22 @@ than Penstock can get in between; then the whole patch is tried again on the new
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from loader.contract.warehouse import Column, TablePatch, TableSchema
-from loader.sql.dialect import Dialect
-from loader.sql.live import LiveTable
+from loader.sql.dialect import OF_A_COLUMN, Dialect
+from loader.sql.live import LiveColumn, LiveTable
 from loader.sql.steps import Ask, Commit, Rollback, Run, Steps
 from loader.sql.text import OWNER, no_key, own_index, require_key
-from shared.errors import Permanent
+from shared.errors import Permanent, TableSetupError
 
 TRIES = 4
+_NO_KEY = {
+    "duplicate": "several rows share one value of it",
+    "null": "some rows have no value in it",
+    "long": "some values in it are longer than a key takes",
+}
 
 
 def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
@@ -24,7 +29,7 @@ def read_tables(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[d
     found = yield from dialect.read_columns(schema, tables)
     keys = (yield from dialect.read_keys(schema, list(found))) if found else {}
     for name, table in found.items():
-        table.keys = keys.get(name, ())
+        table.keys = keys.get(name, table.keys)
     return found
 
 
@@ -47,21 +52,19 @@ def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Step
     there = {*(yield from dialect.read_columns(schema, names)), *(yield from dialect.other_things(schema, names))}
     wanted = {patch.table: patch for patch in patches if patch.table not in there}
     taken = yield from dialect.own_keys(schema)
-    making: list[str] = []
+    making: dict[str, list[str]] = {}
     for patch in wanted.values():
         parts = yield from _definitions(dialect, patch)
         taken.append(own_index(schema, patch.table, taken))
-        making.append(
-            dialect.create_table(
-                schema=schema, table=patch.table, parts=parts.values(), key=patch.primary_key or (), key_name=taken[-1]
-            )
+        made = dialect.create_table(
+            schema=schema, table=patch.table, parts=parts.values(), key=patch.primary_key or (), key_name=taken[-1]
         )
-        making += ownership(dialect, schema, patch.table, patch.add)
+        making[patch.table] = [made, *ownership(dialect, schema, patch.table, patch.add)]
     if making:
-        yield Run("; ".join(making))
-    made = yield from read_tables(dialect, schema, list(wanted))
+        yield from dialect.create_tables(schema, making)
+    found = yield from read_tables(dialect, schema, list(wanted))
     yield Commit()
-    return {name: live.as_schema(wanted[name].primary_key, dialect.fold) for name, live in made.items()}
+    return {name: live.as_schema(wanted[name].primary_key, dialect.fold) for name, live in found.items()}
 
 
 def apply(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[TableSchema]:
@@ -105,10 +108,9 @@ def _apply(dialect: Dialect, schema: str, patch: TablePatch, refused: frozenset[
                 f'"{patch.table}" is a view, to which neither columns nor a key can be added; choose schema_policy: freeze and '
                 "deduplicate: false, or another name for the table"
             )
+        if live.unfit:
+            raise TableSetupError(live.unfit)
         refused |= yield from _alter(dialect, schema, patch, live)
-        if patch.primary_key is not None:
-            there = {*live.columns, *(dialect.fold(each.name) for each in (*patch.add, *patch.widen) if each.name not in refused)}
-            yield from _keep_key(dialect=dialect, schema=schema, table=patch.table, key=patch.primary_key, live=live, there=there)
     before = live.columns if live else {}
     made = [each for each in patch.add if each.name not in refused and dialect.fold(each.name) not in before]
     owners = ownership(dialect, schema, patch.table, made)
@@ -131,11 +133,27 @@ def _create(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[frozenset
         )
     ):
         return frozenset()
-    yield Run(
-        dialect.create_table(schema=schema, table=patch.table, parts=[parts[column] for column in key], key=key, key_name=name)
-    )
-    others = {name: dialect.add_column(part) for name, part in parts.items() if name not in key}
-    return (yield from _change(dialect, schema, patch.table, others))
+    first: list[str] = list(key)
+    refused: set[str] = set()
+    if not key:
+        # one column that the warehouse takes, because few of them take a table without any
+        for column, part in parts.items():
+            if (
+                yield from _tried(
+                    dialect, dialect.create_table(schema=schema, table=patch.table, parts=[part], key=(), key_name=name)
+                )
+            ):
+                first = [column]
+                break
+            refused.add(column)
+    if key or not first:
+        yield Run(
+            dialect.create_table(
+                schema=schema, table=patch.table, parts=[parts[column] for column in first], key=key, key_name=name
+            )
+        )
+    others = {name: dialect.add_column(part) for name, part in parts.items() if name not in first and name not in refused}
+    return frozenset(refused) | (yield from _change(dialect, schema, patch.table, others))
 
 
 def _definitions(dialect: Dialect, patch: TablePatch) -> Steps[dict[str, str]]:
@@ -152,52 +170,72 @@ def _definitions(dialect: Dialect, patch: TablePatch) -> Steps[dict[str, str]]:
 def _definition(dialect: Dialect, column: Column, *, in_key: bool = False) -> Steps[str]:
     native = dialect.types.native_of(column)
     if column.native is not None:
-        try:
-            # the type came from a person or a function: only a text that the server reads as a type goes into DDL
-            yield Ask(dialect.is_type(native))
-        except Exception as error:
-            if dialect.trouble(error) != "refused":
-                raise
-            words = f"is not a type {dialect.product} knows ({dialect.describe(error)})"
-            raise Permanent(f'column "{column.name}": {native!r} {words}') from error
+        # the type came from a person or a function: only a text that the server reads as a type goes into DDL
+        words = yield from dialect.refuses_type(native)
+        if words is not None:
+            raise Permanent(f'column "{column.name}": {native!r} is not a type {dialect.product} knows ({words})')
     return dialect.definition(column, native, in_key=in_key)
 
 
 def _alter(dialect: Dialect, schema: str, patch: TablePatch, live: LiveTable) -> Steps[frozenset[str]]:
-    changes: dict[str, str] = {}
-    conditions: dict[str, str | None] = {}
+    types, key = dialect.types, {dialect.fold(name) for name in patch.primary_key or ()}
+    added: dict[str, str] = {}
+    widened: dict[str, tuple[LiveColumn, Column, str]] = {}
+    stuck: set[str] = set()
     for column in (*patch.add, *patch.widen):
         now = live.columns.get(dialect.fold(column.name))
         if now is None:
-            changes[column.name] = dialect.add_column((yield from _definition(dialect, column)))
+            added[column.name] = yield from _definition(dialect, column, in_key=dialect.fold(column.name) in key)
         elif column in patch.widen and (now.kind is not column.kind or now.limits is not None):
-            name, types = dialect.identifier(column.name), dialect.types
-            expression = types.widening(name, now.kind, column.kind, now.plain)
-            if expression is not None:
-                changes[column.name] = dialect.change_type(column.name, types.native_of(column), expression)
-                conditions[column.name] = types.survives_in(name, now.kind, column.kind, now.plain)
+            expression = types.widening(dialect.identifier(column.name), now.kind, column.kind, now.plain)
+            if expression is None:
+                stuck.add(column.name)
+            else:
+                widened[column.name] = now, column, expression
+    # first, so that rows that cannot have the key leave the table as it is where nothing takes it back
+    if patch.primary_key is not None:
+        yield from _keep_key(dialect, schema, patch, live=live, added=added)
+    changes = {name: dialect.add_column(definition) for name, definition in added.items()}
+    by_change = {
+        name: dialect.change_type(now, column, types.native_of(column), expression)
+        for name, (now, column, expression) in widened.items()
+    }
+    conditions = {
+        name: condition
+        for name, (now, column, _) in widened.items()
+        if (condition := types.survives_in(dialect.identifier(name), now.kind, column.kind, now.plain)) is not None
+    }
+    if conditions or not all(by_change.values()):
+        yield from dialect.hold_writers(schema, patch.table)
     lossy = yield from _lossy(dialect, schema, patch.table, conditions)
-    kept = {name: change for name, change in changes.items() if name not in lossy}
-    drops, makes = (yield from dialect.in_the_way(schema, patch.table)) if kept.keys() & conditions.keys() else ([], [])
+    stuck |= lossy
+    widened = {name: change for name, change in widened.items() if name not in lossy}
+    changes |= {name: by_change[name] for name in widened if by_change[name]}
+    drops, makes = (yield from dialect.in_the_way(schema, patch.table)) if widened else ([], [])
     if drops:
         yield Run("; ".join(drops))
-    refused = yield from _change(dialect, schema, patch.table, kept)
+    stuck |= yield from _change(dialect, schema, patch.table, changes)
     if makes:
         yield Run("; ".join(makes))
-    return lossy | refused
+    for name, (now, column, expression) in widened.items():
+        if by_change[name]:
+            continue
+        if not (
+            yield from dialect.recast(
+                schema=schema, table=patch.table, now=now, column=column, native=types.native_of(column), expression=expression
+            )
+        ):
+            stuck.add(name)
+    return frozenset(stuck)
 
 
-def _lossy(dialect: Dialect, schema: str, table: str, conditions: Mapping[str, str | None]) -> Steps[frozenset[str]]:
-    """Returns the columns with a stored value that fails its condition; from here on no other session writes to the table."""
-    asked = {name: condition for name, condition in conditions.items() if condition is not None}
-    if not asked:
+def _lossy(dialect: Dialect, schema: str, table: str, conditions: Mapping[str, str]) -> Steps[frozenset[str]]:
+    """Returns the columns with a stored value that fails its condition."""
+    if not conditions:
         return frozenset()
-    hold = dialect.hold_writers(schema, table)
-    if hold:
-        yield Run(hold)
-    lost = ", ".join(f"count(CASE WHEN NOT ({condition}) THEN 1 END)" for condition in asked.values())
+    lost = ", ".join(f"count(CASE WHEN NOT ({condition}) THEN 1 END)" for condition in conditions.values())
     (found,) = yield Ask(f"SELECT {lost} FROM {dialect.qualified(schema, table)}", long=True)  # noqa: S608 - names are quoted
-    return frozenset(name for name, count in zip(asked, found, strict=True) if count)
+    return frozenset(name for name, count in zip(conditions, found, strict=True) if count)
 
 
 def _change(dialect: Dialect, schema: str, table: str, changes: Mapping[str, str]) -> Steps[frozenset[str]]:
@@ -219,39 +257,41 @@ def _tried(dialect: Dialect, statement: str) -> Steps[bool]:
     if dialect.undo == "transaction":
         yield Run(statement)
         return True
-    yield Run("SAVEPOINT trial")
+    if not dialect.ddl_commits:
+        yield Run("SAVEPOINT trial")
     try:
         yield Run(statement)
     except Exception as error:
-        if dialect.trouble(error) != "refused":
+        if dialect.trouble(error) not in OF_A_COLUMN:
             raise
-        yield Run("ROLLBACK TO SAVEPOINT trial")
+        if not dialect.ddl_commits:
+            yield Run("ROLLBACK TO SAVEPOINT trial")
         return False
     return True
 
 
-def _keep_key(
-    dialect: Dialect, schema: str, table: str, key: tuple[str, ...], live: LiveTable, there: Container[str]
-) -> Steps[None]:
-    require_key(table, key, there, dialect.fold)
+def _keep_key(dialect: Dialect, schema: str, patch: TablePatch, live: LiveTable, added: dict[str, str]) -> Steps[None]:
+    """Makes the key that is wanted; takes the columns that come with it out of `added`."""
+    table, key = patch.table, patch.primary_key or ()
+    require_key(table, key, {*live.columns, *map(dialect.fold, added)}, dialect.fold)
     wanted = {dialect.fold(name) for name in key}
-    for stale in live.keys:
-        if stale.own and set(stale.columns) != wanted:
-            yield Run(dialect.drop_key(schema, table, stale, key))
-    if not key or any(set(usable.columns) == wanted for usable in live.keys):
+    name = ""
+    if key and not any(set(usable.columns) == wanted for usable in live.keys):
+        taken = [*(yield from dialect.own_keys(schema)), *(usable.name for usable in live.keys)]
+        name = own_index(schema, table, taken)
+    elif not live.stale_keys(wanted):
         return
-    name = own_index(schema, table, (yield from dialect.own_keys(schema)))
-    has_primary = any(usable.primary and not usable.own for usable in live.keys)
+    first = [added.pop(column) for column in list(added) if dialect.fold(column) in wanted]
     try:
-        yield Run(dialect.add_key(schema, table, name, key, has_primary=has_primary))
+        yield Run(dialect.rekey(schema=schema, table=table, live=live, added=first, name=name, key=key))
     except Exception as error:
-        trouble = dialect.trouble(error)
-        if trouble not in ("duplicate", "null"):
+        words = _NO_KEY.get(dialect.trouble(error) or "")
+        if words is None:
             raise
-        words = "several rows share one value of it" if trouble == "duplicate" else "some rows have no value in it"
         raise no_key(table, key, f"{words} ({dialect.describe(error)})") from error
 
 
 def ownership(dialect: Dialect, schema: str, table: str, columns: Iterable[Column]) -> list[str]:
     """Returns the statements that store the paths of new columns with them."""
-    return [dialect.comment(schema, table, each.name, OWNER + each.owner) for each in columns if each.owner is not None]
+    comments = [dialect.comment(schema, table, each.name, OWNER + each.owner) for each in columns if each.owner is not None]
+    return [comment for comment in comments if comment]

@@ -21,7 +21,7 @@ from loader.contract.warehouse import Column, TableLoad, TablePatch
 from loader.sql import ledger
 from loader.sql import patch as patching
 from loader.sql.dialect import Dialect
-from loader.sql.ledger import Holder, Noted
+from loader.sql.ledger import OVER, Holder, Noted
 from loader.sql.live import LiveColumn, LiveTable
 from loader.sql.steps import Commit, Run, Steps
 from loader.sql.text import own_index, require_key
@@ -29,8 +29,6 @@ from shared.errors import Permanent, RunOver, TableChanged
 
 PREFIX = "_penstock_run_"
 """Names of the tables in which rows wait begin with this."""
-OVER = -1
-"""Of `Noted.rows`: nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +116,13 @@ def swap(dialect: Dialect, schema: str, holder: Holder, stage: Stage, target: Li
 def drop(dialect: Dialect, schema: str, name: str) -> Steps[None]:
     """Drops the table of a run, if it exists."""
     yield Run(f"DROP TABLE IF EXISTS {dialect.qualified(schema, name)}")
+
+
+def sweep(dialect: Dialect, schema: str, holder: Holder) -> Steps[None]:
+    """Drops the tables of runs that ended while their loader was killed before it could drop them, which happens where DDL commits."""
+    if dialect.ddl_commits:
+        for table, run in (yield from ledger.read_over(dialect, schema, holder.connection)):
+            yield from drop(dialect, schema, stage_name(holder.connection, table, run))
 
 
 def abandon(dialect: Dialect, schema: str, holder: Holder, table: str) -> Steps[None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from shared.driving.steps import Step, Steps
 
-__all__ = ["Ask", "Commit", "Moment", "Rollback", "Run", "Step", "Steps"]
+__all__ = ["Ask", "Commit", "Hold", "Moment", "Rollback", "Run", "Step", "Steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,17 @@ class Run(Step):
     """One or several statements without parameters, which may take long; nothing comes back."""
 
     sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold(Step):
+    """Takes what a transaction does not give back by itself, such as a lock of the server; the rows of `taking` come back.
+
+    `giving_back` runs before the next `Commit` or `Rollback`, the last taken first.
+    """
+
+    taking: str
+    giving_back: str
 
 
 @dataclass(frozen=True, slots=True)

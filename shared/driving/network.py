@@ -24,7 +24,31 @@ def translate_socket(error: BaseException, what: str) -> PenstockError | None:
         return SetupError(f"{words}; check `ssl` and the certificates")
     if isinstance(error, ConnectionRefusedError):
         return NotConnected(f"{what}: the connection is refused; check `host` and `port`, and that a server listens there")
+    if isinstance(error, FileNotFoundError):
+        return NotConnected(f"{what}: there is no such socket; check where it is, and that the server runs")
     return NotConnected(words)
+
+
+def tls_context(what: str, root_certificate: str | None, *, proven: bool, named: bool) -> ssl.SSLContext:
+    """Returns TLS for a client.
+
+    Args:
+        what: fails, for the message.
+        root_certificate: file of the authority that is trusted; None: the system's.
+        proven: whether the server must have a certificate of that authority.
+        named: whether it must be that of the host's name.
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    try:
+        context = ssl.create_default_context(cafile=root_certificate)
+    except OSError as error:
+        raise SetupError(f"{what}: ssl_root_certificate cannot be read: {error}") from error
+    context.check_hostname = named
+    if not proven:
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def keep_alive(plug: socket.socket | None, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, field
@@ -14,11 +14,18 @@ from shared.reading.units import Duration
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options that every such destination takes; each adds its own ways to name its address."""
 
-    host: Annotated[str | None, Meta(description="host name or address")] = None
+    dsn: Annotated[
+        str | None,
+        Meta(
+            description="address as mysql:// or postgresql://user:password@host:port/database; the other fields override it",
+            extra={"secret": True},
+        ),
+    ] = None
+    host: Annotated[str | None, Meta(description="host name or address; of Postgres also the directory of a Unix socket")] = None
     port: Annotated[
         Annotated[int, Meta(ge=1, le=65535)] | None, Meta(description="port; default: 5432 of Postgres, 3306 of MySQL")
     ] = None
-    database: Annotated[str | None, Meta(description="database")] = None
+    database: Annotated[str | None, Meta(description="database; of Postgres by default the user's name")] = None
     user: Annotated[str | None, Meta(description="user name")] = None
     password: Annotated[
         str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})
@@ -38,6 +45,12 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     stall_timeout: Annotated[
         Duration, Meta(description="how long a load may stand still before the connection counts as lost")
     ] = field(default_factory=lambda: Duration(30))
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """Where and who, as most drivers call them."""
+        who = {"user": self.user, "password": self.password}
+        return {"host": self.host, "port": self.port, "database": self.database, **who}
 
 
 def session_name(schema: str, connection: str, epoch: int, limit: int) -> str:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loader.sql import merge
 from loader.sql.load import Fitted, Way
 from loader.sql.reject import indexed, rows_that_cast_to_nothing
-from loader.sql.steps import Ask, Rollback, Run, Step, Steps
+from loader.sql.steps import Rollback, Run, Step, Steps
 from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import describe, translate
 from shared.errors import RowsRejected
@@ -60,10 +59,7 @@ class ScanBulk:
             return int(fitted.rows.nbytes)
         yield Scan(indexed(fitted.rows))
         casts = [f"CAST({given[name]} AS {fitted.live[name].native})" for name in load.key]
-        turns = merge.in_turn(ROWS, casts, "r._penstock_index")
-        ((last,),) = yield Ask(f"SELECT max(_penstock_turn) FROM {turns}")  # noqa: S608 - made of quoted names
-        for turn in range(1, last + 1):
-            yield Run(fitted.statement(DIALECT, self._schema, f"{turns} WHERE r._penstock_turn = {turn}", given))
+        yield from fitted.in_turn(DIALECT, self._schema, ROWS, given=given, key=casts, order="r._penstock_index")
         return int(fitted.rows.nbytes)
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:

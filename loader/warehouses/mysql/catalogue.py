@@ -1,176 +1,141 @@
-"""What the server says of its tables: columns, keys, engine, references.
+"""What the servers say of their tables: columns, keys, engine, references.
 
 Each table is asked for by its name alone: the servers look one name up and search for several.
 """
 
-# ruff: noqa: S608 - names are quoted by the dialect
-
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from loader.contract.warehouse import TableSchema
-from loader.sql.text import OWN_INDEX
-from loader.warehouses.mysql.dialect import SQL
-from loader.warehouses.mysql.types import LiveColumn, live_column
-from shared.errors import TableSetupError
+from loader.contract.warehouse import Kind
+from loader.sql.dialect import Dialect
+from loader.sql.live import LiveColumn, LiveKey, LiveTable
+from loader.sql.steps import Ask, Steps
+from loader.sql.text import owner_of
+from loader.warehouses.mysql.types import kind_of, limits_of
 
-if TYPE_CHECKING:
-    from loader.warehouses.mysql.link import Link
+NUMBERED = "(NULL)"
+"""The default of a column with AUTO_INCREMENT: a row without a value, or with null, gets the next number."""
 
+_PLACE = "WHERE TABLE_SCHEMA = \0 AND TABLE_NAME = \0"
 _COLUMNS = (
-    "column_name",
-    "column_type",
-    "character_set_name",
-    "collation_name",
-    "column_default",
-    "extra",
-    "generation_expression",
-    "is_nullable",
-    "column_comment",
+    "column_name", "column_type", "character_set_name", "collation_name", "column_default", "extra", "generation_expression",
+    "is_nullable", "column_comment",
+)  # fmt: skip
+_ASK_COLUMNS = f"SELECT {', '.join(_COLUMNS).upper()} FROM information_schema.COLUMNS {_PLACE} ORDER BY ORDINAL_POSITION"  # noqa: S608
+_ASK_THING = f"SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES {_PLACE}"  # noqa: S608
+_ASK_KEYS = (
+    "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE FROM information_schema.STATISTICS "  # noqa: S608
+    f"{_PLACE} ORDER BY INDEX_NAME, SEQ_IN_INDEX"
 )
+_ASK_CHECKS = {
+    True: "SELECT CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = \0 AND TABLE_NAME = \0",
+    False: "SELECT c.CHECK_CLAUSE FROM information_schema.TABLE_CONSTRAINTS t JOIN information_schema.CHECK_CONSTRAINTS c "
+    "ON c.CONSTRAINT_SCHEMA = t.CONSTRAINT_SCHEMA AND c.CONSTRAINT_NAME = t.CONSTRAINT_NAME "
+    "WHERE t.TABLE_SCHEMA = \0 AND t.TABLE_NAME = \0 AND t.CONSTRAINT_TYPE = 'CHECK'",
+}
+"""By whether the server is MariaDB."""
 _JSON = re.compile(r"\(?json_valid\(`(?P<name>(?:[^`]|``)+)`\)\)?", re.IGNORECASE)
-TABLES = frozenset(("BASE TABLE", "SYSTEM VERSIONED"))
-TRANSACTIONAL = frozenset(("innodb", "rocksdb", "ndbcluster"))
+_TABLES = frozenset(("BASE TABLE", "SYSTEM VERSIONED"))
+_TRANSACTIONAL = frozenset(("innodb", "rocksdb", "ndbcluster"))
+
+HAS_COLUMN = f"SELECT 1 FROM information_schema.COLUMNS {_PLACE} AND COLUMN_NAME = \0"  # noqa: S608
 
 
-@dataclass(frozen=True, slots=True)
-class LiveKey:
-    """An index. `columns`: those whole values of which are in it; `whole` is false where parts of values or expressions are too."""
-
-    name: str
-    unique: bool
-    columns: tuple[str, ...]
-    whole: bool = True
-
-    @property
-    def own(self) -> bool:
-        """Whether we made it, so that we may replace it."""
-        return self.name.startswith(OWN_INDEX)
-
-
-@dataclass(frozen=True, slots=True)
-class LiveTable:
-    """A table, or what else has its name, as the catalogue has it. Columns by their folded names."""
-
-    kind: str
-    engine: str | None
-    columns: dict[str, LiveColumn] = field(default_factory=dict)
-    keys: tuple[LiveKey, ...] = ()
-
-    @property
-    def is_table(self) -> bool:
-        """Whether columns and keys can be added to it."""
-        return self.kind in TABLES
-
-    def usable(self) -> list[LiveKey]:
-        """Returns the unique keys over whole columns, ours first."""
-        keys = [key for key in self.keys if key.unique and key.whole]
-        return sorted(keys, key=lambda key: (not key.own, key.name != "PRIMARY", key.name))
-
-    def has_key(self, wanted: Sequence[str]) -> bool:
-        """Whether rows can be merged on these columns."""
-        return any(_same(key.columns, wanted) for key in self.usable())
-
-    def as_schema(self, wanted: Sequence[str] | None = None) -> TableSchema:
-        """Returns it as the core knows tables; the key is `wanted` where rows can be merged on it, else ours, else any."""
-        usable = self.usable()
-        key = usable[0].columns if usable else ()
-        if wanted and self.has_key(wanted):
-            key = tuple(wanted)
-        own = any(each.own for each in self.keys)
-        return TableSchema({column.name: column.as_column() for column in self.columns.values()}, key, own)
-
-
-def _same(columns: Sequence[str], wanted: Sequence[str]) -> bool:
-    return {SQL.fold(name) for name in columns} == {SQL.fold(name) for name in wanted}
-
-
-async def read_table(link: Link, schema: str, table: str) -> LiveTable | None:
-    """Returns what has this name; None where nothing has."""
-    place = f"TABLE_SCHEMA = {SQL.literal(schema)} AND TABLE_NAME = {SQL.literal(table)}"
-    found = (await link.run(f"SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE {place}")).rows
-    if not found:
+def read_table(dialect: Dialect, schema: str, table: str, *, mariadb: bool) -> Steps[LiveTable | None]:
+    """Returns a table or view with its unique keys; None where nothing, or another thing, has this name."""
+    kind, engine = yield from _thing(schema, table)
+    if kind not in _TABLES and kind != "VIEW":
         return None
-    ((kind, engine),) = found
-    if kind not in TABLES and kind != "VIEW":
-        return LiveTable(kind, engine)
-    checked = await _checked(link, schema, table)
-    names = ", ".join(name.upper() for name in _COLUMNS)
-    columns: dict[str, LiveColumn] = {}
-    for row in (await link.run(f"SELECT {names} FROM information_schema.COLUMNS WHERE {place} ORDER BY ORDINAL_POSITION")).rows:
-        named = dict(zip(_COLUMNS, (_text(value) for value in row), strict=True))
-        key = SQL.fold(named["column_name"] or "")
-        columns[key] = live_column(named, key in checked, link.is_mariadb)
-    return LiveTable(kind, engine, columns, await _keys(link, place))
+    live = LiveTable(view=kind == "VIEW", unfit=_unfit(table, kind, engine))
+    clauses = [_JSON.fullmatch(_text(clause) or "") for (clause,) in (yield Ask(_ASK_CHECKS[mariadb], (schema, table)))]
+    checked = {dialect.fold(match["name"].replace("``", "`")) for match in clauses if match}
+    keys: dict[str, list[str]] = {}
+    odd: set[str] = set()
+    several: set[str] = set()
+    for name, column, part, repeats in (yield Ask(_ASK_KEYS, (schema, table))):
+        keys.setdefault(name, []).append(dialect.fold(column or ""))
+        if int(repeats):
+            several.add(name)
+        elif column is None or part is not None:
+            odd.add(name)
+    indexed = {column for columns in keys.values() for column in columns}
+    for row in (yield Ask(_ASK_COLUMNS, (schema, table))):
+        named = dict(zip(_COLUMNS, map(_text, row), strict=True))
+        folded = dialect.fold(named["column_name"] or "")
+        live.columns[folded] = _column(dialect, named, json=folded in checked, indexed=folded in indexed, mariadb=mariadb)
+    live.keys = [LiveKey(name, tuple(columns), name == "PRIMARY") for name, columns in keys.items() if name not in odd | several]
+    live.odd_keys = bool(odd)
+    return live
 
 
-async def _checked(link: Link, schema: str, table: str) -> set[str]:
-    """Returns the columns, folded, that a check holds to be JSON."""
-    if link.is_mariadb:
-        query = (
-            "SELECT CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS "
-            f"WHERE CONSTRAINT_SCHEMA = {SQL.literal(schema)} AND TABLE_NAME = {SQL.literal(table)}"
-        )
-    else:
-        query = (
-            "SELECT c.CHECK_CLAUSE FROM information_schema.TABLE_CONSTRAINTS t JOIN information_schema.CHECK_CONSTRAINTS c "
-            "ON c.CONSTRAINT_SCHEMA = t.CONSTRAINT_SCHEMA AND c.CONSTRAINT_NAME = t.CONSTRAINT_NAME "
-            f"WHERE t.TABLE_SCHEMA = {SQL.literal(schema)} AND t.TABLE_NAME = {SQL.literal(table)} AND t.CONSTRAINT_TYPE = 'CHECK'"
-        )
-    clauses = [_JSON.fullmatch(_text(clause) or "") for (clause,) in (await link.run(query)).rows]
-    return {SQL.fold(match["name"].replace("``", "`")) for match in clauses if match}
+def other_thing(schema: str, table: str) -> Steps[str | None]:
+    """Returns what has the name of a table and takes no rows."""
+    kind, _ = yield from _thing(schema, table)
+    return None if kind is None or kind in _TABLES or kind == "VIEW" else f"a {kind.lower()}"
 
 
-async def _keys(link: Link, place: str) -> tuple[LiveKey, ...]:
-    rows = (
-        await link.run(
-            "SELECT INDEX_NAME, NON_UNIQUE, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS "
-            f"WHERE {place} ORDER BY INDEX_NAME, SEQ_IN_INDEX"
-        )
-    ).rows
-    keys: dict[str, LiveKey] = {}
-    for name, repeats, column, part in rows:
-        known = keys.get(name) or LiveKey(name, repeats == "0", ())
-        whole = known.whole and column is not None and part is None
-        keys[name] = LiveKey(name, known.unique, known.columns + ((column,) if column is not None else ()), whole)
-    return tuple(keys.values())
-
-
-async def references(link: Link, schema: str, tables: Sequence[str]) -> list[tuple[str, str]]:
+def references(dialect: Dialect, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:
     """Returns which of some tables refer to which others of them by foreign keys."""
-    names = ", ".join(SQL.literal(table) for table in tables)
-    rows = (
-        await link.run(
-            "SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE "
-            f"WHERE TABLE_SCHEMA = {SQL.literal(schema)} AND REFERENCED_TABLE_SCHEMA = {SQL.literal(schema)} "
-            f"AND TABLE_NAME IN ({names}) AND REFERENCED_TABLE_NAME IN ({names}) AND TABLE_NAME <> REFERENCED_TABLE_NAME"
-        )
-    ).rows
-    return [(str(child), str(parent)) for child, parent in rows]
+    names = ", ".join(dialect.literal(table) for table in tables)
+    query = (
+        "SELECT DISTINCT TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE "  # noqa: S608 - quoted
+        "WHERE TABLE_SCHEMA = \0 AND REFERENCED_TABLE_SCHEMA = \0 "
+        f"AND TABLE_NAME IN ({names}) AND REFERENCED_TABLE_NAME IN ({names}) AND TABLE_NAME <> REFERENCED_TABLE_NAME"
+    )
+    return [(child, parent) for child, parent in (yield Ask(query, (schema, schema)))]
 
 
-def require_transactions(table: str, live: LiveTable) -> None:
-    """Checks that rows of a table can be taken back.
+def _thing(schema: str, table: str) -> Steps[tuple[str | None, str | None]]:
+    found = yield Ask(_ASK_THING, (schema, table))
+    return found[0] if found else (None, None)
 
-    Raises:
-        TableSetupError: they cannot; says what to do.
-    """
-    if live.kind == "VIEW":
-        raise TableSetupError(
+
+def _unfit(table: str, kind: str, engine: str | None) -> str:
+    """Returns why rows of a table cannot be taken back, and what to do; empty where they can."""
+    if kind == "VIEW":
+        return (
             f'"{table}" is a view, and the server does not say whether the table below it takes rows back; load into a table, or '
             "choose another name for it"
         )
-    if live.engine is not None and live.engine.lower() not in TRANSACTIONAL:
-        raise TableSetupError(
-            f'table "{table}" is kept by {live.engine}, which cannot take rows back, so a load that breaks off would be loaded twice; '
-            "ALTER TABLE … ENGINE = InnoDB"
-        )
+    if engine is None or engine.lower() in _TRANSACTIONAL:
+        return ""
+    return (
+        f'table "{table}" is kept by {engine}, which cannot take rows back, so a load that breaks off would be loaded twice; '
+        "ALTER TABLE … ENGINE = InnoDB"
+    )
 
 
-def _text(value: object) -> str | None:
+def _column(dialect: Dialect, row: Mapping[str, str | None], *, json: bool, indexed: bool, mariadb: bool) -> LiveColumn:
+    extra, native, charset = (row["extra"] or "").lower(), row["column_type"] or "", row["character_set_name"]
+    native = native if native.startswith(("enum", "set")) else native.lower()
+    kind = kind_of(native, json=json)
+    text = kind in (Kind.TEXT, Kind.JSON) and charset and not native.startswith(("enum", "set"))
+    return LiveColumn(
+        name=row["column_name"] or "",
+        native=native,
+        kind=kind,
+        limits=limits_of(native, charset, json=json),
+        default=NUMBERED if "auto_increment" in extra else _default(dialect, row["column_default"], extra, mariadb=mariadb),
+        writable=not row["generation_expression"],
+        nullable=row["is_nullable"] == "YES",
+        owner=owner_of(row["column_comment"]),
+        indexed=indexed,
+        base=f"{native} CHARACTER SET {charset} COLLATE {row['collation_name']}" if text else "",
+    )
+
+
+def _default(dialect: Dialect, default: str | None, extra: str, *, mariadb: bool) -> str | None:
+    """Returns a default as an expression: MariaDB writes one, MySQL writes values as they are."""
+    if default is None or (mariadb and default.upper() == "NULL"):
+        return None
+    if mariadb or default.lower().startswith("current_timestamp") or re.match(r"b'[01]+'$", default):
+        return default
+    return default.replace("\\'", "'") if "default_generated" in extra else dialect.literal(default)
+
+
+def _text(value: Any) -> str | None:
     """Returns a value of the catalogue as text: MySQL sends some as bytes."""
     return value.decode() if isinstance(value, bytes) else None if value is None else str(value)

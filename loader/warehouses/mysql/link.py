@@ -1,4 +1,4 @@
-"""One connection to the server: statements, and `LOAD DATA LOCAL` whose bytes come from memory, never from a file.
+"""One link to the server: statements, and `LOAD DATA LOCAL` whose bytes come from memory, never from a file.
 
 In the protocol the *server* names the file that it wants after a `LOAD DATA LOCAL`, and a hostile one may name any file after any
 statement. aiomysql and asyncmy both open it. So this link opens none: it answers with the bytes that were given to `load_local`,
@@ -19,8 +19,14 @@ from typing import Any
 
 from aiomysql.connection import Connection, MySQLResult
 from pymysql.connections import LoadLocalPacketWrapper
-from pymysql.constants import CLIENT
+from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.err import OperationalError
+
+from loader.sql.steps import Step
+from loader.warehouses.mysql.bulk import Send
+from loader.warehouses.mysql.dialect import PLACE, SQL
+from loader.warehouses.mysql.encode import encode
+from shared.driving.watch import Watch
 
 PACKET_BYTES = 512 * 1024
 """Of one packet of rows; servers take at least a megabyte (`max_allowed_packet`)."""
@@ -30,6 +36,8 @@ NO_TLS = 2026
 MALFORMED = 2027
 CLEAR = frozenset((b"mysql_clear_password", b"mysql_old_password", "mysql_clear_password", "mysql_old_password"))
 """Ways to prove a password that give it away."""
+
+_NUMBERS = dict.fromkeys((FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG), int)
 
 Row = tuple[Any, ...]
 
@@ -45,7 +53,7 @@ class Answer:
 
 
 class Link(Connection):  # type: ignore[misc]
-    """A connection that reads no files, gives its password to nobody in the clear, and runs one statement at a time.
+    """A link that reads no files, gives its password to nobody in the clear, and runs one statement at a time.
 
     Args:
         encrypted: refuse a server that does not speak TLS.
@@ -57,10 +65,10 @@ class Link(Connection):  # type: ignore[misc]
 
     def __init__(self, *, encrypted: bool, ssl: ssl.SSLContext | None, password: str, **options: Any) -> None:
         self._encrypted = encrypted
-        self._source: tuple[str, Iterable[bytes | memoryview], Callable[[], None]] | None = None
-        self._sent: Callable[[], None] | None = None
+        self._source: tuple[str, Iterable[bytes | memoryview], Callable[[], None], Callable[[], None]] | None = None
+        self.lost: Callable[[], None] | None = None
         # the driver encodes passwords as Latin-1, the server reads UTF-8
-        super().__init__(ssl=ssl, password=password.encode().decode("latin1"), charset="utf8mb4", conv={}, **options)
+        super().__init__(ssl=ssl, password=password.encode().decode("latin1"), charset="utf8mb4", conv=_NUMBERS, **options)
         self.client_flag |= CLIENT.LOCAL_FILES
         self.client_flag &= ~CLIENT.MULTI_STATEMENTS  # a name that breaks out of its quotes would still be no statement
 
@@ -74,21 +82,39 @@ class Link(Connection):  # type: ignore[misc]
         """Whether the server is MariaDB, and not MySQL."""
         return "mariadb" in self.server_version.lower()
 
-    def close(self) -> None:
-        """Hangs up at once: what the kernel has not taken yet, a COMMIT perhaps, is never sent."""
+    def hang_up(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()
         self._writer = self._reader = None
 
+    close = hang_up
+
     async def say_goodbye(self) -> None:
-        """Ends the connection as the server likes it."""
         writer = self._writer
         await self.ensure_closed()
         if writer is not None:
             await writer.wait_closed()
 
+    async def ask(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
+        first, *parts = sql.split(PLACE)
+        written = (str(value) if isinstance(value, int) else SQL.literal(value) for value in values)
+        return (await self.run(first + "".join(value + part for value, part in zip(written, parts, strict=True)))).rows
+
+    async def perform(self, step: Step, watch: Watch) -> tuple[Answer, int]:
+        assert isinstance(step, Send)  # noqa: S101 - there are no others
+        sent = 0
+
+        def counted(chunk: memoryview) -> memoryview:
+            nonlocal sent
+            sent += len(chunk)
+            return chunk
+
+        answer = await self.load_local(step.statement, map(counted, encode(step.rows)), watch.moved, watch.server_works)
+        watch.moved()
+        return answer, sent
+
     async def run(self, statement: str) -> Answer:
-        """Runs one statement; values of rows are text, or None."""
+        """Runs one statement; values of rows are text, whole numbers, or None."""
         await self.query(statement)
         result: Any = self._result
         columns = [column[0] for column in result.description or ()]
@@ -106,8 +132,7 @@ class Link(Connection):  # type: ignore[misc]
             sent: called when all are.
         """
         name = f"penstock-{secrets.token_hex(8)}"
-        self._source = (name, chunks, moved)
-        self._sent = sent
+        self._source = (name, chunks, moved, sent)
         try:
             return await self.run(statement.replace("{name}", f"'{name}'", 1))
         finally:
@@ -118,13 +143,13 @@ class Link(Connection):  # type: ignore[misc]
 
         Raises:
             OperationalError: nobody asked the server to load this file.
-            the errors of the chunks; the connection stays usable after them.
+            the errors of the chunks; the link stays usable after them.
         """
         source, self._source = self._source, None
         if source is None or name != source[0]:
-            self.close()
-            raise OperationalError(MALFORMED, "the server asked for a file that it was not offered; the connection was closed")
-        _, chunks, moved = source
+            self.hang_up()
+            raise OperationalError(MALFORMED, "the server asked for a file that it was not offered; the link was closed")
+        _, chunks, moved, sent = source
         try:
             for chunk in chunks:
                 view = memoryview(chunk)
@@ -142,8 +167,7 @@ class Link(Connection):  # type: ignore[misc]
             raise
         self.write_packet(b"")
         await self._writer.drain()
-        if self._sent is not None:
-            self._sent()
+        sent()
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:  # noqa: ARG002 - aiomysql's
         self._result = None
@@ -174,7 +198,7 @@ class Link(Connection):  # type: ignore[misc]
 def _end_with_the_peer(transport: Any) -> None:
     """Ends a transport when the other end says that it sends no more.
 
-    asyncio goes on writing then, and a server that ended our connection while rows travelled takes no more of them and says no more:
+    asyncio goes on writing then, and a server that ended our link while rows travelled takes no more of them and says no more:
     the write would wait for ever.
     """
     protocol = transport.get_protocol()

@@ -7,29 +7,24 @@ Pure. A decimal with a scale is `OTHER`, as for Postgres. JSON is text with a ch
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
 
-from loader.contract.warehouse import Column, Kind, Limits
-from loader.sql.text import OWNER, forced_native, owner_of
+from loader.contract.warehouse import Kind, Limits
+from loader.sql.types import Types, decimal_limits, integer_limits
 from loader.types import literals
-from loader.warehouses.mysql.dialect import SQL
-
-KEY_CHARACTERS = 255
-"""Longest text in a key: an index of InnoDB takes 3072 bytes, three such columns."""
 
 _TEXTS = {"tinytext": 2**8 - 1, "text": 2**16 - 1, "mediumtext": 2**24 - 1}
 _BLOBS = {"tinyblob": 2**8 - 1, "blob": 2**16 - 1, "mediumblob": 2**24 - 1}
 _BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
 _CHARACTER_BYTES = 4
-_DECIMAL_DIGITS = 38
 _SECOND_DIGITS = 6
 _MICROSECONDS = 10**6
 _TIMESTAMPS = (_MICROSECONDS, (2**31 - 1) * _MICROSECONDS)
 """What TIMESTAMP holds: four bytes of seconds."""
 _YEARS = (1901, 2155)
 _BLANK_AT_END = " $"
-_UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+_UUID = r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
 _NETWORK = {"inet4": r"^[0-9]{1,3}(?:\.[0-9]{1,3}){3}$", "inet6": r"^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$"}
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 _RARE = "[\U00010000-\U0010ffff]"
@@ -40,40 +35,20 @@ _UNSIGNED_JSON = r"(?:^|[\[,:\s])-?[0-9]{19}"
 """Whole numbers that may need more than 64 bits."""
 
 LONG_TEXT = "longtext"
+KNOWN = 1000
+"""Types whose parts are remembered: every load reads those of its tables."""
+NUMBERS_AND_TIMES = {
+    Kind.BOOLEAN: "tinyint(1)",
+    Kind.BIGINT: "bigint",
+    Kind.DOUBLE: "double",
+    Kind.DECIMAL: "decimal(38,0)",
+    Kind.TIMESTAMP: "datetime(6)",
+    Kind.DATE: "date",
+}
+"""Types of new columns; the others are text."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveColumn:
-    """A column as the catalogue has it. `native`: `COLUMN_TYPE`. `default`: an expression, None where there is none."""
-
-    name: str
-    native: str
-    charset: str | None = None
-    collation: str | None = None
-    default: str | None = None
-    json: bool = False
-    nullable: bool = True
-    writable: bool = True
-    numbered: bool = False
-    """AUTO_INCREMENT: a row without a value gets the next number."""
-    owner: str | None = None
-
-    @property
-    def bare(self) -> str:
-        """The type without its arguments."""
-        return re.split(r"[( ]", self.native, maxsplit=1)[0]
-
-    @property
-    def kind(self) -> Kind:
-        """The logical type; `OTHER` for what we hand over as text."""
-        return kind_of(self.native, json=self.json)
-
-    def as_column(self) -> Column:
-        """Returns it as the core knows columns."""
-        limits = limits_of(self.native, self.charset, json=self.json)
-        return Column(name=self.name, kind=self.kind, native=self.native, limits=limits, writable=self.writable, owner=self.owner)
-
-
+@lru_cache(maxsize=KNOWN)
 def kind_of(native: str, *, json: bool = False) -> Kind:
     """Returns the kind of a `COLUMN_TYPE`; `json`: it is text with a check that it is JSON."""
     bare, numbers = _parsed(native)
@@ -96,11 +71,14 @@ def kind_of(native: str, *, json: bool = False) -> Kind:
     return Kind.TEXT if bare in ("char", "varchar", "enum", "set", LONG_TEXT, *_TEXTS) else Kind.OTHER
 
 
+@lru_cache(maxsize=KNOWN)
 def limits_of(native: str, charset: str | None = None, *, json: bool = False) -> Limits | None:
     """Returns what a type holds of its kind; None where that is all of it, or only the server can tell."""
     bare, numbers = _parsed(native)
     if bare in _BITS:
-        return None if kind_of(native) is Kind.BOOLEAN else _limits_of_integer(bare, "unsigned" in native)
+        signed = "unsigned" not in native
+        whole = kind_of(native) is Kind.BOOLEAN or (signed and bare == "bigint")
+        return None if whole else integer_limits(_BITS[bare], signed=signed)
     if bare in ("float", "double", "decimal"):
         return _limits_of_number(bare, numbers, native)
     digits = numbers[0] if numbers else 0
@@ -118,23 +96,14 @@ def limits_of(native: str, charset: str | None = None, *, json: bool = False) ->
     return _limits_of_others(bare, digits)
 
 
-def _limits_of_integer(bare: str, unsigned: bool) -> Limits | None:
-    bits = _BITS[bare]
-    if unsigned:
-        return Limits(lowest=0, highest=2**bits - 1)
-    return Limits(lowest=-(2 ** (bits - 1)), highest=2 ** (bits - 1) - 1) if bits < 64 else None
-
-
 def _limits_of_number(bare: str, numbers: Sequence[int], native: str) -> Limits | None:
     unsigned = "unsigned" in native
     if bare == "decimal":
         precision, scale = numbers
         if scale:
             return Limits(digits=(precision, scale), refused="^-" if unsigned else None)
-        lowest, highest = (0 if unsigned else 1 - 10**precision), 10**precision - 1
-        if precision >= _DECIMAL_DIGITS:
-            return Limits(lowest=0) if unsigned else None
-        return Limits(lowest=lowest, highest=highest)
+        signed = decimal_limits(precision, scale)
+        return Limits(lowest=0, highest=signed.highest if signed else None) if unsigned else signed
     if numbers:  # of these the server rounds fractions to so many digits
         return Limits(
             digits=(numbers[0], numbers[-1]), float_bytes=4 if bare == "float" else 8, refused="^-" if unsigned else None
@@ -181,6 +150,7 @@ def _limits_of_others(bare: str, digits: int) -> Limits | None:
     return Limits(accepted=literals.NOTHING)  # geometry, vectors, and what is yet to come
 
 
+@lru_cache(maxsize=KNOWN)
 def _parsed(native: str) -> tuple[str, list[int]]:
     """Returns the type's name and the numbers in its brackets; display widths are none of these but for `tinyint(1)`."""
     match = re.match(r"(\w+)(?:\(([\d,]+)\))?", native)
@@ -188,48 +158,6 @@ def _parsed(native: str) -> tuple[str, list[int]]:
         return native, []
     return match[1], [int(number) for number in match[2].split(",")] if match[2] else []
 
-
-@dataclass(frozen=True, slots=True)
-class Natives:
-    """Types of new columns on one server."""
-
-    collation: str
-    """Compares text by its bytes, blanks at its end included."""
-
-    def of(self, column: Column, *, key: bool = False) -> str:
-        """Returns the SQL type of a new column: the one the user forced, else ours for the kind; text of a key has a length.
-
-        Raises:
-            Permanent: as `forced_native`.
-        """
-        forced = forced_native(column)
-        if forced is not None:
-            return forced
-        if key and column.kind in (Kind.TEXT, Kind.OTHER):
-            return f"varchar({KEY_CHARACTERS}) CHARACTER SET utf8mb4 COLLATE {self.collation}"
-        return _NATIVES.get(column.kind) or f"{LONG_TEXT} CHARACTER SET utf8mb4 COLLATE {self.collation}"
-
-    def definition(self, column: Column, *, key: bool = False, not_null: bool = False, default: str | None = None) -> str:
-        """Returns the definition of a column."""
-        name = SQL.identifier(column.name)
-        parts = [name, self.of(column, key=key), "NOT NULL" if not_null else "NULL"]
-        if default is not None:
-            parts.append(f"DEFAULT {default}")
-        if column.owner is not None:
-            parts.append(SQL.comment("", "", column.name, OWNER + column.owner))
-        if column.kind is Kind.JSON and column.native is None:
-            parts.append(f"CHECK (json_valid({name}))")
-        return " ".join(filter(None, parts))
-
-
-_NATIVES = {
-    Kind.BOOLEAN: "tinyint(1)",
-    Kind.BIGINT: "bigint",
-    Kind.DOUBLE: "double",
-    Kind.DECIMAL: "decimal(38,0)",
-    Kind.TIMESTAMP: "datetime(6)",
-    Kind.DATE: "date",
-}
 
 _MODIFIED = {
     (Kind.BOOLEAN, Kind.BIGINT), (Kind.BOOLEAN, Kind.DOUBLE), (Kind.BOOLEAN, Kind.DECIMAL),
@@ -263,9 +191,6 @@ _COMPUTED = {
 }
 """Expressions over `c` where it is not."""
 
-WIDEN = frozenset(_MODIFIED) | frozenset(_COMPUTED)
-"""Pairs (from, to) an existing column can change between."""
-
 _WHOLE_DOUBLES = "abs(c) < 1e37 and (abs(c) >= 9007199254740992 or cast(cast(c as decimal(65,30)) as double) = c)"
 _SURVIVES = {
     (Kind.BIGINT, Kind.DOUBLE): "cast(c as decimal(65,0)) between -9007199254740992 and 9007199254740992",
@@ -289,65 +214,50 @@ _NOT_THEIR_TEXT = frozenset(("bit", "year", "enum", "set"))
 """Types whose values are shown otherwise than they are, or are more than text."""
 
 
-def modified(source: Kind, target: Kind) -> bool:
-    """Whether the server's own conversion does."""
+class MySQLTypes(Types):
+    """Both servers'."""
+
+    @property
+    def pairs(self) -> frozenset[tuple[Kind, Kind]]:
+        return frozenset(_MODIFIED) | frozenset(_COMPUTED)
+
+    def widening(self, quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
+        if bare(native) in _NOT_THEIR_TEXT:
+            return None
+        if is_modified(source, target):
+            return quoted_column
+        template = _COMPUTED.get((source, target))
+        return None if template is None else _filled(template, _value(quoted_column, native))
+
+    def survives_in(self, quoted_column: str, source: Kind, target: Kind, native: str = "") -> str | None:
+        template = _SURVIVES.get((source, target))
+        value = _value(quoted_column, native)
+        conditions = [] if template is None else [_filled(template, value)]
+        if bare(native) == "float":
+            conditions.append(_SHOWN_WHOLE.format(quoted_column, value))
+        return " and ".join(f"({condition})" for condition in conditions) or None
+
+
+def types_of(collation: str) -> MySQLTypes:
+    """Returns the types of a server where this collation compares text by its bytes, blanks at its end included."""
+    text = f"{LONG_TEXT} CHARACTER SET utf8mb4 COLLATE {collation}"
+    others = dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.OTHER), text)
+    return MySQLTypes(natives={**NUMBERS_AND_TIMES, **others}, to_json="", to_text={})
+
+
+def bare(native: str) -> str:
+    """Returns a type without its arguments."""
+    return _parsed(native)[0]
+
+
+def is_modified(source: Kind, target: Kind) -> bool:
+    """Whether the server's own conversion is ours."""
     return (source, target) in _MODIFIED
 
 
-def widening(column: LiveColumn, target: Kind) -> str | None:
-    """Returns the expression that turns a column's values into the wider kind, None where there is no way."""
-    if column.bare in _NOT_THEIR_TEXT:
-        return None
-    if modified(column.kind, target):
-        return SQL.identifier(column.name)
-    template = _COMPUTED.get((column.kind, target))
-    return None if template is None else _filled(template, _value(column))
-
-
-def survives(column: LiveColumn, target: Kind) -> str | None:
-    """Returns the condition under which a stored value is the same in the wider kind, None where each is."""
-    template = _SURVIVES.get((column.kind, target))
-    conditions = [] if template is None else [_filled(template, _value(column))]
-    if column.bare == "float":
-        conditions.append(_SHOWN_WHOLE.format(SQL.identifier(column.name), _value(column)))
-    return " and ".join(f"({condition})" for condition in conditions) or None
-
-
-def _value(column: LiveColumn) -> str:
-    name = SQL.identifier(column.name)
-    return _SINGLE.format(name) if column.bare == "float" else name
+def _value(quoted_column: str, native: str) -> str:
+    return _SINGLE.format(quoted_column) if bare(native) == "float" else quoted_column
 
 
 def _filled(template: str, value: str) -> str:
     return re.sub(r"\bc\b", lambda _: value, template)
-
-
-def live_column(row: Mapping[str, str | None], checked: bool, mariadb: bool) -> LiveColumn:
-    """Returns the column in a row of the catalogue.
-
-    Args:
-        row: of `information_schema.COLUMNS`, by name in lower case.
-        checked: whether a check holds that it is JSON.
-        mariadb: whether the server writes defaults as expressions; MySQL writes values as they are.
-    """
-    extra = (row["extra"] or "").lower()
-    default = row["column_default"]
-    if mariadb:
-        default = None if default is None or default.upper() == "NULL" else default
-    elif default is not None and "default_generated" not in extra:
-        default = default if re.match(r"b'[01]+'$", default) else SQL.literal(default)
-    elif default is not None:
-        default = default.replace("\\'", "'") if not default.lower().startswith("current_timestamp") else default
-    native = row["column_type"] or ""
-    return LiveColumn(
-        name=row["column_name"] or "",
-        native=native if native.startswith(("enum", "set")) else native.lower(),
-        charset=row["character_set_name"],
-        collation=row["collation_name"],
-        default=default,
-        json=checked,
-        nullable=row["is_nullable"] == "YES",
-        writable=not row["generation_expression"],
-        numbered="auto_increment" in extra,
-        owner=owner_of(row["column_comment"]),
-    )

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from loader.contract.warehouse import Capabilities, Destination, Environment
 from loader.servers.session import ServerDestination
 from loader.sql.dialect import Dialect
-from loader.sql.load import Bulk
 from loader.sql.steps import Ask, Steps
 from loader.warehouses.postgres import catalogue
 from loader.warehouses.postgres.bulk import CopyBulk
@@ -44,36 +43,26 @@ CAPABILITIES = Capabilities(
 
 async def open_destination(name: str, options: Options, environment: Environment) -> Destination:  # noqa: ARG001
     """Returns the destination; links are opened by its sessions."""
-    return PostgresDestination(name, options)
+    return PostgresDestination(f'postgres destination "{name}"', options, options.schema)
 
 
-class PostgresDestination(ServerDestination[Link]):
+class PostgresDestination(ServerDestination[Link, Options]):
     """One schema of one database."""
 
     capabilities = CAPABILITIES
     errors = ERRORS
-
-    def __init__(self, name: str, options: Options) -> None:
-        super().__init__(f'postgres destination "{name}"', options, options.schema)
-        self._address = options
+    dialect = DIALECT
+    bulk = CopyBulk
 
     async def connect(self, what: str, connection: str = "", epoch: int = 0) -> Link:
         name = session_name(self._schema, connection, epoch, NAME_BYTES) if connection else "penstock/check"
-        return await connect(self._address, name, what)
-
-    def dialect_of(self, link: Link) -> Dialect:  # noqa: ARG002
-        return DIALECT
-
-    def bulk_of(self, dialect: Dialect) -> Bulk:  # noqa: ARG002
-        return CopyBulk(self._schema)
+        return await connect(self._options, name, what)
 
     def older(self, dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> Steps[Sequence[int]]:  # noqa: ARG002
         """Returns backends. One of the same epoch is ours from before a reconnect: a COMMIT may still be on its way through it, so it
         too must be gone before the ledger is read."""
-        highest = epoch if claimed else epoch - 1
-        names = yield Ask(catalogue.BACKENDS)
-        epochs = [(pid, epoch_of(name, self._schema, connection, NAME_BYTES)) for pid, name in names]
-        return [pid for pid, held in epochs if held is not None and held <= highest]
+        found = {pid: epoch_of(name, self._schema, connection, NAME_BYTES) for pid, name in (yield Ask(catalogue.BACKENDS))}
+        return [pid for pid, held in found.items() if held is not None and held < epoch + claimed]
 
     def end(self, numbers: Sequence[int]) -> Steps[None]:
         yield Ask(catalogue.END, (numbers,))

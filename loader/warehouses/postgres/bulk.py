@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind
-from loader.sql import merge
+from loader.sql.dialect import Dialect
 from loader.sql.load import Fitted, Way
 from loader.sql.reject import rows_longer_than, rows_with_text
 from loader.sql.steps import Ask, Run, Step, Steps
@@ -58,13 +58,12 @@ class CopyBulk:
     """Making and dropping a temporary table costs more than so few rows as parameters."""
     straight_casts = False
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, _: Dialect, schema: str) -> None:
         self._schema = schema
 
     def straight(self, fitted: Fitted) -> Steps[int]:
         """Copies rows into the table itself."""
-        sent: int = yield Copy(fitted, self._schema, fitted.load.table)
-        return sent
+        return int((yield Copy(fitted, self._schema, fitted.load.table)))
 
     def send(self, fitted: Fitted, number: int, way: Way) -> Steps[int]:
         """Brings rows into their table by the shortest way that it can take."""
@@ -84,10 +83,8 @@ class CopyBulk:
         if not way.in_turn or load.write == "append":
             yield Run(fitted.statement(DIALECT, self._schema, f"{source} AS r", given))
             return sent
-        turns = merge.in_turn(source, [given[name] for name in load.key], "r.ctid")
-        ((last,),) = yield Ask(f"SELECT coalesce(max(_penstock_turn), 0) FROM {turns}", long=True)  # noqa: S608 - quoted
-        for turn in range(1, last + 1):
-            yield Run(fitted.statement(DIALECT, self._schema, f"{turns} WHERE r._penstock_turn = {turn}", given))
+        keys = [given[name] for name in load.key]
+        yield from fitted.in_turn(DIALECT, self._schema, source, given=given, key=keys, order="r.ctid")
         return sent
 
     def _insert(self, fitted: Fitted) -> Steps[int]:
@@ -103,8 +100,7 @@ class CopyBulk:
             for column, type_ in zip(rows.columns, types, strict=True)
         ]
         yield Ask(fitted.statement(DIALECT, self._schema, source, given), parameters, long=True)
-        sent: int = rows.nbytes
-        return sent
+        return int(rows.nbytes)
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
         """Returns the row that the server names and all others with the same visible defect. A deferred constraint names the table

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loader.contract.warehouse import Column
 from loader.sql.dialect import Dialect
 from loader.sql.live import LiveColumn, LiveKey, LiveTable
 from loader.sql.steps import Ask, Run, Steps
@@ -28,13 +27,6 @@ class Postgres(Dialect):
     def is_type(self, native: str) -> str:
         return f"SELECT {self.literal(native)}::regtype"
 
-    def definition(self, column: Column, native: str, *, in_key: bool) -> str:
-        return f"{self.identifier(column.name)} {native}{' NOT NULL' if in_key else ''}"
-
-    def create_table(self, schema: str, table: str, parts: Iterable[str], key: Sequence[str], key_name: str) -> str:
-        keys = [f"CONSTRAINT {self.identifier(key_name)} PRIMARY KEY ({self.identifiers(key)})"] if key else []
-        return f"CREATE TABLE {self.qualified(schema, table)} ({', '.join([*parts, *keys])})"
-
     def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:
         if has_primary:
             return super().add_key(schema, table, name, key, has_primary=True)
@@ -50,8 +42,8 @@ class Postgres(Dialect):
             changes += [f"ALTER COLUMN {self.identifier(name)} DROP NOT NULL" for name in stale.columns if name not in key]
         return self.alter(schema, table, changes)
 
-    def hold_writers(self, schema: str, table: str) -> str:
-        return f"LOCK TABLE {self.qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE"
+    def hold_writers(self, schema: str, table: str) -> Steps[None]:
+        yield Run(f"LOCK TABLE {self.qualified(schema, table)} IN SHARE ROW EXCLUSIVE MODE")
 
     def make_schema(self, schema: str) -> Steps[None]:
         # asked first, because IF NOT EXISTS wants the permission even where it exists
@@ -81,8 +73,8 @@ class Postgres(Dialect):
     def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:
         found: dict[str, list[LiveKey]] = {}
         for row in (yield Ask(catalogue.KEYS, (schema, list(tables)))):
-            key = LiveKey(row["name"], tuple(row["columns"]), row["primary"], row["constraint"])
-            found.setdefault(row["table"], []).append(key)
+            keys = found.setdefault(row["table"], [])
+            keys.append(LiveKey(row["name"], tuple(row["columns"]), row["primary"], row["constraint"]))
         return found
 
     def other_things(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, str]]:
@@ -95,16 +87,13 @@ class Postgres(Dialect):
         return [(child, parent) for child, parent in (yield Ask(catalogue.REFERENCES, (schema, list(tables))))]
 
     def _column(self, row: Mapping[str, Any]) -> LiveColumn:
-        default = row["default"]
-        if row["sequence"] is not None:
-            default = f"nextval({self.literal(row['sequence'])}::regclass)"
-        plain = row["base"] or row["native"]
+        plain, sequence = row["base"] or row["native"], row["sequence"]
         return LiveColumn(
             name=row["column"],
             native=row["native"],
             kind=kind_of(plain),
             limits=limits_of(plain, row["labels"] or (), row["inside"]),
-            default=default,
+            default=row["default"] if sequence is None else f"nextval({self.literal(sequence)}::regclass)",
             writable=row["writable"],
             nullable=not row["required"],
             owner=owner_of(row["comment"]),

@@ -6,52 +6,52 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from loader.servers.errors import Code, Errors, Meaning
+from loader.servers.errors import Code, Errors, Meaning, by_code
 from loader.sql.dialect import Trouble
 from shared.errors import NotConnected, Permanent, RowsRejected, SetupError, TableBusy, TableChanged, TableSetupError, Transient
 
 _LINE = re.compile(r"\bCOPY [^\n]*?, line (?P<line>\d+)")
-_SSL = "check `ssl` and the certificates"
 _OWNER = "only its owner may change it; give it to this user, or choose schema_policy: freeze"
 _SCHEMA = "the user may not make the schema; create it and give it to this user, or grant CREATE on the database"
 TOO_LARGE = "54000"
 """A row larger than a page, or a key too long for its index."""
-_ROWS, _GONE, _CHANGED, _PASSES = Meaning(RowsRejected), Meaning(NotConnected), Meaning(TableChanged), Meaning(Transient)
+_ROWS, _CHANGED = Meaning(RowsRejected), Meaning(TableChanged)
 
 
 class PostgresErrors(Errors):
     """Postgres's."""
 
+    product = "PostgreSQL"
     foreign_keys = frozenset(("23503",))
-    meanings: ClassVar[Mapping[Code, Meaning]] = {
-        "28P01": Meaning(SetupError, "the user name or the password is wrong; check `user` and `password` (or the dsn)"),
-        "28000": Meaning(
-            SetupError, "the server does not let this user in from here; check `user`, `ssl` and the server's pg_hba.conf"
-        ),
-        "3D000": Meaning(SetupError, "the database does not exist; create it, or check `database`"),
-        "3F000": Meaning(SetupError, "the schema does not exist and could not be made; create it, or check `schema`"),
-        "42501": Meaning(
-            TableSetupError,
-            "the user lacks a permission; grant it CREATE and USAGE on the schema and SELECT, INSERT, UPDATE (for full refreshes DELETE too) on its tables",
-        ),
-        "25006": Meaning(SetupError, "the server is read-only (a replica, perhaps); point the destination at the primary"),
-        "53100": Meaning(SetupError, "the server's disk is full; free space there"),
-        "57P04": Meaning(SetupError, "the database was dropped"),
-        "XX001": Meaning(TableSetupError, "the server reports damaged data; look at its log"),
-        "XX002": Meaning(TableSetupError, "the server reports a damaged index; look at its log and reindex"),
-        "55P03": Meaning(
-            TableBusy,
-            "somebody holds a lock on it (pg_locks and pg_stat_activity say who); its rows wait until that transaction ends",
-        ),
-        "57014": Meaning(Transient, "it took longer than statement_timeout"),
-        "53300": Meaning(Transient, "the server has no connection free"),
-        **dict.fromkeys(("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04"), _GONE),
-        **dict.fromkeys(("42P01", "42703", "42804", "42P10", "22P03", "42P18"), _CHANGED),
-        **dict.fromkeys(("22", "23", "P0", TOO_LARGE), _ROWS),
-        **dict.fromkeys(("42", "0A", "21", "54"), Meaning(Permanent)),
-        # transactions that met each other, resources that ran out, an operator at work, a disk
-        **dict.fromkeys(("25", "40", "53", "55", "57", "58"), _PASSES),
-    }
+    meanings: ClassVar[Mapping[Code, Meaning]] = by_code(
+        (SetupError, {
+            "the user name or the password is wrong; check `user` and `password` (or the dsn)": ("28P01",),
+            "the server does not let this user in from here; check `user`, `ssl` and the server's pg_hba.conf": ("28000",),
+            "the database does not exist; create it, or check `database`": ("3D000",),
+            "the schema does not exist and could not be made; create it, or check `schema`": ("3F000",),
+            "the server is read-only (a replica, perhaps); point the destination at the primary": ("25006",),
+            "the server's disk is full; free space there": ("53100",),
+            "the database was dropped": ("57P04",),
+        }),
+        (TableSetupError, {
+            "the user lacks a permission; grant it CREATE and USAGE on the schema and SELECT, INSERT, UPDATE (of full refreshes DELETE too) on its tables": ("42501",),
+            "the server reports damaged data; look at its log": ("XX001",),
+            "the server reports a damaged index; look at its log and reindex": ("XX002",),
+        }),
+        (Transient, {
+            "it took longer than statement_timeout": ("57014",),
+            "the server takes no more clients (max_connections)": ("53300",),
+            # transactions that met each other, resources that ran out, an operator at work, a disk
+            "": ("25", "40", "53", "55", "57", "58"),
+        }),
+        (TableBusy, {
+            "somebody holds a lock on it (pg_locks and pg_stat_activity say who); its rows wait until that transaction ends": ("55P03",),
+        }),
+        (NotConnected, {"": ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")}),
+        (TableChanged, {"": ("42P01", "42703", "42804", "42P10", "22P03", "42P18")}),
+        (RowsRejected, {"": ("22", "23", "P0", TOO_LARGE)}),
+        (Permanent, {"": ("42", "0A", "21", "54")}),
+    )  # fmt: skip
     troubles: ClassVar[Mapping[Code, Trouble | Literal["no"]]] = {
         # another session made the same object between our look and our statement
         **dict.fromkeys(("42P07", "42701", "42710", "42P06", "40001", "40P01", "XX000"), "race"),
@@ -98,10 +98,12 @@ class PostgresErrors(Errors):
 
         # asyncpg tells of a server without TLS by a plain ConnectionError
         if isinstance(error, OSError) and "SSL upgrade" in str(error):
-            return Meaning(SetupError, _SSL)
+            return Meaning(
+                SetupError, "what listens there takes no TLS, or is no PostgreSQL server; check `ssl`, `host` and `port`"
+            )
         if isinstance(error, (exceptions.InterfaceError, exceptions.InternalClientError)):
             # a ValueError is a parameter that has no form for the server, of which nothing was sent
-            return _ROWS if isinstance(error, ValueError) else Meaning(NotConnected, "the connection was lost")
+            return _ROWS if isinstance(error, ValueError) else Meaning(NotConnected, "the link was lost")
         return None
 
 

@@ -31,7 +31,6 @@ _WITHOUT_LENGTH = {"character": "bpchar", "bit": '"bit"'}
 _INTEGERS = {"smallint": integer_limits(16), "integer": integer_limits(32)}
 _ANY_NUMERIC = (131_072 + 16_383, 16_383)
 """Digits of a numeric without a declared size, and those after its point; it rounds what has more of these."""
-_MONEY = (18, 2)
 _BYTES = r"^(?:\\x(?:[0-9a-fA-F]{2})*|[^\\]*)$"
 _NETWORK = r"[:/]|^[0-9]+(?:\.[0-9]+){3}$"
 """A number such as 10.5 is none, though the server reads one as 10.5.0.0/16."""
@@ -48,7 +47,7 @@ _ALONE = {
     "uuid": Limits(accepted=literals.UUID),
     "oid": Limits(accepted=literals.UNSIGNED),
     "bytea": Limits(accepted=_BYTES),
-    "money": Limits(digits=_MONEY),
+    "money": Limits(digits=(18, 2)),
     "name": Limits(accepted=_ASCII % 63),
     '"char"': Limits(accepted=_ASCII % 1),
     # the server reads digits as far as they go, and wraps values that are too large
@@ -102,32 +101,22 @@ _ISO = (
 # the shortest text that reads back as the same double, without an exponent; where there are gaps between doubles, all of their
 # digits
 _UPPER = 'trunc("c" / 9223372036854775808)'  # a cast of the whole to numeric rounds to 15 digits
+_WHOLE_DOUBLE = 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END'
 _ALL = f'{_UPPER}::bigint::numeric * 9223372036854775808 + ("c" - {_UPPER} * 9223372036854775808)::bigint'
 _DIGITS = f'CASE WHEN abs("c") < 9007199254740992 THEN "c"::text::numeric ELSE {_ALL} END'
+NATIVES = {
+    Kind.BOOLEAN: "boolean", Kind.BIGINT: "bigint", Kind.DOUBLE: "double precision", Kind.DECIMAL: "numeric(38,0)",
+    Kind.TIMESTAMP: "timestamp with time zone", Kind.DATE: "date", Kind.TEXT: "text", Kind.JSON: "jsonb", Kind.OTHER: "text",
+}  # fmt: skip
 TYPES = Types(
-    natives={
-        Kind.BOOLEAN: "boolean",
-        Kind.BIGINT: "bigint",
-        Kind.DOUBLE: "double precision",
-        Kind.DECIMAL: "numeric(38,0)",
-        Kind.TIMESTAMP: "timestamp with time zone",
-        Kind.DATE: "date",
-        Kind.TEXT: "text",
-        Kind.JSON: "jsonb",
-        Kind.OTHER: "text",
-    },
+    natives=NATIVES,
     to_json="to_jsonb({})",
     to_text={Kind.DATE: "to_char(\"c\", 'YYYY-MM-DD')", Kind.TIMESTAMP: _ISO, Kind.DOUBLE: f"({_DIGITS})::text"},
     widen={
         (Kind.DOUBLE, Kind.JSON): f"to_jsonb({_DIGITS})",
         (Kind.DATE, Kind.TIMESTAMP): "\"c\"::timestamp AT TIME ZONE 'UTC'",
     },
-    survives={
-        (
-            Kind.BIGINT,
-            Kind.DOUBLE,
-        ): 'CASE WHEN "c" >= 9223372036854775296 THEN false ELSE "c"::double precision::bigint = "c" END',
-    },
+    survives={(Kind.BIGINT, Kind.DOUBLE): _WHOLE_DOUBLE},
     narrow=frozenset((Kind.BIGINT, Kind.DECIMAL, Kind.DOUBLE, Kind.TEXT, Kind.TIMESTAMP)),
     not_their_text=frozenset(("bytea", "tsvector", "jsonpath")),
     text_of={"money": '"c"::numeric::text'},

@@ -133,7 +133,7 @@ def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tupl
 
 
 async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
-    from loader.warehouses.mysql.errors import describe, number_of, translate
+    from loader.warehouses.mysql.errors import ERRORS
 
     what = f'asking mysql destination "{name}"'
     link = await connect_mysql(options, what)
@@ -146,13 +146,12 @@ async def _ask_mysql(name: str, options: MySQLOptions, sql: str, limit: int) -> 
         await link.run("SET SESSION TRANSACTION READ ONLY")  # DDL would commit a single transaction and go on
         answer = await link.run(sql)
     except Exception as exc:
-        number = number_of(exc)
-        translated = translate(exc, what)
-        if number is None or isinstance(translated, NotConnected):
+        translated = ERRORS.translate(exc, what)
+        if ERRORS.code(exc) is None or isinstance(translated, NotConnected):
             raise translated from exc
-        raise Permanent(f"{name}: {describe(exc)}") from exc
+        raise Permanent(f"{name}: {ERRORS.describe(exc)}") from exc
     finally:
-        link.close()
+        link.hang_up()
         await asyncio.sleep(0)
     return list(answer.columns), [list(row) for row in answer.rows]
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.warehouses.mysql import MySQLSession
+from loader.servers.session import ServerSession
 from loader.warehouses.mysql.encode import encode
 from penstock.control.data.query import ask
 from shared.errors import Permanent, SetupError
@@ -72,8 +72,8 @@ def test_encrypted_connections_load_and_an_unproven_server_is_refused(
             for ssl in ("prefer", "require", "verify-ca", "verify-full"):
                 trusted = {"ssl_root_certificate": str(certificate)} if ssl.startswith("verify") else {}
                 session = await (await my.another(ssl=ssl, **trusted)).open_session(ssl, 1)
-                assert isinstance(session, MySQLSession)
-                assert session._link._writer.get_extra_info("ssl_object") is not None
+                assert isinstance(session, ServerSession)
+                assert session.link._writer.get_extra_info("ssl_object") is not None
                 await make(session, ssl, SHAPE)
                 await session.close()
             with pytest.raises(SetupError, match="certificate"):

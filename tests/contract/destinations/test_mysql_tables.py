@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loader.contract.warehouse import Column, Kind, TablePatch
-from loader.warehouses.mysql import MySQLSession
+from loader.servers.session import ServerSession
 from shared.errors import NotConnected, Permanent, RowsRejected, TableSetupError
 from tests.contract.destinations.servers import SHAPE, batch
 from tests.support.delivery import Delivery
@@ -19,21 +19,33 @@ async def test_a_loader_killed_between_the_steps_of_a_widening_leaves_every_valu
     session = await my.session()
     await make(session, "t", {"id": Kind.BIGINT, "v": Kind.BOOLEAN})
     await append(session, 1, "t", {"id": Kind.BIGINT, "v": Kind.BOOLEAN}, {"id": 1, "v": True}, {"id": 2})
-    assert isinstance(session, MySQLSession)
-    run = session._link.run
+    assert isinstance(session, ServerSession)
+    run = session.link.run
 
     async def dying(statement: str) -> Any:
         if step in statement and "_penstock_widened" in statement:
-            session._link.close()
+            session.link.close()
         return await run(statement)
 
-    session._link.run = dying  # type: ignore[method-assign]
+    session.link.run = dying
     with pytest.raises(NotConnected):
         await session.patch(TablePatch("t", widen=(Column("v", Kind.TEXT),)))
     again = await my.session(epoch=2)
     patched = await again.patch(TablePatch("t", widen=(Column("v", Kind.TEXT),)))
     assert {name: column.kind for name, column in patched.columns.items()} == {"id": Kind.BIGINT, "v": Kind.TEXT}
     assert [row["v"] for row in await my.rows("t", {"id": Kind.BIGINT, "v": Kind.TEXT})] == ["true", None]
+
+
+async def test_a_numbered_column_goes_on_numbering_when_it_is_widened_and_never_becomes_text(my: Open) -> None:
+    session = await my.session()
+    await my.subject.run("CREATE TABLE {}.t (id int AUTO_INCREMENT PRIMARY KEY, text longtext)")
+    patched = await session.patch(TablePatch("t", widen=(Column("id", Kind.BIGINT),)))
+    assert patched.columns["id"].native in ("bigint", "bigint(20)")
+    await append(session, 1, "t", SHAPE, {"text": "a"}, {"id": 7, "text": "b"}, {"text": "c"})
+    assert [row["id"] for row in await my.rows("t", SHAPE)] == [1, 7, 8]
+    patched = await session.patch(TablePatch("t", widen=(Column("id", Kind.TEXT),)))
+    assert patched.refused == {"id"}
+    assert patched.columns["id"].kind is Kind.BIGINT
 
 
 async def test_a_table_that_takes_nothing_back_is_refused(my: Open) -> None:

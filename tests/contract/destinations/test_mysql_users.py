@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from loader.contract.warehouse import TableLoad
-from loader.warehouses.mysql import MySQLSession
+from loader.servers.session import ServerSession
 from loader.warehouses.mysql.connect import Options
-from shared.errors import NotConnected, PenstockError, SetupError, TableBusy
+from shared.errors import NotConnected, SetupError, TableBusy, TableSetupError
 from tests.contract.destinations.servers import ROWS, SHAPE, batch
 from tests.support.destinations.mysql import MySQLSubject
 from tests.support.destinations.opened import Open, arrow, make, plan
@@ -37,8 +37,11 @@ async def test_a_missing_permission_is_named_with_what_to_grant(mysql_server: My
         session = await my.session("poor", destination=poor)
         with pytest.raises(SetupError, match="grant it"):
             await make(session, "t", SHAPE)
-        with pytest.raises(PenstockError):
+        with pytest.raises(TableSetupError, match=r"SELECT command denied .*theirs.*grant it SELECT, INSERT, UPDATE"):
             await session.load(plan(1), [TableLoad("theirs", arrow(SHAPE, [{"id": 1}]))])
+        results = await poor.check()
+        assert [(result.step, result.ok) for result in results][:2] == [("reach", True), ("create", False)]
+        assert "grant it SELECT" in results[1].message
         await session.close()
     finally:
         await my.subject.run(f"DROP USER {user}@'127.0.0.1'")
@@ -61,8 +64,8 @@ async def test_a_server_without_local_infile_is_told_with_the_setting(my: Open) 
 async def test_a_read_only_server_is_told_as_such(my: Open) -> None:
     session = await my.session()
     await make(session, "t", SHAPE)
-    assert isinstance(session, MySQLSession)
-    await session._link.run("SET SESSION TRANSACTION READ ONLY")
+    assert isinstance(session, ServerSession)
+    await session.link.run("SET SESSION TRANSACTION READ ONLY")
     with pytest.raises(SetupError, match="read-only"):
         await session.load(plan(1), [batch()])
 
@@ -72,12 +75,12 @@ async def test_a_table_locked_by_another_session_is_tried_again_later(my: Open) 
     session = await my.session(destination=impatient)
     await make(session, "t", SHAPE)
     holder = await my.session("holder")
-    assert isinstance(holder, MySQLSession)
-    await holder._link.run(f"LOCK TABLES `{subject_of(my).schema}`.t WRITE")
+    assert isinstance(holder, ServerSession)
+    await holder.link.run(f"LOCK TABLES `{subject_of(my).schema}`.t WRITE")
     # of this table only: its rows wait, and the others are loaded
     with pytest.raises(TableBusy, match="another session holds a lock"):
         await session.load(plan(1), [batch()])
-    await holder._link.run("UNLOCK TABLES")
+    await holder.link.run("UNLOCK TABLES")
     await session.load(plan(1), [batch()])
     assert len(await my.rows("t", SHAPE)) == ROWS
 

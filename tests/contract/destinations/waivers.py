@@ -11,7 +11,6 @@ WAIVERS = {
         "clickhouse",
         "coalesce",
     ): "the server keeps whole rows: a newer row of a key takes the place of the older one, nulls included",
-    ("mysql", "replace"): "its loads go their own way, not that of the SQL kit",
     ("local", "transactional"): "objects of a load appear one after the other; their names make a repeat harmless",
     ("local", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
     ("local", "replace"): "a listing in the middle of the swap would have old and new files, or neither",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loader.contract.warehouse import TableLoad
 from loader.sql.dialect import Dialect
-from loader.sql.merge import in_turn, insert, values
+from loader.sql.merge import in_turn, insert
 from shared.errors import Permanent
 
 
@@ -92,8 +92,7 @@ def test_a_text_loses_its_nuls_and_nothing_else() -> None:
 class Folding(Escaping):
     """As MySQL: no condition of its own, and one column is set after the other."""
 
-    def upsert(self, key: object, changes: object, condition: str | None) -> str:
-        assert isinstance(changes, dict)
+    def upsert(self, schema: str, table: str, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:
         return f"{list(changes)} {condition}"
 
 
@@ -109,7 +108,7 @@ def merged(load: TableLoad, stored: list[tuple[object, ...]], others: tuple[str,
         )
         dialect = Dialect()
         given = {name: f"r.{name}" for name in names}
-        sql = insert(dialect, "main", load, "rows AS r WHERE true", values(dialect, "main", load, given, {"b": "'x'"}), others)
+        sql = insert(dialect, "main", load, "rows AS r WHERE true", given, {"b": "'x'"}, others)
         link.execute(sql)
         return link.execute("SELECT * FROM t ORDER BY id").fetchall()
 
@@ -146,7 +145,9 @@ def test_a_row_that_is_its_key_changes_nothing() -> None:
 
 
 def test_the_cursor_is_set_last() -> None:
-    sql = insert(Folding(), "main", load([{"at": 1, "id": 1, "a": "x"}], cursor="at"), "r", ["1"] * 3)
+    sql = insert(
+        Folding(), "main", load([{"at": 1, "id": 1, "a": "x"}], cursor="at"), "r", dict.fromkeys(("at", "id", "a"), "1"), {}
+    )
     assert sql.endswith("['a', 'at'] t.`at` IS NULL OR t.`at` <= EXCLUDED.`at`")
 
 
