@@ -153,11 +153,17 @@ async def test_a_connection_that_is_moved_to_and_fro_and_whose_loader_dies_has_e
                 await asyncio.sleep(chance.uniform(1.5, 2.5))
                 before = await places[target].rows()
                 await running.apply(project({"c": batch(target)}, destinations))
-                # a load that is cut off by a kill and by a move is the one that may be in both: nothing here tells whether it arrived
-                async with asyncio.timeout(20):
-                    while await places[target].rows() == before:
-                        await asyncio.sleep(0.05)
+                # a load that is cut off by a kill and then by a move may be in both places: so the next load ends before the next move
+                await grown(places[target], before)
                 await kill_and_start(running, "loader", chance)
+                await grown(places[target], await places[target].rows())
             await asyncio.sleep(1)
         await verify(running, books, {"c": Together(*places.values())})
     assert all([await place.rows() for place in places.values()]), "one of them got nothing, so nothing was moved"
+
+
+async def grown(place: ClickDatabase, before: Rows, seconds: float = 30.0) -> None:
+    """Waits until a load has come to a place."""
+    async with asyncio.timeout(seconds):
+        while await place.rows() == before:
+            await asyncio.sleep(0.05)
