@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loader.contract.warehouse import Column, Kind, Limits
-from loader.types import exact
 from loader.types.convert import Converted, convert_to
 from loader.types.lattice import ARROW
+from shared.events import exact
 
 _LONG_NUMBER = "[0-9.]{8}|[0-9.][eE]"
 """Only these can be doubles that four bytes do not hold."""

@@ -77,7 +77,7 @@ class ShapedBatch:
     """The batch of a run of frames.
 
     `events` counts all added events, whatever their fate. `notes` counts values that were changed on the way
-    (`runs.NUL_REPLACED`, `runs.NOT_FINITE`).
+    (`runs.NUL_REPLACED`, `rescue.NOT_FINITE`).
     """
 
     tables: Mapping[str, RawTable]

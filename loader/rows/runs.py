@@ -2,7 +2,7 @@
 
 Left out or changed, and counted in `notes`: NaN and infinity, which no SQL type of ours holds alike; NUL characters, which
 Postgres refuses in text and in jsonb, become U+FFFD; times of an event have microseconds. Integers beyond 64 bits are a run of
-decimals, and text beyond 38 digits. Numbers of which a double would lose digits are `Decimal`s (`loader/types/exact.py`). Arrays,
+decimals, and text beyond 38 digits. Numbers of which a double would lose digits are `Decimal`s (`shared/events/exact.py`). Arrays,
 and objects kept whole, are compact JSON without hints (`loader/rows/hints.py`).
 
 Pure.
@@ -28,13 +28,12 @@ from numpy.typing import NDArray
 from loader.contract.warehouse import Kind
 from loader.rows.hints import HINTS_LEFT_OUT, TABLE_KEY, TYPE_KEY, is_hint
 from loader.rows.layouts.contract import Event
-from loader.types import exact
 from loader.types.lattice import ARROW, TIMESTAMP
+from shared.events import exact
 from shared.events.event import is_finer, read_time
+from shared.events.rescue import NOT_FINITE
 
 NUL_REPLACED = "nul_characters_replaced"
-NOT_FINITE = "numbers_not_finite"
-SURROGATE_REPLACED = "half_surrogates_replaced"
 TIME_CUT = "times_cut_to_microseconds"
 
 Rows = NDArray[np.int32]

@@ -27,15 +27,15 @@ from loader.rows.columns import Tree
 from loader.rows.hints import may_hold_hints, take_hints, type_of_hint
 from loader.rows.layouts import LAYOUTS
 from loader.rows.layouts.contract import Event, Root, TableSpec
-from loader.rows.rescue import UNREADABLE, rescue
 from loader.rows.rules import OWN_COLUMNS, Rules
 from loader.rows.runs import Whole
 from loader.rows.template import TableTemplate
-from loader.types import exact
 from loader.types.names import Path
+from shared.events import exact
 from shared.events.event import RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason
+from shared.events.rescue import UNREADABLE, rescue
 from shared.project.model import Connection
 
 MOST_PATHS = 50_000

@@ -37,9 +37,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loader.contract.warehouse import Column, Kind
-from loader.types import exact
 from loader.types.lattice import ARROW, DECIMAL, TIMESTAMP, inexact_as_double
 from loader.types.moments import moments
+from shared.events import exact
 
 Marks = NDArray[np.bool_]
 Converted = tuple[pa.Array, Marks | None]

@@ -16,8 +16,8 @@ import pytest
 from loader import registry
 from loader.contract.events import Call, EventDestination, Response
 from loader.contract.warehouse import Environment
-from loader.types import exact
 from shared.errors import ConfigError
+from shared.events import exact
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Head, RequestContext
 from shared.events.outcome import Dead, DeadReason, Drop, Retry

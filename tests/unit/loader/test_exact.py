@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.types import exact
+from shared.events import exact
 from tests.unit.loader.shaping import Desk
 
 CANDIDATE = re.compile(rb"[0-9.]{16}|[eE]-[0-9]{3}")

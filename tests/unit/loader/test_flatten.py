@@ -12,7 +12,8 @@ import pytest
 from loader.contract.warehouse import Kind
 from loader.rows import shape
 from loader.rows.columns import MAX_DEPTH, MAX_SHAPES, WINDOW_ROWS
-from loader.rows.runs import NOT_FINITE, NUL_REPLACED, SURROGATE_REPLACED, TIME_CUT
+from loader.rows.runs import NUL_REPLACED, TIME_CUT
+from shared.events.rescue import NOT_FINITE, SURROGATE_REPLACED
 from tests.unit.loader.shaping import RECEIVED, Desk, Loaded, Row, frame_of, kinds_of
 
 

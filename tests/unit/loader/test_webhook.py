@@ -15,9 +15,9 @@ import pytest
 from loader import registry
 from loader.cloud.webhook import Options, Webhook
 from loader.contract.events import Response
-from loader.types import exact
 from penstock.control.project.projects import check_document
 from shared.errors import ConfigError
+from shared.events import exact
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Retry
 
 AT = 1_800_000_000.25

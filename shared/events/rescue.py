@@ -1,7 +1,7 @@
 """Reads bodies that msgspec refuses: numbers out of range, NaN, half surrogates. A body that is still unreadable is a dead
 letter.
 
-The edge lets such bodies pass, because they are valid JSON. A number keeps its digits (`loader/types/exact.py`), an integer of
+The edge lets such bodies pass, because they are valid JSON. A number keeps its digits (`shared/events/exact.py`), an integer of
 more than 400 digits as text; NaN and infinity become null and half a surrogate pair U+FFFD, both counted. Slow and rare. Pure.
 """
 
@@ -14,10 +14,8 @@ from typing import Any
 
 import msgspec
 
-from loader.rows.layouts.contract import Event
-from loader.rows.runs import NOT_FINITE, SURROGATE_REPLACED
-from loader.types import exact
-from shared.events.event import RequestFacts, materialise
+from shared.events import exact
+from shared.events.event import JSON, RequestFacts, materialise
 from shared.events.frame import Head
 from shared.events.outcome import Dead, DeadReason
 
@@ -26,11 +24,15 @@ _LONGEST_INTEGER = 400
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed")
 
+NOT_FINITE = "numbers_not_finite"
+SURROGATE_REPLACED = "half_surrogates_replaced"
+"""Notes of what was changed."""
+
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError)
 """Errors of `materialise` for a body."""
 
 
-def rescue(body: bytes, head: Head, facts: RequestFacts, first: Exception, notes: Counter[str]) -> Event | Dead:
+def rescue(body: bytes, head: Head, facts: RequestFacts, first: Exception, notes: Counter[str]) -> JSON | Dead:
     """Returns the event of a body on which `materialise` raised `first`, or why it has none."""
     if isinstance(first, RecursionError):
         return _TOO_DEEP
