@@ -9,6 +9,8 @@ and `context.userAgent` describe the client's own user and stay as sent.
 
 Times are aware `datetime`s in UTC, so that the loader need not parse the server's times; `encode_event` writes them as RFC 3339.
 A time that is finer than microseconds stays as the client sent it.
+
+An event that a function gave is full already. Nothing of its request is merged into it, so a field that a function took out stays out.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ SERVER_KEYS = frozenset(
 )
 """Keys at the top of an event that `materialise` sets, moves or removes. It also merges into `context`, and touches no other key."""
 
+_TIMES = ("receivedAt", "timestamp", "sentAt", "originalTimestamp")
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 _FINER = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
@@ -64,6 +68,8 @@ class RequestFacts(NamedTuple):
     fallback_context: JSON
     """Values the client's win over: batch-level context, and ip and user agent for server keys."""
     integrations: JSON | None
+    complete: bool = False
+    """The bodies are full events: of all this only `received_at` counts, where an event has none."""
 
 
 def facts_of(request: RequestContext) -> RequestFacts:
@@ -79,6 +85,17 @@ def facts_of(request: RequestContext) -> RequestFacts:
 
 
 def _facts_of(request: RequestContext) -> RequestFacts:
+    received_at = _EPOCH + timedelta(microseconds=request.received_at)
+    if request.complete:
+        return RequestFacts(
+            received_at=received_at,
+            sent_at=None,
+            skew=None,
+            context={},
+            fallback_context={},
+            integrations=None,
+            complete=True,
+        )
     seen: JSON = {}
     if request.ip:
         seen["ip"] = request.ip
@@ -101,7 +118,7 @@ def _facts_of(request: RequestContext) -> RequestFacts:
         wins = {**seen, **wins}
     integrations = defaults.get("integrations")
     return RequestFacts(
-        received_at=_EPOCH + timedelta(microseconds=request.received_at),
+        received_at=received_at,
         sent_at=request.sent_at if is_finer(request.sent_at) else read_time(request.sent_at),
         skew=None if request.skew is None else timedelta(microseconds=request.skew),
         context=wins,
@@ -124,6 +141,8 @@ def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[
     event = decode(body)
     event["messageId"] = head.message_id
     event["type"] = head.type
+    if facts.complete:
+        return _with_times(event, facts)
     context = event.get("context")
     if type(context) is not dict:
         context = {} if context is None else {"value": context}
@@ -151,6 +170,17 @@ def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[
     for key in NOT_FOR_WAREHOUSES:
         if key in event:
             del event[key]
+    return event
+
+
+def _with_times(event: JSON, facts: RequestFacts) -> JSON:
+    """Reads the times of a full event, which `encode_event` wrote; what is no time stays as it is."""
+    for key in _TIMES:
+        value = event.get(key)
+        if value is not None and not is_finer(value) and (moment := read_time(value)) is not None:
+            event[key] = moment
+    if event.get("receivedAt") is None:
+        event["receivedAt"] = facts.received_at
     return event
 
 

@@ -28,6 +28,9 @@ COMPRESS_FROM_EVENTS = 20
 MAX_BLOCK_BYTES = 64 * 1024 * 1024
 """No honest frame is larger; a bound on what a damaged length can make us allocate."""
 
+MOST_EVENTS = 65_000
+"""No frame holds more: a loader numbers rows by a frame's sequence and the index in it, of which 65,536 fit (`loader/rows/batch.py`)."""
+
 PLAIN, ZSTD = 0, 1
 
 
@@ -72,6 +75,8 @@ class RequestContext(msgspec.Struct, array_like=True, frozen=True):
     agent: dict[str, str] | None = None
     geo: dict[str, Any] | None = None
     bot: bool = False
+    complete: bool = False
+    """True: the bodies of this request are full events, as functions gave them, so nothing of the request is merged into them."""
 
     @property
     def client_bytes(self) -> int:
@@ -97,9 +102,25 @@ class Frame(msgspec.Struct, array_like=True):
     keys too, so the runner of functions removes them from a function's input."""
     origins: list[str] = []
     """Where each event came from first, as in a dead letter; only in a replay of dead letters, else empty."""
+    taken: int = -1
+    """How many events of the router's frame functions made this one of; -1: as many as it holds. Such a frame may hold none."""
+    dropped: dict[str, int] = {}
+    """Events of the router's frame that functions left out on purpose, by reason."""
+    dead: dict[str, int] = {}
+    """Events of the router's frame that became dead letters in functions, by reason."""
 
     def __len__(self) -> int:
         return len(self.heads)
+
+    @property
+    def source_events(self) -> int:
+        """How many events of the router's frame became of this one: as many as it holds, unless functions wrote it."""
+        return len(self.heads) if self.taken < 0 else self.taken
+
+    @property
+    def made(self) -> int:
+        """How many events functions made more than they took; below zero where some wait for another attempt."""
+        return len(self.heads) + sum(self.dropped.values()) + sum(self.dead.values()) - self.source_events
 
     def bodies(self) -> list[bytes]:
         """Returns the body of every event, as the client's bytes.

@@ -32,6 +32,10 @@ class DeadReason(StrEnum):
     INTERNAL_ERROR = "internal_error"
     TEMPLATE_FAILED = "template_failed"
     GAVE_UP = "gave_up"
+    FUNCTION_FAILED = "function_failed"
+    FUNCTION_TIMEOUT = "function_timeout"
+    FUNCTION_MEMORY = "function_memory"
+    FUNCTION_RESULT = "function_result"
 
     @property
     def meaning(self) -> str:
@@ -52,6 +56,8 @@ class DropReason(StrEnum):
     EXPIRED = "expired"
     REMOVED = "removed"
     TEMPLATE_EMPTY = "template_empty"
+    FUNCTION = "function"
+    FUNCTION_FAILED = "function_failed"
     UNSUPPORTED = "unsupported"
     UNIDENTIFIED = "unidentified"
     TOO_OLD = "too_old"
@@ -119,6 +125,10 @@ _DEAD_MEANING = {
     DeadReason.INTERNAL_ERROR: "Penstock's own code failed on the event; the detail has the error. Report it, and replay after the upgrade",
     DeadReason.TEMPLATE_FAILED: "a template of the destination (url, headers or body) raised an error for this event, or gave a text that cannot be sent",
     DeadReason.GAVE_UP: "the destination failed on the event for longer than its max_age; the detail has the last failure",
+    DeadReason.FUNCTION_FAILED: "a function threw, and the connection's on_error is dead_letter, or it threw NoRetryError; the detail has the function and its words",
+    DeadReason.FUNCTION_TIMEOUT: "a function ran for longer than the connection's function_timeout, or waited for longer than an event may take",
+    DeadReason.FUNCTION_MEMORY: "a function took more memory than it has, or its process ended while it worked on this event",
+    DeadReason.FUNCTION_RESULT: "a function returned what is no event: not JSON, too large, or too many events",
 }
 
 _DROP_MEANING = {
@@ -132,6 +142,8 @@ _DROP_MEANING = {
     DropReason.EXPIRED: "the connection's queue was full for longer than EVENTS keeps",
     DropReason.REMOVED: "the connection was removed, or moved to another site, before it had got the event",
     DropReason.TEMPLATE_EMPTY: "the destination's body template gave an empty text, which skips the event",
+    DropReason.FUNCTION: "a function of the connection returned null, false, an empty list or `drop`",
+    DropReason.FUNCTION_FAILED: "a function threw, and the connection's on_error is drop",
     DropReason.UNSUPPORTED: "the destination has no place for an event of this type or name; its page says which it takes",
     DropReason.UNIDENTIFIED: "the event has none of the ids by which the destination knows people; its page names them",
     DropReason.TOO_OLD: "the event is older than the destination accepts; its page says how old it may be",

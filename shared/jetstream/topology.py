@@ -8,9 +8,11 @@ the functions below make subjects.
 | stream | holds | retention |
 | --- | --- | --- |
 | EVENTS | accepted frames by site and partition | by age and bytes; a full stream refuses, never forgets |
+| FUNCTIONS | frames waiting for a connection's functions | work queue; each connection has its own limit |
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table, and calls, that failed, waiting for their time | work queue |
 | DEAD | dead letters | by age; a full stream refuses, and the largest holder makes room (`router/room/dead.py`) |
+| LIVE | what functions log | in memory, the newest few of each subject |
 """
 
 from __future__ import annotations
@@ -36,9 +38,11 @@ GIB = 1024 * MIB
 DAY = 86_400.0
 
 EVENTS = "EVENTS"
+FUNCTIONS = "FUNCTIONS"
 DELIVER = "DELIVER"
 RETRY = "RETRY"
 DEAD = "DEAD"
+LIVE = "LIVE"
 
 CONFIG_BUCKET = "config"
 KEPT_REVISIONS = 20
@@ -46,21 +50,25 @@ KEPT_REVISIONS = 20
 LEASE_BUCKET = "leases"
 STATE_BUCKET = "state"
 STATS_BUCKET = "stats"
+STORE_BUCKET = "store"
+"""What functions keep: each value for a time of its own."""
+KEPT_LIVE = 200
+"""Messages of LIVE that the broker keeps of each subject."""
+LIVE_BYTES = 64 * MIB
 
 SMALLEST_BYTES = 16 * MIB
 """A stream with no more room than this is of no use: better to say that the broker has no room."""
 
 _NO_ROOM = 10047  # server/errors.json of nats-server: the broker's storage is reserved already
+_NO_MEMORY = 10028
 _NO_JETSTREAM = 10076
 
-_PERMISSIONS = (
-    "allow it to publish to $JS.>, $KV.>, events.>, deliver.>, retry.>, dead.> and live.>, and to subscribe to _INBOX.>"
-)
+_PERMISSIONS = "allow it to publish to $JS.>, $KV.>, events.>, functions.>, deliver.>, retry.>, dead.> and live.>, and to subscribe to _INBOX.>"
 MORE_ROOM = "give JetStream more room: max_file_store in its configuration, or a larger disk"
 _REMEDIES = {
     _NO_ROOM: MORE_ROOM,
     10023: MORE_ROOM,
-    10028: "give JetStream more memory (max_memory_store)",
+    _NO_MEMORY: "give JetStream more memory (max_memory_store)",
     10026: "raise the account's limit of streams",
     _NO_JETSTREAM: "enable JetStream in the server's configuration",
     10039: "enable JetStream for the account of PENSTOCK_NATS_URL",
@@ -113,6 +121,11 @@ def queue_of(connection: str, incarnation: str) -> str:
     return f"{connection}.{incarnation}" if incarnation else connection
 
 
+def functions_subject(queue: str) -> str:
+    """Where frames of a connection wait for its functions, by the name that `queue_of` gives."""
+    return f"functions.{queue}"
+
+
 def deliver_subject(queue: str) -> str:
     """Returns the subject of a connection's queue, from the name that `queue_of` returns."""
     return f"deliver.{queue}"
@@ -128,9 +141,23 @@ def dead_subject(stage: str, name: str) -> str:
     return f"dead.{stage}.{name}"
 
 
+def live_subject(stage: str, name: str) -> str:
+    """What a stage says of a connection for people who watch; nothing waits for it."""
+    return f"live.{stage}.{name}"
+
+
 def streams(settings: TopologySettings) -> list[api.StreamConfig]:
     """Returns every stream as it should be."""
     durable: dict[str, Any] = {"storage": api.StorageType.FILE, "num_replicas": settings.replicas}
+    queue: dict[str, Any] = {
+        "retention": api.RetentionPolicy.WORK_QUEUE,
+        "discard": api.DiscardPolicy.NEW,
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": settings.deliver_max_frames,
+        "duplicate_window": DEDUPLICATION_SECONDS,
+        "allow_direct": True,
+        **durable,
+    }
     return [
         api.StreamConfig(
             name=EVENTS,
@@ -143,17 +170,8 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
             allow_direct=True,
             **durable,
         ),
-        api.StreamConfig(
-            name=DELIVER,
-            subjects=["deliver.*", "deliver.*.*"],
-            retention=api.RetentionPolicy.WORK_QUEUE,
-            discard=api.DiscardPolicy.NEW,
-            discard_new_per_subject=True,
-            max_msgs_per_subject=settings.deliver_max_frames,
-            duplicate_window=DEDUPLICATION_SECONDS,
-            allow_direct=True,
-            **durable,
-        ),
+        api.StreamConfig(name=FUNCTIONS, subjects=["functions.*", "functions.*.*"], **queue),
+        api.StreamConfig(name=DELIVER, subjects=["deliver.*", "deliver.*.*"], **queue),
         api.StreamConfig(
             name=RETRY,
             subjects=["retry.*.*", "retry.*.*.*"],
@@ -173,6 +191,18 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
             allow_direct=True,
             **durable,
         ),
+        api.StreamConfig(
+            name=LIVE,
+            subjects=["live.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_msgs_per_subject=KEPT_LIVE,
+            max_bytes=LIVE_BYTES,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            storage=api.StorageType.MEMORY,
+            num_replicas=settings.replicas,
+            allow_direct=True,
+        ),
     ]
 
 
@@ -187,15 +217,22 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             allow_rollup_hdrs=True,
             allow_direct=True,
             deny_delete=False,
-            # A lease ends by its message's own time to live. No delete markers: a taker must not meet a marker for ten seconds.
-            allow_msg_ttl=bucket == LEASE_BUCKET,
+            # A lease ends by its message's own time to live, and so does what functions keep. No delete markers: a taker must not
+            # meet a marker for ten seconds.
+            allow_msg_ttl=bucket in (LEASE_BUCKET, STORE_BUCKET),
             duplicate_window=DEDUPLICATION_SECONDS,
             storage=api.StorageType.FILE,
             num_replicas=settings.replicas,
             # Destinations keep epochs of leases and outlive the broker's store: the epochs of a new store must be higher.
             first_seq=time.time_ns() // 1_000_000 if bucket == LEASE_BUCKET else None,
         )
-        for bucket, history in ((CONFIG_BUCKET, KEPT_REVISIONS), (LEASE_BUCKET, 1), (STATE_BUCKET, 1), (STATS_BUCKET, 1))
+        for bucket, history in (
+            (CONFIG_BUCKET, KEPT_REVISIONS),
+            (LEASE_BUCKET, 1),
+            (STATE_BUCKET, 1),
+            (STATS_BUCKET, 1),
+            (STORE_BUCKET, 1),
+        )
     ]
 
 
@@ -266,7 +303,7 @@ async def _create(broker: Broker, wanted: api.StreamConfig) -> None:
             await broker.js.add_stream(config)
         except APIError as exc:
             smaller = (config.max_bytes or 0) // 2
-            if exc.err_code != _NO_ROOM or smaller < SMALLEST_BYTES:
+            if exc.err_code not in (_NO_ROOM, _NO_MEMORY) or smaller < SMALLEST_BYTES:
                 raise
             config = dataclasses.replace(config, max_bytes=smaller)
         else:

@@ -1,4 +1,4 @@
-"""The project file: sites, destinations and the connections between them, as Structs.
+"""The project file: sites, destinations, functions and the connections between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
@@ -19,6 +19,8 @@ import msgspec
 from msgspec import Meta, field
 
 from shared.errors import ConfigError, Problem
+from shared.project.connection_checks import check_connections, check_references
+from shared.project.functions import Function, OnError, PrivacyRule, check_functions, with_code, without_code
 from shared.project.site_checks import check_sites
 from shared.reading.decode import decode, kind_of, meant
 from shared.reading.units import ByteSize, Duration
@@ -29,7 +31,7 @@ OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations and connections: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions and connections: they become tokens of subjects and keys of buckets."""
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
 """Options that earlier versions took although they did nothing."""
@@ -199,6 +201,31 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="categories that an event's `context.consent.categoryPreferences` must all grant; events without it pass"
         ),
     ] = []
+    privacy: Annotated[
+        list[PrivacyRule], Meta(description="what is done to fields of every event, in this order, before functions see it")
+    ] = []
+    functions: Annotated[list[str], Meta(description="functions that every event goes through, in this order")] = []
+    functions_env: Annotated[
+        dict[str, str | int | float | bool | None],
+        Meta(
+            description="values that the connection's functions see as `ctx.props`; for a secret write ${NAME}",
+            extra={"secret": True},
+        ),
+    ] = {}
+    on_error: Annotated[
+        OnError,
+        Meta(
+            description="what becomes of an event on which a function throws. pass: it goes on as it came into the function. dead_letter, drop: it ends there"
+        ),
+    ] = "pass"
+    function_timeout: Annotated[Duration, Meta(description="CPU time that the functions have for one event; 10ms to 60s")] = (
+        field(default_factory=lambda: Duration(1))
+    )
+
+    @property
+    def through_functions(self) -> bool:
+        """Whether its events go through functions, or privacy rules, before its destination gets them."""
+        return bool(self.functions or self.privacy)
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,26 +235,29 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     destinations: Annotated[
         dict[str, dict[str, Any]], Meta(description="destinations by name: `type` and the options of that type")
     ] = {}
+    functions: Annotated[dict[str, Function], Meta(description="code that connections name, by name")] = {}
     connections: Annotated[dict[str, Connection], Meta(description="links from sites to destinations by name")] = {}
 
 
 def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Puts `${NAME}` and `${NAME:-default}` in, in every string value; `$$` is a dollar sign.
+    """Puts `${NAME}` and `${NAME:-default}` in, in every string value but the code of functions; `$$` is a dollar sign.
 
     Raises:
         ConfigError: naming each place whose variable is not set.
     """
     source = os.environ if environment is None else environment
     problems: list[Problem] = []
-    result = _interpolate(document, source, "", problems)
+    bare, code = without_code(document) if isinstance(document, dict) else (document, {})
+    result = _interpolate(bare, source, "", problems)
     if problems:
         raise ConfigError(problems)
-    return result
+    return with_code(result, code) if code else result
 
 
 def required_variables(document: Any) -> set[str]:
-    """Returns the names of variables that are used without a default."""
+    """Returns the names of variables that are used without a default, but for the code of functions."""
     if isinstance(document, dict):
+        document, _ = without_code(document)
         return set().union(*(required_variables(item) for item in document.values()))
     if isinstance(document, list):
         return set().union(*(required_variables(item) for item in document))
@@ -249,7 +279,12 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     if stored:
         document = without_removed(document)
     problems: list[Problem] = []
-    shapes: dict[str, type] = {"sites": Site, "destinations": dict[str, Any], "connections": Connection}
+    shapes: dict[str, type] = {
+        "sites": Site,
+        "destinations": dict[str, Any],
+        "functions": Function,
+        "connections": Connection,
+    }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
     for kind, type_ in shapes.items():
         entries = document.get(kind) or {}
@@ -263,7 +298,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
             except ConfigError as exc:
                 problems.extend(exc.problems)
                 if kind == "connections":
-                    problems.extend(_check_references(f"{kind}.{name}", entry, document))
+                    problems.extend(check_references(f"{kind}.{name}", entry, document))
     problems.extend(
         Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}")
         for key in parts
@@ -272,7 +307,12 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     if problems:
         raise ConfigError(problems)
     project = Project(**parts)
-    problems = [*_check_names(project), *([] if stored else check_sites(project.sites)), *_check_connections(project)]
+    problems = [
+        *_check_names(project),
+        *([] if stored else check_sites(project.sites)),
+        *check_functions(project.functions),
+        *check_connections(project),
+    ]
     if problems:
         raise ConfigError(problems)
     return project
@@ -331,44 +371,7 @@ def _interpolate(value: Any, source: Mapping[str, str], path: str, problems: lis
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit")
-        for kind in ("sites", "destinations", "connections")
+        for kind in ("sites", "destinations", "functions", "connections")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]
-
-
-def _check_references(path: str, entry: Any, document: Mapping[str, Any]) -> list[Problem]:
-    """Checks the references of a connection that has other faults."""
-    problems: list[Problem] = []
-    for what in ("site", "destination"):
-        name, known = entry.get(what) if isinstance(entry, dict) else None, document.get(f"{what}s") or {}
-        if isinstance(name, str) and isinstance(known, dict) and name not in known:
-            problems.append(Problem(f"{path}.{what}", _unknown(what, name, known)))
-    return problems
-
-
-def _check_connections(project: Project) -> list[Problem]:
-    problems: list[Problem] = []
-    for name, connection in project.connections.items():
-        path = f"connections.{name}"
-        if connection.site not in project.sites:
-            problems.append(Problem(f"{path}.site", _unknown("site", connection.site, project.sites)))
-        if connection.destination not in project.destinations:
-            problems.append(Problem(f"{path}.destination", _unknown("destination", connection.destination, project.destinations)))
-        if not 1 <= connection.batch.period <= 86_400:
-            problems.append(Problem(f"{path}.batch.period", f"expected 1s to 24h, got {connection.batch.period:g}s"))
-        limit = connection.dead_limit
-        if limit != "off" and not 1 <= limit.period <= 86_400:
-            problems.append(Problem(f"{path}.dead_limit.period", f"expected 1s to 24h, got {limit.period:g}s"))
-        if connection.deduplicate and connection.primary_key == []:
-            problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
-    for name, destination in project.destinations.items():
-        if not isinstance(destination.get("type"), str):
-            problems.append(
-                Problem(f"destinations.{name}.type", "expected the name of a destination type, such as duckdb or postgres")
-            )
-    return problems
-
-
-def _unknown(what: str, name: str, known: Mapping[str, object]) -> str:
-    return f"no {what} is named {name!r};{meant(name, known)} known: {', '.join(sorted(known)) or 'none'}"

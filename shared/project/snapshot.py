@@ -10,6 +10,8 @@ of keys are stored as hashes only.
 It also has the *incarnation* of each connection: given when the connection is added, kept for as long as it stays with its site,
 and never given again. The name of a connection's queue contains it, so a new connection shares nothing with a former one of its
 name.
+
+So is which queues have, or had, functions: frames may wait for these although they are gone, and go on as they are.
 """
 
 from __future__ import annotations
@@ -50,6 +52,12 @@ class ConfigSnapshot:
     revision: int
     project: Project
     incarnations: Mapping[str, str] = field(default_factory=dict)
+    functions_queues: frozenset[str] = frozenset()
+    """Queues of connections that have functions or privacy rules, or had some since they were added."""
+
+    def takes_functions_way(self, connection: str) -> bool:
+        """Returns whether frames of a connection are, or may still be, in FUNCTIONS."""
+        return self.project.connections[connection].through_functions or self.queue_of(connection) in self.functions_queues
 
     def queue_of(self, connection: str) -> str:
         """Returns the name of a connection's queue."""
@@ -69,6 +77,8 @@ class StoredProject(msgspec.Struct, frozen=True):
     applied_by: str = ""
     text: str = ""
     incarnations: dict[str, str] = {}
+    functions_queues: list[str] = []
+    """As in `ConfigSnapshot`; filled in by `apply_project`."""
     rollback_to: int = 0
     """The earlier revision that it applies again; 0: it applies none."""
 
@@ -78,7 +88,8 @@ class StoredProject(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: a later version wrote it.
         """
-        return ConfigSnapshot(revision, decode_project(self.resolved, stored=True), self.incarnations)
+        project = decode_project(self.resolved, stored=True)
+        return ConfigSnapshot(revision, project, self.incarnations, frozenset(self.functions_queues))
 
 
 def hash_secret(secret: str) -> str:
@@ -114,7 +125,9 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
         revision, before = found or (0, StoredProject({}, {}))
         if expected_revision is not None and revision != expected_revision:
             raise Conflict(f"the project is at revision {revision}, not {expected_revision}")
-        value = msgspec.json.encode(msgspec.structs.replace(stored, incarnations=_incarnations(before, stored, revision)))
+        incarnations = _incarnations(before, stored, revision)
+        queues = _functions_queues(before, stored, incarnations)
+        value = msgspec.json.encode(msgspec.structs.replace(stored, incarnations=incarnations, functions_queues=queues))
         try:
             return await bucket.put(PROJECT_KEY, value, revision=revision)
         except Conflict:
@@ -135,6 +148,14 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
         else:
             found[name] = f"{revision}-{secrets.token_hex(4)}"
     return found
+
+
+def _functions_queues(before: StoredProject, after: StoredProject, incarnations: Mapping[str, str]) -> list[str]:
+    queues = {
+        topology.queue_of(name, incarnations[name]): bool(connection.get("functions") or connection.get("privacy"))
+        for name, connection in (after.resolved.get("connections") or {}).items()
+    }
+    return sorted(queue for queue, now in queues.items() if now or queue in before.functions_queues)
 
 
 def replaced_revision(incarnation: str) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from shared.jetstream import topology
-from shared.telemetry.declared import CounterName
 from shared.telemetry.health import Health
+from shared.telemetry.names import CounterName
 
 if TYPE_CHECKING:
     from shared.telemetry.metrics import Telemetry

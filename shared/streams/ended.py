@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.events.frame import Frame
 from shared.events.headers import is_live
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Numbers of ended events. `live`: events that the router forwarded as they came; `replayed`: the others."""
+    """Numbers of ended events. `live`: events that the router forwarded as they came; `replayed`: the others. Where a connection has
+    functions, these tell what the router forwarded, and the rest what came of it.
+    """
 
     live: int = 0
     replayed: int = 0
     delivered: int = 0
     dead: dict[str, int] = {}
     dropped: dict[str, int] = {}
+    made: int = 0
+    """How many events more functions gave than they took. Below zero where they took some that wait in RETRY for another attempt."""
+    functions_dead: dict[str, int] = {}
+    functions_dropped: dict[str, int] = {}
+    """What ended in functions already, by reason."""
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.delivered + sum(self.dead.values()) + sum(self.dropped.values())
+        """All that ended: `live`, `replayed` and `made` together."""
+        ended = (self.dead, self.dropped, self.functions_dead, self.functions_dropped)
+        return self.delivered + sum(sum(each.values()) for each in ended)
 
     def plus(self, more: Counts) -> Counts:
         """Returns the sum."""
@@ -34,7 +43,31 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             delivered=self.delivered + more.delivered,
             dead=add_reasons(self.dead, more.dead),
             dropped=add_reasons(self.dropped, more.dropped),
+            made=self.made + more.made,
+            functions_dead=add_reasons(self.functions_dead, more.functions_dead),
+            functions_dropped=add_reasons(self.functions_dropped, more.functions_dropped),
         )
+
+
+def counts_of_frame(frame: Frame, *, live: bool) -> Counts:
+    """Returns what a frame adds to the counts of its events: nothing, unless functions wrote it. Pure.
+
+    Args:
+        live: whether its lane is of frames that were routed as they came.
+    """
+    if frame.taken < 0:
+        return NOTHING
+    more = frame.taken - len(frame)
+    return Counts(
+        live=more if live else 0,
+        replayed=0 if live else more,
+        made=frame.made,
+        functions_dead=frame.dead,
+        functions_dropped=frame.dropped,
+    )
+
+
+NOTHING = Counts()
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -31,6 +31,8 @@ _ADVICE = {
     "`penstock status` and `/ready` of the routers name it. Let it catch up, or raise PENSTOCK_EVENTS_MAX_BYTES",
     topology.DEAD: "the largest share of dead letters loses its oldest: read and purge them (`penstock dead list`), "
     "or raise PENSTOCK_DEAD_MAX_BYTES",
+    topology.FUNCTIONS: "the router stops feeding a full queue and catches up later: look at that connection's functions, "
+    "or raise PENSTOCK_DELIVER_MAX_FRAMES",
     topology.DELIVER: "the router stops feeding a full queue and catches up later: look at that connection's destination, "
     "or raise PENSTOCK_DELIVER_MAX_FRAMES",
 }
@@ -94,7 +96,7 @@ async def read_fill(broker: Broker, stream: str) -> Fill:
         NotConnected: it does not answer.
     """
     with asking(f"cannot look at the stream {stream}"):
-        subjects = ">" if stream == topology.DELIVER else None
+        subjects = ">" if stream in (topology.DELIVER, topology.FUNCTIONS) else None
         return fill_of(await broker.js.stream_info(stream, subjects_filter=subjects))
 
 

@@ -18,7 +18,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.streams.ended import Ended, add_reasons, decode_ended, ended_key
-from shared.streams.waiting import SetAside, Waiting, look_aside, look_at_queue
+from shared.streams.waiting import NO_FUNCTIONS, InFunctions, SetAside, Waiting, look_aside, look_at_functions, look_at_queue
 
 KEPT = 20
 OLDER_KEY = "removed.older"
@@ -43,7 +43,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The account of one removed connection: `received` + `replayed` = `delivered` + `dropped` + `dead` + `waiting`."""
+    """The account of one removed connection: `received` + `replayed` + `made` = `delivered` + `dropped` + `dead` + `waiting`."""
 
     site: str = ""
     connection: str = OLDER
@@ -51,6 +51,8 @@ class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     at: float = 0.0
     received: int = 0
     replayed: int = 0
+    made: int = 0
+    """By functions."""
     delivered: int = 0
     dropped: dict[str, int] = {}
     dead: dict[str, int] = {}
@@ -95,30 +97,37 @@ async def note_removed(broker: Broker, removed: Removed) -> None:
         await bucket.put(removed_key(removed.queue), msgspec.json.encode(removed), revision=0)
 
 
-def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> RemovedBalance:
+def add_up(
+    removed: Removed, ended: Ended, queue: Waiting, aside: SetAside, functions: InFunctions = NO_FUNCTIONS
+) -> RemovedBalance:
     """Returns the account of a connection, from its parts. Pure.
 
     A router that is killed, or runs out of time, may have sent frames that it did not note as sent: the frames' headers say how
     many events were sent. It counted these events as dropped, because it still owed them; or they came after its stored place.
     """
     counts = ended.counts
+    before = functions.frames
     begun, begun_again = (ended.begun_events(replayed=replayed) for replayed in (False, True))
-    live = counts.live + queue.events - queue.replayed - begun
+    live = counts.live + queue.events - queue.replayed - begun + before.events - before.replayed
     by_frames = max(ended.sent, ended.pending.sent if ended.pending is not None else 0)
-    sent = max(removed.forwarded, by_frames, live if queue.frames else 0)
+    sent = max(removed.forwarded, by_frames, live if queue.frames or before.frames else 0)
     more = sent - removed.forwarded
     unsent = removed.dropped.get(DropReason.REMOVED, 0)
     dropped = {**removed.dropped, DropReason.REMOVED.value: max(0, unsent - more)} if unsent else removed.dropped
     received = removed.received + max(0, more - unsent)
     set_aside = aside.events - sum(int(bits, 16).bit_count() for bits in ended.early.values())
-    exact = queue.exact and aside.exact
+    exact = queue.exact and aside.exact and before.exact and functions.again.exact
     problems = []
     if exact and ended.pending is None:
         passed = sent + sum(dropped.values()) + sum(removed.dead.values())
         equations = (
             ("the router received {} events and ended {}", received, passed),
             ("the router forwarded {} events, the loader took, or has waiting, {}", sent, live),
-            ("the loader took {} events and ended, or set aside, {}", counts.live + counts.replayed, counts.total + set_aside),
+            (
+                "the loader took {} events and ended, or set aside, {}",
+                counts.live + counts.replayed + counts.made,
+                counts.total + set_aside,
+            ),
         )
         problems = [words.format(left, right) for words, left, right in equations if left != right]
     return RemovedBalance(
@@ -127,11 +136,17 @@ def add_up(removed: Removed, ended: Ended, queue: Waiting, aside: SetAside) -> R
         queue=removed.queue,
         at=removed.at,
         received=received,
-        replayed=counts.replayed + queue.replayed - begun_again,
+        replayed=counts.replayed + queue.replayed - begun_again + before.replayed,
+        made=counts.made + functions.again.events,
         delivered=counts.delivered,
-        dropped=add_reasons(dropped, counts.dropped),
-        dead=add_reasons(removed.dead, counts.dead),
-        waiting=queue.events - begun - begun_again + set_aside + (max(0, sent - live) if ended.pending is not None else 0),
+        dropped=add_reasons(add_reasons(dropped, counts.dropped), counts.functions_dropped),
+        dead=add_reasons(add_reasons(removed.dead, counts.dead), counts.functions_dead),
+        waiting=functions.events
+        + queue.events
+        - begun
+        - begun_again
+        + set_aside
+        + (max(0, sent - live) if ended.pending is not None else 0),
         exact=exact,
         pending=ended.pending is not None,
         problems=problems,
@@ -176,7 +191,9 @@ async def read_removed(broker: Broker, removed: Removed) -> RemovedBalance:
     """
     entry = await Bucket(broker, topology.STATS_BUCKET).get(ended_key(removed.queue))
     ended = decode_ended(entry.value if entry else None)
-    return add_up(removed, ended, await look_at_queue(broker, removed.queue), await look_aside(broker, removed.queue))
+    functions = await look_at_functions(broker, removed.queue)  # before the queue, to which they go
+    queue, aside = await look_at_queue(broker, removed.queue), await look_aside(broker, removed.queue)
+    return add_up(removed, ended, queue=queue, aside=aside, functions=functions)
 
 
 async def read_all_removed(broker: Broker) -> list[RemovedBalance]:
@@ -205,6 +222,7 @@ async def fold(broker: Broker, balance: RemovedBalance) -> None:
             at=balance.at,
             received=older.sum.received + balance.received,
             replayed=older.sum.replayed + balance.replayed,
+            made=older.sum.made + balance.made,
             delivered=older.sum.delivered + balance.delivered,
             dropped=add_reasons(older.sum.dropped, balance.dropped),
             dead=add_reasons(older.sum.dead, balance.dead),

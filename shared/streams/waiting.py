@@ -1,4 +1,5 @@
-"""Waiting events, measured where they wait: a site's frames in EVENTS, a connection's queue in DELIVER, rows set aside in RETRY.
+"""Waiting events, measured where they wait: a site's frames in EVENTS, a connection's frames before its functions and in its queue, rows
+set aside in RETRY.
 
 This asks no process, so the numbers are true while a load is retried and while no service runs. It looks at a few messages only:
 every frame of a lane says how many events came before it, so the oldest and the newest frame give the number between them.
@@ -25,6 +26,9 @@ FEW_FRAMES = 8
 SAMPLED_FRAMES = 20
 """How many frames are looked at one by one if their headers do not tell."""
 
+FUNCTIONS_STAGE = "functions"
+"""The stage whose messages of RETRY wait for functions."""
+
 CALLS = "(calls)"
 """Stands in place of a table for events that are sent one by one."""
 
@@ -48,6 +52,21 @@ class Waiting(NamedTuple):
     oldest: Place | None = None
     queued_at: float | None = None
     """The time when the oldest frame was put into the queue."""
+
+
+class InFunctions(NamedTuple):
+    """What waits for a connection's functions: frames of the router, and events that functions asked to get again later."""
+
+    frames: Waiting = Waiting()
+    again: Waiting = Waiting()
+
+    @property
+    def events(self) -> int:
+        """All of them."""
+        return self.frames.events + self.again.events
+
+
+NO_FUNCTIONS = InFunctions()
 
 
 class SetAside(NamedTuple):
@@ -130,6 +149,16 @@ async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     )
 
 
+async def count_frames(broker: Broker, stream: str, subject: str) -> int:
+    """Returns how many frames wait in a work queue under a subject.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    with asking(f"the stream {stream} does not tell what waits"):
+        return await _count(broker, stream, subject)
+
+
 async def look_at_queue(broker: Broker, queue: str) -> Waiting:
     """Counts the frames in a connection's queue in DELIVER; `queue` is the name from `shared.jetstream.topology.queue_of`.
 
@@ -137,6 +166,17 @@ async def look_at_queue(broker: Broker, queue: str) -> Waiting:
         NotConnected: the broker does not answer.
     """
     return await look_at_subject(broker, topology.DELIVER, topology.deliver_subject(queue))
+
+
+async def look_at_functions(broker: Broker, queue: str) -> InFunctions:
+    """Looks at what waits for a connection's functions: frames, and events that wait for another attempt.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    frames = await look_at_subject(broker, topology.FUNCTIONS, topology.functions_subject(queue))
+    again = await look_at_subject(broker, topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue))
+    return InFunctions(frames, again)
 
 
 async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from shared.telemetry.declared import CounterName
+from shared.telemetry.names import CounterName
 
 
 class Counts(Protocol):

@@ -175,3 +175,34 @@ def test_encoding_writes_times_as_rfc_3339() -> None:
 )
 def test_a_time_with_more_digits_than_microseconds_is_told(value: object, finer: bool) -> None:
     assert is_finer(value) is finer
+
+
+def test_into_an_event_that_a_function_gave_nothing_of_its_request_is_merged() -> None:
+    seen = request(
+        ip="198.51.100.1", user_agent="ours", geo={"country": "LI"}, complete=True, skew=1, defaults=b'{"context":{"a":1}}'
+    )
+    body = {
+        "messageId": "x",
+        "writeKey": "kept",
+        "context": {"locale": "en"},
+        "timestamp": "2026-03-01T09:00:00Z",
+        "sentAt": "soon",
+    }
+    full = event({**body, "receivedAt": "2026-03-01T12:00:10.5Z"}, seen)
+    assert full == {
+        "messageId": "m1",
+        "type": "track",
+        "writeKey": "kept",
+        "context": {"locale": "en"},
+        "timestamp": datetime(2026, 3, 1, 9, tzinfo=UTC),
+        "sentAt": "soon",
+        "receivedAt": datetime(2026, 3, 1, 12, 0, 10, 500_000, tzinfo=UTC),
+    }
+    assert event({"context": None}, seen) == {"messageId": "m1", "type": "track", "context": None, "receivedAt": RECEIVED}
+
+
+def test_an_event_is_the_same_before_and_behind_a_function_that_changes_nothing() -> None:
+    sent = {"event": "e", "timestamp": "2026-03-01T09:00:00.123456789Z", "originalTimestamp": "yesterday", "context": {"a": 1}}
+    seen = request(ip="198.51.100.1", sent_at="2026-03-01T09:00:00Z", skew=5_000_000)
+    before = event(sent, seen)
+    assert materialise(encode_event(before), Head("m1", "track"), facts_of(request(complete=True))) == before

@@ -117,3 +117,19 @@ def test_origins_of_replayed_dead_letters_travel_with_their_events() -> None:
 def test_a_frame_with_more_fields_than_known_is_still_read() -> None:
     plain = msgspec.msgpack.decode(encode_frame(pack("shop", [RequestContext(0, "segment", "k")], [Head("m", "track")], [b"{}"])))
     assert decode_frame(msgspec.msgpack.encode([*plain, "a field of the future"])).bodies() == [b"{}"]
+
+
+def test_a_frame_says_how_many_events_functions_made_of_how_many() -> None:
+    frame = pack("shop", [RequestContext(0, "p", "k")], [Head("m", "track")], [b"{}"])
+    assert (frame.source_events, frame.made) == (1, 0)
+    frame.taken, frame.dropped, frame.dead = 4, {"function": 2}, {"function_failed": 3}
+    back = decode_frame(encode_frame(frame))
+    assert (back.source_events, back.made) == (4, 2)
+    assert (select(back, [0]).source_events, select(back, [0]).made) == (1, 0), "what functions did is of the whole frame"
+
+
+def test_a_frame_may_hold_no_event() -> None:
+    frame = pack("shop", [], [], [])
+    frame.taken, frame.dropped = 2, {"function": 2}
+    back = decode_frame(encode_frame(frame))
+    assert (back.bodies(), back.source_events, back.made) == ([], 2, 0)

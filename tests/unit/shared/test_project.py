@@ -66,7 +66,7 @@ def test_a_project_file_is_read_with_units_and_variables() -> None:
         ("sites: {shop: {keys: [{id: 5}]}}", "sites.shop.keys[0].id: expected a text, got a whole number"),
         ("sites: {Shop!: {}}", "sites.Shop!: a name is 1 to 63 of a-z"),
         ("sites: 5", "sites: expected a mapping of names to sites, got a whole number"),
-        ("sities: {}", "sities: unknown key; did you mean `sites`? known: sites, destinations, connections"),
+        ("sities: {}", "sities: unknown key; did you mean `sites`? known: sites, destinations, functions, connections"),
         ("- 1", "expected a mapping with sites, destinations and connections, got a list"),
         ("a: [", "line 1, column 5"),
         ("connections: {c: {site: a, destination: b}}", "connections.c.site: no site is named 'a'; known: none"),
