@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class QueuesReplaced(Transient):
-    """DELIVER was replaced by another stream: the frames must be sent again."""
+    """DELIVER or FUNCTIONS was replaced by another stream: the frames must be sent again."""
 
 
 class EventsReplaced(Transient):
@@ -167,7 +167,7 @@ class SiteRouter:
     async def _open(self, group: asyncio.TaskGroup) -> Forwarders:
         events = await identify(self._broker, topology.EVENTS)
         incarnation, first_kept = events.incarnation, events.first_seq
-        queues = (await identify(self._broker, topology.DELIVER)).incarnation
+        queues, functions = await self._identify_queues()
         stored = await self._keeper.load()
         accepted, accounts = (stored.accepted, stored.accounts) if stored is not None else (0, {})
         if stored is not None and stored.incarnation not in ("", incarnation):
@@ -191,11 +191,12 @@ class SiteRouter:
             accounts=accounts,
             lives=state.lives,
             queues=queues,
+            functions=functions,
         )
         # a former router that still believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds, accepted=accepted)
-        self._sender = QueueWriter(self._broker.publisher, self.site, live_lane(incarnation, self.site), incarnation)
+        self._sender = QueueWriter(self._broker, self.site, live_lane(incarnation, self.site), incarnation)
         log.info(
             "site is routed from here",
             extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
@@ -212,13 +213,20 @@ class SiteRouter:
         )
         # a site that was never routed begins with its first frame: every connection gets all frames
         begun = state.connections if stored is not None else None
-        lost = state.queues not in ("", queues)
+        lost = state.queues not in ("", queues) or state.functions not in ("", functions)
         if lost:
-            log.error("DELIVER was created anew; what was in it is read again from EVENTS", extra={"site": self.site})
+            log.error("queues were created anew; what was in them is read again from EVENTS", extra={"site": self.site})
         await forwarders.begin(
             rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost
         )
         return forwarders
+
+    async def _identify_queues(self) -> tuple[str, str]:
+        """Returns the incarnations of DELIVER and FUNCTIONS."""
+        return (
+            (await identify(self._broker, topology.DELIVER)).incarnation,
+            (await identify(self._broker, topology.FUNCTIONS)).incarnation,
+        )
 
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
         """Returns the accounts, with owed events counted as lost."""
@@ -325,6 +333,7 @@ class SiteRouter:
             accounts=forwarders.accounts(position),
             lives=forwarders.lives,
             queues=self._saved.queues,
+            functions=self._saved.functions,
         )
 
     async def _keep_saving(self, forwarders: Forwarders) -> None:
@@ -379,10 +388,10 @@ class SiteRouter:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 incarnation = (await identify(self._broker, topology.EVENTS)).incarnation
-                queues = (await identify(self._broker, topology.DELIVER)).incarnation
+                queues = await self._identify_queues()
             except NotConnected:
                 continue
             if incarnation != self._saved.incarnation:
                 raise EventsReplaced(f"site {self.site}: EVENTS was created anew")
-            if queues != self._saved.queues:
-                raise QueuesReplaced(f"site {self.site}: DELIVER was created anew")
+            if queues != (self._saved.queues, self._saved.functions):
+                raise QueuesReplaced(f"site {self.site}: DELIVER or FUNCTIONS was created anew")

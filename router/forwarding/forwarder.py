@@ -54,6 +54,7 @@ class Parcel:
     revision: int
     trace: Mapping[str, str] = field(default_factory=dict)
     drops: Mapping[DropReason, int] = field(default_factory=dict)
+    through_functions: bool = False
 
 
 @dataclass(slots=True)
@@ -181,6 +182,7 @@ class Forwarder:
             revision=self.rules.revision,
             trace=arrival.trace,
             drops=matched.drops,
+            through_functions=self.rules.through_functions,
         )
 
     def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
@@ -278,7 +280,12 @@ class Forwarder:
                 total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
                 place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
                 await self.sender.try_send(
-                    queue=self.rules.queue, revision=parcel.revision, place=place, payload=parcel.payload, trace=parcel.trace
+                    queue=self.rules.queue,
+                    revision=parcel.revision,
+                    place=place,
+                    payload=parcel.payload,
+                    trace=parcel.trace,
+                    through_functions=parcel.through_functions,
                 )
             except QueueFull:
                 self.blocked = True

@@ -145,6 +145,7 @@ class Keeper:
             amounts = {
                 ("received", ""): each.received,
                 ("replayed", ""): each.replayed,
+                ("made", ""): each.made,
                 ("delivered", ""): each.delivered,
                 ("waiting", ""): each.waiting,
                 **{("dropped", reason): amount for reason, amount in each.dropped.items()},

@@ -1,4 +1,4 @@
-"""Puts one frame into a connection's queue, or an unreadable one into the dead letters, however long it takes.
+"""Puts one frame into a connection's queue, or before its functions, or an unreadable one into the dead letters, however long it takes.
 
 The id of a message is made of the frame's origin, its connection and the revision of the project, so the broker stores a frame
 once that a new router sends again. The loader recognises it by its sequence within the lane, also after the broker has forgotten
@@ -12,12 +12,13 @@ import logging
 from collections.abc import Mapping
 
 from shared.backoff import Backoff
-from shared.errors import Permanent, Transient
+from shared.errors import Permanent, QueueFull, Transient
 from shared.events.dead import DeadLetter, bury
 from shared.events.headers import Place, write_place
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
-from shared.jetstream.publisher import Publisher
+from shared.jetstream.broker import Broker
+from shared.streams.waiting import count_frames
 from shared.telemetry.metrics import Telemetry
 
 STAGE = "router"
@@ -32,15 +33,19 @@ class QueueWriter:
     """Sends the frames of one lane of one site.
 
     Args:
+        broker: connected.
         lane: the lane of all frames that it sends.
         source: makes message ids unique: the id of a replay, or the incarnation of EVENTS.
     """
 
-    def __init__(self, publisher: Publisher, site: str, lane: str, source: str) -> None:
-        self._publisher = publisher
+    def __init__(self, broker: Broker, site: str, lane: str, source: str) -> None:
+        self._broker = broker
+        self._publisher = broker.publisher
         self.site = site
         self.lane = lane
         self._source = source
+        self._past_functions: set[str] = set()
+        """Queues of which nothing waits for functions, so that no frame overtakes another on the straight way."""
 
     @property
     def incarnation(self) -> str:
@@ -48,20 +53,48 @@ class QueueWriter:
         return self._source
 
     async def try_send(
-        self, queue: str, revision: int, place: Place, payload: bytes, trace: Mapping[str, str] | None = None
+        self,
+        queue: str,
+        revision: int,
+        place: Place,
+        payload: bytes,
+        trace: Mapping[str, str] | None = None,
+        *,
+        through_functions: bool = False,
     ) -> None:
         """Publishes once, with the original frame's trace, and returns when the frame is durable.
+
+        A frame that needs no functions waits while earlier ones of its queue are in them: behind it the loader would take those for
+        repeats.
+
+        Args:
+            through_functions: the frame goes to the connection's functions, else straight to its destination's loader.
 
         Raises:
             QueueFull, NotConnected, Transient: it may not be stored; send the same again.
             Permanent: the broker can never take it.
         """
+        if through_functions:
+            self._past_functions.discard(queue)
+            subject = topology.functions_subject(queue)
+        else:
+            await self._let_functions_end(queue)
+            subject = topology.deliver_subject(queue)
         await self._publisher.publish(
-            topology.deliver_subject(queue),
+            subject,
             payload,
             msg_id=f"{self._source}.{place.seq}.{queue}.{revision}.{place.rewind}",
             headers={**write_place(place), **(trace or {})},
         )
+
+    async def _let_functions_end(self, queue: str) -> None:
+        """Asks once, after a start or a frame that went there, whether frames of a queue are in functions; raises QueueFull if so."""
+        if queue in self._past_functions:
+            return
+        frames = await count_frames(self._broker, topology.FUNCTIONS, topology.functions_subject(queue))
+        if frames:
+            raise QueueFull(f"{frames} earlier frames of {queue} are in its functions still")
+        self._past_functions.add(queue)
 
     async def bury_frame(
         self, telemetry: Telemetry, seq: int, at_seconds: float, payload: bytes, why: str, connection: str | None = None

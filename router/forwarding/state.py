@@ -55,7 +55,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     `at_seconds` is not later than the time of the next frame. `accepted` counts the site's events up to the position, `accounts`
     their fate, for each connection up to its own place. `epoch` names the lease that wrote it, for people. `connections` have
     begun to get frames, so a connection that is not among them is new; None: no router has noted them yet. `lives` says more
-    about them. `queues` is the identity of the stream DELIVER that got the frames: a stream that was created again has another.
+    about them. `queues` and `functions` are the identities of the streams DELIVER and FUNCTIONS that got the frames: a stream that was
+    created again has another.
     """
 
     version: int = 1
@@ -69,6 +70,7 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     accounts: dict[str, Account] = {}
     lives: dict[str, Life] = {}
     queues: str = ""
+    functions: str = ""
 
 
 SHED_KEY = "shed.events"

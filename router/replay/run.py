@@ -114,7 +114,7 @@ async def replay(
     if not dry_run:
         asked = range_of(site=site, start=start, end=end, connection=connection, where=where, last=last)
         last = (await note_range(Bucket(broker, topology.STATE_BUCKET), replay_id, asked)).last
-    sender = QueueWriter(broker.publisher, site, replay_lane(replay_id), replay_lane(replay_id))
+    sender = QueueWriter(broker, site, replay_lane(replay_id), replay_lane(replay_id))
     window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
     with_heads = any(each.needs_heads for each in rules)
     reader = _open(broker, site, start)
@@ -236,7 +236,7 @@ async def _send(sender: QueueWriter, rules: ConnectionRules, place: Place, paylo
     full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
     while True:
         try:
-            return await sender.try_send(rules.queue, rules.revision, place, payload)
+            return await sender.try_send(rules.queue, rules.revision, place, payload, through_functions=rules.through_functions)
         except QueueFull:
             await asyncio.sleep(full.next())
         except Transient as exc:

@@ -31,6 +31,8 @@ class ConnectionRules:
     consent: tuple[str, ...] = ()
     integrations: frozenset[str] = frozenset()
     """Names under which an event can exclude the connection; empty: it cannot."""
+    through_functions: bool = False
+    """True: its frames go to its functions, or privacy rules, before its destination gets them."""
     known: dict[tuple[str, str | None], bool | None] = field(default_factory=dict, compare=False, repr=False)
     """Verdicts by type and event name, if the predicate asks the head for nothing else."""
 
@@ -95,5 +97,6 @@ def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> Con
         backfill_seconds=float(connection.backfill),
         sample=connection.sample,
         consent=tuple(connection.consent),
+        through_functions=connection.through_functions,
         integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),
     )

@@ -35,7 +35,7 @@ class Queue:
         self.free = asyncio.Event()
         self.buried = 0
 
-    async def try_send(self, **_: object) -> None:
+    async def try_send(self, *_: object, **__: object) -> None:
         self.asked.set()
         await self.free.wait()
 
