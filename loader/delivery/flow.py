@@ -47,7 +47,7 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.project.model import Connection, Site
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
-from shared.streams.waiting import CALLS
+from shared.streams.waiting import CALLS, count_frames
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -187,12 +187,17 @@ class Flow:
         """Watches until all missing frames are loaded again, or the service drains."""
         while self._look_back.waits and not self._context.draining.is_set():
             with contextlib.suppress(NotConnected):
-                await self._look_back.settle(empty=await reader.count() == 0)
+                await self._look_back.settle(empty=await self._is_empty(reader))
             if self._look_back.waits:
                 with contextlib.suppress(TimeoutError):
                     async with timeout(WAKE_SECONDS):
                         await self._context.draining.wait()
         settled()
+
+    async def _is_empty(self, reader: QueueReader) -> bool:
+        """Says whether nothing waits, in this order: what leaves the functions comes into the queue."""
+        waiting = await count_frames(self._context.broker, topology.FUNCTIONS, topology.functions_subject(self._queue))
+        return waiting == 0 and await reader.count() == 0
 
     async def _is_committed(self, ended: Ended, pending: Pending) -> bool:
         known = self._progress if self._transactional else self._plans

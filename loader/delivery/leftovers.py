@@ -34,7 +34,7 @@ from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot, replaced_revision
 from shared.service import ServiceContext
 from shared.streams.ended import Counts, Ended, decode_ended, ended_key
-from shared.streams.waiting import frames_in
+from shared.streams.waiting import FUNCTIONS_STAGE, frames_in
 from shared.tasks import timeout
 
 LEASE_PATIENCE_SECONDS = 30.0
@@ -44,8 +44,16 @@ SOON_SECONDS = 5.0
 PORTION = 1000
 """How many frames of a queue are counted and taken away together."""
 
-_DELIVER, _RETRY = "deliver.", "retry.loader."
-_PREFIXES = ((topology.DELIVER, _DELIVER), (topology.RETRY, _RETRY))
+_DELIVER, _FUNCTIONS = topology.deliver_subject(""), topology.functions_subject("")
+_RETRY, _RETRY_FUNCTIONS = (topology.retry_subject(stage, "") for stage in ("loader", FUNCTIONS_STAGE))
+_PREFIXES = (
+    (topology.DELIVER, _DELIVER),
+    (topology.FUNCTIONS, _FUNCTIONS),
+    (topology.RETRY, _RETRY),
+    (topology.RETRY, _RETRY_FUNCTIONS),
+)
+AGAIN = "RETRY.functions"
+"""Stands in `Ended.swept` for the messages of RETRY that wait for functions."""
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +156,19 @@ class Sweeper:
         ended = await self._decide(name, queue, before, epoch)
         # an event may have rows of several tables here and counts once, so all rows go together
         asides, last_aside = await _look(broker, topology.RETRY, _RETRY + queue)
+        # before the queue is looked at, to which they may go meanwhile
+        before_functions, last_before = await _look(broker, topology.FUNCTIONS, _FUNCTIONS + queue, PORTION)
+        again, last_again = await _look(broker, topology.RETRY, _RETRY_FUNCTIONS + queue, PORTION)
         frames, last_frame = await _look(broker, topology.DELIVER, _DELIVER + queue, PORTION)
-        more = len(frames) >= PORTION
-        swept = {**ended.swept, topology.DELIVER: last_frame, topology.RETRY: last_aside}
-        after = msgspec.structs.replace(count_leftovers(ended, frames, asides, more=more), swept=swept)
+        if len(frames) >= PORTION:  # those in the queue are older
+            before_functions, last_before = [], 0
+        more = max(len(frames), len(before_functions), len(again)) >= PORTION
+        seen = {topology.DELIVER: last_frame, topology.FUNCTIONS: last_before, topology.RETRY: last_aside, AGAIN: last_again}
+        swept = {**ended.swept, **{stream: last for stream, last in seen.items() if last}}
+        found = [each for each in frames if each.seq > ended.swept.get(topology.DELIVER, 0)]
+        found += [each for each in before_functions if each.seq > ended.swept.get(topology.FUNCTIONS, 0)]
+        counted_again = count_again(ended, again)
+        after = msgspec.structs.replace(count_leftovers(counted_again, found, asides, more=more), swept=swept)
         try:
             await bucket.put(ended_key(queue), msgspec.json.encode(after), revision=entry.revision if entry else 0)
         except Conflict as exc:
@@ -163,6 +180,10 @@ class Sweeper:
             counted(events)
         if last_aside:
             await _purge(broker, topology.RETRY, _RETRY + queue, last_aside)
+        if last_again:
+            await _purge(broker, topology.RETRY, _RETRY_FUNCTIONS + queue, last_again)
+        if last_before:
+            await _purge(broker, topology.FUNCTIONS, _FUNCTIONS + queue, last_before)
         if last_frame:
             await _purge(broker, topology.DELIVER, _DELIVER + queue, last_frame)
         return more
@@ -183,22 +204,23 @@ def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]
     """Returns an account with waiting events counted as dropped: each once, and none that is counted already. Pure.
 
     Args:
-        frames: the frames of the queue, in their order.
+        frames: the frames of the queue, and behind them those before functions, in their order.
         asides: all rows set aside.
         more: whether further frames wait.
     """
     through = dict(ended.through)
-    live = replayed = removed = 0
+    live = replayed = removed = made = 0
     sent = ended.sent
     for left in frames:
         place = left.place
-        if left.seq <= ended.swept.get(topology.DELIVER, 0) or place.seq <= through.get(place.lane, 0):
+        if place.seq <= through.get(place.lane, 0):
             continue
         through[place.lane] = place.seq
         frame = f"{place.lane}:{place.seq}"
         early, started = (int(bits.get(frame, "0"), 16) for bits in (ended.early, ended.begun))
-        removed += place.events - (early | started).bit_count()
-        begun = started.bit_count()
+        done, begun = (early | started).bit_count(), started.bit_count()
+        removed += max(0, place.events - done)
+        made += max(0, done - place.events)  # functions made more of it, and all of that ended
         if is_live(place.lane):
             live, sent = live + place.events - begun, max(sent, place.total)
         else:
@@ -214,13 +236,22 @@ def count_leftovers(ended: Ended, frames: Iterable[Left], asides: Iterable[Left]
             waiting[frame] = waiting.get(frame, 0) | bits
     removed += sum((bits & ~int(ended.early.get(frame, "0"), 16)).bit_count() for frame, bits in waiting.items())
     dropped = {DropReason.REMOVED.value: removed} if removed else {}
-    counts = ended.counts.plus(Counts(live=live, replayed=replayed, dropped=dropped))
+    counts = ended.counts.plus(Counts(live=live, replayed=replayed, made=made, dropped=dropped))
     kept = {
         name: {frame: bits for frame, bits in value.items() if more and not _is_counted(frame, through)}
         for name, value in (("early", ended.early), ("begun", ended.begun))
     }
     cuts = ended.cuts if more else {}
     return msgspec.structs.replace(ended, counts=counts, through=through, cuts=cuts, sent=sent, **kept)
+
+
+def count_again(ended: Ended, again: Iterable[Left]) -> Ended:
+    """Returns an account in which events that waited for another attempt of functions are dropped; they were counted nowhere. Pure."""
+    events = sum(left.place.events for left in again if left.seq > ended.swept.get(AGAIN, 0))
+    if not events:
+        return ended
+    more = Counts(made=events, dropped={DropReason.REMOVED.value: events})
+    return msgspec.structs.replace(ended, counts=ended.counts.plus(more))
 
 
 def _is_counted(frame: str, through: Mapping[str, int]) -> bool:

@@ -23,6 +23,8 @@ from shared.threads import ThreadGate
 
 INLINE_EVENTS = 200
 """Up to here shaping takes less time than a thread costs latency."""
+INLINE_BYTES = 512 * 1024
+"""The same in bytes, packed: functions may have made many events of few."""
 
 NOBODY: Refused = MappingProxyType({})
 
@@ -66,7 +68,8 @@ class Shaping:
     async def shape(self, chunk: list[Held], gate: ThreadGate) -> Shaped:
         """Returns the batch of a chunk, or of its first frames if their events unpack to more than was to be expected."""
         try:
-            if sum(held.place.events for held in chunk) <= INLINE_EVENTS:
+            few = sum(held.place.events for held in chunk) <= INLINE_EVENTS
+            if few and sum(held.size for held in chunk) <= INLINE_BYTES:
                 return self._shape(chunk)
             return await gate.run(self._shape, chunk)
         except Exception as exc:  # noqa: BLE001 - logged and counted in `_offenders`

@@ -25,7 +25,7 @@ from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
+from shared.streams.ended import Counts, Ended, Pending, counts_of_frame, decode_ended, ended_key
 from shared.telemetry.metrics import Telemetry
 
 
@@ -269,10 +269,14 @@ class Accounts:
         """Shows the counts as metrics."""
         name, counts = self._connection, self._ended.counts
         self._telemetry.gauge("account_delivered_events", counts.delivered, connection=name)
-        for reason, amount in counts.dead.items():
-            self._telemetry.gauge("account_dead_events", amount, connection=name, stage="loader", reason=reason)
-        for reason, amount in counts.dropped.items():
-            self._telemetry.gauge("account_dropped_events", amount, connection=name, stage="loader", reason=reason)
+        for stage, dead, dropped in (
+            ("loader", counts.dead, counts.dropped),
+            ("functions", counts.functions_dead, counts.functions_dropped),
+        ):
+            for reason, amount in dead.items():
+                self._telemetry.gauge("account_dead_events", amount, connection=name, stage=stage, reason=reason)
+            for reason, amount in dropped.items():
+                self._telemetry.gauge("account_dropped_events", amount, connection=name, stage=stage, reason=reason)
         if self._ended.last_load_at is not None:
             self._telemetry.gauge("loader_last_load_seconds", self._ended.last_load_at, connection=name)
 
@@ -317,6 +321,9 @@ class Accounts:
             dead={str(reason): amount for reason, amount in reasons.items()},
             dropped=dropped,
         )
+        for _, each in batch.frames:
+            if each.taken >= 0:
+                counts = counts.plus(counts_of_frame(each, live=share.live))
         return counts, early
 
     def _count_aside(self, aside: Aside, others: int, outcome: Outcome) -> tuple[Counts, dict[str, str]]:

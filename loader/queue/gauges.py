@@ -17,7 +17,7 @@ from loader.queue.account import Accounts
 from loader.watch.stuck import Stuck
 from shared.errors import NotConnected, PenstockError
 from shared.jetstream.broker import Broker
-from shared.streams.waiting import look_aside, look_at_oldest_aside, look_at_queue
+from shared.streams.waiting import look_aside, look_at_functions, look_at_oldest_aside, look_at_queue
 from shared.telemetry.metrics import Telemetry
 
 LOOK_SECONDS = 2.0
@@ -93,6 +93,7 @@ async def set_gauges(
         NotConnected: the broker does not answer.
     """
     taken = accounts.counts.replayed
+    functions = await look_at_functions(broker, queue)
     waiting = await look_at_queue(broker, queue)
     if stuck is not None:
         stuck.look(waiting.queued_at, accounts.last_load_at)
@@ -105,7 +106,9 @@ async def set_gauges(
     oldest = [at for at in (waiting.oldest_at, oldest_aside) if at is not None]
     telemetry.gauge("loader_oldest_seconds", max(0.0, time.time() - min(oldest)) if oldest else 0.0, connection=connection)
     telemetry.gauge("account_waiting_events", waiting.events - accounts.begun, connection=connection, place="queue")
+    telemetry.gauge("account_waiting_events", functions.events, connection=connection, place="functions")
     telemetry.gauge("account_waiting_events", set_aside - accounts.early, connection=connection, place="aside")
-    telemetry.gauge("account_replayed_events", taken + waiting.replayed, connection=connection)
+    telemetry.gauge("account_replayed_events", taken + waiting.replayed + functions.frames.replayed, connection=connection)
+    telemetry.gauge("account_made_events", accounts.counts.made + functions.again.events, connection=connection)
     telemetry.gauge("loader_aside_rows", aside_rows, connection=connection)
     accounts.export()

@@ -19,7 +19,7 @@ import msgspec
 from loader.delivery.sending.job import Item, Job, bits_by_frame
 from loader.queue.account import Accounts
 from shared.events.headers import is_live
-from shared.streams.ended import Counts
+from shared.streams.ended import NOTHING, Counts
 
 WRITE_SECONDS = 0.025
 """The shortest time between two writes."""
@@ -39,6 +39,8 @@ class OpenChunk:
     sent: int
     """How many events the router had sent with the last of the frames."""
     oldest_at: float
+    functions: Counts = NOTHING
+    """What functions did to its frames: counted when it is at its end."""
 
     @property
     def last(self) -> int:
@@ -68,6 +70,7 @@ class Books:
         self._delivered = self._live = self._replayed = 0
         self._dead: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._functions = NOTHING
         self._chunks: deque[OpenChunk] = deque()
         self._acks: list[int] = []
         self._retried: list[tuple[int, dict[int, int], str]] = []
@@ -235,6 +238,7 @@ class Books:
             if cuts:
                 self._cuts[chunk.lane] = cuts
             self._acks += chunk.acks
+            self._functions = self._functions.plus(chunk.functions)
             self._finished(chunk)
             self._changed.set()
 
@@ -247,7 +251,8 @@ class Books:
             delivered=self._delivered,
             dead=dict(self._dead),
             dropped=dict(self._dropped),
-        )
+        ).plus(self._functions)
+        self._functions = NOTHING
         self._live = self._replayed = self._delivered = 0
         self._dead.clear()
         self._dropped.clear()

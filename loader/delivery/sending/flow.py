@@ -38,12 +38,12 @@ from loader.queue.collect import Held, bounds_of
 from loader.watch.limit import Limit, TooManyDeadError
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_frame
-from shared.events.headers import Place
+from shared.events.headers import Place, is_live
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
-from shared.streams.ended import Ended, Pending
+from shared.streams.ended import Ended, Pending, counts_of_frame
 from shared.tasks import timeout, together
 
 CHUNK_EVENTS = 1_000
@@ -234,6 +234,7 @@ class EventFlow:
                 user = user_of(head)
                 line = lines[int(user[:4], 16) % width if self._limits.ordered else (seq + index) % width]
                 line.append(Item(source=source, position=index, seq=seq, number=index, user=user))
+            chunk.functions = chunk.functions.plus(counts_of_frame(source.frame, live=is_live(lane)))
             chunk.left += len(source.frame) - (done & ((1 << len(source.frame)) - 1)).bit_count()
         if per_call > 1:
             await self._books.plan(chunk)

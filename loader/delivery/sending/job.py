@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from loader.types import exact
+from loader.rows.hints import may_hold_hints, take_hints
+from shared.events import exact
 from shared.events.dead import DeadLetter, now, origin_of
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
@@ -54,13 +55,16 @@ class Item(NamedTuple):
         return self.source.frame.heads[self.position]
 
     def event(self) -> JSON:
-        """Returns the full event.
+        """Returns the full event, without what a function said about tables.
 
         Raises:
             Permanent, msgspec.MsgspecError, UnicodeDecodeError: it cannot be read.
         """
-        head = self.head
-        return materialise(self.source.bodies[self.position], head, self.source.facts(head.request), exact.decode)
+        head, body = self.head, self.source.bodies[self.position]
+        event = materialise(body, head, self.source.facts(head.request), exact.decode)
+        if self.source.frame.trusted_hints and may_hold_hints(body):
+            take_hints(event, dict)
+        return event
 
     def letter(self, site: str, connection: str, reason: str, detail: str) -> DeadLetter:
         """Returns the event's dead letter."""
@@ -155,6 +159,7 @@ def frame_of(items: Sequence[Item]) -> Frame:
             )
         )
     frame = pack(items[0].source.frame.site, requests, heads, [item.source.bodies[item.position] for item in items])
+    frame.trusted_hints = all(item.source.frame.trusted_hints for item in items)
     if any(item.source.frame.origins for item in items):
         frame.origins = [
             item.source.frame.origins[item.position]

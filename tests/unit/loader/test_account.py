@@ -14,6 +14,7 @@ from loader.queue.account import Accounts, Outcome, Share, share_of_aside, share
 from loader.queue.aside import Aside
 from loader.rows.batch import ShapedBatch
 from shared.errors import Conflict, Fenced
+from shared.events.frame import Frame, Head, RequestContext, pack
 from shared.events.headers import Place
 from shared.jetstream.kv import Entry
 from shared.streams.ended import Counts, Ended, Pending, decode_ended
@@ -75,7 +76,7 @@ async def read(held: Accounts, *committed: str) -> None:
 
 def batch(*events: int, first: int = 1, **dropped: int) -> ShapedBatch:
     """Frames of so many events each."""
-    frames = cast("Any", [(first + number, None) for number in range(len(events))])
+    frames = [(first + number, pack("shop", [], [], [])) for number in range(len(events))]
     none = np.empty(0, np.int32)
     return ShapedBatch({}, (), cast("Any", Counter(dropped)), Counter(), sum(events), frames, none, none)
 
@@ -225,3 +226,57 @@ async def test_what_was_loaded_into_another_destination_stays_noted(store: Store
     await moved.done(load, 2.0)
     await moved.flush()
     assert decode_ended(store.value).moved
+
+
+def written(events: int, *, taken: int, dropped: int = 0, dead: int = 0) -> Frame:
+    """A frame that functions made of one with `taken` events."""
+    heads = [Head(f"m{number}", "track") for number in range(events)]
+    frame = pack("shop", [RequestContext(0, "p", "k", complete=True)], heads, [b"{}"] * events)
+    frame.taken = taken
+    frame.dropped = {"function": dropped} if dropped else {}
+    frame.dead = {"function_failed": dead} if dead else {}
+    return frame
+
+
+def of_functions(*frames: Frame, first: int = 1) -> ShapedBatch:
+    none = np.empty(0, np.int32)
+    numbered = list(enumerate(frames, first))
+    return ShapedBatch({}, (), Counter(), Counter(), sum(map(len, frames)), numbered, none, none)
+
+
+async def test_what_functions_did_is_counted_with_their_frame_and_once(store: Store) -> None:
+    held = await restarted()
+    shaped = of_functions(written(5, taken=4, dropped=1), written(0, taken=3, dropped=2, dead=1))
+    load = noted(held, shaped, Outcome({(1, 4): "type_conflict"}, tables=("tracks",)))
+    await held.expect(load)
+    for lanes, taken in (((), 0), ((LANE,), 7)):
+        assert (await restarted(*lanes)).counts.live == taken
+    successor = await restarted(LANE)
+    assert noted(successor, shaped, Outcome()).counts == Counts()
+    await successor.done(noted(successor, shaped, Outcome()), 1.0)
+    counts = (await restarted()).counts
+    assert counts == Counts(
+        live=7,
+        made=2,
+        delivered=4,
+        dead={"type_conflict": 1},
+        functions_dropped={"function": 3},
+        functions_dead={"function_failed": 1},
+    )
+    assert counts.live + counts.made == counts.total
+
+
+async def test_a_load_without_a_row_counts_what_functions_left_out(store: Store) -> None:
+    held = await restarted()
+    await held.done(noted(held, of_functions(written(0, taken=2, dropped=2)), Outcome()), 1.0)
+    assert (await restarted()).counts == Counts(live=2, functions_dropped={"function": 2})
+
+
+async def test_events_that_functions_get_again_later_are_missing_until_they_come_back(store: Store) -> None:
+    held = await restarted()
+    await held.done(noted(held, of_functions(written(2, taken=3)), Outcome()), 1.0)
+    assert (held.counts.live, held.counts.made, held.counts.total) == (3, -1, 2)
+    lane = "again-1"
+    back = noted(held, of_functions(written(1, taken=0)), Outcome(), share=share_of_lane(lane, 1, 0), lane=lane)
+    await held.done(back, 2.0)
+    assert (held.counts.live, held.counts.replayed, held.counts.made, held.counts.total) == (3, 0, 0, 3)

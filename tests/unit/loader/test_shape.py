@@ -194,3 +194,29 @@ def test_many_tables_are_forgotten_after_their_batch(monkeypatch: pytest.MonkeyP
     assert len(batch.tables) == 251
     assert (full_before, desk.shaper.full) == (True, False)
     assert not desk.shaper._tables
+
+
+@pytest.mark.parametrize("layout", ["segment", "single_table", "passthrough"])
+def test_events_that_a_function_gave_have_rows_whatever_it_left_of_them(layout: str) -> None:
+    given: list[dict[str, Any]] = [
+        {"a": 1},
+        {"context": None, "properties": "text", "traits": [1], "timestamp": 1_700_000_000},
+        {"context": "text", "receivedAt": "never", "event": 5, "userId": 7, "type": "ignored"},
+        {"context": [1], "receivedAt": "2026-03-01T12:00:00Z", "properties": None, "sentAt": {}},
+    ]
+    for kind in ("track", "identify", "page", "group", "other"):
+        heads = [Head(f"m{number}", kind) for number in range(len(given))]
+        request = RequestContext(received_at=0, protocol="segment", key="k", ip="198.51.100.1", complete=True)
+        frame = pack("shop", [request], heads, [json.dumps(event).encode() for event in given])
+        frame.trusted_hints, frame.taken = True, 3
+        desk = Desk({"layout": layout})
+        desk.shaper.add(frame, 1)
+        batch = desk.shaper.take()
+        fitted = desk.fit(batch)
+        for patch in fitted.patches:
+            desk.live[patch.table] = patched(desk.live.get(patch.table), patch)
+        finished = fitted.finish(desk.live)
+        assert not [*batch.dead, *finished.dead]
+        ids = {row.get("message_id", row.get("id")) for ready in finished.ready for row in ready.load.rows.to_pylist()}
+        assert {f"m{number}" for number in range(len(given))} <= ids
+        assert "198.51.100.1" not in str([ready.load.rows.to_pylist() for ready in finished.ready])
