@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shared.telemetry.declared import CounterName
+from shared.telemetry.names import CounterName
 
 
 class Counted:

@@ -266,10 +266,12 @@ async def _left(broker: Broker, ignored: frozenset[str]) -> list[str]:
             if position < (last.seq or 0):
                 left.append(f"site {site} is routed to {position} of {last.seq}")
             left += [f"connection {name} is behind" for name in (state.behind if state else {}) if name not in ignored]
-        for stream in (topology.DELIVER, topology.RETRY):
+        for stream in (topology.FUNCTIONS, topology.DELIVER, topology.RETRY):
             waiting = (await broker.js.stream_info(stream, subjects_filter=">")).state.subjects or {}
             left += [
-                f"{count} frames wait in {subject}" for subject, count in waiting.items() if subject.split(".")[-1] not in ignored
+                f"{count} frames wait in {subject}"
+                for subject, count in waiting.items()
+                if not ignored.intersection(subject.split("."))
             ]
     except (APIError, nats.errors.Error, OSError, TimeoutError, PenstockError) as exc:
         left.append(f"the broker does not answer: {exc or type(exc).__name__}")

@@ -1,4 +1,4 @@
-"""A whole stack for tests and benchmarks: broker, ingest, router and loader as processes of their own, which can be killed and frozen.
+"""A whole stack for tests and benchmarks: broker, ingest, router, functions_runtime and loader as processes of their own, which can be killed and frozen.
 
 Everything runs as in production: synced writes, real sockets, one process a service. A service runs under its own name, further
 replicas of it under `loader-2`, `loader-3`. All ingest replicas would share the one edge port, so there is one.
@@ -58,7 +58,7 @@ class Stack:
         """Starts a service and returns at once.
 
         Args:
-            name: `ingest`, `router` or `loader`, with `-2` and so on for further replicas.
+            name: `ingest`, `router`, `functions_runtime` or `loader`, with `-2` and so on for further replicas.
             environment: on top of the stack's.
         """
         self.admin.setdefault(name, free_port())
@@ -100,7 +100,7 @@ class Stack:
         raise RuntimeError(f"{name} is not ready: {problem}\n{self.log(name)}")
 
     def start_all(self, *names: str) -> None:
-        """Starts services, all three unless named, and waits until they are ready; blocks."""
+        """Starts services, those without functions unless named, and waits until they are ready; blocks."""
         for name in names or SERVICES:
             self.start(name)
         for name in names or SERVICES:

@@ -1,0 +1,217 @@
+"""Events that functions want to see again: they wait in RETRY, and what comes of them goes on in a lane of their own.
+
+A message holds events of one frame that one function asked for again, as they entered the chain. When it is due they run through the
+chain once more. Their lane's sequences must grow and a repeat must have the number it had, whenever a runtime dies: so which messages
+get the next number is noted in the bucket `state` before anything is sent.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from shared.errors import NotConnected
+from shared.events.frame import Frame, encode_frame
+from shared.events.headers import DUE, FAILURES, Place, read_place, write_place
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.jetstream.queue_reader import QueueReader
+from shared.jetstream.reader import Message
+
+STAGE = "functions"
+DELAYS = (10.0, 60.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
+"""Seconds before each try again, where a function says nothing of it."""
+MINUTE = 60.0
+"""Functions give their delays in minutes, as Jitsu's do."""
+FIRST_SECONDS = 10.0
+WAKE_SECONDS = 1.0
+TOGETHER = 100
+"""Messages that are due go on together, so many at most."""
+
+
+class Policy(NamedTuple):
+    """How often a function's events are tried again, and how many seconds later each time."""
+
+    delays: tuple[float, ...] = DELAYS
+
+    def delay(self, failures: int) -> float | None:
+        """Returns the seconds before the next try of an event that failed so often; None: there is none."""
+        return self.delays[failures - 1] if failures <= len(self.delays) else None
+
+
+def policy_of(config: Mapping[str, Any]) -> Policy:
+    """Reads what a function says of its retries: `retries`, how often, and `delays` in minutes; the last one repeats."""
+    given = [float(delay) * MINUTE for delay in config.get("delays") or ()]
+    times = config.get("retries")
+    delays = given or list(DELAYS)
+    if isinstance(times, int):
+        delays = [delays[min(number, len(delays) - 1)] for number in range(times)]
+    return Policy(tuple(delays))
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The last sequence of the lane, and the messages of RETRY that go on under it."""
+
+    last: int = 0
+    moving: list[int] = []
+
+
+class Due(NamedTuple):
+    """Messages that go on together now, under a place of the lane."""
+
+    place: Place
+    seqs: tuple[int, ...]
+    failures: dict[int, int]
+
+
+class Again:
+    """What waits of one connection.
+
+    Args:
+        reader: of the connection's part of RETRY; it must hold back nothing (`most_held=-1`).
+        wall: epoch seconds.
+    """
+
+    def __init__(self, broker: Broker, reader: QueueReader, queue: str, wall: Callable[[], float] = time.time) -> None:
+        self._broker = broker
+        self._reader = reader
+        self._queue = queue
+        self._wall = wall
+        self._bucket = Bucket(broker, topology.STATE_BUCKET)
+        self._state = _State()
+        self._revision = 0
+        self._waiting: list[tuple[float, int]] = []
+        self._failures: dict[int, int] = {}
+        self._events: dict[int, int] = {}
+
+    @property
+    def events(self) -> int:
+        """Events that wait."""
+        return sum(self._events.values())
+
+    @property
+    def lane(self) -> str:
+        """The lane in which they go on."""
+        return f"again-{self._queue}"
+
+    async def read_all(self) -> None:
+        """Reads what former holders left.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        entry = await self._bucket.get(self._key)
+        self._revision = entry.revision if entry else 0
+        self._state = msgspec.json.decode(entry.value, type=_State) if entry and entry.value else _State()
+        more = await self._reader.count() > 0
+        while more:
+            message = await self._reader.next(FIRST_SECONDS)
+            if message is None:
+                raise NotConnected("what waits for another try of its functions cannot be read")
+            self._add(message)
+            more = message.waiting > 0
+
+    async def take_in(self) -> None:
+        """Notes what is stored meanwhile, until it is cancelled.
+
+        Raises:
+            Fenced, NotConnected: the queue cannot be read.
+        """
+        while True:
+            message = await self._reader.next(WAKE_SECONDS)
+            if message is not None:
+                self._add(message)
+
+    async def put(
+        self, place: Place, frame: Frame, indexes: Sequence[int], function: str, *, failures: int, delay: float
+    ) -> None:
+        """Stores events of a frame for later; returns when they are durable.
+
+        Args:
+            frame: holds only these events.
+            indexes: where in their frame they stood.
+            failures: how often they failed now.
+            delay: seconds from now.
+
+        Raises:
+            NotConnected, Transient, QueueFull: not known to be stored.
+        """
+        headers = {
+            **write_place(Place(place.lane, place.seq, len(frame))),
+            FAILURES: str(failures),
+            DUE: f"{self._wall() + delay:.3f}",
+        }
+        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{indexes[0]}.{function}.{failures}"
+        await self._broker.publisher.publish(
+            topology.retry_subject(STAGE, self._queue), encode_frame(frame), msg_id=msg_id, headers=headers
+        )
+
+    def next_in(self) -> float | None:
+        """Returns in how many seconds something is due; None: nothing waits."""
+        if self._state.moving:
+            return 0.0
+        return max(0.0, self._waiting[0][0] - self._wall()) if self._waiting else None
+
+    async def take_due(self) -> Due | None:
+        """Returns what is due, numbered; `done` must follow, else the same comes again.
+
+        Raises:
+            Conflict: another runtime has the connection.
+            NotConnected, Transient: not known to be noted; open a new session.
+        """
+        held = [seq for seq in self._state.moving if seq in self._failures]
+        if self._state.moving and not held:  # they went on, and the runtime died before it had noted that
+            await self._note(_State(last=self._state.last))
+        if not held:
+            now = self._wall()
+            held = [seq for due, seq in self._waiting[:TOGETHER] if due <= now]
+            if not held:
+                return None
+            await self._note(_State(last=self._state.last + 1, moving=held))
+        events = sum(self._events[seq] for seq in held)
+        return Due(Place(self.lane, self._state.last, events), tuple(held), {seq: self._failures[seq] for seq in held})
+
+    async def payload(self, seq: int) -> bytes:
+        """Returns what a message holds.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        return await self._reader.payload(seq)
+
+    async def done(self, due: Due) -> None:
+        """Forgets what went on.
+
+        Raises:
+            Conflict, NotConnected, Transient: as `take_due`.
+        """
+        await self._reader.remove(list(due.seqs))
+        await self._note(_State(last=self._state.last))
+        gone = set(due.seqs)
+        self._waiting = [each for each in self._waiting if each[1] not in gone]
+        for seq in gone:
+            del self._failures[seq], self._events[seq]
+
+    @property
+    def _key(self) -> str:
+        return f"functions.{self._queue}"
+
+    async def _note(self, state: _State) -> None:
+        self._revision = await self._bucket.put(self._key, msgspec.json.encode(state), revision=self._revision)
+        self._state = state
+
+    def _add(self, message: Message) -> None:
+        place = read_place(message.headers)
+        try:
+            failures, due = int(message.headers.get(FAILURES, "1")), float(message.headers.get(DUE, "0"))
+        except ValueError:
+            failures, due = 1, 0.0
+        if message.seq not in self._failures:
+            self._failures[message.seq] = failures
+            self._events[message.seq] = place.events if place else 1
+            bisect.insort(self._waiting, (due, message.seq))

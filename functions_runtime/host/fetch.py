@@ -1,0 +1,150 @@
+"""`ctx.fetch`: one request of a function, through the egress guard, bounded in time and size."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from functions_runtime.host.guard import Guard
+from functions_runtime.sandbox.chain import CallError
+from shared.tasks import timeout
+
+DEFAULT_SECONDS = 2.0
+MOST_SECONDS = 10.0
+MOST_REDIRECTS = 5
+MOST_REQUEST_BYTES = 1024 * 1024
+MOST_ANSWER_BYTES = 4 * 1024 * 1024
+AT_ONCE = 100
+"""Connections of one process."""
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_OF_ONE_PLACE = frozenset(("authorization", "cookie", "proxy-authorization"))
+"""Headers that do not follow a redirect to another host."""
+_OURS = frozenset(("host", "content-length", "transfer-encoding", "connection"))
+
+
+class Fetcher:
+    """Sends the requests of all functions of a process."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._client: aiohttp.ClientSession | None = None
+
+    async def fetch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Sends a request and returns the answer: `status`, `statusText`, `headers` as pairs, `base64`, `url`, `redirected`.
+
+        Args:
+            request: `url`, and as they are there `method`, `headers` as pairs, `body` (text, or `{base64}`), `timeout` in milliseconds,
+                `redirect` (`follow`, `manual`, `error`).
+
+        Raises:
+            CallError: it cannot be sent, may not be, or nothing useful comes back in time.
+        """
+        method = str(request.get("method") or "GET").upper()
+        if method not in _METHODS:
+            raise CallError(f"fetch: the method {method[:20]} is not known")
+        body, headers = _body(request.get("body")), _headers(request.get("headers"))
+        given = request.get("timeout")
+        seconds = min(MOST_SECONDS, given / 1000) if isinstance(given, int | float) and given > 0 else DEFAULT_SECONDS
+        try:
+            async with timeout(seconds):
+                return await self._follow(
+                    method,
+                    _url(str(request.get("url"))),
+                    headers=headers,
+                    body=body,
+                    redirect=str(request.get("redirect") or "follow"),
+                )
+        except TimeoutError as exc:
+            raise CallError(f"fetch: no answer within {seconds:g} s") from exc
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
+            raise CallError(f"fetch: {exc or type(exc).__name__}") from exc
+
+    async def _follow(
+        self, method: str, url: URL, *, headers: dict[str, str], body: bytes | None, redirect: str
+    ) -> dict[str, Any]:
+        client = self._opened()
+        for hop in range(MOST_REDIRECTS + 1):
+            self._guard.check_host(url.raw_host or "")
+            async with client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
+                place = answer.headers.get("location") if answer.status in (301, 302, 303, 307, 308) else None
+                if place is None or redirect == "manual":
+                    return await _answer(answer, url, redirected=hop > 0)
+                if redirect == "error":
+                    raise CallError(f"fetch: {url.host} redirects")
+                target = _url(str(url.join(URL(place))))
+                if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+                    headers = {name: value for name, value in headers.items() if name.lower() not in _OF_ONE_PLACE}
+                if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
+                    method, body = "GET", None
+                url = target
+        raise CallError(f"fetch: more than {MOST_REDIRECTS} redirects")
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._client is None:
+            connector = aiohttp.TCPConnector(resolver=self._guard, limit=AT_ONCE, use_dns_cache=False)
+            self._client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        return self._client
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._client is not None:
+            await self._client.close()
+
+
+async def _answer(answer: aiohttp.ClientResponse, url: URL, *, redirected: bool) -> dict[str, Any]:
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.content.iter_any():
+        size += len(part)
+        if size > MOST_ANSWER_BYTES:
+            raise CallError(f"fetch: the answer is larger than {MOST_ANSWER_BYTES >> 20} MiB")
+        parts.append(part)
+    headers = [
+        (name, value)
+        for name, value in answer.headers.items()
+        if name.lower() not in ("content-encoding", "content-length", "set-cookie")
+    ]
+    return {
+        "status": answer.status,
+        "statusText": answer.reason or "",
+        "headers": headers,
+        "base64": base64.b64encode(b"".join(parts)).decode(),
+        "url": str(url),
+        "redirected": redirected,
+    }
+
+
+def _url(text: str) -> URL:
+    url = URL(text)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise CallError(f"fetch: expected an http or https address, got {text[:100]!r}")
+    return url
+
+
+def _body(given: object) -> bytes | None:
+    if given is None:
+        return None
+    try:
+        body = base64.b64decode(given["base64"], validate=True) if isinstance(given, dict) else str(given).encode()
+    except (KeyError, TypeError, binascii.Error, UnicodeEncodeError) as exc:
+        raise CallError("fetch: the body is neither text nor bytes") from exc
+    if len(body) > MOST_REQUEST_BYTES:
+        raise CallError(f"fetch: the body is larger than {MOST_REQUEST_BYTES >> 20} MiB")
+    return body
+
+
+def _headers(given: object) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for pair in given if isinstance(given, Sequence) and not isinstance(given, str) else ():
+        if isinstance(pair, Sequence) and len(pair) == 2:
+            name, value = str(pair[0]), str(pair[1])
+            if name.lower() not in _OURS:
+                headers[name] = value
+    return headers

@@ -1,0 +1,137 @@
+"""`ctx.store`: the key-value store of one connection, in the bucket `store`, the same for all replicas.
+
+Keys of people are any text, so the bucket's key is a hash and the value holds the text beside its own end: an older broker that keeps
+expired values gives none of them back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from functions_runtime.sandbox.chain import CallError
+from shared.errors import Conflict, Permanent, Transient
+from shared.jetstream import topology
+from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
+from shared.reading.units import Duration
+
+DEFAULT_SECONDS = 31 * 86_400.0
+MOST_VALUE_BYTES = 64 * 1024
+MOST_KEY_CHARACTERS = 1024
+TTL_MISSING, TTL_NEVER = -2, -1
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    """A value: its key, when it ends (epoch seconds; 0: never), and its JSON."""
+
+    key: str
+    ends_at: float
+    value: msgspec.Raw
+
+
+_decode = msgspec.json.Decoder(_Kept).decode
+
+
+class Store:
+    """The store of one connection.
+
+    Args:
+        owner: the connection's queue; another connection's functions see nothing of it.
+        clock: epoch seconds.
+    """
+
+    def __init__(self, broker: Broker, owner: str, clock: Callable[[], float] = time.time) -> None:
+        self._bucket = Bucket(broker, topology.STORE_BUCKET)
+        self._owner = owner
+        self._clock = clock
+
+    async def call(self, op: str, args: Sequence[Any]) -> Any:
+        """Does what a function asks: `get`, `getWithTTL`, `ttl`, `set`, `del`, or `add`, which keeps a value that is there.
+
+        Raises:
+            CallError: the key, the value or the time is none, or the broker does not answer.
+        """
+        if not args or not isinstance(args[0], str) or not 0 < len(args[0]) <= MOST_KEY_CHARACTERS:
+            raise CallError(f"store: a key is a text of 1 to {MOST_KEY_CHARACTERS} characters")
+        key = args[0]
+        try:
+            match op:
+                case "get":
+                    found = await self._get(key)
+                    return None if found is None else found.value
+                case "getWithTTL":
+                    found = await self._get(key)
+                    return None if found is None else {"value": found.value, "ttl": self._left(found)}
+                case "ttl":
+                    found = await self._get(key)
+                    return TTL_MISSING if found is None else self._left(found)
+                case "set":
+                    await self._set(key, args[1], _seconds(args[2] if len(args) > 2 else None))
+                    return None
+                case "add":
+                    return await self._add(key, args[1], _seconds(args[2] if len(args) > 2 else None))
+                case _:
+                    await self._bucket.delete(self._place(key))
+                    return None
+        except (Transient, Permanent) as exc:
+            raise CallError(f"store: {exc}") from exc
+
+    def _place(self, key: str) -> str:
+        return f"{self._owner}.{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+
+    async def _get(self, key: str) -> _Kept | None:
+        entry = await self._bucket.get(self._place(key))
+        if entry is None or not entry.value:
+            return None
+        kept = _decode(entry.value)
+        return None if kept.key != key or (kept.ends_at and kept.ends_at <= self._clock()) else kept
+
+    def _left(self, kept: _Kept) -> float:
+        return max(0, round(kept.ends_at - self._clock())) if kept.ends_at else TTL_NEVER
+
+    async def _set(self, key: str, value: object, seconds: float | None, *, revision: int | None = None) -> None:
+        body = msgspec.json.encode(value)
+        if len(body) > MOST_VALUE_BYTES:
+            raise CallError(f"store: the value of {key[:50]!r} is larger than {MOST_VALUE_BYTES >> 10} KiB")
+        ends_at = 0.0 if seconds is None else self._clock() + seconds
+        kept = msgspec.json.encode(_Kept(key, ends_at, msgspec.Raw(body)))
+        await self._bucket.put(self._place(key), kept, revision=revision, ttl_seconds=seconds)
+
+    async def _add(self, key: str, value: object, seconds: float | None) -> Any:
+        """Writes a value where there is none; returns the one that is there then."""
+        while True:
+            entry = await self._bucket.get(self._place(key))
+            found = await self._get(key) if entry is not None else None
+            if found is not None:
+                return found.value
+            try:
+                await self._set(key, value, seconds, revision=entry.revision if entry else None if entry else 0)
+            except Conflict:
+                continue
+            return value
+
+
+def _seconds(given: object) -> float | None:
+    """Reads how long a value is kept: seconds, `"1d"`, `{ttl}`, or `"inf"` for ever.
+
+    Raises:
+        CallError: it is none of these.
+    """
+    if isinstance(given, dict):
+        given = given.get("ttl")
+    if given is None:
+        return DEFAULT_SECONDS
+    if given == "inf":
+        return None
+    try:
+        seconds = float(Duration.parse(given))
+    except ValueError as exc:
+        raise CallError(f"store: {exc}, or inf") from exc
+    if seconds < 1:
+        raise CallError("store: a value is kept for a second at least")
+    return seconds

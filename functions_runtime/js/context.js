@@ -1,0 +1,138 @@
+// `ctx` of one event: what a function may ask and do. Everything that has an effect goes through the host.
+
+const LOG_CHARACTERS = 1000;
+const MOST_LOGS = 100;
+const MOST_CALLS = 1000;
+
+const { stringify, parse } = JSON;
+const { from } = Array;
+const Answer = Response;
+
+export const show = (value) => {
+  if (typeof value === "string") return value;
+  if (value instanceof Error) return `${value.name}: ${value.message}`;
+  try {
+    return stringify(value) ?? String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+};
+
+/** Makes the class of contexts.
+ * shared: {site, source, destination, connection, props} of the connection; call(event, op, args): asks the host; log(event, level, text). */
+export function contexts(shared, { call, log }) {
+  const say = (event, level, values) => {
+    if (++event.logs > MOST_LOGS) return;
+    log(event, level, from(values, show).join(" ").slice(0, LOG_CHARACTERS));
+  };
+  const ask = (event, op, args) => {
+    if (event.ended) return Promise.reject(new Error("the function's time for this event is over"));
+    if (++event.calls > MOST_CALLS) return Promise.reject(new Error(`more than ${MOST_CALLS} calls for one event`));
+    return call(event, op, args);
+  };
+  const logger = (event) => ({
+    debug: (...values) => say(event, "debug", values),
+    info: (...values) => say(event, "info", values),
+    log: (...values) => say(event, "info", values),
+    warn: (...values) => say(event, "warn", values),
+    error: (...values) => say(event, "error", values),
+  });
+  const store = (event) => ({
+    get: (key) => ask(event, "get", [key]),
+    set: (key, value, options) => ask(event, "set", [key, value, options]),
+    del: (key) => ask(event, "del", [key]),
+    ttl: (key) => ask(event, "ttl", [key]),
+    getWithTTL: (key) => ask(event, "getWithTTL", [key]),
+    async getOrSet(key, value, options) {
+      const found = await ask(event, "get", [key]);
+      if (found !== null && found !== undefined) return found;
+      return ask(event, "add", [key, typeof value === "function" ? await value() : value, options]);
+    },
+  });
+  const fetcher = (event) => async (url, options = {}) => {
+    let { body } = options;
+    if (body !== undefined && body !== null && typeof body !== "string") {
+      body = body instanceof URLSearchParams ? String(body) : body instanceof Uint8Array || body instanceof ArrayBuffer
+        ? { base64: new Uint8Array(body).toBase64() }
+        : stringify(body);
+    }
+    const headers = options.headers === undefined ? [] : [...new Headers(options.headers)];
+    const request = { url: String(url), method: options.method, headers, body, timeout: options.timeout, redirect: options.redirect };
+    const { status, statusText, headers: heard, base64, url: final, redirected } = await ask(event, "fetch", [request]);
+    const empty = status === 101 || status === 204 || status === 205 || status === 304;
+    const answer = new Answer(empty ? null : Uint8Array.fromBase64(base64), { status, statusText, headers: heard });
+    Object.defineProperties(answer, { url: { value: final }, redirected: { value: redirected } });
+    return answer;
+  };
+
+  class Context {
+    #event;
+    #log;
+    #store;
+    #fetch;
+    constructor(event) {
+      this.#event = event;
+    }
+    get log() {
+      return this.#log ??= logger(this.#event);
+    }
+    get store() {
+      return this.#store ??= store(this.#event);
+    }
+    get fetch() {
+      return this.#fetch ??= fetcher(this.#event);
+    }
+    get geo() {
+      return this.#event.request.geo;
+    }
+    get ua() {
+      return this.#event.request.ua;
+    }
+    get headers() {
+      return this.#event.request.headers;
+    }
+    get receivedAt() {
+      return new Date(this.#event.request.receivedAt);
+    }
+    get retries() {
+      return this.#event.retries;
+    }
+  }
+  for (const [name, value] of Object.entries(shared)) Object.defineProperty(Context.prototype, name, { value, enumerable: true });
+  return Context;
+}
+
+/** Freezes plain data all the way down. */
+export function deepFreeze(value) {
+  if (value !== null && typeof value === "object" && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const part of Object.values(value)) deepFreeze(part);
+  }
+  return value;
+}
+
+// A double cannot hold every number of JSON. The text of such a number is noted when an event is read, and written again where its key
+// still has its value.
+const INEXACT = /[0-9]{16}|[0-9.]{18}|[0-9][eE]/;
+
+/** Returns [event, numbers]; numbers is null for nearly all events. */
+export function read(text) {
+  if (!INEXACT.test(text)) return [parse(text), null];
+  const numbers = new Map();
+  const event = parse(text, (key, value, { source }) => {
+    if (typeof value === "number" && source !== String(value)) numbers.set(`${key}\0${value}`, source);
+    return value;
+  });
+  return [event, numbers.size ? numbers : null];
+}
+
+const { rawJSON } = JSON;
+
+/** Returns the JSON of an event. */
+export function write(event, numbers) {
+  if (numbers === null) return stringify(event);
+  return stringify(event, (key, value) => {
+    const source = typeof value === "number" ? numbers.get(`${key}\0${value}`) : undefined;
+    return source === undefined ? value : rawJSON(source);
+  });
+}

@@ -1,0 +1,298 @@
+// The guest's side of a sandbox: one chain of functions of one connection, events in, results out.
+
+import { AsyncLocalStorage } from "node:async_hooks";
+import { contexts, deepFreeze, read, show, write } from "./context.js";
+import { load } from "./functions.js";
+import * as library from "./library.js";
+import { freezeWorld, reduceGlobals } from "./lockdown.js";
+import { bytes, exit, frames, send, text } from "./wire.js";
+
+const IN = { load: 1, batch: 2, answer: 3 };
+const OUT = { loaded: 1, results: 2, call: 3, started: 4, alive: 5 };
+const SAME = 0, OUTPUTS = 1, DROPPED = 2, DEAD = 3;
+
+const FLUSH_BYTES = 256 * 1024;
+const FLUSH_MS = 100;
+const ALIVE_MS = 250;
+const AT_ONCE = 20; // events that may wait for something at the same time
+const MOST_TIMERS = 1000;
+const DETAIL_CHARACTERS = 500;
+
+const now = performance.now.bind(performance);
+const { setTimeout: later, clearTimeout: clearLater, setInterval: every, clearInterval: clearEvery } = globalThis;
+const { isArray } = Array;
+const current = new AsyncLocalStorage();
+
+let nonce = "";
+let chain = [];
+let settings = {};
+let Context;
+const asked = new Map(); // calls that the host has not answered, by number
+let calls = 0;
+
+class Batch {
+  constructor(header, body) {
+    this.id = header.id;
+    this.careful = header.careful;
+    this.requests = header.requests.map(deepFreeze);
+    this.events = header.events;
+    this.body = body;
+    this.at = 0;
+    this.starting = null;
+    this.running = new Set();
+    this.busy = new Set(); // users with an event that waits
+    this.results = [];
+    this.bodies = [];
+    this.logs = [];
+    this.held = 0;
+    this.flushed = now();
+  }
+
+  flush() {
+    if (this.results.length || this.logs.length) {
+      send(OUT.results, { nonce, batch: this.id, results: this.results, logs: this.logs }, this.bodies);
+      this.results = [];
+      this.bodies = [];
+      this.logs = [];
+      this.held = 0;
+    }
+    this.flushed = now();
+  }
+
+  async run() {
+    const beat = every(() => {
+      this.starting?.suspend(); // it waits for something that we do not see
+      this.expire();
+      send(OUT.alive, { nonce, batch: this.id });
+    }, ALIVE_MS);
+    const most = this.careful ? 1 : AT_ONCE;
+    for (const [index, size, request, user, retries] of this.events) {
+      const source = this.body.subarray(this.at, this.at += size);
+      while (this.running.size >= most || this.busy.has(user)) await Promise.race(Array.from(this.running, (event) => event.done));
+      await this.start({ index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, ended: false, batch: this });
+      if (this.careful || this.held > FLUSH_BYTES || now() - this.flushed > FLUSH_MS) this.flush();
+    }
+    while (this.running.size) await Promise.race(Array.from(this.running, (event) => event.done));
+    clearEvery(beat);
+    this.flush();
+  }
+
+  /** Returns when the event is at its end, or waits for something. */
+  async start(event) {
+    if (this.careful) send(OUT.started, { nonce, batch: this.id, index: event.index });
+    let suspended;
+    const waits = new Promise((resolve) => suspended = resolve);
+    event.suspend = () => {
+      if (event.done === undefined || this.running.has(event)) return;
+      this.running.add(event);
+      this.busy.add(event.user);
+      event.since = now();
+      suspended();
+    };
+    event.done = undefined;
+    const over = new Promise((resolve) => event.expire = resolve);
+    event.done = Promise.race([current.run(event, apply, event), over]).then((result) => this.finish(event, result));
+    if (event.asks) event.suspend();
+    this.starting = event;
+    await Promise.race([event.done, waits]);
+    this.starting = null;
+  }
+
+  finish(event, result) {
+    event.ended = true;
+    this.running.delete(event);
+    this.busy.delete(event.user);
+    const [kind, outputs, ...rest] = result;
+    if (kind === OUTPUTS) {
+      const parts = outputs.map(bytes);
+      for (const part of parts) {
+        this.held += part.length;
+        this.bodies.push(part);
+      }
+      this.results.push([event.index, kind, parts.map((part) => part.length), ...rest]);
+    } else {
+      this.results.push([event.index, kind, outputs, ...rest]);
+    }
+  }
+
+  expire() {
+    const limit = now() - settings.wallMs;
+    for (const event of this.running) {
+      if (event.since < limit) event.expire([DEAD, "function_timeout", `no answer within ${settings.wallMs / 1000} s`, "", [], null]);
+    }
+  }
+}
+
+const detail = (error) => {
+  const stack = error instanceof Error && typeof error.stack === "string" ? error.stack : "";
+  const place = stack.match(/blob:null\/[0-9a-f-]+:(\d+):(\d+)/);
+  return (show(error) + (place ? ` (line ${place[1]}, column ${place[2]})` : "")).slice(0, DETAIL_CHARACTERS);
+};
+
+/** Runs the chain; returns [kind, outputs | function | reason, detail, function, errors, retry]. */
+async function apply(event) {
+  const context = new Context(event);
+  const errors = [];
+  let retry = null;
+  let written = text(event.source);
+  let [value, numbers] = read(written);
+  let same = true;
+  for (let number = 0; number < chain.length; number++) {
+    const { name, call, form } = chain[number];
+    const last = number === chain.length - 1;
+    let made;
+    try {
+      let result = call(value, context);
+      if (result !== null && typeof result === "object" && typeof result.then === "function") result = await result;
+      if (isArray(result) && result.length === 1) result = result[0];
+      const drops = result === null || result === false || result === "drop" || (isArray(result) && !result.length)
+        || (result === undefined && form !== "penstock");
+      if (drops) return [DROPPED, name, "", name, errors, retry];
+      if (isArray(result)) {
+        if (!last) return [DEAD, "function_result", "only the last function of a chain may return more than one event", name, errors, retry];
+        made = result.map((each) => checked(each, numbers));
+      } else if (result !== undefined) {
+        made = [checked(result, numbers)];
+        value = result;
+      }
+    } catch (error) {
+      const kind = error instanceof Error ? error.name : "";
+      if (kind === "DropRetryError" || (kind === "RetryError" && error.drop)) {
+        return [DROPPED, name, "", name, errors, [detail(error), name, true]];
+      }
+      if (kind === "DropEvent" || kind === "EventNotSupported") return [DROPPED, name, "", name, errors, retry];
+      if (kind === "NoRetryError" || kind === "InvalidEventPayload" || kind === "ValidationError") {
+        return [DEAD, "function_failed", detail(error), name, errors, retry];
+      }
+      errors.push([name, detail(error)]);
+      if (kind === "RetryError") retry = [detail(error), name, false];
+      else if (settings.onError === "dead_letter") return [DEAD, "function_failed", detail(error), name, errors, retry];
+      else if (settings.onError === "drop") return [DROPPED, name, "failed", name, errors, retry];
+    }
+    if (made === undefined) {
+      if (!last) [value] = read(written); // without what the function did to its copy
+      continue;
+    }
+    same = false;
+    if (last) return within(made, name, errors, retry);
+    written = made[0];
+  }
+  return same ? [SAME, "", "", "", errors, retry] : within([written], "", errors, retry);
+}
+
+function checked(value, numbers) {
+  const kind = value === null ? "null" : isArray(value) ? "an array" : typeof value;
+  if (kind !== "object") throw new TypeError(`returned ${kind}, not an event`);
+  const written = write(value, numbers);
+  if (typeof written !== "string" || written[0] !== "{") throw new TypeError("returned what is no JSON object");
+  return written;
+}
+
+function within(outputs, name, errors, retry) {
+  let size = 0;
+  for (const output of outputs) size += output.length;
+  if (outputs.length > settings.mostOutputs || size > settings.mostBytes) {
+    const why = `${outputs.length} events of ${size} characters, at most ${settings.mostOutputs} of ${settings.mostBytes} are allowed`;
+    return [DEAD, "function_result", why, name, errors, retry];
+  }
+  return [OUTPUTS, outputs, "", name, errors, retry];
+}
+
+function ask(event, op, args) {
+  const { batch } = event;
+  batch.flush(); // what is done before this call is known before its effect
+  const number = ++calls;
+  const answer = new Promise((resolve, reject) => asked.set(number, { resolve, reject }));
+  send(OUT.call, { nonce, batch: batch.id, event: event.index, n: event.calls, number, op, args });
+  event.asks = true;
+  event.suspend();
+  return answer;
+}
+
+function log(event, level, message) {
+  event.batch.logs.push([event.index, level, message]);
+}
+
+function timers() {
+  let active = 0;
+  const guarded = (make, once) => (work, delay, ...rest) => {
+    if (typeof work !== "function") throw new TypeError("a timer needs a function");
+    if (active >= MOST_TIMERS) throw new Error(`more than ${MOST_TIMERS} timers`);
+    active++;
+    const event = current.getStore();
+    if (event) {
+      event.asks = true;
+      event.suspend();
+    }
+    return make(() => {
+      if (once) active--;
+      return work(...rest);
+    }, delay);
+  };
+  const resolved = Promise.resolve();
+  return {
+    queueMicrotask: (work) => {
+      if (typeof work !== "function") throw new TypeError("a microtask is a function");
+      resolved.then(() => work());
+    },
+    setTimeout: guarded(later, true),
+    setInterval: guarded(every, false),
+    clearTimeout: (id) => { active = Math.max(0, active - (id === undefined ? 0 : 1)); clearLater(id); },
+    clearInterval: (id) => { active = Math.max(0, active - (id === undefined ? 0 : 1)); clearEvery(id); },
+  };
+}
+
+async function begin(header) {
+  ({ nonce, settings } = header);
+  const shared = deepFreeze(header.shared);
+  const outside = () => {
+    throw new Error("only functions that handle an event can do this");
+  };
+  Context = contexts(shared, { call: ask, log });
+  const told = (level) => (...values) => {
+    const event = current.getStore();
+    if (event) new Context(event).log[level](...values);
+  };
+  const fetch = (...args) => {
+    const event = current.getStore();
+    return event ? new Context(event).fetch(...args) : outside();
+  };
+  const console = Object.freeze({ log: told("info"), info: told("info"), debug: told("debug"), warn: told("warn"), error: told("error") });
+  const process = Object.freeze({ env: shared.props });
+  reduceGlobals({ ...library, ...timers(), penstock: Object.freeze({ ...library }), console, fetch, process });
+  freezeWorld([Context]);
+  const problems = [];
+  for (const { name, code } of header.functions) {
+    try {
+      chain.push(await load(name, code, shared.props));
+    } catch (error) {
+      problems.push([name, problem(error)]);
+    }
+  }
+  send(OUT.loaded, { nonce, problems, policies: chain.map(({ name, config, form }) => ({ name, form, ...config })) });
+}
+
+/** Returns {message, line, column} of what is wrong with a module. */
+function problem(error) {
+  const whole = error instanceof Error ? `${error.message}\n${error.stack ?? ""}` : String(error);
+  const place = whole.match(/blob:null\/[0-9a-f-]+:(\d+):(\d+)/);
+  const message = (error instanceof Error ? error.message : String(error)).split("\n")[0].replace(/blob:null\/[0-9a-f-]+/g, "the function");
+  return { message: message.slice(0, DETAIL_CHARACTERS), line: place ? Number(place[1]) : 0, column: place ? Number(place[2]) : 0 };
+}
+
+// what is thrown where nobody waits for it ends nothing
+globalThis.addEventListener("unhandledrejection", (event) => event.preventDefault());
+globalThis.addEventListener("error", (event) => event.preventDefault());
+
+let working = Promise.resolve();
+for await (const { kind, header, body } of frames()) {
+  if (kind === IN.load) await begin(header);
+  else if (kind === IN.batch) working = working.then(() => new Batch(header, body).run());
+  else if (kind === IN.answer) {
+    const { resolve, reject } = asked.get(header.number) ?? {};
+    asked.delete(header.number);
+    if (header.error !== undefined) reject?.(new Error(header.error));
+    else resolve?.(header.value);
+  }
+}
+exit(0);

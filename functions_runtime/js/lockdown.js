@@ -1,0 +1,101 @@
+// What code of users finds of the world: the language, and a few helpers without side effects.
+// The language's own objects are frozen, so that one event cannot change what the next one sees.
+
+const KEPT = new Set([
+  "Object", "Function", "Array", "Number", "parseFloat", "parseInt", "Infinity", "NaN", "undefined", "Boolean", "String", "Symbol",
+  "Date", "Promise", "RegExp", "Error", "AggregateError", "EvalError", "RangeError", "ReferenceError", "SyntaxError", "TypeError",
+  "URIError", "SuppressedError", "globalThis", "JSON", "Math", "Intl", "ArrayBuffer", "Uint8Array", "Int8Array", "Uint16Array",
+  "Int16Array", "Uint32Array", "Int32Array", "BigUint64Array", "BigInt64Array", "Uint8ClampedArray", "Float16Array", "Float32Array",
+  "Float64Array", "DataView", "Map", "BigInt", "Set", "Iterator", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Proxy",
+  "Reflect", "decodeURI", "decodeURIComponent", "encodeURI", "encodeURIComponent", "escape", "unescape", "isFinite", "isNaN",
+  "Temporal", "structuredClone", "atob", "btoa", "TextEncoder", "TextDecoder", "URL", "URLSearchParams", "Headers",
+  "Response", "Blob", "AbortController", "AbortSignal", "DOMException", "Event", "EventTarget", "crypto", "Crypto", "SubtleCrypto",
+  "CryptoKey", "eval", "DisposableStack", "AsyncDisposableStack",
+]);
+
+// the engine itself calls these: errors that nobody awaits are events
+const ENGINE = new Set(["constructor", "dispatchEvent"]);
+
+const { defineProperty, freeze, getOwnPropertyDescriptor, getPrototypeOf, preventExtensions } = Object;
+const { ownKeys } = Reflect;
+
+/** Takes away every global that is not kept, then adds those of `more`. */
+export function reduceGlobals(more) {
+  for (const name of ownKeys(globalThis)) {
+    if (typeof name !== "string" || KEPT.has(name)) continue;
+    if (!Reflect.deleteProperty(globalThis, name)) {
+      const held = getOwnPropertyDescriptor(globalThis, name);
+      if (held.writable) globalThis[name] = undefined;
+      else if (held.value !== undefined || held.get) throw new Error(`the global ${name} cannot be taken away`);
+    }
+  }
+  // on the prototypes of the global object there is what a browser or Deno adds beside
+  for (let proto = getPrototypeOf(globalThis); proto && proto !== Object.prototype; proto = getPrototypeOf(proto)) {
+    for (const name of ownKeys(proto)) if (!ENGINE.has(name)) Reflect.deleteProperty(proto, name);
+  }
+  delete URL.createObjectURL;
+  delete URL.revokeObjectURL;
+  for (const [name, value] of Object.entries(more)) {
+    defineProperty(globalThis, name, { value, writable: false, enumerable: false, configurable: false });
+  }
+}
+
+// Assigning to an object what its frozen prototype holds is an error in the language. So these become accessors that let the object
+// get a property of its own, as it would with a prototype that is not frozen.
+const SOFT = [Object.prototype, Function.prototype, Error.prototype, Date.prototype, RegExp.prototype, TypeError.prototype,
+  RangeError.prototype, SyntaxError.prototype,
+  ReferenceError.prototype, EvalError.prototype, URIError.prototype, AggregateError.prototype];
+
+function soften(proto) {
+  for (const name of ownKeys(proto)) {
+    const held = getOwnPropertyDescriptor(proto, name);
+    if (!held.configurable || !("value" in held) || typeof name === "symbol") continue;
+    const { value } = held;
+    defineProperty(proto, name, {
+      get: () => value,
+      set(given) {
+        if (this === proto) throw new TypeError(`${String(name)} belongs to the language and cannot be changed`);
+        if (Object.hasOwn(this, name)) this[name] = given;
+        else defineProperty(this, name, { value: given, writable: true, enumerable: true, configurable: true });
+      },
+      enumerable: held.enumerable,
+      configurable: false,
+    });
+  }
+}
+
+/** Freezes everything that can be reached from the global object. */
+export function freezeWorld(more) {
+  for (const proto of SOFT) soften(proto);
+  const seen = new Set();
+  const waiting = [globalThis, ...more];
+  // objects that only syntax reaches
+  waiting.push((async () => {}).constructor, (function* () {}).constructor, (async function* () {}).constructor);
+  waiting.push(getPrototypeOf([][Symbol.iterator]()), getPrototypeOf(""[Symbol.iterator]()), getPrototypeOf(new Map()[Symbol.iterator]()));
+  waiting.push(getPrototypeOf(new Set()[Symbol.iterator]()), getPrototypeOf(/a/[Symbol.matchAll]("a")), getPrototypeOf(Uint8Array));
+  while (waiting.length) {
+    const object = waiting.pop();
+    if (object === null || (typeof object !== "object" && typeof object !== "function") || seen.has(object)) continue;
+    seen.add(object);
+    waiting.push(getPrototypeOf(object));
+    for (const name of ownKeys(object)) {
+      const held = getOwnPropertyDescriptor(object, name);
+      if (held === undefined) continue;
+      if ("value" in held) waiting.push(held.value);
+      else waiting.push(held.get, held.set);
+    }
+  }
+  seen.delete(globalThis);
+  for (const object of seen) {
+    try {
+      freeze(object);
+    } catch {
+      // views of memory cannot be frozen; nothing of the language is one
+    }
+  }
+  for (const name of ownKeys(globalThis)) {
+    const held = getOwnPropertyDescriptor(globalThis, name);
+    if (held.configurable) defineProperty(globalThis, name, "value" in held ? { writable: false, configurable: false } : { configurable: false });
+  }
+  preventExtensions(globalThis);
+}

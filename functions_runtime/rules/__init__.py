@@ -1,0 +1,1 @@
+"""What is done to events around the functions, without doing anything else."""

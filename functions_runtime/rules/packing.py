@@ -1,0 +1,290 @@
+"""A frame becomes events for a chain, and what became of them becomes the frame that goes on.
+
+One frame makes one frame, with its place in its lane, whatever functions did: so lanes, ledgers and plans count as they do without
+functions. What was left out on the way is counted in the frame itself, so that the loader counts it once.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from functions_runtime.rules.privacy import Rules
+from functions_runtime.sandbox import wire
+from functions_runtime.sandbox.chain import Fate, Given
+from shared.events import exact
+from shared.events.event import JSON, encode_event, facts_of, materialise
+from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, pack
+from shared.events.outcome import Dead, DeadReason, DropReason
+from shared.events.rescue import UNREADABLE, rescue
+
+MOST_BODY_BYTES = 48 * 1024 * 1024
+"""Of one frame's events, less than what a frame may hold. A frame that grows beyond loses the events that grew most."""
+MOST_KEY_CHARACTERS = 1024
+"""Of an id or name that a function gave; a head holds no longer one."""
+
+_HINTS = (b"__sql_type", b"JITSU_TABLE_NAME", b"\\u")
+"""Without one of these a body holds no hint for the loader: keys may be written with escapes."""
+
+
+class _Given(msgspec.Struct):
+    """What a head takes of an event that a function gave."""
+
+    messageId: Any = None  # noqa: N815  # the event's own keys
+    type: Any = None
+    event: Any = None
+    userId: Any = None  # noqa: N815
+    anonymousId: Any = None  # noqa: N815
+
+
+_read = msgspec.json.Decoder(_Given).decode
+
+
+@dataclass(frozen=True)
+class Retry:
+    """An event that a function wants to see again: its place in the frame, why, who asked, and whether nothing of it goes on now."""
+
+    index: int
+    message: str
+    function: str
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Letter:
+    """An event that is dead, by its place in the frame."""
+
+    index: int
+    reason: str
+    detail: str
+
+
+@dataclass
+class Prepared:
+    """A frame's events as a chain takes them.
+
+    `bodies`: what goes on where a function leaves an event as it is; `full` says which of them rules or we changed. `given`: by place in
+    the frame. `dead`: events that cannot be read, by place.
+    """
+
+    frame: Frame
+    bodies: list[bytes]
+    full: list[bool]
+    given: dict[int, Given]
+    contexts: list[dict[str, Any]]
+    dead: dict[int, Dead] = field(default_factory=dict)
+    missed_rules: int = 0
+
+
+@dataclass
+class Finished:
+    """What became of a frame's events. `frame` goes on, also without events."""
+
+    frame: Frame
+    letters: list[Letter] = field(default_factory=list)
+    retries: list[Retry] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    words: dict[str, str] = field(default_factory=dict)
+    """By function, the last thing that it threw."""
+
+
+def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
+    """Makes full events of a frame, rules applied.
+
+    Raises:
+        Permanent: the frame's block or a request cannot be read.
+    """
+    block = frame.open()
+    bodies = frame.cut(block)
+    facts = [facts_of(request) for request in frame.requests]
+    suspects = exact.suspects(block, frame.sizes)
+    users: dict[str, int] = {}
+    prepared = Prepared(
+        frame=frame,
+        bodies=bodies,
+        full=[False] * len(bodies),
+        given={},
+        contexts=[context_of(request) for request in frame.requests],
+    )
+    for index, head in enumerate(frame.heads):
+        body = bodies[index]
+        try:
+            if index in suspects:
+                event = materialise(body, head, facts[head.request], exact.decode)
+            else:
+                event = materialise(body, head, facts[head.request])
+        except UNREADABLE as exc:
+            rescued = rescue(body=body, head=head, facts=facts[head.request], first=exc, notes=Counter())
+            if isinstance(rescued, Dead):
+                prepared.dead[index] = rescued
+                continue
+            event = rescued
+        changed = False
+        # what is trusted passed the rules before, and a function wrote its hints
+        if rules is not None and not frame.trusted_hints:
+            prepared.missed_rules += rules(event)
+            changed = True
+        if not frame.trusted_hints and any(mark in body for mark in _HINTS):
+            without_hints(event)
+            changed = True
+        full = encode_event(event)
+        if changed:
+            bodies[index] = full
+            prepared.full[index] = True
+        user = users.setdefault(head.user_key, len(users))
+        prepared.given[index] = Given(full, head.request, user, retries)
+    return prepared
+
+
+def context_of(request: RequestContext) -> dict[str, Any]:
+    """Returns what `ctx` says of a request. `receivedAt` is in milliseconds since 1970."""
+    agent = dict(request.agent) if request.agent else {}
+    return {
+        "receivedAt": request.received_at // 1000,
+        "geo": request.geo or {},
+        "ua": agent,
+        "headers": request.headers or {},
+    }
+
+
+def without_hints(event: JSON) -> None:
+    """Takes out what only functions may say about tables, at every depth, arrays excepted."""
+    for key in [key for key in event if key.startswith("__sql_type") or key == "JITSU_TABLE_NAME"]:
+        del event[key]
+    for value in event.values():
+        if isinstance(value, dict):
+            without_hints(value)
+
+
+def finish(prepared: Prepared, fates: Sequence[Fate], most_bytes: int = MOST_BODY_BYTES) -> Finished:
+    """Makes the frame that goes on.
+
+    Args:
+        fates: of the events of `prepared.given`, in its order.
+        most_bytes: of all bodies of the frame.
+    """
+    frame = prepared.frame
+    by_index = dict(zip(prepared.given, fates, strict=True))
+    by_index.update({index: Fate(wire.DEAD, reason=dead.reason, detail=dead.detail) for index, dead in prepared.dead.items()})
+    _bound(prepared, by_index, most_bytes)
+    requests: list[RequestContext] = list(frame.requests)
+    complete: dict[int, int] = {}
+
+    def full(request: int) -> int:
+        if frame.requests[request].complete:
+            return request
+        if request not in complete:
+            complete[request] = len(requests)
+            origin = frame.requests[request]
+            # what the server knows is in the event, as far as rules and functions left it there
+            requests.append(RequestContext(origin.received_at, origin.protocol, origin.key, origin.kind, complete=True))
+        return complete[request]
+
+    heads: list[Head] = []
+    bodies: list[bytes] = []
+    origins: list[str] = []
+    dropped: Counter[str] = Counter()
+    dead: Counter[str] = Counter()
+    finished = Finished(frame)
+    for index, head in enumerate(frame.heads):
+        fate = by_index[index]
+        for name, words in fate.errors:
+            finished.errors[name] += 1
+            finished.words[name] = words
+        if fate.retry is not None:
+            message, function, drops = fate.retry
+            finished.retries.append(Retry(index, message, function, drops))
+            if drops:
+                continue
+        if fate.kind == wire.DROPPED:
+            dropped[DropReason.FUNCTION_FAILED if fate.detail else DropReason.FUNCTION] += 1
+            continue
+        if fate.kind == wire.DEAD:
+            dead[fate.reason] += 1
+            what = f"function {fate.function}: {fate.detail}" if fate.function else fate.detail
+            finished.letters.append(Letter(index, fate.reason, what))
+            continue
+        if fate.kind == wire.SAME:
+            bodies.append(prepared.bodies[index])
+            number = full(head.request) if prepared.full[index] else head.request
+            heads.append(head if number == head.request else msgspec.structs.replace(head, request=number))
+            origins.append(frame.origins[index] if frame.origins else "")
+            continue
+        try:
+            heads += _heads(fate.outputs, head, full(head.request))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            dead[DeadReason.FUNCTION_RESULT] += 1
+            detail = f"function {fate.function}: what it returned cannot be read: {exc}"
+            finished.letters.append(Letter(index, DeadReason.FUNCTION_RESULT, detail))
+            continue
+        bodies += fate.outputs
+        origins += [frame.origins[index] if frame.origins else ""] * len(fate.outputs)
+    used = sorted({head.request for head in heads})
+    numbers = {request: number for number, request in enumerate(used)}
+    if used != list(range(len(requests))):
+        heads = [
+            head if numbers[head.request] == head.request else msgspec.structs.replace(head, request=numbers[head.request])
+            for head in heads
+        ]
+    made = pack(frame.site, [requests[request] for request in used], heads, bodies)
+    made.trusted_hints = True
+    made.taken = frame.source_events
+    made.dropped, made.dead = dict(dropped), dict(dead)
+    if frame.origins:
+        made.origins = origins
+    finished.frame = made
+    return finished
+
+
+def _heads(outputs: Sequence[bytes], head: Head, request: int) -> list[Head]:
+    """Returns the heads of the events that a function gave for the one with `head`.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: one of them cannot be read.
+    """
+    heads: list[Head] = []
+    seen: set[str] = set()
+    for number, output in enumerate(outputs):
+        given = _read(output)
+        identity = given.messageId if _is_name(given.messageId) else head.message_id
+        if identity in seen:  # several events under one id would be one row in a table that merges
+            identity = f"{identity}_{number}"
+        seen.add(identity)
+        heads.append(
+            Head(
+                message_id=identity,
+                type=given.type if _is_name(given.type) else head.type,
+                event=given.event if _is_name(given.event) else None,
+                user_id=given.userId if _is_name(given.userId) else None,
+                anonymous_id=given.anonymousId if _is_name(given.anonymousId) else None,
+                request=request,
+            )
+        )
+    return heads
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_KEY_CHARACTERS
+
+
+def _bound(prepared: Prepared, fates: dict[int, Fate], most_bytes: int) -> None:
+    """Makes dead letters of the events that grew most, where the frame that goes on would be too large."""
+    sizes = {
+        index: sum(map(len, fate.outputs)) if fate.kind == wire.OUTPUTS else len(prepared.bodies[index])
+        for index, fate in fates.items()
+    }
+    counts = {index: len(fate.outputs) if fate.kind == wire.OUTPUTS else 1 for index, fate in fates.items()}
+    total, events = sum(sizes.values()), sum(counts.values())
+    for index in sorted(sizes, key=lambda each: (-counts[each], -sizes[each]) if events > MOST_EVENTS else (0, -sizes[each])):
+        if total <= most_bytes and events <= MOST_EVENTS:
+            return
+        total -= sizes[index]
+        events -= counts[index]
+        detail = f"{len(fates[index].outputs)} events of {sizes[index]} bytes do not fit beside the others of their frame"
+        fates[index] = Fate(wire.DEAD, function=fates[index].function, reason=DeadReason.FUNCTION_RESULT, detail=detail)

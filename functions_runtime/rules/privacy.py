@@ -1,0 +1,133 @@
+"""Privacy rules: what is done to fields of every event of a connection, before its functions and its destination see it.
+
+Pure; the nonces of `encrypt` come from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.events.event import JSON
+from shared.project.functions import ANY_DEPTH, ANY_KEY, PrivacyRule
+
+CIPHER = "aesgcm"
+NONCE_BYTES = 12
+KEY_ID_CHARACTERS = 8
+
+_encode = msgspec.json.Encoder(decimal_format="number", order="deterministic").encode
+
+Rules = Callable[[JSON], int]
+"""Applies all rules to an event, in place; returns how many of them found nothing."""
+
+
+def compile_rules(rules: Sequence[PrivacyRule], nonce: Callable[[], bytes]) -> Rules | None:
+    """Returns what applies rules in their order; None where there are none.
+
+    Args:
+        nonce: gives `NONCE_BYTES` bytes that were never given before.
+    """
+    if not rules:
+        return None
+    steps = [(rule.path, _deed(rule, nonce), rule.to) for rule in rules]
+
+    def apply(event: JSON) -> int:
+        missed = 0
+        for path, deed, to in steps:
+            found = False
+            for holder, key in list(_places(event, path)):
+                found = True
+                if deed is not None:
+                    holder[key] = deed(holder[key])
+                else:
+                    value = holder.pop(key)
+                    if to is not None:
+                        holder[to] = value
+            missed += not found
+        return missed
+
+    return apply
+
+
+def canonical(value: object) -> bytes:
+    """Returns the text of a value that `hash` is made of: a text as it is, anything else as JSON with its keys in order."""
+    if type(value) is str:
+        return value.encode("utf-8", "surrogatepass")
+    return _encode(value)
+
+
+def _deed(rule: PrivacyRule, nonce: Callable[[], bytes]) -> Callable[[Any], Any] | None:
+    match rule.do:
+        case "hash":
+            secret = (rule.secret or "").encode()
+            return lambda value: value if value is None else hmac.new(secret, canonical(value), hashlib.sha256).hexdigest()
+        case "encrypt":
+            return _encrypting((rule.key or "").encode(), nonce)
+        case "truncate":
+            return truncated
+        case _:
+            return None
+
+
+def _encrypting(text: bytes, nonce: Callable[[], bytes]) -> Callable[[Any], Any]:
+    key = hashlib.sha256(text).digest()
+    cipher, name = AESGCM(key), hashlib.sha256(key).hexdigest()[:KEY_ID_CHARACTERS]
+
+    def encrypt(value: Any) -> Any:
+        if value is None:
+            return None
+        fresh = nonce()
+        return f"{CIPHER}:{name}:{base64.urlsafe_b64encode(fresh + cipher.encrypt(fresh, canonical(value), None)).decode()}"
+
+    return encrypt
+
+
+def decrypted(value: str, key: str) -> bytes:
+    """Returns the text that `encrypt` was given.
+
+    Raises:
+        ValueError: it is no such value, or of another key.
+    """
+    secret = hashlib.sha256(key.encode()).digest()
+    cipher, name, data = value.split(":", 2) if value.count(":") == 2 else ("", "", "")
+    if cipher != CIPHER or name != hashlib.sha256(secret).hexdigest()[:KEY_ID_CHARACTERS]:
+        raise ValueError("not encrypted with this key")
+    raw = base64.urlsafe_b64decode(data)
+    return AESGCM(secret).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], None)
+
+
+def truncated(value: Any) -> Any:
+    """Returns an address without its last part: 8 bits of IPv4, 80 of IPv6. What is no address becomes null: it may be one misspelt."""
+    try:
+        address = ip_address(value)
+    except ValueError:
+        return None
+    return str(ip_network((address, 24 if address.version == 4 else 48), strict=False).network_address)
+
+
+def _places(value: Any, path: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """Yields holder and key of every field that a path leads to; lists are gone through without a key of their own."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _places(item, path)
+        return
+    if not isinstance(value, dict):
+        return
+    key, rest = path[0], path[1:]
+    if key == ANY_DEPTH:
+        yield from _places(value, rest)
+        for item in list(value.values()):
+            yield from _places(item, path)
+        return
+    for name in list(value) if key == ANY_KEY else [key] if key in value else []:
+        if not rest:
+            yield value, name
+        else:
+            yield from _places(value[name], rest)

@@ -1,0 +1,1 @@
+"""Code of users in processes of their own."""

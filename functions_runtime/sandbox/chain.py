@@ -1,0 +1,338 @@
+"""A chain of functions to the host: events in, what became of each out, whatever its sandbox does.
+
+Events of a batch go to the sandbox together. When it ends in the middle (too much CPU or memory, a crash, bytes that no guest writes),
+what it had answered stays, and the others go to a new one carefully: one after the other, each announced before it begins. So the event
+that ends the sandbox is found, and charged; its neighbours are not. Effects are not repeated: a call that an event made before is
+answered from memory when its event runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from functions_runtime.sandbox import wire
+from functions_runtime.sandbox.guest import BrokenError, EndedError, Guest, Limits, Spec
+from shared.events.outcome import DeadReason
+
+POLL_SECONDS = 0.05
+MEMORY_SECONDS = 0.2
+"""How often memory is looked at while a sandbox answers all the time."""
+STRIKES = 2
+"""A sandbox that ends by itself may have been killed by anyone; the event it was at runs once more before it is charged."""
+ERROR_CHARACTERS = 500
+
+log = logging.getLogger(__name__)
+
+
+class Given(NamedTuple):
+    """One event for a chain. `request`: which of the batch's requests it came with. `user`: events of one user run one after the other."""
+
+    body: bytes
+    request: int = 0
+    user: int = 0
+    retries: int = 0
+
+
+class Fate(NamedTuple):
+    """What became of one event.
+
+    `kind`: of `wire`. `outputs`: the events that go on. `function`: which one dropped it, or failed. `reason`: of a dead letter.
+    `errors`: what functions threw, by name, although the event went on. `retry`: message, function, and whether nothing goes on now.
+    """
+
+    kind: int
+    outputs: tuple[bytes, ...] = ()
+    function: str = ""
+    reason: str = ""
+    detail: str = ""
+    errors: tuple[tuple[str, str], ...] = ()
+    retry: tuple[str, str, bool] | None = None
+
+
+class CallError(Exception):
+    """A call of a function failed; its words are for the function's author."""
+
+
+class Host(Protocol):
+    """What functions may ask for."""
+
+    async def call(self, op: str, args: Sequence[Any]) -> Any:
+        """Does one thing and returns plain data.
+
+        Raises:
+            CallError: it cannot be done.
+        """
+        ...
+
+    def log(self, level: str, message: str) -> None:
+        """Takes a line that a function logs."""
+        ...
+
+
+Start = Callable[[Spec], Awaitable[Guest]]
+
+
+class Chain:
+    """The functions of one connection. One batch runs at a time.
+
+    Args:
+        start: starts a sandbox; `Guest.start`, or what keeps count of them.
+        on_ended: called with the reason whenever a sandbox ends in the middle of a batch.
+    """
+
+    def __init__(
+        self, spec: Spec, host: Host, *, start: Start = Guest.start, on_ended: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.spec = spec
+        self._host = host
+        self._start = start
+        self._on_ended = on_ended
+        self._guest: Guest | None = None
+        self._batches = 0
+        self.used_at = time.monotonic()
+        self.busy = False
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a sandbox."""
+        return self._guest is not None
+
+    def serve(self, host: Host) -> None:
+        """Gives the functions another host, between two batches."""
+        self._host = host
+
+    async def ready(self) -> list[dict[str, Any]]:
+        """Starts the sandbox where there is none; returns the names, forms and retry policies of the functions.
+
+        Raises:
+            BrokenError: a function cannot be loaded.
+            SetupError, Transient: no sandbox starts.
+        """
+        return (await self._running()).policies
+
+    async def run(self, requests: Sequence[Mapping[str, Any]], events: Sequence[Given]) -> list[Fate]:
+        """Runs events through the functions, in order for each user.
+
+        Args:
+            requests: what `ctx` says of the requests of the events.
+
+        Raises:
+            BrokenError: a function cannot be loaded.
+            SetupError, Transient: no sandbox starts.
+        """
+        self.busy = True
+        try:
+            return await _Batch(self, requests, events).run()
+        finally:
+            self.busy = False
+            self.used_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Ends the sandbox. It starts again when it is needed."""
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            await guest.close()
+
+    async def _running(self) -> Guest:
+        if self._guest is None:
+            self._guest = await self._start(self.spec)
+        return self._guest
+
+
+class _Batch:
+    def __init__(self, chain: Chain, requests: Sequence[Mapping[str, Any]], events: Sequence[Given]) -> None:
+        self._chain = chain
+        self._requests = requests
+        self._events = events
+        self._fates: list[Fate | None] = [None] * len(events)
+        self._answers: dict[tuple[int, int], tuple[str, asyncio.Task[Any]]] = {}
+        self._strikes: dict[int, int] = {}
+        self._started: int | None = None
+
+    async def run(self) -> list[Fate]:
+        careful = False
+        try:
+            while pending := [index for index, fate in enumerate(self._fates) if fate is None]:
+                guest = await self._chain._running()
+                self._started = None
+                try:
+                    await self._attempt(guest, pending, careful=careful)
+                except EndedError as exc:
+                    self._chain._on_ended(str(exc))
+                    log.warning("a sandbox ended", extra={"error": str(exc), "events": len(pending), "careful": careful})
+                    self._charge(exc)
+                    careful = True
+                    await self._chain.close()
+                except BaseException:
+                    await self._chain.close()  # what it does further is of no use, and its answers would be taken for others
+                    raise
+        finally:
+            for _, task in self._answers.values():
+                task.cancel()
+        return [fate for fate in self._fates if fate is not None]
+
+    def _charge(self, ended: EndedError) -> None:
+        """Makes the event at which a careful sandbox ended a dead letter, if it was the event's doing."""
+        index = self._started
+        if index is None or self._fates[index] is not None:
+            return
+        self._strikes[index] = self._strikes.get(index, 0) + 1
+        if ended.limit or self._strikes[index] >= STRIKES:
+            reason = (
+                DeadReason.FUNCTION_MEMORY
+                if ended.memory
+                else DeadReason.FUNCTION_TIMEOUT
+                if ended.limit
+                else DeadReason.FUNCTION_FAILED
+            )
+            self._fates[index] = Fate(wire.DEAD, reason=reason, detail=f"the event ended the sandbox: {ended}")
+
+    async def _attempt(self, guest: Guest, pending: Sequence[int], *, careful: bool) -> None:
+        chain, limits = self._chain, self._chain.spec.limits
+        chain._batches += 1
+        number = chain._batches
+        header = {
+            "id": number,
+            "careful": careful,
+            "requests": self._requests,
+            "events": [
+                (index, len(event.body), event.request, event.user, event.retries)
+                for index, event in ((index, self._events[index]) for index in pending)
+            ],
+        }
+        await guest.send(wire.BATCH, header, [self._events[index].body for index in pending])
+        left = set(pending)
+        watch = _Watch(guest, limits)
+        answering: set[asyncio.Task[None]] = set()
+        try:
+            while left:
+                said, rest = await watch.next()
+                if isinstance(said, wire.Loaded) or said.batch != number:
+                    raise await _forged(guest, "it answered for another batch")
+                if isinstance(said, wire.Results):
+                    await self._take(guest, said, rest, left)
+                elif isinstance(said, wire.Asked):
+                    if said.event not in left:
+                        raise await _forged(guest, "it asked for an event that is at its end")
+                    task = asyncio.create_task(self._answer(guest, said))
+                    answering.add(task)
+                    task.add_done_callback(answering.discard)
+                elif isinstance(said, wire.Started):
+                    self._started = said.index
+                    watch.again()
+        finally:
+            watch.close()
+            for task in answering:
+                task.cancel()
+
+    async def _take(self, guest: Guest, said: wire.Results, rest: memoryview, left: set[int]) -> None:
+        at = 0
+        for made in said.results:
+            if made.index not in left:
+                raise await _forged(guest, "it answered for an event twice")
+            outputs: tuple[bytes, ...] = ()
+            if made.kind == wire.OUTPUTS and not isinstance(made.outputs, str):
+                ends = list(_running_sum(at, made.outputs))
+                outputs = tuple(bytes(rest[start:end]) for start, end in zip([at, *ends], ends, strict=False))
+                at = ends[-1] if ends else at
+            elif made.kind not in (wire.SAME, wire.DROPPED, wire.DEAD):
+                raise await _forged(guest, f"it gave an event the fate {made.kind}")
+            if at > len(rest):
+                raise await _forged(guest, "it promised more bytes than it wrote")
+            left.discard(made.index)
+            reason = made.outputs if made.kind == wire.DEAD and isinstance(made.outputs, str) else ""
+            self._fates[made.index] = Fate(
+                kind=made.kind,
+                outputs=outputs,
+                function=made.function,
+                reason=reason,
+                detail=made.detail,
+                errors=tuple(made.errors),
+                retry=made.retry,
+            )
+        for _, level, message in said.logs:
+            self._chain._host.log(level, message)
+
+    async def _answer(self, guest: Guest, asked: wire.Asked) -> None:
+        key, what = (asked.event, asked.n), f"{asked.op} {asked.args!r}"
+        known = self._answers.get(key)
+        if known is None or known[0] != what:
+            known = self._answers[key] = (what, asyncio.create_task(self._chain._host.call(asked.op, asked.args)))
+        header: dict[str, Any] = {"number": asked.number}
+        try:
+            header["value"] = await asyncio.shield(known[1])
+        except CallError as exc:
+            header["error"] = str(exc)[:ERROR_CHARACTERS]
+        with contextlib.suppress(EndedError):  # who awaits its frames hears of it
+            await guest.send(wire.ANSWER, header)
+
+
+class _Watch:
+    """Waits for frames of a guest, and ends it when it takes too much between two."""
+
+    def __init__(self, guest: Guest, limits: Limits) -> None:
+        self._guest = guest
+        self._limits = limits
+        self._receiving: asyncio.Future[tuple[wire.Said, memoryview]] | None = None
+        self._looked_at = time.monotonic()
+        self.again()
+
+    def again(self) -> None:
+        """Begins to measure anew."""
+        self._since = time.monotonic()
+        self._cpu: float | None = None
+
+    async def next(self) -> tuple[wire.Said, memoryview]:
+        """Returns the next frame.
+
+        Raises:
+            EndedError: there is none any more.
+        """
+        receiving = self._receiving = asyncio.ensure_future(self._guest.receive())
+        while not receiving.done():
+            await asyncio.wait([receiving], timeout=POLL_SECONDS)
+            if not receiving.done():
+                self._look()
+        frame = receiving.result()
+        now = time.monotonic()
+        if now - self._looked_at > MEMORY_SECONDS:
+            self._looked_at = now
+            self._guest.check(None, self._limits)
+        if not isinstance(frame[0], wire.Started):
+            self.again()
+        return frame
+
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        if self._cpu is None:
+            self._cpu = self._guest.cpu_seconds()
+        self._guest.check(self._cpu, self._limits)
+        waited = self._looked_at - self._since
+        if waited > self._limits.wall_seconds + 1:
+            self._guest.kill(EndedError(f"it said nothing for {waited:.1f} s", limit=True))
+
+    def close(self) -> None:
+        """Waits for nothing more."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+
+
+def _running_sum(start: int, sizes: Sequence[int]) -> Sequence[int]:
+    ends: list[int] = []
+    for size in sizes:
+        start += max(0, size)
+        ends.append(start)
+    return ends
+
+
+async def _forged(guest: Guest, why: str) -> EndedError:
+    guest.kill(EndedError(why))
+    return await guest.ended()
+
+
+__all__ = ["BrokenError", "CallError", "Chain", "Fate", "Given", "Host"]

@@ -1,0 +1,277 @@
+"""One sandbox process: Deno without any permission, spoken to over its pipes.
+
+Deno is given no right to files, network, environment, other programs or imports, and the guest takes every global away that could
+reach further (`functions_runtime/js/lockdown.js`). The host ends the process when it takes too much; nothing is asked of the guest then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from functions_runtime.sandbox import wire
+from shared.errors import Problem, SetupError, Transient
+from shared.tasks import timeout
+
+JS = Path(__file__).parents[1] / "js"
+START_SECONDS = 20.0
+"""To load a chain, on a machine that is busy; a usual start takes a tenth of a second."""
+LOAD_CPU_SECONDS = 1.0
+"""What starting the engine and compiling may take, besides what one event may."""
+KILLED_SECONDS = 5.0
+ERROR_BYTES = 4096
+"""What is kept of the last words of a process."""
+LOADING = "the code that runs while a function is loaded"
+
+
+class Limits(NamedTuple):
+    """Bounds of a sandbox. `cpu_seconds`, `wall_seconds`: of one event. `heap_bytes`: of V8. `process_bytes`: of all memory."""
+
+    cpu_seconds: float = 1.0
+    wall_seconds: float = 5.0
+    heap_bytes: int = 128 * 1024 * 1024
+    process_bytes: int = 512 * 1024 * 1024
+    outputs: int = 1000
+    """Events that one event may become."""
+    output_characters: int = 4 * 1024 * 1024
+    """Of all events that one becomes."""
+
+
+class Code(NamedTuple):
+    """One function: its name in the project, and its text in JavaScript or TypeScript."""
+
+    name: str
+    text: str
+
+
+class Spec(NamedTuple):
+    """What a sandbox runs. `shared`: what every event's `ctx` says of the connection."""
+
+    functions: tuple[Code, ...]
+    shared: Mapping[str, Any]
+    on_error: str = "pass"
+    limits: Limits = Limits()
+
+
+class BrokenError(Exception):
+    """The functions cannot be loaded: by function, what is wrong, line and column (0 where not known)."""
+
+    def __init__(self, problems: Sequence[tuple[str, str, int, int]]) -> None:
+        super().__init__(
+            "; ".join(
+                f"{name}: {what}" + (f" (line {line}, column {column})" if line else "") for name, what, line, column in problems
+            )
+        )
+        self.problems = tuple(problems)
+
+
+class EndedError(Exception):
+    """The process is gone. `limit`: it took more than it may, of memory where `memory` says so."""
+
+    def __init__(self, why: str, *, memory: bool = False, limit: bool = False) -> None:
+        super().__init__(why)
+        self.memory = memory
+        self.limit = limit or memory
+
+
+def find_deno() -> str:
+    """Returns the path of the engine: from its wheel in this environment, else from PATH.
+
+    Raises:
+        SetupError: there is none; says how to get it.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / "deno"
+    found = str(beside) if beside.exists() else shutil.which("deno")
+    if found is None:
+        raise SetupError(str(Problem("deno", "not found; it runs functions; install it with: pip install deno")))
+    return found
+
+
+class Guest:
+    """A running sandbox; made by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, nonce: str, errors: Path) -> None:
+        self._process = process
+        self._nonce = nonce
+        self._errors = errors
+        self._watched = psutil.Process(process.pid)
+        self._why: EndedError | None = None
+        self.policies: list[dict[str, Any]] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @classmethod
+    async def start(cls, spec: Spec) -> Guest:
+        """Starts a process and loads the chain.
+
+        Raises:
+            SetupError: there is no Deno, or it does not start.
+            BrokenError: a function cannot be loaded.
+            Transient: it did not come up in time, for a reason outside of the functions.
+        """
+        flags = ",".join(("--disallow-code-generation-from-strings", f"--max-old-space-size={spec.limits.heap_bytes >> 20}"))
+        errors = Path(tempfile.mkdtemp(prefix="penstock-sandbox-"))
+        # the engine's last words go to a file: nobody has to read a pipe that a function floods
+        with (errors / "errors").open("wb") as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    find_deno(), "run", "--quiet", "--no-config", "--no-lock", "--no-remote", "--no-npm", "--no-prompt", "--no-code-cache",
+                    "--cached-only", f"--import-map={JS / 'imports.json'}", f"--v8-flags={flags}", str(JS / "guest.js"),
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stderr, cwd=errors,
+                    env={"DENO_DIR": str(errors), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1", "HOME": str(errors)},
+                    limit=1 << 20, start_new_session=True,
+                )  # fmt: skip
+            except OSError as exc:
+                shutil.rmtree(errors, ignore_errors=True)
+                raise SetupError(str(Problem("deno", f"does not start: {exc}"))) from exc
+        guest = cls(process, secrets.token_hex(8), errors)
+        try:
+            await guest._load(spec)
+        except BaseException:
+            await guest.close()
+            raise
+        return guest
+
+    async def _load(self, spec: Spec) -> None:
+        limits = spec.limits
+        settings = {
+            "wallMs": limits.wall_seconds * 1000,
+            "onError": spec.on_error,
+            "mostOutputs": limits.outputs,
+            "mostBytes": limits.output_characters,
+        }
+        functions = [{"name": each.name, "code": each.text} for each in spec.functions]
+        header = {"nonce": self._nonce, "settings": settings, "shared": dict(spec.shared), "functions": functions}
+        try:
+            async with timeout(START_SECONDS):
+                await self.send(wire.LOAD, header)
+                loading = asyncio.ensure_future(self.receive())
+                try:
+                    while not loading.done():
+                        await asyncio.wait([loading], timeout=0.05)
+                        self.check(0.0, limits._replace(cpu_seconds=limits.cpu_seconds + LOAD_CPU_SECONDS))
+                    said, _ = await loading
+                finally:
+                    loading.cancel()
+        except TimeoutError as exc:
+            raise Transient(f"a sandbox did not load its functions within {START_SECONDS:g} s") from exc
+        except EndedError as exc:
+            names = " or ".join(each.name for each in spec.functions)
+            raise BrokenError([(names, f"{LOADING} ended its sandbox: {exc}", 0, 0)]) from exc
+        if not isinstance(said, wire.Loaded):
+            raise BrokenError([(spec.functions[0].name, f"{LOADING} wrote to the host", 0, 0)])
+        if said.problems:
+            raise BrokenError(
+                [(name, str(found["message"]), int(found["line"]), int(found["column"])) for name, found in said.problems]
+            )
+        self.policies = said.policies
+
+    async def send(self, kind: int, header: object, bodies: Sequence[bytes] = ()) -> None:
+        """Writes a frame; returns when the pipe has taken most of it.
+
+        Raises:
+            EndedError: the process is gone.
+        """
+        assert self._process.stdin is not None  # noqa: S101  # it is a pipe
+        try:
+            self._process.stdin.write(wire.frame(kind, header, bodies))
+            await self._process.stdin.drain()
+        except (OSError, RuntimeError) as exc:
+            raise await self.ended() from exc
+
+    async def receive(self) -> tuple[wire.Said, memoryview]:
+        """Returns the next frame of the guest.
+
+        Raises:
+            EndedError: the process is gone, or wrote what no guest writes and is ended for it.
+        """
+        assert self._process.stdout is not None  # noqa: S101  # it is a pipe
+        try:
+            length = wire.length_of(await self._process.stdout.readexactly(wire.LENGTH_BYTES))
+            said, rest = wire.read(await self._process.stdout.readexactly(length))
+        except (asyncio.IncompleteReadError, OSError) as exc:
+            raise await self.ended() from exc
+        except wire.Malformed as exc:
+            self.kill(EndedError(f"it wrote to the host: {exc}"))
+            raise await self.ended() from exc
+        if said.nonce != self._nonce:
+            self.kill(EndedError("it wrote to the host under another name"))
+            raise await self.ended()
+        return said, rest
+
+    def cpu_seconds(self) -> float:
+        """Returns the CPU that the process has used; 0 when it is gone."""
+        try:
+            times = self._watched.cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def check(self, since: float | None, limits: Limits) -> None:
+        """Ends the process if it has used too much CPU or holds too much memory.
+
+        Args:
+            since: `cpu_seconds` at the moment from which CPU counts; None: it is not looked at.
+        """
+        used = 0.0 if since is None else self.cpu_seconds() - since
+        if used > limits.cpu_seconds:
+            self.kill(EndedError(f"it ran for {used:.1f} s of CPU, at most {limits.cpu_seconds:g} s are allowed", limit=True))
+            return
+        with contextlib.suppress(psutil.Error):
+            if self._watched.memory_info().rss > limits.process_bytes:
+                self.kill(EndedError(f"it held more than {limits.process_bytes >> 20} MiB of memory", memory=True))
+
+    def kill(self, why: EndedError) -> None:
+        """Ends the process at once, with what it may have started."""
+        if self._why is None and self._process.returncode is None:
+            self._why = why
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def ended(self) -> EndedError:
+        """Waits for the end of the process, and says why it came."""
+        if self._process.returncode is None and self._why is None:
+            try:
+                async with timeout(KILLED_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self.kill(EndedError("it closed its pipes"))
+        await self._process.wait()
+        if self._why is not None:
+            return self._why
+        words = self._last_words()
+        memory = "out of memory" in words.lower() or "heap limit" in words.lower()
+        how = "it used up its heap" if memory else f"it ended with code {self._process.returncode}"
+        return EndedError(how, memory=memory)
+
+    def _last_words(self) -> str:
+        try:
+            with (self._errors / "errors").open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - ERROR_BYTES))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    async def close(self) -> None:
+        """Ends the process."""
+        self.kill(EndedError("it was closed"))
+        await self._process.wait()
+        transport = getattr(self._process, "_transport", None)
+        if transport is not None:
+            transport.close()
+        shutil.rmtree(self._errors, ignore_errors=True)
