@@ -16,6 +16,8 @@ import click
 import msgspec
 from msgspec import NODEFAULT, inspect
 
+from functions_runtime.settings import PREFIX as FUNCTIONS_PREFIX
+from functions_runtime.settings import FunctionsSettings
 from ingest import openapi
 from ingest.settings import PREFIX as INGEST_PREFIX
 from ingest.settings import IngestSettings
@@ -40,6 +42,7 @@ SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Every service", "PENSTOCK_", ServiceSettings),
     ("ingest", INGEST_PREFIX, IngestSettings),
     ("router", "PENSTOCK_ROUTER_", RouterSettings),
+    ("functions_runtime", FUNCTIONS_PREFIX, FunctionsSettings),
     ("loader", LOADER_PREFIX, LoaderSettings),
 )
 """Title, prefix and Struct of everything that is read from the environment."""
@@ -50,7 +53,7 @@ _SPECIAL = {
 }
 """What the Structs hold as plain JSON because another module checks it."""
 
-_AREAS = {"ingest": "ingest", "router": "router", "loader": "loader", "account": "accounting"}
+_AREAS = {"ingest": "ingest", "router": "router", "functions": "functions_runtime", "loader": "loader", "account": "accounting"}
 
 
 def pages() -> dict[str, str]:
@@ -117,7 +120,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations and connections are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions and connections are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}
@@ -304,20 +307,17 @@ def _reasons() -> Iterator[str]:
         "",
         NOTE,
         "",
-        "An event that does not reach a table has one of these reasons. Nothing leaves the path without one.",
-        "",
+        "An event that does not reach a table has one of these reasons. Nothing leaves the path without one.\n",
         "## Dead letters",
         "",
         "The event could not be processed. It is kept whole, with its original bytes, the reason and a detail, and can be replayed:",
-        "[operations.md](operations.md#dead-letters). The reason is a label of `ingest_events_rejected_total`,",
-        "`router_events_dead_total` and `loader_events_dead_total`.",
+        "[operations.md](operations.md#dead-letters). The reason is a label of the stage's `..._events_dead_total` or `ingest_events_rejected_total`.",
         "",
         *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DeadReason]),
         "",
         "## Drops",
         "",
-        "The event was left out on purpose. It is counted and not stored. The reason is a label of `router_events_dropped_total` and",
-        "`loader_events_dropped_total`.",
+        "The event was left out on purpose, counted and not stored. The reason is a label of the stage's `..._events_dropped_total`.",
         "",
         *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DropReason]),
         "",

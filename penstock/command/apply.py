@@ -125,6 +125,8 @@ def show_changes(screen: Screen, changes: Sequence[Change]) -> None:
                 text = ""
             case "variable":
                 text = " (the value of an environment variable changed)"
+            case _ if change.lines:
+                text = "\n" + "\n".join(f"    {line}" for line in change.lines)
             case _:
                 text = f": {_inline(change.before)} -> {_inline(change.after)}"
         screen.say(f"{sign} {change.path}{text}", style)

@@ -54,11 +54,12 @@ COMMANDS = {
     "status": ("status", "Show every connection in one line."),
     "resume": ("resume", "Let a connection go on after its dead letters stopped it."),
     "query": ("query", "Ask a destination a question in SQL."),
-    "logs": ("logs", "Print the logs of the local stack."),
+    "logs": ("up", "Print the logs of the local stack."),
     "send": ("events", "Send a file of events through the edge."),
     "tail": ("events", "Print accepted events, old and new ones."),
     "dead": ("dead", "List, show, replay, export and purge dead letters."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
+    "fn": ("fn", "Write, run and test functions, without a stack."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
 """Each command, its module in `verbs/`, and its line in the overview."""

@@ -94,7 +94,7 @@ async def _apply(setting: Setting, state: StackState, file: Path) -> None:
     reach = Reach(setting.home, state.broker_url, state)
     text = read_text(file)
     document = parse_document(text, str(file))
-    resolved = check_document(document, with_dotenv(reach.environment, file.parent))
+    resolved = check_document(document, with_dotenv(reach.environment, file.parent), file.parent)
     await apply_checked(reach, document, resolved, setting.screen, text=text, in_full=False, instead=_by_hand(file))
 
 

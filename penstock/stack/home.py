@@ -29,7 +29,7 @@ from shared.errors import Problem, SetupError
 
 DEFAULT_HOME = ".penstock"
 
-SERVICES = ("ingest", "router", "loader")
+SERVICES = ("ingest", "router", "functions_runtime", "loader")
 """What runs in a home beside the broker, in the order of the path."""
 
 DRAIN_SECONDS = 20

@@ -66,6 +66,17 @@ def at_home(function: Function) -> Function:
     return wrapper
 
 
+def anywhere(function: Function) -> Function:
+    """Adds --json; the command needs no stack and gets a `Setting` first."""
+
+    @_json
+    @functools.wraps(function)
+    def wrapper(*, as_json: bool, **rest: Any) -> Any:
+        return function(Setting(Screen(json=as_json), Home(Path(DEFAULT_HOME))), **rest)
+
+    return wrapper
+
+
 def at_broker(function: Function) -> Function:
     """Adds --home, --url and --json; the command gets a `Setting` first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -101,16 +102,21 @@ def send(
 @click.option("--last", type=Integer(0, 100_000), default=10, show_default=True, help="Events to begin with.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events until Ctrl-C.")
 @click.option("--full", is_flag=True, help="Print whole events, indented, not one line of each.")
+@click.option("--functions", is_flag=True, help="Print what functions of the connection, or of all, log, instead of events.")
 @at_broker
-def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool) -> int:
+def tail(setting: Setting, name: str | None, last: int, follow: bool, full: bool, functions: bool) -> int:
     """Prints accepted events of a site, of a connection's site, or of all, with the server's facts.
 
-    With --json every event is one line of JSON.
+    With --json every event is one line of JSON. Of what functions log, the broker keeps the newest 200 lines of each connection.
 
     \b
-    Example:
+    Examples:
       penstock tail shop --follow
+      penstock tail shop-warehouse --functions -f
     """
+    if functions:
+        asyncio.run(_tail_functions(setting, name, last, follow=follow))
+        return exits.OK
     asyncio.run(_tail(setting, name, last, follow=follow, full=full))
     return exits.OK
 
@@ -128,6 +134,22 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
                 sys.stdout.flush()
                 continue
             setting.screen.say(_told(found, setting.screen.out.width if setting.screen.out.is_terminal else None))
+
+
+async def _tail_functions(setting: Setting, name: str | None, last: int, *, follow: bool) -> None:
+    from penstock.control.data.live import live_lines  # brings functions_runtime with it
+
+    async with open_broker(setting.reach()) as broker:
+        project = (await current_snapshot(broker)).project
+        site = None if name is None or name in project.connections else _site_of(project, name)
+        wanted = {each for each, of in project.connections.items() if name in (None, each) or of.site == site}
+        async for connection, line in live_lines(broker, wanted, last, follow=follow):
+            if setting.screen.json:
+                sys.stdout.write(msgspec.json.encode({"connection": connection, **msgspec.to_builtins(line)}).decode() + "\n")
+                sys.stdout.flush()
+                continue
+            at = f"{datetime.fromtimestamp(line.at, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+            setting.screen.say(f"{at}  {connection:<16} {line.level:<5} {line.message}", "red" if line.level == "error" else "")
 
 
 def _told(found: Tailed, width: int | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from penstock.control.project.code import write_functions
 from penstock.control.project.plan import inline_secrets, mask
 from penstock.control.reach import Reach, open_broker
 from penstock.terminal import exits
@@ -26,6 +27,8 @@ def export(setting: Setting, output: Path | None, masked: bool) -> int:
     It is the file that was applied, with its comments. If the file held a secret literally, Penstock did not keep it. Then the
     command prints the same project without comments, with secrets of keys as hashes. It prints passwords of destinations as they
     are, with a warning, because the file could not be applied without them.
+
+    With -o the files of functions are written beside the file, as they were applied; files that are there already stay as they are.
 
     \b
     Example:
@@ -52,6 +55,8 @@ def export(setting: Setting, output: Path | None, masked: bool) -> int:
             output.write_text(text, encoding="utf-8")
         except OSError as exc:
             raise SetupError(f"{output} cannot be written: {exc.strerror}") from exc
+        for line in write_functions(stored.resolved, output.parent):
+            setting.screen.note(f"warning: {line}", "yellow")
         setting.screen.say(f"written to {output}")
     return exits.OK
 

@@ -148,7 +148,9 @@ def check(setting: Setting, destination: str | None, file: Path | None) -> int:
     if file is not None:
         # a file can be checked before any stack runs
         environment = setting.reach().environment if setting.home.is_running() else local_environment(setting.home)
-        destinations = check_document(read_document(file), with_dotenv(environment, file.parent)).get("destinations") or {}
+        destinations = (
+            check_document(read_document(file), with_dotenv(environment, file.parent), file.parent).get("destinations") or {}
+        )
     else:
         revision, destinations = asyncio.run(_destinations(setting.reach()))
     with setting.screen.progress("checking", total=None) as advance:
@@ -167,9 +169,9 @@ def _checked(setting: Setting, document: dict[str, Any], file: Path) -> tuple[Re
     try:
         reach = setting.reach()
     except SetupError as exc:
-        check_document(document, with_dotenv(local_environment(setting.home), file.parent))
+        check_document(document, with_dotenv(local_environment(setting.home), file.parent), file.parent)
         raise SetupError(f"{file} has no mistake, but {exc}") from exc
-    return reach, check_document(document, with_dotenv(reach.environment, file.parent))
+    return reach, check_document(document, with_dotenv(reach.environment, file.parent), file.parent)
 
 
 async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any], sample: int | None) -> tuple[Plan, list[Trial]]:
@@ -184,7 +186,7 @@ async def _plan(reach: Reach, document: dict[str, Any], resolved: dict[str, Any]
 
 
 def _touched(made: Plan, project: Project) -> list[str]:
-    """Returns the connections that a plan changes, or whose site or destination it changes."""
+    """Returns the connections that a plan changes, or whose site, destination or functions it changes."""
     paths = [change.path for change in made.changes]
 
     def changes(section: str, name: str) -> bool:
@@ -193,7 +195,10 @@ def _touched(made: Plan, project: Project) -> list[str]:
     return [
         name
         for name, each in project.connections.items()
-        if changes("connections", name) or changes("sites", each.site) or changes("destinations", each.destination)
+        if changes("connections", name)
+        or changes("sites", each.site)
+        or changes("destinations", each.destination)
+        or any(changes("functions", function) for function in each.functions)
     ]
 
 

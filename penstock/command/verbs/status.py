@@ -52,8 +52,9 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: events received, delivered, dropped, dead and waiting, and why it is not well.
 
-    The counts begin with the connection; replayed events stand behind received ones, as "5 + 3". Without a local stack or
-    --metrics the facts that only the services know are missing. Exit code 1 if something needs a person.
+    The counts begin with the connection; replayed events stand behind received ones, as "5 + 3", and behind those the events that
+    functions made more, as "5 + 0 + 1". Without a local stack or --metrics the facts that only the services know are missing. Exit
+    code 1 if something needs a person.
 
     \b
     Examples:
@@ -93,16 +94,16 @@ def _check(setting: Setting, since: float | None) -> int:
     found = asyncio.run(run())
     screen = setting.screen
     screen.result(found)
-    columns = ("connection", "received", "replayed", "delivered", "dropped", "dead", "waiting")
+    columns = ("connection", "received", "replayed", "made", "delivered", "dropped", "dead", "waiting")
     screen.table(
         columns,
         [
-            (each.connection, each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
+            (each.connection, each.received, each.replayed, each.made, each.delivered, sum(each.dropped.values()), sum(each.dead.values()),
              each.all_waiting)
             for each in found.connections
         ]
         + [
-            (gone(each), each.received, each.replayed, each.delivered, sum(each.dropped.values()), sum(each.dead.values()), each.waiting)
+            (gone(each), each.received, each.replayed, each.made, each.delivered, sum(each.dropped.values()), sum(each.dead.values()), each.waiting)
             for each in found.removed
         ],
     )  # fmt: skip
@@ -150,15 +151,18 @@ def _show(screen: Screen, found: Status) -> None:
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
     else:
         screen.table(COLUMNS, [_row(each) for each in found.connections], spare=SPARE)
-        if any(each.replayed for each in found.connections):
-            screen.say("received + replayed = delivered + dropped + dead + waiting", "dim")
+        if any(each.replayed or each.made for each in found.connections):
+            made = " + made by functions" if any(each.made for each in found.connections) else ""
+            screen.say(f"received + replayed{made} = delivered + dropped + dead + waiting", "dim")
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
     for left in found.removed:
         ends = f"{left.delivered} delivered, {sum(left.dropped.values())} dropped, {sum(left.dead.values())} dead"
         more = f", {left.waiting} waiting" if left.waiting else ""
-        screen.say(f"{gone(left)}: {left.received + left.replayed} received, {ends}{more}", "red" if left.problems else "dim")
+        screen.say(
+            f"{gone(left)}: {left.received + left.replayed + left.made} received, {ends}{more}", "red" if left.problems else "dim"
+        )
     accepted = f"{counted(found.edge_accepted, 'event')} accepted, "
     screen.say(f"edge: {accepted}{counted(found.edge_dead, 'dead letter')}; project revision {found.revision}")
     for site, events in found.unrouted_by_site.items():
@@ -191,7 +195,8 @@ def _show(screen: Screen, found: Status) -> None:
 def _row(each: ConnectionStatus) -> tuple[object, ...]:
     about = "~" if each.waiting_events_is_estimate else ""
     waiting = f"{about}{each.waiting_events}"
-    received = f"{each.received} + {each.replayed}" if each.replayed else each.received
+    more = [each.replayed, each.made] if each.made else [each.replayed] if each.replayed else []
+    received = " + ".join(map(str, [each.received, *more])) if more else each.received
     oldest = "-" if each.oldest_waiting_seconds is None else f"{each.oldest_waiting_seconds:.0f} s"
     return (
         each.connection, Styled(each.state, STYLES.get(each.state, "red")), received, each.delivered, each.dropped,

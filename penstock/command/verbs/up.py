@@ -1,4 +1,4 @@
-"""`penstock up` and `down`: the local stack in the foreground or in a separate session."""
+"""`penstock up`, `down` and `logs`: the local stack in the foreground or in a separate session, and the logs of its processes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from click.core import ParameterSource
 from penstock.command.dotenv import with_dotenv
 from penstock.command.stopping import stop_running
 from penstock.stack.home import stack_environment
+from penstock.stack.logs import LEVELS, Line, follow, last_lines, logs_of
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_home
+from penstock.terminal.screen import Screen, Styled
+from shared.errors import SetupError
+
+STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 
 
 @click.command()
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
     "--port-base", type=Integer(1, 65_000), metavar="N",
-    help="Six ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
+    help="Seven ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
          "4222 for the broker, and so on; the next free one when taken.",
 )  # fmt: skip
 @click.option("--port", type=Integer(1, 65_535), metavar="N", envvar="PENSTOCK_INGEST_PORT", help="Port for events.")
@@ -42,7 +47,8 @@ def up(
     demo: bool,
     exit_after_demo: bool,
 ) -> int:
-    """Starts the local stack: nats-server with synced writes, ingest, router and loader, one process each.
+    """Starts the local stack: nats-server with synced writes, ingest, router, functions_runtime and loader, one process
+    each.
 
     --home has all data. The stack restarts processes that die. Ctrl-C stops it in order, a second one at once. It takes events
     from this machine only, unless --host says otherwise.
@@ -63,7 +69,7 @@ def up(
     if project is not None:
         # a wrong file is found before any process starts
         environment = {**os.environ, **stack_environment(setting.home)}
-        check_document(read_document(project), with_dotenv(environment, project.parent))
+        check_document(read_document(project), with_dotenv(environment, project.parent), project.parent)
     wishes = Wishes(port_base=port_base, port=port, host=host, project=project, demo=demo, exit_after_demo=exit_after_demo)
     if detach:
         start_detached(setting, wishes)
@@ -84,3 +90,38 @@ def down(setting: Setting) -> int:
     stopped = stop_running(setting)
     setting.screen.result({"home": str(setting.home.folder), "stopped": stopped})
     return exits.OK
+
+
+@click.command()
+@click.argument("processes", nargs=-1, metavar="[PROCESS]...")
+@click.option("--last", type=Integer(0, 1_000_000), default=50, show_default=True, help="Lines to begin with.")
+@click.option("--follow", "-f", "go_on", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of at least this level.")
+@at_home
+def logs(setting: Setting, processes: tuple[str, ...], last: int, go_on: bool, level: str) -> int:
+    """Prints the logs of the stack in --home, in the order of time: of all processes, or of PROCESS (nats, ingest, router,
+    functions_runtime, loader, or supervisor, which starts the others in a stack that was started with --detach).
+
+    \b
+    Examples:
+      penstock logs --level warning
+      penstock logs -f loader
+    """
+    if not setting.home.logs.exists():
+        raise SetupError(f"there are no logs in {setting.home.logs}; name the folder of the stack with --home")
+    found = logs_of(setting.home.logs, processes)
+    for line in last_lines(found, last, level):
+        _print(setting.screen, line)
+    if go_on:
+        for line in follow(found, level, lambda: False):
+            _print(setting.screen, line)
+    return exits.OK
+
+
+def _print(screen: Screen, line: Line) -> None:
+    if screen.json:
+        screen.line(line._asdict())
+        return
+    at = line.at[:23].replace("T", " ").removesuffix("Z").removesuffix("+00:00")
+    style = STYLES.get(line.level, "")
+    screen.out.print(Styled(f"{at:<23} ", "dim"), Styled(f"{line.process:<10} "), Styled(f"{line.level:<7} {line.text}", style))

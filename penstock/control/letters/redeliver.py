@@ -4,9 +4,9 @@ Letters are taken in groups. The command notes a group in the bucket `state`, pu
 note. If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so
 the loader's ledger recognises the events that it has.
 
-Letters of the loader go into their connection's queue, in a new lane (`into="stage"`). Letters of ingest are judged again by the
-present rules of their protocol; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to EVENTS. There
-the router drops a messageId that came within the site's window, so letters of so recent events are held back and counted.
+Letters of the loader, and of functions, go into their connection's queue there, in a new lane (`into="stage"`). Letters of ingest are
+judged again by the present rules of their protocol; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to
+EVENTS. There the router drops a messageId that came within the site's window, so letters of so recent events are held back and counted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import timeout
 
 Into = Literal["stage", "start"]
+
+QUEUES = ("functions", "loader")
+"""Stages that have a queue for each connection."""
 
 NOTE = "replay.dead"
 GROUP_LETTERS = 500
@@ -97,7 +100,7 @@ class Outcome:
 class _Sent:
     """A frame in a connection's queue."""
 
-    subject: str
+    stream: str
     seq: int
     lane: str
     letters: int
@@ -157,14 +160,17 @@ class Redelivery:
         self.outcome.waiting = sum(sent.letters for sent in waiting)
         lanes = {sent.lane for sent in self._sent}
         if lanes:
-            async for stored in find(self._broker, Filter(stage="loader", since=self._began)):
-                self.outcome.dead_again += sum(stored.letters[index].origin.split(":")[0] in lanes for index in stored.matching)
+            for stage in QUEUES:
+                async for stored in find(self._broker, Filter(stage=stage, since=self._began)):
+                    self.outcome.dead_again += sum(
+                        stored.letters[index].origin.split(":")[0] in lanes for index in stored.matching
+                    )
         return self.outcome
 
     async def _is_queued(self, sent: _Sent) -> bool:
         with asking("cannot look at the queue"):
             try:
-                await self._broker.js.get_msg(topology.DELIVER, sent.seq)
+                await self._broker.js.get_msg(sent.stream, sent.seq)
             except NotFoundError:
                 return False
         return True
@@ -220,7 +226,7 @@ class Redelivery:
                 self.outcome.unreadable += 1
             elif self._is_refused(stored, index):
                 continue
-            elif self._into == "stage" and letter.stage == "loader" and not self._is_at_home(letter):
+            elif self._into == "stage" and letter.stage in QUEUES and not self._is_at_home(letter):
                 self.outcome.foreign += 1
                 self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
             elif self._into == "start" and letter.stage != "ingest" and self._remembered_until(letter) > self._clock():
@@ -263,20 +269,21 @@ class Redelivery:
     async def _publish(self, note: Note, messages: Sequence[Stored]) -> None:
         letters = [stored.letters[index] for stored in messages for index in stored.matching]
         stage, name = note.subject.split(".", 2)[1:]
-        delivers = stage == "loader" and note.into == "stage"
+        delivers = stage in QUEUES and note.into == "stage"
         frames = self._frames(letters, judged=stage == "ingest", origins=delivers)
         total = 0
         for number, frame in enumerate(frames, 1):
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if delivers:
-                subject = topology.deliver_subject(self._snapshot.queue_of(name))
+                functions = stage == "functions" and self._snapshot.takes_functions_way(name)
+                subject = (topology.functions_subject if functions else topology.deliver_subject)(self._snapshot.queue_of(name))
                 headers = write_place(Place(note.lane, number, len(frame), total))
             else:
                 subject, headers = topology.events_subject(frame.site), {}
             ack = await self._send(subject, encode_frame(frame), msg_id, headers)
             if delivers:
-                self._sent.append(_Sent(subject, ack.seq, note.lane, len(frame)))
+                self._sent.append(_Sent(ack.stream, ack.seq, note.lane, len(frame)))
 
     async def _send(self, subject: str, payload: bytes, msg_id: str, headers: dict[str, str]) -> PubAck:
         """Publishes a frame; waits for room if the queue is full."""
@@ -311,13 +318,15 @@ class Redelivery:
             if heads:
                 frame = pack(site, requests, heads, bodies)
                 frame.origins = first
+                # full events passed their connection's rules and functions, so there they pass for that
+                frame.trusted_hints = origins and requests[0].complete
                 frames.append(frame)
             requests, heads, bodies, first = [], [], [], []
 
         for letter in letters:
             whole = _whole_frame(letter)
             found = self._judged(letter) if judged else (_head(letter), letter.body)
-            if whole is not None or letter.site != site:
+            if whole is not None or letter.site != site or (requests and _is_complete(letter) != requests[0].complete):
                 end()
             if whole is not None:
                 frames.append(whole)
@@ -373,6 +382,10 @@ def _whole_frame(letter: DeadLetter) -> Frame | None:
     except Permanent:
         return None
     return frame
+
+
+def _is_complete(letter: DeadLetter) -> bool:
+    return letter.request is not None and letter.request.complete
 
 
 def _head(letter: DeadLetter) -> Head:

@@ -69,9 +69,11 @@ def _parts(stored: StoredProject, name: str) -> dict[str, Any]:
     """Returns the parts that decide about a connection's events, by name."""
     connection = _section(stored, "connections").get(name) or {}
     site = _section(stored, "sites").get(connection.get("site")) or {}
+    functions = _section(stored, "functions")
     return {
         "its destination": (connection.get("destination"), _section(stored, "destinations").get(connection.get("destination"))),
         "the connection": {key: value for key, value in connection.items() if key not in WITHOUT_EFFECT},
+        "its functions": [(functions.get(name) or {}).get("code") for name in connection.get("functions") or []],
         "its site's dedupe_window": site.get("dedupe_window"),
     }
 

@@ -94,6 +94,7 @@ async def _waiting(broker: Broker, queue: str) -> int:
         try:
             total = 0
             for stream, pattern in (
+                (topology.FUNCTIONS, topology.functions_subject(queue)),
                 (topology.DELIVER, topology.deliver_subject(queue)),
                 (topology.RETRY, topology.retry_subject("*", queue)),
             ):

@@ -46,6 +46,10 @@ def doubts(project: Project) -> list[Problem]:
         for name, options in project.destinations.items()
         if options.get("type") == "postgres" and not options.get("dsn") and not options.get("host")
     ]
+    used = {function for connection in project.connections.values() for function in connection.functions}
+    found += [
+        Problem(f"functions.{name}", "no connection names it, so it never runs") for name in project.functions if name not in used
+    ]
     for name, connection in project.connections.items():
         found.extend(_fields(connection.where, f"connections.{name}.where"))
     for (first, one), (second, other) in combinations(project.connections.items(), 2):

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
 
 from loader.registry import secrets_of
+from penstock.control.project.code import code_of, difference
+from shared.plugins import secret_options
+from shared.project.functions import PrivacyRule
+from shared.project.model import Connection
 
 ChangeKind = Literal["add", "remove", "change", "variable"]
 
 MASK = "***"
+_CODE = "code"
+"""Of a function: its words `password = …` are no secret."""
 
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api_?key|dsn$", re.IGNORECASE)
 _VARIABLES_ONLY = re.compile(r"(\$\{[^}]*\}\s*)+")
@@ -34,6 +41,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: ChangeKind
     before: Any = None
     after: Any = None
+    lines: list[str] = []
+    """What changed in the code of a function, in place of both."""
 
 
 def compare(
@@ -48,15 +57,24 @@ def compare(
         before, after: documents as written.
         before_resolved, after_resolved: the same with variables put in; without them changed variables are not found.
     """
-    changes = list(_walk("", plain(before), plain(after)))
+    changes = [_of_code(change, before, after) or change for change in _walk("", plain(before), plain(after))]
     if before_resolved is not None and after_resolved is not None:
         seen = {change.path for change in changes}
         changes.extend(
-            Change(path=change.path, kind="variable")
+            _of_code(change, before_resolved, after_resolved) or Change(path=change.path, kind="variable")
             for change in _walk("", plain(before_resolved), plain(after_resolved))
             if not any(change.path == path or change.path.startswith((f"{path}.", f"{path}[")) for path in seen)
         )
     return changes
+
+
+def _of_code(change: Change, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+    """Returns a change of a function's code with the lines that differ; None for another change."""
+    section, _, rest = change.path.partition(".")
+    name, _, member = rest.rpartition(".")
+    if (section, member, change.kind) != ("functions", "code", "change"):
+        return None
+    return Change(path=change.path, kind="change", lines=difference(code_of(before, name), code_of(after, name)))
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +92,10 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
         secret: whether the value belongs to such an option.
     """
     if isinstance(value, dict):
-        marked = secrets_of(value.get("type"))
-        return {name: mask(item, name, secret=secret or name in marked) for name, item in value.items()}
+        marked = _marked(value)
+        return {
+            name: item if name == _CODE else mask(item, name, secret=secret or name in marked) for name, item in value.items()
+        }
     if isinstance(value, list):
         return [mask(item, key, secret=secret) for item in value]
     if not isinstance(value, str) or _VARIABLES_ONLY.fullmatch(value) or _WITH_SCHEME.fullmatch(value):
@@ -83,6 +103,18 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
     masked = _USER_INFO.sub(_hide, _KEYWORD_PASSWORD.sub(_hide, value))
     hidden = secret or _SECRET_KEY.search(key)
     return MASK if masked == value and hidden and not _is_address(value, key, secret=secret) else masked
+
+
+def _marked(value: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the members that hold secrets, whatever they are called: of a destination, a connection, or a privacy rule."""
+    if "do" in value and "field" in value:
+        return _secret_options(PrivacyRule)
+    return secrets_of(value.get("type")) | _secret_options(Connection)
+
+
+@cache
+def _secret_options(struct: type[msgspec.Struct]) -> frozenset[str]:
+    return secret_options(struct)
 
 
 def _is_address(value: str, key: str, *, secret: bool) -> bool:
@@ -107,7 +139,7 @@ def _walk(path: str, before: Any, after: Any, *, hide: bool = True, secret: bool
     if _text(before) == _text(after):
         return
     if isinstance(before, dict) and isinstance(after, dict):
-        marked = secrets_of(before.get("type")) | secrets_of(after.get("type"))
+        marked = _marked(before) | _marked(after)
         for key in [*before, *(key for key in after if key not in before)]:
             yield from _member(f"{path}.{key}".lstrip("."), before, after, key, hide=hide, secret=secret or key in marked)
     elif isinstance(before, list) and isinstance(after, list) and _of_mappings(before) and _of_mappings(after):

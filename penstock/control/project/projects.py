@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 
 from loader import registry
+from penstock.control.functions.compiled import compile_functions
+from penstock.control.project.code import read_functions
 from penstock.control.project.consequences import Loss, losses
 from penstock.control.project.doubts import doubts, misspelt_types
 from penstock.control.project.plan import Change, compare, inline_secrets, plain
@@ -35,6 +37,10 @@ OF_TABLES = (
     "max_tables", "overflow_table", "column_types", "original_names", "system_columns",
 )  # fmt: skip
 """Options of a connection that say how events become rows."""
+
+
+OF_FUNCTIONS = ("functions_env", "on_error", "function_timeout")
+"""Options of a connection that say how its functions run."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,13 +78,16 @@ def read_text(file: Path) -> str:
         ) from exc
 
 
-def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the document with variables put in.
+def check_document(document: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()) -> dict[str, Any]:
+    """Returns the document with variables, and the code of its functions, put in.
+
+    Args:
+        folder: where the project file is; the files of functions are found from there.
 
     Raises:
         ConfigError: with every problem found, each named by its path.
     """
-    problems: list[Problem] = []
+    document, problems = read_functions(document, folder)
     missing = _problems_of(lambda: interpolate(dict(document), environment))
     problems.extend(missing)
     # put a placeholder in for each missing variable, to find the other faults
@@ -86,6 +95,8 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str]) 
     problems.extend(_problems_of(lambda: resolve(document, known)))
     filled: dict[str, Any] = interpolate(dict(document), known)
     problems.extend(_check_plugins(filled))
+    if not any(problem.path.startswith("functions") for problem in problems):
+        problems.extend(compile_functions(dict(_entries(filled, "functions"))))
     if problems:
         blamed = {problem.path for problem in missing}
         unique = dict.fromkeys(problem for problem in problems if problem in missing or problem.path not in blamed)
@@ -170,6 +181,11 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
             problems.extend(_problems_of(partial(TableTemplate, connection["table"], f"connections.{name}.table")))
         problems.extend(misspelt_types(connection.get("column_types"), f"connections.{name}.column_types"))
         problems.extend(_check_abilities(document, name, connection))
+        problems.extend(
+            Problem(f"connections.{name}.{option}", "means nothing without `functions`; take it out")
+            for option in OF_FUNCTIONS
+            if option in connection and not connection.get("functions")
+        )
     return problems
 
 

@@ -37,7 +37,7 @@ class TableTrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, kw_only=True):
-    """The result for one connection. `doubts`: names in the project file that no event has."""
+    """The result for one connection. `doubts`: names in the project file that no event has, and what was not tried."""
 
     connection: str
     events: int = 0
@@ -89,6 +89,8 @@ def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable
                 shaper.add(frame, arrival.seq)
         except Permanent:
             dead["frame_unreadable"] += 1
+    if rules.through_functions:
+        trial.doubts.append("its functions and privacy rules are not run: this is what enters them")
     if shaper is None:  # this destination takes its events one by one
         trial.dropped, trial.dead = dict(dropped), dict(dead)
         return trial
@@ -102,7 +104,7 @@ def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable
     trial.dropped, trial.dead = dict(dropped), dict(dead)
     known = {column for table in trial.tables for column in table.columns}
     if trial.tables:
-        trial.doubts = [
+        trial.doubts += [
             f"{option}: no row has a column {column!r}"
             for option, columns in (("primary_key", connection.primary_key or ()), ("column_types", connection.column_types))
             for column in columns

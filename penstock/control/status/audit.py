@@ -43,6 +43,7 @@ from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import ConfigSnapshot, project_history
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.removed import RemovedBalance, read_all_removed
+from shared.streams.waiting import FUNCTIONS_STAGE
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -52,6 +53,8 @@ SHOWN_IDS = 20
 FIND_IDS = 20_000
 FIND_SECONDS = 300.0
 QUIET_SECONDS = 5.0
+LEFT_OUT = (DropReason.TABLE_TEMPLATE_EMPTY, DropReason.FUNCTION, DropReason.FUNCTION_FAILED)
+"""Why an event that the router forwarded is in no table, and is no dead letter."""
 UNDECIDED = "its destination has not said yet whether it has the load that was under way"
 
 
@@ -198,8 +201,8 @@ class _Audit:
         return True
 
     def _weigh_missing(self, name: str, missing: set[str], letters: int, balance: Balance, *, whole: bool) -> None:
-        """Weighs ids that are nowhere: dropped by a template, dead with a letter that is gone, or lost."""
-        dropped = balance.dropped.get(DropReason.TABLE_TEMPLATE_EMPTY, 0)
+        """Weighs ids that are nowhere: dropped by a template or a function, dead with a letter that is gone, or lost."""
+        dropped = sum(balance.dropped.get(reason, 0) for reason in LEFT_OUT)
         # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
         died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
         buried = max(0, died - letters - balance.replayed)
@@ -306,6 +309,8 @@ async def _missing(
     for found in rows.values():
         missing.difference_update(found)
     if missing:
+        missing -= await _waiting(broker, topology.FUNCTIONS, topology.functions_subject(queue))
+        missing -= await _waiting(broker, topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue))
         missing -= await _waiting(broker, topology.DELIVER, topology.deliver_subject(queue))
         missing -= await _waiting(broker, topology.RETRY, topology.retry_subject("loader", queue))
     letters = 0

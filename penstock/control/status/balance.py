@@ -2,8 +2,8 @@
 
 Router and loader store their counts with their positions; waiting events are counted in the queues. Three equations must hold
 whenever nothing moves. Events that the router received have ended there or are owed. Events that it forwarded were taken by the
-loader or wait in the queue. Events that the loader took have ended or are set aside. Together: accepted = delivered + dropped +
-dead + waiting.
+loader or wait, before functions or in the queue. Events that the loader took, and those that functions made of them, have ended or are
+set aside. Together: accepted + made = delivered + dropped + dead + waiting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot
 from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
-from shared.streams.waiting import SetAside, Waiting, look_ahead, look_aside, look_at_queue
+from shared.streams.waiting import (
+    NO_FUNCTIONS,
+    InFunctions,
+    SetAside,
+    Waiting,
+    look_ahead,
+    look_aside,
+    look_at_functions,
+    look_at_queue,
+)
 
 TRIES = 20
 TRY_SECONDS = 0.25
@@ -32,11 +41,13 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     received: int
     replayed: int
+    made: int
+    """By functions, and those that wait for another attempt of them."""
     delivered: int
     dropped: dict[str, int]
     dead: dict[str, int]
     waiting: dict[str, int]
-    """In `events` (the connection is behind), `queue` and `aside`."""
+    """In `events` (the connection is behind), `functions`, `queue` and `aside`."""
     exact: bool = True
     """False: too many events wait to count all."""
     settled: bool = True
@@ -66,6 +77,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ended: Ended
     queue: Waiting
     aside: SetAside
+    functions: InFunctions = NO_FUNCTIONS
     steady: bool = True
 
 
@@ -78,12 +90,14 @@ async def read_view(broker: Broker, site: str, queue: str, state: SiteState | No
     found = state or await StateKeeper(broker, site).load() or SiteState()
     stats = Bucket(broker, topology.STATS_BUCKET)
     entry = await stats.get(ended_key(queue))
+    functions = await look_at_functions(broker, queue)
     waiting, aside = await look_at_queue(broker, queue), await look_aside(broker, queue)
     return View(
         state=found,
         ended=decode_ended(entry.value if entry else None),
         queue=waiting,
         aside=aside,
+        functions=functions,
         steady=await stats.get(ended_key(queue)) == entry,
     )
 
@@ -162,18 +176,19 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
     received = account.received(view.state.accepted)
     aside = view.aside.events - sum(int(bits, 16).bit_count() for bits in early.values())
     begun, begun_again = (view.ended.begun_events(replayed=replayed) for replayed in (False, True))
-    live = view.queue.events - view.queue.replayed - begun
+    before, again = view.functions
+    live = view.queue.events - view.queue.replayed - begun + before.events - before.replayed
     equations = (
         ("the router received {} events and ended, or owes, {}", received, account.ended + owed, True),
         (
             "the router forwarded {} events, the loader took, or has waiting, {}",
             account.forwarded,
             counts.live + live,
-            view.queue.exact,
+            view.queue.exact and before.exact,
         ),
         (
             "the loader took {} events and ended, or set aside, {}",
-            counts.live + counts.replayed,
+            counts.live + counts.replayed + counts.made,
             counts.total + aside,
             view.aside.exact,
         ),
@@ -182,12 +197,18 @@ def _balance(connection: str, site: str, view: View, counts: Counts, early: dict
         connection=connection,
         site=site,
         received=received,
-        replayed=counts.replayed + view.queue.replayed - begun_again,
+        replayed=counts.replayed + view.queue.replayed - begun_again + before.replayed,
+        made=counts.made + again.events,
         delivered=counts.delivered,
-        dropped=_both(account.dropped, counts.dropped),
-        dead=_both(account.dead, counts.dead),
-        waiting={"events": owed, "queue": view.queue.events - begun - begun_again, "aside": aside},
-        exact=view.queue.exact and view.aside.exact,
+        dropped=_both(_both(account.dropped, counts.dropped), counts.functions_dropped),
+        dead=_both(_both(account.dead, counts.dead), counts.functions_dead),
+        waiting={
+            "events": owed,
+            "functions": view.functions.events,
+            "queue": view.queue.events - begun - begun_again,
+            "aside": aside,
+        },
+        exact=view.queue.exact and view.aside.exact and before.exact and again.exact,
         problems=[words.format(left, right) for words, left, right, exact in equations if exact and left != right],
     )
 

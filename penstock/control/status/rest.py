@@ -21,7 +21,9 @@ class Rest:
         Args:
             at_seconds: the time of reading, on a clock that only goes forward.
         """
-        counts = [(each.received, each.replayed, each.delivered, each.dropped, each.dead) for each in found.connections]
+        counts = [
+            (each.received, each.replayed, each.made, each.delivered, each.dropped, each.dead) for each in found.connections
+        ]
         if counts != self._counts or found.waiting:
             self._counts, self._since = counts, at_seconds
         return found.settled or (not found.waiting and at_seconds - self._since >= STILL_SECONDS)

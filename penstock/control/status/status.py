@@ -60,13 +60,15 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     received: int = 0
     """Events accepted for it, without replayed ones."""
     replayed: int = 0
+    made: int = 0
+    """By functions, and those that wait for another attempt of them."""
     delivered: int = 0
     dropped: int = 0
     dead: int = 0
     waiting_frames: int = 0
-    """In its queue."""
+    """In its queue, and before its functions."""
     waiting_events: int = 0
-    """Events in its queue, still in EVENTS, or with rows set aside."""
+    """Events before its functions, in its queue, still in EVENTS, or with rows set aside."""
     waiting_events_is_estimate: bool = False
     settled: bool = True
     """False: its counts lag behind, and change without new events."""
@@ -155,7 +157,7 @@ async def read_status(
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
         for subject, messages in dead.items():
             edge_dead += await _count_dead(broker, subject, messages)
-        for stream in (topology.EVENTS, topology.DELIVER, topology.DEAD):
+        for stream in (topology.EVENTS, topology.FUNCTIONS, topology.DELIVER, topology.DEAD):
             fill = await read_fill(broker, stream)
             if fill.ratio >= WARN_RATIO:
                 part = f"stream {stream}"
@@ -258,7 +260,8 @@ async def _read_connection(
     queue: str,
 ) -> ConnectionStatus:
     balance = balance_of(name, connection.site, view)
-    oldest = [at for at in (view.queue.oldest_at, view.aside.oldest_at) if at is not None]
+    before = view.functions.frames.oldest_at
+    oldest = [at for at in (before, view.queue.oldest_at, view.aside.oldest_at) if at is not None]
     age = max(0.0, now - min(oldest)) if oldest else None
     unrouted = max(0.0, now - site.oldest_at) if site.oldest_at is not None else None
     account, place = view.state.accounts.get(name), view.queue.oldest
@@ -277,10 +280,11 @@ async def _read_connection(
         why=why,
         received=balance.received,
         replayed=balance.replayed,
+        made=balance.made,
         delivered=balance.delivered,
         dropped=sum(balance.dropped.values()),
         dead=sum(balance.dead.values()),
-        waiting_frames=view.queue.frames,
+        waiting_frames=view.functions.frames.frames + view.queue.frames,
         waiting_events=balance.all_waiting,
         waiting_events_is_estimate=not balance.exact,
         settled=balance.settled,
@@ -310,6 +314,8 @@ async def _state_of(
         return "failing", said[0]
     if await lease.holder(broker, f"loader.{name}") is None:
         return "unknown", "no loader works on it; is the service up?"
+    if view.functions.frames.frames and await lease.holder(broker, f"functions.{name}") is None:
+        return "unknown", "frames wait for its functions and nobody runs them; is the service functions_runtime up?"
     if view.aside.rows:
         told = _said(scrapes, f"connection {name}: tables") + _said(scrapes, f"connection {name}: calls")
         return "calls failing" if CALLS in view.aside.rows else "table failing", "; ".join(told) or _of_tables(view.aside.rows)
@@ -319,7 +325,7 @@ async def _state_of(
     if stuck := _said(scrapes, f"connection {name}: waiting"):
         return "stuck", stuck[0]
     period = float(connection.batch.period) if connection.mode == "batch" else 0.0
-    if view.queue.frames and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
+    if (view.queue.frames or view.functions.frames.frames) and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
         return (
             "late",
             f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",

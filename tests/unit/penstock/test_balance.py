@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from penstock.control.status.balance import Balance, View, balance_of
@@ -9,7 +10,7 @@ from router.forwarding.account import Account
 from router.forwarding.state import SiteState
 from shared.events.headers import Place
 from shared.streams.ended import Counts, Ended, Pending
-from shared.streams.waiting import SetAside, Waiting
+from shared.streams.waiting import InFunctions, SetAside, Waiting
 
 LANE = "replay-r"
 STATE = SiteState(accepted=5, accounts={"c": Account(queue="c", left=None, forwarded=5)})
@@ -46,3 +47,15 @@ def test_counts_are_settled_when_they_balance_and_the_loader_wrote_nothing_meanw
     assert balance(Waiting(), None).settled
     assert not balance(Waiting(), None, steady=False).settled
     assert not balance(Waiting(), None, counts=Counts(live=4, delivered=4)).settled
+
+
+def test_what_waits_before_functions_and_what_they_made_balance() -> None:
+    before = InFunctions(Waiting(1, 2), Waiting(1, 1))
+    counts = Counts(live=3, made=1, delivered=3, dead={"type_conflict": 0}, functions_dropped={"function": 1})
+    view = View(state=STATE, ended=Ended(counts=counts), queue=Waiting(), aside=SetAside({}, {}), functions=before)
+    found = balance_of("c", "shop", view)
+    assert (found.received, found.made, found.dropped, found.problems) == (5, 2, {"function": 1}, [])
+    assert found.waiting == {"events": 0, "functions": 3, "queue": 0, "aside": 0}
+    assert found.received + found.made == found.delivered + sum(found.dropped.values()) + found.all_waiting
+    lost = balance_of("c", "shop", msgspec.structs.replace(view, functions=InFunctions(Waiting(1, 1))))
+    assert lost.problems == ["the router forwarded 5 events, the loader took, or has waiting, 4"]

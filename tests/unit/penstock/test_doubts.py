@@ -62,3 +62,16 @@ def test_a_postgres_that_names_no_server_is_told_where_the_loader_looks(place: d
     said = [str(doubt) for doubt in doubts(project)]
     assert len(said) == (0 if place.get("dsn") or place.get("host") else 1)
     assert all(text.startswith("destinations.pg: names no server") and "PGHOST" in text for text in said)
+
+
+def test_a_function_that_no_connection_names_never_runs() -> None:
+    functions = {"used": {"code": "1"}, "idle": {"code": "1"}}
+    document = {
+        "sites": {"shop": {}},
+        "destinations": {"wh": {"type": "duckdb", "path": "x"}},
+        "functions": functions,
+        "connections": {"c": {"site": "shop", "destination": "wh", "functions": ["used"]}},
+    }
+    assert [str(doubt) for doubt in doubts(decode_project(document))] == [
+        "functions.idle: no connection names it, so it never runs"
+    ]

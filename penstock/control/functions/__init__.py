@@ -1,0 +1,1 @@
+"""Functions without a stack: checked, tried on an event, held against their cases."""
