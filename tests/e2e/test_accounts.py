@@ -28,7 +28,7 @@ from shared.project.snapshot import StoredProject, apply_project, current_snapsh
 from shared.settings import ServiceSettings
 from shared.streams.ended import Counts, Ended, Pending, decode_ended, ended_key
 from shared.streams.removed import Removed, add_up, list_removed, note_removed
-from shared.streams.waiting import SetAside, Waiting, look_ahead, look_at_queue
+from shared.streams.waiting import SetAside, Waiting, look_ahead, look_at_functions, look_at_queue
 from shared.telemetry.metrics import Telemetry
 from tests.support.router import limit_queues, put, reading, routing, snapshot, waiting
 
@@ -258,6 +258,40 @@ async def test_a_large_queue_of_a_removed_connection_goes_in_portions_and_is_cou
     ended = decode_ended(entry.value if (entry := await stats.get(ended_key(queue))) else None)
     assert (ended.counts.live, ended.counts.dropped, ended.early) == (20, {"removed": 19}, {})
     assert telemetry.value("loader_events_dropped_total", connection="c", reason="removed") == 19
+
+
+async def test_what_waits_before_functions_of_a_removed_connection_is_counted_and_taken_away_once(
+    broker: Broker, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "PORTION", 3)
+    queue, lane = "c.0-a", "live-1-shop"
+
+    async def put_frame(subject: str, place: Place) -> None:
+        headers = write_place(place)
+        await broker.publisher.publish(subject, b"x", msg_id=f"{subject}.{place.lane}.{place.seq}", headers=headers)
+
+    for seq in range(1, 6):  # the fifth left the functions, and is there still
+        await put_frame(topology.deliver_subject(queue), Place(lane, seq, 2, 2 * seq))
+    for seq in range(5, 12):
+        await put_frame(topology.functions_subject(queue), Place(lane, seq, 2, 2 * seq))
+    await put_frame(topology.retry_subject("functions", queue), Place(lane, 1, 1))
+    # one event of the first frame went back to wait for another attempt
+    stats = Bucket(broker, topology.STATS_BUCKET)
+    before = Ended(counts=Counts(live=2, delivered=1, made=-1), through={lane: 1}, sent=2)
+    await stats.put(ended_key(queue), msgspec.json.encode(before))
+    removed = Removed(site="shop", connection="c", queue=queue, at=1.0, received=22, forwarded=22)
+    functions = await look_at_functions(broker, queue)
+    waiting = add_up(removed, before, await look_at_queue(broker, queue), SetAside({}, {}), functions)
+    assert (functions.frames.events, functions.again.events) == (14, 1)
+    context = SimpleNamespace(
+        broker=broker, telemetry=telemetry, config=SimpleNamespace(current=snapshot({}, revision=2)), instance="test"
+    )
+    await leftovers.Sweeper(cast("Any", context), cast("Any", None)).sweep("c", 1)
+    ended = decode_ended(entry.value if (entry := await stats.get(ended_key(queue))) else None)
+    found = add_up(removed, ended, await look_at_queue(broker, queue), SetAside({}, {}), await look_at_functions(broker, queue))
+    assert (found.waiting, found.problems, found.made) == (0, [], 0)
+    assert (found.received, found.delivered, found.dropped) == (22, 1, {"removed": 21})
+    assert waiting.waiting == 10 + 14 + 1, "what is about to leave a place is counted there still"
 
 
 def shown(telemetry: Telemetry, connection: str) -> dict[str, float]:

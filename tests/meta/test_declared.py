@@ -19,11 +19,11 @@ from shared.events import outcome
 from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream import topology
 from shared.project.model import Batch, Connection, DeadLimit, Key, Project, Site, SiteLimits
-from shared.telemetry import declared
+from shared.telemetry import declared, names
 from tests.contract.destinations import test_without_transactions
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("shared", "ingest", "router", "loader")
+SERVICES = ("shared", "ingest", "router", "functions_runtime", "loader")
 PLUG_INS = {name: Path(inspect.getfile(cast("Any", registry.plugin(name)))) for name in registry.destination_types()}
 
 
@@ -47,7 +47,7 @@ def _is_of(file: Path, plug_in: Path) -> bool:
 
 
 NODES = list(nodes(*SERVICES, "penstock"))
-DECLARING = {Path(inspect.getfile(module)) for module in (declared, outcome)}
+DECLARING = {Path(inspect.getfile(module)) for module in (declared, names, outcome)}
 OF_SERVICES = [node for file, node in NODES if file not in DECLARING and file.relative_to(ROOT).parts[0] != "penstock"]
 READ = [found for file, node in NODES for found in read(file, node)]
 READ_BY_CORE = {name for file, name in READ if not any(_is_of(file, plug_in) for plug_in in PLUG_INS.values())}
@@ -128,6 +128,6 @@ def test_every_part_of_a_load_plan_is_read_and_given() -> None:
 
 
 def test_the_type_of_metric_names_lists_every_metric_by_its_kind() -> None:
-    kinds = {"counter": declared.CounterName, "gauge": declared.GaugeName, "histogram": declared.HistogramName}
-    for kind, names in kinds.items():
-        assert list(get_args(names)) == [metric.name for metric in declared.METRICS if metric.kind == kind]
+    kinds = {"counter": names.CounterName, "gauge": names.GaugeName, "histogram": names.HistogramName}
+    for kind, type_ in kinds.items():
+        assert list(get_args(type_)) == [metric.name for metric in declared.METRICS if metric.kind == kind]

@@ -13,6 +13,7 @@ from loader import registry
 from loader.calls.options import Batching, Sending
 from penstock.control.project.projects import check_document, read_document
 from penstock.control.project.schema import project_schema
+from shared.project.functions import Function, PrivacyRule
 from shared.project.model import Connection, Key, Site, decode_project
 from shared.reading.decode import field_names
 
@@ -40,7 +41,7 @@ def test_there_is_a_minimal_and_a_reference_project_and_a_page_that_lists_all() 
 @pytest.mark.parametrize("file", PROJECTS, ids=lambda file: file.parent.name)
 def test_every_example_can_be_applied(file: Path) -> None:
     document = read_document(file)
-    assert decode_project(check_document(document, SECRETS)).connections
+    assert decode_project(check_document(document, SECRETS, file.parent)).connections
     jsonschema.Draft202012Validator(project_schema()).validate(document)
 
 
@@ -60,6 +61,9 @@ def test_the_reference_has_every_key() -> None:
     ):
         parts = (entry.get(name, {}) for entry in document[entries].values())
         assert used(parts) == set(field_names(inner(struct, name)))
+    assert used(document["functions"].values()) == set(field_names(Function))
+    rules = (rule for connection in document["connections"].values() for rule in connection.get("privacy", ()))
+    assert used(rules) == set(field_names(PrivacyRule))
     for name in registry.destination_types():
         options = [entry for entry in document["destinations"].values() if entry["type"] == name]
         options_of = registry.plugin(name).OPTIONS

@@ -26,8 +26,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "delivery", "settings",
         "service", "__main__",
     ),
+    "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "connection", "service", "__main__"),
     "penstock": (
-        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.letters",
+        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.letters",
         "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
     ),
 }  # fmt: skip
@@ -42,6 +43,7 @@ PURE = (
     "loader/sql",
     "loader/calls",
     "shared/reading",
+    "functions_runtime/rules",
 )
 IMPURE = re.compile(
     r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"

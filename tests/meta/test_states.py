@@ -70,7 +70,7 @@ def rows() -> Iterator[list[str]]:
 ROWS = {row[0]: row for row in rows()}
 CODE = [
     node
-    for folder in ("ingest", "router", "loader", "shared")
+    for folder in ("ingest", "router", "functions_runtime", "loader", "shared")
     for file in (ROOT / folder).rglob("*.py")
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -86,7 +87,7 @@ BLOCKS = list(yaml_blocks())
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{name_of(block.page)}:{block.line}")
-def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence) -> None:
+def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence, tmp_path: Path) -> None:
     document = yaml.safe_load(block.body)
     assert isinstance(document, dict)
     if "where" in document:
@@ -96,7 +97,11 @@ def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence) ->
     for connection in (document.get("connections") or {}).values():
         document.setdefault("sites", {}).setdefault(connection["site"], {})
         document.setdefault("destinations", {}).setdefault(connection["destination"], {"type": "duckdb", "path": "x"})
-    check_document(document, _AnyVariable())
+    for name, function in (document.get("functions") or {}).items():
+        if "file" in function:
+            (tmp_path / function["file"]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / function["file"]).write_text(f"export default (event) => ({{...event, by: '{name}'}});")
+    check_document(document, _AnyVariable(), tmp_path)
 
 
 def test_there_are_projects_in_pages() -> None:

@@ -30,9 +30,9 @@ from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import StoredProject, apply_project, resolve, watch_config
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
-from shared.telemetry.declared import CounterName, GaugeName
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.names import CounterName, GaugeName
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
 

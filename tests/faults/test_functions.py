@@ -1,0 +1,152 @@
+"""The functions' runtime, its sandboxes, its neighbours and the broker killed under load: every event is where its function put it, once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.judge import verify
+from tests.faults.places import DuckSchema, Place, Schema
+from tests.faults.project import QUICK, ROUNDS, batch, project, stream
+from tests.support.exactly_once import settled
+from tests.support.sender import Books, Fate, Sender
+from tests.support.stack import Stack, stack
+
+SERVICES = ("ingest", "router", "functions_runtime", "loader")
+VICTIMS = ("functions_runtime", "sandbox", "nats", "loader", "router")
+
+CODE = """
+export const config = {retryPolicy: {delays: [0.01]}};
+const kindOf = (id) => Array.from(id).reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1000003, 7) % 10;
+export default async function (event, ctx) {
+    const kind = kindOf(event.messageId);
+    if (kind === 0) return null;
+    if (kind === 1) throw new NoRetryError("one");
+    if (kind === 2) return [event, {...event, messageId: event.messageId + "-copy", JITSU_TABLE_NAME: "copies"}];
+    if (kind === 3 && ctx.retries < 1) throw new RetryError("later", {drop: true});
+    if (kind === 4) await ctx.store.set(event.messageId, 1);
+    if (kind === 5) return;
+    event.properties = {...event.properties, revision: REVISION};
+    return event;
+}
+"""
+
+
+def kind_of(id_: str) -> int:
+    """The same number as in the function."""
+    total = 7
+    for letter in id_:
+        total = (total * 31 + ord(letter)) % 1_000_003
+    return total % 10
+
+
+def expected(books: Books) -> tuple[Books, dict[str, Fate]]:
+    """Where events belong behind the function; copies count as acknowledged with what they are copies of."""
+    fates: dict[str, Fate] = {}
+    acknowledged = set(books.acknowledged)
+    for id_, sent in books.fates.items():
+        kind = kind_of(id_)
+        if not sent.tables:
+            fates[id_] = sent
+        elif kind == 0:
+            fates[id_] = Fate()
+        elif kind == 1:
+            fates[id_] = Fate(reasons=("function_failed",))
+        else:
+            fates[id_] = sent
+            if kind == 2:
+                fates[f"{id_}-copy"] = Fate(("copies",))
+                if id_ in books.acknowledged:
+                    acknowledged.add(f"{id_}-copy")
+    return replace(books, acknowledged=acknowledged), fates
+
+
+def document(places: dict[str, Place], revision: int) -> dict[str, object]:
+    """The project, with a function that says which revision it is of."""
+    connections = {
+        "through-pg": stream("through-pg", functions=["f"]),
+        "through-duck": batch("through-duck", functions=["f", "g"], privacy=[{"field": "context.ip", "do": "drop"}]),
+        "straight": stream("straight"),
+    }
+    functions = {
+        "f": {"code": CODE.replace("REVISION", str(revision))},
+        "g": {"code": "export default (event) => ({...event, second: true})"},
+    }
+    return {**project(connections, {name: place.destination for name, place in places.items()}), "functions": functions}
+
+
+async def kill_and_start(running: Stack, victim: str, chance: random.Random) -> None:
+    """Kills a process and starts it again after a moment; a sandbox is its runtime's to start."""
+    print(f"kill {victim}")
+    if victim == "sandbox":
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(running.pids["functions_runtime"]).children():
+                child.kill()
+        return
+    if victim == "nats":
+        running.nats.kill()
+        await asyncio.sleep(chance.uniform(0, 0.5))
+        await asyncio.to_thread(running.nats.start)
+        return
+    running.kill(victim)
+    await asyncio.sleep(chance.uniform(0, 0.5))
+    running.start(victim)
+
+
+@pytest.mark.timeout(180 * ROUNDS)
+async def test_functions_killed_at_any_moment_and_changed_under_load_lose_and_double_nothing(
+    tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
+) -> None:
+    places: dict[str, Place] = {
+        "through-pg": new_schema(),
+        "through-duck": DuckSchema(tmp_path / "warehouse.duckdb", "one"),
+        "straight": new_schema(),
+    }
+    with stack(tmp_path, {**QUICK, "PENSTOCK_FUNCTIONS_LEASE": "3s"}) as running:
+        await running.apply(document(places, 0))
+        await asyncio.to_thread(running.start_all, *SERVICES)
+        async with Sender(running.port, chance.randrange(10**6)).running() as books:
+            for revision in range(1, 6 * ROUNDS + 1):
+                await asyncio.sleep(chance.choice([0.3, 1.0, 2.0]) * chance.uniform(0.5, 1.5))
+                await kill_and_start(running, chance.choice(VICTIMS), chance)
+                if revision % 2:
+                    await running.apply(document(places, revision))
+            await asyncio.sleep(1)
+        await settled(running)
+        judged, fates = expected(books)
+        through = {"through-pg": fates, "through-duck": fates}
+        await verify(running, judged, places, fates={**through, "straight": books.fates})
+
+
+@pytest.mark.timeout(120)
+async def test_events_wait_while_functions_cannot_run_and_go_on_when_they_can(
+    tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
+) -> None:
+    places: dict[str, Place] = {
+        "through-pg": new_schema(),
+        "through-duck": DuckSchema(tmp_path / "w.duckdb", "one"),
+        "straight": new_schema(),
+    }
+    broken = document(places, 0)
+    broken["functions"]["f"] = {"code": "export default (event) => {"}  # type: ignore[index]
+    with stack(tmp_path, QUICK) as running:
+        await running.apply(broken)
+        await asyncio.to_thread(running.start_all, "ingest", "router", "loader")
+        running.start("functions_runtime")
+        async with Sender(running.port, chance.randrange(10**6)).running() as books:
+            await asyncio.sleep(2)
+        await settled(running, but=["through-pg", "through-duck"])
+        with pytest.raises(RuntimeError, match=r"its functions cannot run: f: .*events wait"):
+            running.wait_ready("functions_runtime", 2)
+        assert await places["through-pg"].rows() == {}
+        await running.apply(document(places, 1))
+        await settled(running)
+        judged, fates = expected(books)
+        await verify(running, judged, places, fates={"through-pg": fates, "through-duck": fates, "straight": books.fates})
