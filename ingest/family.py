@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from shared.errors import ConfigError, Problem
-from shared.telemetry.declared import CounterName
 from shared.telemetry.health import Report
+from shared.telemetry.names import CounterName
 
 ASK_SECONDS = 1.0
 CLIENT_SECONDS = 10.0
