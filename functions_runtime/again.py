@@ -1,8 +1,8 @@
 """Events that functions want to see again: they wait in RETRY, and what comes of them goes on in a lane of their own.
 
 A message holds events of one frame that one function asked for again, as they entered the chain. When it is due they run through the
-chain once more. Their lane's sequences must grow and a repeat must have the number it had, whenever a runtime dies: so which messages
-get the next number is noted in the bucket `state` before anything is sent.
+chain once more. Their lane's sequences must grow and a repeat must have the number it had, whenever a runtime dies: so which message
+gets the next number is noted in the bucket `state` before anything is sent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ MINUTE = 60.0
 """Functions give their delays in minutes, as Jitsu's do."""
 FIRST_SECONDS = 10.0
 WAKE_SECONDS = 1.0
-TOGETHER = 100
-"""Messages that are due go on together, so many at most."""
 
 
 class Policy(NamedTuple):
@@ -55,18 +53,18 @@ def policy_of(config: Mapping[str, Any]) -> Policy:
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The last sequence of the lane, and the messages of RETRY that go on under it."""
+    """The last sequence of the lane, and the message of RETRY that goes on under it; 0: none does."""
 
     last: int = 0
-    moving: list[int] = []
+    moving: int = 0
 
 
 class Due(NamedTuple):
-    """Messages that go on together now, under a place of the lane."""
+    """A message that goes on now, under a place of the lane. `failures`: how often its events were tried."""
 
     place: Place
-    seqs: tuple[int, ...]
-    failures: dict[int, int]
+    seq: int
+    failures: int
 
 
 class Again:
@@ -164,17 +162,14 @@ class Again:
             Conflict: another runtime has the connection.
             NotConnected, Transient: not known to be noted; open a new session.
         """
-        held = [seq for seq in self._state.moving if seq in self._failures]
-        if self._state.moving and not held:  # they went on, and the runtime died before it had noted that
-            await self._note(_State(last=self._state.last))
-        if not held:
-            now = self._wall()
-            held = [seq for due, seq in self._waiting[:TOGETHER] if due <= now]
-            if not held:
+        if self._state.moving and self._state.moving not in self._failures:
+            await self._note(_State(last=self._state.last))  # it went on, and the runtime died before it had noted that
+        if not self._state.moving:
+            if not self._waiting or self._waiting[0][0] > self._wall():
                 return None
-            await self._note(_State(last=self._state.last + 1, moving=held))
-        events = sum(self._events[seq] for seq in held)
-        return Due(Place(self.lane, self._state.last, events), tuple(held), {seq: self._failures[seq] for seq in held})
+            await self._note(_State(last=self._state.last + 1, moving=self._waiting[0][1]))
+        seq = self._state.moving
+        return Due(Place(self.lane, self._state.last, self._events[seq]), seq, self._failures[seq])
 
     async def payload(self, seq: int) -> bytes:
         """Returns what a message holds.
@@ -190,12 +185,10 @@ class Again:
         Raises:
             Conflict, NotConnected, Transient: as `take_due`.
         """
-        await self._reader.remove(list(due.seqs))
+        await self._reader.remove([due.seq])
         await self._note(_State(last=self._state.last))
-        gone = set(due.seqs)
-        self._waiting = [each for each in self._waiting if each[1] not in gone]
-        for seq in gone:
-            del self._failures[seq], self._events[seq]
+        self._waiting = [each for each in self._waiting if each[1] != due.seq]
+        del self._failures[due.seq], self._events[due.seq]
 
     @property
     def _key(self) -> str:

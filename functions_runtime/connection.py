@@ -143,28 +143,22 @@ class ConnectionFunctions:
         self._count(finished)
 
     async def _run_again(self, again: Again, due: Due) -> None:
-        """Takes events whose time has come through the functions."""
-        groups: list[tuple[Prepared, list[Fate], int]] = []
-        for seq in due.seqs:
-            frame = _decoded(await again.payload(seq))
-            if frame is not None:
-                prepared, fates = await self._run_frame(frame, due.failures[seq])
-                groups.append((prepared, fates, due.failures[seq]))
-        frames: list[Frame] = []
-        for number, (prepared, fates, failures) in enumerate(groups):
-            finished = finish(prepared, fates)
-            place = due.place._replace(rewind=number)  # tells the groups apart in ids
-            await self._bury(place, prepared, finished.letters)
-            await self._put_again(again, place=place, prepared=prepared, retries=finished.retries, failures=failures)
-            frames.append(finished.frame)
-            self._count(finished)
-        if frames:
-            joined = _joined(frames)
+        """Takes events whose time has come through the functions; the router's frames have counted them."""
+        payload = await again.payload(due.seq)
+        frame = _decoded(payload)
+        if frame is None:
             await self._deliver(
-                write_place(due.place._replace(events=len(joined))),
-                encode_frame(joined),
-                f"functions.{self._definition.queue}.{due.place.lane}.{due.place.seq}",
+                write_place(due.place), payload, f"functions.{self._definition.queue}.{due.place.lane}.{due.place.seq}"
             )
+        else:
+            prepared, fates = await self._run_frame(frame, due.failures)
+            finished = finish(prepared, fates)
+            finished.frame.taken = 0
+            await self._bury(due.place, prepared, finished.letters)
+            await self._put_again(again, place=due.place, prepared=prepared, retries=finished.retries, failures=due.failures)
+            place = due.place._replace(events=len(finished.frame))
+            await self._send(place, prepared=prepared, fates=fates, finished=finished, trace={})
+            self._count(finished)
         await again.done(due)
 
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:
@@ -239,6 +233,7 @@ class ConnectionFunctions:
         while len(payload) > MOST_PAYLOAD_BYTES:
             most //= 2
             smaller = finish(prepared, fates, most)
+            smaller.frame.taken = finished.frame.taken
             await self._bury(place, prepared, smaller.letters)
             finished.frame = smaller.frame
             payload = encode_frame(smaller.frame)
@@ -368,29 +363,4 @@ def _with_full(prepared: Prepared) -> Frame:
     made = pack(frame.site, requests, heads, prepared.bodies)
     made.origins = frame.origins
     made.trusted_hints = frame.trusted_hints or all(prepared.full[index] for index in prepared.given)
-    return made
-
-
-def _joined(frames: Sequence[Frame]) -> Frame:
-    """Returns one frame of several, whose events the router's frames have counted."""
-    requests: list[RequestContext] = []
-    heads = []
-    bodies: list[bytes] = []
-    dropped: dict[str, int] = {}
-    dead: dict[str, int] = {}
-    for frame in frames:
-        start = len(requests)
-        requests += frame.requests
-        heads += [
-            type(head)(head.message_id, head.type, head.event, head.user_id, head.anonymous_id, head.request + start)
-            for head in frame.heads
-        ]
-        bodies += frame.bodies()
-        for reason, amount in frame.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + amount
-        for reason, amount in frame.dead.items():
-            dead[reason] = dead.get(reason, 0) + amount
-    made = pack(frames[0].site, requests, heads, bodies)
-    made.trusted_hints = True
-    made.taken, made.dropped, made.dead = 0, dropped, dead
     return made

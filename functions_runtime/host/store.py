@@ -76,7 +76,9 @@ class Store:
                 case "add":
                     return await self._add(key, args[1], _seconds(args[2] if len(args) > 2 else None))
                 case _:
-                    await self._bucket.delete(self._place(key))
+                    entry = await self._bucket.get(self._place(key))
+                    if entry is not None:
+                        await self._bucket.remove(entry.revision)  # without a marker, which would stay for ever
                     return None
         except (Transient, Permanent) as exc:
             raise CallError(f"store: {exc}") from exc
@@ -110,7 +112,7 @@ class Store:
             if found is not None:
                 return found.value
             try:
-                await self._set(key, value, seconds, revision=entry.revision if entry else None if entry else 0)
+                await self._set(key, value, seconds, revision=entry.revision if entry else 0)
             except Conflict:
                 continue
             return value
