@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from ingest.contract import Accepted, HttpProtocol, HttpRequest, Parsed, Refusal, Reject, Reply, Route
 from ingest.http.routes import Routes
 from ingest.registry import http_protocols
-from loader.rows.rescue import UNREADABLE, rescue
 from shared.events.event import facts_of, materialise
 from shared.events.frame import RequestContext
 from shared.events.outcome import DeadReason
+from shared.events.rescue import UNREADABLE, rescue
 from tests.unit.ingest.desks import CountingDesk
 
 PROTOCOLS = http_protocols()

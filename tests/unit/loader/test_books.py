@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from loader.delivery.sending.books import Books, Chunk
+from loader.delivery.sending.books import Books, OpenChunk
 from loader.delivery.sending.job import Item, Job, Source
 from shared.events.frame import Frame, Head, RequestContext, pack
 from shared.streams.ended import Counts, Ended, counts_of_frame
@@ -41,8 +41,8 @@ def written(events: int, taken: int, dropped: int) -> Frame:
     return frame
 
 
-def chunk_of(frame: Frame, seq: int) -> tuple[Chunk, list[Item]]:
-    chunk = Chunk(lane=LANE, seqs=[seq], acks=[seq + 10], left=len(frame), sent=frame.source_events, oldest_at=0.0)
+def chunk_of(frame: Frame, seq: int) -> tuple[OpenChunk, list[Item]]:
+    chunk = OpenChunk(lane=LANE, seqs=[seq], acks=[seq + 10], left=len(frame), sent=frame.source_events, oldest_at=0.0)
     chunk.functions = counts_of_frame(frame, live=True)
     source = Source(LANE, frame)
     return chunk, [Item(source, index, seq, index, "u") for index in range(len(frame))]
