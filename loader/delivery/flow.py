@@ -105,7 +105,7 @@ class Flow:
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
-        self._shaping = Shaping(name, connection, capabilities, context.telemetry, accounts.begun_of)
+        self._shaping = Shaping(name, connection, capabilities, context.telemetry, ended=accounts.begun_of)
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._holder = Holder(
             context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted

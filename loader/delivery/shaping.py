@@ -109,7 +109,7 @@ class Shaping:
                 left_out = refused.get(held.message.seq, NOTHING)
                 through = partial(self.progress.through, held.place)
                 ended = self._ended(held.place.lane, held.place.seq)
-                self._shaper.add(decode_frame(held.message.payload), held.place.seq, through, left_out, ended)
+                self._shaper.add(decode_frame(held.message.payload), held.place.seq, through, left_out, ended=ended)
             except Permanent as exc:
                 unreadable.append((held, str(exc)))
             if self._shaper.full or self._shaper.body_bytes > CHUNK_BODY_BYTES:

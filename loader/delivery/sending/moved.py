@@ -94,7 +94,7 @@ class Calls:
                 sources[message] = await self._read(lane, message)
             source = sources[message]
             if source is not None and position < len(source.frame.heads):
-                items.append(Item(source, position, seq, index, user_of(source.frame.heads[position])))
+                items.append(Item(source, position, seq, index, user=user_of(source.frame.heads[position])))
         if items:
             bits = sum(1 << item.number for item in items)
             place = Place(lane, seq, len(items))
