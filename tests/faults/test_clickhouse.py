@@ -1,4 +1,4 @@
-"""ClickHouse under whole loaders: killed at every step they take with it, frozen, two at once; a server killed and hanging; a connection moved."""
+"""ClickHouse under whole loaders: killed at every step they take with it, frozen, two at once, and a server killed and hanging."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
 from tests.faults.test_frozen import succeeded, taken_by
 from tests.faults.test_kills import kill_and_start
 from tests.support.clickhouse import ClickHouseServer
-from tests.support.exactly_once import Rows
 from tests.support.sender import Sender
 from tests.support.stack import Stack, stack
 from tests.support.step_proxy import Side, StepProxy
@@ -117,53 +115,3 @@ async def test_a_loader_killed_between_any_two_of_its_requests_loses_and_doubles
                         await asyncio.sleep(0.02)
                 running.start("loader")
             await verify(running, sender.books, {"c": place}, ids=True)
-
-
-class Together:
-    """Two places of one connection, which was moved between them."""
-
-    def __init__(self, *places: ClickDatabase) -> None:
-        self._places = places
-
-    async def rows(self) -> Rows:
-        """See `Place`."""
-        found: dict[str, Counter[str]] = {}
-        for place in self._places:
-            for table, rows in (await place.rows()).items():
-                found[table] = found.get(table, Counter()) + rows
-        return found
-
-    @property
-    def destination(self) -> dict[str, Any]:
-        """See `Place`."""
-        return self._places[0].destination
-
-
-@pytest.mark.timeout(120 * ROUNDS)
-async def test_a_connection_that_is_moved_to_and_fro_and_whose_loader_dies_has_each_event_in_one_place(
-    tmp_path: Path, clickhouse_server: ClickHouseServer, chance: random.Random
-) -> None:
-    places = {name: ClickDatabase(clickhouse_server, f"moved_{name}") for name in ("here", "there")}
-    destinations = {name: place.destination for name, place in places.items()}
-    with stack(tmp_path, QUICK) as running:
-        await running.apply(project({"c": batch("here")}, destinations))
-        await asyncio.to_thread(running.start_all)
-        async with Sender(running.port, chance.randrange(10**6)).running() as books:
-            for target in ["there", "here"] * ROUNDS:
-                await asyncio.sleep(chance.uniform(1.5, 2.5))
-                before = await places[target].rows()
-                await running.apply(project({"c": batch(target)}, destinations))
-                # a load that is cut off by a kill and then by a move may be in both places: so the next load ends before the next move
-                await grown(places[target], before)
-                await kill_and_start(running, "loader", chance)
-                await grown(places[target], await places[target].rows())
-            await asyncio.sleep(1)
-        await verify(running, books, {"c": Together(*places.values())})
-    assert all([await place.rows() for place in places.values()]), "one of them got nothing, so nothing was moved"
-
-
-async def grown(place: ClickDatabase, before: Rows, seconds: float = 30.0) -> None:
-    """Waits until a load has come to a place."""
-    async with asyncio.timeout(seconds):
-        while await place.rows() == before:
-            await asyncio.sleep(0.05)
