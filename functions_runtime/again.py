@@ -16,7 +16,7 @@ import msgspec
 
 from shared.errors import NotConnected
 from shared.events.frame import Frame, encode_frame
-from shared.events.headers import DUE, FAILURES, Place, read_place, write_place
+from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -95,7 +95,7 @@ class Again:
     @property
     def lane(self) -> str:
         """The lane in which they go on."""
-        return f"again-{self._queue}"
+        return again_lane(self._queue)
 
     async def read_all(self) -> None:
         """Reads what former holders left.

@@ -20,7 +20,7 @@ from loader.contract.warehouse import LoadPlan
 from loader.queue.aside import Aside
 from loader.rows.batch import ShapedBatch
 from shared.errors import Conflict, Fenced
-from shared.events.headers import is_live
+from shared.events.headers import ends, is_live
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -349,7 +349,7 @@ KEPT_SOURCES = 64
 
 
 def _newest(through: dict[str, int]) -> dict[str, int]:
-    lanes = [source for source in through if not source.startswith("aside.") and not is_live(source)]
+    lanes = [source for source in through if not source.startswith("aside.") and ends(source)]
     for lane in lanes[:-KEPT_SOURCES]:
         del through[lane]
     return through

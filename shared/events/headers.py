@@ -37,6 +37,7 @@ REWIND = "Penstock-Rewind"
 
 _LIVE = "live-"
 _REPLAY = "replay-"
+_AGAIN = "again-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
 
 
@@ -96,6 +97,16 @@ def split_lane(lane: str) -> tuple[str, int]:
     unknown)."""
     source, _, first = lane.partition("@")
     return source, int(first) if first.isdecimal() else 1
+
+
+def again_lane(queue: str) -> str:
+    """The lane of events of a queue that its functions wanted to see again."""
+    return _AGAIN + queue
+
+
+def ends(lane: str) -> bool:
+    """Says whether a lane comes to an end, as that of a replay does; the others go on for as long as their connection lives."""
+    return not lane.startswith((_LIVE, _AGAIN))
 
 
 def is_live(lane: str) -> bool:

@@ -15,7 +15,7 @@ from loader.queue.aside import Aside
 from loader.rows.batch import ShapedBatch
 from shared.errors import Conflict, Fenced
 from shared.events.frame import Frame, Head, RequestContext, pack
-from shared.events.headers import Place
+from shared.events.headers import Place, again_lane, live_lane, replay_lane
 from shared.jetstream.kv import Entry
 from shared.streams.ended import Counts, Ended, Pending, decode_ended
 
@@ -280,3 +280,14 @@ async def test_events_that_functions_get_again_later_are_missing_until_they_come
     back = noted(held, of_functions(written(1, taken=0)), Outcome(), share=share_of_lane(lane, 1, 0), lane=lane)
     await held.done(back, 2.0)
     assert (held.counts.live, held.counts.replayed, held.counts.made, held.counts.total) == (3, 0, 0, 3)
+
+
+async def test_many_replays_do_not_make_it_forget_how_far_lanes_that_go_on_are_counted(store: Store) -> None:
+    held = await restarted()
+    lasting = (again_lane("c.1"), live_lane("i", "shop"))
+    for lane in (*lasting, *(replay_lane(str(number)) for number in range(2 * module.KEPT_SOURCES))):
+        share = share_of_lane(lane, 1, 0)
+        pending = held.pending(share, batch(1), Outcome(), LoadPlan("c", lane, 1, 1))
+        await held.done(pending, 1.0)
+    assert set(lasting) < held.counted.keys()
+    assert len(held.counted) == len(lasting) + module.KEPT_SOURCES
