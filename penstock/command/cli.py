@@ -59,6 +59,7 @@ COMMANDS = {
     "tail": ("events", "Print accepted events, old and new ones."),
     "dead": ("dead", "List, show, replay, export and purge dead letters."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
+    "explain": ("events", "Show what every connection would do with an event, without a stack."),
     "fn": ("fn", "Write, run and test functions, without a stack."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }

@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "connection", "service", "__main__"),
     "penstock": (
         "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.letters",
-        "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
+        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
     ),
 }  # fmt: skip
 """Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""

@@ -1,4 +1,4 @@
-"""`penstock send` and `tail`: events in, events seen."""
+"""`penstock send`, `tail` and `explain`: events in, events seen, and what would become of one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from pathlib import Path
 import click
 import msgspec
 
+from penstock.command.dotenv import with_dotenv
+from penstock.command.explained import show_explanation
 from penstock.control.data.lines import Lines
 from penstock.control.data.send import BATCH_EVENTS, Sent, batches
 from penstock.control.data.send import send as send_batches
 from penstock.control.data.tail import Tailed
 from penstock.control.data.tail import tail as tail_events
-from penstock.control.reach import open_broker
+from penstock.control.project.projects import DEFAULT_FILE, check_document, read_document
+from penstock.control.reach import local_environment, open_broker
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_broker, at_home
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
-from shared.project.model import Project
+from shared.project.model import Project, decode_project
 from shared.project.snapshot import current_snapshot
 
 WHOLE_LINE = 140
@@ -204,3 +207,53 @@ def _show(screen: Screen, sent: Sent) -> None:
         screen.say(
             "refused events are not kept: their request was refused whole; correct the lines and send them again", "yellow"
         )
+
+
+@click.command()
+@click.argument("event", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--site", help="Site that gets the event; default: the only one.")
+@click.option(
+    "--file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE, show_default=True, help="Project file."
+)
+@click.option("--key", metavar="ID", help="Key that it is sent with; default: the first of the site.")
+@click.option("--fetch", is_flag=True, help="Send the requests of `fetch`; else they fail.")
+@at_home
+def explain(setting: Setting, event: Path, site: str | None, file: Path, key: str | None, fetch: bool) -> int:
+    """Shows what every connection of a site would do with EVENT (one event as JSON; `-`: standard input), step by step.
+
+    The edge judges it, the router asks the conditions, privacy rules and functions run here, and the destination's rows or calls
+    are shown, secrets hidden. It needs no stack and changes nothing: what functions keep is forgotten. It does not ask whether
+    the event came before, and takes all tables as new.
+
+    Exit code 1 if the edge rejects the event, or if it becomes a dead letter of a connection.
+
+    \b
+    Examples:
+      penstock explain order.json --site shop
+      penstock explain order.json --file examples/shop/penstock.yaml --json
+    """
+    from penstock.control.explain.explain import explain as explain_event  # brings the loader with it
+
+    body = _one_event(event)
+    environment = with_dotenv(local_environment(setting.home), file.parent)
+    project = decode_project(check_document(read_document(file), environment, file.parent))
+    chosen = site or _only_site(project)
+    found = asyncio.run(explain_event(body, project, chosen, key=key, fetch=fetch))
+    setting.screen.result(found)
+    show_explanation(setting.screen, found)
+    dead = not found.edge.accepted or any(way.result == "dead_letter" for way in found.connections)
+    return exits.NO if dead else exits.OK
+
+
+def _one_event(file: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as exc:
+        raise SetupError(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+def _only_site(project: Project) -> str:
+    if len(project.sites) == 1:
+        return next(iter(project.sites))
+    known = ", ".join(sorted(project.sites)) or "none"
+    raise ConfigError([Problem("--site", f"say which site gets the event: {known}")])

@@ -13,7 +13,7 @@ from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.guard import Guard
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import CallError, Chain, Fate, Given
-from functions_runtime.sandbox.guest import BrokenError, Code, Spec
+from functions_runtime.sandbox.guest import BrokenError, Code, Limits, Spec
 from shared.errors import ConfigError, Problem, SetupError
 
 _FATES = {wire.SAME: "unchanged", wire.OUTPUTS: "changed", wire.DROPPED: "dropped", wire.DEAD: "dead_letter"}
@@ -76,6 +76,25 @@ class LocalHost:
         self.logs.append(f"{level:5} {message}")
 
 
+class SilentHost(LocalHost):
+    """A `LocalHost` for many events: keeps no lines, and counts the requests that it did not send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = 0
+
+    async def call(self, op: str, args: Sequence[Any]) -> Any:
+        """As `Host.call`."""
+        try:
+            return await super().call(op, args)
+        finally:
+            self.calls.clear()
+            self.unsent += op == "fetch"
+
+    def log(self, level: str, message: str) -> None:
+        """As `Host.log`."""
+
+
 def read_code(files: Sequence[Path]) -> tuple[Code, ...]:
     """Reads the files of functions, named after them.
 
@@ -100,13 +119,19 @@ class Bench:
     """
 
     def __init__(
-        self, code: tuple[Code, ...], *, shared: Mapping[str, Any] | None = None, on_error: str = "pass", fetch: bool = False
+        self,
+        code: tuple[Code, ...],
+        *,
+        shared: Mapping[str, Any] | None = None,
+        on_error: str = "pass",
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        fetch: bool = False,
     ) -> None:
         here: dict[str, Any] = {"site": {"id": "local", "name": "local"}, "source": {"id": "local", "name": "local"}, "props": {}}
         here |= {"destination": {"id": "local", "type": "local"}, "connection": {"id": "local", "mode": "stream", "options": {}}}
         self._fetcher = Fetcher(Guard()) if fetch else None
         self._host = LocalHost()
-        self._chain = Chain(Spec(code, {**here, **(shared or {})}, on_error), self._host)
+        self._chain = Chain(Spec(code, {**here, **(shared or {})}, on_error, limits), self._host)
 
     async def __aenter__(self) -> Bench:
         try:
@@ -135,6 +160,12 @@ class Bench:
             store: what is kept before.
             context: members of `ctx` that come from the request: geo, ua, headers; `receivedAt` in milliseconds, `retries`.
         """
+        return (await self.try_out(event, store=store, context=context))[1]
+
+    async def try_out(
+        self, event: bytes, *, store: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
+    ) -> tuple[Fate, Tried]:
+        """As `run`; returns the sandbox's own answer too."""
         host = LocalHost(store, self._fetcher)
         self._chain.serve(host)
         told = dict(context or {})
@@ -143,7 +174,7 @@ class Bench:
         began = time.perf_counter()
         fate = (await self._chain.run([request], [Given(event, retries=retries)]))[0]
         taken = (time.perf_counter() - began) * 1000
-        return _tried(fate, event, host, taken)
+        return fate, _tried(fate, event, host, taken)
 
 
 def _tried(fate: Fate, event: bytes, host: LocalHost, milliseconds: float) -> Tried:

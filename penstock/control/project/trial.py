@@ -1,7 +1,7 @@
 """Tries a project on the latest events: how many each connection takes, and which tables they make. Sends nothing.
 
-The router's rules and the loader's shaping run as usual, but without existing tables: every column is new, and refusals of
-existing tables do not show.
+The router's rules, privacy rules, functions and the loader's shaping run as usual, but without existing tables: every column is
+new, and refusals of existing tables do not show. What functions keep stays in memory, and their requests are not sent.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from functions_runtime.definition import definitions
 from loader import registry
 from loader.fitting.fit import fit_batch
 from loader.rows.rules import Stamp
 from loader.rows.shape import Shaper
 from penstock.control.data.tail import last_frames
+from penstock.control.functions.passage import Passage
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
 from router.rules.match import match
@@ -58,7 +60,8 @@ async def try_out(broker: Broker, project: Project, connections: Iterable[str], 
     Raises:
         NotConnected: the broker does not answer.
     """
-    rules = compile_project(ConfigSnapshot(0, project))
+    snapshot = ConfigSnapshot(0, project)
+    rules, functions = compile_project(snapshot), definitions(snapshot)
     trials: list[Trial] = []
     frames: dict[str, list[Message]] = {}
     for name in connections:
@@ -66,11 +69,19 @@ async def try_out(broker: Broker, project: Project, connections: Iterable[str], 
         if site not in frames:
             frames[site] = await last_frames(broker, site, events)
         mine = rules[site].connections.get(name)
-        trials.append(Trial(connection=name) if mine is None else _try(project, name, mine, frames[site]))
+        if mine is None:
+            trials.append(Trial(connection=name))
+        elif name not in functions:
+            trials.append(await _try(project, name, mine, frames[site]))
+        else:
+            async with Passage(functions[name]) as passage:
+                trials.append(await _try(project, name, mine, frames[site], passage))
     return trials
 
 
-def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable[Message]) -> Trial:
+async def _try(
+    project: Project, name: str, rules: ConnectionRules, messages: Iterable[Message], passage: Passage | None = None
+) -> Trial:
     connection = project.connections[name]
     capabilities = registry.takes_tables(str(project.destinations[connection.destination]["type"]))
     shaper = Shaper(name, connection, capabilities, connection.site) if capabilities is not None else None
@@ -85,12 +96,15 @@ def _try(project: Project, name: str, rules: ConnectionRules, messages: Iterable
             if matched.indexes is not None:
                 frame = select(frame, matched.indexes)
             trial.taken += len(frame)
-            if shaper is not None:
-                shaper.add(frame, arrival.seq)
+            going_on = frame if passage is None else await passage.through(frame)
+            if shaper is not None and going_on is not None:
+                shaper.add(going_on, arrival.seq)
         except Permanent:
             dead["frame_unreadable"] += 1
-    if rules.through_functions:
-        trial.doubts.append("its functions and privacy rules are not run: this is what enters them")
+    if passage is not None:
+        trial.doubts += passage.doubts()
+        dropped.update(passage.dropped)
+        dead.update(passage.dead)
     if shaper is None:  # this destination takes its events one by one
         trial.dropped, trial.dead = dict(dropped), dict(dead)
         return trial

@@ -1,0 +1,118 @@
+"""Takes an event through privacy rules and functions, and notes what each of them does."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from functions_runtime.definition import Definition
+from functions_runtime.rules.packing import Finished, finish, prepare
+from functions_runtime.rules.privacy import NONCE_BYTES, Rules, compile_rules
+from functions_runtime.sandbox import wire
+from functions_runtime.sandbox.chain import Fate
+from functions_runtime.settings import FunctionsSettings
+from penstock.control.explain.steps import Changed, FunctionStep, RuleStep
+from penstock.control.functions.tried import Bench, Tried
+from shared.events.event import JSON
+from shared.events.frame import Frame
+from shared.events.outcome import DeadReason
+from shared.project.functions import PrivacyRule
+from shared.reading.mask import Mask
+
+SEVERAL = "only the last function of a chain may return more than one event"
+
+
+async def passed(definition: Definition, frame: Frame, *, fetch: bool) -> tuple[list[RuleStep], list[FunctionStep], Finished]:
+    """Returns what rules and functions did with the only event of a frame, and what goes on.
+
+    Args:
+        fetch: whether the requests of functions are really sent.
+
+    Raises:
+        Permanent: the frame cannot be read.
+        ConfigError: a function cannot be loaded.
+        SetupError, Transient: no sandbox starts.
+    """
+    rules: list[RuleStep] = []
+    prepared = prepare(frame, _noting(definition.connection.privacy, rules))
+    steps: list[FunctionStep] = []
+    fates = [
+        await _through(definition, given.body, prepared.contexts[given.request], steps, fetch=fetch)
+        for given in prepared.given.values()
+    ]
+    return rules, steps, finish(prepared, fates)
+
+
+def _noting(rules: Sequence[PrivacyRule], into: list[RuleStep]) -> Rules | None:
+    """Returns what applies rules as `compile_rules` does, and notes what each changed."""
+    compiled = [(rule, one) for rule in rules if (one := compile_rules([rule], partial(os.urandom, NONCE_BYTES))) is not None]
+
+    def apply(event: JSON) -> int:
+        missed = 0
+        for rule, one in compiled:
+            before = copy.deepcopy(event)
+            misses = one(event)
+            missed += misses
+            field = rule.field if isinstance(rule.field, str) else ".".join(rule.field)
+            into.append(RuleStep(field=field, do=rule.do, missed=misses > 0, changed=list(differences(before, event))))
+        return missed
+
+    return apply if compiled else None
+
+
+def differences(before: Any, after: Any, path: str = "") -> Iterator[Changed]:
+    """Yields every field in which two values differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from differences(
+                before.get(key, msgspec.UNSET), after.get(key, msgspec.UNSET), f"{path}.{key}" if path else str(key)
+            )
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from differences(old, new, f"{path}.{index}")
+    elif before != after:
+        yield Changed(field=path, before=before, after=after)
+
+
+async def _through(
+    definition: Definition, body: bytes, context: dict[str, Any], into: list[FunctionStep], *, fetch: bool
+) -> Fate:
+    """Runs the functions one after the other, each in a sandbox of its own, as a chain does in one."""
+    spec, mask = definition.spec(FunctionsSettings()), Mask(definition.secrets())
+    fate = Fate(wire.SAME)
+    store: dict[str, Any] = {}
+    errors: list[tuple[str, str]] = []
+    retry: tuple[str, str, bool] | None = None
+    for number, code in enumerate(definition.functions, 1):
+        async with Bench((code,), shared=spec.shared, on_error=spec.on_error, limits=spec.limits, fetch=fetch) as bench:
+            step, tried = await bench.try_out(body, store=store, context=context)
+        if len(step.outputs) > 1 and number < len(definition.functions):
+            step = Fate(wire.DEAD, function=code.name, reason=DeadReason.FUNCTION_RESULT, detail=SEVERAL)
+            tried = msgspec.structs.replace(tried, result="dead_letter", events=[], reason=f"{step.reason}: {SEVERAL}")
+        into.append(FunctionStep(function=code.name, tried=_masked(tried, mask)))
+        store = tried.store
+        errors += step.errors
+        retry = step.retry or retry
+        if step.kind == wire.OUTPUTS:
+            fate = step
+            body = step.outputs[0]
+        elif step.kind != wire.SAME:
+            return step._replace(errors=tuple(errors), retry=retry)
+    return fate._replace(errors=tuple(errors), retry=retry)
+
+
+def _masked(tried: Tried, mask: Mask) -> Tried:
+    """Hides values of `functions_env` in what functions say, as the service does."""
+    return msgspec.structs.replace(
+        tried,
+        logs=list(map(mask.text, tried.logs)),
+        calls=list(map(mask.text, tried.calls)),
+        errors=list(map(mask.text, tried.errors)),
+        reason=mask.text(tried.reason),
+        retry=mask.text(tried.retry),
+    )

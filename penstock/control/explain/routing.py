@@ -1,0 +1,76 @@
+"""Says why the router leaves an event out: which condition fails, which consent is missing, which name excludes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from router.rules.arrival import Arrival
+from router.rules.compiled import ConnectionRules
+from router.rules.match import match
+from router.rules.sample import place
+from router.rules.where import compile_where
+from shared.events.event import JSON
+from shared.events.frame import Head
+from shared.events.outcome import DropReason
+from shared.project.model import Connection
+
+
+def left_out(rules: ConnectionRules, connection: Connection, arrival: Arrival) -> tuple[str, str] | None:
+    """Returns the reason and its details if a connection leaves out the only event of an arrival; None: it takes the event.
+
+    Raises:
+        Permanent, msgspec.DecodeError, UnicodeDecodeError: the event cannot be read.
+    """
+    matched = match(rules, arrival)
+    reason = next(iter(matched.drops), None)
+    if reason is None:
+        return None
+    if matched.errors:
+        return reason, "the event cannot be read, and a filter needs it"
+    head, event = arrival.heads[0], arrival.event(0)
+    match reason:
+        case DropReason.SAMPLED:
+            return reason, f"sample is {rules.sample:g}, and the user's place is {place(head.user_key):.3f}"
+        case DropReason.CONSENT:
+            granted = event["context"]["consent"]["categoryPreferences"]
+            return reason, "no consent to " + ", ".join(each for each in rules.consent if granted.get(each) is not True)
+        case DropReason.INTEGRATIONS:
+            named = sorted(name for name in rules.integrations if event["integrations"].get(name) is False)
+            return reason, "its `integrations` say false for " + (", ".join(named) or "Warehouses.all")
+        case _:
+            return reason, "; ".join(failing(connection.where, "where", head, event))
+
+
+def failing(where: Any, path: str, head: Head, event: JSON) -> Iterator[str]:
+    """Yields the conditions that an event does not meet, each with its path and what the event has there."""
+    predicate = compile_where(where, path)
+    if predicate is None or predicate.on_event(head, event):
+        return
+    members = where if isinstance(where, list) else where.get("all")
+    if members is not None:
+        inner = path if isinstance(where, list) else f"{path}.all"
+        for index, member in enumerate(members):
+            yield from failing(member, f"{inner}[{index}]", head, event)
+        return
+    found = f"; the event has {_json(value_at(event, where['field']))}" if "field" in where else ""
+    yield f"{path} {_json(where)} fails{found}"
+
+
+def value_at(event: Mapping[str, Any], field: str | list[str]) -> Any:
+    """Returns the value that a condition looks at; None: there is none."""
+    value: Any = event
+    for key in field.split(".") if isinstance(field, str) else field:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()

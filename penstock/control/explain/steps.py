@@ -1,0 +1,102 @@
+"""What `penstock explain` says, as data: the edge's verdict, and each connection's steps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.control.functions.tried import Tried
+
+Result = Literal["disabled", "dropped", "dead_letter", "again_later", "loaded", "sent", "unknown"]
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """The edge's verdict: the id of an accepted event, or the reason of a dead letter."""
+
+    accepted: bool
+    message_id: str = ""
+    type: str = ""
+    event: str | None = None
+    mended: bool = False
+    """It was no JSON, and the edge could mend it."""
+    reason: str = ""
+    detail: str = ""
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """A field that a privacy rule changed. Without `after` the field is gone, without `before` it is new."""
+
+    field: str
+    before: Any = msgspec.UNSET
+    after: Any = msgspec.UNSET
+
+
+class RuleStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One privacy rule. `missed`: it found nothing."""
+
+    field: str
+    do: str
+    missed: bool
+    changed: list[Changed] = []
+
+
+class FunctionStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One function, and what became of the event in it."""
+
+    function: str
+    tried: Tried
+
+
+class ColumnStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of a table: its type, and the values of the rows, in their order."""
+
+    column: str
+    type: str
+    values: list[Any]
+
+
+class TableStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A table that gets rows. `write`: append or merge, with the columns of the `key`."""
+
+    table: str
+    rows: int
+    write: str
+    key: list[str]
+    columns: list[ColumnStep]
+
+
+class CallStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to a service, its secrets hidden. `body`: as data where it is JSON, else as text."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: Any
+    events: int
+
+
+class Way(msgspec.Struct, kw_only=True):
+    """What one connection does with the event.
+
+    `result` is where the event ends. `unknown`: something is missing here that the step needs, such as a driver; `detail` says what.
+    """
+
+    connection: str
+    destination: str
+    type: str
+    result: Result = "unknown"
+    reason: str = ""
+    detail: str = ""
+    rules: list[RuleStep] = []
+    functions: list[FunctionStep] = []
+    tables: list[TableStep] = []
+    calls: list[CallStep] = []
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site does with an event: the edge's verdict, and every connection's way if it is accepted."""
+
+    site: str
+    edge: Judged
+    connections: list[Way]
