@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+NAME_WIDTH = len("functions_runtime")
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """The options of `penstock up`."""
@@ -77,17 +80,21 @@ async def show_addresses(setting: Setting, state: StackState) -> None:
     admin = {process.name: process.admin_url for process in state.processes if process.admin_url}
     screen.say("")
     screen.say("Penstock is up", "bold green")
-    screen.say(f"  events go to   {state.ingest_url}/v1/batch   (segment protocol; /v1/ws for WebSocket)")
-    screen.say(f"  broker         {state.broker_url}")
+
+    def told(name: str, text: str) -> None:
+        screen.say(f"  {name:<{NAME_WIDTH}} {text}")
+
+    told("events go to", f"{state.ingest_url}/v1/batch   (segment protocol; /v1/ws for WebSocket)")
+    told("broker", state.broker_url)
     for name, url in admin.items():
-        screen.say(f"  {name:<14} {url}/ready   {url}/metrics")
-    screen.say(f"  home           {state.home}   (logs in {state.home}/logs)")
+        told(name, f"{url}/ready   {url}/metrics")
+    told("home", f"{state.home}   (logs in {state.home}/logs)")
     async with open_broker(Reach(setting.home, state.broker_url, state)) as broker:
         found = await stored_project(broker)
     if found is None:
-        screen.say("  project        none yet; write one with `penstock init`, then run `penstock apply`")
+        told("project", "none yet; write one with `penstock init`, then run `penstock apply`")
     else:
-        screen.say(f"  project        revision {found[0]}, applied {moment_of(found[1].applied_at)} UTC")
+        told("project", f"revision {found[0]}, applied {moment_of(found[1].applied_at)} UTC")
 
 
 async def _apply(setting: Setting, state: StackState, file: Path) -> None:
