@@ -33,7 +33,6 @@ from shared.errors import Conflict, Fenced, Permanent, SetupError, Transient
 from shared.events.dead import DeadLetter, bury, now, origin_of
 from shared.events.frame import Frame, RequestContext, decode_frame, encode_frame, pack, select
 from shared.events.headers import Place, read_place, trace_of, write_place
-from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.lease import Lease
 from shared.jetstream.queue_reader import QueueReader
@@ -136,10 +135,10 @@ class ConnectionFunctions:
             await self._deliver(headers, message.payload, f"functions.{topology.FUNCTIONS}.{message.seq}")
             return
         prepared, fates = await self._run_frame(frame, 0)
-        finished = finish(prepared, fates)
+        finished = self._finish(prepared, fates, 0)
         await self._bury(place, prepared, finished.letters)
         await self._put_again(again, place=place, prepared=prepared, retries=finished.retries, failures=0)
-        await self._send(place, prepared=prepared, fates=fates, finished=finished, trace=trace)
+        await self._send(place, prepared=prepared, fates=fates, finished=finished, failures=0, trace=trace)
         self._count(finished)
 
     async def _run_again(self, again: Again, due: Due) -> None:
@@ -152,12 +151,12 @@ class ConnectionFunctions:
             )
         else:
             prepared, fates = await self._run_frame(frame, due.failures)
-            finished = finish(prepared, fates)
+            finished = self._finish(prepared, fates, due.failures)
             finished.frame.taken = 0
             await self._bury(due.place, prepared, finished.letters)
             await self._put_again(again, place=due.place, prepared=prepared, retries=finished.retries, failures=due.failures)
             place = due.place._replace(events=len(finished.frame))
-            await self._send(place, prepared=prepared, fates=fates, finished=finished, trace={})
+            await self._send(place, prepared=prepared, fates=fates, finished=finished, failures=due.failures, trace={})
             self._count(finished)
         await again.done(due)
 
@@ -227,12 +226,19 @@ class ConnectionFunctions:
                 await changed.wait()
 
     async def _send(
-        self, place: Place, prepared: Prepared, fates: Sequence[Fate], finished: Finished, trace: dict[str, str]
+        self,
+        place: Place,
+        *,
+        prepared: Prepared,
+        fates: Sequence[Fate],
+        finished: Finished,
+        failures: int,
+        trace: dict[str, str],
     ) -> None:
         payload, most = encode_frame(finished.frame), MOST_BODY_BYTES
         while len(payload) > MOST_PAYLOAD_BYTES:
             most //= 2
-            smaller = finish(prepared, fates, most)
+            smaller = self._finish(prepared, fates, failures, most)
             smaller.frame.taken = finished.frame.taken
             await self._bury(place, prepared, smaller.letters)
             finished.frame = smaller.frame
@@ -276,26 +282,22 @@ class ConnectionFunctions:
             request=_complete(frame.requests[head.request]) if prepared.full[index] else frame.requests[head.request],
         )
 
+    def _delay(self, function: str, failures: int) -> float | None:
+        return self._policies.get(function, Policy()).delay(failures + 1)
+
+    def _finish(self, prepared: Prepared, fates: Sequence[Fate], failures: int, most_bytes: int = MOST_BODY_BYTES) -> Finished:
+        return finish(prepared, fates, most_bytes, lambda function: self._delay(function, failures) is not None)
+
     async def _put_again(
         self, again: Again, *, place: Place, prepared: Prepared, retries: Sequence[Retry], failures: int
     ) -> None:
-        """Stores events that functions want to see again; those whose tries are used up are dead letters, where nothing of them went on."""
+        """Stores events that functions want to see again."""
         groups: dict[str, list[Retry]] = {}
         for retry in retries:
             groups.setdefault(retry.function, []).append(retry)
         for function, group in groups.items():
-            delay = self._policies.get(function, Policy()).delay(failures + 1)
+            delay = self._delay(function, failures)
             if delay is None:
-                spent = [
-                    Letter(
-                        retry.index,
-                        DeadReason.FUNCTION_FAILED,
-                        f"function {function}: {retry.message}; it was tried {failures + 1} times",
-                    )
-                    for retry in group
-                    if retry.dropped
-                ]
-                await self._bury(place, prepared, spent)
                 continue
             indexes = [retry.index for retry in group]
             frame = select(_with_full(prepared), indexes)

@@ -43,6 +43,7 @@ async def main(context: ServiceContext) -> None:
             context, definition=definition, settings=settings, pool=pool, fetcher=fetcher
         ),
     )
+    connections.bear("meanwhile the functions of others run")
     try:
         async with task_group() as group:
             keeping = group.create_task(pool.keep_idle_ended(), name="sandboxes")

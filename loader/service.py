@@ -6,8 +6,6 @@ its site or its destination changes, the connection stops where it is and starts
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 
 from loader.delivery.connection import ConnectionLoader
@@ -21,7 +19,6 @@ from shared.scratch import Scratch
 from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import task_group
-from shared.telemetry.health import Health
 from shared.threads import ThreadGate
 from shared.workers import Workers
 
@@ -61,7 +58,7 @@ async def main(context: ServiceContext) -> None:
             stuck_seconds=float(settings.stuck),
         ),
     )
-    context.health.bear(partial(_bearable, context.health, connections.keys))
+    connections.bear("meanwhile the others load")
     try:
         async with task_group() as group:
             sweeping = group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed")
@@ -70,14 +67,6 @@ async def main(context: ServiceContext) -> None:
     finally:
         await gate.run(scratch.close)
         gate.close()
-
-
-def _bearable(health: Health, running: Collection[str], part: str) -> str | None:
-    """Returns why a loader is ready although a connection fails: other connections load. If none does, it is not ready."""
-    if not part.startswith("connection "):
-        return None
-    failing = {problem.removeprefix("connection ").partition(":")[0] for problem in health.problems}
-    return "meanwhile the others load" if any(name not in failing for name in running) else None
 
 
 def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:

@@ -17,6 +17,7 @@ from shared.jetstream.lease import Lease, hold
 from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
 from shared.tasks import first_of, task_group, together
+from shared.telemetry.health import Health
 
 AGAIN_SECONDS = 1.0
 """The pause before a worker takes its lease again."""
@@ -87,6 +88,11 @@ class Workers(Generic[D]):
     def keys(self) -> Collection[str]:
         """Returns all keys of the project; this replica or another works for each."""
         return self._running.keys()
+
+    def bear(self, meanwhile: str) -> None:
+        """Lets the service be ready although a key fails, as long as another does not; `meanwhile` says what goes on."""
+        health = self._context.health
+        health.bear(lambda part: bearable(health, self._what, self._running, part, meanwhile=meanwhile))
 
     async def run(self) -> None:
         """Follows the project until the service drains; then every worker ends in order."""
@@ -171,6 +177,15 @@ class Workers(Generic[D]):
                 await asyncio.sleep(AGAIN_SECONDS)
             # another replica may have the key by now, and answers for it
             context.health.good(part)
+
+
+def bearable(health: Health, what: str, running: Collection[str], part: str, *, meanwhile: str) -> str | None:
+    """Returns `meanwhile` for a part that is a key of `running` while another of them does not fail; else None."""
+    prefix = f"{what} "
+    if not part.startswith(prefix):
+        return None
+    failing = {problem.removeprefix(prefix).partition(":")[0] for problem in health.problems}
+    return meanwhile if any(key not in failing for key in running) else None
 
 
 class _Running(Generic[D]):

@@ -9,7 +9,7 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from functions_runtime.rules.privacy import Rules
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import Fate, Given
 from shared.events import exact
-from shared.events.event import JSON, encode_event, facts_of, materialise
+from shared.events.event import JSON, RequestFacts, encode_event, facts_of, materialise
 from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, pack
 from shared.events.outcome import Dead, DeadReason, DropReason
 from shared.events.rescue import UNREADABLE, rescue
@@ -113,33 +113,41 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
         contexts=[context_of(request) for request in frame.requests],
     )
     for index, head in enumerate(frame.heads):
-        body = bodies[index]
         try:
-            if index in suspects:
-                event = materialise(body, head, facts[head.request], exact.decode)
-            else:
-                event = materialise(body, head, facts[head.request])
-        except UNREADABLE as exc:
-            rescued = rescue(body=body, head=head, facts=facts[head.request], first=exc, notes=Counter())
-            if isinstance(rescued, Dead):
-                prepared.dead[index] = rescued
-                continue
-            event = rescued
-        changed = False
-        # what is trusted passed the rules before, and a function wrote its hints
-        if rules is not None and not frame.trusted_hints:
-            prepared.missed_rules += rules(event)
-            changed = True
-        if not frame.trusted_hints and any(mark in body for mark in _HINTS):
-            without_hints(event)
-            changed = True
-        full = encode_event(event)
-        if changed:
-            bodies[index] = full
-            prepared.full[index] = True
+            full = _full(prepared, index, head, facts[head.request], rules=rules, exactly=index in suspects)
+        except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
+            full = Dead(DeadReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+        if isinstance(full, Dead):
+            prepared.dead[index] = full
+            continue
         user = users.setdefault(head.user_key, len(users))
         prepared.given[index] = Given(full, head.request, user, retries)
     return prepared
+
+
+def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules: Rules | None, *, exactly: bool) -> bytes | Dead:
+    """Returns the full event at a place of the frame, as functions get it, or why it has none; notes what goes on in its place."""
+    frame, body = prepared.frame, prepared.bodies[index]
+    try:
+        event = materialise(body, head, facts, exact.decode) if exactly else materialise(body, head, facts)
+    except UNREADABLE as exc:
+        rescued = rescue(body=body, head=head, facts=facts, first=exc, notes=Counter())
+        if isinstance(rescued, Dead):
+            return rescued
+        event = rescued
+    changed = False
+    # what is trusted passed the rules before, and a function wrote its hints
+    if rules is not None and not frame.trusted_hints:
+        prepared.missed_rules += rules(event)
+        changed = True
+    if not frame.trusted_hints and any(mark in body for mark in _HINTS):
+        without_hints(event)
+        changed = True
+    full = encode_event(event)
+    if changed:
+        prepared.bodies[index] = full
+        prepared.full[index] = True
+    return full
 
 
 def context_of(request: RequestContext) -> dict[str, Any]:
@@ -162,12 +170,18 @@ def without_hints(event: JSON) -> None:
             without_hints(value)
 
 
-def finish(prepared: Prepared, fates: Sequence[Fate], most_bytes: int = MOST_BODY_BYTES) -> Finished:
+def finish(
+    prepared: Prepared,
+    fates: Sequence[Fate],
+    most_bytes: int = MOST_BODY_BYTES,
+    has_tries: Callable[[str], bool] = lambda _: True,
+) -> Finished:
     """Makes the frame that goes on.
 
     Args:
         fates: of the events of `prepared.given`, in its order.
         most_bytes: of all bodies of the frame.
+        has_tries: says whether what a function wants to see again is tried again.
     """
     frame = prepared.frame
     by_index = dict(zip(prepared.given, fates, strict=True))
@@ -199,9 +213,14 @@ def finish(prepared: Prepared, fates: Sequence[Fate], most_bytes: int = MOST_BOD
             finished.words[name] = words
         if fate.retry is not None:
             message, function, drops = fate.retry
-            finished.retries.append(Retry(index, message, function, drops))
-            if drops:
-                continue
+            if has_tries(function):
+                finished.retries.append(Retry(index, message, function, drops))
+                if drops:
+                    continue
+            elif drops:
+                fate = Fate(
+                    wire.DEAD, function=function, reason=DeadReason.FUNCTION_FAILED, detail=f"{message}; its tries are used up"
+                )
         if fate.kind == wire.DROPPED:
             dropped[DropReason.FUNCTION_FAILED if fate.detail else DropReason.FUNCTION] += 1
             continue

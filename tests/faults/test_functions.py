@@ -34,6 +34,7 @@ export default async function (event, ctx) {
     if (kind === 1) throw new NoRetryError("one");
     if (kind === 2) return [event, {...event, messageId: event.messageId + "-copy", JITSU_TABLE_NAME: "copies"}];
     if (kind === 3 && ctx.retries < 1) throw new RetryError("later", {drop: true});
+    if (kind === 6) throw new RetryError("never", {drop: true});
     if (kind === 4) await ctx.store.set(event.messageId, 1);
     if (kind === 5) return;
     event.properties = {...event.properties, revision: REVISION};
@@ -60,7 +61,7 @@ def expected(books: Books) -> tuple[Books, dict[str, Fate]]:
             fates[id_] = sent
         elif kind == 0:
             fates[id_] = Fate()
-        elif kind == 1:
+        elif kind in (1, 6):
             fates[id_] = Fate(reasons=("function_failed",))
         else:
             fates[id_] = sent

@@ -179,3 +179,22 @@ def test_origins_of_a_replay_follow_their_events() -> None:
     frame.origins = ["a:1:0", "a:2:0"]
     finished = through(frame, [Fate(wire.DROPPED, function="f"), Fate(wire.OUTPUTS, (b"{}", b"{}"))])
     assert finished.frame.origins == ["a:2:0", "a:2:0"]
+
+
+def test_an_event_on_which_our_own_code_fails_is_a_dead_letter_of_its_own() -> None:
+    def broken(event: dict[str, Any]) -> int:
+        return 1 // int(event["n"])
+
+    prepared = prepare(frame_of(b'{"n":1}', b'{"n":0}'), broken)
+    assert list(prepared.given) == [0]
+    assert prepared.dead[1].reason == DeadReason.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize(("dropped", "dead"), [(True, 1), (False, 0)])
+def test_an_event_whose_tries_are_used_up_is_a_dead_letter_if_nothing_of_it_went_on(dropped: bool, dead: int) -> None:
+    prepared = prepare(frame_of(b"{}"), None)
+    fate = Fate(wire.DROPPED if dropped else wire.SAME, function="f", retry=("later", "f", dropped))
+    finished = finish(prepared, [fate], has_tries=lambda _: False)
+    assert not finished.retries
+    assert len(finished.letters) == dead == finished.frame.dead.get(DeadReason.FUNCTION_FAILED, 0)
+    assert len(finished.frame) == 1 - dead

@@ -1,11 +1,9 @@
-"""When a loader is ready although a destination fails: while another connection of it loads."""
+"""When a service is ready although one of its keys fails: while another works."""
 
 from __future__ import annotations
 
-from functools import partial
-
-from loader.service import _bearable
 from shared.telemetry.health import Health
+from shared.workers import bearable
 
 WORKS = "meanwhile the others load"
 
@@ -13,7 +11,7 @@ WORKS = "meanwhile the others load"
 def health_of(*running: str) -> Health:
     health = Health()
     health.good("service")
-    health.bear(partial(_bearable, health, running))
+    health.bear(lambda part: bearable(health, "connection", running, part, meanwhile=WORKS))
     return health
 
 
