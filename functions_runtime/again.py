@@ -20,6 +20,7 @@ from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, 
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 
@@ -59,6 +60,15 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     moving: int = 0
 
 
+class _Held(NamedTuple):
+    """What is known of a message that waits."""
+
+    due: float
+    failures: int
+    events: int
+    msg_id: str
+
+
 class Due(NamedTuple):
     """A message that goes on now, under a place of the lane. `failures`: how often its events were tried."""
 
@@ -83,14 +93,16 @@ class Again:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
         self._state = _State()
         self._revision = 0
-        self._waiting: list[tuple[float, int]] = []
-        self._failures: dict[int, int] = {}
-        self._events: dict[int, int] = {}
+        self._due: list[tuple[float, int]] = []
+        """When messages are due, and their sequences, in order."""
+        self._held: dict[int, _Held] = {}
+        self._ids: set[str] = set()
+        """Of the messages that wait: a frame that comes again after the broker forgot an id stores nothing twice."""
 
     @property
     def events(self) -> int:
         """Events that wait."""
-        return sum(self._events.values())
+        return sum(held.events for held in self._held.values())
 
     @property
     def lane(self) -> str:
@@ -139,12 +151,14 @@ class Again:
         Raises:
             NotConnected, Transient, QueueFull: not known to be stored.
         """
+        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{indexes[0]}.{function}.{failures}"
+        if msg_id in self._ids:
+            return
         headers = {
             **write_place(Place(place.lane, place.seq, len(frame))),
             FAILURES: str(failures),
             DUE: f"{self._wall() + delay:.3f}",
         }
-        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{indexes[0]}.{function}.{failures}"
         await self._broker.publisher.publish(
             topology.retry_subject(STAGE, self._queue), encode_frame(frame), msg_id=msg_id, headers=headers
         )
@@ -153,7 +167,7 @@ class Again:
         """Returns in how many seconds something is due; None: nothing waits."""
         if self._state.moving:
             return 0.0
-        return max(0.0, self._waiting[0][0] - self._wall()) if self._waiting else None
+        return max(0.0, self._due[0][0] - self._wall()) if self._due else None
 
     async def take_due(self) -> Due | None:
         """Returns what is due, numbered; `done` must follow, else the same comes again.
@@ -162,14 +176,15 @@ class Again:
             Conflict: another runtime has the connection.
             NotConnected, Transient: not known to be noted; open a new session.
         """
-        if self._state.moving and self._state.moving not in self._failures:
+        if self._state.moving and self._state.moving not in self._held:
             await self._note(_State(last=self._state.last))  # it went on, and the runtime died before it had noted that
         if not self._state.moving:
-            if not self._waiting or self._waiting[0][0] > self._wall():
+            if not self._due or self._due[0][0] > self._wall():
                 return None
-            await self._note(_State(last=self._state.last + 1, moving=self._waiting[0][1]))
+            await self._note(_State(last=self._state.last + 1, moving=self._due[0][1]))
         seq = self._state.moving
-        return Due(Place(self.lane, self._state.last, self._events[seq]), seq, self._failures[seq])
+        held = self._held[seq]
+        return Due(Place(self.lane, self._state.last, held.events), seq, held.failures)
 
     async def payload(self, seq: int) -> bytes:
         """Returns what a message holds.
@@ -187,8 +202,9 @@ class Again:
         """
         await self._reader.remove([due.seq])
         await self._note(_State(last=self._state.last))
-        self._waiting = [each for each in self._waiting if each[1] != due.seq]
-        del self._failures[due.seq], self._events[due.seq]
+        held = self._held.pop(due.seq)
+        self._ids.discard(held.msg_id)
+        del self._due[bisect.bisect_left(self._due, (held.due, due.seq))]
 
     @property
     def _key(self) -> str:
@@ -204,7 +220,8 @@ class Again:
             failures, due = int(message.headers.get(FAILURES, "1")), float(message.headers.get(DUE, "0"))
         except ValueError:
             failures, due = 1, 0.0
-        if message.seq not in self._failures:
-            self._failures[message.seq] = failures
-            self._events[message.seq] = place.events if place else 1
-            bisect.insort(self._waiting, (due, message.seq))
+        if message.seq not in self._held:
+            msg_id = message.headers.get(MSG_ID, "")
+            self._held[message.seq] = _Held(due, failures, place.events if place else 1, msg_id)
+            self._ids.add(msg_id)
+            bisect.insort(self._due, (due, message.seq))

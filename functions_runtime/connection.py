@@ -29,7 +29,7 @@ from functions_runtime.sandbox.guest import BrokenError
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
 from shared.backoff import Backoff
-from shared.errors import Conflict, Fenced, Permanent, SetupError, Transient
+from shared.errors import Conflict, Fenced, NotConnected, Permanent, SetupError, Transient
 from shared.events.dead import DeadLetter, bury, now, origin_of
 from shared.events.frame import Frame, RequestContext, decode_frame, encode_frame, pack, select
 from shared.events.headers import Place, read_place, trace_of, write_place
@@ -41,6 +41,7 @@ from shared.service import ServiceContext
 from shared.tasks import timeout
 
 WAKE_SECONDS = 1.0
+FIRST_SECONDS = 10.0
 FAULT_SECONDS = (0.25, 5.0)
 SETUP_SECONDS = (1.0, 30.0)
 """First and longest wait, where time alone may help, and where a person must act."""
@@ -100,6 +101,7 @@ class ConnectionFunctions:
             again = Again(broker, asides, queue)
             await again.read_all()
             self._context.health.good(self._part)
+            await self._begin(reader, again)
             following = asyncio.ensure_future(again.take_in())
             try:
                 while not ending.is_set() and not self._context.draining.is_set():
@@ -109,6 +111,15 @@ class ConnectionFunctions:
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+
+    async def _begin(self, reader: QueueReader, again: Again) -> None:
+        """Runs the first frame before anything that waits for another try: a former holder may have stored some of that for it."""
+        if await reader.count():
+            message = await reader.next(FIRST_SECONDS)
+            if message is None:
+                raise NotConnected("the queue before functions cannot be read")
+            await self._run(again, message)
+            await reader.ack([message.seq])
 
     async def _step(self, reader: QueueReader, again: Again) -> None:
         """Runs what is due, and the next frame if there is one."""
