@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
-from shared.errors import PenstockError, SetupError, unknown
+from shared.errors import NotConnected, PenstockError, SetupError, unknown
 from shared.stores.contract import PRIVATE, Entry, KeyRefused, fenced, is_private
 from shared.threads import Stop, ThreadGate
 
@@ -157,7 +157,7 @@ class LocalArea:
         except FileNotFoundError as error:
             if self._aside.is_dir():
                 raise
-            raise fenced(self._owner, self._epoch) from error
+            raise self._gone(error) from error
         try:
             self._folders += _make_room(target, self._root)
         except OSError as error:
@@ -170,15 +170,24 @@ class LocalArea:
 
     def _place(self, stop: Stop) -> None:
         stop.check()
-        if _noted_epoch(self._root, self._owner) != self._epoch:
+        if _noted_epoch(self._root, self._owner) > self._epoch:
             raise fenced(self._owner, self._epoch)
         for aside, target in self._staged:
             try:
                 aside.rename(target)
             except FileNotFoundError as error:
-                raise fenced(self._owner, self._epoch) from error
+                raise self._gone(error) from error
         for folder in dict.fromkeys(self._folders):
             _sync_folder(folder)
+
+    def _gone(self, error: FileNotFoundError) -> PenstockError:
+        """Returns why a directory is not there any more: a newer holder removed this one's, or a person did."""
+        if _noted_epoch(self._root, self._owner) > self._epoch:
+            return fenced(self._owner, self._epoch)
+        return NotConnected(
+            f"{self._what}: a directory was removed while files were written ({error.filename2 or error.filename}); it is made again. "
+            "If a disk belongs there, mount it"
+        )
 
 
 def translate(error: BaseException, what: str) -> PenstockError:
@@ -213,11 +222,19 @@ def _claim(root: Path, owner: str, epoch: int) -> Path:
 
 
 def _noted_epoch(root: Path, owner: str) -> int:
-    """Returns the newest epoch of an owner, -1 if it never had one."""
+    """Returns the newest epoch of an owner, -1 if it never had one.
+
+    Raises:
+        SetupError: the note is damaged.
+    """
+    note = root / PRIVATE / owner / "epoch"
     try:
-        return int((root / PRIVATE / owner / "epoch").read_text())
+        text = note.read_bytes()
     except FileNotFoundError:
         return -1
+    if not text.isdigit():
+        raise SetupError(f"{note} is damaged, so nobody knows who may write here; remove it if no other loader writes here")
+    return int(text)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 
 async def test_a_command_changes_no_stream_and_says_which_are_missing(nats: NatsServer, tmp_path: Path) -> None:
     reach = Reach(Home(tmp_path), nats.url, None)
-    with pytest.raises(SetupError, match=r"the broker lacks EVENTS, DELIVER.*a service creates them"):
+    with pytest.raises(SetupError, match=r"the broker lacks EVENTS, FUNCTIONS, DELIVER.*a service creates them"):
         async with open_broker(reach):
             pass
     async with connect(nats.url, "test", patience_seconds=10) as broker:

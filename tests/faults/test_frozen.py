@@ -21,12 +21,14 @@ NewSchema = Callable[[], Schema]
 
 
 async def taken_by(running: Stack, lease: str, seconds: float = 60.0) -> str:
-    """Waits until somebody holds a lease; returns the name of that service of the stack."""
+    """Waits until a service of the stack that lives holds a lease; returns its name."""
     async with connect(running.nats.url, "test-lease", patience_seconds=10) as broker, asyncio.timeout(seconds):
-        while (owner := await holder(broker, lease)) is None:
+        while True:
+            owner = await holder(broker, lease)
+            for name, pid in running.pids.items():
+                if owner is not None and owner.endswith(f"-{pid}"):
+                    return name
             await asyncio.sleep(0.05)
-    pid = int(owner.rsplit("-", 1)[1])
-    return next(name for name, each in running.pids.items() if each == pid)
 
 
 async def succeeded(running: Stack, lease: str, frozen: str, seconds: float = 60.0) -> None:

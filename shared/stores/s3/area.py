@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from shared.errors import NotConnected, PenstockError, Transient
+from shared.errors import NotConnected, PenstockError, SetupError, Transient
 from shared.stores.contract import PRIVATE, fenced
 from shared.stores.s3.errors import UploadGone
 from shared.stores.s3.upload import PARTS, Upload
@@ -63,9 +63,19 @@ async def _epochs(store: S3Store, home: str) -> list[int]:
 
 
 async def _end(store: S3Store, note: str) -> None:
-    """Ends the uploads that a note names."""
+    """Ends the uploads that a note names.
+
+    Raises:
+        SetupError: the note is damaged.
+    """
     text = await store.get(note)
-    for key, upload_id in msgspec.json.decode(text, type=Note).uploads if text else ():
+    try:
+        uploads = msgspec.json.decode(text, type=Note).uploads if text else []
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SetupError(
+            f"object {note} is damaged, so its unfinished uploads cannot be ended; remove it if no other loader writes here"
+        ) from error
+    for key, upload_id in uploads:
         await store.abort(key, upload_id)
 
 

@@ -44,11 +44,11 @@ async def test_a_plan_that_is_cut_off_at_any_of_its_inserts_arrives_once(wh: Ope
     one = Delivery(wh, await wh.session(epoch=2), layout="segment")
     insert, count = Link.insert, 0
 
-    async def breaks(self: Link, *arguments: Any) -> None:
+    async def breaks(self: Link, *arguments: Any, **named: Any) -> None:
         nonlocal count
         count += 1
         if count < inserts or arrives:
-            await insert(self, *arguments)
+            await insert(self, *arguments, **named)
         if count >= inserts:
             raise NotConnected("no answer")
 
@@ -68,10 +68,10 @@ async def test_more_rows_than_a_block_are_inserts_with_numbered_tokens(wh: Open,
     sent = [{"id": f"{n:04}", "n": n, "received_at": AT} for n in range(250)]
     insert, count = Link.insert, 0
 
-    async def breaks(self: Link, *arguments: Any) -> None:
+    async def breaks(self: Link, *arguments: Any, **named: Any) -> None:
         nonlocal count
         count += 1
-        await insert(self, *arguments)
+        await insert(self, *arguments, **named)
         if count == 2:
             raise NotConnected("no answer")
 

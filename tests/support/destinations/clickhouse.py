@@ -13,7 +13,7 @@ from tests.support.clickhouse import Place, ask
 from tests.support.destinations.subject import Row, Shape
 
 _CLICKHOUSE_WORDS = {
-    "timestamptz": "DateTime64(6, 'UTC')", "uuid": "UUID", "json": "String", "TYPE varchar": "TYPE Nullable(String)", "PRIMARY KEY": "",
+    "timestamptz": "DateTime64(6, 'UTC')", "uuid": "UUID", "json": "String", "TYPE varchar": "TYPE Nullable(String)", "extra varchar": "extra Nullable(String)", "PRIMARY KEY": "",
 }  # fmt: skip
 """What the tests call a type, and the server otherwise."""
 _CLICKHOUSE_WIDE = (
