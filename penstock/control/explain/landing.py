@@ -82,7 +82,7 @@ async def call(way: Way, document: Mapping[str, Any], frame: Frame) -> None:
 
 def _calls(way: Way, destination: EventDestination, document: Mapping[str, Any], frame: Frame) -> None:
     source = Source(LANE, frame)
-    events = [Item(source, index, 1, index, "").event() for index in range(len(frame))]
+    events = [Item(source, index, 1, index, user="").event() for index in range(len(frame))]
     most = destination.limits.events_per_call
     for start in range(0, len(events), most):
         made = destination.calls(events[start : start + most], time.time())

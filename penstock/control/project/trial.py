@@ -75,7 +75,7 @@ async def try_out(broker: Broker, project: Project, connections: Iterable[str], 
             trials.append(await _try(project, name, mine, frames[site]))
         else:
             async with Passage(functions[name]) as passage:
-                trials.append(await _try(project, name, mine, frames[site], passage))
+                trials.append(await _try(project, name, mine, frames[site], passage=passage))
     return trials
 
 
