@@ -67,20 +67,17 @@ export function contexts(shared, { call, log }) {
 
   class Context {
     #event;
-    #log;
-    #store;
-    #fetch;
     constructor(event) {
       this.#event = event;
     }
     get log() {
-      return this.#log ??= logger(this.#event);
+      return this.#event.logger ??= logger(this.#event);
     }
     get store() {
-      return this.#store ??= store(this.#event);
+      return this.#event.store ??= store(this.#event);
     }
     get fetch() {
-      return this.#fetch ??= fetcher(this.#event);
+      return this.#event.fetcher ??= fetcher(this.#event);
     }
     get geo() {
       return this.#event.request.geo;
@@ -113,7 +110,8 @@ export function deepFreeze(value) {
 
 // A double cannot hold every number of JSON. The text of such a number is noted when an event is read, and written again where its key
 // still has its value.
-const INEXACT = /[0-9]{16}|[0-9.]{18}|[0-9][eE]/;
+// Looked for only where a value begins: the digits of most ids look like such a number.
+const INEXACT = /[:,[]\s*-?[0-9](?:[0-9.]{15}|[0-9.]*[eE])/;
 
 /** Returns [event, numbers]; numbers is null for nearly all events. */
 export function read(text) {

@@ -61,7 +61,7 @@ class Batch {
 
   async run() {
     const beat = every(() => {
-      this.starting?.suspend(); // it waits for something that we do not see
+      if (this.starting) this.suspend(this.starting); // it waits for something that we do not see
       this.expire();
       send(OUT.alive, { nonce, batch: this.id });
     }, ALIVE_MS);
@@ -69,7 +69,10 @@ class Batch {
     for (const [index, size, request, user, retries] of this.events) {
       const source = this.body.subarray(this.at, this.at += size);
       while (this.running.size >= most || this.busy.has(user)) await Promise.race(Array.from(this.running, (event) => event.done));
-      await this.start({ index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, ended: false, batch: this });
+      await this.start({
+        index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, ended: false, batch: this,
+        turn: null, done: null, over: null, since: 0, logger: null, store: null, fetcher: null,
+      });
       if (this.careful || this.held > FLUSH_BYTES || now() - this.flushed > FLUSH_MS) this.flush();
     }
     while (this.running.size) await Promise.race(Array.from(this.running, (event) => event.done));
@@ -80,45 +83,48 @@ class Batch {
   /** Returns when the event is at its end, or waits for something. */
   async start(event) {
     if (this.careful) send(OUT.started, { nonce, batch: this.id, index: event.index });
-    let suspended;
-    const waits = new Promise((resolve) => suspended = resolve);
-    event.suspend = () => {
-      if (event.done === undefined || this.running.has(event)) return;
-      this.running.add(event);
-      this.busy.add(event.user);
-      event.since = now();
-      suspended();
-    };
-    event.done = undefined;
-    const over = new Promise((resolve) => event.expire = resolve);
-    event.done = Promise.race([current.run(event, apply, event), over]).then((result) => this.finish(event, result));
-    if (event.asks) event.suspend();
+    // one promise an event: most never wait
+    const turn = new Promise((resolve) => event.turn = resolve);
     this.starting = event;
-    await Promise.race([event.done, waits]);
+    current.run(event, apply, event).then((result) => this.finish(event, result));
+    await turn;
     this.starting = null;
   }
 
-  finish(event, result) {
+  /** Lets the next events go on beside an event that waits. */
+  suspend(event) {
+    if (event.ended || this.running.has(event)) return;
+    event.done = new Promise((resolve) => event.over = resolve);
+    event.since = now();
+    this.running.add(event);
+    this.busy.add(event.user);
+    event.turn();
+  }
+
+  finish(event, [kind, outputs, detail, name, errors, retry]) {
+    if (event.ended) return; // its time was over before
     event.ended = true;
-    this.running.delete(event);
-    this.busy.delete(event.user);
-    const [kind, outputs, ...rest] = result;
+    let sizes = outputs;
     if (kind === OUTPUTS) {
-      const parts = outputs.map(bytes);
-      for (const part of parts) {
+      sizes = [];
+      for (let i = 0; i < outputs.length; i++) {
+        const part = bytes(outputs[i]);
         this.held += part.length;
         this.bodies.push(part);
+        sizes.push(part.length);
       }
-      this.results.push([event.index, kind, parts.map((part) => part.length), ...rest]);
-    } else {
-      this.results.push([event.index, kind, outputs, ...rest]);
     }
+    this.results.push([event.index, kind, sizes, detail, name, errors, retry]);
+    if (event.over === null) return event.turn();
+    this.running.delete(event);
+    this.busy.delete(event.user);
+    event.over();
   }
 
   expire() {
     const limit = now() - settings.wallMs;
     for (const event of this.running) {
-      if (event.since < limit) event.expire([DEAD, "function_timeout", `no answer within ${settings.wallMs / 1000} s`, "", [], null]);
+      if (event.since < limit) this.finish(event, [DEAD, "function_timeout", `no answer within ${settings.wallMs / 1000} s`, "", [], null]);
     }
   }
 }
@@ -204,8 +210,7 @@ function ask(event, op, args) {
   const number = ++calls;
   const answer = new Promise((resolve, reject) => asked.set(number, { resolve, reject }));
   send(OUT.call, { nonce, batch: batch.id, event: event.index, n: event.calls, number, op, args });
-  event.asks = true;
-  event.suspend();
+  batch.suspend(event);
   return answer;
 }
 
@@ -220,10 +225,7 @@ function timers() {
     if (active >= MOST_TIMERS) throw new Error(`more than ${MOST_TIMERS} timers`);
     active++;
     const event = current.getStore();
-    if (event) {
-      event.asks = true;
-      event.suspend();
-    }
+    if (event) event.batch.suspend(event);
     return make(() => {
       if (once) active--;
       return work(...rest);

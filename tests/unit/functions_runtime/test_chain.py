@@ -257,6 +257,13 @@ async def test_numbers_keep_all_their_digits() -> None:
     assert fate.outputs == (body.replace(b'"n":1', b'"n":2'),)
 
 
+async def test_numbers_keep_their_digits_in_lists_and_behind_blanks_and_ids_are_no_numbers() -> None:
+    body = b'{"id": "1e5-12345678901234567890", "list": [ -98765432109876543210, 1.25e2,12345678.123456789012], "k": 1E400}'
+    async with chain_of(function("return {...event};")) as chain:
+        fate = (await chain.run(REQUESTS, [Given(body)]))[0]
+    assert fate.outputs == (body.replace(b" ", b""),)
+
+
 async def test_a_sandbox_that_is_killed_costs_no_event_and_repeats_no_effect() -> None:
     host, killed = Recorder(), asyncio.Event()
 
