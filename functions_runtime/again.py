@@ -8,6 +8,7 @@ gets the next number is noted in the bucket `state` before anything is sent.
 from __future__ import annotations
 
 import bisect
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -51,6 +52,14 @@ def policy_of(config: Mapping[str, Any]) -> Policy:
     if isinstance(times, int):
         delays = [delays[min(number, len(delays) - 1)] for number in range(times)]
     return Policy(tuple(delays))
+
+
+def digest_of(indexes: Sequence[int]) -> str:
+    """Returns a short name for places in a frame, for ids of messages.
+
+    A function that decides differently after a crash gives other events to a message; under the same id they would be lost.
+    """
+    return hashlib.sha256(msgspec.json.encode(indexes)).hexdigest()[:16]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,7 +160,7 @@ class Again:
         Raises:
             NotConnected, Transient, QueueFull: not known to be stored.
         """
-        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{indexes[0]}.{function}.{failures}"
+        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{digest_of(indexes)}.{function}.{failures}"
         if msg_id in self._ids:
             return
         headers = {

@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from functions_runtime.again import STAGE, Again, Due, Policy, policy_of
+from functions_runtime.again import STAGE, Again, Due, Policy, digest_of, policy_of
 from functions_runtime.definition import Definition
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.host import ConnectionHost
@@ -265,7 +265,7 @@ class ConnectionFunctions:
         if not letters:
             return
         dead = [self._letter(place, prepared, letter) for letter in letters]
-        msg_id = f"functions.{self._definition.queue}.{place.lane}.{place.seq}.{place.rewind}.{letters[0].index}.{len(letters)}"
+        msg_id = f"functions.{self._definition.queue}.{place.lane}.{place.seq}.{place.rewind}.{digest_of([each.index for each in letters])}"
         await self._persist(
             lambda: bury(publisher=self._context.broker.publisher, stage=STAGE, name=self._name, letters=dead, msg_id=msg_id)
         )

@@ -107,18 +107,23 @@ async def _answer(answer: aiohttp.ClientResponse, url: URL, *, redirected: bool)
             raise CallError(f"fetch: the answer is larger than {MOST_ANSWER_BYTES >> 20} MiB")
         parts.append(part)
     headers = [
-        (name, value)
+        (_plain(name), _plain(value))
         for name, value in answer.headers.items()
         if name.lower() not in ("content-encoding", "content-length", "set-cookie")
     ]
     return {
         "status": answer.status,
-        "statusText": answer.reason or "",
+        "statusText": _plain(answer.reason or ""),
         "headers": headers,
         "base64": base64.b64encode(b"".join(parts)).decode(),
         "url": str(url),
         "redirected": redirected,
     }
+
+
+def _plain(text: str) -> str:
+    """Returns bytes as characters, which is what `Headers` takes, whatever a server wrote; never a subclass of `str`."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _url(text: str) -> URL:

@@ -1,20 +1,22 @@
 // `ctx` of one event: what a function may ask and do. Everything that has an effect goes through the host.
 
+import { Response } from "./response.js";
+
 const LOG_CHARACTERS = 1000;
 const MOST_LOGS = 100;
 const MOST_CALLS = 1000;
 
 const { stringify, parse } = JSON;
 const { from } = Array;
-const Answer = Response;
 
+/** Returns the text of a value, whatever its own code does when it is asked for that. */
 export const show = (value) => {
-  if (typeof value === "string") return value;
-  if (value instanceof Error) return `${value.name}: ${value.message}`;
   try {
+    if (typeof value === "string") return value;
+    if (value instanceof Error) return `${value.name}: ${value.message}`;
     return stringify(value) ?? String(value);
   } catch {
-    return Object.prototype.toString.call(value);
+    return typeof value === "object" ? "an object without text" : `a ${typeof value}`;
   }
 };
 
@@ -59,10 +61,7 @@ export function contexts(shared, { call, log }) {
     const headers = options.headers === undefined ? [] : [...new Headers(options.headers)];
     const request = { url: String(url), method: options.method, headers, body, timeout: options.timeout, redirect: options.redirect };
     const { status, statusText, headers: heard, base64, url: final, redirected } = await ask(event, "fetch", [request]);
-    const empty = status === 101 || status === 204 || status === 205 || status === 304;
-    const answer = new Answer(empty ? null : Uint8Array.fromBase64(base64), { status, statusText, headers: heard });
-    Object.defineProperties(answer, { url: { value: final }, redirected: { value: redirected } });
-    return answer;
+    return new Response(Uint8Array.fromBase64(base64), { status, statusText, headers: heard, url: final, redirected });
   };
 
   class Context {

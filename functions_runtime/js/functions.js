@@ -1,14 +1,17 @@
 // Modules of users become steps of a chain: {name, call(event, context), strict}.
 // Three forms are understood: a default export (Penstock's and Jitsu's), RudderStack's transformations, Segment's handlers.
 
+import { once } from "./once.js";
+
 const HANDLERS = { track: "onTrack", identify: "onIdentify", page: "onPage", screen: "onScreen", group: "onGroup", alias: "onAlias", delete: "onDelete" };
 const ENTRIES = ["transformEvent", "transformBatch", ...Object.values(HANDLERS)];
 const DECLARED = new RegExp(`^(?:async\\s+)?function\\s+(${ENTRIES.join("|")})\\b`, "gm");
 
 const { createObjectURL, revokeObjectURL } = URL;
+const Code = Blob;
 
 async function imported(code) {
-  const url = createObjectURL(new Blob([code], { type: "application/typescript" }));
+  const url = createObjectURL(new Code([code], { type: "application/typescript" }));
   try {
     return await import(url);
   } finally {
@@ -17,7 +20,7 @@ async function imported(code) {
 }
 
 /** The steps of one function, or throws an Error that says what is wrong with it. */
-export async function load(name, code, props) {
+async function load(name, code, props) {
   let found = await imported(code);
   if (!entryOf(found)) {
     const declared = [...new Set(Array.from(code.matchAll(DECLARED), (match) => match[1]))];
@@ -70,3 +73,5 @@ const metadata = (context) => (event) => ({
   eventName: event?.event,
   eventType: event?.type,
 });
+
+export const loader = once(load);

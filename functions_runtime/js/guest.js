@@ -2,10 +2,15 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { contexts, deepFreeze, read, show, write } from "./context.js";
-import { load } from "./functions.js";
+import { loader } from "./functions.js";
 import * as library from "./library.js";
 import { freezeWorld, reduceGlobals } from "./lockdown.js";
-import { bytes, exit, frames, send, text } from "./wire.js";
+import { Response } from "./response.js";
+import { timers } from "./timers.js";
+import { wire } from "./wire.js";
+
+const { bytes, exit, frames, send, text } = wire();
+const load = loader();
 
 const IN = { load: 1, batch: 2, answer: 3 };
 const OUT = { loaded: 1, results: 2, call: 3, started: 4, alive: 5 };
@@ -15,13 +20,17 @@ const FLUSH_BYTES = 256 * 1024;
 const FLUSH_MS = 100;
 const ALIVE_MS = 250;
 const AT_ONCE = 20; // events that may wait for something at the same time
-const MOST_TIMERS = 1000;
+const MOST_CALL_CHARACTERS = 8 * 1024 * 1024; // that one event gives to its calls
 const DETAIL_CHARACTERS = 500;
 
 const now = performance.now.bind(performance);
-const { setTimeout: later, clearTimeout: clearLater, setInterval: every, clearInterval: clearEvery } = globalThis;
+const { setInterval: every, clearInterval: clearEvery } = globalThis;
 const { isArray } = Array;
+const { parse, stringify } = JSON;
 const current = new AsyncLocalStorage();
+const waiting = timers()(() => current.getStore());
+
+if (!Uint8Array.fromBase64 || !JSON.rawJSON) throw new Error("this Deno is too old");
 
 let nonce = "";
 let chain = [];
@@ -69,11 +78,12 @@ class Batch {
     for (const [index, size, request, user, retries] of this.events) {
       const source = this.body.subarray(this.at, this.at += size);
       while (this.running.size >= most || this.busy.has(user)) await Promise.race(Array.from(this.running, (event) => event.done));
+      if (this.careful) this.flush(); // the host knows all before this event
       await this.start({
-        index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, ended: false, batch: this,
-        turn: null, done: null, over: null, since: 0, logger: null, store: null, fetcher: null,
+        index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, asked: 0, ended: false, batch: this,
+        turn: null, done: null, over: null, since: 0, timers: null, logger: null, store: null, fetcher: null,
       });
-      if (this.careful || this.held > FLUSH_BYTES || now() - this.flushed > FLUSH_MS) this.flush();
+      if (this.held > FLUSH_BYTES || now() - this.flushed > FLUSH_MS) this.flush();
     }
     while (this.running.size) await Promise.race(Array.from(this.running, (event) => event.done));
     clearEvery(beat);
@@ -86,7 +96,10 @@ class Batch {
     // one promise an event: most never wait
     const turn = new Promise((resolve) => event.turn = resolve);
     this.starting = event;
-    current.run(event, apply, event).then((result) => this.finish(event, result));
+    current.run(event, apply, event).then(
+      (result) => this.finish(event, result),
+      (error) => this.finish(event, [DEAD, "function_failed", detail(error), "", [], null]), // our own code met what it does not know
+    );
     await turn;
     this.starting = null;
   }
@@ -104,6 +117,8 @@ class Batch {
   finish(event, [kind, outputs, detail, name, errors, retry]) {
     if (event.ended) return; // its time was over before
     event.ended = true;
+    if (event.timers !== null) waiting.end(event);
+    if (event.calls) for (const [number, call] of asked) if (call.event === event) asked.delete(number); // it hears of nothing more
     let sizes = outputs;
     if (kind === OUTPUTS) {
       sizes = [];
@@ -129,9 +144,18 @@ class Batch {
   }
 }
 
+/** Returns a member of what a function threw. Its getters are code of users, and may throw or give anything. */
+const member = (error, name) => {
+  try {
+    return error instanceof Error ? error[name] : undefined;
+  } catch {
+    return undefined;
+  }
+};
+
 const detail = (error) => {
-  const stack = error instanceof Error && typeof error.stack === "string" ? error.stack : "";
-  const place = stack.match(/blob:null\/[0-9a-f-]+:(\d+):(\d+)/);
+  const stack = member(error, "stack");
+  const place = typeof stack === "string" ? stack.match(/blob:null\/[0-9a-f-]+:(\d+):(\d+)/) : null;
   return (show(error) + (place ? ` (line ${place[1]}, column ${place[2]})` : "")).slice(0, DETAIL_CHARACTERS);
 };
 
@@ -156,14 +180,17 @@ async function apply(event) {
       if (drops) return [DROPPED, name, "", name, errors, retry];
       if (isArray(result)) {
         if (!last) return [DEAD, "function_result", "only the last function of a chain may return more than one event", name, errors, retry];
-        made = result.map((each) => checked(each, numbers));
+        if (result.length > settings.mostOutputs) return tooMuch(result.length, 0, name, errors, retry);
+        const all = [];
+        for (let i = 0; i < result.length; i++) all.push(checked(result[i], numbers)); // its own `map` is code of users
+        made = all;
       } else if (result !== undefined) {
         made = [checked(result, numbers)];
         value = result;
       }
     } catch (error) {
-      const kind = error instanceof Error ? error.name : "";
-      if (kind === "DropRetryError" || (kind === "RetryError" && error.drop)) {
+      const kind = member(error, "name");
+      if (kind === "DropRetryError" || (kind === "RetryError" && member(error, "drop"))) {
         return [DROPPED, name, "", name, errors, [detail(error), name, true]];
       }
       if (kind === "DropEvent" || kind === "EventNotSupported") return [DROPPED, name, "", name, errors, retry];
@@ -197,51 +224,36 @@ function checked(value, numbers) {
 function within(outputs, name, errors, retry) {
   let size = 0;
   for (const output of outputs) size += output.length;
-  if (outputs.length > settings.mostOutputs || size > settings.mostBytes) {
-    const why = `${outputs.length} events of ${size} characters, at most ${settings.mostOutputs} of ${settings.mostBytes} are allowed`;
-    return [DEAD, "function_result", why, name, errors, retry];
-  }
+  if (size > settings.mostBytes) return tooMuch(outputs.length, size, name, errors, retry);
   return [OUTPUTS, outputs, "", name, errors, retry];
+}
+
+function tooMuch(amount, size, name, errors, retry) {
+  const allowed = `at most ${settings.mostOutputs} events of ${settings.mostBytes} characters are allowed`;
+  return [DEAD, "function_result", `${amount} events${size ? ` of ${size} characters` : ""}; ${allowed}`, name, errors, retry];
 }
 
 function ask(event, op, args) {
   const { batch } = event;
+  let plain;
+  try {
+    const written = stringify(args);
+    event.asked += written.length;
+    plain = parse(written); // so that no code of users runs while the frame is written
+  } catch (error) {
+    return Promise.reject(error);
+  }
+  if (event.asked > MOST_CALL_CHARACTERS) return Promise.reject(new Error(`the calls of an event hold ${MOST_CALL_CHARACTERS >> 20} Mi characters at most`));
   batch.flush(); // what is done before this call is known before its effect
   const number = ++calls;
-  const answer = new Promise((resolve, reject) => asked.set(number, { resolve, reject }));
-  send(OUT.call, { nonce, batch: batch.id, event: event.index, n: event.calls, number, op, args });
+  const answer = new Promise((resolve, reject) => asked.set(number, { resolve, reject, event }));
+  send(OUT.call, { nonce, batch: batch.id, event: event.index, n: event.calls, number, op, args: plain });
   batch.suspend(event);
   return answer;
 }
 
 function log(event, level, message) {
   event.batch.logs.push([event.index, level, message]);
-}
-
-function timers() {
-  let active = 0;
-  const guarded = (make, once) => (work, delay, ...rest) => {
-    if (typeof work !== "function") throw new TypeError("a timer needs a function");
-    if (active >= MOST_TIMERS) throw new Error(`more than ${MOST_TIMERS} timers`);
-    active++;
-    const event = current.getStore();
-    if (event) event.batch.suspend(event);
-    return make(() => {
-      if (once) active--;
-      return work(...rest);
-    }, delay);
-  };
-  const resolved = Promise.resolve();
-  return {
-    queueMicrotask: (work) => {
-      if (typeof work !== "function") throw new TypeError("a microtask is a function");
-      resolved.then(() => work());
-    },
-    setTimeout: guarded(later, true),
-    setInterval: guarded(every, false),
-    clearTimeout: (id) => { active = Math.max(0, active - (id === undefined ? 0 : 1)); clearLater(id); },
-    clearInterval: (id) => { active = Math.max(0, active - (id === undefined ? 0 : 1)); clearEvery(id); },
-  };
 }
 
 async function begin(header) {
@@ -261,8 +273,9 @@ async function begin(header) {
   };
   const console = Object.freeze({ log: told("info"), info: told("info"), debug: told("debug"), warn: told("warn"), error: told("error") });
   const process = Object.freeze({ env: shared.props });
-  reduceGlobals({ ...library, ...timers(), penstock: Object.freeze({ ...library }), console, fetch, process });
+  reduceGlobals({ ...library, ...waiting.globals, Response, penstock: Object.freeze({ ...library }), console, fetch, process });
   freezeWorld([Context]);
+  send(OUT.alive, { nonce, batch: 0 }); // what goes wrong from now on is the functions' doing
   const problems = [];
   for (const { name, code } of header.functions) {
     try {
@@ -291,7 +304,7 @@ for await (const { kind, header, body } of frames()) {
   if (kind === IN.load) await begin(header);
   else if (kind === IN.batch) working = working.then(() => new Batch(header, body).run());
   else if (kind === IN.answer) {
-    const { resolve, reject } = asked.get(header.number) ?? {};
+    const { resolve, reject } = asked.get(header.number) ?? {}; // an event that has ended gets none
     asked.delete(header.number);
     if (header.error !== undefined) reject?.(new Error(header.error));
     else resolve?.(header.value);

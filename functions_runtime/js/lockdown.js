@@ -6,15 +6,13 @@ const KEPT = new Set([
   "Date", "Promise", "RegExp", "Error", "AggregateError", "EvalError", "RangeError", "ReferenceError", "SyntaxError", "TypeError",
   "URIError", "SuppressedError", "globalThis", "JSON", "Math", "Intl", "ArrayBuffer", "Uint8Array", "Int8Array", "Uint16Array",
   "Int16Array", "Uint32Array", "Int32Array", "BigUint64Array", "BigInt64Array", "Uint8ClampedArray", "Float16Array", "Float32Array",
-  "Float64Array", "DataView", "Map", "BigInt", "Set", "Iterator", "WeakMap", "WeakSet", "WeakRef", "FinalizationRegistry", "Proxy",
+  "Float64Array", "DataView", "Map", "BigInt", "Set", "Iterator", "WeakMap", "WeakSet", "WeakRef", "Proxy",
   "Reflect", "decodeURI", "decodeURIComponent", "encodeURI", "encodeURIComponent", "escape", "unescape", "isFinite", "isNaN",
   "Temporal", "structuredClone", "atob", "btoa", "TextEncoder", "TextDecoder", "URL", "URLSearchParams", "Headers",
-  "Response", "Blob", "AbortController", "AbortSignal", "DOMException", "Event", "EventTarget", "crypto", "Crypto", "SubtleCrypto",
+  "AbortController", "AbortSignal", "DOMException", "Event", "EventTarget", "crypto", "Crypto", "SubtleCrypto",
   "CryptoKey", "eval", "DisposableStack", "AsyncDisposableStack",
 ]);
 
-// the engine itself calls these: errors that nobody awaits are events
-const ENGINE = new Set(["constructor", "dispatchEvent"]);
 
 const { defineProperty, freeze, getOwnPropertyDescriptor, getPrototypeOf, preventExtensions } = Object;
 const { ownKeys } = Reflect;
@@ -29,9 +27,14 @@ export function reduceGlobals(more) {
       else if (held.value !== undefined || held.get) throw new Error(`the global ${name} cannot be taken away`);
     }
   }
+  // some are made when they are first asked for: from now on they are what they are
+  for (const name of KEPT) {
+    if (getOwnPropertyDescriptor(globalThis, name)?.get) defineProperty(globalThis, name, { value: globalThis[name], writable: true });
+  }
   // on the prototypes of the global object there is what a browser or Deno adds beside
   for (let proto = getPrototypeOf(globalThis); proto && proto !== Object.prototype; proto = getPrototypeOf(proto)) {
-    for (const name of ownKeys(proto)) if (!ENGINE.has(name)) Reflect.deleteProperty(proto, name);
+    if (proto === EventTarget.prototype) continue; // signals need it, and the listeners of the global object are frozen with it
+    for (const name of ownKeys(proto)) if (name !== "constructor") Reflect.deleteProperty(proto, name);
   }
   delete URL.createObjectURL;
   delete URL.revokeObjectURL;
@@ -73,6 +76,9 @@ export function freezeWorld(more) {
   waiting.push((async () => {}).constructor, (function* () {}).constructor, (async function* () {}).constructor);
   waiting.push(getPrototypeOf([][Symbol.iterator]()), getPrototypeOf(""[Symbol.iterator]()), getPrototypeOf(new Map()[Symbol.iterator]()));
   waiting.push(getPrototypeOf(new Set()[Symbol.iterator]()), getPrototypeOf(/a/[Symbol.matchAll]("a")), getPrototypeOf(Uint8Array));
+  waiting.push([].values().map(String), Iterator.from({ next: String }), new Headers().entries(), new URLSearchParams().entries());
+  const segments = new Intl.Segmenter().segment("");
+  waiting.push(getPrototypeOf(segments), getPrototypeOf(segments[Symbol.iterator]()));
   while (waiting.length) {
     const object = waiting.pop();
     if (object === null || (typeof object !== "object" && typeof object !== "function") || seen.has(object)) continue;

@@ -2,18 +2,26 @@
 // A payload is a JSON header after its own length (4 bytes), then bytes that the header speaks of.
 // Everything is captured before code of users runs: what that changes of the language changes nothing here.
 
+import { once } from "./once.js";
+
 const { exit, stdin, stdout } = Deno;
-export { exit };
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const { parse, stringify } = JSON;
 
-export const text = (bytes) => decoder.decode(bytes);
-export const bytes = (value) => encoder.encode(value);
+const text = (bytes) => decoder.decode(bytes);
+const bytes = (value) => encoder.encode(value);
+
+// Texts of users may hold half a pair of UTF-16, also where we cut them; the host takes none.
+const HALF = /(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}/g;
+const written = (header) => {
+  const head = stringify(header);
+  return head.includes("\\ud") ? head.replace(HALF, "$1\ufffd") : head;
+};
 
 /** Writes a frame whole; returns when the host's pipe has taken it. */
-export function send(kind, header, bodies = []) {
-  const head = encoder.encode(stringify(header));
+function send(kind, header, bodies = []) {
+  const head = encoder.encode(written(header));
   let size = 5 + head.length;
   for (let i = 0; i < bodies.length; i++) size += bodies[i].length;
   const frame = new Uint8Array(4 + size);
@@ -27,8 +35,8 @@ export function send(kind, header, bodies = []) {
     frame.set(bodies[i], at);
     at += bodies[i].length;
   }
-  for (let written = 0; written < frame.length;) {
-    written += stdout.writeSync(frame.subarray(written));
+  for (let gone = 0; gone < frame.length;) {
+    gone += stdout.writeSync(frame.subarray(gone));
   }
 }
 
@@ -42,7 +50,7 @@ async function fill(buffer) {
 }
 
 /** Yields {kind, header, body} until the host closes the pipe. */
-export async function* frames() {
+async function* frames() {
   const start = new Uint8Array(9);
   const view = new DataView(start.buffer);
   while (await fill(start)) {
@@ -52,3 +60,5 @@ export async function* frames() {
     yield { kind: start[4], header: parse(decoder.decode(rest.subarray(0, length))), body: rest.subarray(length) };
   }
 }
+
+export const wire = once({ bytes, exit, frames, send, text });

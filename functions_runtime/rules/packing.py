@@ -272,8 +272,9 @@ def _heads(outputs: Sequence[bytes], head: Head, request: int) -> list[Head]:
     for number, output in enumerate(outputs):
         given = _read(output)
         identity = given.messageId if _is_name(given.messageId) else head.message_id
-        if identity in seen:  # several events under one id would be one row in a table that merges
-            identity = f"{identity}_{number}"
+        named, count = identity, number
+        while identity in seen:  # several events under one id would be one row in a table that merges
+            identity, count = f"{named}_{count}", count + 1
         seen.add(identity)
         heads.append(
             Head(
@@ -294,11 +295,12 @@ def _is_name(value: object) -> bool:
 
 def _bound(prepared: Prepared, fates: dict[int, Fate], most_bytes: int) -> None:
     """Makes dead letters of the events that grew most, where the frame that goes on would be too large."""
+    going = {index: fate for index, fate in fates.items() if fate.kind in (wire.SAME, wire.OUTPUTS)}
     sizes = {
         index: sum(map(len, fate.outputs)) if fate.kind == wire.OUTPUTS else len(prepared.bodies[index])
-        for index, fate in fates.items()
+        for index, fate in going.items()
     }
-    counts = {index: len(fate.outputs) if fate.kind == wire.OUTPUTS else 1 for index, fate in fates.items()}
+    counts = {index: len(fate.outputs) if fate.kind == wire.OUTPUTS else 1 for index, fate in going.items()}
     total, events = sum(sizes.values()), sum(counts.values())
     for index in sorted(sizes, key=lambda each: (-counts[each], -sizes[each]) if events > MOST_EVENTS else (0, -sizes[each])):
         if total <= most_bytes and events <= MOST_EVENTS:

@@ -2,7 +2,8 @@
 
 Events of a batch go to the sandbox together. When it ends in the middle (too much CPU or memory, a crash, bytes that no guest writes),
 what it had answered stays, and the others go to a new one carefully: one after the other, each announced before it begins. So the event
-that ends the sandbox is found, and charged; its neighbours are not. Effects are not repeated: a call that an event made before is
+that ends the sandbox is found, and charged; its neighbours are not. What an event leaves behind may end the sandbox at a later one, so
+an event is charged only where it was the first of its sandbox. Effects are not repeated: a call that an event made before is
 answered from memory when its event runs again.
 """
 
@@ -10,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.guest import BrokenError, EndedError, Guest, Limits, Spec
@@ -25,6 +30,8 @@ MEMORY_SECONDS = 0.2
 STRIKES = 2
 """A sandbox that ends by itself may have been killed by anyone; the event it was at runs once more before it is charged."""
 ERROR_CHARACTERS = 500
+MOST_ANSWER_BYTES = 32 * 1024 * 1024
+"""Of all answers to one event; they are kept until it is at its end."""
 
 log = logging.getLogger(__name__)
 
@@ -150,16 +157,19 @@ class _Batch:
         self._requests = requests
         self._events = events
         self._fates: list[Fate | None] = [None] * len(events)
-        self._answers: dict[tuple[int, int], tuple[str, asyncio.Task[Any]]] = {}
+        self._answers: dict[int, dict[int, tuple[bytes, asyncio.Task[Any]]]] = {}
+        self._calling: set[asyncio.Task[Any]] = set()
+        self._heard: Counter[int] = Counter()
         self._strikes: dict[int, int] = {}
         self._started: int | None = None
+        self._first = True
 
     async def run(self) -> list[Fate]:
         careful = False
         try:
             while pending := [index for index, fate in enumerate(self._fates) if fate is None]:
                 guest = await self._chain._running()
-                self._started = None
+                self._started, self._first = None, True
                 try:
                     await self._attempt(guest, pending, careful=careful)
                 except EndedError as exc:
@@ -172,14 +182,16 @@ class _Batch:
                     await self._chain.close()  # what it does further is of no use, and its answers would be taken for others
                     raise
         finally:
-            for _, task in self._answers.values():
+            if self._calling:  # a function need not wait for what it began
+                await asyncio.wait(self._calling, timeout=self._chain.spec.limits.wall_seconds)
+            for task in self._calling:
                 task.cancel()
         return [fate for fate in self._fates if fate is not None]
 
     def _charge(self, ended: EndedError) -> None:
         """Makes the event at which a careful sandbox ended a dead letter, if it was the event's doing."""
         index = self._started
-        if index is None or self._fates[index] is not None:
+        if index is None or self._fates[index] is not None or not self._first:
             return
         self._strikes[index] = self._strikes.get(index, 0) + 1
         if ended.limit or self._strikes[index] >= STRIKES:
@@ -205,10 +217,11 @@ class _Batch:
                 for index, event in ((index, self._events[index]) for index in pending)
             ],
         }
-        await guest.send(wire.BATCH, header, [self._events[index].body for index in pending])
         left = set(pending)
         watch = _Watch(guest, limits)
-        answering: set[asyncio.Task[None]] = set()
+        # not awaited: a guest that hangs takes nothing, and only the watch ends it
+        sending = asyncio.create_task(_send(guest, wire.BATCH, header, [self._events[index].body for index in pending]))
+        answering: set[asyncio.Task[None]] = {sending}
         try:
             while left:
                 said, rest = await watch.next()
@@ -223,6 +236,7 @@ class _Batch:
                     answering.add(task)
                     task.add_done_callback(answering.discard)
                 elif isinstance(said, wire.Started):
+                    self._first = self._started is None
                     self._started = said.index
                     watch.again()
         finally:
@@ -245,6 +259,7 @@ class _Batch:
             if at > len(rest):
                 raise await _forged(guest, "it promised more bytes than it wrote")
             left.discard(made.index)
+            self._answers.pop(made.index, None)
             reason = made.outputs if made.kind == wire.DEAD and isinstance(made.outputs, str) else ""
             self._fates[made.index] = Fate(
                 kind=made.kind,
@@ -259,17 +274,36 @@ class _Batch:
             self._chain._host.log(level, message)
 
     async def _answer(self, guest: Guest, asked: wire.Asked) -> None:
-        key, what = (asked.event, asked.n), f"{asked.op} {asked.args!r}"
-        known = self._answers.get(key)
-        if known is None or known[0] != what:
-            known = self._answers[key] = (what, asyncio.create_task(self._chain._host.call(asked.op, asked.args)))
-        header: dict[str, Any] = {"number": asked.number}
+        known = self._answers.setdefault(asked.event, {})
+        what = hashlib.sha256(msgspec.json.encode((asked.op, asked.args))).digest()
+        if asked.n not in known or known[asked.n][0] != what:
+            task = asyncio.create_task(self._called(asked))
+            self._calling.add(task)
+            task.add_done_callback(self._calling.discard)
+            known[asked.n] = (what, task)
+        value, error = await asyncio.shield(known[asked.n][1])
+        header = {"number": asked.number, "value": value} if error is None else {"number": asked.number, "error": error}
+        await _send(guest, wire.ANSWER, header)
+
+    async def _called(self, asked: wire.Asked) -> tuple[msgspec.Raw, str | None]:
+        """Returns the answer to a call, or in what it failed."""
+        nothing = msgspec.Raw(b"null")
         try:
-            header["value"] = await asyncio.shield(known[1])
+            answer = msgspec.Raw(msgspec.json.encode(await self._chain._host.call(asked.op, asked.args)))
         except CallError as exc:
-            header["error"] = str(exc)[:ERROR_CHARACTERS]
-        with contextlib.suppress(EndedError):  # who awaits its frames hears of it
-            await guest.send(wire.ANSWER, header)
+            return nothing, str(exc)[:ERROR_CHARACTERS]
+        except Exception as exc:
+            log.exception("a call of a function failed for a reason of ours", extra={"op": asked.op})
+            return nothing, f"{asked.op}: {type(exc).__name__}"
+        self._heard[asked.event] += len(answer)
+        if self._heard[asked.event] > MOST_ANSWER_BYTES:
+            return nothing, f"the answers to one event hold {MOST_ANSWER_BYTES >> 20} MiB at most"
+        return answer, None
+
+
+async def _send(guest: Guest, kind: int, header: object, bodies: Sequence[bytes] = ()) -> None:
+    with contextlib.suppress(EndedError):  # who awaits its frames hears of it
+        await guest.send(kind, header, bodies)
 
 
 class _Watch:
@@ -303,7 +337,8 @@ class _Watch:
         if now - self._looked_at > MEMORY_SECONDS:
             self._looked_at = now
             self._guest.check(None, self._limits)
-        if not isinstance(frame[0], wire.Started):
+        # a call, or lines alone, may come out of a loop that does not end
+        if isinstance(frame[0], wire.Alive) or (isinstance(frame[0], wire.Results) and frame[0].results):
             self.again()
         return frame
 

@@ -12,26 +12,32 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import psutil
 
 from functions_runtime.sandbox import wire
+from shared import tether
 from shared.errors import Problem, SetupError, Transient
 from shared.tasks import timeout
 
 JS = Path(__file__).parents[1] / "js"
 START_SECONDS = 20.0
 """To load a chain, on a machine that is busy; a usual start takes a tenth of a second."""
+LAST_WORDS_CHARACTERS = 300
 LOAD_CPU_SECONDS = 1.0
 """What starting the engine and compiling may take, besides what one event may."""
 KILLED_SECONDS = 5.0
+INSTALL = "pip install 'deno>=2.9'"
 ERROR_BYTES = 4096
 """What is kept of the last words of a process."""
+NOWHERE = "/proc/nowhere"
+"""For the folders in which the engine would keep something."""
 LOADING = "the code that runs while a function is loaded"
 
 
@@ -94,19 +100,31 @@ def find_deno() -> str:
     beside = Path(sysconfig.get_path("scripts")) / "deno"
     found = str(beside) if beside.exists() else shutil.which("deno")
     if found is None:
-        raise SetupError(str(Problem("deno", "not found; it runs functions; install it with: pip install deno")))
+        raise SetupError(str(Problem("deno", f"not found; it runs functions; install it with: {INSTALL}")))
+    if not os.access(found, os.X_OK):
+        raise SetupError(
+            str(Problem("deno", f"{found} may not be run by this user; chmod a+x it, or install it again with: {INSTALL}"))
+        )
     return found
+
+
+def _file() -> BinaryIO:
+    """Opens a file for the engine's last words: nobody has to read a pipe, and without a name nothing is left behind in any folder."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("penstock-sandbox"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 class Guest:
     """A running sandbox; made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, nonce: str, errors: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, nonce: str, errors: BinaryIO) -> None:
         self._process = process
         self._nonce = nonce
         self._errors = errors
         self._watched = psutil.Process(process.pid)
         self._why: EndedError | None = None
+        self._began = False
         self.policies: list[dict[str, Any]] = []
 
     @property
@@ -124,20 +142,20 @@ class Guest:
             Transient: it did not come up in time, for a reason outside of the functions.
         """
         flags = ",".join(("--disallow-code-generation-from-strings", f"--max-old-space-size={spec.limits.heap_bytes >> 20}"))
-        errors = Path(tempfile.mkdtemp(prefix="penstock-sandbox-"))
-        # the engine's last words go to a file: nobody has to read a pipe that a function floods
-        with (errors / "errors").open("wb") as stderr:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    find_deno(), "run", "--quiet", "--no-config", "--no-lock", "--no-remote", "--no-npm", "--no-prompt", "--no-code-cache",
-                    "--cached-only", f"--import-map={JS / 'imports.json'}", f"--v8-flags={flags}", str(JS / "guest.js"),
-                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=stderr, cwd=errors,
-                    env={"DENO_DIR": str(errors), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1", "HOME": str(errors)},
-                    limit=1 << 20, start_new_session=True,
-                )  # fmt: skip
-            except OSError as exc:
-                shutil.rmtree(errors, ignore_errors=True)
-                raise SetupError(str(Problem("deno", f"does not start: {exc}"))) from exc
+        deno = find_deno()
+        errors = _file()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", tether.__file__, str(os.getpid()),  # when this process dies, it does
+                deno, "run", "--quiet", "--no-config", "--no-lock", "--no-remote", "--no-npm", "--no-prompt", "--no-code-cache",
+                "--cached-only", f"--import-map={JS / 'imports.json'}", f"--v8-flags={flags}", str(JS / "guest.js"),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, cwd="/",
+                env={"DENO_DIR": NOWHERE, "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1", "HOME": NOWHERE},
+                limit=1 << 20, start_new_session=True,
+            )  # fmt: skip
+        except OSError as exc:
+            errors.close()
+            raise SetupError(str(Problem("deno", f"does not start: {exc}"))) from exc
         guest = cls(process, secrets.token_hex(8), errors)
         try:
             await guest._load(spec)
@@ -164,12 +182,19 @@ class Guest:
                     while not loading.done():
                         await asyncio.wait([loading], timeout=0.05)
                         self.check(0.0, limits._replace(cpu_seconds=limits.cpu_seconds + LOAD_CPU_SECONDS))
+                        if loading.done() and not self._began and isinstance(loading.result()[0], wire.Alive):
+                            self._began = True
+                            loading = asyncio.ensure_future(self.receive())
                     said, _ = await loading
                 finally:
                     loading.cancel()
         except TimeoutError as exc:
             raise Transient(f"a sandbox did not load its functions within {START_SECONDS:g} s") from exc
         except EndedError as exc:
+            if not self._began:  # no code of users has run yet
+                words = " ".join(self._last_words().split())[-LAST_WORDS_CHARACTERS:]
+                why = f"{find_deno()} does not run a sandbox: {exc}: {words}; if it is old or damaged, install it again with: {INSTALL}"
+                raise SetupError(str(Problem("deno", why))) from exc
             names = " or ".join(each.name for each in spec.functions)
             raise BrokenError([(names, f"{LOADING} ended its sandbox: {exc}", 0, 0)]) from exc
         if not isinstance(said, wire.Loaded):
@@ -259,13 +284,10 @@ class Guest:
         return EndedError(how, memory=memory)
 
     def _last_words(self) -> str:
-        try:
-            with (self._errors / "errors").open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - ERROR_BYTES))
-                return file.read().decode("utf-8", "replace")
-        except OSError:
+        if self._errors.closed:
             return ""
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - ERROR_BYTES))
+        return self._errors.read().decode("utf-8", "replace").strip()
 
     async def close(self) -> None:
         """Ends the process."""
@@ -274,4 +296,4 @@ class Guest:
         transport = getattr(self._process, "_transport", None)
         if transport is not None:
             transport.close()
-        shutil.rmtree(self._errors, ignore_errors=True)
+        self._errors.close()

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.stack import tether
 from penstock.stack.home import ProcessState, start_time
 from penstock.stack.logfile import last_words
+from shared import tether
 from shared.backoff import Backoff
 from shared.tasks import timeout
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
-        "errors", "backoff", "locks", "scratch", "clock", "tasks", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "telemetry",
+        "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "telemetry",
         "project", "streams", "service", "workers",
     ),
     "ingest": (

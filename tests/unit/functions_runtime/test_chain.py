@@ -177,7 +177,7 @@ async def test_what_a_function_finds_of_the_platform_works() -> None:
         const timer = setInterval(() => {}, 1000); clearInterval(timer);
         const aborted = new AbortController(); aborted.abort();
         return {...event, said: [ran, new TextDecoder().decode(bytes), atob(btoa("x")), structuredClone({a: [1]}), new URL("/a?b=c", "https://x.example").href,
-            new URLSearchParams({a: "b c"}).toString(), new Headers({A: "b"}).get("a"), await new Response("{}").json(), await new Blob(["b"]).text(),
+            new URLSearchParams({a: "b c"}).toString(), new Headers({A: "b"}).get("a"), await new Response("{}").json(),
             aborted.signal.aborted, crypto.randomUUID().length, (await crypto.subtle.sign("HMAC", key, bytes)).byteLength,
             new Intl.NumberFormat("de").format(1234.5), [..."ab"].map((each) => each.toUpperCase()), Object.entries({a: 1}), new Map([[1, 2]]).size,
             "a-b".replaceAll("-", "+"), /(?<x>b)/.exec("abc").groups.x, typeof Temporal, await Promise.all([1, Promise.resolve(2)])]};
@@ -186,7 +186,7 @@ async def test_what_a_function_finds_of_the_platform_works() -> None:
         fate = await run_one(chain)
     assert not fate.errors
     assert outputs(fate)[0]["said"] == [
-        True, "hällo", "x", {"a": [1]}, "https://x.example/a?b=c", "a=b+c", "b", {}, "b", True, 36, 32, "1.234,5", ["A", "B"], [["a", 1]], 1,
+        True, "hällo", "x", {"a": [1]}, "https://x.example/a?b=c", "a=b+c", "b", {}, True, 36, 32, "1.234,5", ["A", "B"], [["a", 1]], 1,
         "a+b", "b", "object", [1, 2],
     ]  # fmt: skip
 

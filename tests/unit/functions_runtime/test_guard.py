@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -172,3 +173,19 @@ async def test_a_redirect_to_another_host_loses_its_credentials(server: TestServ
 async def test_bounds_of_a_request(server: TestServer, path: str, request_: dict[str, Any], said: str) -> None:
     with pytest.raises(CallError, match=said):
         await sent(local(), str(server.make_url(path)), **request_)
+
+
+async def test_headers_may_hold_any_bytes() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 sch\xf6n\r\nContent-Length: 0\r\nX-Name: caf\xe9 \xe2\x82\xac\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        answered = await sent(local(), f"http://127.0.0.1:{port}/")
+    assert msgspec.json.encode(answered)
+    assert dict(answered["headers"])["X-Name"].encode("latin-1") == b"caf\xe9 \xe2\x82\xac"
+    assert answered["statusText"].encode("latin-1") == b"sch\xf6n"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from functions_runtime.again import digest_of
 from functions_runtime.rules.packing import Finished, Prepared, finish, prepare
 from functions_runtime.rules.privacy import compile_rules
 from functions_runtime.sandbox import wire
@@ -198,3 +199,21 @@ def test_an_event_whose_tries_are_used_up_is_a_dead_letter_if_nothing_of_it_went
     assert not finished.retries
     assert len(finished.letters) == dead == finished.frame.dead.get(DeadReason.FUNCTION_FAILED, 0)
     assert len(finished.frame) == 1 - dead
+
+
+def test_ids_of_several_events_stay_apart_whatever_ids_a_function_gives() -> None:
+    given = [b'{"messageId":"a"}', b'{"messageId":"a_2"}', b'{"messageId":"a"}', b'{"messageId":"a"}']
+    made = through(frame_of(b"{}"), [Fate(wire.OUTPUTS, tuple(given))]).frame
+    assert len({head.message_id for head in made.heads}) == 4
+
+
+def test_what_goes_nowhere_takes_no_room_in_a_frame() -> None:
+    prepared = prepare(frame_of(*[b'{"a":"%s"}' % (b"x" * 500)] * 3), None)
+    fates = [Fate(wire.DROPPED), Fate(wire.DROPPED), Fate(wire.OUTPUTS, (b'{"n":1}', b'{"n":2}'))]
+    finished = finish(prepared, fates, 600)
+    assert (len(finished.frame), finished.frame.dropped, finished.letters) == (2, {DropReason.FUNCTION: 2}, [])
+
+
+def test_messages_with_other_events_of_a_frame_have_other_ids() -> None:
+    assert digest_of([1, 2]) == digest_of([1, 2])
+    assert len({digest_of([1, 2]), digest_of([1, 3]), digest_of([12]), digest_of([1])}) == 4
