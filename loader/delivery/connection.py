@@ -15,18 +15,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
 from functools import partial
 
 import msgspec
 
-from loader import registry
 from loader.contract.events import EventDestination
-from loader.contract.warehouse import Destination, Session
-from loader.delivery.destinations import Destinations, MaskedSession
+from loader.contract.warehouse import Destination
+from loader.delivery.destinations import Destinations, open_session
 from loader.delivery.flow import Definition, Flow
-from loader.delivery.former import Former
 from loader.delivery.leftovers import Sweeper
+from loader.delivery.moving.finish import Finisher, not_known, readers
+from loader.delivery.moving.former import Former
 from loader.delivery.sending.flow import EventFlow
 from loader.delivery.sending.later import Later
 from loader.queue.account import Accounts
@@ -43,11 +42,8 @@ from loader.watch.stuck import STUCK_SECONDS, Stuck
 from shared.backoff import Backoff
 from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
 from shared.jetstream import lease as leases
-from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
-from shared.reading.mask import Mask
 from shared.service import ServiceContext
-from shared.streams.ended import Ended, Pending
 from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
@@ -105,6 +101,16 @@ class ConnectionLoader:
         self._stops = Stops(
             context=context, connection=name, queue=definition.queue or name, definition=hash_of(definition), limit=self._limit
         )
+        self._finisher = Finisher(
+            context=context,
+            name=name,
+            queue=definition.queue,
+            accounts=self._accounts,
+            former=self._former,
+            destinations=destinations,
+            gate=gate,
+            limit=self._limit,
+        )
         self._retries: Retries | Later | None = None
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`
@@ -123,7 +129,7 @@ class ConnectionLoader:
         sweeping = asyncio.create_task(self._sweeper.keep_swept(self._name, lease.epoch))
         # for the gauges, while its destination cannot be opened; a session reports it if the accounts cannot be read
         with contextlib.suppress(PenstockError, msgspec.MsgspecError):
-            await self._accounts.read(_not_known)
+            await self._accounts.read(not_known)
         context = self._context
         gauges = asyncio.create_task(
             keep_gauges(
@@ -203,13 +209,12 @@ class ConnectionLoader:
         await self._stops.hold()
         if self._context.draining.is_set():
             return
+        await self._finisher.finish(epoch)
+        if self._context.draining.is_set():
+            return
         connection, document = self._definition.connection, self._definition.destination
         async with self._destinations.use(connection.destination, document) as destination:
-            broker = self._context.broker
-            subject = topology.deliver_subject(self._definition.queue)
-            queue = QueueReader(broker, topology.DELIVER, subject, f"loader-{self._name}", epoch=epoch)
-            subject = topology.retry_subject("loader", self._definition.queue)
-            asides = QueueReader(broker, topology.RETRY, subject, f"loader-{self._name}", epoch=epoch, most_held=-1)
+            queue, asides = readers(self._context.broker, self._definition.queue, self._name, epoch)
             if isinstance(destination, EventDestination):
                 await self._send(destination, epoch, queue, asides)
             else:
@@ -237,7 +242,7 @@ class ConnectionLoader:
 
     async def _load(self, destination: Destination, epoch: int, queue: QueueReader, asides: QueueReader) -> None:
         """Loads tables."""
-        async with _session(destination, self._name, epoch, registry.mask_of(self._definition.destination)) as session:
+        async with open_session(destination, self._name, epoch, self._definition.destination) as session:
             flow = Flow(
                 context=self._context,
                 name=self._name,
@@ -287,21 +292,8 @@ class ConnectionLoader:
             self._context.health.good(f"connection {self._name}")
 
 
-async def _not_known(_ended: Ended, _pending: Pending) -> bool:
-    return False
-
-
 def _copied(connection: str, newest: int, epoch: int) -> SetupError:
     return SetupError(
         f"the ledger was written under epoch {newest}, this stack is at {epoch}: the destination is a copy of another stack's, or another "
         f"stack loads it too. If none does, start the loader once with PENSTOCK_LOADER_CLAIM={connection}"
     )
-
-
-@contextlib.asynccontextmanager
-async def _session(destination: Destination, connection: str, epoch: int, mask: Mask) -> AsyncIterator[Session]:
-    session = await destination.open_session(connection, epoch)
-    try:
-        yield MaskedSession(session, mask)
-    finally:
-        await session.close()

@@ -76,6 +76,18 @@ class Destinations:
                 entry.gate.close()
 
 
+@contextlib.asynccontextmanager
+async def open_session(
+    destination: Destination, connection: str, epoch: int, document: Mapping[str, Any]
+) -> AsyncIterator[MaskedSession]:
+    """Yields a session of a connection; closes it."""
+    session = await destination.open_session(connection, epoch)
+    try:
+        yield MaskedSession(session, registry.mask_of(document))
+    finally:
+        await session.close()
+
+
 class MaskedSession:
     """A session whose errors tell no secret of its destination: a driver's message may quote what the driver was given."""
 

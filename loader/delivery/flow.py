@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ from opentelemetry.trace import SpanKind
 from loader.contract.warehouse import Capabilities, LoadPlan, Session
 from loader.delivery.chunk import ReadyChunk
 from loader.delivery.deliver import Deliverer, Work
-from loader.delivery.former import Former, further, is_known, leave_out
 from loader.delivery.hold import WAKE_SECONDS, Holder
+from loader.delivery.moving.former import Former, further, is_known, leave_out
 from loader.delivery.sending.moved import Calls
 from loader.delivery.shaping import Shaping
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
@@ -48,7 +48,7 @@ from shared.project.model import Connection, Site
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
 from shared.streams.waiting import CALLS, count_frames
-from shared.tasks import timeout
+from shared.tasks import timeout, together
 from shared.threads import ThreadGate
 
 LOOK_SECONDS = 60.0
@@ -108,7 +108,7 @@ class Flow:
         self._shaping = Shaping(name, connection, capabilities, context.telemetry, ended=accounts.begun_of)
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._holder = Holder(
-            context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self._wanted
+            context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self.wanted
         )
         self.bury_unreadable = self._holder.bury_unreadable
         self._memory = Memory(context.broker, name, connection.destination, definition.destination)
@@ -140,8 +140,8 @@ class Flow:
             before_aside=self._before_aside, dropped=self._dropped, limit=limit,
         )  # fmt: skip
 
-    async def prepare(self, retries: Retries) -> None:
-        """Reads which frames are loaded and which rows are set aside."""
+    async def prepare(self, retries: Retries) -> bool:
+        """Reads which frames are loaded and which rows are set aside. Returns whether a load was cut off: its frames come again."""
         marks = await self._session.marks()
         if self._transactional:
             await self._look_back.begin(self._memory, marks)
@@ -153,7 +153,7 @@ class Flow:
         if not self._transactional:
             waiting |= self._plans.asides()
         self._progress = self._shaping.progress = Progress(self._key, marks, waiting, self._look_back.rewinds)
-        await self._accounts.read(self._is_committed)
+        cut_off = await self._accounts.read(self._is_committed)
         if not self._transactional:
             self._through = further(self._through, self._accounts)
         else:
@@ -177,6 +177,7 @@ class Flow:
             await self._session.forget(old)
         self._deliverer.buried = await self._look_back.buried(self._queue)
         self._dropped.begin(self._progress.tables)
+        return cut_off
 
     @property
     def trouble(self) -> str:
@@ -212,38 +213,47 @@ class Flow:
 
     async def retry_all(self, retries: Retries, gate: ThreadGate) -> None:
         """Tries rows that were set aside when they are due, until the service drains."""
-        draining = self._context.draining.is_set
+        await retries.run(lambda aside: self._attempt(aside, retries, gate), self._context.draining.is_set)
 
-        async def attempt(aside: Aside) -> bool:
-            payload = await retries.reader.payload(aside.seq)
-            try:
-                work = await self._shaping.shape_aside(aside, payload, gate)
-            except Permanent as exc:
-                await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
-                outcome = Outcome({(0, index): DeadReason.FRAME_UNREADABLE for index in range(aside.bits.bit_count())})
-                share = share_of_aside(aside, partial(retries.others, aside))
-                plan = LoadPlan(self._name, aside.lane, aside.place.seq, aside.place.seq)
-                await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
-                await retries.reader.ack([aside.seq])
-                return True
-            if draining():  # no task takes from the queue now
-                return False
-            done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            share = share_of_aside(aside, partial(retries.others, aside))
-            await self._ready.put(
-                ReadyChunk(
-                    work=work,
-                    share=share,
-                    reader=retries.reader,
-                    acks=[aside.seq],
-                    oldest_at=aside.at_seconds,
-                    traces=[],
-                    done=done,
-                )
+    async def _attempt(self, aside: Aside, retries: Retries, gate: ThreadGate) -> bool:
+        payload = await retries.reader.payload(aside.seq)
+        share = share_of_aside(aside, partial(retries.others, aside))
+        try:
+            work = await self._shaping.shape_aside(aside, payload, gate)
+        except Permanent as exc:
+            await self.bury_unreadable(topology.RETRY, aside.seq, payload, str(exc))
+            outcome = Outcome({(0, index): DeadReason.FRAME_UNREADABLE for index in range(aside.bits.bit_count())})
+            plan = LoadPlan(self._name, aside.lane, aside.place.seq, aside.place.seq)
+            await self._accounts.done(self._accounts.pending(share, EMPTY, outcome, plan), time.time())
+            await retries.reader.ack([aside.seq])
+            return True
+        if self._context.draining.is_set():  # no task takes from the queue now
+            return False
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._ready.put(
+            ReadyChunk(
+                work=work,
+                share=share,
+                reader=retries.reader,
+                acks=[aside.seq],
+                oldest_at=aside.at_seconds,
+                traces=[],
+                done=done,
             )
-            return await done
+        )
+        return await done
 
-        await retries.run(attempt, draining)
+    async def load_only(self, due: Sequence[Held] | Aside, reader: QueueReader, retries: Retries, gate: ThreadGate) -> None:
+        """Loads these frames, or these rows that were set aside, and nothing else."""
+
+        async def shape() -> None:
+            if isinstance(due, Aside):
+                await self._attempt(due, retries, gate)
+            else:
+                await self._shape(list(due), reader, gate)
+            await self._ready.put(None)
+
+        await together(shape(), self.deliver_all(lambda: None))
 
     async def deliver_all(self, loaded: Callable[[], None]) -> None:
         """Delivers shaped chunks in order and acknowledges them."""
@@ -312,7 +322,8 @@ class Flow:
             await self._memory.note(plan.lane, plan.last)
             await self._look_back.passed(plan.lane, plan.last)
 
-    async def _wanted(self, place: Place) -> bool | None:
+    async def wanted(self, place: Place) -> bool | None:
+        """Whether to load a frame, which counts as taken then; None: the service drains."""
         superseded = False
         if self._progress.is_before_rewind(place):
             first = await self._first_again(place.lane)

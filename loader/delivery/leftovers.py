@@ -21,7 +21,7 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from loader.delivery.destinations import Destinations
-from loader.delivery.former import Former
+from loader.delivery.moving.former import Former
 from loader.queue.epochs import read_offset
 from loader.watch.stop import forget_stops
 from shared.errors import Conflict, Transient

@@ -137,8 +137,8 @@ class Accounts:
         """Whether the last load went to another destination than the present one."""
         return bool(ended.address) and (ended.destination, ended.address) != (self._destination, self._address)
 
-    async def read(self, committed: Callable[[Ended, Pending], Awaitable[bool]]) -> None:
-        """Reads the counts, and decides whether a pending load counts.
+    async def read(self, committed: Callable[[Ended, Pending], Awaitable[bool]]) -> bool:
+        """Reads the counts, and decides whether a pending load counts. Returns whether there is one that does not: its frames come again.
 
         Raises:
             NotConnected: the broker does not answer, or `committed` cannot say.
@@ -148,11 +148,13 @@ class Accounts:
         self._ended = decode_ended(entry.value if entry else None)
         self._dirty = False  # from a former session; its counts must not be written without the pending load
         found, pending = self._ended, self._ended.pending
-        if pending is not None and (not pending.tables or await committed(found, pending)):
+        counts = pending is not None and (not pending.tables or await committed(found, pending))
+        if pending is not None and counts:
             self._settle(pending, self._ended.last_load_at)
         self._moved_from = found if self.is_elsewhere(found) else None
         self._ended = msgspec.structs.replace(self._ended, pending=None, destination=self._destination, address=self._address)
         self.export()
+        return pending is not None and not counts
 
     def note_moved(self, is_here: Callable[[str], bool]) -> None:
         """Notes whether counted events were loaded into another destination.

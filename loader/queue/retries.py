@@ -104,6 +104,10 @@ class Retries:
         """Returns as bits the events of a frame with waiting rows."""
         return reduce(or_, self._frames.get(f"{lane}:{seq}", {}).values(), 0)
 
+    def find(self, seq: int) -> Aside | None:
+        """Returns the waiting rows in a message of RETRY."""
+        return next((aside for waiting in self._waiting.values() for aside in waiting if aside.seq == seq), None)
+
     def others(self, aside: Aside) -> int:
         """Returns as bits the events of a frame with other waiting rows than these."""
         held = self._frames.get(frame_of(aside), {})

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from loader import registry
 from loader.contract.events import EventDestination
 from loader.delivery.flow import Definition
-from loader.delivery.former import Former
 from loader.delivery.hold import Holder
+from loader.delivery.moving.former import Former
 from loader.delivery.sending.books import Books, OpenChunk
 from loader.delivery.sending.cut import cut
 from loader.delivery.sending.http import client

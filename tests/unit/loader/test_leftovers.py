@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from loader.delivery.former import has_load
 from loader.delivery.leftovers import AGAIN, Left, count_again, count_leftovers
+from loader.delivery.moving.former import has_load
 from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.streams.ended import Counts, Ended, Pending

@@ -3,6 +3,8 @@
 If a loader is killed between COMMIT and acknowledgement, only the ledger knows of its load. Its successor opens a session there
 under a higher epoch, so not even a loader that is frozen in that load can commit it afterwards, and reads the marks. The frames
 come again, because they were not acknowledged, but the successor does not load them into the present destination.
+
+A destination without a ledger has no such answer. There `loader/delivery/moving/finish.py` ends the load before the present destination is opened.
 """
 
 from __future__ import annotations
@@ -49,19 +51,34 @@ class Former:
         Raises:
             NotConnected: it does not answer; ask again.
         """
-        load = (pending.lane, pending.last)
-        if load not in self._answers:
+        if not self.has_answered(pending):
             try:
-                self._answers[load] = await self._ask(ended, pending, epoch)
+                self._answers[pending.lane, pending.last] = await self._ask(ended, pending, epoch)
             except PenstockError as exc:
-                self._since = time.monotonic() if self._since is None else self._since
-                if time.monotonic() - self._since < PATIENCE_SECONDS:
-                    raise NotConnected(
-                        f'whether the destination "{ended.destination}", where events went before, has the last load is not known yet: {exc}'
-                    ) from exc
-                self._give_up(ended, pending, str(exc))
-                self._answers[load] = False
-        return self._answers[load]
+                self.bear(ended, pending, exc)
+        return self._answers[pending.lane, pending.last]
+
+    def has_answered(self, pending: Pending) -> bool:
+        """Whether it is decided if a load is committed."""
+        return (pending.lane, pending.last) in self._answers
+
+    def bear(self, ended: Ended, pending: Pending, error: PenstockError) -> None:
+        """Bears an error of the former destination; when patience is at its end, the load counts as not committed.
+
+        Raises:
+            NotConnected: try again; while the broker is away, for as long as that takes.
+        """
+        now = time.monotonic()
+        if not self._context.broker.nc.is_connected:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        if self._since is None or now - self._since < PATIENCE_SECONDS:
+            raise NotConnected(
+                f'whether the destination "{ended.destination}", where events went before, has the last load is not known yet: {error}'
+            ) from error
+        self._give_up(ended, pending, str(error))
+        self._answers[pending.lane, pending.last] = False
 
     async def _ask(self, ended: Ended, pending: Pending, epoch: int) -> bool:
         memory = Memory(self._context.broker, self._connection, ended.destination, {})
@@ -73,8 +90,12 @@ class Former:
             self._give_up(ended, pending, "no revision of the project that the broker keeps has its options")
             return False
         async with self._destinations.use(ended.destination, document) as destination:
-            if isinstance(destination, EventDestination) or not destination.capabilities.transactional:
+            if isinstance(destination, EventDestination):
                 return False
+            if not destination.capabilities.transactional:
+                plans = Plans(self._context.broker, self._connection)
+                await plans.read()
+                return plans.loaded().get(pending.lane, 0) >= pending.last
             session = await destination.open_session(self._connection, epoch)
             try:
                 return has_load(await session.marks(), pending)
@@ -89,16 +110,36 @@ class Former:
 
     async def _document(self, ended: Ended) -> dict[str, Any] | None:
         """Returns the options of the former destination, from the revisions that the broker keeps."""
+        for snapshot in await self._snapshots():
+            document = snapshot.project.destinations.get(ended.destination)
+            if document is not None and address_of(document) == ended.address:
+                return document
+        return None
+
+    async def snapshot(self, ended: Ended, queue: str) -> ConfigSnapshot | None:
+        """Returns the newest revision in which the connection went to the former destination; None: the broker keeps none.
+
+        Args:
+            queue: the name of the connection's queue, which no other connection of its name has.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        for snapshot in await self._snapshots():
+            connection = snapshot.project.connections.get(self._connection)
+            if connection is None or connection.destination != ended.destination or snapshot.queue_of(self._connection) != queue:
+                continue
+            if address_of(snapshot.project.destinations[ended.destination]) == ended.address:
+                return snapshot
+        return None
+
+    async def _snapshots(self) -> list[ConfigSnapshot]:
         current = self._context.config.current
         snapshots: list[ConfigSnapshot] = [current]
         for revision, stored in reversed(await project_history(self._context.broker)):
             with contextlib.suppress(ConfigError):
                 snapshots.append(stored.snapshot(revision))
-        for snapshot in snapshots:
-            document = snapshot.project.destinations.get(ended.destination)
-            if document is not None and address_of(document) == ended.address:
-                return document
-        return None
+        return snapshots
 
 
 def has_load(marks: Marks, pending: Pending) -> bool:
