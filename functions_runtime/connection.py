@@ -38,7 +38,6 @@ from shared.jetstream.lease import Lease
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.service import ServiceContext
-from shared.tasks import timeout
 
 WAKE_SECONDS = 1.0
 FIRST_SECONDS = 10.0
@@ -49,6 +48,10 @@ MOST_PAYLOAD_BYTES = 12 * 1024 * 1024
 """Of a frame that goes on; the broker takes 16 MiB."""
 
 log = logging.getLogger(__name__)
+
+
+class _LeavingError(Exception):
+    """The service drains while something cannot be done; the frame under way comes again."""
 
 
 class ConnectionFunctions:
@@ -65,6 +68,7 @@ class ConnectionFunctions:
         self._name = definition.name
         self._part = f"connection {definition.name}"
         self._changed = asyncio.Event()
+        self._ending = asyncio.Event()
         self._lines = Lines(context.broker, definition.name)
         self._chain: Chain | None = None
         self._policies: dict[str, Policy] = {}
@@ -82,8 +86,10 @@ class ConnectionFunctions:
     async def work(self, lease: Lease, ending: asyncio.Event) -> None:
         """As `Worker.work`."""
         sending = asyncio.create_task(self._lines.keep_sent())
+        self._ending = ending
         try:
-            await self._session(lease.epoch, ending)
+            with contextlib.suppress(_LeavingError):
+                await self._session(lease.epoch, ending)
         except Conflict as exc:
             raise Fenced(str(exc)) from exc
         finally:
@@ -231,10 +237,23 @@ class ConnectionFunctions:
         self._context.health.bad(self._part, f"{why}; events wait")
         log.error("functions cannot run, events wait", extra={"connection": self._name, "error": why, "again_in": pause})
         self._lines.say("error", why)
-        changed = self._changed
-        with contextlib.suppress(TimeoutError):
-            async with timeout(pause):
-                await changed.wait()
+        await self._pause(pause, self._changed)
+
+    async def _pause(self, seconds: float, *others: asyncio.Event) -> None:
+        """Waits, at most until one of the others is set.
+
+        Raises:
+            _LeavingError: the service drains, or this worker must end.
+        """
+        leaving = (self._ending, self._context.draining)
+        waits = [asyncio.ensure_future(each.wait()) for each in (*leaving, *others)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        if any(each.is_set() for each in leaving):
+            raise _LeavingError
 
     async def _send(
         self,
@@ -323,7 +342,7 @@ class ConnectionFunctions:
             except Transient as exc:
                 self._context.health.bad(self._part, f"what its functions gave cannot be stored yet: {exc}")
                 log.warning("what functions gave cannot be stored yet", extra={"connection": self._name, "error": str(exc)})
-                await asyncio.sleep(pause.next())
+                await self._pause(pause.next())
             else:
                 self._context.health.good(self._part)
                 return

@@ -103,6 +103,7 @@ class Chain:
         self._batches = 0
         self.used_at = time.monotonic()
         self.busy = False
+        self._idle_cpu = (0.0, 0.0)  # `used_at` and the sandbox's CPU when it was last looked at
 
     @property
     def running(self) -> bool:
@@ -138,6 +139,15 @@ class Chain:
         finally:
             self.busy = False
             self.used_at = time.monotonic()
+
+    def wastes(self) -> bool:
+        """Says whether the sandbox used more CPU than an event may since this was last asked, with nothing to run."""
+        guest, limits = self._guest, self.spec.limits
+        if guest is None:
+            return False
+        used, before = guest.cpu_seconds(), self._idle_cpu
+        self._idle_cpu = (self.used_at, used)
+        return before[0] == self.used_at and used - before[1] > limits.cpu_seconds
 
     async def close(self) -> None:
         """Ends the sandbox. It starts again when it is needed."""

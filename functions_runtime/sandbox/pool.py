@@ -46,8 +46,9 @@ class Pool:
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, self._idle_seconds))
             limit = time.monotonic() - self._idle_seconds
-            for chain in [each for each in self._chains if each.running and not each.busy and each.used_at < limit]:
-                await chain.close()
+            for chain in [each for each in self._chains if each.running and not each.busy]:
+                if chain.used_at < limit or chain.wastes():
+                    await chain.close()
             self._tell()
 
     async def close(self) -> None:

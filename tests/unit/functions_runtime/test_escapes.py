@@ -10,14 +10,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
 
+from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.sandbox import guest as guests
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import Given
+from functions_runtime.settings import FunctionsSettings
 from shared.errors import SetupError
 from shared.events.outcome import DeadReason
 from tests.support.functions import BAD, EVENTS, REQUESTS, Recorder, chain_of, event, events, outputs, run_one, spec_of
@@ -247,3 +251,41 @@ async def test_a_sandbox_leaves_no_files_and_needs_no_folder(tmp_path: Path, mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     async with chain_of("export default (event: {n: number}) => ({n: event.n + 1});") as chain:
         assert outputs(await run_one(chain, n=1))[0]["n"] == 2
+
+
+async def test_a_sandbox_that_works_on_while_it_has_no_event_ends() -> None:
+    async with chain_of("export default (event) => { setTimeout(() => {}, 0); return event }", cpu_seconds=0.2) as chain:
+        await run_one(chain)
+        assert not chain.wastes()
+        assert not chain.wastes()
+    async with chain_of("setTimeout(() => { while (true) {} }, 300); export default (event) => event", cpu_seconds=0.2) as chain:
+        await run_one(chain)
+        assert not chain.wastes()
+        assert chain._guest is not None
+        while chain._guest.cpu_seconds() < 1.5:
+            await asyncio.sleep(0.05)
+        assert chain.wastes()
+
+
+@pytest.mark.parametrize("event_of", ["ending", "draining"])
+async def test_a_worker_leaves_although_its_functions_cannot_run(event_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Any = SimpleNamespace(broker=None, draining=asyncio.Event(), health=MagicMock(), telemetry=MagicMock())
+    definition: Any = SimpleNamespace(name="c", queue="q")
+    worker = ConnectionFunctions(
+        context, definition=definition, settings=FunctionsSettings(), pool=MagicMock(), fetcher=MagicMock()
+    )
+    ending, waiting = asyncio.Event(), asyncio.Event()
+
+    async def ready(_definition: object) -> None:
+        waiting.set()
+        raise guests.BrokenError([("f", "is broken", 1, 1)])
+
+    async def session(_epoch: int, _ending: asyncio.Event) -> None:
+        await worker._run_frame(MagicMock(), 0)
+
+    monkeypatch.setattr(worker, "_ready", ready)
+    monkeypatch.setattr(worker, "_session", session)
+    working = asyncio.create_task(worker.work(MagicMock(), ending))
+    await waiting.wait()
+    (ending if event_of == "ending" else context.draining).set()
+    await asyncio.wait_for(working, 20)
