@@ -23,6 +23,7 @@ from typing import Any
 import duckdb
 
 from bench import history
+from bench.functions import ENRICH
 from bench.machine import Meter
 from bench.stack import KEY, Stack, finish, pump, stack
 from shared.telemetry.metrics import BUCKETS
@@ -39,7 +40,12 @@ def project(destination: dict[str, Any], arguments: argparse.Namespace) -> dict[
         "deduplicate": arguments.merge,
         "batch": {"period": f"{arguments.period}s", "max_rows": 100_000},
     }
+    functions: dict[str, Any] = {}
+    if arguments.functions:
+        functions = {"functions": {"enrich": {"code": ENRICH}}}
+        connection["functions"] = ["enrich"]
     return {
+        **functions,
         "sites": {"bench": {"keys": [{"id": KEY, "kind": "server"}], "dedupe_window": arguments.dedupe}},
         "destinations": {"wh": destination},
         "connections": {"bench-wh": connection},
@@ -100,6 +106,8 @@ def run(arguments: argparse.Namespace) -> None:
         running = held.enter_context(stack(folder, {"PENSTOCK_INGEST_PROCESSES": str(arguments.processes)}))
         asyncio.run(running.apply(project(document, arguments)))
         services = ["ingest", "router"] if arguments.backlog else ["ingest", "router", "loader"]
+        if arguments.functions:
+            services.append("functions_runtime")
         for service in services:
             running.start(service)
         for service in services:
@@ -133,6 +141,8 @@ def run(arguments: argparse.Namespace) -> None:
             "sender": f"{1e6 * sent['cpu_seconds'] / arguments.events:.1f} CPU s per million events",
         }
         title = f"{arguments.destination} {arguments.layout} {'merge' if arguments.merge else 'append'} {arguments.mode} {arguments.kind}"
+        if arguments.functions:
+            title += " with a function"
         if arguments.backlog:
             running.start("loader")
             running.wait_ready("loader")
@@ -202,6 +212,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--rate", type=float, help="events a second; none: as fast as they go")
+    parser.add_argument("--functions", action="store_true", help="the connection has one small function")
     parser.add_argument("--backlog", action="store_true", help="fill the queue first, then measure the loader alone")
     parser.add_argument("--idle", type=float, help="measure so many seconds of nothing")
     run(parser.parse_args(sys.argv[1:]))
