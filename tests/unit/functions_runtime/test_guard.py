@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from typing import Any
+from unittest.mock import MagicMock
 
 import msgspec
 import pytest
@@ -18,8 +20,10 @@ from aiohttp.test_utils import TestServer
 from functions_runtime.host import fetch as fetching
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.guard import Guard, is_public, networks
-from functions_runtime.sandbox.chain import CallError
+from functions_runtime.host.host import ConnectionHost
+from functions_runtime.sandbox.chain import CallError, Chain
 from shared.errors import ConfigError
+from tests.support.functions import outputs, run_one, spec_of
 
 PRIVATE = [
     "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
@@ -189,3 +193,23 @@ async def test_headers_may_hold_any_bytes() -> None:
     assert msgspec.json.encode(answered)
     assert dict(answered["headers"])["X-Name"].encode("latin-1") == b"caf\xe9 \xe2\x82\xac"
     assert answered["statusText"].encode("latin-1") == b"sch\xf6n"
+
+
+async def test_a_function_gets_the_answer_of_a_real_server(server: TestServer) -> None:
+    """All the way: sandbox, pipe, host, network and back."""
+    fetcher = Fetcher(local())
+    host = ConnectionHost(store=MagicMock(), fetcher=fetcher, lines=MagicMock(), secrets=[], counted=lambda _kind, _failed: None)
+    code = f"""export default async (event, ctx) => {{
+        const answer = await ctx.fetch({json.dumps(str(server.make_url("/echo")))}, {{method: "POST", body: JSON.stringify({{n: 1}})}});
+        const copy = answer.clone();
+        return {{ok: answer.ok, type: answer.headers.get("content-type"), said: await answer.json(), same: (await copy.text()).length > 0}}; }}"""
+    chain = Chain(spec_of(code), host)
+    try:
+        fate = await run_one(chain)
+    finally:
+        await chain.close()
+        await fetcher.close()
+    assert not fate.errors
+    said = outputs(fate)[0]
+    assert (said["ok"], said["same"]) == (True, True)
+    assert said["type"].startswith("application/json")
