@@ -381,7 +381,7 @@ def _complete(request: RequestContext) -> RequestContext:
 
 
 def _with_full(prepared: Prepared) -> Frame:
-    """Returns the frame with its events as they enter the chain: those that rules changed are full events."""
+    """Returns the frame with its events as they enter the chain: an event that a rule changed is a full event."""
     frame = prepared.frame
     requests = [*frame.requests, *map(_complete, frame.requests)]
     heads = [

@@ -21,7 +21,7 @@ LOCK = "lock"
 GIB = 1024**3
 MOST_BYTES = 10 * GIB
 LEAST_FREE_BYTES = 64 * 1024**2
-"""A disk with less than this is about to fail whoever else writes to it."""
+"""A disk with less than this is about to fail for every other writer too."""
 
 
 class Scratch:
@@ -87,9 +87,9 @@ class Scratch:
         root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._home))
         lock = os.open(root / f"{LOCK}.new", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # nobody may find it without its lock held
+        # another process must never see it without its lock
         (root / f"{LOCK}.new").rename(root / LOCK)
-        # also without `close`: when nobody has it any more, or the interpreter ends
+        # also without `close`: when the last reference is gone, or the interpreter ends
         self._end = weakref.finalize(self, _end, lock, root)
         self._root = root
         return root

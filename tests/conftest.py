@@ -47,7 +47,7 @@ SLOWEST_FIRST = ("faults", "meta/test_quickstart.py", "e2e", "contract", "hostil
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts slow tests first: the last tests to run are short, whoever runs them."""
+    """Puts slow tests first, so that the last tests to run are short."""
     tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:

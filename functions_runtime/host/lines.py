@@ -58,5 +58,5 @@ class Lines:
             await asyncio.sleep(SHOW_SECONDS)
             lines, self._waiting = self._waiting, []
             for line in lines:
-                with contextlib.suppress(nats.errors.Error, OSError):  # nobody is owed them
+                with contextlib.suppress(nats.errors.Error, OSError):  # a lost line is no fault
                     await self._broker.nc.publish(self._subject, line)

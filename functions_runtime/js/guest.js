@@ -295,7 +295,7 @@ function problem(error) {
   return { message: message.slice(0, DETAIL_CHARACTERS), line: place ? Number(place[1]) : 0, column: place ? Number(place[2]) : 0 };
 }
 
-// what is thrown where nobody waits for it ends nothing
+// an error in code that no event awaits ends nothing
 globalThis.addEventListener("unhandledrejection", (event) => event.preventDefault());
 globalThis.addEventListener("error", (event) => event.preventDefault());
 

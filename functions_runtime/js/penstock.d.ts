@@ -95,13 +95,5 @@ declare module "penstock" {
   export const hash: Record<"sha1" | "sha256" | "sha512", (value: string | Uint8Array) => Promise<string>>;
 }
 declare module "@jitsu/functions-lib" {
-  export class RetryError extends Error {
-    constructor(message?: string, options?: { drop?: boolean });
-  }
-  export class NoRetryError extends Error {
-    constructor(message?: string);
-  }
-  export const TableNameParameter: "JITSU_TABLE_NAME";
-  export function toSnakeCase(name: string): string;
-  export const hash: Record<"sha1" | "sha256" | "sha512", (value: string | Uint8Array) => Promise<string>>;
+  export * from "penstock";
 }

@@ -327,7 +327,7 @@ class _Watch:
         self.again()
 
     def again(self) -> None:
-        """Begins to measure anew."""
+        """Begins to measure again."""
         self._since = time.monotonic()
         self._cpu: float | None = None
 

@@ -109,7 +109,7 @@ def find_deno() -> str:
 
 
 def _file() -> BinaryIO:
-    """Opens a file for the engine's last words: nobody has to read a pipe, and without a name nothing is left behind in any folder."""
+    """Opens a file for the engine's last words: no task has to read a pipe, and a file without a name stays in no folder."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("penstock-sandbox"), "w+b")
     return tempfile.TemporaryFile()

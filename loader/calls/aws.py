@@ -21,7 +21,7 @@ class Keys(NamedTuple):
 
 
 def signed(url: str, headers: dict[str, str], body: bytes, *, keys: Keys, region: str, service: str, at: float) -> dict[str, str]:
-    """Returns the headers of a call with those that sign it.
+    """Returns the headers of a call, with its signature.
 
     Args:
         url: scheme and host, and `/`.

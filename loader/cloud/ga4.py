@@ -54,7 +54,7 @@ NAMES = {
     "Signed Up": "sign_up",
     "Signed In": "login",
 }
-"""Events of Segment's specification to those that Google recommends."""
+"""Names of events in Segment's specification, and the names that Google recommends."""
 PARAMETERS: fields.Table = {
     "transaction_id": ("properties.order_id", "properties.orderId"),
     "value": ("properties.total", "properties.revenue", "properties.value"),

@@ -191,7 +191,7 @@ class Dialect:
         return f"ALTER COLUMN {self.identifier(column.name)} TYPE {native} USING {expression}"
 
     def recast(self, schema: str, table: str, now: LiveColumn, column: Column, native: str, expression: str) -> Steps[bool]:
-        """Does what `change_type` cannot, while nobody else writes; returns whether the column is changed."""
+        """Changes a column in ways that `change_type` cannot, while no other session writes; returns whether it is changed."""
         raise NotImplementedError
 
     def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Events that functions want to see again, in a real broker: each goes on once, under a number that it keeps, whoever dies."""
+"""Events that functions want to see again, in a real broker: each goes on once, and keeps its number when a runtime dies."""
 
 from __future__ import annotations
 

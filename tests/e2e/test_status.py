@@ -71,7 +71,7 @@ async def test_counts_and_the_last_load_are_there_before_any_service_answers(bro
     (line,) = (await status(broker)).connections
     assert (line.state, line.received, line.delivered, line.dead, line.dropped) == ("ok", 11, 7, 2, 2)
     assert line.last_load_at == 1000.0
-    async with asyncio.timeout(60):  # nobody holds the lease any more
+    async with asyncio.timeout(60):  # the lease is free
         found = await read_status(broker, PROJECT, 1, (), time.time())
     assert found.connections[0].state == "unknown"
     assert not found.healthy

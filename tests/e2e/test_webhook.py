@@ -192,7 +192,7 @@ async def test_calls_that_wait_when_a_connection_moves_to_tables_are_rows_there_
         await start(running, document)
         await put(broker, 1, events(0, 40, users=20))
         await put(broker, 2, events(40, 40, users=20))
-        # of all users but that of the call that hangs, and of those that wait behind a call that failed
+        # of all users but two kinds: the user of the hanging call, and users who wait behind a failed call
         await receiver.until(partial(more_than, receiver, 20))
         await until_aside(broker, 15)
         document["connections"]["c"] |= {"destination": "tables", "layout": "single_table", "deduplicate": False}

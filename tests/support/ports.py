@@ -13,7 +13,7 @@ _offsets = itertools.count(os.getpid() * PORTS_PER_STACK, PORTS_PER_STACK)
 
 
 def free_port() -> int:
-    """Returns a port nobody listens on, with as many free ones behind it as a local stack takes.
+    """Returns a free port, with as many free ports behind it as a local stack takes.
 
     Below what the kernel gives to outgoing connections, and in a range of this test process's own, so that a server that is killed
     finds its port free when it starts again.

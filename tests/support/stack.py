@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "router", "loader")
 LOG_BYTES = 12_000
 SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
-"""As short as they may be: whoever takes over from a killed process waits for its lease."""
+"""As short as they may be: the successor of a killed process waits for its lease."""
 
 
 class Stack:

@@ -100,7 +100,7 @@ class Later:
         unreadable: buries a message that cannot be read.
         replaced: called with a message that another one replaced.
         wall: epoch seconds.
-        steady: seconds of a clock that nobody sets.
+        steady: seconds of a clock that cannot be set.
     """
 
     def __init__(

@@ -149,7 +149,7 @@ class JobSender:
             return answered
 
     async def _call(self, job: Job, call: Call, began: float) -> Sequence[Outcome]:
-        """Sends a call, and those that follow from its answer; returns what became of the events."""
+        """Sends a call, and the calls that follow from its answer; returns the fate of the events."""
         key = key_of(self._connection, job.items)
         outcomes: Sequence[Outcome] = [Retry(f"{MOST_STEPS} calls in a row did not tell what became of it")] * len(job.items)
         status = 0

@@ -94,7 +94,7 @@ class LoadBulk:
         return int(bytes_)
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
-        """Returns the row that the server names, and those that have what is no JSON."""
+        """Returns the row that the server names, and the rows whose value is no JSON."""
         fitted, table = sending[-1], sending[-1].load.table
         refused = ERRORS.translate(error, "", table)
         if not isinstance(refused, RowsRejected):

@@ -201,7 +201,7 @@ class MySQL(Dialect):
                 )
 
     def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:
-        """Begins it with a look at each table, which nobody can alter then."""
+        """Begins it with a look at each table, so that no session can alter them."""
         yield Run(self.begin)
         for table in sorted(set(tables)):
             yield Ask(f"SELECT 1 FROM {self.qualified(schema, table)} LIMIT 0")

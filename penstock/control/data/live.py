@@ -1,6 +1,6 @@
 """Follows what the functions of connections log: the lines that the broker keeps of each, and new ones as they come.
 
-Nothing waits for who watches: a line is lost where nobody reads it in time (`functions_runtime/host/lines.py`).
+The writer does not wait for readers: a line that is not read in time is lost (`functions_runtime/host/lines.py`).
 """
 
 from __future__ import annotations

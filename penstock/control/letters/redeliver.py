@@ -149,7 +149,7 @@ class Redelivery:
         return self.outcome
 
     async def wait(self, timeout_seconds: float) -> Outcome:
-        """Waits until loaders took the replayed letters, and counts those that failed again."""
+        """Waits until loaders took the replayed letters, and counts the letters that failed again."""
         waiting = list(self._sent)
         with contextlib.suppress(TimeoutError):
             async with timeout(timeout_seconds):
