@@ -70,7 +70,7 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Held(NamedTuple):
-    """What is known of a message that waits."""
+    """A message that waits."""
 
     due: float
     failures: int
@@ -179,7 +179,7 @@ class Again:
         return max(0.0, self._due[0][0] - self._wall()) if self._due else None
 
     async def take_due(self) -> Due | None:
-        """Returns what is due, numbered; `done` must follow, else the same comes again.
+        """Returns the due messages, numbered; `done` must follow, else the same comes again.
 
         Raises:
             Conflict: another runtime has the connection.

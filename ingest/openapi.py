@@ -97,7 +97,7 @@ def _operation(protocol: str, method: str, path: str) -> dict[str, Any]:
 
 def _success(method: str, path: str) -> dict[str, Any]:
     if "/pixel/" in path:
-        return {"description": "a GIF, whatever the fate of the event", "headers": _ID, "content": {"image/gif": {}}}
+        return {"description": "a GIF, also where the event is refused", "headers": _ID, "content": {"image/gif": {}}}
     if method == "GET":
         content = {"application/json": {"schema": {"type": "object"}}}
         return {"description": "the document", "headers": _ID, "content": content}

@@ -215,7 +215,7 @@ class SiteRouter:
         begun = state.connections if stored is not None else None
         lost = state.queues not in ("", queues) or state.functions not in ("", functions)
         if lost:
-            log.error("queues were created anew; what was in them is read again from EVENTS", extra={"site": self.site})
+            log.error("queues were created again; the router reads their events again from EVENTS", extra={"site": self.site})
         await forwarders.begin(
             rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost
         )
@@ -231,7 +231,7 @@ class SiteRouter:
     def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
         """Returns the accounts, with owed events counted as lost."""
         log.error(
-            "EVENTS was created anew; frames of the old stream that were not routed are lost",
+            "EVENTS was created again; frames of the old stream that were not routed are lost",
             extra={"site": self.site, "position": stored.position, "behind": sorted(stored.behind)},
         )
         for name, mark in stored.behind.items():
@@ -392,6 +392,6 @@ class SiteRouter:
             except NotConnected:
                 continue
             if incarnation != self._saved.incarnation:
-                raise EventsReplaced(f"site {self.site}: EVENTS was created anew")
+                raise EventsReplaced(f"site {self.site}: EVENTS was created again")
             if queues != (self._saved.queues, self._saved.functions):
-                raise QueuesReplaced(f"site {self.site}: DELIVER or FUNCTIONS was created anew")
+                raise QueuesReplaced(f"site {self.site}: DELIVER or FUNCTIONS was created again")

@@ -217,7 +217,7 @@ function checked(value, numbers) {
   const kind = value === null ? "null" : isArray(value) ? "an array" : typeof value;
   if (kind !== "object") throw new TypeError(`returned ${kind}, not an event`);
   const written = write(value, numbers);
-  if (typeof written !== "string" || written[0] !== "{") throw new TypeError("returned what is no JSON object");
+  if (typeof written !== "string" || written[0] !== "{") throw new TypeError("returned a value that is no JSON object");
   return written;
 }
 

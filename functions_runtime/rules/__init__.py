@@ -1,1 +1,1 @@
-"""What is done to events around the functions, without doing anything else."""
+"""Rules for events before and after the functions. Pure."""

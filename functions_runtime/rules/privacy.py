@@ -1,4 +1,4 @@
-"""Privacy rules: what is done to fields of every event of a connection, before its functions and its destination see it.
+"""Privacy rules change fields of every event of a connection, before its functions and its destination see it.
 
 Pure; the nonces of `encrypt` come from outside.
 """
@@ -104,7 +104,7 @@ def decrypted(value: str, key: str) -> bytes:
 
 
 def truncated(value: Any) -> Any:
-    """Returns an address without its last part: 8 bits of IPv4, 80 of IPv6. What is no address becomes null: it may be one misspelt."""
+    """Returns an address without its last part: 8 bits of IPv4, 80 of IPv6. A text that is no address becomes null: it may be a misspelt one."""
     try:
         address = ip_address(value)
     except ValueError:

@@ -35,7 +35,7 @@ LOAD_CPU_SECONDS = 1.0
 KILLED_SECONDS = 5.0
 INSTALL = "pip install 'deno>=2.9'"
 ERROR_BYTES = 4096
-"""What is kept of the last words of a process."""
+"""Bytes kept of the last words of a process."""
 NOWHERE = "/proc/nowhere"
 """For the folders in which the engine would keep something."""
 LOADING = "the code that runs while a function is loaded"

@@ -42,7 +42,7 @@ class Pool:
         self._tell()
 
     async def keep_idle_ended(self) -> None:
-        """Ends what is idle, until it is cancelled."""
+        """Ends idle sandboxes, until it is cancelled."""
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, self._idle_seconds))
             limit = time.monotonic() - self._idle_seconds

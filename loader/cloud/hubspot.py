@@ -67,9 +67,9 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of HubSpot."""
 
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of a private app")]
-    properties: Annotated[
-        dict[str, str], Meta(description="traits to properties of contacts, beside those that the page lists")
-    ] = field(default_factory=dict)
+    properties: Annotated[dict[str, str], Meta(description="traits to properties of contacts, beside the traits on the page")] = (
+        field(default_factory=dict)
+    )
     events: Annotated[
         dict[str, str], Meta(description="names of events to the names of custom events (pe…_…); others are not sent")
     ] = field(default_factory=dict)

@@ -90,8 +90,8 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["website", "app", "physical_store", "system_generated", "email", "phone_call", "chat", "other"],
         Meta(description="where the events happen"),
     ] = "website"
-    events: Annotated[dict[str, str], Meta(description="names of events to names at Meta, beside those that the page lists")] = (
-        field(default_factory=dict)
+    events: Annotated[dict[str, str], Meta(description="names of events to names at Meta, beside the names on the page")] = field(
+        default_factory=dict
     )
     test_event_code: Annotated[str | None, Meta(description="shows the events under Test Events in the Events Manager")] = None
 

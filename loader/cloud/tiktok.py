@@ -74,9 +74,9 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pixel_code: Annotated[str, Meta(min_length=1, description="id of the pixel, or of the app, offline or CRM event set")]
     access_token: Annotated[str, Meta(min_length=1, extra={"secret": True}, description="token of the Events API")]
     event_source: Annotated[Literal["web", "app", "offline", "crm"], Meta(description="where the events happen")] = "web"
-    events: Annotated[
-        dict[str, str], Meta(description="names of events to names at TikTok, beside those that the page lists")
-    ] = field(default_factory=dict)
+    events: Annotated[dict[str, str], Meta(description="names of events to names at TikTok, beside the names on the page")] = (
+        field(default_factory=dict)
+    )
     test_event_code: Annotated[str | None, Meta(description="shows the events under Test Events")] = None
 
 

@@ -123,7 +123,7 @@ class LookBack:
             if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
                 asked[lane] = _rewind(lane, gap, events, asked.get(lane))
                 log.error(
-                    "the destination went back, what is missing is read again from EVENTS",
+                    "the destination went back, the missing events are read again from EVENTS",
                     extra={"connection": self._connection, "lane": lane, "first": asked[lane].first, "last": gap.last},
                 )
             elif (replay := id_of_replay(lane)) is not None and gap.level < gap.last:
@@ -132,7 +132,7 @@ class LookBack:
                     if again not in replays.values():
                         replays[again_id(replay, self._connection, replays)] = again
                 log.error(
-                    "the destination went back, what is missing of a replay is sent again",
+                    "the destination went back, the missing events of a replay are sent again",
                     extra={"connection": self._connection, "lane": lane, "first": gap.level + 1, "last": gap.last},
                 )
                 if holes := [each for ranges in gap.holes.values() for each in ranges]:
@@ -140,7 +140,7 @@ class LookBack:
             else:
                 missing.append(self._by_hand(lane, gap.first, gap.last))
                 log.error(
-                    "the destination went back, and what is missing of this lane cannot be read again",
+                    "the destination went back, and the missing events of this lane cannot be read again",
                     extra={"connection": self._connection, "lane": lane, "first": gap.first, "last": gap.last},
                 )
         if asked != self.rewinds or replays != self._rewinds.replays or missing:
@@ -267,7 +267,7 @@ class LookBack:
                 if resent.get(replay) is False:
                     missing.append(self._by_hand(again.lane, again.first, again.last))
                     log.error(
-                        "what is missing of a replay cannot be sent again: it was of dead letters, or what it consisted of is not noted",
+                        "the missing events of a replay cannot be sent again: they were dead letters, or the list of them is not noted",
                         extra={"connection": self._connection, "lane": again.lane, "first": again.first, "last": again.last},
                     )
             await self._write(self.rewinds, replays, missing)

@@ -50,7 +50,7 @@ class Dialect:
     """Follows the table of an INSERT, so that `stored` can name it."""
     begin: ClassVar[str] = "BEGIN"
     lock_rows: ClassVar[str] = " FOR UPDATE"
-    """Ends a query whose rows nobody else may change until the transaction ends; empty where nobody else can write at all. Then
+    """Ends a query whose rows no other session may change until the transaction ends; empty where no other session can write at all. Then
     the epoch is checked before rows travel, else after."""
     check_now: ClassVar[str] = ""
     """Checks constraints that would wait for COMMIT, which would name no table."""

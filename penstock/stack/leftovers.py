@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 5.0
 def clean_up(home: Home, patience_seconds: float = PATIENCE_SECONDS) -> list[ProcessState]:
     """Ends the processes that the state file of a dead stack names, and removes the file; returns the ones that still ran.
 
-    The caller holds the home's lock, or knows that nobody does.
+    The caller holds the home's lock, or knows that it is free.
     """
     state = home.read()
     left = [process for process in state.processes if is_alive(process)] if state else []

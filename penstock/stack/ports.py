@@ -53,7 +53,7 @@ class PortPicker:
 
 
 def is_free(port: int) -> bool:
-    """True if nobody listens on the port, on any interface or on the local one."""
+    """True if no process listens on the port, on any interface or on the local one."""
     for host in ("0.0.0.0", "127.0.0.1"):
         with socket.socket() as probe:
             # as servers do: connections that are closing do not count, listeners do

@@ -14,7 +14,7 @@ UNREACHABLE = 3
 SETUP = 4
 """A person must change something first: no stack runs, a file is missing, a port is taken."""
 CONFLICT = 5
-"""Somebody else changed it first; look again."""
+"""Another person changed the project first; look again."""
 INTERRUPTED = 130
 
 MEANINGS = {
@@ -23,7 +23,7 @@ MEANINGS = {
     WRONG_INPUT: "wrong usage or a wrong project file; nothing was changed",
     UNREACHABLE: "a server does not answer; trying again may help",
     SETUP: "a person must change something first",
-    CONFLICT: "somebody else changed the project first; look again",
+    CONFLICT: "another person changed the project first; look again",
     INTERRUPTED: "interrupted",
 }
 

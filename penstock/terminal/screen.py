@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPED_WIDTH = 200
-"""Columns when nobody looks: nothing is cut for a width that is not there."""
+"""Columns when the output is no terminal: nothing is cut for a width that is not there."""
 
 
 FOLDED_COLUMNS = 30
@@ -78,7 +78,7 @@ class Screen:
     def note(self, text: str, style: str = "dim") -> None:
         """Prints a sentence beside the result, on standard error, also with --json.
 
-        Where nobody can read it any more (the terminal is gone) it is left out: a note matters less than the work.
+        Where the terminal is gone the note is left out: it matters less than the work.
         """
         with contextlib.suppress(OSError):
             self.err.print(Styled(text, style))
@@ -158,7 +158,7 @@ class Screen:
     def progress(
         self, what: str, total: int | None = None, *, passing: bool = False, in_bytes: bool = False
     ) -> Iterator[Advance]:
-        """Shows a bar while the context is open; where nobody looks, a line now and then and one at the end.
+        """Shows a bar while the context is open; where the output is no terminal, a line now and then and one at the end.
 
         Args:
             passing: the bar goes at the end, because what follows says it all.

@@ -174,7 +174,7 @@ def materialise(body: bytes, head: Head, facts: RequestFacts, decode: Callable[[
 
 
 def _with_times(event: JSON, facts: RequestFacts) -> JSON:
-    """Reads the times of a full event, which `encode_event` wrote; what is no time stays as it is."""
+    """Reads the times of a full event, which `encode_event` wrote; a value that is no time stays as it is."""
     for key in _TIMES:
         value = event.get(key)
         if value is not None and not is_finer(value) and (moment := read_time(value)) is not None:

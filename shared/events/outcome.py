@@ -128,7 +128,7 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_FAILED: "a function threw, and the connection's on_error is dead_letter, or it threw NoRetryError; the detail has the function and its words",
     DeadReason.FUNCTION_TIMEOUT: "a function ran for longer than the connection's function_timeout, or waited for longer than an event may take",
     DeadReason.FUNCTION_MEMORY: "a function took more memory than it has, or its process ended while it worked on this event",
-    DeadReason.FUNCTION_RESULT: "a function returned what is no event: not JSON, too large, or too many events",
+    DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
 }
 
 _DROP_MEANING = {

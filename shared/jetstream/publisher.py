@@ -156,7 +156,7 @@ class Publisher:
         future = self._waiting.get(message.subject)
         if future is None or future.done():
             return
-        if not message.data:  # a status line: nobody listens on the subject yet, or JetStream is away
+        if not message.data:  # a status line: no stream listens on the subject yet, or JetStream is away
             code = (message.headers or {}).get("Status", "503")
             future.set_result(_Reply(error=_Failure(code=int(code), description="no stream takes this subject yet")))
             return
@@ -175,6 +175,6 @@ def _raise_final(subject: str, failure: _Failure) -> None:
     if failure.err_code == _STORE_FAILED:
         raise QueueFull(f"{subject} takes no more messages: {failure.description}")
     if failure.err_code in _WRONG_LAST_SEQUENCE:
-        raise Conflict(f"{subject} was changed by somebody else: {failure.description}")
+        raise Conflict(f"{subject} was changed by another writer: {failure.description}")
     if failure.err_code == _MESSAGE_TOO_LARGE:
         raise Permanent(f"a message on {subject} is too large: {failure.description}")

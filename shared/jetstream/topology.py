@@ -237,7 +237,7 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
 
 
 async def ensure(broker: Broker, settings: TopologySettings) -> None:
-    """Creates every missing stream and bucket and widens those that exist.
+    """Creates every missing stream and bucket and widens the existing ones.
 
     Raises:
         Transient: the broker refuses a definition or does not answer; says which stream, why, and what to do.

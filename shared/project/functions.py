@@ -38,7 +38,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class PrivacyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done to a field of every event before functions and the destination see it."""
+    """A rule for a field of every event, applied before functions and the destination see it."""
 
     field: Annotated[
         str | list[str],

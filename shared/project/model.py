@@ -105,7 +105,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = field(default_factory=lambda: Duration(86_400))
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
-    limits: Annotated[SiteLimits, Meta(description="bounds of what is accepted")] = field(default_factory=SiteLimits)
+    limits: Annotated[SiteLimits, Meta(description="bounds of the events that the site accepts")] = field(
+        default_factory=SiteLimits
+    )
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,7 +204,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = []
     privacy: Annotated[
-        list[PrivacyRule], Meta(description="what is done to fields of every event, in this order, before functions see it")
+        list[PrivacyRule], Meta(description="rules for fields of every event, applied in this order before functions see it")
     ] = []
     functions: Annotated[list[str], Meta(description="functions that every event goes through, in this order")] = []
     functions_env: Annotated[

@@ -233,7 +233,7 @@ def _noted_epoch(root: Path, owner: str) -> int:
     except FileNotFoundError:
         return -1
     if not text.isdigit():
-        raise SetupError(f"{note} is damaged, so nobody knows who may write here; remove it if no other loader writes here")
+        raise SetupError(f"{note} is damaged, so no loader can tell who may write here; remove it if no other loader writes here")
     return int(text)
 
 

@@ -165,7 +165,7 @@ METRICS: tuple[Metric, ...] = (
         "loader_destination_went_back_total",
         "counter",
         "times",
-        "an older state of the destination was put back; what is missing is read again from EVENTS",
+        "an older state of the destination was put back; the loader reads the missing events again from EVENTS",
         labels=("connection",),
     ),
     Metric(
@@ -314,7 +314,7 @@ METRICS: tuple[Metric, ...] = (
         "account_made_events",
         "gauge",
         "events",
-        "events that functions gave more than they took, and those that wait for another attempt of them",
+        "events that functions gave beyond the events they took, less the events that wait for another attempt",
         labels=("connection",),
     ),
     Metric("account_delivered_events", "gauge", "events", "events whose rows are all committed", labels=("connection",)),

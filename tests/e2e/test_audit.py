@@ -118,7 +118,7 @@ async def test_counts_that_do_not_add_up_are_named_and_what_cannot_be_checked_is
     assert not moved.findings
     assert "moved to another destination" in moved.notes[0]
     stricter = snapshot(file, where=[{"field": "event", "in": ["z"]}])
-    assert "only what is twice" in (await audit(broker, stricter)).notes[0]
+    assert "only repeats" in (await audit(broker, stricter)).notes[0]
 
 
 async def test_backfilled_ids_may_be_there_once_and_a_destination_that_does_not_answer_is_not_checked(

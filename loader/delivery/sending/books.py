@@ -189,7 +189,7 @@ class Books:
         await self.write()
 
     async def write(self) -> None:
-        """Writes what is noted.
+        """Writes the notes.
 
         Raises:
             Fenced, NotConnected, Transient: not known to be written.

@@ -192,7 +192,7 @@ class Patcher:
         return expression
 
     async def _alter(self, live: LiveTable, patch: TablePatch) -> frozenset[str]:
-        """Adds and widens columns; returns those that stay out or as they are."""
+        """Adds and widens columns; returns the columns that stay out or as they are."""
         table, refused = f"ALTER TABLE {qualified(self._database, live.name)}{self._cluster}", set[str]()
         added = [column for column in (*patch.add, *patch.widen) if column.name not in live.columns]
         definitions = [await self._column(column) for column in added]

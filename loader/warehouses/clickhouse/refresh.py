@@ -116,7 +116,7 @@ class Refresher:
         await self._drop_all(table)
 
     async def forget(self) -> None:
-        """Removes what is noted of the connection's runs."""
+        """Removes the notes of the connection's runs."""
         await self._noted("")
         forgotten = statements.forget(self._database, self._options.cluster, statements.RUNS)
         await self._link.run("cleaning the table of runs of", forgotten, parameters={"connection": self._connection})
@@ -173,7 +173,7 @@ class Refresher:
         return Noted(int(rows[0]["run"]), rows[0]["uuid"], int(rows[0]["state"])) if rows else None
 
     async def _note(self, table: str, noted: Noted) -> None:
-        """Writes what is known of a run; the server refuses it where a newer epoch is there."""
+        """Writes the state of a run; the server refuses it where a newer epoch is there."""
         row: dict[str, Value] = {
             "connection": self._connection,
             "table": table,

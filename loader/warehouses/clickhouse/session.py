@@ -4,7 +4,7 @@
 last `deduplication_window` inserts of a table and drops an insert whose token it knows. It deduplicates blocks, not inserts: rows
 that it cut into several blocks would have one token and all but the first of them be dropped or doubled. So an insert is one
 block, by settings, and more than `BLOCK_ROWS` rows are several inserts, each with its number in its token. Where rows are of
-several partitions each partition's part has the token; a repeat brings those that are missing.
+several partitions each partition's part has the token; a repeat brings the missing ones.
 
 **Whole.** An insert that the server refuses has left nothing behind. Of several inserts the first ones would be there, so what
 the server may refuse is tried first, in a table of engine Null that has the target's columns and constraints.

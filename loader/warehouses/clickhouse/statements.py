@@ -143,7 +143,7 @@ def insert(database: str, table: str, columns: Sequence[Incoming], *, fenced: bo
     Args:
         columns: what the stream has.
         fenced: the server itself refuses it where the ledger has another epoch than `{epoch:UInt64}` for `{connection:String}`. It looks
-            when the query is in its list of processes, so whoever writes a newer epoch and then ends the older one's processes meets
+            when the query is in its list of processes, so a loader that writes a newer epoch and then ends the older one's processes meets
             it in one of the two ways. Asynchronous inserts cannot be fenced so.
     """
     names = identifiers(column.name for column in columns)

@@ -2,7 +2,7 @@
 
 The key is a unique index and not a PRIMARY KEY, because a constraint can never be dropped here, and then a changed key would need
 a copied table. DuckDB refuses to change a column's type while any index exists on its table, so ours are dropped and made again
-in the same transaction; somebody else's stay, and the change is refused with DuckDB's words.
+in the same transaction; indexes of others stay, and the change is refused with DuckDB's words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DuckDB(Dialect):
     """DuckDB's."""
 
     any_value = "any_value({})"
-    lock_rows = ""  # nobody else can write while a transaction of ours is open
+    lock_rows = ""  # no other process can write while a transaction of ours is open
     undo = "transaction"
     product = "DuckDB"
     types = TYPES
@@ -82,7 +82,7 @@ class DuckDB(Dialect):
 
 
 def _unquoted(expression: str) -> str:
-    """Returns the name in an index's expression; DuckDB quotes those that need it."""
+    """Returns the name in an index's expression; DuckDB quotes the names that need it."""
     if len(expression) > 1 and expression[0] == expression[-1] == '"':
         return expression[1:-1].replace('""', '"')
     return expression

@@ -10,7 +10,7 @@ and, written in loads of 20,000 rows, a third less CPU time; readers do not noti
 
 All work on one path within a process is serial (`Environment.locks`); against other processes DuckDB's own lock on the file
 counts, and is waited for. Commit means durable: DuckDB syncs its log before it returns. A file that was removed or replaced while
-it was open is written all the same, where nobody will look; so that is looked for, and what was done counts as not done.
+it was open is written all the same, where no reader looks; so the loader looks for it, and what was done counts as not done.
 
 What does not fit into `memory_limit` goes to the scratch space of the process (`shared/scratch.py`).
 """

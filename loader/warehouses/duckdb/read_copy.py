@@ -54,7 +54,7 @@ class ReadCopy:
             self._later = asyncio.create_task(self._copy_later(wait))
 
     async def close(self) -> None:
-        """Copies the new part. The file is closed, and nobody holds the lock."""
+        """Copies the new part. The file is closed, and its lock is free."""
         later, self._later = self._later, None
         if later is not None:
             later.cancel()

@@ -1,11 +1,11 @@
 """Sends Arrow tables to MySQL: LOAD DATA LOCAL of text, straight into the table or by way of a temporary one.
 
-LOAD DATA *LOCAL* turns what is wrong with a row into a warning: it cuts the value, or skips the row. So rows go straight into their
+LOAD DATA *LOCAL* turns an error of a row into a warning: it cuts the value, or skips the row. So rows go straight into their
 table behind a savepoint, and stay only if the server took each without a warning. Else they are taken back and go through a temporary
 table, whose columns hold all that the rows have, and an INSERT, which in strict mode refuses what it cannot store as it is.
 
 A merge is INSERT … ON DUPLICATE KEY UPDATE. That also replaces a row which shares the value of any *other* unique key, so where a
-table has such keys the merge is an UPDATE of the rows that are there and an INSERT of the others, which refuses those that clash.
+table has such keys the merge is an UPDATE of the rows that are there and an INSERT of the others, which refuses rows that clash.
 """
 
 # ruff: noqa: S608 - names are quoted by the dialect
@@ -123,7 +123,7 @@ class LoadBulk:
         return column.base if in_key else LONG_TEXT + column.base.removeprefix(column.native)
 
     def _values(self, fitted: Fitted, given: Mapping[str, str]) -> dict[str, str]:
-        """Returns what is stored for given values: defaults where a row has none."""
+        """Returns the values that the table stores for given ones: defaults where a row has none."""
         values = merge.values(dialect=self._dialect, schema=self._schema, load=fitted.load, given=given, defaults=fitted.defaults)
         return dict(zip(fitted.live, values, strict=True))
 

@@ -53,7 +53,7 @@ class Answer:
 
 
 class Link(Connection):  # type: ignore[misc]
-    """A link that reads no files, gives its password to nobody in the clear, and runs one statement at a time.
+    """A link that reads no files, never sends its password in the clear, and runs one statement at a time.
 
     Args:
         encrypted: refuse a server that does not speak TLS.
@@ -142,7 +142,7 @@ class Link(Connection):  # type: ignore[misc]
         """Answers a request for a file: with our bytes, or by hanging up.
 
         Raises:
-            OperationalError: nobody asked the server to load this file.
+            OperationalError: the server asks for a file that the loader did not offer.
             the errors of the chunks; the link stays usable after them.
         """
         source, self._source = self._source, None

@@ -45,7 +45,7 @@ class PostgresErrors(Errors):
             "": ("25", "40", "53", "55", "57", "58"),
         }),
         (TableBusy, {
-            "somebody holds a lock on it (pg_locks and pg_stat_activity say who); its rows wait until that transaction ends": ("55P03",),
+            "another session holds a lock on it (pg_locks and pg_stat_activity say who); its rows wait until that transaction ends": ("55P03",),
         }),
         (NotConnected, {"": ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04")}),
         (TableChanged, {"": ("42P01", "42703", "42804", "42P10", "22P03", "42P18")}),

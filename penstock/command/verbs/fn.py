@@ -42,7 +42,7 @@ NEW_CASES = """\
     "expect": {"type": "track", "event": "Order Completed", "messageId": "1", "properties": {"total": 5, "seen_by": "%(name)s"}}
   },
   {
-    "name": "drops what is internal",
+    "name": "drops internal events",
     "event": {"type": "track", "event": "Order Completed", "messageId": "2", "properties": {"internal": true}},
     "expect": null
   }

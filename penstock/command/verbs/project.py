@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SHOWN_CHANGES = 4
 """How many changes of a revision the table of `penstock history` names."""
 
-_yes = click.option("--yes", is_flag=True, help="Do not ask about what is removed.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask before something is removed.")
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE)
 
 

@@ -157,7 +157,7 @@ class Bench:
         """Runs an event, as JSON, through the chain.
 
         Args:
-            store: what is kept before.
+            store: the keys and values that the store holds before.
             context: members of `ctx` that come from the request: geo, ua, headers; `receivedAt` in milliseconds, `retries`.
         """
         return (await self.try_out(event, store=store, context=context))[1]

@@ -188,15 +188,15 @@ class _Audit:
         change = self._changed_at.get(name)
         # the number of backfilled events that met the rules was never counted
         if account is None or (whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled):
-            self.notes.append(f"{name}: its rules changed or it was not always there, so only what is twice is looked for")
+            self.notes.append(f"{name}: its rules changed or it was not always there, so only repeats are looked for")
             return False
         if change is None and await _is_moved(self._broker, self._snapshot.queue_of(name)):
-            self.notes.append(f"{name}: it was moved to another destination, so only what is twice is looked for")
+            self.notes.append(f"{name}: it was moved to another destination, so only repeats are looked for")
             return False
         if wanted.may and change is not None:
             self.notes.append(
                 f"{name}: {change.what} changed in or before revision {change.revision}, so of events accepted before it,"
-                " or soon after, only what is twice is looked for"
+                " or soon after, only repeats are looked for"
             )
         return True
 

@@ -2,7 +2,7 @@
 
 Router and loader store their counts with their positions; waiting events are counted in the queues. Three equations must hold
 whenever nothing moves. Events that the router received have ended there or are owed. Events that it forwarded were taken by the
-loader or wait, before functions or in the queue. Events that the loader took, and those that functions made of them, have ended or are
+loader or wait, before functions or in the queue. Events that the loader took, and events that functions made of them, have ended or are
 set aside. Together: accepted + made = delivered + dropped + dead + waiting.
 """
 
@@ -42,7 +42,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     received: int
     replayed: int
     made: int
-    """By functions, and those that wait for another attempt of them."""
+    """By functions, less the events that wait for another attempt."""
     delivered: int
     dropped: dict[str, int]
     dead: dict[str, int]

@@ -61,7 +61,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Events accepted for it, without replayed ones."""
     replayed: int = 0
     made: int = 0
-    """By functions, and those that wait for another attempt of them."""
+    """By functions, less the events that wait for another attempt."""
     delivered: int = 0
     dropped: int = 0
     dead: int = 0
@@ -315,7 +315,7 @@ async def _state_of(
     if await lease.holder(broker, f"loader.{name}") is None:
         return "unknown", "no loader works on it; is the service up?"
     if view.functions.frames.frames and await lease.holder(broker, f"functions.{name}") is None:
-        return "unknown", "frames wait for its functions and nobody runs them; is the service functions_runtime up?"
+        return "unknown", "frames wait for its functions and no service runs them; is functions_runtime up?"
     if view.aside.rows:
         told = _said(scrapes, f"connection {name}: tables") + _said(scrapes, f"connection {name}: calls")
         return "calls failing" if CALLS in view.aside.rows else "table failing", "; ".join(told) or _of_tables(view.aside.rows)
