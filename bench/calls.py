@@ -21,11 +21,11 @@ from typing import Any, cast
 import aiohttp
 import uvloop
 
-from bench.events import bodies
+from bench.kit.events import bodies
+from bench.kit.machine import Meter
+from bench.kit.stack import stack
 from bench.loader import fill
-from bench.machine import Meter
 from bench.path import committed, report, wait_committed
-from bench.stack import stack
 from tests.support.ports import free_port
 
 BARE_CALLS = 10_000

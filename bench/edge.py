@@ -1,6 +1,6 @@
 """What the edge costs: `python -m bench.edge`. A real ingest process, a real broker with synced writes, and the ceiling beside them.
 
-Requests of 1 and of 100 events. The ceiling (`bench/bare.py`) and the edge take turns within each round, so that what the machine
+Requests of 1 and of 100 events. The ceiling (`bench/kit/bare.py`) and the edge take turns within each round, so that what the machine
 does meanwhile hits both; the ratio printed is the median over the rounds. Every answer of the edge comes after its events are
 synced to disk by the broker; afterwards the events in the stream are counted against the answers.
 
@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from bench import history
-from bench.machine import Meter
+from bench.kit.machine import Meter
 from shared.events.frame import decode_frame
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
@@ -67,7 +67,7 @@ def _wait_for(port: int) -> None:
 def volley(port: int, **options: object) -> dict[str, float]:
     """Runs the load generator once and returns what it printed."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "bench.volley", f"--port={port}", f"--key={KEY}", *arguments]
+    command = [sys.executable, "-m", "bench.kit.volley", f"--port={port}", f"--key={KEY}", *arguments]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
     result: dict[str, float] = msgspec.json.decode(output)
     return result
@@ -189,7 +189,7 @@ def stand(settings: dict[str, str], against: Path | None = None) -> Iterator[Sta
     with contextlib.ExitStack() as stack:
         nats, port, ingest = stack.enter_context(_edge(ROOT, settings))
         bare_port = free_port()
-        bare = stack.enter_context(_process("bench.bare", str(bare_port)))
+        bare = stack.enter_context(_process("bench.kit.bare", str(bare_port)))
         _wait_for(bare_port)
         before = None
         if against is not None:

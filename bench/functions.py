@@ -2,7 +2,7 @@
 
     python -m bench.functions [--rounds 5] [--seconds 1] [--idle 50]
 
-The ceiling is `JSON.parse`, the call and `JSON.stringify` over the same bodies in a Deno process of its own (`bench/bare.js`), in turns with the
+The ceiling is `JSON.parse`, the call and `JSON.stringify` over the same bodies in a Deno process of its own (`bench/kit/bare.js`), in turns with the
 sandbox. CPU is that of each process with all its threads; the best of some rounds, because neighbours on the machine only ever
 add. Cases are one small function, a chain of three, and one that is not async. A cold start is measured from no process to the result of
 the first event. Memory is the private share of all sandboxes together (PSS), and RSS, which counts shared pages in each.
@@ -26,13 +26,13 @@ import msgspec
 import psutil
 
 from bench import history
-from bench.events import flat
+from bench.kit.events import flat
 from functions_runtime.sandbox.chain import Chain, Given
 from functions_runtime.sandbox.guest import Code, Guest, Spec, find_deno
 
 BODIES = 500
 """As many as a frame of the router holds."""
-BARE = Path(__file__).with_name("bare.js")
+BARE = Path(__file__).parent / "kit" / "bare.js"
 SHARED: dict[str, Any] = {"props": {"PLAN": "gold"}, "site": {"id": "shop", "name": "shop"}}
 CONTEXT: dict[str, Any] = {"receivedAt": 0, "geo": {}, "ua": {}, "headers": {}}
 

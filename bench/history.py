@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bench.events import KINDS
+from bench.kit.events import KINDS
 
 FILE = Path(__file__).with_name("history.jsonl")
 CEILING, DECODES = "of the ceiling", "decodes"

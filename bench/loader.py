@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.events import bodies
-from bench.machine import Meter
+from bench.kit.events import bodies
+from bench.kit.machine import Meter
+from bench.kit.stack import stack
 from bench.path import destination, project, report, wait_committed
-from bench.stack import stack
 from shared.events.event import micros
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.events.headers import Place, write_place

@@ -24,8 +24,8 @@ import duckdb
 
 from bench import history
 from bench.functions import ENRICH
-from bench.machine import Meter
-from bench.stack import KEY, Stack, finish, pump, stack
+from bench.kit.machine import Meter
+from bench.kit.stack import KEY, Stack, finish, pump, stack
 from shared.telemetry.metrics import BUCKETS
 from tests.support.postgres import PostgresServer
 

@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 
 from bench import history
-from bench.events import bodies
+from bench.kit.events import bodies
 from router.forwarding.state import StateKeeper, state_key
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings

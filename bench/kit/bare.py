@@ -1,6 +1,6 @@
 """The ceiling of the edge: an aiohttp application that decodes the body and answers, and does nothing else.
 
-`python -m bench.bare PORT`. Uvloop, no access log, one route a path: what anybody would write first.
+`python -m bench.kit.bare PORT`. Uvloop, no access log, one route a path: what anybody would write first.
 """
 
 from __future__ import annotations

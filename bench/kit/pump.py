@@ -1,4 +1,4 @@
-"""Sends prepared HTTP requests over a few raw sockets as fast as they are answered: `python -m bench.pump`, a process of its own.
+"""Sends prepared HTTP requests over a few raw sockets as fast as they are answered: `python -m bench.kit.pump`, a process of its own.
 
 It costs about two microseconds an event, so that it measures the edge and not itself. Bodies are made once; what changes from
 round to round is the run token inside every messageId, replaced by bytes of the same length.
@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from bench.events import bodies
+from bench.kit.events import bodies
 
 TOKEN = "RUNTOKEN"
 

@@ -16,10 +16,10 @@ __all__ = ["KEY", "Stack", "finish", "pump", "stack"]
 
 
 def pump(running: Stack, **options: Any) -> subprocess.Popen[bytes]:
-    """Starts the sender of `bench/pump.py`; options as its arguments."""
+    """Starts the sender of `bench/kit/pump.py`; options as its arguments."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.pump", f"--port={running.port}", f"--key={KEY}", *arguments],
+        [sys.executable, "-m", "bench.kit.pump", f"--port={running.port}", f"--key={KEY}", *arguments],
         stdout=subprocess.PIPE,
         cwd=ROOT,
     )

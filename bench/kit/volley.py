@@ -1,6 +1,6 @@
-"""A cheap load generator: `python -m bench.volley`, a process of its own over raw sockets, about 20 µs of CPU a request.
+"""A cheap load generator: `python -m bench.kit.volley`, a process of its own over raw sockets, about 20 µs of CPU a request.
 
-`bench/pump.py` is for batches and paced streams; for requests of one event it would cost as much as the edge it measures. Each
+`bench/kit/pump.py` is for batches and paced streams; for requests of one event it would cost as much as the edge it measures. Each
 connection sends the next prepared request when the answer to the last one is complete. Prints one JSON object: requests, seconds,
 p50 and p99 in milliseconds, refused (answers that are not 200), and its own CPU seconds.
 """
@@ -17,7 +17,7 @@ from typing import cast
 import msgspec
 import uvloop
 
-from bench.pump import requests_of
+from bench.kit.pump import requests_of
 
 
 class Volley:
