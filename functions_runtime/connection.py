@@ -293,7 +293,7 @@ class ConnectionFunctions:
 
     def _letter(self, place: Place, prepared: Prepared, letter: Letter) -> DeadLetter:
         frame, index = prepared.frame, letter.index
-        head = frame.heads[index]
+        head = prepared.heads[index]
         return DeadLetter(
             stage=STAGE,
             site=frame.site,
@@ -390,7 +390,7 @@ def _with_full(prepared: Prepared) -> Frame:
         else type(head)(
             head.message_id, head.type, head.event, head.user_id, head.anonymous_id, head.request + len(frame.requests)
         )
-        for head, full in zip(frame.heads, prepared.full, strict=True)
+        for head, full in zip(prepared.heads, prepared.full, strict=True)
     ]
     made = pack(frame.site, requests, heads, prepared.bodies)
     made.origins = frame.origins

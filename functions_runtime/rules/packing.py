@@ -69,11 +69,12 @@ class Letter:
 class Prepared:
     """A frame's events as a chain takes them.
 
-    `bodies`: what goes on where a function leaves an event as it is; `full` says which of them rules or we changed. `given`: by place in
-    the frame. `dead`: events that cannot be read, by place.
+    `bodies`: what goes on where a function leaves an event as it is, under `heads`; `full` says which of them rules or we changed.
+    `given`: by place in the frame. `dead`: events that cannot be read, by place.
     """
 
     frame: Frame
+    heads: list[Head]
     bodies: list[bytes]
     full: list[bool]
     given: dict[int, Given]
@@ -107,6 +108,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
     users: dict[str, int] = {}
     prepared = Prepared(
         frame=frame,
+        heads=list(frame.heads),
         bodies=bodies,
         full=[False] * len(bodies),
         given={},
@@ -139,6 +141,7 @@ def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules
     # what is trusted passed the rules before, and a function wrote its hints
     if rules is not None and not frame.trusted_hints:
         prepared.missed_rules += rules(event)
+        prepared.heads[index] = _named(head, event)  # a head is stored and shown: it must not say what a rule took out
         changed = True
     if not frame.trusted_hints and any(mark in body for mark in _HINTS):
         without_hints(event)
@@ -148,6 +151,23 @@ def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules
         prepared.bodies[index] = full
         prepared.full[index] = True
     return full
+
+
+def _named(head: Head, event: JSON) -> Head:
+    """Returns the head of an event with the names that rules left in it."""
+    return Head(
+        message_id=head.message_id,
+        type=head.type,
+        event=_name_in(event, "event"),
+        user_id=_name_in(event, "userId"),
+        anonymous_id=_name_in(event, "anonymousId"),
+        request=head.request,
+    )
+
+
+def _name_in(event: JSON, key: str) -> str | None:
+    value = event.get(key)
+    return value if _is_name(value) else None
 
 
 def context_of(request: RequestContext) -> dict[str, Any]:
@@ -206,7 +226,7 @@ def finish(
     dropped: Counter[str] = Counter()
     dead: Counter[str] = Counter()
     finished = Finished(frame)
-    for index, head in enumerate(frame.heads):
+    for index, head in enumerate(prepared.heads):
         fate = by_index[index]
         for name, words in fate.errors:
             finished.errors[name] += 1

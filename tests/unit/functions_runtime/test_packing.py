@@ -53,6 +53,15 @@ def test_events_that_functions_leave_alone_go_on_as_the_clients_bytes() -> None:
     assert (made.requests, made.source_events, made.made) == ([REQUEST], 2, 0)
 
 
+def test_a_head_says_what_rules_left_of_its_event() -> None:
+    rules = [PrivacyRule(field="userId", do="hash", secret="s"), PrivacyRule(field="anonymousId", do="drop")]
+    head = Head("m0", "track", "Order", "jane", "device-1")
+    body = b'{"type":"track","event":"Order","userId":"jane","anonymousId":"device-1"}'
+    made = through(pack("shop", [REQUEST], [head], [body]), rules=rules).frame
+    assert made.heads == [Head("m0", "track", "Order", fulls(made)[0]["userId"], None)]
+    assert b"jane" not in encode_frame(made)
+
+
 def test_a_function_gets_the_full_event_and_what_it_gives_is_not_filled_up_again() -> None:
     prepared = prepare(frame_of(b'{"properties":{"n":1}}'), None)
     given = json.loads(prepared.given[0].body)
