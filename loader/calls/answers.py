@@ -33,7 +33,7 @@ def outcome_of(response: Response) -> Outcome:
         after = retry_after(response)
         return Retry(words_of(response), after, everyone=status == 429 or (status == 503 and after is not None))
     if status in DENIED:
-        return Retry(words_of(response), denied=True)
+        return Retry(f"{words_of(response)}; check the headers that let calls in", denied=True)
     if 300 <= status < 400:
         where = quoted(response.headers.get("location", "nowhere"))
         return Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered {status}, a redirect to {where}; set the final address as url")

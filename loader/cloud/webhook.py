@@ -27,6 +27,7 @@ from msgspec import Meta, field
 from loader.calls.answers import outcome_of
 from loader.calls.signature import sign
 from loader.calls.text import TemplateFailed, Text, one_line
+from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response, SendLimits
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON, encode_event
@@ -138,15 +139,13 @@ def _require_server(url: str) -> None:
         raise ValueError("url: a user name does not belong into it; write the header `Authorization` under `headers`")
 
 
-class Webhook:
-    """See `EventDestination`."""
-
-    capabilities = CAPABILITIES
+class Webhook(Service):
+    """See `HTTPDestination`."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._texts = _Templates(options)
-        self.limits = SendLimits(
+        limits = SendLimits(
             events_per_call=options.batch_events,
             calls_at_once=options.calls_at_once,
             ordered=options.ordered,
@@ -155,6 +154,7 @@ class Webhook:
             retry_seconds=float(options.retry_delay),
             max_age_seconds=float(options.max_age),
         )
+        super().__init__(limits)
         texts = [self._texts.url, *self._texts.headers.values(), *([self._texts.body] if self._texts.body else [])]
         self._templated = any(not text.constant for text in texts)
         self._fixed = {name: text.render() for name, text in self._texts.headers.items() if text.constant}
@@ -196,9 +196,6 @@ class Webhook:
         if not (self._texts.url.constant and all(text.constant for text in self._texts.headers.values())):
             return "its url or headers are made of an event, so that nothing can be sent without one"
         return Call(method="HEAD", url=self._texts.url.render(), headers=self._fixed, body=b"", events=(0,))
-
-    async def close(self) -> None:
-        pass
 
     def _piece(self, event: JSON, seen: JSON | None) -> bytes | None:
         """Returns an event's part of a body; None: the template skips it."""

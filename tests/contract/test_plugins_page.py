@@ -22,7 +22,7 @@ import loader.warehouses
 from ingest.contract import Accepted, HttpRequest, Parsed, Refusal
 from ingest.registry import PROTOCOLS
 from loader import registry
-from loader.contract.events import EventDestination, Response
+from loader.contract.events import HTTPDestination, Response
 from loader.contract.warehouse import Environment, Kind
 from router.rules import operators
 from router.rules.where import compile_where
@@ -173,7 +173,7 @@ async def test_the_destination_of_events_of_the_page_calls_and_reads_answers() -
         destination = await plugin.open_destination("s", options, Environment(gate))
     finally:
         gate.close()
-    assert isinstance(destination, EventDestination)
+    assert isinstance(destination, HTTPDestination)
     made = destination.calls([{"type": "track", "event": "@everyone", "userId": "u"}, {"type": "page"}], 0.0)
     assert [json.loads(call.body)["content"] for call in made.calls] == ["@everyone by u", "page by unknown"]
     assert [call.events for call in made.calls] == [(0,), (1,)]

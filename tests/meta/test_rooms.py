@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "router": ("rules", "trace", "window", "settings", "forwarding", "room", "replay", "site", "service", "__main__"),
     "loader": (
-        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
+        "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "links", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
         "delivery", "settings",
         "service", "__main__",
     ),
@@ -58,8 +58,8 @@ PLUGINS: dict[str, str] = {
     "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
     "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
-    "loader/queues": r"loader\.(contract|calls|cloud|queues)(\.|$)|shared\.",
-    "loader/cloud": r"loader\.(contract|calls|cloud)(\.|$)|shared\.",
+    "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",
+    "loader/cloud": r"loader\.(contract|calls|links|cloud)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }
 """What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""

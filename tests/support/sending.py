@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -18,10 +18,10 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from loader import registry
-from loader.contract.events import EventDestination
+from loader.contract.events import EventDestination, Link, Way
 from loader.contract.warehouse import Environment
 from loader.delivery.flow import Definition
-from loader.delivery.sending import http, send
+from loader.delivery.sending import send
 from loader.delivery.sending.flow import EventFlow
 from loader.delivery.sending.later import Later
 from loader.queue.account import Accounts
@@ -133,6 +133,7 @@ class Sending:
         try:
             plugin, options = registry.parse_options("crm", self.document)
             destination = cast("EventDestination", await plugin.open_destination("crm", options, Environment(gate)))
+            _stepped(destination, steps)
             accounts = Accounts(self.broker, self.queue, self.name, cast("Any", self.telemetry), "crm", "address")
             definition = Definition(self._connection, Site(), self.document, self.queue)
             flow = EventFlow(
@@ -222,17 +223,29 @@ def _stepping(steps: Steps, accounts: Accounts, queue: QueueReader, aside: Queue
     own[0].note = steps.around("a note", accounts.note)
     own[1].ack = steps.around("an acknowledgement", queue.ack)
     own[2].remove = steps.around("a removal from RETRY", aside.remove)
-    patched: Any = http.Client, send, Later
-    before = plain_send, plain_bury, plain_put = patched[0].send, patched[1].bury, patched[2].put
-
-    async def sending(self: Any, *arguments: Any) -> Any:
-        return await steps.around("a call", lambda *each: plain_send(self, *each))(*arguments)
+    patched: Any = send, Later
+    before = plain_bury, plain_put = patched[0].bury, patched[1].put
 
     async def putting(self: Any, *arguments: Any, **named: Any) -> Any:
         return await steps.around("a message to RETRY", lambda *each, **more: plain_put(self, *each, **more))(*arguments, **named)
 
     try:
-        patched[0].send, patched[1].bury, patched[2].put = sending, steps.around("a dead letter", plain_bury), putting
+        patched[0].bury, patched[1].put = steps.around("a dead letter", plain_bury), putting
         yield
     finally:
-        patched[0].send, patched[1].bury, patched[2].put = before
+        patched[0].bury, patched[1].put = before
+
+
+def _stepped(destination: EventDestination, steps: Steps) -> None:
+    """Puts steps around the calls of a destination."""
+    plain = destination.link
+
+    @contextlib.asynccontextmanager
+    async def link(way: Way) -> AsyncIterator[Link]:
+        async with plain(way) as opened:
+            stepping: Any = opened
+            stepping.send = steps.around("a call", opened.send)
+            yield opened
+
+    changed: Any = destination
+    changed.link = link

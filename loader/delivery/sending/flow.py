@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from loader import registry
-from loader.contract.events import EventDestination
+from loader.contract.events import EventDestination, Way
 from loader.delivery.flow import Definition
 from loader.delivery.hold import Holder
 from loader.delivery.moving.former import Former
 from loader.delivery.sending.books import Books, OpenChunk
 from loader.delivery.sending.cut import cut
-from loader.delivery.sending.http import client
-from loader.delivery.sending.job import Item, Job, Source, user_of
+from loader.delivery.sending.job import Item, Job, Source, line_of
 from loader.delivery.sending.later import MOST_WAITING, Later, Waiting
 from loader.delivery.sending.pace import Pace
 from loader.delivery.sending.send import JobSender
@@ -140,19 +139,20 @@ class EventFlow:
         self._books.keep_waiting(self._set_aside)
         self._through = dict(self._accounts.counted_lanes)
         ready(self._later)
-        async with client(self._limits) as sender:
+        way = Way(connection=self._name, site=self._site, mask=self._mask, note=self._note)
+        async with self._destination.link(way) as link:
+            self._link = link
             self._sender = JobSender(
                 connection=self._name,
                 site=self._site,
                 destination=self._destination,
-                client=sender,
+                link=link,
                 pace=self._pace,
                 later=self._later,
                 books=self._books,
                 limit=self._limit,
                 publisher=self._context.broker.publisher,
                 telemetry=self._context.telemetry,
-                mask=self._mask,
             )
             await together(
                 self._holder.run(queue, self._begin),
@@ -231,7 +231,7 @@ class EventFlow:
             if missed:  # a former holder put them into RETRY and did not note it
                 self._books.taken(lane, seq, missed)
             for index, head in enumerate(source.frame.heads):
-                user = user_of(head)
+                user = line_of(head, self._limits)
                 line = lines[int(user[:4], 16) % width if self._limits.ordered else (seq + index) % width]
                 line.append(Item(source=source, position=index, seq=seq, number=index, user=user))
             chunk.functions = chunk.functions.plus(counts_of_frame(source.frame, live=is_live(lane)))
@@ -297,6 +297,10 @@ class EventFlow:
                 async with timeout(self._later.next_in() if len(self._under_way) < most else SHOW_SECONDS):
                     await self._later.changed.wait()
 
+    def _note(self, result: str, seconds: float) -> None:
+        self._context.telemetry.count("loader_calls_total", connection=self._name, result=result)
+        self._context.telemetry.record("loader_call_seconds", seconds, connection=self._name)
+
     def _replaced(self, one: Waiting) -> None:
         self._books.retried(one.seq, one.lane, dict(one.held))
 
@@ -311,7 +315,9 @@ class EventFlow:
         part = f"connection {self._name}"
         while not self._context.draining.is_set():
             why, waiting = self._pace.why, len(self._later)
-            if why:
+            if not why and self._link.trouble:
+                self._context.health.bad(part, f"the destination does not answer: {self._link.trouble}")
+            elif why:
                 self._context.health.bad(
                     part, f"the destination does not take events, next try in {self._pace.paused_for:.0f} s: {why}"
                 )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from loader.contract.events import SendLimits
 from loader.rows.hints import may_hold_hints, take_hints
 from shared.events import exact
 from shared.events.dead import DeadLetter, now, origin_of
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 def user_of(head: Head) -> str:
     """Returns a short name of an event's user, the same in every process. Two users with the same name only wait for each other."""
     return hashlib.blake2b(head.user_key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+ONE = "0" * 16
+"""The user of all events where they are in one order."""
+
+
+def line_of(head: Head, limits: SendLimits) -> str:
+    """Returns the user as which an event is ordered."""
+    return ONE if limits.one_line else user_of(head)
 
 
 class Source:

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from loader.contract.events import MOST_HOLD_SECONDS, SendLimits
-from loader.delivery.sending.job import Item, Job, Source, bits_by_frame, frame_of, key_of, user_of
+from loader.delivery.sending.job import ONE, Item, Job, Source, bits_by_frame, frame_of, key_of, line_of
 from shared.errors import NotConnected, Permanent
 from shared.events.frame import decode_frame, encode_frame
 from shared.events.headers import (
@@ -306,7 +306,7 @@ class Later:
         wanted = dict(one.frames)
         places = [(seq, index) for seq, bits in one.held for index in range(bits.bit_length()) if bits >> index & 1]
         items = [
-            Item(source=source, position=position, seq=seq, number=index, user=user_of(frame.heads[position]))
+            Item(source=source, position=position, seq=seq, number=index, user=line_of(frame.heads[position], self._limits))
             for position, (seq, index) in enumerate(places[: len(frame)])
             if wanted.get(seq, 0) >> index & 1
         ]
@@ -370,11 +370,13 @@ class Later:
     def _users(self, message: Message) -> tuple[str, ...]:
         if not self._limits.ordered:
             return ()
+        if self._limits.one_line:
+            return (ONE,)
         text = message.headers.get(USERS)
-        if text is not None:
+        if text is not None and text != ONE:
             return tuple(text.split(","))
-        # stored while order did not matter, or for another kind of destination
-        return tuple(dict.fromkeys(user_of(head) for head in decode_frame(message.payload).heads))
+        # stored while order did not matter, or was another one, or for another kind of destination
+        return tuple(dict.fromkeys(line_of(head, self._limits) for head in decode_frame(message.payload).heads))
 
     def _add(self, one: Waiting) -> None:
         self._waiting[one.seq] = one

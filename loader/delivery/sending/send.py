@@ -6,15 +6,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import assert_never
 
 import msgspec
 
-from loader.contract.events import MOST_STEPS, Call, EventDestination, SendLimits
+from loader.contract.events import Answer, DefectError, EventDestination, Link, Parcel, SendLimits
 from loader.delivery.sending.books import Books
-from loader.delivery.sending.http import Client, NoAnswer, masked
 from loader.delivery.sending.job import Item, Job, key_of
 from loader.delivery.sending.later import Later, delay_of
 from loader.delivery.sending.pace import Pace
@@ -24,7 +22,6 @@ from shared.events.dead import bury
 from shared.events.event import JSON
 from shared.events.outcome import Dead, DeadReason, Drop, Ok, Outcome, Retry
 from shared.jetstream.publisher import Publisher
-from shared.reading.mask import Mask
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 
@@ -42,28 +39,26 @@ class JobSender:
         connection: str,
         site: str,
         destination: EventDestination,
-        client: Client,
+        link: Link,
         pace: Pace,
         later: Later,
         books: Books,
         limit: Limit,
         publisher: Publisher,
         telemetry: Telemetry,
-        mask: Mask,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._connection = connection
         self._site = site
         self._destination = destination
         self._limits: SendLimits = destination.limits
-        self._client = client
+        self._link = link
         self._pace = pace
         self._later = later
         self._books = books
         self._limit = limit
         self._publisher = publisher
         self._telemetry = telemetry
-        self._mask = mask
         self._let_in_at = 0.0
         """When a call was let in last (epoch)."""
         self._wall = wall
@@ -148,40 +143,19 @@ class JobSender:
                 raise _Cut(_halves(job))
             return answered
 
-    async def _call(self, job: Job, call: Call, began: float) -> Sequence[Outcome]:
-        """Sends a call, and the calls that follow from its answer; returns the fate of the events."""
-        key = key_of(self._connection, job.items)
-        outcomes: Sequence[Outcome] = [Retry(f"{MOST_STEPS} calls in a row did not tell what became of it")] * len(job.items)
-        status = 0
-        for step in range(MOST_STEPS):
-            start = time.perf_counter()
-            try:
-                response = await self._client.send(call, f"{key}/{step}" if step else key)
-            except NoAnswer as exc:
-                why = self._mask.text(str(exc))
-                self._pace.failed(began, why)
-                self._count("no_answer", time.perf_counter() - start)
-                return [Retry(why)] * len(job.items)
-            response = masked(response, self._mask)
-            status = response.status
-            self._count(f"{status // 100}xx", time.perf_counter() - start)
-            try:
-                answered = self._destination.answer(call, response)
-                if isinstance(answered, Call):
-                    call = answered
-                    continue
-                if len(answered) != len(job.items):
-                    raise ValueError(f"{len(answered)} outcomes for a call of {len(job.items)} events")
-                outcomes = answered
-            except Exception as exc:  # noqa: BLE001 - logged and counted in `_defect`
-                outcomes = self._defect(job, exc)
-            break
-        outcomes = [self._outcome_of(job, each) for each in outcomes]
+    async def _call(self, job: Job, call: Parcel, began: float) -> Sequence[Outcome]:
+        """Sends a call; returns the fate of its events."""
+        try:
+            answer = await self._link.send(call, key_of(self._connection, job.items))
+            if len(answer.outcomes) != len(job.items):
+                raise DefectError from ValueError(f"{len(answer.outcomes)} outcomes for a call of {len(job.items)} events")
+        except DefectError as exc:
+            answer = Answer(self._defect(job, exc.__cause__ or exc))
+        outcomes = [self._outcome_of(job, each) for each in answer.outcomes]
+        if any(isinstance(each, Ok) for each in outcomes):
+            self._let_in_at = self._wall()
         failed = next((each for each in outcomes if isinstance(each, Retry)), None)
-        # what wants some events later, and says when, works
-        if failed is None or (failed.after is not None and not failed.everyone and 0 < status < 500):
-            if all(isinstance(each, Ok) for each in outcomes):
-                self._let_in_at = self._wall()
+        if failed is None or answer.works:
             if self._pace.succeeded():
                 log.info("the destination works again", extra={"connection": self._connection})
                 self._later.hurry()
@@ -195,7 +169,7 @@ class JobSender:
             return outcome
         if job.failures and self._let_in_at > job.since:
             return Dead(DeadReason.REJECTED_BY_DESTINATION, f"{outcome.reason}, while other calls are let in")
-        return replace(outcome, reason=f"{outcome.reason}; check the headers that let calls in")
+        return outcome
 
     async def _end(self, job: Job, outcomes: Sequence[Outcome]) -> list[tuple[Item, Retry]]:
         """Notes ended events; returns the events to send again."""
@@ -296,15 +270,11 @@ class JobSender:
             await self._end(gone, list(ended.values()))
         return [job.part([job.items[position] for position in positions]) for positions in calls]
 
-    def _defect(self, job: Job, error: Exception) -> Sequence[Outcome]:
+    def _defect(self, job: Job, error: BaseException) -> Sequence[Outcome]:
         """Returns the outcomes of events on which our own code fails."""
         log.error("our own code failed on a call", exc_info=error, extra={"connection": self._connection})
         self._telemetry.count("loader_internal_errors_total", connection=self._connection)
         return [Dead(DeadReason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")] * len(job.items)
-
-    def _count(self, result: str, seconds: float) -> None:
-        self._telemetry.count("loader_calls_total", connection=self._connection, result=result)
-        self._telemetry.record("loader_call_seconds", seconds, connection=self._connection)
 
 
 def _halves(job: Job) -> list[Job]:

@@ -86,7 +86,7 @@ def _calls(way: Way, destination: EventDestination, document: Mapping[str, Any],
     most = destination.limits.events_per_call
     for start in range(0, len(events), most):
         made = destination.calls(events[start : start + most], time.time())
-        way.calls += [_call(each, document) for each in made.calls]
+        way.calls += [_call(shown, document) for each in made.calls for shown in each.shown()]
         for ended in made.ended.values():
             way.result = "dead_letter" if isinstance(ended, Dead) else "dropped"
             way.reason, way.detail = ended.reason, ended.detail if isinstance(ended, Dead) else ""

@@ -10,7 +10,6 @@ import msgspec
 from loader import registry
 from loader.contract.events import EventDestination
 from loader.contract.warehouse import Environment
-from loader.delivery.sending.check import check_calls
 from penstock.control.wording import Advance
 from shared.errors import ConfigError, PenstockError, Problem
 from shared.tasks import timeout
@@ -80,7 +79,7 @@ async def _check(name: str, document: dict[str, Any], environment: Environment, 
             destination = await plugin.open_destination(name, options, environment)
             try:
                 if isinstance(destination, EventDestination):
-                    results = await check_calls(destination, mask)
+                    results = await destination.check(mask)
                 else:
                     results = await destination.check()
             finally:

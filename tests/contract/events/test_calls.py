@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from loader import registry
-from loader.contract.events import Call, EventDestination, Response
+from loader.contract.events import Call, HTTPDestination, Response
 from loader.contract.warehouse import Environment
 from shared.errors import ConfigError
 from shared.events import exact
@@ -33,11 +33,11 @@ def document(type_name: str, **more: Any) -> dict[str, Any]:
     return {"type": type_name, **SERVICES[type_name].document, **more}
 
 
-def opened(type_name: str, **more: Any) -> EventDestination:
+def opened(type_name: str, **more: Any) -> HTTPDestination:
     plugin, options = registry.parse_options("crm", document(type_name, **more))
     gate = ThreadGate(1, "test")
     try:
-        return cast("EventDestination", asyncio.run(plugin.open_destination("crm", options, Environment(gate))))
+        return cast("HTTPDestination", asyncio.run(plugin.open_destination("crm", options, Environment(gate))))
     finally:
         gate.close()
 

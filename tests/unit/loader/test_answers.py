@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from loader.cloud.google_ads import TokenCall
-from loader.contract.events import Call, EventDestination, Response
+from loader.contract.events import Call, HTTPDestination, Response
 from shared.events.outcome import Dead, Ok, Outcome, Retry
 from tests.contract.events.test_calls import AT, full, opened
 from tests.support.services import SERVICES, event
 
 
-def sent(type_name: str, count: int, **more: Any) -> tuple[EventDestination, Call]:
+def sent(type_name: str, count: int, **more: Any) -> tuple[HTTPDestination, Call]:
     """Returns a destination and its first call with so many tracks of as many users."""
     destination = opened(type_name)
     tracks = [

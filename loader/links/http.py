@@ -12,7 +12,18 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from loader.contract.events import IDEMPOTENCY_KEY, Call, Response, SendLimits
+from loader.contract.events import (
+    IDEMPOTENCY_KEY,
+    MOST_STEPS,
+    Answer,
+    Call,
+    DefectError,
+    HTTPDestination,
+    Response,
+    SendLimits,
+    Way,
+)
+from shared.events.outcome import Retry
 from shared.reading.mask import Mask
 
 AGENT = "Penstock"
@@ -23,7 +34,7 @@ class NoAnswer(Exception):
 
 
 class Client:
-    """Sends the calls of one connection."""
+    """Sends requests."""
 
     def __init__(self, session: aiohttp.ClientSession, limits: SendLimits) -> None:
         self._session = session
@@ -89,3 +100,45 @@ async def client(limits: SendLimits) -> AsyncIterator[Client]:
     finally:
         await session.close()
         await asyncio.sleep(0)  # transports close in the next turn of the loop
+
+
+class HTTPLink:
+    """See `Link`. Sends a call, and the calls that follow from its answer."""
+
+    trouble = ""
+
+    def __init__(self, destination: HTTPDestination, sender: Client, way: Way) -> None:
+        self._destination = destination
+        self._sender = sender
+        self._way = way
+
+    async def send(self, call: Call, key: str) -> Answer:
+        """See `Link.send`."""
+        count = len(call.events)
+        for step in range(MOST_STEPS):
+            start = time.perf_counter()
+            try:
+                response = await self._sender.send(call, f"{key}/{step}" if step else key)
+            except NoAnswer as exc:
+                self._way.note("no_answer", time.perf_counter() - start)
+                return Answer([Retry(self._way.mask.text(str(exc)))] * count)
+            response = masked(response, self._way.mask)
+            self._way.note(f"{response.status // 100}xx", time.perf_counter() - start)
+            try:
+                answered = self._destination.answer(call, response)
+            except Exception as exc:
+                raise DefectError from exc
+            if not isinstance(answered, Call):
+                wants = next((each for each in answered if isinstance(each, Retry)), None)
+                # what wants some events later, and says when, works
+                works = wants is not None and wants.after is not None and not wants.everyone and response.status < 500
+                return Answer(answered, works)
+            call = answered
+        return Answer([Retry(f"{MOST_STEPS} calls in a row did not tell what became of it")] * count)
+
+
+@contextlib.asynccontextmanager
+async def link(destination: HTTPDestination, way: Way) -> AsyncIterator[HTTPLink]:
+    """Opens the link of a connection."""
+    async with client(destination.limits) as sender:
+        yield HTTPLink(destination, sender, way)

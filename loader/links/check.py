@@ -1,19 +1,19 @@
-"""The trial of `penstock check` for a destination that takes events one by one: a call that changes nothing there."""
+"""The trial of `penstock check` for a destination over HTTP that takes events: a call that changes nothing there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from loader.calls.answers import DENIED, words_of
-from loader.contract.events import EventDestination, Response
+from loader.contract.events import HTTPDestination, Response
 from loader.contract.warehouse import CheckResult
-from loader.delivery.sending.http import NoAnswer, client, masked
+from loader.links.http import NoAnswer, client, masked
 from shared.reading.mask import Mask
 
 KEY = "penstock-check"
 
 
-async def check_calls(destination: EventDestination, mask: Mask) -> Sequence[CheckResult]:
+async def check_calls(destination: HTTPDestination, mask: Mask) -> Sequence[CheckResult]:
     """Tries the destination; any answer shows that it was reached. `mask` hides its secrets in the answer."""
     call = destination.trial()
     if isinstance(call, str):
