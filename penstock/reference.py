@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
-from msgspec import NODEFAULT, inspect
+from msgspec import inspect
 
+from connector_runner.registry import SOURCES
 from functions_runtime.settings import PREFIX as FUNCTIONS_PREFIX
 from functions_runtime.settings import FunctionsSettings
 from ingest import openapi
@@ -26,11 +26,11 @@ from loader.settings import PREFIX as LOADER_PREFIX
 from loader.settings import LoaderSettings
 from penstock.command.cli import cli
 from penstock.control.project.schema import schema_text
+from penstock.option_words import default_text, description, type_text
 from penstock.terminal import exits
 from router.settings import RouterSettings
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import Connection, Project
-from shared.reading.units import ByteSize, Duration
 from shared.settings import ServiceSettings
 from shared.telemetry.declared import METRICS, Metric
 
@@ -120,7 +120,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations, functions and connections are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions, connections and connectors are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}
@@ -137,6 +137,12 @@ def _configuration() -> Iterator[str]:
         info = inspect.type_info(registry.plugin(name).OPTIONS)
         assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker; tests/meta/test_plugins.py holds it
         yield from (f"### {name}", "", f"How it works: [destinations/{name}.md](destinations/{name}.md).", "")
+        yield from _fields(info)
+    yield from ("## Connectors", "", "A connector has a `type`, and the options of that type beside it.", "")
+    for name in SOURCES.names():
+        info = inspect.type_info(SOURCES.get(name).OPTIONS)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+        yield from (f"### {name}", "", f"How it works: [connectors/{name}.md](connectors/{name}.md).", "")
         yield from _fields(info)
     yield from (
         "## Settings",
@@ -185,94 +191,10 @@ def _fields(info: inspect.StructType, prefix: str | None = None) -> Iterator[str
     rows: list[Sequence[str]] = []
     for field in info.fields:
         name = field.encode_name if prefix is None else prefix + field.encode_name.upper()
-        type_text = _SPECIAL.get((info.cls, field.name)) or _type_text(field.type)
-        rows.append((f"`{name}`", type_text, _default_text(field), _description(field.type)))
+        type_words = _SPECIAL.get((info.cls, field.name)) or type_text(field.type)
+        rows.append((f"`{name}`", type_words, default_text(field), description(field.type)))
     yield from _table(("variable" if prefix else "key", "type", "default", "meaning"), rows)
     yield ""
-
-
-def _description(info: inspect.Type) -> str:
-    return str((info.extra_json_schema or {}).get("description", "")) if isinstance(info, inspect.Metadata) else ""
-
-
-def _type_text(info: inspect.Type) -> str:
-    """Returns a type in words, with its bounds."""
-    match info:
-        case inspect.Metadata():
-            return _type_text(info.type)
-        case inspect.StructType():
-            return f"[{info.cls.__name__}](#{info.cls.__name__.lower()})"
-        case inspect.CustomType():
-            return {Duration: "duration", ByteSize: "size"}[info.cls]
-        case inspect.LiteralType():
-            return " or ".join(f"`{value}`" for value in info.values)
-        case inspect.ListType():
-            return f"list of {_type_text(info.item_type)}"
-        case inspect.DictType():
-            return f"name to {_type_text(info.value_type)}"
-        case inspect.UnionType():
-            return " or ".join(_type_text(each) for each in info.types if not isinstance(each, inspect.NoneType))
-        case inspect.IntType() | inspect.FloatType():
-            return ("integer" if isinstance(info, inspect.IntType) else "number") + _bounds(info)
-        case inspect.StrType():
-            return "text"
-        case inspect.BoolType():
-            return "`true` or `false`"
-        case inspect.AnyType():
-            return "any"
-    raise TypeError(f"no words for {info}")
-
-
-def _bounds(info: Any) -> str:
-    match info.ge, info.gt, info.le:
-        case None, None, None:
-            return ""
-        case None, None, most:
-            return f" up to {most:g}"
-        case None, above, None:
-            return f" above {above:g}"
-        case None, above, most:
-            return f" above {above:g}, up to {most:g}"
-        case least, _, None:
-            return f" from {least:g}"
-        case least, _, most:
-            return f" from {least:g} to {most}"
-    raise TypeError(f"no words for the bounds of {info}")
-
-
-def _default_text(field: inspect.Field) -> str:
-    if field.required:
-        return "**required**"
-    value = field.default if field.default is not NODEFAULT else field.default_factory()
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return f"`{str(value).lower()}`"
-        case Duration():
-            return f"`{_duration_text(value)}`"
-        case ByteSize():
-            return f"`{_size_text(value)}`"
-        case [] | {}:
-            return "empty"
-        case msgspec.Struct():
-            return "its defaults"
-        case _:
-            return f"`{value}`"
-
-
-def _duration_text(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:g}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
-
-
-def _size_text(size: int) -> str:
-    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= length and size % length == 0:
-            return f"{size // length}{unit}"
-    return f"{size}"
 
 
 # -- metrics and reasons

@@ -51,6 +51,9 @@ def check_connections(project: Project) -> list[Problem]:
             problems.append(
                 Problem(f"destinations.{name}.type", "expected the name of a destination type, such as duckdb or postgres")
             )
+    for name, connector in project.connectors.items():
+        if not isinstance(connector.get("type"), str):
+            problems.append(Problem(f"connectors.{name}.type", "expected the name of a connector type, such as airbyte"))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""The project file: sites, destinations, functions and the connections between them, as Structs.
+"""The project file: sites, destinations, functions, connectors and the connections between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
@@ -31,7 +31,7 @@ OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations, functions and connections: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions, connections and connectors: they become tokens of subjects and keys of buckets."""
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
 """Options that earlier versions took although they did nothing."""
@@ -239,6 +239,9 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = {}
     functions: Annotated[dict[str, Function], Meta(description="code that connections name, by name")] = {}
     connections: Annotated[dict[str, Connection], Meta(description="links from sites to destinations by name")] = {}
+    connectors: Annotated[
+        dict[str, dict[str, Any]], Meta(description="pull sources by name: `type` and the options of that type")
+    ] = {}
 
 
 def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> Any:
@@ -286,6 +289,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "destinations": dict[str, Any],
         "functions": Function,
         "connections": Connection,
+        "connectors": dict[str, Any],
     }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
     for kind, type_ in shapes.items():
@@ -373,7 +377,7 @@ def _interpolate(value: Any, source: Mapping[str, str], path: str, problems: lis
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit")
-        for kind in ("sites", "destinations", "functions", "connections")
+        for kind in ("sites", "destinations", "functions", "connections", "connectors")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]

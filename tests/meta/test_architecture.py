@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVICES = {"ingest", "router", "functions_runtime", "loader"}
+SERVICES = {"ingest", "router", "functions_runtime", "loader", "connector_runner"}
 ALLOWED: dict[str, set[str]] = {
     "shared": {"shared"},
     **{service: {"shared", service} for service in SERVICES},

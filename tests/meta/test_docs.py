@@ -21,8 +21,20 @@ from penstock.control.project.schema import project_schema
 from shared.telemetry.declared import METRICS
 from tests.meta.pages import DOCS, PAGES, ROOT, WRITTEN, anchors, codes, command_names, fences, inline_code, name_of, prose, rows
 
-FOLDERS = ("shared", "ingest", "router", "functions_runtime", "loader", "penstock", "bench", "tests", "docs", "examples")
-CODE = ("shared", "ingest", "router", "functions_runtime", "loader", "penstock")
+FOLDERS = (
+    "shared",
+    "ingest",
+    "router",
+    "functions_runtime",
+    "loader",
+    "connector_runner",
+    "penstock",
+    "bench",
+    "tests",
+    "docs",
+    "examples",
+)
+CODE = ("shared", "ingest", "router", "functions_runtime", "loader", "connector_runner", "penstock")
 
 
 def test_generated_pages_say_what_the_code_says() -> None:

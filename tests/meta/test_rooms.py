@@ -27,9 +27,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "connection", "service", "__main__"),
+    "connector_runner": ("contract", "airbyte", "programs", "sources", "registry"),
     "penstock": (
-        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.letters",
-        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "reference", "__main__",
+        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
+        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",
     ),
 }  # fmt: skip
 """Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""
@@ -44,6 +45,7 @@ PURE = (
     "loader/calls",
     "shared/reading",
     "functions_runtime/rules",
+    "connector_runner/airbyte",
 )
 IMPURE = re.compile(
     r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"
@@ -53,6 +55,8 @@ CLOCKS = {"now", "today", "utcnow"}
 
 LARGEST_ROOM = 12
 """More modules at one level want a room of their own."""
+VERBS = "penstock/command/verbs"
+"""A module for each group of commands; `penstock/command/cli.py` lists them."""
 
 PLUGINS: dict[str, str] = {
     "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
@@ -60,6 +64,7 @@ PLUGINS: dict[str, str] = {
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",
     "loader/cloud": r"loader\.(contract|calls|links|cloud)(\.|$)|shared\.",
+    "connector_runner/sources": r"connector_runner\.(contract|airbyte|programs|sources)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }
 """What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""
@@ -125,8 +130,8 @@ def test_a_pure_room_has_no_clock_socket_task_or_thread(room: str) -> None:
 def test_a_room_holds_about_a_dozen_modules(package: str) -> None:
     for folder in {path.parent for path in modules(package)}:
         held = [path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")]
-        services = str(folder.relative_to(ROOT)) in PLUGINS  # one file each, however many there are
-        assert len(held) <= LARGEST_ROOM or services, f"{folder.relative_to(ROOT)} holds {len(held)} modules"
+        one_each = str(folder.relative_to(ROOT)) in (*PLUGINS, VERBS)  # one file each, however many there are
+        assert len(held) <= LARGEST_ROOM or one_each, f"{folder.relative_to(ROOT)} holds {len(held)} modules"
         assert (folder / "__init__.py").exists(), f"{folder.relative_to(ROOT)} does not say what it holds"
 
 

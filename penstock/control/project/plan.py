@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from connector_runner.registry import SOURCES
 from loader.registry import secrets_of
 from penstock.control.project.code import code_of, difference
 from shared.plugins import secret_options
@@ -106,10 +107,12 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
 
 
 def _marked(value: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the members that hold secrets, whatever they are called: of a destination, a connection, or a privacy rule."""
+    """Returns the members that hold secrets, whatever they are called: of a destination, a connector, a connection, or a privacy rule."""
     if "do" in value and "field" in value:
         return _secret_options(PrivacyRule)
-    return secrets_of(value.get("type")) | _secret_options(Connection)
+    type_name = value.get("type")
+    of_connector = _secret_options(SOURCES.get(type_name).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
+    return secrets_of(type_name) | of_connector | _secret_options(Connection)
 
 
 @cache

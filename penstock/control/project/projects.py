@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from connector_runner import registry as connectors
 from loader import registry
 from penstock.control.functions.compiled import compile_functions
 from penstock.control.project.code import read_functions
@@ -173,6 +174,8 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
     for name, options in _entries(document, "destinations"):
         if isinstance(options.get("type"), str):
             problems.extend(_problems_of(partial(registry.parse_options, name, options)))
+    for name, options in _entries(document, "connectors"):
+        problems.extend(_problems_of(partial(connectors.parse_options, name, options)))
     for name, connection in _entries(document, "connections"):
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):

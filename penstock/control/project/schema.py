@@ -1,6 +1,6 @@
 """The JSON Schema of the project file; editors complete and check the file by it.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination and the operators of `where`, so it
+It is made from the Structs of `shared/project/model.py`, the options of every destination and connector, and the operators of `where`, so it
 cannot differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's
 own rules, which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from connector_runner.registry import SOURCES
 from loader import registry
 from router.rules.operators import KINDS, OPERATORS
 from shared.project.model import Project
@@ -37,21 +38,29 @@ def project_schema() -> dict[str, Any]:
     """Returns the schema, ready to be written as JSON."""
     schema = json_schema(Project)
     definitions = schema["$defs"]
-    definitions["Destination"] = {"oneOf": [_destination(name, definitions) for name in registry.destination_types()]}
+    definitions["Destination"] = {
+        "oneOf": [
+            _plugin("destination", name, registry.plugin(name).OPTIONS, definitions) for name in registry.destination_types()
+        ]
+    }
     definitions["Project"]["properties"]["destinations"]["additionalProperties"] = {"$ref": "#/$defs/Destination"}
+    definitions["Connector"] = {
+        "oneOf": [_plugin("connector", name, SOURCES.get(name).OPTIONS, definitions) for name in SOURCES.names()]
+    }
+    definitions["Project"]["properties"]["connectors"]["additionalProperties"] = {"$ref": "#/$defs/Connector"}
     definitions["Where"] = _where()
     definitions["Connection"]["properties"]["where"]["$ref"] = "#/$defs/Where"
     return {"$schema": DIALECT, "title": "Penstock project file", **_with_variables(schema)}
 
 
-def _destination(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _plugin(kind: str, name: str, options_of: type[msgspec.Struct], definitions: dict[str, Any]) -> dict[str, Any]:
     """Returns the schema of one type: its options, and `type` itself."""
-    options = json_schema(registry.plugin(name).OPTIONS)
+    options = json_schema(options_of)
     inner = options["$defs"]
     own = inner.pop(options["$ref"].rsplit("/", 1)[-1])
     definitions.update(inner)
     own["title"] = name
-    own["properties"] = {"type": {"const": name, "description": "the type of the destination"}, **own["properties"]}
+    own["properties"] = {"type": {"const": name, "description": f"the type of the {kind}"}, **own["properties"]}
     own["required"] = ["type", *own.get("required", [])]
     return dict(own)
 

@@ -1,0 +1,196 @@
+"""Python packages that are connectors: each version in an environment of its own, made with uv, kept and shared.
+
+An environment is made beside its place and renamed, so it is whole or not there. Only wheels are taken: a package that has to be
+compiled would take minutes and fail in the end. The interpreter follows the package's Requires-Python. What was
+resolved is kept as a lock: the same version is installed the same way again, whatever was published meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.metadata
+import os
+import re
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+
+from connector_runner.contract import Listener, Said
+from shared.errors import SetupError, Transient
+from shared.tasks import timeout
+
+INSTALL = "pip install 'penstock[connectors]'"
+INSTALL_SECONDS = 900.0
+LOCK = "requirements.lock"
+NEWEST_INTERPRETER = "3.11"
+"""The interpreter tried first: more published connectors work on it than on any other."""
+_OUR_NAMES = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_NO_WHEEL = re.compile(r"Because ([A-Za-z0-9._-]+)==\S+ has no usable wheels")
+_AWAY = re.compile(r"error sending request|dns error|timed out|connection (refused|reset)|50[0234] ", re.IGNORECASE)
+
+
+class Installed(NamedTuple):
+    """An installed package. `program`: the command that it brings; `folder`: its environment; `version`: its own."""
+
+    program: Path
+    folder: Path
+    version: str
+
+
+def find_uv() -> str:
+    """Returns the path of uv: from its wheel in this environment, else from PATH.
+
+    Raises:
+        SetupError: there is none; says how to get it.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / "uv"
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    if found is None:
+        raise SetupError(f"uv: not found; it installs connectors; install it with: {INSTALL}")
+    return found
+
+
+async def install(
+    package: str, version: str, cache: Path, heard: Listener, program: str = "", build: Sequence[str] = ()
+) -> Installed:
+    """Returns an installed package; installs it first where it is not.
+
+    Args:
+        cache: the folder of all environments.
+        program: the command that it brings; empty: the one named as the package, or its only one.
+        build: names of packages that may be built, because they have no wheel.
+
+    Raises:
+        SetupError: there is no such package or version, no wheel of it, no interpreter for it, or no room.
+        Transient: the index does not answer.
+    """
+    try:
+        pinned = str(Requirement(f"{package}=={version}"))
+    except InvalidRequirement as exc:
+        raise SetupError(f"{package} {version} is no package and version: {exc}") from exc
+    folder = cache / "packages" / f"{package}-{version}"
+    async with _alone(folder):
+        if not (folder / "pyvenv.cfg").exists():
+            heard(Said("info", f"installing {pinned}"))
+            await _make(package, pinned, folder, build)
+            heard(Said("info", f"installed {pinned}"))
+    return _found(package, version, folder, program)
+
+
+@asynccontextmanager
+async def _alone(folder: Path) -> AsyncIterator[None]:
+    """Lets one process at a time make an environment."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = open(folder.with_name(f".{folder.name}.lock"), "w")  # noqa: SIM115, ASYNC230  # held over the body
+    except OSError as exc:
+        raise SetupError(f"{folder.parent}: {exc.strerror}; connectors are installed there") from exc
+    with file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+async def _make(package: str, pinned: str, folder: Path, build: Sequence[str]) -> None:
+    lock = folder.parent / "locks" / f"{folder.name}.lock"
+    wanted = NEWEST_INTERPRETER
+    for _ in range(2):
+        beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        try:
+            await _uv("venv", "--quiet", "--relocatable", "--python", wanted, str(beside / "env"))
+            await _fill(beside / "env", pinned, lock, build)
+            needs = _requires_python(package, beside / "env")
+            if _interpreter_of(beside / "env") in needs:
+                os.replace(beside / "env", folder)
+                return
+            wanted = str(needs)
+        except OSError as exc:
+            raise SetupError(f"{folder}: {exc.strerror}; connectors are installed there") from exc
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    raise SetupError(f"{pinned} needs Python {wanted}; install one, or let uv load it: uv python install '{wanted}'")
+
+
+async def _fill(environment: Path, pinned: str, lock: Path, build: Sequence[str]) -> None:
+    python = str(environment / "bin" / "python")
+    built = [option for name in build for option in ("--no-binary", name)]
+    arguments = ["pip", "install", "--quiet", "--compile-bytecode", "--only-binary", ":all:", *built, "--python", python]
+    if lock.exists():  # noqa: ASYNC240  # a moment
+        await _uv(*arguments, "--no-deps", "--requirement", str(lock))
+        return
+    await _uv(*arguments, pinned)
+    lock.parent.mkdir(exist_ok=True)
+    written = lock.with_suffix(".new")
+    written.write_text(await _uv("pip", "freeze", "--python", python))
+    os.replace(written, lock)
+
+
+async def _uv(*arguments: str) -> str:
+    """Runs uv; returns its output.
+
+    Raises:
+        SetupError, Transient: as `install`.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _OUR_NAMES}
+    process = await asyncio.create_subprocess_exec(
+        find_uv(),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", **environment, "UV_NO_PROGRESS": "1"},  # trust what the system trusts
+    )
+    try:
+        async with timeout(INSTALL_SECONDS):
+            out, errors = await process.communicate()
+    except TimeoutError as exc:
+        raise Transient(f"uv {arguments[0]} did not end within {INSTALL_SECONDS:g} s") from exc
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        return out.decode()
+    words = " ".join(line for line in errors.decode("utf-8", "replace").split("\n") if not line.startswith("warning:"))
+    said = " ".join(words.split())[-1000:]
+    if without := _NO_WHEEL.search(said):
+        said = f"{without[1]} has no wheel for this interpreter; `build: [{without[1]}]` lets uv build it ({said})"
+    if _AWAY.search(said):
+        raise Transient(f"the index of packages does not answer: {said}")
+    raise SetupError(f"a connector cannot be installed: {said}")
+
+
+def _distribution(package: str, environment: Path) -> importlib.metadata.Distribution | None:
+    paths = [str(path) for path in environment.glob("lib/python*/site-packages")]
+    return next(iter(importlib.metadata.distributions(name=package, path=paths)), None)
+
+
+def _requires_python(package: str, environment: Path) -> SpecifierSet:
+    found = _distribution(package, environment)
+    return SpecifierSet(found.metadata["Requires-Python"] or "") if found else SpecifierSet()
+
+
+def _interpreter_of(environment: Path) -> str:
+    written = re.search(r"^version_info\s*=\s*(\S+)", (environment / "pyvenv.cfg").read_text(), re.MULTILINE)
+    return written[1] if written else ""
+
+
+def _found(package: str, version: str, folder: Path, program: str) -> Installed:
+    distribution = _distribution(package, folder)
+    if distribution is None:
+        raise SetupError(f"{folder} does not hold {package} {version}; remove the folder, and it is installed again")
+    offered = sorted(point.name for point in distribution.entry_points if point.group == "console_scripts")
+    named = program or package.removeprefix("airbyte-")
+    chosen = named if named in offered else offered[0] if len(offered) == 1 and not program else None
+    if chosen is None:
+        raise SetupError(
+            f"{package} {version} brings no program {named!r}, but: {', '.join(offered) or 'none'}; name it with `program`"
+        )
+    return Installed(folder / "bin" / chosen, folder, distribution.version)

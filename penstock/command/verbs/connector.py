@@ -1,0 +1,303 @@
+"""`penstock connector`: the connectors of a project file, asked and read without a stack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.command.dotenv import with_dotenv
+from penstock.control.project.projects import DEFAULT_FILE, read_document
+from penstock.control.reach import local_environment
+from penstock.control.wording import counted, cut
+from penstock.terminal import exits
+from penstock.terminal.options import Integer, Setting, at_home
+from shared.errors import SetupError
+
+if TYPE_CHECKING:
+    from connector_runner.contract import Said, Stream
+
+SHOWN_PROPERTIES = 8
+LOUD = ("fatal", "error", "warn")
+LINE_CHARACTERS = 300
+NEW_LINE = "\n"
+DESCRIPTION_CHARACTERS = 100
+
+_file = click.option(
+    "--file", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_FILE, show_default=True, help="The project file."
+)
+_verbose = click.option("--verbose", is_flag=True, help="Print what the connector logs, on standard error.")
+
+
+@click.group()
+def connector() -> None:
+    """Ask connectors of a project file which options and streams they have, and read rows; without a stack."""
+
+
+@connector.command("list")
+@_file
+@at_home
+def list_(setting: Setting, file: Path) -> int:
+    """Lists the connectors of the project file.
+
+    \b
+    Example:
+      penstock connector list
+    """
+    entries: dict[str, Any] = read_document(file).get("connectors") or {}
+    rows = [(name, *_described(entry)) for name, entry in entries.items()]
+    setting.screen.result([{"connector": name, "type": type_, "runs": runs} for name, type_, runs in rows])
+    if not rows:
+        setting.screen.say(f"{file} has no connectors; docs/connectors.md says how to write one")
+        return exits.OK
+    setting.screen.table(("connector", "type", "runs"), rows)
+    return exits.OK
+
+
+@connector.command()
+@click.argument("name")
+@_file
+@_verbose
+@at_home
+def spec(setting: Setting, name: str, file: Path, verbose: bool) -> int:
+    """Shows which options connector NAME takes in `config`. With --json the whole JSON Schema.
+
+    \b
+    Example:
+      penstock connector spec crm
+    """
+    from penstock.control.connectors.asked import ask_spec
+
+    found = asyncio.run(ask_spec(name, _entry(setting, name, file), _cache(setting), _heard(setting, verbose=verbose)))
+    setting.screen.result(found)
+    needed = found.get("required") or []
+    rows = [
+        (
+            key,
+            _type_of(each),
+            "yes" if key in needed else "",
+            cut(str(each.get("description") or each.get("title") or ""), DESCRIPTION_CHARACTERS),
+        )
+        for key, each in (found.get("properties") or {}).items()
+        if isinstance(each, dict)
+    ]
+    setting.screen.table(("option", "type", "needed", "what"), rows)
+    return exits.OK
+
+
+@connector.command()
+@click.argument("name")
+@_file
+@_verbose
+@at_home
+def check(setting: Setting, name: str, file: Path, verbose: bool) -> int:
+    """Tries whether the options of connector NAME work. Exit code 1 if they do not.
+
+    \b
+    Example:
+      penstock connector check crm
+    """
+    from penstock.control.connectors.asked import ask_check
+
+    found = asyncio.run(ask_check(name, _entry(setting, name, file), _cache(setting), _heard(setting, verbose=verbose)))
+    setting.screen.result({"ok": found.ok, "message": found.message})
+    why = f": {found.message}" if found.message else ""
+    setting.screen.say(f"{name} {'works' if found.ok else 'does not work'}{why}", "green" if found.ok else "red")
+    return exits.OK if found.ok else exits.NO
+
+
+@connector.command()
+@click.argument("name")
+@_file
+@_verbose
+@at_home
+def discover(setting: Setting, name: str, file: Path, verbose: bool) -> int:
+    """Lists the streams of connector NAME: their keys, cursors and columns. With --json, with the JSON Schema of each.
+
+    \b
+    Example:
+      penstock connector discover crm
+    """
+    from penstock.control.connectors.asked import ask_streams
+
+    streams = asyncio.run(ask_streams(name, _entry(setting, name, file), _cache(setting), _heard(setting, verbose=verbose)))
+    setting.screen.result(streams)
+    setting.screen.table(("stream", "modes", "key", "cursor", "columns"), [_row(each) for each in streams])
+    return exits.OK
+
+
+@connector.command()
+@click.argument("name")
+@click.argument("streams", nargs=-1)
+@_file
+@click.option("--limit", type=Integer(1), help="Stop after so many rows.")
+@click.option("--full", is_flag=True, help="Read all rows, also of streams that can tell what is new.")
+@click.option(
+    "--state",
+    "state_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Go on where this file says, and write there how far the rows went.",
+)
+@_verbose
+@at_home
+def read(
+    setting: Setting,
+    name: str,
+    streams: tuple[str, ...],
+    file: Path,
+    limit: int | None,
+    full: bool,
+    state_file: Path | None,
+    verbose: bool,
+) -> int:
+    """Prints rows of STREAMS of connector NAME, of all without any: one JSON object a line. Of one stream the row itself, of several
+    `{"stream": …, "row": …}`.
+
+    The file of --state is written when the command ends well, and only with states whose rows were printed before. A row may come
+    twice, none is missing.
+
+    \b
+    Examples:
+      penstock connector read crm users --limit 5
+      penstock connector read crm users --state users.state > new.ndjson
+    """
+    if limit is not None and state_file is not None:
+        raise click.UsageError("--limit leaves rows out, and --state says that they were read; give one of them")
+    rows = asyncio.run(_read(setting, name, streams, file=file, limit=limit, full=full, state_file=state_file, verbose=verbose))
+    total = sum(rows.values())
+    setting.screen.note(", ".join(f"{each}: {counted(number, 'row')}" for each, number in rows.items()) or counted(total, "row"))
+    return exits.OK
+
+
+async def _read(
+    setting: Setting,
+    name: str,
+    streams: Sequence[str],
+    *,
+    file: Path,
+    limit: int | None,
+    full: bool,
+    state_file: Path | None,
+    verbose: bool,
+) -> Counter[str]:
+    from connector_runner.contract import Checkpoint, Row, Said
+    from penstock.control.connectors.asked import read_rows, state_of, states_of
+
+    heard = _heard(setting, verbose=verbose)
+    states = states_of(_text(state_file)) if state_file is not None else {}
+    rows: Counter[str] = Counter()
+    messages = read_rows(
+        name,
+        _entry(setting, name, file),
+        streams,
+        cache=_cache(setting),
+        heard=heard,
+        full=full,
+        states=dict(states),
+    )
+    write = sys.stdout.buffer.write
+    async with aclosing(messages):
+        async for message in messages:
+            match message:
+                case Row(stream, data):
+                    line = data if len(streams) == 1 else b'{"stream":"%s","row":%s}' % (str(stream).encode(), data)
+                    write(line + b"\n")
+                    rows[str(stream)] += 1
+                    if limit is not None and sum(rows.values()) >= limit:
+                        break
+                case Checkpoint(stream, state):
+                    if stream is None:
+                        states.clear()
+                    states[stream] = state
+                case Said():
+                    heard(message)
+                case _:
+                    pass
+    sys.stdout.buffer.flush()
+    if state_file is not None:
+        _keep(state_file, b"".join(state_of(stream, state) + b"\n" for stream, state in states.items()))
+    return rows
+
+
+def _entry(setting: Setting, name: str, file: Path) -> dict[str, Any]:
+    from penstock.control.connectors.asked import connector_of
+
+    environment = with_dotenv(local_environment(setting.home), file.parent)
+    return connector_of(read_document(file), name, file.parent, environment)
+
+
+def _cache(setting: Setting) -> Path:
+    return (setting.home.folder / "connectors").absolute()
+
+
+def _heard(setting: Setting, *, verbose: bool) -> Any:
+    """Returns what takes lines for people: all with --verbose, else the first lines of the loud ones."""
+
+    def heard(said: Said) -> None:
+        if verbose:
+            setting.screen.note(f"{said.level}: {said.text}")
+        elif said.level in LOUD:
+            setting.screen.note(f"{said.level}: {cut(said.text.partition(NEW_LINE)[0], LINE_CHARACTERS)}")
+
+    return heard
+
+
+def _described(entry: Any) -> tuple[str, str]:
+    found = entry if isinstance(entry, dict) else {}
+    manifest = found.get("manifest")
+    package = f"{found.get('package')} {found.get('version')}"
+    runs = "its own manifest" if isinstance(manifest, dict) else str(manifest or package)
+    return str(found.get("type")), runs
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    if "const" in schema or "enum" in schema:
+        return "one of " + ", ".join(map(str, schema.get("enum") or [schema["const"]]))
+    if "oneOf" in schema:
+        return "one of several"
+    found = schema.get("type", "any")
+    return " or ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _row(stream: Stream) -> tuple[str, ...]:
+    columns = list((stream.json_schema.get("properties") or {}).keys())
+    more = f" and {len(columns) - SHOWN_PROPERTIES} more" if len(columns) > SHOWN_PROPERTIES else ""
+    return (
+        str(stream.known_as),
+        ", ".join(stream.modes),
+        ", ".join(".".join(path) for path in stream.primary_key),
+        ".".join(stream.cursor),
+        ", ".join(columns[:SHOWN_PROPERTIES]) + more,
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SetupError(f"{file} cannot be read: {exc}") from exc
+
+
+def _keep(file: Path, content: bytes) -> None:
+    """Writes a file whole, or leaves the old one."""
+    beside = file.with_name(f".{file.name}.new")
+    try:
+        with open(beside, "wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(beside, file)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise SetupError(f"{file} cannot be written: {exc.strerror}; its old state holds, and rows come again") from exc

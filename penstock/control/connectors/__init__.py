@@ -1,0 +1,1 @@
+"""Connectors of a project file, asked and read without a stack."""
