@@ -207,7 +207,7 @@ METRICS: tuple[Metric, ...] = (
         "loader_calls_total",
         "counter",
         "calls",
-        "calls to destinations that take events one by one, by result: 2xx to 5xx, or no_answer",
+        "calls to destinations that take events one by one, by result: 2xx to 5xx, ok (of a queue), or no_answer",
         labels=("connection", "result"),
     ),
     Metric("loader_calls_again_total", "counter", "calls", "calls that failed and were put into RETRY", labels=("connection",)),

@@ -28,6 +28,7 @@ DRIVERS = (
     "pymysql",
     "aioboto3",
     "aiobotocore",
+    "aiokafka",
     "botocore",
     "duckdb",
     "pyarrow",

@@ -102,7 +102,13 @@ class Sending:
         self.telemetry = _Silence()
         self.limit = Limit("off")
         """Of dead letters."""
+        self.health = Health()
         self._connection = Connection(site="shop", destination="crm", mode=cast("Any", mode))
+
+    @property
+    def status(self) -> str:
+        """What the service says of the connection."""
+        return " ".join(self.health.problems.values())
 
     async def put(self, seq: int, events: Sequence[dict[str, Any]], origins: list[str] | None = None) -> None:
         """Puts a frame into the queue, as the router does.
@@ -127,7 +133,12 @@ class Sending:
         draining = asyncio.Event()
         settings = SimpleNamespace(deliver_max_frames=1000)
         context = SimpleNamespace(
-            broker=self.broker, draining=draining, telemetry=self.telemetry, health=Health(), settings=settings, instance="test"
+            broker=self.broker,
+            draining=draining,
+            telemetry=self.telemetry,
+            health=self.health,
+            settings=settings,
+            instance="test",
         )
         gate = ThreadGate(1, "test")
         try:
