@@ -2,21 +2,21 @@
 
 A message holds events of one frame that one function asked for again, as they entered the chain. When it is due they run through the
 chain once more. Their lane's sequences must grow and a repeat must have the number it had, whenever a runtime dies: so which message
-gets the next number is noted in the bucket `state` before anything is sent.
+gets the next number is noted in the bucket `state` before anything is sent. The number is the time in milliseconds, or the last one
+and one more: should the bucket be lost, or an older copy of it come back, no new number is one that a destination knows.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
+from functions_runtime.rules.outcome import STAGE, Later
 from shared.errors import NotConnected
-from shared.events.frame import Frame, encode_frame
 from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -24,8 +24,8 @@ from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
+from shared.streams.waiting import NOTES_OF_FUNCTIONS
 
-STAGE = "functions"
 DELAYS = (10.0, 60.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
 """Seconds before each try again, where a function says nothing of it."""
 MINUTE = 60.0
@@ -52,14 +52,6 @@ def policy_of(config: Mapping[str, Any]) -> Policy:
     if isinstance(times, int):
         delays = [delays[min(number, len(delays) - 1)] for number in range(times)]
     return Policy(tuple(delays))
-
-
-def digest_of(indexes: Sequence[int]) -> str:
-    """Returns a short name for places in a frame, for ids of messages.
-
-    A function that decides differently after a crash gives other events to a message; under the same id they would be lost.
-    """
-    return hashlib.sha256(msgspec.json.encode(indexes)).hexdigest()[:16]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,30 +138,21 @@ class Again:
             if message is not None:
                 self._add(message)
 
-    async def put(
-        self, place: Place, frame: Frame, indexes: Sequence[int], function: str, *, failures: int, delay: float
-    ) -> None:
-        """Stores events of a frame for later; returns when they are durable.
-
-        Args:
-            frame: holds only these events.
-            indexes: where in their frame they stood.
-            failures: how often they failed now.
-            delay: seconds from now.
+    async def put(self, place: Place, later: Later) -> None:
+        """Stores events of the frame at `place` for later; returns when they are durable.
 
         Raises:
             NotConnected, Transient, QueueFull: not known to be stored.
         """
-        msg_id = f"again.{self._queue}.{place.lane}.{place.seq}.{place.rewind}.{digest_of(indexes)}.{function}.{failures}"
-        if msg_id in self._ids:
+        if later.msg_id in self._ids:
             return
         headers = {
-            **write_place(Place(place.lane, place.seq, len(frame))),
-            FAILURES: str(failures),
-            DUE: f"{self._wall() + delay:.3f}",
+            **write_place(Place(place.lane, place.seq, later.events)),
+            FAILURES: str(later.failures),
+            DUE: f"{self._wall() + later.delay:.3f}",
         }
         await self._broker.publisher.publish(
-            topology.retry_subject(STAGE, self._queue), encode_frame(frame), msg_id=msg_id, headers=headers
+            topology.retry_subject(STAGE, self._queue), later.payload, msg_id=later.msg_id, headers=headers
         )
 
     def next_in(self) -> float | None:
@@ -177,6 +160,12 @@ class Again:
         if self._state.moving:
             return 0.0
         return max(0.0, self._due[0][0] - self._wall()) if self._due else None
+
+    @property
+    def moving(self) -> Due | None:
+        """The message that a former holder was at when it died."""
+        held = self._held.get(self._state.moving)
+        return Due(Place(self.lane, self._state.last, held.events), self._state.moving, held.failures) if held else None
 
     async def take_due(self) -> Due | None:
         """Returns the due messages, numbered; `done` must follow, else the same comes again.
@@ -190,10 +179,9 @@ class Again:
         if not self._state.moving:
             if not self._due or self._due[0][0] > self._wall():
                 return None
-            await self._note(_State(last=self._state.last + 1, moving=self._due[0][1]))
-        seq = self._state.moving
-        held = self._held[seq]
-        return Due(Place(self.lane, self._state.last, held.events), seq, held.failures)
+            number = max(self._state.last + 1, round(self._wall() * 1000))
+            await self._note(_State(last=number, moving=self._due[0][1]))
+        return self.moving
 
     async def payload(self, seq: int) -> bytes:
         """Returns what a message holds.
@@ -217,7 +205,7 @@ class Again:
 
     @property
     def _key(self) -> str:
-        return f"functions.{self._queue}"
+        return f"{NOTES_OF_FUNCTIONS[0]}{self._queue}"
 
     async def _note(self, state: _State) -> None:
         self._revision = await self._bucket.put(self._key, msgspec.json.encode(state), revision=self._revision)

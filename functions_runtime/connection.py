@@ -3,8 +3,8 @@
     FUNCTIONS ──> events ──> chain ──> dead letters, RETRY, then DELIVER ──> acknowledge
     RETRY ──> when due ──────┘
 
-Frames go one after the other, and each is in DELIVER before the next is sent there: the loader relies on that order. Everything that is
-sent bears an id made of the frame's place, so a frame that comes again after a crash is stored once.
+Frames go one after the other, and each is in DELIVER before the next is sent there: the loader relies on that order. `outcomes.py` says
+why each event is in one place however often a runtime dies.
 
 When functions cannot run, frames wait: nothing goes round them.
 """
@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from functions_runtime.again import STAGE, Again, Due, Policy, digest_of, policy_of
+from functions_runtime.again import Again, Due, Policy, policy_of
 from functions_runtime.definition import Definition
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.host import ConnectionHost
 from functions_runtime.host.lines import Lines
 from functions_runtime.host.store import Store
-from functions_runtime.rules.packing import MOST_BODY_BYTES, Finished, Letter, Prepared, Retry, finish, prepare
+from functions_runtime.outcomes import Outcomes
+from functions_runtime.rules.outcome import STAGE, Outcome, outcome_of
+from functions_runtime.rules.packing import MOST_BODY_BYTES, Prepared, finish, prepare
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import Chain, Fate
 from functions_runtime.sandbox.guest import BrokenError
@@ -30,8 +33,8 @@ from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
 from shared.backoff import Backoff
 from shared.errors import Conflict, Fenced, NotConnected, Permanent, SetupError, Transient
-from shared.events.dead import DeadLetter, bury, now, origin_of
-from shared.events.frame import Frame, RequestContext, decode_frame, encode_frame, pack, select
+from shared.events.dead import now
+from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place, read_place, trace_of, write_place
 from shared.jetstream import topology
 from shared.jetstream.lease import Lease
@@ -45,7 +48,7 @@ FAULT_SECONDS = (0.25, 5.0)
 SETUP_SECONDS = (1.0, 30.0)
 """First and longest wait, where time alone may help, and where a person must act."""
 MOST_PAYLOAD_BYTES = 12 * 1024 * 1024
-"""Of a frame that goes on; the broker takes 16 MiB."""
+"""Of all that a frame becomes; the broker takes 16 MiB a message."""
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ class ConnectionFunctions:
         self._policies: dict[str, Policy] = {}
         self._fault = Backoff(*FAULT_SECONDS)
         self._setup = Backoff(*SETUP_SECONDS)
+        self._lease: Lease
+        self._outcomes: Outcomes
 
     def change(self, definition: Definition) -> bool:
         """As `Worker.change`; new functions are in force with the next frame."""
@@ -86,10 +91,10 @@ class ConnectionFunctions:
     async def work(self, lease: Lease, ending: asyncio.Event) -> None:
         """As `Worker.work`."""
         sending = asyncio.create_task(self._lines.keep_sent())
-        self._ending = ending
+        self._ending, self._lease = ending, lease
         try:
             with contextlib.suppress(_LeavingError):
-                await self._session(lease.epoch, ending)
+                await self._session(lease, ending)
         except Conflict as exc:
             raise Fenced(str(exc)) from exc
         finally:
@@ -97,15 +102,17 @@ class ConnectionFunctions:
             await asyncio.gather(sending, return_exceptions=True)
             await self._end_chain()
 
-    async def _session(self, epoch: int, ending: asyncio.Event) -> None:
+    async def _session(self, lease: Lease, ending: asyncio.Event) -> None:
         broker, queue = self._context.broker, self._definition.queue
         subject, again_subject = topology.functions_subject(queue), topology.retry_subject(STAGE, queue)
-        reader = QueueReader(broker, topology.FUNCTIONS, subject, f"functions-{self._name}", epoch=epoch)
-        asides = QueueReader(broker, topology.RETRY, again_subject, f"functions-{self._name}", epoch=epoch, most_held=-1)
+        reader = QueueReader(broker, topology.FUNCTIONS, subject, f"functions-{self._name}", epoch=lease.epoch)
+        asides = QueueReader(broker, topology.RETRY, again_subject, f"functions-{self._name}", epoch=lease.epoch, most_held=-1)
         async with reader, asides:
             await reader.claim()  # before RETRY is read: what a former holder puts there later it cannot take out of the queue
             again = Again(broker, asides, queue)
             await again.read_all()
+            self._outcomes = Outcomes(broker, queue, self._name, self._persist)
+            await self._outcomes.begin()
             self._context.health.good(self._part)
             await self._begin(reader, again)
             following = asyncio.ensure_future(again.take_in())
@@ -119,11 +126,16 @@ class ConnectionFunctions:
                 await asyncio.gather(following, return_exceptions=True)
 
     async def _begin(self, reader: QueueReader, again: Again) -> None:
-        """Runs the first frame before anything that waits for another try: a former holder may have stored some of that for it."""
-        if await reader.count():
+        """Ends what a former holder began, before anything that waits for another try: it may have stored some of that already."""
+        if (due := again.moving) is not None and self._outcomes.noted(due.place):
+            await self._run_again(again, due)
+        left = await reader.count()
+        while left:
             message = await reader.next(FIRST_SECONDS)
             if message is None:
                 raise NotConnected("the queue before functions cannot be read")
+            place = read_place(message.headers)
+            left = message.waiting if place is not None and self._outcomes.is_sent(place) else 0
             await self._run(again, message)
             await reader.ack([message.seq])
 
@@ -143,39 +155,41 @@ class ConnectionFunctions:
 
     async def _run(self, again: Again, message: Message) -> None:
         """Takes one frame through the functions; returns when all that comes of it is durable."""
-        place = read_place(message.headers)
+        place, outcomes = read_place(message.headers), self._outcomes
+        if place is not None and outcomes.is_sent(place):
+            return
         frame = _decoded(message.payload)
-        trace = trace_of(message.headers)
         if place is None or frame is None:
             # the loader keeps it whole as a dead letter
             headers = {name: value for name, value in message.headers.items() if name.startswith("Penstock-")}
-            await self._deliver(headers, message.payload, f"functions.{topology.FUNCTIONS}.{message.seq}")
+            digest = hashlib.sha256(message.payload).hexdigest()[:16]  # a stream that is made again gives sequences a second time
+            await outcomes.deliver(headers, message.payload, f"functions.{topology.FUNCTIONS}.{message.seq}.{digest}")
             return
-        prepared, fates = await self._run_frame(frame, 0)
-        finished = self._finish(prepared, fates, 0)
-        await self._bury(place, prepared, finished.letters)
-        await self._put_again(again, place=place, prepared=prepared, retries=finished.retries, failures=0)
-        await self._send(place, prepared=prepared, fates=fates, finished=finished, failures=0, trace=trace)
-        self._count(finished)
+        await self._take(again, place, frame, failures=0, trace=trace_of(message.headers))
 
     async def _run_again(self, again: Again, due: Due) -> None:
-        """Takes events whose time has come through the functions; the router's frames have counted them."""
-        payload = await again.payload(due.seq)
-        frame = _decoded(payload)
-        if frame is None:
-            await self._deliver(
-                write_place(due.place), payload, f"functions.{self._definition.queue}.{due.place.lane}.{due.place.seq}"
-            )
-        else:
-            prepared, fates = await self._run_frame(frame, due.failures)
-            finished = self._finish(prepared, fates, due.failures)
-            finished.frame.taken = 0
-            await self._bury(due.place, prepared, finished.letters)
-            await self._put_again(again, place=due.place, prepared=prepared, retries=finished.retries, failures=due.failures)
-            place = due.place._replace(events=len(finished.frame))
-            await self._send(place, prepared=prepared, fates=fates, finished=finished, failures=due.failures, trace={})
-            self._count(finished)
+        """Takes events whose time has come through the functions."""
+        place, outcomes = due.place, self._outcomes
+        if not outcomes.is_sent(place):
+            payload = await again.payload(due.seq)
+            frame = _decoded(payload)
+            if frame is None:
+                await outcomes.deliver(
+                    write_place(place), payload, f"functions.{self._definition.queue}.{place.lane}.{place.seq}"
+                )
+            else:
+                await self._take(again, place, frame, failures=due.failures, trace={})
         await again.done(due)
+
+    async def _take(self, again: Again, place: Place, frame: Frame, *, failures: int, trace: dict[str, str]) -> None:
+        outcome = self._outcomes.noted(place)
+        if outcome is None:
+            prepared, fates = await self._run_frame(frame, failures)
+            outcome, made = self._outcome(place, prepared, fates, failures=failures, trace=trace)
+        else:
+            made = decode_frame(outcome.payload)
+        await self._outcomes.publish(outcome, again)
+        self._count(made)
 
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:
         """Runs the events of a frame; waits for as long as the functions cannot run."""
@@ -255,89 +269,44 @@ class ConnectionFunctions:
         if any(each.is_set() for each in leaving):
             raise _LeavingError
 
-    async def _send(
-        self,
-        place: Place,
-        *,
-        prepared: Prepared,
-        fates: Sequence[Fate],
-        finished: Finished,
-        failures: int,
-        trace: dict[str, str],
-    ) -> None:
-        payload, most = encode_frame(finished.frame), MOST_BODY_BYTES
-        while len(payload) > MOST_PAYLOAD_BYTES:
+    def _outcome(
+        self, place: Place, prepared: Prepared, fates: Sequence[Fate], *, failures: int, trace: dict[str, str]
+    ) -> tuple[Outcome, Frame]:
+        """Returns what became of a frame, or of events that were tried again, and the frame that goes on."""
+        counted, most = not failures, MOST_BODY_BYTES
+        while True:
+            finished = finish(prepared, fates, most, lambda function: self._delay(function, failures) is not None)
+            if not counted:  # the router's frame has counted them
+                finished.frame.taken = 0
+                place = place._replace(events=len(finished.frame))
+            outcome = outcome_of(
+                prepared,
+                finished,
+                queue=self._definition.queue,
+                connection=self._name,
+                place=place,
+                headers={**write_place(place), **trace},
+                failures=failures,
+                delay=lambda function: self._delay(function, failures),
+                at=now(),
+            )
+            if outcome.held_bytes <= MOST_PAYLOAD_BYTES or not most:
+                break
             most //= 2
-            smaller = self._finish(prepared, fates, failures, most)
-            smaller.frame.taken = finished.frame.taken
-            await self._bury(place, prepared, smaller.letters)
-            finished.frame = smaller.frame
-            payload = encode_frame(smaller.frame)
-        msg_id = f"functions.{self._definition.queue}.{place.lane}.{place.seq}.{place.rewind}"
-        await self._deliver({**write_place(place), **trace}, payload, msg_id)
-
-    async def _deliver(self, headers: dict[str, str], payload: bytes, msg_id: str) -> None:
-        subject = topology.deliver_subject(self._definition.queue)
-        await self._persist(lambda: self._context.broker.publisher.publish(subject, payload, msg_id=msg_id, headers=headers))
-
-    async def _bury(self, place: Place, prepared: Prepared, letters: Sequence[Letter]) -> None:
-        if not letters:
-            return
-        dead = [self._letter(place, prepared, letter) for letter in letters]
-        msg_id = f"functions.{self._definition.queue}.{place.lane}.{place.seq}.{place.rewind}.{digest_of([each.index for each in letters])}"
-        await self._persist(
-            lambda: bury(publisher=self._context.broker.publisher, stage=STAGE, name=self._name, letters=dead, msg_id=msg_id)
-        )
-        for letter in letters:
-            self._context.telemetry.count("functions_events_dead_total", connection=self._name, reason=letter.reason)
-
-    def _letter(self, place: Place, prepared: Prepared, letter: Letter) -> DeadLetter:
-        frame, index = prepared.frame, letter.index
-        head = prepared.heads[index]
-        return DeadLetter(
-            stage=STAGE,
-            site=frame.site,
-            connection=self._name,
-            reason=letter.reason,
-            detail=letter.detail,
-            body=prepared.bodies[index],
-            at=now(),
-            origin=origin_of(place.lane, place.seq, index),
-            first_origin=frame.origins[index] if frame.origins else None,
-            message_id=head.message_id,
-            type=head.type,
-            event=head.event,
-            user_id=head.user_id,
-            anonymous_id=head.anonymous_id,
-            request=_complete(frame.requests[head.request]) if prepared.full[index] else frame.requests[head.request],
-        )
+        for function, amount in finished.errors.items():
+            self._context.telemetry.count("functions_errors_total", amount, connection=self._name, function=function)
+            self._lines.say("error", f"{function} threw {amount} times, last: {finished.words[function]}")
+        return outcome, finished.frame
 
     def _delay(self, function: str, failures: int) -> float | None:
         return self._policies.get(function, Policy()).delay(failures + 1)
-
-    def _finish(self, prepared: Prepared, fates: Sequence[Fate], failures: int, most_bytes: int = MOST_BODY_BYTES) -> Finished:
-        return finish(prepared, fates, most_bytes, lambda function: self._delay(function, failures) is not None)
-
-    async def _put_again(
-        self, again: Again, *, place: Place, prepared: Prepared, retries: Sequence[Retry], failures: int
-    ) -> None:
-        """Stores events that functions want to see again."""
-        groups: dict[str, list[Retry]] = {}
-        for retry in retries:
-            groups.setdefault(retry.function, []).append(retry)
-        for function, group in groups.items():
-            delay = self._delay(function, failures)
-            if delay is None:
-                continue
-            indexes = [retry.index for retry in group]
-            frame = select(_with_full(prepared), indexes)
-            await self._persist(lambda: again.put(place, frame, indexes, function, failures=failures + 1, delay=delay))  # noqa: B023  # awaited here
 
     async def _persist(self, work: Callable[[], Awaitable[object]]) -> None:
         """Does something until it is durable, however long that takes."""
         pause = Backoff(*FAULT_SECONDS)
         while True:
             try:
+                self._lease.check()
                 await work()
             except Transient as exc:
                 self._context.health.bad(self._part, f"what its functions gave cannot be stored yet: {exc}")
@@ -347,15 +316,14 @@ class ConnectionFunctions:
                 self._context.health.good(self._part)
                 return
 
-    def _count(self, finished: Finished) -> None:
+    def _count(self, frame: Frame) -> None:
         telemetry, name = self._context.telemetry, self._name
-        telemetry.count("functions_events_total", finished.frame.source_events, connection=name)
-        telemetry.count("functions_events_out_total", len(finished.frame), connection=name)
-        for reason, amount in finished.frame.dropped.items():
+        telemetry.count("functions_events_total", frame.source_events, connection=name)
+        telemetry.count("functions_events_out_total", len(frame), connection=name)
+        for reason, amount in frame.dropped.items():
             telemetry.count("functions_events_dropped_total", amount, connection=name, reason=reason)
-        for function, amount in finished.errors.items():
-            telemetry.count("functions_errors_total", amount, connection=name, function=function)
-            self._lines.say("error", f"{function} threw {amount} times, last: {finished.words[function]}")
+        for reason, amount in frame.dead.items():
+            telemetry.count("functions_events_dead_total", amount, connection=name, reason=reason)
 
     def _called(self, kind: str, failed: bool) -> None:
         self._context.telemetry.count(
@@ -374,25 +342,3 @@ def _decoded(payload: bytes) -> Frame | None:
     except Permanent:
         return None
     return frame
-
-
-def _complete(request: RequestContext) -> RequestContext:
-    return RequestContext(request.received_at, request.protocol, request.key, request.kind, complete=True)
-
-
-def _with_full(prepared: Prepared) -> Frame:
-    """Returns the frame with its events as they enter the chain: an event that a rule changed is a full event."""
-    frame = prepared.frame
-    requests = [*frame.requests, *map(_complete, frame.requests)]
-    heads = [
-        head
-        if not full
-        else type(head)(
-            head.message_id, head.type, head.event, head.user_id, head.anonymous_id, head.request + len(frame.requests)
-        )
-        for head, full in zip(prepared.heads, prepared.full, strict=True)
-    ]
-    made = pack(frame.site, requests, heads, prepared.bodies)
-    made.origins = frame.origins
-    made.trusted_hints = frame.trusted_hints or all(prepared.full[index] for index in prepared.given)
-    return made

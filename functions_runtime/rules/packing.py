@@ -231,7 +231,7 @@ def finish(
         for name, words in fate.errors:
             finished.errors[name] += 1
             finished.words[name] = words
-        if fate.retry is not None:
+        if fate.retry is not None and fate.kind != wire.DEAD:  # a dead letter ends it
             message, function, drops = fate.retry
             if has_tries(function):
                 finished.retries.append(Retry(index, message, function, drops))
@@ -260,6 +260,7 @@ def finish(
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             dead[DeadReason.FUNCTION_RESULT] += 1
             detail = f"function {fate.function}: what it returned cannot be read: {exc}"
+            finished.retries = [retry for retry in finished.retries if retry.index != index]
             finished.letters.append(Letter(index, DeadReason.FUNCTION_RESULT, detail))
             continue
         bodies += fate.outputs

@@ -23,7 +23,7 @@ from nats.js.errors import NotFoundError
 from loader.delivery.destinations import Destinations
 from loader.delivery.moving.former import Former
 from loader.queue.epochs import read_offset
-from loader.watch.stop import forget_stops
+from loader.watch.stop import forget_notes, stop_key
 from shared.errors import Conflict, Transient
 from shared.events.headers import Place, is_live, read_place
 from shared.events.outcome import DropReason
@@ -34,7 +34,7 @@ from shared.jetstream.kv import Bucket
 from shared.project.snapshot import ConfigSnapshot, replaced_revision
 from shared.service import ServiceContext
 from shared.streams.ended import Counts, Ended, decode_ended, ended_key
-from shared.streams.waiting import FUNCTIONS_STAGE, frames_in
+from shared.streams.waiting import FUNCTIONS_STAGE, NOTES_OF_FUNCTIONS, frames_in
 from shared.tasks import timeout
 
 LEASE_PATIENCE_SECONDS = 30.0
@@ -85,7 +85,8 @@ class Sweeper:
                         continue
                     await self._sweep_under_lease(name, snapshot, lease_seconds)
                 if snapshot.revision:
-                    await forget_stops(context.broker, partial(_is_gone, snapshot))
+                    for prefix in (stop_key(""), *NOTES_OF_FUNCTIONS):
+                        await forget_notes(context.broker, prefix, partial(_is_gone, snapshot))
             except Transient as exc:
                 log.warning("what waits for connections that were removed is not taken away yet", extra={"error": str(exc)})
                 again = SOON_SECONDS

@@ -98,16 +98,17 @@ async def resume(broker: Broker, queue: str, free_seconds: float = 0.0) -> bool:
     return True
 
 
-async def forget_stops(broker: Broker, is_gone: Callable[[str], bool]) -> None:
-    """Takes away the notes of connections that were removed.
+async def forget_notes(broker: Broker, prefix: str, is_gone: Callable[[str], bool]) -> None:
+    """Takes away notes of connections that were removed.
 
     Args:
+        prefix: of the notes' keys, before the name of the queue.
         is_gone: says of the name of a queue whether its connection was removed.
 
     Raises:
         NotConnected: the broker does not answer.
     """
-    bucket, prefix = Bucket(broker, topology.STATE_BUCKET), stop_key("")
+    bucket = Bucket(broker, topology.STATE_BUCKET)
     for key in await bucket.keys(prefix):
         if is_gone(key.removeprefix(prefix)) and (entry := await bucket.get(key)) is not None:
             await bucket.remove(entry.revision)

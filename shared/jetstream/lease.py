@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from shared.errors import Conflict, NotConnected, Transient
+from shared.errors import Conflict, Fenced, NotConnected, Transient
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -31,11 +31,26 @@ log = logging.getLogger(__name__)
 class Lease:
     """A lease that this process holds. `lost` is set when it may be lost; then stop at once and acknowledge nothing."""
 
-    def __init__(self, name: str, epoch: int) -> None:
+    def __init__(self, name: str, epoch: int, ttl_seconds: float = TTL_SECONDS) -> None:
         self.name = name
         self.epoch = epoch
         self.lost = asyncio.Event()
         self._revision = epoch
+        self._good_until = 0.0
+        self._renewed(asyncio.get_running_loop().time(), ttl_seconds)
+
+    def check(self) -> None:
+        """Returns while the lease is held. A process that was frozen learns here that it slept too long, before it does another step.
+
+        Raises:
+            Fenced: it may be lost.
+        """
+        if self.lost.is_set() or asyncio.get_running_loop().time() >= self._good_until:
+            raise Fenced(f"the lease {self.name} is lost")
+
+    def _renewed(self, at: float, ttl_seconds: float) -> None:
+        # The server starts to count when it stores the message, we when we send it: ours ends first.
+        self._good_until = at + ttl_seconds * 0.9
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +64,7 @@ async def hold(broker: Broker, name: str, owner: str, ttl_seconds: float = TTL_S
     """
     bucket = Bucket(broker, topology.LEASE_BUCKET)
     epoch = await _take(bucket, name, owner, ttl_seconds)
-    lease = Lease(name, epoch)
+    lease = Lease(name, epoch, ttl_seconds)
     renewal = asyncio.create_task(_renew(bucket, lease, owner, ttl_seconds), name=f"lease-{name}")
     try:
         yield lease
@@ -106,13 +121,11 @@ async def _wait_until_free(bucket: Bucket, name: str, ttl_seconds: float) -> int
 
 async def _renew(bucket: Bucket, lease: Lease, owner: str, ttl_seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    # The server starts to count when it stores the message, we when we send it: ours ends first.
-    good_until = loop.time() + ttl_seconds * 0.9
     while True:
         await asyncio.sleep(ttl_seconds / 3)
         while True:
             started = loop.time()
-            if started >= good_until:
+            if started >= lease._good_until:
                 return _lose(lease, "it was not renewed in time")
             try:
                 lease._revision = await bucket.put(
@@ -120,14 +133,14 @@ async def _renew(bucket: Bucket, lease: Lease, owner: str, ttl_seconds: float) -
                     owner.encode(),
                     revision=lease._revision,
                     ttl_seconds=ttl_seconds,
-                    deadline_seconds=max(0.1, good_until - started),
+                    deadline_seconds=max(0.1, lease._good_until - started),
                 )
-                good_until = started + ttl_seconds * 0.9
+                lease._renewed(started, ttl_seconds)
                 break
             except Conflict:
                 return _lose(lease, "another holder took it")
             except Transient:
-                await asyncio.sleep(min(POLL_SECONDS, max(0.0, good_until - loop.time())))
+                await asyncio.sleep(min(POLL_SECONDS, max(0.0, lease._good_until - loop.time())))
 
 
 def _lose(lease: Lease, why: str) -> None:

@@ -29,6 +29,10 @@ SAMPLED_FRAMES = 20
 FUNCTIONS_STAGE = "functions"
 """The stage whose messages of RETRY wait for functions."""
 
+NOTES_OF_FUNCTIONS = ("functions.", "outcome.")
+"""How the keys begin in the bucket `state` under which functions_runtime notes things of a queue: what goes on of RETRY, and what became of
+a frame. The name of the queue follows."""
+
 CALLS = "(calls)"
 """Stands in place of a table for events that are sent one by one."""
 
@@ -177,6 +181,28 @@ async def look_at_functions(broker: Broker, queue: str) -> InFunctions:
     frames = await look_at_subject(broker, topology.FUNCTIONS, topology.functions_subject(queue))
     again = await look_at_subject(broker, topology.RETRY, topology.retry_subject(FUNCTIONS_STAGE, queue))
     return InFunctions(frames, again)
+
+
+async def newest_places(broker: Broker, stream: str, subject: str, span: int) -> list[Place]:
+    """Returns the places of frames that wait under a subject, of those among the newest messages only.
+
+    Args:
+        span: how many sequences of the stream before the newest one are looked at.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    with asking(f"the stream {stream} does not tell what waits"):
+        try:
+            newest = (await broker.js.get_last_msg(stream, subject)).seq or 0
+        except NotFoundError:
+            return []
+        first = max(1, newest - span)
+        messages = [
+            message
+            async for message in _messages(broker=broker, stream=stream, subject=subject, seq=first, most=span + 1, direct=False)
+        ]
+    return [place for message in messages if (place := read_place(message.headers or {})) is not None]
 
 
 async def look_aside(broker: Broker, queue: str, most: int = 1000) -> SetAside:

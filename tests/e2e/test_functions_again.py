@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from functions_runtime.again import DELAYS, Again, policy_of
-from shared.events.frame import Frame, Head, RequestContext, decode_frame, pack
+from functions_runtime.rules.outcome import Later
+from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -18,8 +19,9 @@ from shared.jetstream.queue_reader import QueueReader
 PLACE = Place("live-x-shop@1", 7, 3)
 
 
-def frame_of(name: str) -> Frame:
-    return pack("shop", [RequestContext(0, "segment", "web")], [Head(name, "track")], [b"{}"])
+def later(name: str, failures: int, delay: float) -> Later:
+    frame = pack("shop", [RequestContext(0, "segment", "web")], [Head(name, "track")], [b"{}"])
+    return Later(f"{name}.{failures}", encode_frame(frame), events=1, failures=failures, delay=delay)
 
 
 class Clock:
@@ -61,15 +63,15 @@ async def _streams(broker: Broker) -> None:
 async def test_what_is_due_goes_on_once_and_keeps_its_number_over_a_death(broker: Broker) -> None:
     clock, queue = Clock(), "again.1"
     async with session(broker, queue, clock) as again:
-        await again.put(PLACE, frame_of("late"), [1], "f", failures=1, delay=60)
-        await again.put(PLACE, frame_of("soon"), [0], "f", failures=2, delay=10)
+        await again.put(PLACE, later("late", 1, 60))
+        await again.put(PLACE, later("soon", 2, 10))
         await waits(again, 2)
         assert await again.take_due() is None
         assert again.next_in() == 10
         clock.now += 11
         first = await again.take_due()
         assert first is not None
-        assert (first.failures, first.place.seq) == (2, 1)
+        assert (first.failures, first.place.seq) == (2, 1_011_000)
         assert decode_frame(await again.payload(first.seq)).heads[0].message_id == "soon"
     async with session(broker, queue, clock) as again:  # the former one died before it was done
         clock.now += 60
@@ -77,7 +79,7 @@ async def test_what_is_due_goes_on_once_and_keeps_its_number_over_a_death(broker
         await again.done(first)
         second = await again.take_due()
         assert second is not None
-        assert (second.failures, second.place.seq) == (1, 2)
+        assert (second.failures, second.place.seq) == (1, 1_071_000)
         await again.done(second)
         assert await again.take_due() is None
         assert (again.events, again.next_in()) == (0, None)
@@ -89,7 +91,7 @@ async def test_what_is_due_goes_on_once_and_keeps_its_number_over_a_death(broker
 async def test_a_death_after_a_message_is_gone_and_before_that_is_noted_repeats_nothing(broker: Broker) -> None:
     clock, queue = Clock(), "gone.1"
     async with session(broker, queue, clock) as again:
-        await again.put(PLACE, frame_of("one"), [0], "f", failures=1, delay=1)
+        await again.put(PLACE, later("one", 1, 1))
         await waits(again, 1)
         clock.now += 2
         due = await again.take_due()
@@ -97,11 +99,11 @@ async def test_a_death_after_a_message_is_gone_and_before_that_is_noted_repeats_
         await again._reader.remove([due.seq])
     async with session(broker, queue, clock) as again:
         assert await again.take_due() is None
-        await again.put(PLACE, frame_of("two"), [1], "f", failures=1, delay=0)
+        await again.put(PLACE, later("two", 1, 0))
         await waits(again, 1)
         due = await again.take_due()
         assert due is not None
-        assert due.place.seq == 2
+        assert due.place.seq == 1_002_001
 
 
 @pytest.mark.usefixtures("_streams")
@@ -110,12 +112,12 @@ async def test_a_frame_that_comes_again_stores_nothing_twice_however_late(
 ) -> None:
     clock, queue = Clock(), "twice.1"
     async with session(broker, queue, clock) as again:
-        await again.put(PLACE, frame_of("one"), [0], "f", failures=1, delay=60)
+        await again.put(PLACE, later("one", 1, 60))
         await waits(again, 1)
         monkeypatch.setattr(again, "_broker", None)  # nothing can be sent
-        await again.put(PLACE, frame_of("one"), [0], "f", failures=1, delay=60)
+        await again.put(PLACE, later("one", 1, 60))
         with pytest.raises(AttributeError):
-            await again.put(PLACE, frame_of("one"), [0], "f", failures=2, delay=60)
+            await again.put(PLACE, later("one", 2, 60))
 
 
 @pytest.mark.parametrize(

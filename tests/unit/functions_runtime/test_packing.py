@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from functions_runtime.again import digest_of
+from functions_runtime.rules.outcome import digest_of
 from functions_runtime.rules.packing import Finished, Prepared, finish, prepare
 from functions_runtime.rules.privacy import compile_rules
 from functions_runtime.sandbox import wire
