@@ -14,7 +14,7 @@ import pytest
 
 from loader.watch import stop as module
 from loader.watch.limit import Limit, TooManyDeadError
-from loader.watch.stop import OPENING, Stops, forget_stops, read_stop, resume, stop_key
+from loader.watch.stop import OPENING, Stops, forget_notes, read_stop, resume, stop_key
 from shared.errors import Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
@@ -200,5 +200,5 @@ async def test_notes_of_connections_that_were_removed_are_taken_away(broker: Bro
         await loader.is_stopped()
         loader.reaches_limit()
         assert await loader.is_stopped()
-    await forget_stops(broker, lambda queue: queue == QUEUE)
+    await forget_notes(broker, stop_key(""), lambda queue: queue == QUEUE)
     assert await Bucket(broker, topology.STATE_BUCKET).keys("stop.") == [stop_key("d.1")]

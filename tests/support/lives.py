@@ -132,7 +132,7 @@ class Lives:
                         working.result()
             finally:
                 # a dead process says no farewell
-                broker.nc.publish = broker.nc.request = _silence  # type: ignore[assignment,method-assign]
+                broker.nc.publish = broker.nc.request = _silence  # type: ignore[method-assign]
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
                 await fetcher.close()
@@ -158,7 +158,7 @@ def _pass_by(step: Step, broker: Broker) -> None:
         return await step.around(subject, lambda: request(subject, *args, **kwargs))
 
     broker.nc.publish = published  # type: ignore[method-assign]
-    broker.nc.request = requested  # type: ignore[method-assign,assignment]
+    broker.nc.request = requested  # type: ignore[method-assign]
 
 
 async def put(broker: Broker, seq: int, ids: Sequence[str], *, rewind: int = 0) -> None:
