@@ -93,14 +93,14 @@ def outcome_of(
         at: epoch seconds, for dead letters.
     """
     origin = f"{queue}.{place.lane}.{place.seq}.{place.rewind}"
-    letters = [_letter(prepared, letter, connection, place, at) for letter in finished.letters]
+    letters = [_letter(prepared, letter, connection=connection, place=place, at=at) for letter in finished.letters]
     return Outcome(
         place=place,
         headers=dict(headers),
         payload=encode_frame(finished.frame),
         letters=encode_dead(letters) if letters else b"",
         letters_id=f"functions.{origin}.{digest_of([each.index for each in finished.letters])}" if letters else "",
-        later=_later(prepared, finished.retries, f"again.{origin}", failures + 1, delay),
+        later=_later(prepared, finished.retries, origin=f"again.{origin}", failures=failures + 1, delay=delay),
     )
 
 
@@ -110,7 +110,7 @@ def digest_of(indexes: Sequence[int]) -> str:
 
 
 def _later(
-    prepared: Prepared, retries: Sequence[Retry], origin: str, failures: int, delay: Callable[[str], float | None]
+    prepared: Prepared, retries: Sequence[Retry], *, origin: str, failures: int, delay: Callable[[str], float | None]
 ) -> list[Later]:
     groups: dict[str, list[int]] = {}
     for retry in retries:
@@ -125,7 +125,7 @@ def _later(
     return found
 
 
-def _letter(prepared: Prepared, letter: Letter, connection: str, place: Place, at: float) -> DeadLetter:
+def _letter(prepared: Prepared, letter: Letter, *, connection: str, place: Place, at: float) -> DeadLetter:
     frame, index = prepared.frame, letter.index
     head = prepared.heads[index]
     return DeadLetter(
