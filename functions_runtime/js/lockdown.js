@@ -14,8 +14,8 @@ const KEPT = new Set([
 ]);
 
 
-const { defineProperty, freeze, getOwnPropertyDescriptor, getPrototypeOf, preventExtensions } = Object;
-const { ownKeys } = Reflect;
+const { defineProperty, freeze, getOwnPropertyDescriptor, getPrototypeOf, hasOwn, preventExtensions } = Object;
+const { apply, ownKeys } = Reflect;
 
 /** Takes away every global that is not kept, then adds those of `more`. */
 export function reduceGlobals(more) {
@@ -43,33 +43,42 @@ export function reduceGlobals(more) {
   }
 }
 
-// Assigning to an object what its frozen prototype holds is an error in the language. So these become accessors that let the object
-// get a property of its own, as it would with a prototype that is not frozen.
-const SOFT = [Object.prototype, Function.prototype, Error.prototype, Date.prototype, RegExp.prototype, TypeError.prototype,
-  RangeError.prototype, SyntaxError.prototype,
-  ReferenceError.prototype, EvalError.prototype, URIError.prototype, AggregateError.prototype];
+// Assigning to an object what its frozen prototype holds is an error in the language. So what was writable becomes an accessor that lets
+// the object get a property of its own, as it would with a prototype that is not frozen. Namespaces like `Math` are nobody's prototype.
+const NAMESPACES = new Set([JSON, Math, Reflect, Intl]);
 
-function soften(proto) {
-  for (const name of ownKeys(proto)) {
-    const held = getOwnPropertyDescriptor(proto, name);
-    if (!held.configurable || !("value" in held) || typeof name === "symbol") continue;
-    const { value } = held;
-    defineProperty(proto, name, {
-      get: () => value,
-      set(given) {
-        if (this === proto) throw new TypeError(`${String(name)} belongs to the language and cannot be changed`);
-        if (Object.hasOwn(this, name)) this[name] = given;
-        else defineProperty(this, name, { value: given, writable: true, enumerable: true, configurable: true });
-      },
-      enumerable: held.enumerable,
-      configurable: false,
-    });
-  }
+function soften(holder, name, { value: held, enumerable }) {
+  const value = held; // as a constant, so that the engine sees through the getter
+  const accessor = {
+    get: () => value,
+    set(given) {
+      if (this === holder) throw new TypeError(`Cannot assign to read only property '${String(name)}' of the language`);
+      if (hasOwn(this, name)) this[name] = given; // by way of Reflect.set
+      else defineProperty(this, name, { value: given, writable: true, enumerable: true, configurable: true });
+    },
+  };
+  defineProperty(holder, name, { get: accessor.get, set: accessor.set, enumerable, configurable: false });
+}
+
+const { toString: nameAndMessage } = Error.prototype;
+
+/** Makes stack traces tell of the functions' own code only, not of ours and where it is. */
+function hideOurFrames() {
+  Error.prepareStackTrace = (error, frames) => {
+    let text = "Error";
+    try {
+      text = String(apply(nameAndMessage, error, []));
+    } catch {
+      // its name or message is code of users, and fails
+    }
+    for (let i = 0; i < frames.length; i++) if (frames[i].getFileName()?.startsWith("blob:")) text += `\n    at ${frames[i]}`;
+    return text;
+  };
 }
 
 /** Freezes everything that can be reached from the global object. */
 export function freezeWorld(more) {
-  for (const proto of SOFT) soften(proto);
+  hideOurFrames();
   const seen = new Set();
   const waiting = [globalThis, ...more];
   // objects that only syntax reaches
@@ -93,6 +102,13 @@ export function freezeWorld(more) {
   }
   seen.delete(globalThis);
   for (const object of seen) {
+    if (!NAMESPACES.has(object)) {
+      for (const name of ownKeys(object)) {
+        const held = getOwnPropertyDescriptor(object, name);
+        // the engine reads the limit of stack traces itself, and takes no accessor
+        if (held.writable && held.configurable && name !== "stackTraceLimit") soften(object, name, held);
+      }
+    }
     try {
       freeze(object);
     } catch {

@@ -156,6 +156,38 @@ async def test_assigning_what_the_language_has_under_the_same_name_works() -> No
     assert outputs(fate)[0]["said"] == ["mine", 5, "Shape: mine"]
 
 
+async def test_every_name_that_the_language_lets_an_object_have_can_be_its_own() -> None:
+    """As in a world whose prototypes are not frozen: of each object of the language, an heir gets each writable name."""
+    code = """const made = [{}, [], () => 1, async () => 1, function* () {}, async function* () {}, new Error("x"), new TypeError("x"), new AggregateError([]), new Map(), new Set(),
+        new WeakMap(), new WeakSet(), Promise.resolve(), /a/, new Date(), Object(""), Object(1), Object(true), Object(1n), Object(Symbol()), new Uint8Array(1), new ArrayBuffer(1),
+        new DataView(new ArrayBuffer(1)), [].values(), new Map().entries(), new Set().values(), ""[Symbol.iterator](), "".matchAll(/a/g), (function* () {})(), new URL("https://a.example"),
+        new URLSearchParams(), new Headers(), new Event("x"), new AbortController(), new TextEncoder(), new Response(), new Intl.NumberFormat(), Promise, Map, Array, Error, Object, Date];
+      export default (event) => {
+        const lost = [];
+        let tried = 0;
+        for (const each of made) for (let proto = typeof each === "function" && each.prototype ? each : Object.getPrototypeOf(each); proto; proto = Object.getPrototypeOf(proto))
+          for (const name of Reflect.ownKeys(proto)) {
+            const held = Object.getOwnPropertyDescriptor(proto, name);
+            if (!held.writable && !String(held.set).includes("read only")) continue; // what is an error, or another setter, also where nothing is frozen
+            const heir = Object.create(proto), mine = () => "mine";
+            try { heir[name] = mine; tried++; if (Object.getOwnPropertyDescriptor(heir, name)?.value !== mine && name !== "__proto__") throw new Error("not its own") } catch (error) { lost.push(`${proto.constructor?.name} ${String(name)}: ${error.message}`) }
+            if (proto[name] === mine) lost.push(`${String(name)} of the language was changed`);
+          }
+        function Foo() {} Foo.prototype = Object.create(Map.prototype); Foo.prototype.constructor = Foo; Foo.prototype.get = () => "mine";
+        class Later extends Promise {} Later.resolve = () => "mine";
+        class Named extends Error { name = "Named"; }
+        const list = [1]; list.map = () => "mine";
+        return {...event, lost, tried, said: [new Foo().get(), Later.resolve(), String(new Named("x")), list.map()]};
+      };"""
+    async with chain_of(code) as chain:
+        fate = (await chain.run(REQUESTS, events(1)))[0]
+    assert not fate.errors
+    said = outputs(fate)[0]
+    assert said["lost"] == []
+    assert said["tried"] > 600
+    assert said["said"] == ["mine", "mine", "Named: x", "mine"]
+
+
 @pytest.mark.parametrize("code", ["while (true) {}", "const a = []; while (true) a.push(new Array(1e5).fill(1));"])
 async def test_code_that_hangs_while_it_is_loaded_is_broken(code: str) -> None:
     async with chain_of(f"{code} export default (e) => e", cpu_seconds=0.3, heap_bytes=64 << 20) as chain:

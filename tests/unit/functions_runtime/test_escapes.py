@@ -20,7 +20,7 @@ import pytest
 from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.sandbox import guest as guests
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Given
+from functions_runtime.sandbox.chain import CallError, Given
 from functions_runtime.settings import FunctionsSettings
 from shared.errors import SetupError
 from shared.events.outcome import DeadReason
@@ -140,6 +140,25 @@ async def test_half_a_character_in_lines_errors_and_calls_harms_nothing() -> Non
     assert (fate.kind, ended) == (wire.SAME, [])
     assert [line for _, line in host.lines] == ["x" * 999 + "\ufffd", "\ufffd \\ud83d \\\\\ufffd"]
     assert host.calls[0][1][:2] == ["k\ufffd", {"\ufffd": "\ufffd"}]
+
+
+async def test_traces_tell_of_the_functions_own_code_only() -> None:
+    """In TypeScript with the lines of the file; what an error says may be code of users."""
+    code = """type Deep = { a: number };
+
+const fail = (deep: Deep): never => { throw new RangeError(String(deep.a)) };
+export default async (event: any, ctx: any) => {
+  const odd = new Error("x"); Object.defineProperty(odd, "name", {get() { throw 1 }});
+  const seen = [new Error("sync").stack, String(odd.stack), await ctx.store.get("x").catch((error: Error) => error.stack)];
+  try { fail({a: 1}) } catch (error) { seen.push((error as Error).stack!) }
+  class Coded extends Error { constructor() { super("coded"); Error.captureStackTrace(this, Coded) } }
+  return {...event, seen: [...seen, new Coded().stack]};
+}"""
+    async with chain_of(code, host=Recorder(lambda _op, _args: CallError("no"))) as chain:
+        seen = outputs(await run_one(chain))[0]["seen"]
+    assert not [each for each in seen if "/js/" in each or "file:" in each or "ext:" in each]
+    assert ["RangeError: 1" in seen[3], ":3:45" in seen[3], ":7:9" in seen[3]] == [True] * 3
+    assert "coded" in seen[4]
 
 
 @pytest.mark.parametrize("name", AFTERWARDS)
