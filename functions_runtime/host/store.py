@@ -119,7 +119,7 @@ class Store:
 
 
 def _seconds(given: object) -> float | None:
-    """Reads how long a value is kept: seconds, `"1d"`, `{ttl}`, or `"inf"` for ever.
+    """Reads how long a value is kept: seconds, `"1d"`, `{ttl}`, or for ever: `"inf"` or -1.
 
     Raises:
         CallError: it is none of these.
@@ -128,7 +128,7 @@ def _seconds(given: object) -> float | None:
         given = given.get("ttl")
     if given is None:
         return DEFAULT_SECONDS
-    if given == "inf":
+    if given in ("inf", -1):
         return None
     try:
         seconds = float(Duration.parse(given))

@@ -9,16 +9,32 @@ const MOST_CALLS = 1000;
 const { stringify, parse } = JSON;
 const { from } = Array;
 
+const shown = (_key, value) => {
+  if (typeof value === "bigint") return `${value}n`;
+  if (value instanceof Error) return `${value.name}: ${value.message}`;
+  return value instanceof Map || value instanceof Set ? [...value] : value;
+};
+
 /** Returns the text of a value, whatever its own code does when it is asked for that. */
 export const show = (value) => {
   try {
     if (typeof value === "string") return value;
     if (value instanceof Error) return `${value.name}: ${value.message}`;
-    return stringify(value) ?? String(value);
+    return stringify(value, shown) ?? String(value);
   } catch {
     return typeof value === "object" ? "an object without text" : `a ${typeof value}`;
   }
 };
+
+/** Does some work until a signal says that nobody waits for it any more. */
+function until(signal, work) {
+  if (signal === undefined || signal === null) return work();
+  signal.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    work().then(resolve, reject);
+  });
+}
 
 /** Makes the class of contexts.
  * shared: {site, source, destination, connection, props} of the connection; call(event, op, args): asks the host; log(event, level, text). */
@@ -53,14 +69,17 @@ export function contexts(shared, { call, log }) {
   });
   const fetcher = (event) => async (url, options = {}) => {
     let { body } = options;
-    if (body !== undefined && body !== null && typeof body !== "string") {
-      body = body instanceof URLSearchParams ? String(body) : body instanceof Uint8Array || body instanceof ArrayBuffer
-        ? { base64: new Uint8Array(body).toBase64() }
-        : stringify(body);
-    }
-    const headers = options.headers === undefined ? [] : [...new Headers(options.headers)];
+    let kind = null;
+    if (typeof body === "string") kind = "text/plain;charset=UTF-8";
+    else if (body instanceof URLSearchParams) [body, kind] = [String(body), "application/x-www-form-urlencoded;charset=UTF-8"];
+    else if (body instanceof ArrayBuffer) body = { base64: new Uint8Array(body).toBase64() };
+    else if (ArrayBuffer.isView(body)) body = { base64: new Uint8Array(body.buffer, body.byteOffset, body.byteLength).toBase64() };
+    else if (body !== undefined && body !== null) [body, kind] = [stringify(body), "application/json"];
+    const given = new Headers(options.headers ?? []);
+    if (kind !== null && !given.has("content-type")) given.set("content-type", kind);
+    const headers = [...given];
     const request = { url: String(url), method: options.method, headers, body, timeout: options.timeout, redirect: options.redirect };
-    const { status, statusText, headers: heard, base64, url: final, redirected } = await ask(event, "fetch", [request]);
+    const { status, statusText, headers: heard, base64, url: final, redirected } = await until(options.signal, () => ask(event, "fetch", [request]));
     return new Response(Uint8Array.fromBase64(base64), { status, statusText, headers: heard, url: final, redirected });
   };
 

@@ -4,14 +4,20 @@
 import { once } from "./once.js";
 
 const HANDLERS = { track: "onTrack", identify: "onIdentify", page: "onPage", screen: "onScreen", group: "onGroup", alias: "onAlias", delete: "onDelete" };
-const ENTRIES = ["transformEvent", "transformBatch", ...Object.values(HANDLERS)];
-const DECLARED = new RegExp(`^(?:async\\s+)?function\\s+(${ENTRIES.join("|")})\\b`, "gm");
+const ENTRIES = ["transformEvent", "transformBatch", "transform", "onBatch", ...Object.values(HANDLERS)];
+const DECLARED = new RegExp(`^(?:(?:async\\s+)?function|const|let|var)\\s+(${ENTRIES.join("|")})\\b`, "gm");
+// in the first line, so that all lines keep their numbers
+const MODULE = "const module={exports:{}};let exports=module.exports;";
+
+// Libraries that look for the global object in a `this` of the top level, which modules have not: where their wrapper ends, or begins
+const WRAPPER = /^(\}\)?\s*\((?:[^()\n]*[?:,]\s*)?|!function\b.*\}\()this(?=\s*[,)])/gm;
 
 const { createObjectURL, revokeObjectURL } = URL;
 const Code = Blob;
 
 async function imported(code) {
-  const url = createObjectURL(new Code([code], { type: "application/typescript" }));
+  const text = code.includes("amd") ? code.replace(WRAPPER, "$1globalThis") : code;
+  const url = createObjectURL(new Code([text], { type: "application/typescript" }));
   try {
     return await import(url);
   } finally {
@@ -19,15 +25,28 @@ async function imported(code) {
   }
 }
 
-/** The steps of one function, or throws an Error that says what is wrong with it. */
-async function load(name, code, props) {
-  let found = await imported(code);
+/** As `imported`, for code that exports as CommonJS does. */
+async function required(code) {
+  const found = (await imported(`${MODULE}${code}\nexport { module as "penstock module" };`))["penstock module"].exports;
+  return typeof found === "function" ? { default: found, config: found.config } : { ...found };
+}
+
+/** The step of one function, or throws an Error that says what is wrong with it. `speaks(form)`: whose words its code uses from now on. */
+async function load(name, code, shared, speaks) {
+  let found;
+  try {
+    found = await imported(code);
+  } catch (error) {
+    if (!(error instanceof ReferenceError) || !/^(module|exports) is not defined/.test(error.message)) throw error;
+    found = await required(code);
+  }
   if (!entryOf(found)) {
     const declared = [...new Set(Array.from(code.matchAll(DECLARED), (match) => match[1]))];
     if (!declared.length) throw new Error(`no function is exported: write \`export default function (event, ctx) { … }\``);
     found = await imported(`${code}\nexport { ${declared.join(", ")} };`);
   }
-  return { name, config: config(found.config), ...step(found, props) };
+  if (typeof found.default === "function" && /^class\b/.test(found.default)) throw new Error("the default export is a class: export a function");
+  return { name, config: config(found.config), ...step(found, shared, speaks) };
 }
 
 const entryOf = (module) => typeof module.default === "function" || ENTRIES.some((entry) => typeof module[entry] === "function");
@@ -45,31 +64,51 @@ function config(given) {
   return { retries, delays };
 }
 
-function step(module, props) {
+function step(module, shared, speaks) {
   if (typeof module.default === "function") return { call: module.default, form: "penstock" };
-  if (typeof module.transformEvent === "function") {
-    return { call: (event, context) => module.transformEvent(event, metadata(context)), form: "rudder" };
-  }
-  if (typeof module.transformBatch === "function") {
-    return { call: (event, context) => module.transformBatch([event], metadata(context)), form: "rudder" };
-  }
+  const metadata = metadataOf(shared);
+  const { transformEvent } = module;
+  if (typeof transformEvent === "function") return { call: rudders((event) => transformEvent(event, metadata), speaks), form: "rudder" };
+  const transformBatch = module.transformBatch ?? module.transform;
+  if (typeof transformBatch === "function") return { call: rudders((event) => transformBatch([event], metadata), speaks), form: "rudder" };
+  const { props } = shared;
   return {
     call: (event) => {
       const handler = module[HANDLERS[event.type]];
-      return typeof handler === "function" ? handler(event, props) : null;
+      if (typeof handler === "function") return handler(event, props);
+      return typeof module.onBatch === "function" ? module.onBatch([event], props) : null;
     },
     form: "segment",
   };
 }
 
+/** RudderStack's `fetch` is another one than that of everyone else. */
+const rudders = (run, speaks) => async (event) => {
+  speaks("rudder");
+  try {
+    return await run(event);
+  } finally {
+    speaks("");
+  }
+};
+
 /** What RudderStack's transformations are told of an event. */
-const metadata = (context) => (event) => ({
-  sourceId: context.site.id,
-  sourceName: context.site.name,
-  destinationId: context.destination.id,
-  destinationName: context.destination.id,
-  destinationType: context.destination.type,
+const metadataOf = ({ site, destination, connection, workspace }) => (event) => ({
+  sourceId: site?.id,
+  sourceName: site?.name,
+  sourceType: site?.id,
+  sourceCategory: "",
+  workspaceId: workspace?.id,
+  namespace: workspace?.id,
+  destinationId: destination?.id,
+  destinationName: destination?.id,
+  destinationType: destination?.type,
+  connectionId: connection?.id,
+  mode: "cloudMode",
   messageId: event?.messageId,
+  rudderId: event?.anonymousId,
+  sourceEventId: event?.messageId,
+  receivedAt: event?.receivedAt,
   eventName: event?.event,
   eventType: event?.type,
 });

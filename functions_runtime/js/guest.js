@@ -4,13 +4,16 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { contexts, deepFreeze, read, show, write } from "./context.js";
 import { loader } from "./functions.js";
 import * as library from "./library.js";
-import { freezeWorld, reduceGlobals } from "./lockdown.js";
+import { freezeWorld, reduceGlobals, sealGlobals } from "./lockdown.js";
+import { node, ONE_FILE } from "./node.js";
 import { Response } from "./response.js";
+import { vendors } from "./vendors.js";
 import { timers } from "./timers.js";
 import { wire } from "./wire.js";
 
 const { bytes, exit, frames, send, text } = wire();
 const load = loader();
+const nodeGlobals = node();
 
 const IN = { load: 1, batch: 2, answer: 3 };
 const OUT = { loaded: 1, results: 2, call: 3, started: 4, alive: 5 };
@@ -81,7 +84,7 @@ class Batch {
       if (this.careful) this.flush(); // the host knows all before this event
       await this.start({
         index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, asked: 0, ended: false, batch: this,
-        turn: null, done: null, over: null, since: 0, timers: null, logger: null, store: null, fetcher: null,
+        turn: null, rudder: false, done: null, over: null, since: 0, timers: null, logger: null, store: null, fetcher: null,
       });
       if (this.held > FLUSH_BYTES || now() - this.flushed > FLUSH_MS) this.flush();
     }
@@ -271,19 +274,27 @@ async function begin(header) {
     const event = current.getStore();
     return event ? new Context(event).fetch(...args) : outside();
   };
-  const console = Object.freeze({ log: told("info"), info: told("info"), debug: told("debug"), warn: told("warn"), error: told("error") });
+  const plain = { log: told("info"), info: told("info"), debug: told("debug"), warn: told("warn"), error: told("error") };
+  const console = Object.freeze({ ...plain, dir: told("info"), table: told("info"), trace: told("debug"), group: told("info"), groupEnd() {},
+    assert: (fine, ...values) => fine || plain.error("assertion failed", ...values) });
   const process = Object.freeze({ env: shared.props });
-  reduceGlobals({ ...library, ...waiting.globals, Response, penstock: Object.freeze({ ...library }), console, fetch, process });
+  const ofNode = await nodeGlobals(header.functions.map(({ code }) => code));
+  const { names, fetching } = vendors({ fetch, console, props: shared.props, current: () => current.getStore() });
+  reduceGlobals({ ...library, ...waiting.globals, ...ofNode, ...names, Response, penstock: Object.freeze({ ...library }), console, fetch: fetching, process });
   freezeWorld([Context]);
   send(OUT.alive, { nonce, batch: 0 }); // what goes wrong from now on is the functions' doing
   const problems = [];
   for (const { name, code } of header.functions) {
     try {
-      chain.push(await load(name, code, shared.props));
+      chain.push(await load(name, code, shared, (form) => {
+        const event = current.getStore();
+        if (event) event.rudder = form === "rudder";
+      }));
     } catch (error) {
       problems.push([name, problem(error)]);
     }
   }
+  sealGlobals();
   send(OUT.loaded, { nonce, problems, policies: chain.map(({ name, config, form }) => ({ name, form, ...config })) });
 }
 
@@ -291,7 +302,9 @@ async function begin(header) {
 function problem(error) {
   const whole = error instanceof Error ? `${error.message}\n${error.stack ?? ""}` : String(error);
   const place = whole.match(/blob:null\/[0-9a-f-]+:(\d+):(\d+)/);
-  const message = (error instanceof Error ? error.message : String(error)).split("\n")[0].replace(/blob:null\/[0-9a-f-]+/g, "the function");
+  const said = (error instanceof Error ? error.message : String(error)).split("\n")[0].replace(/blob:null\/[0-9a-f-]+/g, "the function");
+  const missing = said.match(/^Import "([^"]*)" not a dependency/) ?? said.match(/^\w+ specifiers? .*"([^"]*)"/i);
+  const message = missing ? `"${missing[1]}" cannot be imported: ${ONE_FILE}` : said;
   return { message: message.slice(0, DETAIL_CHARACTERS), line: place ? Number(place[1]) : 0, column: place ? Number(place[2]) : 0 };
 }
 

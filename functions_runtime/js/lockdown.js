@@ -115,9 +115,18 @@ export function freezeWorld(more) {
       // views of memory cannot be frozen; nothing of the language is one
     }
   }
+  fixGlobals();
+}
+
+function fixGlobals() {
   for (const name of ownKeys(globalThis)) {
     const held = getOwnPropertyDescriptor(globalThis, name);
     if (held.configurable) defineProperty(globalThis, name, "value" in held ? { writable: false, configurable: false } : { configurable: false });
   }
+}
+
+/** Lets the global object get no more names: those that libraries made while they were loaded stay as they are. */
+export function sealGlobals() {
+  fixGlobals();
   preventExtensions(globalThis);
 }

@@ -140,7 +140,12 @@ async def test_fetch_gives_a_response() -> None:
         fate = await run_one(chain)
     assert outputs(fate)[0]["said"] == [201, True, "b", {"a": 1}, "https://x.example/"]
     op, (request,) = host.calls[0]
-    assert (op, request["method"], request["headers"], request["body"]) == ("fetch", "POST", [["a", "b"]], '{"c":1}')
+    assert (op, request["method"], request["headers"], request["body"]) == (
+        "fetch",
+        "POST",
+        [["a", "b"], ["content-type", "application/json"]],
+        '{"c":1}',
+    )
 
 
 async def test_events_of_one_user_run_in_order_and_others_meanwhile() -> None:

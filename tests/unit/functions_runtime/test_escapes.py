@@ -28,7 +28,7 @@ from tests.support.functions import BAD, EVENTS, REQUESTS, Recorder, chain_of, e
 from tests.unit.functions_runtime.test_attacks import neighbours_ran_once, only_when_bad
 
 MODULES = sorted(path.name for path in guests.JS.glob("*.js"))
-CLAIMS = {"wire.js": "wire", "timers.js": "timers", "functions.js": "loader"}
+CLAIMS = {"wire.js": "wire", "timers.js": "timers", "functions.js": "loader", "node.js": "node"}
 HOSTILE = {
     "name-throws": "const e = new Error('x'); Object.defineProperty(e, 'name', {get() { throw 2 }}); throw e",
     "message-throws": "const e = new Error('x'); Object.defineProperty(e, 'message', {get() { throw 2 }}); throw e",
@@ -84,9 +84,12 @@ async def test_no_module_of_node_is_reached_by_any_name() -> None:
     code = f"""export default async (event) => {{
         const got = [];
         for (const name of {json.dumps(spellings)}) try {{ await import(name); got.push(name) }} catch {{ }}
-        return {{...event, got}}; }}"""
+        const ours = [(await import("crypto")).default === require("crypto"), (await import("node:buffer")).Buffer === Buffer, Object.getPrototypeOf(Buffer) === Uint8Array];
+        return {{...event, got, ours}}; }}"""
     async with chain_of(code) as chain:
-        assert outputs(await run_one(chain))[0]["got"] == []
+        said = outputs(await run_one(chain))[0]
+    assert sorted(said["got"]) == ["node:buffer", "node:crypto"]  # under these names stands what we made
+    assert said["ours"] == [True] * 3
 
 
 async def test_no_object_that_events_share_can_be_changed() -> None:
@@ -94,7 +97,7 @@ async def test_no_object_that_events_share_can_be_changed() -> None:
         const loose = [];
         const given = [new Response("x"), new Headers([["a", "b"]]), new Headers().entries(), new URLSearchParams("a=b").entries(),
           [1].values().map(String), Iterator.from({next: String}), new Intl.Segmenter().segment("x"), new Intl.Segmenter().segment("x")[Symbol.iterator](),
-          new AbortController().signal, new Event("x"), new DOMException("x"), ctx, crypto.subtle, "a".matchAll(/a/g), new Map().entries()];
+          new AbortController().signal, new Event("x"), new DOMException("x"), ctx, crypto.createHash("md5"), crypto.createHmac("sha1", "k"), Buffer.from("x"), crypto.randomBytes(2), crypto.subtle, "a".matchAll(/a/g), new Map().entries()];
         for (const each of given) for (let p = Object.getPrototypeOf(each); p; p = Object.getPrototypeOf(p)) {
           if (!Object.isFrozen(p)) loose.push(String(p[Symbol.toStringTag] ?? p.constructor.name));
         }
