@@ -31,6 +31,7 @@ from functions_runtime.sandbox.chain import Chain, Fate
 from functions_runtime.sandbox.guest import BrokenError
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
+from functions_runtime.stitcher import Stitcher
 from shared.backoff import Backoff
 from shared.errors import Conflict, Fenced, NotConnected, Permanent, SetupError, Transient
 from shared.events.dead import now
@@ -79,6 +80,7 @@ class ConnectionFunctions:
         self._setup = Backoff(*SETUP_SECONDS)
         self._lease: Lease
         self._outcomes: Outcomes
+        self._stitcher: Stitcher
 
     def change(self, definition: Definition) -> bool:
         """As `Worker.change`; new functions are in force with the next frame."""
@@ -113,6 +115,7 @@ class ConnectionFunctions:
             await again.read_all()
             self._outcomes = Outcomes(broker, queue, self._name, self._persist)
             await self._outcomes.begin()
+            self._stitcher = Stitcher(self._context, self._name, self._outcomes, self._persist)
             self._context.health.good(self._part)
             await self._begin(reader, again)
             following = asyncio.ensure_future(again.take_in())
@@ -183,12 +186,13 @@ class ConnectionFunctions:
 
     async def _take(self, again: Again, place: Place, frame: Frame, *, failures: int, trace: dict[str, str]) -> None:
         outcome = self._outcomes.noted(place)
+        decided = outcome is not None
         if outcome is None:
             prepared, fates = await self._run_frame(frame, failures)
             outcome, made = self._outcome(place, prepared, fates, failures=failures, trace=trace)
         else:
             made = decode_frame(outcome.payload)
-        await self._outcomes.publish(outcome, again)
+        made = await self._stitcher.publish(outcome, made, self._definition.connection, again, decided=decided)
         self._count(made)
 
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:

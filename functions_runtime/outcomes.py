@@ -41,7 +41,7 @@ class Outcomes:
 
     def __init__(self, broker: Broker, queue: str, connection: str, persist: Persist) -> None:
         self._broker = broker
-        self._queue = queue
+        self.queue = queue
         self._connection = connection
         self._persist = persist
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
@@ -79,22 +79,30 @@ class Outcomes:
             Conflict: another runtime has the connection.
         """
         if not outcome.is_one_message:
-            if self._noted is not outcome:
-                await self._persist(lambda: self._note(outcome))
+            await self.note(outcome)
             await self._bury(outcome)
             for later in outcome.later:
                 await self._persist(lambda later=later: again.put(outcome.place, later))  # type: ignore[misc]
         place = outcome.place
-        await self.deliver(outcome.headers, outcome.payload, f"functions.{self._queue}.{place.lane}.{place.seq}.{place.rewind}")
+        await self.deliver(outcome.headers, outcome.payload, f"functions.{self.queue}.{place.lane}.{place.seq}.{place.rewind}")
+
+    async def note(self, outcome: Outcome) -> None:
+        """Makes an outcome the one that its frame has, also if this process dies before it is published.
+
+        Raises:
+            Conflict: another runtime has the connection.
+        """
+        if self._noted is not outcome:
+            await self._persist(lambda: self._note(outcome))
 
     async def deliver(self, headers: dict[str, str], payload: bytes, msg_id: str) -> None:
         """Puts a frame into the connection's queue; returns when it is durable."""
-        subject = topology.deliver_subject(self._queue)
+        subject = topology.deliver_subject(self.queue)
         await self._persist(lambda: self._broker.publisher.publish(subject, payload, msg_id=msg_id, headers=headers))
 
     @property
     def _key(self) -> str:
-        return f"{NOTES_OF_FUNCTIONS[1]}{self._queue}"
+        return f"{NOTES_OF_FUNCTIONS[1]}{self.queue}"
 
     async def _note(self, outcome: Outcome) -> None:
         self._revision = await self._bucket.put(self._key, encode_outcome(outcome), revision=self._revision)
@@ -106,14 +114,14 @@ class Outcomes:
             await self._persist(lambda: bury(publisher, STAGE, self._connection, letters=letters, msg_id=outcome.letters_id))
 
     async def _read_sent(self) -> None:
-        entry = await Bucket(self._broker, topology.STATS_BUCKET).get(ended_key(self._queue))
+        entry = await Bucket(self._broker, topology.STATS_BUCKET).get(ended_key(self.queue))
         ended = decode_ended(entry.value if entry else None)
         # what a loader has counted, or is about to, it took from the queue; under a rewind the same sequences come again
         self._sent = {lane: (0, seq) for lane, seq in ended.through.items()}
         if ended.pending is not None:
             lane, seq = ended.pending.source, ended.pending.through
             self._sent[lane] = max(self._sent.get(lane, (0, 0)), (0, seq))
-        for place in await newest_places(self._broker, topology.DELIVER, topology.deliver_subject(self._queue), NEWEST):
+        for place in await newest_places(self._broker, topology.DELIVER, topology.deliver_subject(self.queue), NEWEST):
             self._sent[place.lane] = max(self._sent.get(place.lane, (0, 0)), (place.rewind, place.seq))
 
 

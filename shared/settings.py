@@ -70,6 +70,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     dead_max_bytes: Annotated[
         ByteSize, Meta(description="room of the dead letters; when it is short, the largest holders lose their oldest")
     ] = field(default_factory=lambda: ByteSize(2 * GIB))
+    identity_max_bytes: Annotated[
+        ByteSize, Meta(description="room of what `identity` keeps of visitors; when it is full, further events stay anonymous")
+    ] = field(default_factory=lambda: ByteSize(GIB))
 
     def topology(self) -> TopologySettings:
         """Returns the settings of streams."""
@@ -80,6 +83,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
             deliver_max_frames=self.deliver_max_frames,
             dead_max_age_seconds=float(self.dead_max_age),
             dead_max_bytes=int(self.dead_max_bytes),
+            identity_max_bytes=int(self.identity_max_bytes),
         )
 
 

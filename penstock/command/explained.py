@@ -11,7 +11,7 @@ from penstock.control.wording import counted, cut
 from penstock.terminal.screen import Screen
 
 if TYPE_CHECKING:
-    from penstock.control.explain.steps import Changed, Explanation, FunctionStep, Way
+    from penstock.control.explain.steps import Changed, Explanation, FunctionStep, IdentityStep, Way
 
 VALUE_CHARACTERS = 80
 ENDS = {
@@ -48,6 +48,7 @@ def _lines(way: Way) -> Iterator[str]:
         yield from (f"  {_changed(each)}" for each in rule.changed)
     for step in way.functions:
         yield from _function(step)
+    yield from map(_identity, way.identity)
     for table in way.tables:
         how = f", {table.write} on {', '.join(table.key)}" if table.key else ""
         yield f"table {table.table}: {counted(table.rows, 'row')}{how}"
@@ -75,6 +76,15 @@ def _function(step: FunctionStep) -> Iterator[str]:
     yield from (f"  call: {line}" for line in tried.calls)
     if tried.store:
         yield f"  keeps: {_shown(tried.store)}"
+
+
+def _identity(step: IdentityStep) -> str:
+    if step.does == "none":
+        return "identity: nothing to do, it has no anonymousId"
+    back = f"{step.look_back_seconds / 86_400:g} days" if step.look_back_seconds >= 86_400 else f"{step.look_back_seconds:g} s"
+    if step.does == "learns":
+        return f"identity: tells that {step.anonymous_id} is {step.user_id}; what came from it in the last {back} goes again with that id"
+    return f"identity: gets the user of {step.anonymous_id} if one is known, else is kept for {back} and goes again when one is"
 
 
 def _changed(change: Changed) -> str:

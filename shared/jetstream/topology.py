@@ -52,6 +52,8 @@ STATE_BUCKET = "state"
 STATS_BUCKET = "stats"
 STORE_BUCKET = "store"
 """What functions keep: each value for a time of its own."""
+IDENTITY_BUCKET = "identity"
+"""Visitors of connections that stitch: their users, and their anonymous events."""
 KEPT_LIVE = 200
 """Messages of LIVE that the broker keeps of each subject."""
 LIVE_BYTES = 64 * MIB
@@ -100,6 +102,7 @@ class TopologySettings:
     """Frames waiting per connection; beyond that the router remembers where it stopped and catches up from EVENTS."""
     dead_max_age_seconds: float = 30 * DAY
     dead_max_bytes: int = 2 * GIB
+    identity_max_bytes: int = GIB
 
 
 def events_subject(site: str, partition: int = 0) -> str:
@@ -213,13 +216,14 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             name=f"KV_{bucket}",
             subjects=[f"$KV.{bucket}.>"],
             max_msgs_per_subject=history,
+            max_bytes=settings.identity_max_bytes if bucket == IDENTITY_BUCKET else None,
             discard=api.DiscardPolicy.NEW,
             allow_rollup_hdrs=True,
             allow_direct=True,
             deny_delete=False,
             # A lease ends by its message's own time to live, and so does what functions keep. No delete markers: a taker must not
             # meet a marker for ten seconds.
-            allow_msg_ttl=bucket in (LEASE_BUCKET, STORE_BUCKET),
+            allow_msg_ttl=bucket in (LEASE_BUCKET, STORE_BUCKET, IDENTITY_BUCKET),
             duplicate_window=DEDUPLICATION_SECONDS,
             storage=api.StorageType.FILE,
             num_replicas=settings.replicas,
@@ -232,6 +236,7 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             (STATE_BUCKET, 1),
             (STATS_BUCKET, 1),
             (STORE_BUCKET, 1),
+            (IDENTITY_BUCKET, 1),
         )
     ]
 

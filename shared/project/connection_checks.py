@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import Problem
+from shared.project.identity import check_identity
 from shared.reading.decode import meant
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def check_connections(project: Project) -> list[Problem]:
             problems.append(Problem(f"{path}.function_timeout", text))
         if connection.deduplicate and connection.primary_key == []:
             problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
+        problems.extend(check_identity(path, connection))
     for name, destination in project.destinations.items():
         if not isinstance(destination.get("type"), str):
             problems.append(

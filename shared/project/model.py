@@ -21,6 +21,7 @@ from msgspec import Meta, field
 from shared.errors import ConfigError, Problem
 from shared.project.connection_checks import check_connections, check_references
 from shared.project.functions import Function, OnError, PrivacyRule, check_functions, with_code, without_code
+from shared.project.identity import Identity
 from shared.project.site_checks import check_sites
 from shared.reading.decode import decode, kind_of, meant
 from shared.reading.units import ByteSize, Duration
@@ -223,11 +224,15 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     function_timeout: Annotated[Duration, Meta(description="CPU time that the functions have for one event; 10ms to 60s")] = (
         field(default_factory=lambda: Duration(1))
     )
+    identity: Annotated[
+        Identity | None,
+        Meta(description="earlier events of an anonymous visitor get the user id that is learned later; see docs/identity.md"),
+    ] = None
 
     @property
     def through_functions(self) -> bool:
-        """Whether its events go through functions, or privacy rules, before its destination gets them."""
-        return bool(self.functions or self.privacy)
+        """Whether its events go through functions_runtime: functions, privacy rules, identity."""
+        return bool(self.functions or self.privacy or self.identity)
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

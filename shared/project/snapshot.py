@@ -11,7 +11,7 @@ It also has the *incarnation* of each connection: given when the connection is a
 and never given again. The name of a connection's queue contains it, so a new connection shares nothing with a former one of its
 name.
 
-So is which queues have, or had, functions: frames may wait for these although they are gone, and go on as they are.
+So is which queues have, or had, a way through functions_runtime: frames may wait for these although they are gone, and go on as they are.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ConfigSnapshot:
     project: Project
     incarnations: Mapping[str, str] = field(default_factory=dict)
     functions_queues: frozenset[str] = frozenset()
-    """Queues of connections that have functions or privacy rules, or had some since they were added."""
+    """Queues of connections whose events go through functions_runtime, or did since they were added."""
 
     def takes_functions_way(self, connection: str) -> bool:
         """Returns whether frames of a connection are, or may still be, in FUNCTIONS."""
@@ -152,10 +152,15 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
 
 def _functions_queues(before: StoredProject, after: StoredProject, incarnations: Mapping[str, str]) -> list[str]:
     queues = {
-        topology.queue_of(name, incarnations[name]): bool(connection.get("functions") or connection.get("privacy"))
+        topology.queue_of(name, incarnations[name]): _through_functions(connection)
         for name, connection in (after.resolved.get("connections") or {}).items()
     }
     return sorted(queue for queue, now in queues.items() if now or queue in before.functions_queues)
+
+
+def _through_functions(connection: Mapping[str, Any]) -> bool:
+    # as `Connection.through_functions`; `identity: {}` is all of its defaults
+    return bool(connection.get("functions") or connection.get("privacy") or connection.get("identity") is not None)
 
 
 def replaced_revision(incarnation: str) -> int:

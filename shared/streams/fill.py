@@ -31,6 +31,8 @@ _ADVICE = {
     "`penstock status` and `/ready` of the routers name it. Let it catch up, or raise PENSTOCK_EVENTS_MAX_BYTES",
     topology.DEAD: "the largest share of dead letters loses its oldest: read and purge them (`penstock dead list`), "
     "or raise PENSTOCK_DEAD_MAX_BYTES",
+    f"KV_{topology.IDENTITY_BUCKET}": "events of further visitors are not kept, and stay anonymous where their user is learned later: "
+    "raise PENSTOCK_IDENTITY_MAX_BYTES, or shorten `look_back` in the `identity` of connections",
     topology.FUNCTIONS: "the router stops feeding a full queue and catches up later: look at that connection's functions, "
     "or raise PENSTOCK_DELIVER_MAX_FRAMES",
     topology.DELIVER: "the router stops feeding a full queue and catches up later: look at that connection's destination, "

@@ -18,6 +18,7 @@ from penstock.reference import SETTINGS
 from shared.events import outcome
 from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream import topology
+from shared.project.identity import Identity
 from shared.project.model import Batch, Connection, DeadLimit, Key, Project, Site, SiteLimits
 from shared.telemetry import declared, names
 from tests.contract.destinations import test_without_transactions
@@ -85,7 +86,7 @@ def test_every_stream_and_bucket_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    "type_", [Project, Site, SiteLimits, Key, Connection, Batch, DeadLimit, *(each for _, _, each in SETTINGS)]
+    "type_", [Project, Site, SiteLimits, Key, Connection, Batch, DeadLimit, Identity, *(each for _, _, each in SETTINGS)]
 )
 def test_every_option_and_every_setting_is_read(type_: type[msgspec.Struct]) -> None:
     assert [each.name for each in msgspec.structs.fields(type_) if each.name not in READ_BY_CORE] == []

@@ -58,6 +58,7 @@ def test_the_reference_has_every_key() -> None:
         (Site, "limits", "sites"),
         (Connection, "batch", "connections"),
         (Connection, "dead_limit", "connections"),
+        (Connection, "identity", "connections"),
     ):
         parts = (entry.get(name, {}) for entry in document[entries].values())
         assert used(parts) == set(field_names(inner(struct, name)))

@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "delivery", "settings",
         "service", "__main__",
     ),
-    "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "connection", "service", "__main__"),
+    "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
     "connector_runner": ("contract", "airbyte", "programs", "sources", "registry"),
     "penstock": (
         "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",

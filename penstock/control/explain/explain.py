@@ -12,7 +12,7 @@ from functions_runtime.definition import definitions
 from loader import registry
 from penstock.control.explain.edge import judge
 from penstock.control.explain.landing import call, land
-from penstock.control.explain.passage import passed
+from penstock.control.explain.passage import passed, stitched
 from penstock.control.explain.routing import left_out
 from penstock.control.explain.steps import Explanation, Way
 from router.rules.arrival import Arrival
@@ -97,6 +97,8 @@ async def _passed(way: Way, snapshot: ConfigSnapshot, frame: Frame, *, fetch: bo
     definition = definitions(snapshot)[way.connection]
     way.rules, way.functions, finished = await passed(definition, frame, fetch=fetch)
     if len(finished.frame):
+        identity = snapshot.project.connections[way.connection].identity
+        way.identity = stitched(identity, finished.frame) if identity is not None else []
         return finished.frame
     if finished.letters:
         way.result = "dead_letter"

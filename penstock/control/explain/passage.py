@@ -13,15 +13,17 @@ import msgspec
 from functions_runtime.definition import Definition
 from functions_runtime.rules.packing import Finished, finish, prepare
 from functions_runtime.rules.privacy import NONCE_BYTES, Rules, compile_rules
+from functions_runtime.rules.stitching import passing
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import Fate
 from functions_runtime.settings import FunctionsSettings
-from penstock.control.explain.steps import Changed, FunctionStep, RuleStep
+from penstock.control.explain.steps import Changed, FunctionStep, IdentityStep, RuleStep
 from penstock.control.functions.tried import Bench, Tried
 from shared.events.event import JSON
 from shared.events.frame import Frame
 from shared.events.outcome import DeadReason
 from shared.project.functions import PrivacyRule
+from shared.project.identity import Identity
 from shared.reading.mask import Mask
 
 SEVERAL = "only the last function of a chain may return more than one event"
@@ -46,6 +48,27 @@ async def passed(definition: Definition, frame: Frame, *, fetch: bool) -> tuple[
         for given in prepared.given.values()
     ]
     return rules, steps, finish(prepared, fates)
+
+
+def stitched(identity: Identity, frame: Frame) -> list[IdentityStep]:
+    """Returns what stitching does with the events of a frame behind functions; what is known of their visitors is not looked up."""
+    users = {event.place: event for event in passing(frame)}
+    found: list[IdentityStep] = []
+    for place, head in enumerate(frame.heads):
+        event = users.get(place)
+        if event is None:
+            found.append(IdentityStep(message_id=head.message_id, does="none"))
+            continue
+        found.append(
+            IdentityStep(
+                message_id=head.message_id,
+                does="keeps" if event.user is None else "learns",
+                anonymous_id=event.anonymous_id,
+                user_id=event.user or "",
+                look_back_seconds=float(identity.look_back),
+            )
+        )
+    return found
 
 
 def _noting(rules: Sequence[PrivacyRule], into: list[RuleStep]) -> Rules | None:

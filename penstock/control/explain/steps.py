@@ -48,6 +48,20 @@ class FunctionStep(msgspec.Struct, frozen=True, kw_only=True):
     tried: Tried
 
 
+class IdentityStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What stitching does with an event that goes on.
+
+    `learns`: it tells the user of its anonymous id. `keeps`: it has no user, and is kept until one is known. `none`: it has no
+    anonymous id.
+    """
+
+    message_id: str
+    does: Literal["learns", "keeps", "none"]
+    anonymous_id: str = ""
+    user_id: str = ""
+    look_back_seconds: float = 0
+
+
 class ColumnStep(msgspec.Struct, frozen=True, kw_only=True):
     """A column of a table: its type, and the values of the rows, in their order."""
 
@@ -90,6 +104,7 @@ class Way(msgspec.Struct, kw_only=True):
     detail: str = ""
     rules: list[RuleStep] = []
     functions: list[FunctionStep] = []
+    identity: list[IdentityStep] = []
     tables: list[TableStep] = []
     calls: list[CallStep] = []
 

@@ -201,6 +201,12 @@ def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping
     can = registry.plugin(str(type_name)).CAPABILITIES
     if connection.get("mode") == "stream" and not can.stream:
         yield Problem(f"connections.{name}.mode", f"a destination of type {type_name} takes batches only; write mode: batch")
+    if connection.get("identity") is not None and can.merge == "no":
+        yield Problem(
+            f"connections.{name}.identity",
+            "sends earlier events again under their messageId, and a destination of type "
+            f"{type_name} cannot replace what it has; use one with tables that merge ({', '.join(_merging())}), or take it out",
+        )
     if registry.takes_tables(str(type_name)) is None:
         for option in OF_TABLES:
             if option in connection:
@@ -208,6 +214,10 @@ def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping
                     f"connections.{name}.{option}",
                     f"means nothing here: a destination of type {type_name} takes events and has no tables; take it out",
                 )
+
+
+def _merging() -> list[str]:
+    return [name for name in registry.destination_types() if registry.plugin(name).CAPABILITIES.merge != "no"]
 
 
 def _problems_of(call: Callable[[], object]) -> list[Problem]:

@@ -180,6 +180,22 @@ def test_a_function_can_end_it(
     assert len(way["functions"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("ids", "does", "words"),
+    [
+        ({"anonymousId": "d"}, "keeps", "identity: gets the user of d if one is known, else is kept for 7 days"),
+        ({"anonymousId": "d", "userId": "jane"}, "learns", "identity: tells that d is jane"),
+        ({"userId": "jane"}, "none", "identity: nothing to do, it has no anonymousId"),
+    ],
+)
+def test_it_says_what_stitching_does(capsys: pytest.CaptureFixture[str], ids: dict[str, str], does: str, words: str) -> None:
+    event = json.dumps({"type": "page", "messageId": "m1", **ids})
+    found = explained(capsys, connections="  a: {site: shop, destination: wh, identity: {}}\n", event=event)
+    assert [step["does"] for step in found["connections"][0]["identity"]] == [does]
+    assert run(["explain", "event.json", "--site", "shop"]) == exits.OK
+    assert words in capsys.readouterr().out
+
+
 def test_people_get_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
     explained(capsys, connections="  a: {site: shop, destination: wh, integrations: false, functions: [double]}\n")
     assert run(["explain", "event.json", "--site", "shop"]) == exits.OK

@@ -103,6 +103,19 @@ def test_a_stream_into_files_is_refused_with_what_to_write() -> None:
         check_document(document, {})
 
 
+@pytest.mark.parametrize(
+    "destination", [{"type": "local", "path": "/tmp/lake"}, {"type": "webhook", "url": "https://example.com/in"}]
+)
+def test_a_destination_that_cannot_replace_a_row_takes_no_stitched_events(destination: dict[str, Any]) -> None:
+    document: dict[str, Any] = {
+        "sites": {"shop": {"keys": [{"id": "k"}]}},
+        "destinations": {"lake": destination},
+        "connections": {"c": {"site": "shop", "destination": "lake", "identity": {}}},
+    }
+    with pytest.raises(ConfigError, match=r"connections\.c\.identity: .*clickhouse, duckdb, mysql, postgres.*, or take it out"):
+        check_document(document, {})
+
+
 @pytest.mark.parametrize("dsn", ["localhost:5432/db", "mysql://u:hunter2@h/d", "host=h password=hunter2"])
 def test_an_address_that_can_never_work_is_refused_without_showing_it(dsn: str) -> None:
     with pytest.raises(ConfigError, match=r"^destinations\.wh\.dsn: expected an address such as postgresql://") as caught:
