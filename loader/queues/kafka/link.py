@@ -79,6 +79,7 @@ class KafkaLink:
             await self._end_all()
         finally:
             del self._begun[number]
+        await self._tidy()
         taken = any(isinstance(each, Ok) for each in outcomes)
         self._way.note("ok" if taken else "no_answer", time.perf_counter() - start)
         return Answer(outcomes, works=taken)
@@ -197,10 +198,7 @@ class KafkaLink:
         if self._sessions and not self._sessions[-1].spent:
             return self._sessions[-1]
         async with self._opening:
-            idle = [each for each in self._sessions if each.spent and not each.users]
-            self._sessions = [each for each in self._sessions if each not in idle]
-            for each in idle:
-                await each.end()
+            await self._tidy()
             if self._sessions and not self._sessions[-1].spent:
                 return self._sessions[-1]
             at, why = self._away
@@ -213,6 +211,14 @@ class KafkaLink:
                 raise AwayError(self._away[1]) from None
             self._away = 0.0, ""
             return self._sessions[-1]
+
+    async def _tidy(self) -> None:
+        """Ends spent sessions that have no batch under way."""
+        idle = [each for each in self._sessions if each.spent and not each.users]
+        if idle:
+            self._sessions = [each for each in self._sessions if each not in idle]
+            for each in idle:
+                await each.end()
 
     async def _end_all(self) -> None:
         sessions, self._sessions = self._sessions, []

@@ -107,7 +107,7 @@ class Maker:
         try:
             topic = self.topic or _rendered("topic", self._topic, seen)
             key = self._key_of(event, seen)
-            value = encode_event(event) if self._value is None else _rendered("value", self._value, seen).encode()
+            value = encode_event(event) if self._value is None else _bytes(_rendered("value", self._value, seen))
         except TemplateFailed as error:
             return Dead(DeadReason.TEMPLATE_FAILED, str(error))
         if not topic.strip() or not value.strip():
@@ -115,14 +115,13 @@ class Maker:
         if self.topic is None and (why := wrong_with(topic)):
             return Dead(DeadReason.TEMPLATE_FAILED, f"topic: it gave {topic[:100]!r}; {why}")
         moment = happened(event, at) if self._own_time else happened({"receivedAt": event.get("receivedAt")}, at)
-        message_id, kind = fields.text(event.get("messageId")), fields.text(event.get("type"))
         record = Record(
             topic=topic,
             key=key,
             value=value,
             at=max(0, millis(moment)),
-            message_id=message_id.encode("utf-8", "replace"),
-            type=kind.encode("utf-8", "replace"),
+            message_id=_bytes(fields.text(event.get("messageId"))),
+            type=_bytes(fields.text(event.get("type"))),
         )
         if record.size > self._most:
             words = f"it has {record.size} bytes as a record, and the destination's batch_bytes is {self._most}"
@@ -131,12 +130,12 @@ class Maker:
 
     def _key_of(self, event: JSON, seen: object) -> bytes | None:
         if self._key is not None:
-            return _rendered("key", self._key, seen).encode() or None
+            return _bytes(_rendered("key", self._key, seen)) or None
         if self._by == "none":
             return None
         first, second = fields.user_id(event), fields.anonymous_id(event)
         key = first or second if self._by == USER else second or first
-        return (key or fields.text(event.get("messageId"))).encode("utf-8", "replace")
+        return _bytes(key or fields.text(event.get("messageId")))
 
 
 def _rendered(option: str, text: Text, seen: object) -> str:
@@ -144,3 +143,8 @@ def _rendered(option: str, text: Text, seen: object) -> str:
         return text.render(event=seen)
     except TemplateFailed as error:
         raise TemplateFailed(f"{option}: {error}") from error
+
+
+def _bytes(text: str) -> bytes:
+    """Returns UTF-8; halves of a character, which some clients send, become question marks."""
+    return text.encode("utf-8", "replace")

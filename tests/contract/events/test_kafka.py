@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loader.delivery.sending import pace
 from loader.queues.kafka import link, session
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from tests.support.kafka_broker import KafkaFront, Tansu, front_of
+from tests.support.kafka_topics import create, ids, in_order, read
 from tests.support.nats import NatsServer, nats_server
 from tests.support.sending import Sending
 
@@ -66,45 +65,6 @@ def events(first: int, count: int, users: int = 7) -> list[dict[str, Any]]:
     ]
 
 
-async def create(front: KafkaFront, topic: str, partitions: int = 3) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=front.servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, partitions, 1)])
-    finally:
-        await admin.close()
-
-
-async def read(front: KafkaFront, topic: str, count: int, partitions: int = 3) -> list[Any]:
-    """Returns the records of a topic, by partition each in its order: at least `count`, and all that are there."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=front.servers, auto_offset_reset="earliest", group_id=None)
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, number) for number in range(partitions)]
-        ends = await consumer.end_offsets(places)
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        found: dict[TopicPartition, list[Any]] = {place: [] for place in places}
-        async with asyncio.timeout(20):
-            while sum(map(len, found.values())) < max(count, sum(ends.values())):
-                for place, records in (await consumer.getmany(timeout_ms=200)).items():
-                    found[place] += records
-        return [record for records in found.values() for record in records]
-    finally:
-        await consumer.stop()
-
-
-def ids(records: list[Any]) -> Counter[str]:
-    return Counter(dict(record.headers)["message_id"].decode() for record in records)
-
-
-def in_order(records: list[Any]) -> bool:
-    by_key: defaultdict[bytes, list[int]] = defaultdict(list)
-    for record in records:
-        by_key[record.key].append(json.loads(record.value)["n"])
-    return all(list(dict.fromkeys(held)) == sorted(set(held)) for held in by_key.values())
-
-
 class World:
     """A connection from our broker to a topic of its own."""
 
@@ -115,7 +75,7 @@ class World:
         self._options = options
 
     async def __aenter__(self) -> World:
-        await create(self.front, self.topic)
+        await create(self.front.servers, self.topic)
         self._connecting = connect(self._server.url, "test", patience_seconds=10)
         self.broker = await self._connecting.__aenter__()
         await topology.ensure(self.broker, topology.TopologySettings())
@@ -130,7 +90,7 @@ class World:
         await self._connecting.__aexit__(*exc)
 
     async def read(self, count: int) -> list[Any]:
-        return await read(self.front, self.topic, count)
+        return await read(self.front.servers, self.topic, count)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -174,7 +134,7 @@ async def test_killed_at_any_step_nothing_is_lost_and_the_order_of_each_user_sta
     async with World(server, front, batch_events=4, calls_at_once=2, batch_bytes=1_000) as world:
         for kill_at in itertools.count(1):
             topic = f"{world.topic}-{kill_at}"
-            await create(front, topic)
+            await create(front.servers, topic)
             sending = world.another(topic)
             everything = events(0, 12, users=3)
             everything[5]["properties"] = {"long": "x" * 1_000}
@@ -185,7 +145,7 @@ async def test_killed_at_any_step_nothing_is_lost_and_the_order_of_each_user_sta
             if not ended:
                 await sending.live()
             where = f"killed {steps[-1]}, step {kill_at}"
-            found = await read(front, topic, 11)
+            found = await read(front.servers, topic, 11)
             assert set(ids(found)) == {f"m{n}" for n in range(12) if n != 5}, where
             assert in_order(found), where
             assert [(each.message_id, each.reason) for each in await sending.letters()] == [("m5", "too_large")], where
@@ -261,14 +221,14 @@ async def test_an_event_chooses_its_topic_within_legal_names(server: NatsServer,
     async with World(server, front) as world:
         topics = [f"{world.topic}.buy", f"{world.topic}.view"]
         for topic in topics:
-            await create(front, topic)
+            await create(front.servers, topic)
         sending = world.another(f"{world.topic}.{{{{ event.properties.where }}}}", batch_events=50)
         chosen = ["buy", "view", "../up", "a b", "x" * 300, "é"]
         everything = [{**event, "properties": {"where": chosen[n % 6]}} for n, event in enumerate(events(0, 36))]
         await sending.put(1, everything)
         await sending.live()
         for number, topic in enumerate(topics):
-            assert ids(await read(front, topic, 6)) == Counter(f"m{n}" for n in range(36) if n % 6 == number)
+            assert ids(await read(front.servers, topic, 6)) == Counter(f"m{n}" for n in range(36) if n % 6 == number)
         letters = await sending.letters()
         assert {(each.message_id, each.reason) for each in letters} == {
             (f"m{n}", "template_failed") for n in range(36) if n % 6 > 1
