@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
 from shared.errors import PenstockError
 
@@ -41,7 +41,7 @@ class Mask:
         open_ = {each for each in shown if isinstance(each, str)}
         words = {word for value in secrets for word in _words(value, open_)}
         kept = {word for word in words if len(word) >= FEWEST and word not in open_ and word.lower() not in _SCHEMES}
-        forms = {form for word in kept for form in (word, quote(word, safe=""), json.dumps(word)[1:-1], html.escape(word))}
+        forms = {form for word in kept for form in _forms(word)}
         self._forms = sorted(forms, key=len, reverse=True)
         self._coded = [form.encode() for form in self._forms]
 
@@ -73,6 +73,17 @@ class Mask:
         return value
 
 
+def _forms(word: str) -> Iterator[str]:
+    """Yields the forms in which a secret comes back: as it is, in addresses, JSON and HTML, and as a part of base64 (RFC 7617)."""
+    yield from (word, quote(word, safe=""), quote_plus(word), json.dumps(word)[1:-1], html.escape(word))
+    data = word.encode("utf-8", "surrogatepass")
+    for before in range(3):  # what stands before it in the coded text moves its bits
+        coded = base64.b64encode(bytes(before) + data).decode().rstrip("=")
+        kept = coded[(0, 2, 3)[before] : len(coded) if (before + len(data)) % 3 == 0 else -1]
+        if len(kept) >= FEWEST:
+            yield kept
+
+
 def _words(value: Any, shown: set[str]) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, each in value.items():
@@ -96,7 +107,13 @@ def _of_text(value: str) -> Iterator[str]:
 def _of_address(value: str, shown: set[str]) -> Iterator[str]:
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)
-        shown.update(each for each in (parts.username, parts.hostname, parts.path.strip("/")) if each)
+        if parts.scheme in ("http", "https"):  # of a webhook, whose path is the secret
+            shown.update(each for each in (parts.hostname,) if each)
+            path = parts.path.strip("/")
+            yield from (value, path, unquote(path), path.rpartition("/")[2])
+            yield from (each for values in parse_qs(parts.query).values() for each in values)
+        else:
+            shown.update(each for each in (parts.username, parts.hostname, parts.path.strip("/")) if each)
         if parts.password:
             yield from (parts.password, unquote(parts.password))
         yield from parse_qs(parts.query).get("password", [])

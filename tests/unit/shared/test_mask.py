@@ -58,6 +58,23 @@ def test_the_password_of_basic_authentication_is_hidden() -> None:
     assert Mask([{"Authorization": f"Basic {coded}"}]).text(f"open-sesame, that is {coded}") == f"{HIDDEN}, that is {HIDDEN}"
 
 
+@pytest.mark.parametrize("user", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("after", ["", ":", ":x"])
+def test_a_secret_is_hidden_in_the_base64_of_basic_authentication(user: str, after: str) -> None:
+    coded = base64.b64encode(f"{user}:open-sesame{after}".encode()).decode()
+    shown = Mask(["open-sesame"]).text(f"Basic {coded}")
+    assert HIDDEN in shown
+    assert len(shown.replace(HIDDEN, "")) <= len("Basic ") + len(coded) - len("open-sesame") * 4 // 3 + 3, (
+        "more than its edges is left"
+    )
+
+
+def test_the_path_of_a_webhook_is_hidden_and_its_host_is_not() -> None:
+    mask = mask_of({"type": "slack", "url": "https://hooks.slack.com/services/T01/B02/abcdef123456"})
+    assert mask.text("no /services/T01/B02/abcdef123456 at hooks.slack.com") == f"no /{HIDDEN} at hooks.slack.com"
+    assert mask.text("token abcdef123456 is revoked") == f"token {HIDDEN} is revoked"
+
+
 def test_the_texts_of_an_error_are_hidden_also_row_by_row() -> None:
     error = RowsRejected("t", "value 'open-sesame'", {1: "open-sesame"})
     Mask(["open-sesame"]).error(error)
