@@ -1,6 +1,7 @@
 """Sends one call over HTTP and reads its answer, both bounded in time and size.
 
-Redirects are not followed: a redirect is an answer. Cookies are not kept, and compression is not asked for.
+Redirects are not followed: a redirect is an answer. Cookies are not kept, and compression is not asked for; an answer that a proxy
+compresses all the same is decoded, no further than the bound.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import zlib
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -57,7 +59,8 @@ class Client:
             ) as answer:
                 body = await self._read(answer)
                 found = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status, found, body, time.time())
+                plain = _plain(body, found.get("content-encoding", ""), self._limits.answer_bytes)
+                return Response(answer.status, found, plain, time.time())
         except TimeoutError as exc:
             raise NoAnswer(f"no answer within {self._limits.timeout_seconds:g} s") from exc
         except aiohttp.ClientConnectorError as exc:
@@ -69,12 +72,22 @@ class Client:
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
         most = self._limits.answer_bytes
-        body = b""
+        body = bytearray()
         while piece := await answer.content.read(most):
-            body = body + piece if body else piece
+            body += piece
             if len(body) > most:
                 answer.close()  # an endless answer must not be read for ever
-                return body[:most]
+                break
+        return bytes(body[:most])
+
+
+def _plain(body: bytes, encoding: str, most: int) -> bytes:
+    """Returns a body without its compression, cut at `most` bytes; as it came, if it is broken or compressed in another way."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, most)
+    except zlib.error:
         return body
 
 

@@ -79,7 +79,7 @@ class Retry:
 
     `after`: the least wait in seconds, if the destination gives one. `everyone`: the destination asks for a pause of all calls, not of
     this one alone. `denied`: the destination did not let the call in. If it lets no call in, a person must act; if it lets others in,
-    the event is at fault, and becomes a dead letter at its next try.
+    the event is at fault, and becomes a dead letter at its third refusal.
     """
 
     reason: str

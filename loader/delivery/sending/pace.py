@@ -95,7 +95,7 @@ class Pace:
 
     def hold(self, began: float, after: float | None, why: str) -> None:
         """Notes that the destination asks for a pause, of so many seconds if it says so."""
-        if after is not None:
+        if after:  # a pause of nothing would let a crowd of calls run against it
             self._pause(min(after, MOST_HOLD_SECONDS), why)
         elif self._is_news(began):
             self._pause(self._backoff.next(), why)

@@ -28,6 +28,9 @@ from shared.telemetry.metrics import Telemetry
 MOST_PAUSES = 3
 """How often the same call may be answered by asking for a pause; then it leaves for RETRY, and another call is tried."""
 
+MOST_REFUSALS = 3
+"""How often a call is not let in while others are, before its events are at fault."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +63,7 @@ class JobSender:
         self._publisher = publisher
         self._telemetry = telemetry
         self._let_in_at = 0.0
-        """When a call was let in last (epoch)."""
+        """When the last call that was let in began (epoch)."""
         self._wall = wall
         self._dead_log = DeadLog(logging.ERROR)
 
@@ -145,6 +148,7 @@ class JobSender:
 
     async def _call(self, job: Job, call: Parcel, began: float) -> Sequence[Outcome]:
         """Sends a call; returns the fate of its events."""
+        at = self._wall()
         try:
             answer = await self._link.send(call, key_of(self._connection, job.items))
             if len(answer.outcomes) != len(job.items):
@@ -153,7 +157,7 @@ class JobSender:
             answer = Answer(self._defect(job, exc.__cause__ or exc))
         outcomes = [self._outcome_of(job, each) for each in answer.outcomes]
         if any(isinstance(each, Ok) for each in outcomes):
-            self._let_in_at = self._wall()
+            self._let_in_at = max(self._let_in_at, at)
         failed = next((each for each in outcomes if isinstance(each, Retry)), None)
         if failed is None or answer.works:
             if self._pace.succeeded():
@@ -164,10 +168,14 @@ class JobSender:
         return outcomes
 
     def _outcome_of(self, job: Job, outcome: Outcome) -> Outcome:
-        """Returns what an outcome means beside those of other calls: who is not let in while others are has only itself to blame."""
+        """Returns what an outcome means beside those of other calls: who is not let in while others are has only itself to blame.
+
+        Only a call that began after the first refusal counts, and only the third refusal: a token may end while calls are under way,
+        and a service behind several doors may shut one of them for a moment.
+        """
         if not isinstance(outcome, Retry) or not outcome.denied:
             return outcome
-        if job.failures and self._let_in_at > job.since:
+        if job.failures >= MOST_REFUSALS - 1 and self._let_in_at > job.since:
             return Dead(DeadReason.REJECTED_BY_DESTINATION, f"{outcome.reason}, while other calls are let in")
         return outcome
 
