@@ -54,11 +54,19 @@ def address(options: Sending, own: str) -> str:
     return (options.endpoint or own).rstrip("/")
 
 
+ANSWER_BYTES = 4 * 1024
+"""Read of an answer for each event of its call. Services echo what they took: HubSpot a contact, Google Ads a conversion, Mixpanel words
+about each refused event. A cut answer cannot be read, and would hide which events were refused."""
+LEAST_ANSWER_BYTES, MOST_ANSWER_BYTES = 64 * 1024, 4 * 1024 * 1024
+
+
 def send_limits(options: Sending, events: int = 1) -> SendLimits:
     """Returns the limits of calls; `events`: the most that the service takes in a call."""
     wished = options.batch_events if isinstance(options, Batching) else None
+    most = min(wished or events, events)
     return SendLimits(
-        events_per_call=min(wished or events, events),
+        events_per_call=most,
+        answer_bytes=min(max(LEAST_ANSWER_BYTES, most * ANSWER_BYTES), MOST_ANSWER_BYTES),
         calls_at_once=options.calls_at_once,
         ordered=options.ordered,
         calls_a_second=options.rate,

@@ -20,9 +20,17 @@ def hashed(normal: str) -> str:
     return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else ""
 
 
-def email(value: object) -> str:
-    """Returns the hash of an address without blanks, in lower case; empty if it is none."""
+def email(value: object, *, gmail: bool = False) -> str:
+    """Returns the hash of an address without blanks, in lower case; empty if it is none.
+
+    Args:
+        gmail: without dots before `@gmail.com` and `@googlemail.com`, as Google Ads wants it
+            (https://developers.google.com/google-ads/api/docs/conversions/enhanced-conversions/web).
+    """
     plain = text(value).lower()
+    name, _, host = plain.rpartition("@")
+    if gmail and host in ("gmail.com", "googlemail.com"):
+        plain = f"{name.replace('.', '')}@{host}"
     return hashed(plain) if "@" in plain or _HASHED.fullmatch(plain) else ""
 
 

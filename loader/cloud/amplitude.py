@@ -37,6 +37,15 @@ IDENTIFIES = 10
 THROTTLED_SECONDS = 30.0
 """How long Amplitude asks to leave a throttled user alone."""
 
+NAMED = (
+    "throttled_users",
+    "throttled_devices",
+    "throttled_events",
+    "exceeded_daily_quota_users",
+    "exceeded_daily_quota_devices",
+)
+"""Parts of a 429 that name those who sent too much."""
+
 FIELDS: fields.Table = {
     "app_version": ("context.app.version",),
     "platform": ("context.device.type", "context.os.name"),
@@ -105,12 +114,17 @@ class Amplitude(Service):
         if response.status == 429:
             asked = retry_after(response)
             after = THROTTLED_SECONDS if asked is None else asked
-            named = any(answered.get(key) for key in ("throttled_users", "throttled_devices", "throttled_events"))
+            named = any(answered.get(key) for key in NAMED)
             return alike(call, Retry(words_of(response), after, everyone=not named))
         error = answered.get("error") if answered else response.body.decode("utf-8", "replace")
         if response.status == 400 and re.search("api[_ ]key", str(error), re.IGNORECASE):
             return alike(call, held_up(words_of(response)))
-        return alike(call, verdict(response))
+        events = call.url.endswith("/httpapi")
+        return alike(call, verdict(response, form="object or nothing" if events else "text"))
+
+    def trial(self) -> Call | str:
+        """A batch without events, which Amplitude refuses; a wrong key it refuses in other words."""
+        return self._call("events", (), (0,))
 
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "events":

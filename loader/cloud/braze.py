@@ -21,7 +21,7 @@ from loader.calls import fields
 from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, require, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
+from loader.calls.verdicts import JSON_TYPE, alike, refused, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
@@ -86,9 +86,12 @@ class Braze(Service):
                 return alike(
                     call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered {response.status}: {errors[0].get('type')}")
                 )
-            failed = {each["index"]: str(each.get("type")) for each in errors if isinstance(each.get("index"), int)}
-            return split(call, failed, f"answered {response.status}")
+            return refused(call, [(each.get("index"), str(each.get("type"))) for each in errors], f"answered {response.status}")
         return alike(call, verdict(response, reset="x-ratelimit-reset"))
+
+    def trial(self) -> Call | str:
+        """A call without an object, which Braze refuses; a wrong key it refuses with 401."""
+        return post(f"{self._address}/users/track", self._headers, b"{}", (0,))
 
     def _call(self, target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
         if target == "aliases_to_identify":

@@ -20,11 +20,11 @@ from loader.calls import fields
 from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import as_ulid, happened, seconds
 from loader.calls.options import Batching, address, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, basic, said, split, verdict
+from loader.calls.verdicts import JSON_TYPE, alike, basic, refused, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
-from shared.events.event import JSON
+from shared.events.event import JSON, read_time
 from shared.events.outcome import Drop, DropReason, Outcome
 
 HOSTS = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io"}
@@ -69,9 +69,9 @@ class CustomerIO(Service):
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
         errors = fields.objects(said(response).get("errors"))
-        failed = {each["batch_index"]: f"{each.get('field')}: {each.get('message')}" for each in errors if "batch_index" in each}
-        if response.status in (200, 207, 400) and failed:
-            return split(call, failed, f"answered {response.status}")
+        if response.status in (200, 207, 400) and errors:
+            failed = [(each.get("batch_index"), f"{each.get('field')}: {each.get('message')}") for each in errors]
+            return refused(call, failed, f"answered {response.status}")
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
@@ -84,6 +84,8 @@ class CustomerIO(Service):
         match kind:
             case "identify" if user:
                 attributes = fields.object_at(event, "traits")
+                if (created := read_time(attributes.get("createdAt"))) is not None:
+                    attributes["created_at"] = seconds(created)  # the name and the form that Customer.io knows
                 if anonymous:
                     attributes["anonymous_id"] = anonymous
                 item = {"type": "person", "identifiers": {"id": user}, "action": "identify", "attributes": attributes}

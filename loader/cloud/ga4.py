@@ -83,6 +83,47 @@ ITEM: fields.Table = {
     "price": ("price",),
     "quantity": ("quantity",),
 }
+RESERVED = frozenset(
+    [
+        "ad_activeview",
+        "ad_click",
+        "ad_exposure",
+        "ad_query",
+        "ad_reward",
+        "adunit_exposure",
+        "app_clear_data",
+        "app_exception",
+        "app_install",
+        "app_remove",
+        "app_store_refund",
+        "app_store_subscription_cancel",
+        "app_store_subscription_renew",
+        "app_update",
+        "app_upgrade",
+        "click",
+        "error",
+        "file_download",
+        "first_open",
+        "first_visit",
+        "form_start",
+        "form_submit",
+        "in_app_purchase",
+        "notification_dismiss",
+        "notification_foreground",
+        "notification_open",
+        "notification_receive",
+        "os_update",
+        "scroll",
+        "session_start",
+        "user_engagement",
+        "video_complete",
+        "video_progress",
+        "video_start",
+        "view_complete",
+        "view_search_results",
+    ]
+)
+"""Names that Google keeps for itself; it drops a client's event of such a name (https://support.google.com/analytics/answer/13316687)."""
 RESERVED_PREFIX = re.compile(r"^(ga|google|firebase)_", re.IGNORECASE)
 
 
@@ -121,7 +162,7 @@ class GA4(Service):
         return batched(events, lambda event: _piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        return alike(call, verdict(response))
+        return alike(call, verdict(response, form="text"))
 
 
 def _piece(event: JSON, at: float) -> Piece | Drop:
@@ -160,7 +201,8 @@ def _name(event: JSON) -> str:
             return "join_group"
         case "track":
             name = fields.name_of(event)
-            return NAMES.get(name) or _spelt(name, MOST_NAME)
+            spelt = NAMES.get(name) or _spelt(name, MOST_NAME)
+            return f"n_{spelt}" if spelt in RESERVED else spelt
         case _:
             return ""
 
@@ -183,6 +225,8 @@ def _parameters(event: JSON, name: str) -> JSON:
     if event.get("type") == "group":
         found["group_id"] = fields.text(event.get("groupId"))
     found = fields.as_numbers(found, "value", "tax", "shipping")
+    if isinstance(found.get("currency"), str):
+        found["currency"] = found["currency"].upper()
     items = [_item(product) for product in fields.objects(fields.lookup(event, "properties.products"))[:200]]
     if not items and name in ("add_to_cart", "remove_from_cart", "view_item", "select_item", "add_to_wishlist"):
         items = [_item(fields.object_at(event, "properties"))]

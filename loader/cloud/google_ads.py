@@ -1,7 +1,7 @@
 """Conversions to Google Ads, by uploading click conversions.
 
 https://developers.google.com/google-ads/api/docs/conversions/upload-offline,
-https://developers.google.com/google-ads/api/rest/reference/rest/v21/customers/uploadClickConversions
+https://developers.google.com/google-ads/api/rest/reference/rest/v23/customers/uploadClickConversions
 
 A call bears a token that lives for an hour: it is asked for with the refresh token before the first call, and again when Google
 no longer takes it. `orderId` is that of the event, else the `messageId`, by which Google tells a conversion from its repeat.
@@ -25,12 +25,13 @@ from loader.calls.answers import DENIED, quoted, words_of
 from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened
 from loader.calls.options import Batching, address, require, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, held_up, said, verdict
+from loader.calls.verdicts import JSON_TYPE, alike, held_up, place_in, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Outcome, Retry
+from shared.reading.mask import Mask
 
 HOST = "https://googleads.googleapis.com"
 TOKENS = "https://oauth2.googleapis.com"
@@ -39,6 +40,8 @@ ARRIVED = frozenset(
     {"CLICK_CONVERSION_ALREADY_EXISTS", "ORDER_ID_ALREADY_IN_USE", "DUPLICATE_ORDER_ID", "DUPLICATE_CLICK_CONVERSION_IN_REQUEST"}
 )
 TOO_EARLY = frozenset({"TOO_RECENT_CLICK", "TOO_RECENT_CONVERSION_ACTION", "TOO_RECENT_EVENT"})
+PASSING = frozenset({"internalError", "quotaError", "databaseError"})
+"""Kinds of errors that are about Google, not about the conversion."""
 EARLY_SECONDS = 6 * 3600.0
 """How long after a click or a new conversion action Google wants its conversions."""
 CLICKS = ("gclid", "gbraid", "wbraid")
@@ -58,13 +61,13 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     login_customer_id: Annotated[
         str | None, Meta(description="id of the manager account through which the account is reached")
     ] = None
-    api_version: Annotated[str, Meta(description="version of the API")] = "v21"
+    api_version: Annotated[str, Meta(description="version of the API")] = "v23"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("customer_id", self.customer_id, "[0-9]+", "digits without hyphens")
         require("login_customer_id", self.login_customer_id or "0", "[0-9]+", "digits without hyphens")
-        require("api_version", self.api_version, r"v\d+", "a version such as v21")
+        require("api_version", self.api_version, r"v\d+", "a version such as v23")
         for name, action in self.conversions.items():
             require(f"conversions.{name}", action, "[0-9]+", "the id of a conversion action, which is digits")
 
@@ -114,6 +117,8 @@ class GoogleAds(Service):
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome] | Call:
         """See `EventDestination.answer`; a token is followed by the upload, and a token that is too old by a new one."""
+        if self._token and not isinstance(call, TokenCall):  # it is no option, so nobody else hides it
+            response = replace(response, body=Mask([self._token]).body(response.body))
         if isinstance(call, TokenCall):
             token = fields.text(said(response).get("access_token"))
             if response.status == 200 and token:
@@ -133,7 +138,11 @@ class GoogleAds(Service):
         failure = said(response).get("partialFailureError")
         if response.status == 200 and isinstance(failure, dict):
             return _outcomes(call, failure)
-        return alike(call, verdict(response))
+        return alike(call, verdict(response, form="object"))
+
+    def trial(self) -> Call | str:
+        """Asks for a token. That nothing is uploaded leaves open whether the account takes conversions."""
+        return self._ask(post(self._url, self._headers, b"", (0,)))
 
     def _ask(self, call: Call) -> TokenCall:
         form = {
@@ -158,7 +167,7 @@ class GoogleAds(Service):
         people = [
             {name: found}
             for name, found in (
-                ("hashedEmail", personal.email(fields.first(event, fields.EMAIL))),
+                ("hashedEmail", personal.email(fields.first(event, fields.EMAIL), gmail=True)),
                 ("hashedPhoneNumber", personal.phone(fields.first(event, fields.PHONE), plus=True)),
             )
             if found
@@ -195,23 +204,23 @@ def _click(event: JSON, name: str) -> str:
 
 
 def _outcomes(call: Call, failure: JSON) -> Sequence[Outcome]:
-    """Returns the outcomes of an upload of which Google took a part."""
+    """Returns the outcomes of an upload of which Google took a part; all are refused if it names none, so that halves find it."""
     outcomes: list[Outcome] = [Ok() for _ in call.events]
-    named = False
-    for error in (each for detail in fields.objects(failure.get("details")) for each in fields.objects(detail.get("errors"))):
-        code = next(iter(fields.object_at(error, "errorCode").values()), "")
+    errors = [each for detail in fields.objects(failure.get("details")) for each in fields.objects(detail.get("errors"))]
+    for error in errors:
+        kind, code = next(iter(fields.object_at(error, "errorCode").items()), ("", ""))
         words = f"{fields.text(code)}: {quoted(fields.text(error.get('message')))}"
-        for element in fields.objects(fields.lookup(error, "location.fieldPathElements"))[:1]:
-            place = element.get("index")
-            if element.get("fieldName") != "conversions" or not isinstance(place, int) or not 0 <= place < len(outcomes):
-                continue
-            named = True
-            if code in TOO_EARLY:
-                outcomes[place] = Retry(words, EARLY_SECONDS)
-            elif code not in ARRIVED:
-                outcomes[place] = Dead(DeadReason.REJECTED_BY_DESTINATION, words)
-    if not named:
-        return alike(
-            call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {quoted(fields.text(failure.get('message')))}")
-        )
+        element = next(iter(fields.objects(fields.lookup(error, "location.fieldPathElements"))), {})
+        place = place_in(call, element.get("index")) if element.get("fieldName") == "conversions" else None
+        if place is None:
+            return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {words}"))
+        if kind in PASSING:
+            outcomes[place] = Retry(words)
+        elif code in TOO_EARLY:
+            outcomes[place] = Retry(words, EARLY_SECONDS)
+        elif code not in ARRIVED:
+            outcomes[place] = Dead(DeadReason.REJECTED_BY_DESTINATION, words)
+    if not errors:
+        words = quoted(fields.text(failure.get("message")))
+        return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {words}"))
     return outcomes

@@ -23,7 +23,7 @@ from loader.calls import fields
 from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import happened, iso
 from loader.calls.options import Batching, address, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, said, split, verdict
+from loader.calls.verdicts import HELD, JSON_TYPE, alike, refused, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
@@ -110,11 +110,10 @@ class HubSpot(Service):
         return batched(events, lambda event: self._piece(event, at), wrap, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
-        if response.status == 207:
-            failed = _failed(call, fields.objects(said(response).get("errors")))
-            if failed:
-                return split(call, failed, "answered 207")
-        return alike(call, verdict(response))
+        errors = fields.objects(said(response).get("errors"))
+        if response.status == 207 and errors:
+            return refused(call, _failed(call, errors), "answered 207")
+        return alike(call, verdict(response, held=HELD - {404}))
 
     def trial(self) -> Call | str:
         return get(f"{self._address}/crm/v3/objects/contacts?limit=1", self._headers)
@@ -160,14 +159,21 @@ def _texts(found: Mapping[str, object]) -> JSON:
     return {key: value for key, value in texts.items() if value}
 
 
-def _failed(call: Call, errors: Sequence[JSON]) -> dict[int, str]:
-    """Returns HubSpot's words about records by their place; HubSpot names records by id, in lists of the error's context."""
+def _failed(call: Call, errors: Sequence[JSON]) -> list[tuple[object, str]]:
+    """Returns the places of records and HubSpot's words; HubSpot names records by id, in lists of the error's context.
+
+    The place is None for an error that names no record of the call.
+    """
     inputs = msgspec.json.decode(call.body)["inputs"]
-    places = {each.get("id", each.get("uuid")): place for place, each in enumerate(inputs)}
-    failed: dict[int, str] = {}
+    places = {str(each.get("id", each.get("uuid"))).casefold(): place for place, each in enumerate(inputs)}
+    failed: list[tuple[object, str]] = []
     for error in errors:
-        for named in fields.object_at(error, "context").values():
-            for each in named if isinstance(named, list) else [named]:
-                if isinstance(each, str) and each in places:
-                    failed[places[each]] = str(error.get("message"))
+        named = [
+            places[text.casefold()]
+            for value in fields.object_at(error, "context").values()
+            for each in (value if isinstance(value, list) else [value])
+            if (text := fields.text(each)) and text.casefold() in places
+        ]
+        words = str(error.get("message"))
+        failed += [(place, words) for place in named] or [(None, words)]
     return failed

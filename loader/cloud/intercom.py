@@ -22,7 +22,7 @@ from loader.calls import fields
 from loader.calls.batches import Batch, Piece, batched, encode, get, post
 from loader.calls.moments import happened, seconds
 from loader.calls.options import Sending, address, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, said, verdict
+from loader.calls.verdicts import HELD, JSON_TYPE, alike, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
@@ -85,7 +85,7 @@ class Intercom(Service):
             for error in fields.objects(said(response).get("errors")):
                 if found := _CONFLICT.match(fields.text(error.get("message"))):
                     return replace(call, method="PUT", url=f"{call.url}/{found[1]}")
-        return alike(call, verdict(response, reset="x-ratelimit-reset"))
+        return alike(call, verdict(response, held=HELD - {404}, reset="x-ratelimit-reset"))
 
     def trial(self) -> Call | str:
         return get(f"{self._address}/me", self._headers)

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from loader.calls import fields
+from loader.calls.answers import words_of
 from loader.calls.batches import Batch, Piece, array, batched, encode, get, post
 from loader.calls.moments import happened, seconds
 from loader.calls.options import Batching, address, send_limits
@@ -24,7 +25,7 @@ from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON
-from shared.events.outcome import Drop, DropReason, Outcome
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome
 
 HOSTS = {"us": "https://api.iterable.com", "eu": "https://api.eu.iterable.com"}
 BATCH = Batch(events=1_000, bytes=4_000_000, event_bytes=1_000_000)
@@ -68,10 +69,14 @@ class Iterable(Service):
         return batched(events, lambda event: _piece(event, at), self._call, BATCH)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
+        answered = said(response)
         if 200 <= response.status < 300:
-            failed = _failed(call, said(response))
+            failed = _failed(call, answered)
             if failed:
                 return split(call, failed, f"answered {response.status}")
+            count = answered.get("failCount")
+            if (isinstance(count, int) and count > 0) or answered.get("code", "Success") != "Success":
+                return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words_of(response)))  # it names nobody
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:
@@ -141,7 +146,11 @@ def _failed(call: Call, answered: JSON) -> dict[int, str]:
     """Returns why records were refused, by their place."""
     lists: dict[str, Any] = {name: answered.get(name) for name in REFUSED} | fields.object_at(answered, "failedUpdates")
     reasons = {
-        person: name for name, people in lists.items() if isinstance(people, list) for person in people if isinstance(person, str)
+        person.casefold(): name
+        for name, people in lists.items()
+        if isinstance(people, list)
+        for person in people
+        if isinstance(person, str)
     }
     names = answered.get("disallowedEventNames")
     if not reasons and not names:
@@ -151,8 +160,8 @@ def _failed(call: Call, answered: JSON) -> dict[int, str]:
     failed: dict[int, str] = {}
     for place, record in enumerate(records):
         for person in (record.get("userId"), record.get("email")):
-            if person in reasons:
-                failed[place] = f"{reasons[person]} names the person"
+            if isinstance(person, str) and person.casefold() in reasons:
+                failed[place] = f"{reasons[person.casefold()]} names the person"
         if isinstance(names, list) and record.get("eventName") in names:
             failed[place] = "disallowedEventNames has the event's name"
     return failed

@@ -31,6 +31,8 @@ HOST = "https://a.klaviyo.com"
 REVISION = "2025-07-15"
 BATCH = Batch(events=1, bytes=5_000_000, event_bytes=5_000_000, around=0)
 TYPE = "application/vnd.api+json"
+MOST_NAME = 127
+"""Characters of a metric's name, which must have fewer than 128."""
 
 PROFILE: fields.Table = {
     "first_name": ("firstName", "first_name"),
@@ -117,7 +119,7 @@ def _piece(event: JSON, at: float) -> Piece | Drop:
     if not name:
         return Drop(DropReason.UNSUPPORTED)
     attributes: JSON = {
-        "metric": {"data": {"type": "metric", "attributes": {"name": name[:128]}}},
+        "metric": {"data": {"type": "metric", "attributes": {"name": name[:MOST_NAME]}}},
         "profile": {"data": {"type": "profile", "attributes": profile}},
         "properties": fields.properties_of(event),
         "time": iso(happened(event, at)),

@@ -29,7 +29,9 @@ from shared.events.outcome import Drop, DropReason, Outcome, Retry
 
 HOST = "https://graph.facebook.com"
 BATCH = Batch(events=1_000, bytes=5_000_000, event_bytes=200_000)
-OLDEST_SECONDS = 7 * 86_400.0
+OLDEST_SECONDS, OLDEST_IN_STORES_SECONDS = 7 * 86_400.0, 62 * 86_400.0
+"""How old an event may be; one of a store may be older
+(https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/server-event)."""
 THROTTLED = frozenset({4, 17, 32, 341, 613, 80_000, 80_004, 80_005})
 """Codes of limits (https://developers.facebook.com/docs/graph-api/overview/rate-limiting)."""
 PASSING = frozenset({1, 2})
@@ -138,7 +140,11 @@ class MetaConversions(Service):
                 return alike(call, held_up(words_of(response)))
             if code in PASSING or error.get("is_transient") is True:
                 return alike(call, Retry(words_of(response)))
-        return alike(call, verdict(response))
+        return alike(call, verdict(response, form="object"))
+
+    def trial(self) -> Call | str:
+        """A batch without events, which Meta refuses; a wrong token it refuses by another code."""
+        return post(self._url, {"Content-Type": JSON_TYPE}, self._head + b"[]}", (0,))
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")
@@ -146,7 +152,7 @@ class MetaConversions(Service):
         if not name:
             return Drop(DropReason.UNSUPPORTED)
         moment = happened(event, at)
-        if age(moment, at) > OLDEST_SECONDS:
+        if age(moment, at) > (OLDEST_IN_STORES_SECONDS if self._source == "physical_store" else OLDEST_SECONDS):
             return Drop(DropReason.TOO_OLD)
         user: JSON = {name: found for name, (paths, work) in HASHED.items() if (found := work(fields.first(event, paths)))}
         user |= fields.filled(event, PLAIN)
@@ -168,6 +174,8 @@ class MetaConversions(Service):
 
 def _custom(event: JSON) -> JSON:
     found = fields.filled(event, CUSTOM)
+    if isinstance(found.get("currency"), str):
+        found["currency"] = found["currency"].upper()
     value = fields.first_number(event, ("properties.total", "properties.revenue", "properties.value", "properties.price"))
     if value is not None:
         found["value"] = value

@@ -20,15 +20,16 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from loader.calls import fields
+from loader.calls.answers import words_of
 from loader.calls.batches import Batch, Piece, array, batched, encode, post
 from loader.calls.moments import happened, millis
 from loader.calls.options import Batching, address, send_limits
-from loader.calls.verdicts import JSON_TYPE, alike, basic, said, split, verdict
+from loader.calls.verdicts import JSON_TYPE, alike, basic, refused, said, verdict
 from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON
-from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Outcome
 
 HOSTS = {"us": "https://api.mixpanel.com", "eu": "https://api-eu.mixpanel.com", "in": "https://api-in.mixpanel.com"}
 BATCH = Batch(events=2_000, bytes=2_000_000, event_bytes=1_000_000)
@@ -107,11 +108,17 @@ class Mixpanel(Service):
         if "/import" in call.url:
             failed = fields.objects(answered.get("failed_records"))
             if response.status == 400 and failed:
-                found = {each["index"]: f"{each.get('field')}: {each.get('message')}" for each in failed if "index" in each}
-                return split(call, found, "answered 400")
-        elif response.status == 200 and answered.get("status") == 0:  # /engage answers so for a batch
-            return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {answered.get('error')}"))
+                found = [(each.get("index"), f"{each.get('field')}: {each.get('message')}") for each in failed]
+                return refused(call, found, "answered 400")
+        elif response.status == 200 and (answered.get("status") == 0 or response.body.strip() == b"0"):  # for the whole call
+            return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words_of(response)))
+        elif response.status == 200 and response.body.strip() == b"1":
+            return alike(call, Ok())
         return alike(call, verdict(response))
+
+    def trial(self) -> Call | str:
+        """A batch without events."""
+        return post(self._address + PATHS["import"], self._headers, b"[]", (0,))
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

@@ -23,7 +23,7 @@ from loader.cloud import Service
 from loader.contract.events import Call, Calls, EventCapabilities, EventDestination, Response
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON
-from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome, Retry
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Outcome, Retry
 
 HOST = "https://business-api.tiktok.com"
 BATCH = Batch(events=1_000, bytes=4_000_000, event_bytes=200_000)
@@ -110,8 +110,12 @@ class TikTok(Service):
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
         answered = said(response)
         code = answered.get("code")
-        if response.status != 200 or not isinstance(code, int) or code == 0:
+        if response.status != 200:
             return alike(call, verdict(response))
+        if isinstance(code, bool) or not isinstance(code, int):
+            return alike(call, Retry(f"{words_of(response)}, which is no success of the service"))
+        if code == 0:
+            return alike(call, Ok())
         words = f"answered code {code}: {quoted(fields.text(answered.get('message')))}"
         if code in THROTTLED:
             return alike(call, Retry(words, everyone=True))
@@ -120,6 +124,10 @@ class TikTok(Service):
         if code >= 50_000:
             return alike(call, Retry(words_of(response)))
         return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words))
+
+    def trial(self) -> Call | str:
+        """A batch without events, which TikTok refuses; a wrong token it refuses by another code."""
+        return post(self._url, self._headers, self._head + b"[]}", (0,))
 
     def _piece(self, event: JSON, at: float) -> Piece | Drop:
         kind = event.get("type")

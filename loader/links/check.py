@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loader.calls.answers import DENIED, words_of
-from loader.contract.events import HTTPDestination, Response
+from loader.contract.events import Call, HTTPDestination, Response
 from loader.contract.warehouse import CheckResult
 from loader.links.http import NoAnswer, client, masked
+from shared.events.outcome import Retry
 from shared.reading.mask import Mask
 
 KEY = "penstock-check"
@@ -23,11 +24,19 @@ async def check_calls(destination: HTTPDestination, mask: Mask) -> Sequence[Chec
             response = masked(await sender.send(call, KEY), mask)
         except NoAnswer as exc:
             return [CheckResult("reach", ok=False, message=f"{mask.text(str(exc))}; check url and network")]
-    return [CheckResult("reach", ok=True), _result_of(call.method, response)]
+    return [CheckResult("reach", ok=True), _result_of(destination, call, response)]
 
 
-def _result_of(method: str, response: Response) -> CheckResult:
-    status, said = response.status, f"{words_of(response)} to a {method} without an event"
+def _result_of(destination: HTTPDestination, call: Call, response: Response) -> CheckResult:
+    status, said = response.status, f"{words_of(response)} to a {call.method} without an event"
+    if status < 300 and response.body.lstrip().startswith(b"<"):
+        return CheckResult("accept", ok=False, message=f"{said}, a page of HTML; check the address, and whether a proxy answers")
+    if call.method != "HEAD":  # some services tell a wrong credential by other means than the status
+        outcomes = destination.answer(call, response)
+        if isinstance(outcomes, Call):
+            return CheckResult("accept", ok=True)
+        if isinstance(outcomes[0], Retry) and outcomes[0].denied:
+            return CheckResult("accept", ok=False, message=outcomes[0].reason)
     if status in DENIED:
         return CheckResult("accept", ok=False, message=f"{said}; check the headers that let calls in")
     if 300 <= status < 400:

@@ -8,6 +8,7 @@ call holds one event of each user. It knows no id of a record: readers tell repe
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Annotated
@@ -83,12 +84,19 @@ class Kinesis(Service):
             return Piece("records", encode(record), once=user if self._ordered else "")
 
         def wrap(_target: str, pieces: Sequence[Piece], places: Sequence[int]) -> Call:
-            body = self._head + array(pieces) + b"}"
-            headers = {"Content-Type": JSON_TYPE, "X-Amz-Target": TARGET}
-            headers = signed(self._url, headers, body, keys=self._keys, region=self._region, service="kinesis", at=at)
-            return post(self._url, headers, body, places)
+            return self._call(pieces, places, at)
 
         return batched(events, make, wrap, BATCH)
+
+    def trial(self) -> Call | str:
+        """A call without a record, which Kinesis refuses; a wrong key or stream it refuses by another error."""
+        return self._call((), (0,), time.time())
+
+    def _call(self, pieces: Sequence[Piece], places: Sequence[int], at: float) -> Call:
+        body = self._head + array(pieces) + b"}"
+        headers = {"Content-Type": JSON_TYPE, "X-Amz-Target": TARGET}
+        headers = signed(self._url, headers, body, keys=self._keys, region=self._region, service="kinesis", at=at)
+        return post(self._url, headers, body, places)
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome]:
         """See `EventDestination.answer`."""

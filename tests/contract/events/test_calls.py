@@ -152,8 +152,12 @@ def test_no_answer_makes_it_fail(type_name: str) -> None:
         assert len(outcomes) == len(call.events)
         if status in (401, 429) or status >= 500:
             assert all(isinstance(outcome, Retry) for outcome in outcomes)
-        elif status in (302, 413, 422):
+        elif status in (413, 422):
             assert all(isinstance(outcome, Dead) for outcome in outcomes)
+        elif status == 302:
+            assert all(isinstance(outcome, Retry) and outcome.denied for outcome in outcomes)
+        elif status == 200 and body == b"<html>":
+            assert all(isinstance(outcome, Retry) for outcome in outcomes), "a page of a proxy counts as delivered"
 
 
 def test_the_same_events_give_the_same_calls(type_name: str) -> None:

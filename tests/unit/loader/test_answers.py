@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,10 +54,94 @@ def test_what_was_refused_of_a_call_is_a_letter_with_the_services_words_and_the_
     assert "too old" in outcomes[1].detail
 
 
+PARTIAL: dict[str, tuple[int, Callable[[list[Any]], dict[str, Any]]]] = {
+    "mixpanel": (400, lambda named: {"failed_records": [{"index": each, "field": "time", "message": "odd"} for each in named]}),
+    "braze": (201, lambda named: {"errors": [{"type": "odd", "index": each} for each in named]}),
+    "customerio": (207, lambda named: {"errors": [{"batch_index": each, "field": "name", "message": "odd"} for each in named]}),
+    "google_ads": (
+        200,
+        lambda named: {
+            "partialFailureError": {
+                "message": "odd",
+                "details": [
+                    {
+                        "errors": [
+                            {"message": "odd", "location": {"fieldPathElements": [{"fieldName": "conversions", "index": each}]}}
+                            for each in named
+                        ]
+                    }
+                ],
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("type_name", sorted(PARTIAL))
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ([1], "ODO"),
+        ([1, 1], "ODO"),
+        (["1"], "ODO"),
+        ([0, 2], "DOD"),
+        ([3], "DDD"),
+        ([-1], "DDD"),
+        ([None], "DDD"),
+        ([True], "DDD"),
+        ([[1]], "DDD"),
+        (["x"], "DDD"),
+        ([1, 99], "DDD"),
+    ],
+)
+def test_an_error_that_names_no_event_of_the_call_refuses_all_so_that_halves_find_it(
+    type_name: str, named: list[Any], expected: str
+) -> None:
+    status, body = PARTIAL[type_name]
+    destination, call = sent(type_name, 3, event="Order Completed" if type_name == "google_ads" else "Song Played")
+    call = getattr(call, "then", call)
+    outcomes = destination.answer(call, Response(status, {}, json.dumps(body(named)).encode(), AT))
+    assert not isinstance(outcomes, Call)
+    assert kinds(list(outcomes)) == expected
+    assert all("odd" in each.detail for each in outcomes if isinstance(each, Dead))
+
+
+@pytest.mark.parametrize(
+    ("type_name", "status", "body"),
+    [
+        ("hubspot", 207, {"errors": [{"message": "odd", "context": {"ids": ["somebody@example.com"]}}]}),
+        ("hubspot", 207, {"errors": [{"message": "odd"}]}),
+        ("iterable", 200, {"successCount": 1, "failCount": 2}),
+    ],
+)
+def test_a_service_that_names_records_by_id_and_names_none_of_the_call_refuses_all(
+    type_name: str, status: int, body: object
+) -> None:
+    destination = opened(type_name)
+    identify = [
+        full({"messageId": f"m{n}", "type": "identify", "userId": f"u{n}", "traits": {"email": f"u{n}@x.test"}}, AT)
+        for n in range(3)
+    ]
+    (call,) = destination.calls(identify, AT).calls
+    outcomes = destination.answer(call, Response(status, {}, json.dumps(body).encode(), AT))
+    assert not isinstance(outcomes, Call)
+    assert kinds(list(outcomes)) == "DDD"
+
+
+def test_the_token_of_google_stands_in_no_letter() -> None:
+    destination, first = sent("google_ads", 1, event="Order Completed")
+    upload = destination.answer(first, Response(200, {}, b'{"access_token":"ya29.secret"}', AT))
+    assert isinstance(upload, Call)
+    (dead,) = destination.answer(upload, Response(400, {}, b"odd header Bearer ya29.secret", AT))  # type: ignore[misc]
+    assert isinstance(dead, Dead)
+    assert "ya29" not in dead.detail
+
+
 @pytest.mark.parametrize(
     ("type_name", "status", "body", "everyone", "after"),
     [
         ("amplitude", 429, {"code": 429, "throttled_users": {"u1": 40}}, False, 30.0),
+        ("amplitude", 429, {"code": 429, "exceeded_daily_quota_users": {"u1": 500_200}}, False, 30.0),
         ("amplitude", 429, {"code": 429, "error": "Too many requests"}, True, 30.0),
         ("posthog", 200, {"status": 1, "quota_limited": ["events"]}, True, 900.0),
         ("meta_conversions", 400, {"error": {"code": 17}}, True, None),
