@@ -61,6 +61,7 @@ COMMANDS = {
     "replay": ("replay", "Send accepted events of a range to their connections again."),
     "explain": ("events", "Show what every connection would do with an event, without a stack."),
     "fn": ("fn", "Write, run and test functions, without a stack."),
+    "load": ("load", "Load rows of a file into a table."),
     "connector": ("connector", "Ask connectors, and read their rows, without a stack."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }

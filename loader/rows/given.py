@@ -1,0 +1,196 @@
+"""Rows that are no events, shaped as events are: columns by source path, values by kind. Pure.
+
+    batch = shape_rows(rows, "orders", Namer(capabilities), first=0)
+    fitted = fit_batch(batch, live, rules, stamp)
+
+They come as objects, whose values are taken as an event's are, or as an Arrow table. What an Arrow type becomes: integers, booleans, dates and text stay; a time has microseconds and is in UTC (without a zone it is taken as
+UTC); a decimal without a scale stays exact, one with a scale is a number that is exact where a double is, else text; a
+struct's members are columns of their own, as an object's are; a list, and a map, is JSON; bytes are Base64; a time of the day is text.
+Nulls are left out. So are NaN and infinity, which `notes` counts as `rescue.NOT_FINITE`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loader.contract.warehouse import Kind
+from loader.rows.batch import Columns, DeadEvent, RawTable, ShapedBatch
+from loader.rows.columns import Part, Source, Tree
+from loader.rows.layouts.contract import Root, TableSpec
+from loader.rows.rules import OWN_COLUMNS
+from loader.rows.runs import NUL_REPLACED, runs_of
+from loader.types.lattice import DECIMAL, TIMESTAMP
+from loader.types.names import Namer, Path
+from shared.events.event import JSON
+from shared.events.frame import Head
+from shared.events.outcome import DeadReason
+from shared.events.rescue import NOT_FINITE
+
+ROW = "row"
+"""The type of the heads of rows; no event is made of them."""
+Rows: TypeAlias = list[JSON] | pa.Table
+_LARGEST = 2**63 - 1
+_encode = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch(ShapedBatch):
+    """Rows of one table that are no events. `first`: the number of the first of them; the rows have no frame behind them."""
+
+    first: int = 0
+
+    def dead_letters(self, refused: Mapping[int, tuple[DeadReason, str]]) -> list[DeadEvent]:
+        """Returns refused rows, with their numbers as ids."""
+        return [
+            DeadEvent(
+                seq=0,
+                index=self.first + row,
+                head=Head(message_id=str(self.first + row), type=ROW),
+                body=b"",
+                reason=reason,
+                detail=detail,
+            )
+            for row, (reason, detail) in sorted(refused.items())
+        ]
+
+
+def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0) -> RowBatch:
+    """Returns rows as a batch of one table.
+
+    Args:
+        rows: of an Arrow table the column names are unique.
+        first: the number of the first row among all that are loaded.
+    """
+    count, notes = len(rows), Counter[str]()
+    columns = _of_objects(rows, namer, notes) if isinstance(rows, list) else _of_arrow(rows, namer, notes)
+    ordinals = np.arange(count, dtype=np.int32)
+    spec = TableSpec(reserved=frozenset(), key="", received="")
+    raw = RawTable(
+        name=table,
+        spec=spec,
+        events=ordinals,
+        sequences=ordinals.astype(np.int64) + first,
+        columns=columns,
+        reserved=frozenset(map(namer.key, OWN_COLUMNS)),
+    )
+    return RowBatch(
+        tables={table: raw},
+        dead=[],
+        dropped=Counter(),
+        notes=notes,
+        events=count,
+        frames=[],
+        event_frames=np.zeros(count, dtype=np.int32),
+        event_indexes=ordinals,
+        first=first,
+    )
+
+
+def _of_objects(rows: list[JSON], namer: Namer, notes: Counter[str]) -> Columns:
+    tree = Tree(Root(), namer, notes)
+    for number, row in enumerate(rows):
+        tree.add(row, number)
+    return tree.take()
+
+
+def _of_arrow(rows: pa.Table, namer: Namer, notes: Counter[str]) -> Columns:
+    return [
+        (_source(path, namer), parts)
+        for name, values in zip(rows.column_names, rows.columns, strict=True)
+        for path, parts in _column((name,), values, notes)
+    ]
+
+
+def _source(path: Path, namer: Namer) -> Source:
+    parts = [namer.part(key) for key in path]
+    name = namer.column(parts)
+    key = namer.key(name)
+    exact = key == name and tuple(parts) == path
+    return Source(path=path, name=name, key=key, suffixed=namer.suffixed(name, path), exact=exact)
+
+
+def _column(path: Path, values: pa.Array | pa.ChunkedArray, notes: Counter[str]) -> Iterator[tuple[Path, tuple[Part, ...]]]:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+        values = values.chunk(0) if isinstance(values, pa.ChunkedArray) and values.num_chunks == 1 else values
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_struct(values.type):
+        for index in range(values.type.num_fields):
+            # a member of a null struct is null, which `field` would not say
+            yield from _column((*path, values.type.field(index).name), pc.struct_field(values, index), notes)
+        return
+    rows = np.flatnonzero(pc.is_valid(values).to_numpy(zero_copy_only=False)).astype(np.int32)
+    if not len(rows):
+        return
+    if values.null_count:
+        values = values.drop_null()
+    kind, run = _run(values, notes)
+    if kind is Kind.DOUBLE:
+        finite = np.isfinite(run.to_numpy())
+        if not finite.all():
+            notes[NOT_FINITE] += int(len(rows) - finite.sum())
+            rows, run = rows[finite], run.filter(pa.array(finite))
+            if not len(rows):
+                return
+    yield path, (Part(kind, rows, run),)
+
+
+def _run(values: pa.Array, notes: Counter[str]) -> tuple[Kind, pa.Array]:
+    """Returns values without nulls in the Arrow type of their kind."""
+    type_, types = values.type, pa.types
+    if types.is_boolean(type_):
+        return Kind.BOOLEAN, values
+    if types.is_integer(type_):
+        if types.is_uint64(type_) and pc.max(values).as_py() > _LARGEST:
+            return Kind.DECIMAL, values.cast(DECIMAL)
+        return Kind.BIGINT, values.cast(pa.int64())
+    if types.is_floating(type_):
+        return Kind.DOUBLE, values.cast(pa.float64())
+    if types.is_decimal(type_):
+        if type_.scale <= 0 and type_.precision - type_.scale <= DECIMAL.precision:
+            return Kind.DECIMAL, values.cast(DECIMAL)
+        return Kind.NUMBER, pa.array([_plain(value) for value in values.to_pylist()], pa.string())
+    if types.is_timestamp(type_):
+        micros = values.cast(pa.timestamp("us", type_.tz), safe=False)
+        return Kind.TIMESTAMP, micros.cast(TIMESTAMP) if type_.tz else micros.cast(pa.int64()).cast(TIMESTAMP)
+    if types.is_date(type_):
+        return Kind.DATE, values.cast(pa.date32())
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return Kind.TEXT, _clean(values.cast(pa.string()), notes)
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_) or types.is_map(type_):
+        found = [_jsonable(value, type_) for value in values.to_pylist()]
+        ((_, _, run),) = runs_of(list, np.arange(len(found), dtype=np.int32), found, notes)
+        return Kind.JSON, run
+    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
+        return Kind.TEXT, pa.array([base64.b64encode(value).decode() for value in values.to_pylist()], pa.string())
+    return Kind.TEXT, _clean(pa.array(list(map(str, values.to_pylist())), pa.string()), notes)
+
+
+def _plain(value: object) -> str:
+    """Returns a decimal without an exponent, and without zeros at the end of its fraction."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _clean(texts: pa.StringArray, notes: Counter[str]) -> pa.StringArray:
+    found = pc.match_substring(texts, "\0")
+    if pc.any(found).as_py():
+        notes[NUL_REPLACED] += pc.sum(pc.count_substring(texts, "\0")).as_py()
+        return pc.replace_substring(texts, "\0", "\ufffd")
+    return texts
+
+
+def _jsonable(value: object, type_: pa.DataType) -> object:
+    """Returns a value as JSON has it: a map as an object, moments as text."""
+    pairs = dict(value) if pa.types.is_map(type_) and isinstance(value, list) else value
+    return msgspec.json.decode(_encode(pairs))
