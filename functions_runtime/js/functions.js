@@ -1,6 +1,7 @@
-// Modules of users become steps of a chain: {name, call(event, context), strict}.
+// Modules of users become steps of a chain: {name, call(event, context), form, many}; `many`: how many events it takes at once, if it does.
 // Three forms are understood: a default export (Penstock's and Jitsu's), RudderStack's transformations, Segment's handlers.
 
+import { gather } from "./gather.js";
 import { once } from "./once.js";
 
 const HANDLERS = { track: "onTrack", identify: "onIdentify", page: "onPage", screen: "onScreen", group: "onGroup", alias: "onAlias", delete: "onDelete" };
@@ -12,6 +13,7 @@ const MODULE = "const module={exports:{}};let exports=module.exports;";
 // Libraries that look for the global object in a `this` of the top level, which modules have not: where their wrapper ends, or begins
 const WRAPPER = /^(\}\)?\s*\((?:[^()\n]*[?:,]\s*)?|!function\b.*\}\()this(?=\s*[,)])/gm;
 
+const { gathers, most } = gather();
 const { createObjectURL, revokeObjectURL } = URL;
 const Code = Blob;
 
@@ -31,8 +33,8 @@ async function required(code) {
   return typeof found === "function" ? { default: found, config: found.config } : { ...found };
 }
 
-/** The step of one function, or throws an Error that says what is wrong with it. `speaks(form)`: whose words its code uses from now on. */
-async function load(name, code, shared, speaks) {
+/** The step of one function, or throws an Error that says what is wrong with it. `here()`: the event that runs. */
+async function load(name, code, shared, here) {
   let found;
   try {
     found = await imported(code);
@@ -46,7 +48,7 @@ async function load(name, code, shared, speaks) {
     found = await imported(`${code}\nexport { ${declared.join(", ")} };`);
   }
   if (typeof found.default === "function" && /^class\b/.test(found.default)) throw new Error("the default export is a class: export a function");
-  return { name, config: config(found.config), ...step(found, shared, speaks) };
+  return { name, config: config(found.config), ...step(found, shared, here) };
 }
 
 const entryOf = (module) => typeof module.default === "function" || ENTRIES.some((entry) => typeof module[entry] === "function");
@@ -64,31 +66,35 @@ function config(given) {
   return { retries, delays };
 }
 
-function step(module, shared, speaks) {
+function step(module, shared, here) {
   if (typeof module.default === "function") return { call: module.default, form: "penstock" };
   const metadata = metadataOf(shared);
   const { transformEvent } = module;
-  if (typeof transformEvent === "function") return { call: rudders((event) => transformEvent(event, metadata), speaks), form: "rudder" };
+  if (typeof transformEvent === "function") return { call: rudders((event) => transformEvent(event, metadata), here), form: "rudder" };
   const transformBatch = module.transformBatch ?? module.transform;
-  if (typeof transformBatch === "function") return { call: rudders((event) => transformBatch([event], metadata), speaks), form: "rudder" };
+  if (typeof transformBatch === "function") {
+    return { call: gathers(rudders((events) => transformBatch(events, metadata), here), here), form: "rudder", many: most };
+  }
   const { props } = shared;
+  const { onBatch } = module;
+  if (typeof onBatch === "function") return { call: gathers(async (events) => onBatch(events, props), here), form: "segment", many: most };
   return {
     call: (event) => {
       const handler = module[HANDLERS[event.type]];
-      if (typeof handler === "function") return handler(event, props);
-      return typeof module.onBatch === "function" ? module.onBatch([event], props) : null;
+      return typeof handler === "function" ? handler(event, props) : null;
     },
     form: "segment",
   };
 }
 
 /** RudderStack's `fetch` is another one than that of everyone else. */
-const rudders = (run, speaks) => async (event) => {
-  speaks("rudder");
+const rudders = (run, here) => async (given) => {
+  const event = here();
+  event.rudder = true;
   try {
-    return await run(event);
+    return await run(given);
   } finally {
-    speaks("");
+    event.rudder = false;
   }
 };
 

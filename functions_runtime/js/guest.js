@@ -46,6 +46,9 @@ class Batch {
   constructor(header, body) {
     this.id = header.id;
     this.careful = header.careful;
+    this.wallMs = settings.wallMs;
+    // its first function takes many events: they wait for each other there, also those of one user
+    this.many = chain[0]?.many;
     this.requests = header.requests.map(deepFreeze);
     this.events = header.events;
     this.body = body;
@@ -77,10 +80,10 @@ class Batch {
       this.expire();
       send(OUT.alive, { nonce, batch: this.id });
     }, ALIVE_MS);
-    const most = this.careful ? 1 : AT_ONCE;
+    const most = this.careful ? 1 : this.many ?? AT_ONCE;
     for (const [index, size, request, user, retries] of this.events) {
       const source = this.body.subarray(this.at, this.at += size);
-      while (this.running.size >= most || this.busy.has(user)) await Promise.race(Array.from(this.running, (event) => event.done));
+      while (this.running.size >= most || (this.many === undefined && this.busy.has(user))) await Promise.race(Array.from(this.running, (event) => event.done));
       if (this.careful) this.flush(); // the host knows all before this event
       await this.start({
         index, user, source, request: this.requests[request], retries, logs: 0, calls: 0, asked: 0, ended: false, batch: this,
@@ -286,10 +289,7 @@ async function begin(header) {
   const problems = [];
   for (const { name, code } of header.functions) {
     try {
-      chain.push(await load(name, code, shared, (form) => {
-        const event = current.getStore();
-        if (event) event.rudder = form === "rudder";
-      }));
+      chain.push(await load(name, code, shared, () => current.getStore()));
     } catch (error) {
       problems.push([name, problem(error)]);
     }
