@@ -8,6 +8,7 @@ Pure.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -120,7 +121,8 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
         except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
             full = Dead(DeadReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
         if isinstance(full, Dead):
-            prepared.dead[index] = full
+            unclean = rules is not None and not frame.trusted_hints
+            prepared.dead[index] = _without_bytes(prepared, index, full) if unclean else full
             continue
         user = users.setdefault(head.user_key, len(users))
         prepared.given[index] = Given(full, head.request, user, retries)
@@ -151,6 +153,17 @@ def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules
         prepared.bodies[index] = full
         prepared.full[index] = True
     return full
+
+
+def _without_bytes(prepared: Prepared, index: int, dead: Dead) -> Dead:
+    """Returns why an event is dead, and takes out of the frame what rules would have changed had they been able to read it."""
+    body, head = prepared.bodies[index], prepared.heads[index]
+    prepared.bodies[index], prepared.full[index] = b"", True
+    prepared.heads[index] = Head(message_id=head.message_id, type=head.type, request=head.request)
+    # an error of ours may quote the event
+    what = dead.detail.partition(":")[0] if dead.reason == DeadReason.INTERNAL_ERROR else dead.detail
+    kept = f"privacy rules cannot clean its {len(body)} bytes, SHA-256 {hashlib.sha256(body).hexdigest()}, so they are not kept"
+    return Dead(dead.reason, f"{what}; {kept}")
 
 
 def _named(head: Head, event: JSON) -> Head:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.events.event import JSON
-from shared.project.functions import ANY_DEPTH, ANY_KEY, PrivacyRule
+from shared.project.functions import ANY_DEPTH, ANY_KEY, IDENTITY, PrivacyRule
 
 CIPHER = "aesgcm"
 NONCE_BYTES = 12
@@ -42,7 +42,9 @@ def compile_rules(rules: Sequence[PrivacyRule], nonce: Callable[[], bytes]) -> R
         missed = 0
         for path, deed, to in steps:
             found = False
-            for holder, key in list(_places(event, path)):
+            for holder, key in _places(event, path):
+                if holder is event and (key in IDENTITY or to in IDENTITY):
+                    continue
                 found = True
                 if deed is not None:
                     holder[key] = deed(holder[key])
@@ -112,22 +114,31 @@ def truncated(value: Any) -> Any:
     return str(ip_network((address, 24 if address.version == 4 else 48), strict=False).network_address)
 
 
-def _places(value: Any, path: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    """Yields holder and key of every field that a path leads to; lists are gone through without a key of their own."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _places(item, path)
-        return
-    if not isinstance(value, dict):
-        return
-    key, rest = path[0], path[1:]
-    if key == ANY_DEPTH:
-        yield from _places(value, rest)
-        for item in list(value.values()):
-            yield from _places(item, path)
-        return
-    for name in list(value) if key == ANY_KEY else [key] if key in value else []:
-        if not rest:
-            yield value, name
+def _places(event: JSON, path: Sequence[str]) -> list[tuple[Any, Any]]:
+    """Returns holder and key of every field that a path leads to, each once; lists are gone through without a key of their own.
+
+    No recursion, and no object is gone through twice for one step of the path: `**.a.**.b` leads to some fields in many ways.
+    """
+    found: list[tuple[Any, Any]] = []
+    seen: set[tuple[int, int]] = set()
+    last = len(path) - 1
+    todo: list[tuple[Any, int]] = [(event, 0)]
+    while todo:
+        value, at = todo.pop()
+        if isinstance(value, list):
+            todo.extend((item, at) for item in reversed(value))
+            continue
+        if not isinstance(value, dict) or (id(value), at) in seen:
+            continue
+        seen.add((id(value), at))
+        key = path[at]
+        if key == ANY_DEPTH:
+            todo.extend((item, at) for item in reversed(value.values()))
+            todo.append((value, at + 1))
+            continue
+        names = list(value) if key == ANY_KEY else [key] if key in value else []
+        if at == last:
+            found.extend((value, name) for name in names)
         else:
-            yield from _places(value[name], rest)
+            todo.extend((value[name], at + 1) for name in reversed(names))
+    return found

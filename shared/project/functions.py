@@ -23,7 +23,7 @@ OnError = Literal["pass", "dead_letter", "drop"]
 Deed = Literal["hash", "encrypt", "drop", "rename", "truncate"]
 
 _NEEDED: Mapping[Deed, str] = {"hash": "secret", "encrypt": "key", "rename": "to"}
-_IDENTITY = (("messageId",), ("type",))
+IDENTITY = ("messageId", "type")
 """An event is known by these, so no rule touches them."""
 
 
@@ -70,6 +70,8 @@ class PrivacyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ValueError("field: `rename` needs the name of a key at the end of the path")
             if "." in self.to or ANY_KEY in self.to:
                 raise ValueError(f"to: expected one key, which the field gets in the same object, got {self.to!r}")
+            if len(self.path) == 1 and self.to in IDENTITY:
+                raise ValueError(f"to: an event is known by its {self.to}, so no other field takes its place")
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ def _check_path(path: tuple[str, ...]) -> None:
             raise ValueError(f"field: `*` stands for a whole key, so {key!r} finds nothing")
     if path[-1] == ANY_DEPTH:
         raise ValueError("field: a path ends with a key; `**` stands for the levels before it")
-    if path in _IDENTITY:
+    if len(path) == 1 and path[0] in IDENTITY:
         raise ValueError(f"field: an event is known by its {path[0]}, so it stays as it is")
 
 

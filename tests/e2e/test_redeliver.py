@@ -23,6 +23,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
+from shared.project.functions import PrivacyRule
 from shared.project.model import Connection, Project, Site
 from shared.project.snapshot import ConfigSnapshot
 from shared.reading.units import Duration
@@ -255,6 +256,23 @@ async def test_a_frame_that_could_not_be_read_goes_back_whole_once_it_can(broker
     assert (outcome.replayed, outcome.unreadable) == (2, 1)
     frames = [frame for _, frame in await frames_on(broker, topology.DELIVER)]
     assert [[head.message_id for head in frame.heads] for frame in frames] == [["a", "b"], ["m3"]]
+
+
+async def test_what_never_passed_privacy_rules_does_so_and_what_they_could_not_clean_stays(broker: Broker) -> None:
+    rule = PrivacyRule(field="userId", do="drop")
+    connections = {"shop-wh": Connection(site="shop", destination="wh", privacy=[rule])}
+    project = Project(sites={"shop": Site()}, connections=connections)
+    raw = encode_frame(pack("shop", [REQUEST], [Head("m1", "track", "E", "u")], [letter(1).body]))
+    unreadable = msgspec.structs.replace(letter(1, reason=DeadReason.FRAME_UNREADABLE), body=raw)
+    await bury_all(broker, [unreadable, letter(2)])
+    empty = msgspec.structs.replace(letter(3, stage="functions", reason=DeadReason.MALFORMED_JSON), body=b"")
+    await bury_all(broker, [empty], msg_id="two")
+    outcome = await redelivery(broker, project=project).run(Filter())
+    assert (outcome.replayed, outcome.not_kept) == (2, 1)
+    for stream, id_ in ((topology.FUNCTIONS, "m1"), (topology.DELIVER, "m2")):
+        ((_, frame),) = await frames_on(broker, stream)
+        assert [head.message_id for head in frame.heads] == [id_]
+    assert await dead_ids(broker) == ["m3"]
 
 
 async def test_a_letter_that_died_again_keeps_its_first_origin(broker: Broker) -> None:

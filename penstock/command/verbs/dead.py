@@ -206,12 +206,16 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
             + (f", from {_minute(outcome.foreign_until)} on: until then the router drops some as repeats" if later else ""),
         ),
         (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
+        (
+            outcome.not_kept,
+            "stay: privacy rules could not clean their bytes, so these were not kept; `penstock dead show` has size and hash",
+        ),
     ):
         if count:
             say(f"{count} {text}", "yellow")
     for each in outcome.refused:
         say(f"  {each.id} {each.reason}: {each.detail}")
-    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
+    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable + outcome.not_kept
     return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
 
 

@@ -84,6 +84,8 @@ class Outcome:
     """The time from which the router drops none of them; epoch seconds."""
     unreadable: int = 0
     """Letters with a frame that this version cannot read; they stay."""
+    not_kept: int = 0
+    """Letters whose bytes were not kept, because privacy rules could not clean them; they stay."""
     foreign: int = 0
     """Letters of a loader whose connection was removed, or now belongs to another site; they stay."""
     foreign_until: float = 0.0
@@ -224,6 +226,8 @@ class Redelivery:
             letter = stored.letters[index]
             if letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
                 self.outcome.unreadable += 1
+            elif letter.stage == "functions" and not letter.body:
+                self.outcome.not_kept += 1
             elif self._is_refused(stored, index):
                 continue
             elif self._into == "stage" and letter.stage in QUEUES and not self._is_at_home(letter):
@@ -276,7 +280,9 @@ class Redelivery:
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if delivers:
-                functions = stage == "functions" and self._snapshot.takes_functions_way(name)
+                # a frame that nobody could read has no origins, and is not trusted unless functions wrote it
+                passed = stage != "functions" and (frame.origins or frame.trusted_hints)
+                functions = not passed and self._snapshot.takes_functions_way(name)
                 subject = (topology.functions_subject if functions else topology.deliver_subject)(self._snapshot.queue_of(name))
                 headers = write_place(Place(note.lane, number, len(frame), total))
             else:

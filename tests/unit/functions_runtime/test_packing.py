@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from functions_runtime.rules.outcome import digest_of
+from functions_runtime.rules.outcome import digest_of, encode_outcome, outcome_of
 from functions_runtime.rules.packing import Finished, Prepared, finish, prepare
 from functions_runtime.rules.privacy import compile_rules
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.chain import Fate
 from loader.rows.batch import SEQUENCE_FACTOR
+from shared.events.dead import decode_dead
 from shared.events.event import facts_of, materialise
 from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.headers import Place
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.functions import PrivacyRule
 
@@ -226,3 +229,37 @@ def test_what_goes_nowhere_takes_no_room_in_a_frame() -> None:
 def test_messages_with_other_events_of_a_frame_have_other_ids() -> None:
     assert digest_of([1, 2]) == digest_of([1, 2])
     assert len({digest_of([1, 2]), digest_of([1, 3]), digest_of([12]), digest_of([1])}) == 4
+
+
+@pytest.mark.parametrize("body", [b'{"card":"4111', b'["4111"]', b"\xff4111", b'{"a":' * 100_000 + b'"4111"'])
+def test_of_an_event_that_rules_cannot_clean_nothing_is_kept_but_size_and_hash(body: bytes) -> None:
+    frame = frame_of(b'{"a":1}', body)
+    rules = compile_rules([PrivacyRule(field="card", do="drop")], bytes)
+    prepared = prepare(frame, rules)
+    outcome = outcome_of(
+        prepared,
+        finish(prepared, same(prepared)),
+        queue="c",
+        connection="c",
+        place=Place("live", 1, 2),
+        headers={},
+        failures=0,
+        delay=lambda _: None,
+        at=0.0,
+    )
+    (letter,) = decode_dead(outcome.letters)
+    assert (letter.message_id, letter.body, letter.user_id, letter.event) == ("m1", b"", None, None)
+    assert letter.request is not None
+    assert letter.request.ip is None
+    assert f"{len(body)} bytes, SHA-256 {hashlib.sha256(body).hexdigest()}" in letter.detail
+    assert b"4111" not in encode_outcome(outcome)
+    assert prepare(frame, None).bodies[1] == body
+
+
+def test_a_dead_letter_is_not_tried_again() -> None:
+    prepared = prepare(frame_of(b'{"a":1}', b'{"a":2}'), None)
+    again = ("later", "f", False)
+    finished = finish(
+        prepared, [Fate(wire.DEAD, reason="function_failed", retry=again), Fate(wire.OUTPUTS, (b"x",), retry=again)]
+    )
+    assert ([letter.index for letter in finished.letters], finished.retries) == ([0, 1], [])
