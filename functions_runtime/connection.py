@@ -33,7 +33,7 @@ from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
 from functions_runtime.stitcher import Stitcher
 from shared.backoff import Backoff
-from shared.errors import Conflict, Fenced, NotConnected, Permanent, SetupError, Transient
+from shared.errors import Conflict, Fenced, NotConnected, Permanent, QueueFull, SetupError, Transient
 from shared.events.dead import now
 from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place, read_place, trace_of, write_place
@@ -313,7 +313,9 @@ class ConnectionFunctions:
                 self._lease.check()
                 await work()
             except Transient as exc:
-                self._context.health.bad(self._part, f"what its functions gave cannot be stored yet: {exc}")
+                then = "until there is room" if isinstance(exc, QueueFull) else "until the broker takes it"
+                why = f"what its functions gave cannot be stored yet: {exc}; events wait {then}"
+                self._context.health.bad(self._part, why)
                 log.warning("what functions gave cannot be stored yet", extra={"connection": self._name, "error": str(exc)})
                 await self._pause(pause.next())
             else:

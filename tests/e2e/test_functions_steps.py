@@ -1,12 +1,15 @@
-"""A functions' runtime killed, and frozen, between every two of its steps, with functions that decide otherwise each time they are asked."""
+"""A functions' runtime killed, and frozen, between every two of its steps, with functions that decide otherwise each time they are asked;
+and its streams full, or lost."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from functions_runtime import connection
+from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
@@ -116,3 +119,58 @@ async def test_a_runtime_that_sleeps_between_any_two_steps_and_wakes_behind_its_
         await journal.load(broker)
         await journal.read_dead(broker)
         assert journal.problems(sent) == [], f"asleep before step {number - 1} of {steps}"
+
+
+async def limited(broker: Broker, stream: str, more: int) -> None:
+    """Lets a stream take so many messages more; -1: as many as come."""
+    info = await broker.js.stream_info(stream)
+    info.config.max_msgs = -1 if more < 0 else max(1, info.state.messages + more)
+    await broker.js.update_stream(info.config)
+
+
+@pytest.mark.parametrize("stream", [topology.DELIVER, topology.DEAD, topology.RETRY])
+async def test_while_a_stream_is_full_events_wait_and_it_is_told_and_then_each_is_in_one_place(
+    broker: Broker, lives: Lives, telemetry: Telemetry, stream: str
+) -> None:
+    journal, part = Journal(), "connection c"
+    # one message stands in each before, since a stream cannot be limited to none
+    sent = await frames_of(broker, 1, "before")
+    async with lives.life():
+        await is_done(broker)
+    fillers = {"RETRY": "retry.loader.other", "DELIVER": "deliver.other", "DEAD": "dead.loader.other"}
+    await broker.publisher.publish(fillers[stream], b"")
+    for death in (False, True):  # a successor finds it full as well
+        await limited(broker, stream, 0)
+        sent += await frames_of(broker, 11 + 10 * death, f"e{death}")
+        async with lives.life(), asyncio.timeout(30):
+            while "takes no more" not in lives.health.problems.get(part, ""):
+                await asyncio.sleep(0.01)
+            told = lives.health.problems[part]
+            assert "functions gave cannot be stored yet" in told
+            assert "events wait" in told
+            if death:
+                continue
+            await limited(broker, stream, -1)
+            await is_done(broker)
+            assert part not in lives.health.problems
+    await limited(broker, stream, -1)
+    async with lives.life():
+        await is_done(broker)
+    await broker.js.purge_stream(stream, subject=fillers[stream])
+    await journal.load(broker)
+    await journal.read_dead(broker)
+    assert journal.problems(sent) == []
+    assert telemetry.value("functions_events_total", connection="c") >= 9
+
+
+async def test_retried_events_are_no_repeats_although_the_bucket_that_numbers_them_is_lost(broker: Broker, lives: Lives) -> None:
+    journal, sent = Journal(), list[str]()
+    for number in range(3):
+        sent += await frames_of(broker, 10 * number + 1, f"e{number}")
+        async with lives.life():
+            await is_done(broker)
+        await broker.js.purge_stream(f"KV_{topology.STATE_BUCKET}")
+        await journal.load(broker)
+    await journal.read_dead(broker)
+    assert journal.problems(sent) == []
+    assert {f"e{number}a-5-again" for number in range(3)} <= journal.ids.keys()

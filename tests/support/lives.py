@@ -23,7 +23,7 @@ from functions_runtime.sandbox.chain import Chain, Host
 from functions_runtime.sandbox.guest import Code, Spec
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
-from shared.errors import PenstockError
+from shared.errors import PenstockError, Transient
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.headers import Place, read_place, write_place
@@ -124,7 +124,7 @@ class Lives:
             worker = ConnectionFunctions(
                 context, definition=definition, settings=FunctionsSettings(), pool=self._pool, fetcher=fetcher
             )
-            working = asyncio.create_task(worker.work(lease, asyncio.Event()))
+            working = asyncio.create_task(_work(worker, lease))
             try:
                 yield lease
                 if working.done():
@@ -142,6 +142,19 @@ class Lives:
         await Pool.close(self._pool)
         if self._pool._kept is not None:
             await self._pool._kept.close()
+
+
+async def _work(worker: ConnectionFunctions, lease: Lease) -> None:
+    """Works as a service does: a session that fails begins again."""
+    while True:
+        try:
+            await worker.work(lease, asyncio.Event())
+        except Transient:
+            if lease.lost.is_set():
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 async def _silence(*_: Any, **__: Any) -> Any:

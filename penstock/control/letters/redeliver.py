@@ -280,7 +280,7 @@ class Redelivery:
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if delivers:
-                # a frame that nobody could read has no origins, and is not trusted unless functions wrote it
+                # a frame that could not be read has no origins
                 passed = stage != "functions" and (frame.origins or frame.trusted_hints)
                 functions = not passed and self._snapshot.takes_functions_way(name)
                 subject = (topology.functions_subject if functions else topology.deliver_subject)(self._snapshot.queue_of(name))
@@ -395,10 +395,5 @@ def _is_complete(letter: DeadLetter) -> bool:
 
 
 def _head(letter: DeadLetter) -> Head:
-    return Head(
-        message_id=letter.message_id or "",
-        type=letter.type or "",
-        event=letter.event,
-        user_id=letter.user_id,
-        anonymous_id=letter.anonymous_id,
-    )
+    id_, type_ = letter.message_id or "", letter.type or ""
+    return Head(message_id=id_, type=type_, event=letter.event, user_id=letter.user_id, anonymous_id=letter.anonymous_id)

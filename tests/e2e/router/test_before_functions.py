@@ -12,6 +12,7 @@ from nats.js.api import StreamConfig
 
 from router.replay.run import replay
 from router.rules.compiled import compile_project
+from router.settings import RouterSettings
 from shared.events.headers import SEQUENCE
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -21,6 +22,8 @@ from shared.telemetry.metrics import Telemetry
 from tests.support.router import put, reading, routing, snapshot, until, waiting
 
 pytestmark = pytest.mark.timeout(60)
+
+SMALL = RouterSettings(pending_frames=4)
 
 RULE: dict[str, Any] = {"privacy": [{"field": "properties.card", "do": "drop"}]}
 STRAIGHT, THROUGH = snapshot({"wh": {}}, 1), snapshot({"wh": RULE}, 2)
@@ -130,6 +133,23 @@ async def test_rules_that_come_and_go_under_load_lose_and_double_nothing(broker:
         await loading
         await until(lambda: len(wh.ids) == len(accepted))
     assert wh.ids == accepted
+
+
+async def test_while_there_is_no_room_before_functions_frames_wait_in_events_and_then_come_in_their_order(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    config = (await broker.js.stream_info(topology.FUNCTIONS)).config
+    config.max_msgs_per_subject = 2
+    await broker.js.update_stream(config)
+    async with reading(broker, "wh") as (wh,), routing(broker, telemetry, THROUGH, SMALL):
+        for index in range(60):
+            await put(broker, [f"m{index}"])
+        await until(lambda: telemetry.value("router_connection_stopped", connection="wh") == 1)
+        assert (await in_functions(broker), wh.ids) == (2, [])
+        async with working(broker):
+            await until(lambda: len(wh.ids) == 60)
+            await until(lambda: telemetry.value("router_connection_stopped", connection="wh") == 0)
+    assert (wh.ids, wh.repeats) == ([f"m{index}" for index in range(60)], 0)
 
 
 async def test_a_replay_goes_through_functions(broker: Broker) -> None:
