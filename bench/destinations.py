@@ -277,7 +277,7 @@ async def run_s3(server: S3Server, rows: int) -> None:
 @asynccontextmanager
 async def bare_clickhouse(server: ClickHouseServer) -> AsyncIterator[Callable[[Sequence[pa.Table]], Awaitable[Cost]]]:
     """Yields the ceiling: INSERT of an Arrow stream that is ready, into the same table, as one block, synced."""
-    from loader.warehouses.clickhouse.session import ONE_BLOCK
+    from loader.warehouses.clickhouse.inserts import ONE_BLOCK
     from loader.warehouses.clickhouse.types import NATIVES
 
     ddl = ", ".join(f"{name} Nullable({NATIVES[kind]})" for name, kind in SHAPE.items())

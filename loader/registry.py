@@ -72,11 +72,10 @@ def secrets_of(type_name: object) -> frozenset[str]:
 
 def mask_of(document: Mapping[str, Any]) -> Mask:
     """Returns what hides the secrets of a destination; `document`: its entry in the project file, resolved."""
-    secret = secrets_of(document.get("type"))
-    return Mask(
-        (value for name, value in document.items() if name in secret),
-        (value for name, value in document.items() if name not in secret),
-    )
+    # a staging store is written as a destination of its type, with the same secrets
+    parts = [document, *(each for each in document.values() if isinstance(each, Mapping) and "type" in each)]
+    options = [(value, name in secrets_of(part.get("type"))) for part in parts for name, value in part.items()]
+    return Mask((value for value, secret in options if secret), (value for value, secret in options if not secret))
 
 
 def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgspec.Struct]:

@@ -89,12 +89,12 @@ async def _create(session: Session, table: str) -> None:
 
 
 async def _write(session: Session, table: str) -> None:
-    await session.load(LoadPlan(table, "check", 1, ROWS), [TableLoad(table, _rows())])
+    await session.load(LoadPlan(table, "check", 1, ROWS), [TableLoad(table, rows_of_check())])
 
 
 async def _replace(session: Session, count: Callable[[str], Awaitable[int]], table: str) -> None:
     try:
-        load = TableLoad(table, _rows(), "replace", part=Part(run=1, ends=True))
+        load = TableLoad(table, rows_of_check(), "replace", part=Part(run=1, ends=True))
         await session.load(LoadPlan(table, "check", ROWS + 1, 2 * ROWS), [load])
     except PenstockError:
         with contextlib.suppress(PenstockError):  # the first error says more
@@ -103,7 +103,8 @@ async def _replace(session: Session, count: Callable[[str], Awaitable[int]], tab
     await _read(count, table)
 
 
-def _rows() -> pa.Table:
+def rows_of_check() -> pa.Table:
+    """Returns the rows of a check: `id`, a text, and `at`, a time."""
     import pyarrow as pa
 
     at = pa.array([0] * ROWS, pa.timestamp("us", "UTC"))

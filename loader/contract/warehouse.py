@@ -28,10 +28,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from shared.locks import KeyedLocks
 from shared.scratch import Scratch
+from shared.stores.staging import Staging, StagingOptions, open_staging
 from shared.telemetry.counts import Counts, Uncounted
 
 if TYPE_CHECKING:
@@ -221,6 +222,11 @@ class LoadPlan:
     first: int
     last: int
 
+    @property
+    def batch(self) -> str:
+        """The load's name within its connection, the same for each repeat."""
+        return f"{self.lane}-{self.first:020d}-{self.last:020d}"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
@@ -362,25 +368,6 @@ class Destination(Protocol):
         ...
 
 
-@runtime_checkable
-class FindsIds(Protocol):
-    """A destination that can find message ids in its tables, for `penstock status --check`. Optional."""
-
-    async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
-        """Returns by table how often each of these ids is in a table that the connection loads; leaves out ids that are in no
-        table.
-
-        Args:
-            connection: the connection that loads the tables.
-            ids: message ids.
-            key: the column of the connection's layout that holds the ids; tables without it are older.
-
-        Raises:
-            NotConnected, Transient, SetupError
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The resources of the process that a plug-in may use."""
@@ -394,3 +381,15 @@ class Environment:
     """Counts things that only the plug-in sees, such as attempts it repeats by itself. The core counts loads, rows and errors."""
     scratch: Scratch = field(default_factory=Scratch)
     """Room for things that do not fit into memory. All destinations of the process share it; a plug-in keeps to `most_bytes`."""
+
+    async def open_staging(self, options: StagingOptions, what: str) -> Staging:
+        """Opens the store from which a warehouse pulls its rows; the plug-in closes it.
+
+        Args:
+            options: the destination's option `staging`.
+            what: the destination's name in messages, such as `clickhouse destination "wh"`.
+
+        Raises:
+            SetupError: the driver is not installed, or the settings of the machine are wrong.
+        """
+        return await open_staging(options, self.gate, self.scratch, what)

@@ -27,10 +27,20 @@ class KeyRefused(SetupError):
 
 
 class Entry(NamedTuple):
-    """One object in a list; `size` in bytes."""
+    """One object in a list; `size` in bytes, `modified`: when it was written, in epoch seconds by the store's clock."""
 
     key: str
     size: int
+    modified: float
+
+
+class Place(NamedTuple):
+    """Where other programs find an object: `url` as `s3://bucket/key` or `file:///path`; `address` for readers that speak HTTP, or a
+    path.
+    """
+
+    url: str
+    address: str
 
 
 class Area(Protocol):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
 from shared.errors import NotConnected, PenstockError, SetupError, unknown
-from shared.stores.contract import PRIVATE, Entry, KeyRefused, fenced, is_private
+from shared.stores.contract import PRIVATE, Entry, KeyRefused, Place, fenced, is_private
 from shared.threads import Stop, ThreadGate
 
 P = ParamSpec("P")
@@ -72,7 +72,8 @@ class LocalStore:
         def list_() -> list[Entry]:
             files = (path for path in (self._root / prefix.rpartition("/")[0]).rglob("*") if path.is_file())
             keys = ((path.relative_to(self._root).as_posix(), path) for path in files)
-            return sorted(Entry(key, path.stat().st_size) for key, path in keys if key.startswith(prefix) and not is_private(key))
+            wanted = [(key, path) for key, path in keys if key.startswith(prefix) and not is_private(key)]
+            return sorted(entry for key, path in wanted if (entry := _entry(key, path)) is not None)
 
         return await self._run(f"listing {prefix}", list_)
 
@@ -93,6 +94,11 @@ class LocalStore:
     async def claim(self, owner: str, epoch: int) -> LocalArea:
         aside = await self._run("opening it", _claim, self._root, owner, epoch)
         return LocalArea(root=self._root, aside=aside, owner=owner, epoch=epoch, gate=self._gate, what=self._what)
+
+    def locate(self, key: str) -> Place:
+        """Returns where other programs on this machine find an object."""
+        path = self._root / key
+        return Place(path.as_uri(), str(path))
 
     async def forget(self, owner: str) -> None:
         await self._run("removing its notes", shutil.rmtree, self._root / PRIVATE / owner, True)
@@ -198,6 +204,15 @@ def translate(error: BaseException, what: str) -> PenstockError:
         where = f" ({error.filename})" if error.filename else ""
         return SetupError(f"{what}: {error.strerror or error}{where}; check `path`, its permissions and the space on its disk")
     return unknown(error, f"{what}: {type(error).__name__}: {error}")
+
+
+def _entry(key: str, path: Path) -> Entry | None:
+    """Returns an object of a list; None if another process has removed it meanwhile."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return Entry(key, found.st_size, found.st_mtime)
 
 
 def _claim(root: Path, owner: str, epoch: int) -> Path:

@@ -6,12 +6,14 @@ eventual: the server collapses rows of one key in the background, and readers wh
     connect.py     options, HTTP          live.py    tables as the server describes them    types.py   types and kinds
     statements.py  SQL                    patch.py   how tables change                      encode.py  Arrow streams
     errors.py      translation            session.py the fence, loads                       refresh.py full refreshes
+    inserts.py     how a load is cut              staged.py  rows that the server pulls from a staging store
 
 https://clickhouse.com/docs/interfaces/http, https://clickhouse.com/docs/engines/table-engines/mergetree-family/replacingmergetree
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,13 +22,14 @@ from typing import Any
 from loader.contract.check import check_destination
 from loader.contract.warehouse import Capabilities, CheckResult, Destination, Environment, Session
 from loader.sql.text import id_columns_of
-from loader.warehouses.clickhouse import statements
+from loader.warehouses.clickhouse import staged, statements
 from loader.warehouses.clickhouse.connect import Link, Options
 from loader.warehouses.clickhouse.live import read_tables
 from loader.warehouses.clickhouse.refresh import EXCHANGING, Refresher
 from loader.warehouses.clickhouse.session import ClickHouseSession, comment_of
 from loader.warehouses.clickhouse.types import OLD, WIDE, WIDEN, Era
 from shared.errors import SetupError
+from shared.stores.staging import Staging
 from shared.threads import ThreadGate
 
 OPTIONS = Options
@@ -56,22 +59,29 @@ async def open_destination(name: str, options: Options, environment: Environment
     """
     if find_spec("aiochclient") is None:
         raise SetupError(f'clickhouse destination "{name}" needs its driver: pip install "penstock[clickhouse]"')
-    return ClickHouseDestination(name, options, environment.gate)
+    staging = None
+    if options.staging is not None:
+        staging = await environment.open_staging(options.staging, f'clickhouse destination "{name}"')
+    return ClickHouseDestination(name, options, environment.gate, staging)
 
 
 class ClickHouseDestination:
     """One database of one server or cluster."""
 
-    def __init__(self, name: str, options: Options, gate: ThreadGate) -> None:
+    def __init__(self, name: str, options: Options, gate: ThreadGate, staging: Staging | None) -> None:
         self.capabilities = CAPABILITIES
         self._name = name
         self._options = options
         self._gate = gate
+        self._staging = staging
         self._link = Link(name, options, "penstock")
         self._era: Era | None = None
 
     async def check(self) -> Sequence[CheckResult]:
-        return await check_destination(self, self._count, self._drop)
+        results = list(await check_destination(self, self._count, self._drop))
+        if self._staging is not None and all(each.ok for each in results):
+            results.append(await staged.check(self._staging, self._link, f"penstock_check_{secrets.token_hex(4)}"))
+        return results
 
     async def open_session(self, connection: str, epoch: int) -> Session:
         if self._era is None:
@@ -91,6 +101,7 @@ class ClickHouseDestination:
             epoch=epoch,
             comment=comment,
             replaces=self.capabilities.replace,
+            staging=self._staging,
         )
         try:
             await session.claim()
@@ -101,6 +112,8 @@ class ClickHouseDestination:
 
     async def close(self) -> None:
         await self._link.close()
+        if self._staging is not None:
+            await self._staging.close()
 
     async def find_ids(self, connection: str, ids: Sequence[str], key: str) -> Mapping[str, Mapping[str, int]]:
         database, doing = self._options.database, "asking for ids in"
@@ -135,3 +148,5 @@ class ClickHouseDestination:
         )
         if self.capabilities.replace:
             await Refresher(self._link, options, connection, 1).forget()
+        if self._staging is not None:
+            await self._staging.forget(connection)

@@ -21,6 +21,7 @@ from msgspec import Meta, field
 from loader.warehouses.clickhouse.errors import ServerError, translate
 from shared.errors import Permanent
 from shared.reading.units import Duration
+from shared.stores.staging.options import LocalStaging, S3Staging
 from shared.tasks import timeout
 
 KEPT_SECONDS = 2.5
@@ -38,9 +39,7 @@ Value = str | int | Sequence[str]
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a ClickHouse destination."""
 
-    url: Annotated[str, Meta(description="address of the HTTP interface, such as http://host:8123 or https://host:8443")] = (
-        "http://127.0.0.1:8123"
-    )
+    url: Annotated[str, Meta(description="address of the HTTP interface, such as http://host:8123 or https://host:8443")]
     user: Annotated[str, Meta(min_length=1, description="user name")] = "default"
     password: Annotated[
         str | None, Meta(description="password; write ${NAME} and set the environment variable", extra={"secret": True})
@@ -72,6 +71,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             description="loads of fewer rows are asynchronous inserts, which the server gathers from many clients; 0: none are",
         ),
     ] = 0
+    staging: Annotated[
+        S3Staging | LocalStaging | None,
+        Meta(description="store from which the server pulls large loads as Parquet; default: the loader sends all rows itself"),
+    ] = None
+    staged_rows: Annotated[
+        int, Meta(ge=1, description="inserts of so many rows or more go by way of `staging`, smaller ones straight to the server")
+    ] = 5_000
     null_as_default: Annotated[
         bool,
         Meta(
@@ -163,13 +169,14 @@ class Link:
         *,
         parameters: Mapping[str, Value] | None = None,
         settings: Mapping[str, Value] | None = None,
+        data: bool = False,
     ) -> None:
-        """Runs a statement that answers nothing.
+        """Runs a statement that answers nothing; `data`: it brings rows into `table`.
 
         Raises:
-            as `fetch`; of `table`, where it is given.
+            as `fetch`; of `table`, where it is given; with `data` also RowsRejected.
         """
-        with self._translated(doing, table):
+        with self._translated(doing, table, data=data):
             asked = {"max_query_size": MOST_QUERY, **(settings or {}), **_bound(parameters or {})}
             await self._post(asked, statement.encode())
 

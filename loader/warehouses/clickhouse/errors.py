@@ -39,6 +39,9 @@ _GONE = frozenset({60, 16, 47, 8, 10, 218, 20})
 """Tables and columns that are not there (any more)."""
 _BUSY = frozenset({252, 473, 242, 285, 319, 286, 517})
 """Too many parts, locked, read-only replica, too few replicas, unknown state: of one table, and it passes."""
+_STORE, _REFUSED_ADDRESS, _NO_FILE, _OUTSIDE = 499, 491, 107, 291
+"""What the server says of a staging store."""
+_NOT_THERE, _NO_RIGHT = "response code: 404", "response code: 403"
 _KILLED = 394
 """By a successor, mostly: the next call tells."""
 _PASSING = frozenset({159, 202, 209, 210, 225, 236, 241, 279, 425, 439, 999, 203, 32, 33, 3})
@@ -97,6 +100,8 @@ def _of_server(error: BaseException, what: str, table: str | None, *, data: bool
         return NotConnected(f"{said} (not a ClickHouse server's answer; check `url`)")
     if code == _KILLED:
         return NotConnected(said)
+    if code in (_STORE, _REFUSED_ADDRESS, _NO_FILE) or (code == _OUTSIDE and "user_files" in words):
+        return _of_staging(code, said)
     if code in _LOGIN:
         return SetupError(f"{said}; check user and password")
     if code == _NO_DATABASE:
@@ -119,3 +124,18 @@ def _of_server(error: BaseException, what: str, table: str | None, *, data: bool
     if code in _STATEMENT or code in _ROWS:
         return Permanent(said)
     return unknown(error, f"{said} (code {code})")
+
+
+def _of_staging(code: int, said: str) -> PenstockError:
+    """Returns the error of a server that cannot read what is staged for it."""
+    if code == _REFUSED_ADDRESS:
+        return SetupError(f"{said}; allow the address of `staging` in the server's remote_url_allow_hosts")
+    if code == _OUTSIDE:
+        return SetupError(f"{said}; choose a directory below the server's user_files_path as `path` of `staging`")
+    if _NO_RIGHT in said:
+        return SetupError(
+            f"{said}; the server may not read the bucket of `staging`: grant s3:GetObject, or check its `lend_keys`"
+        )
+    if code == _NO_FILE or _NOT_THERE in said:
+        return Transient(f"{said}; the staged rows are sent again. If it stays so, the server looks elsewhere: check `staging`")
+    return Transient(f"{said}; check that the ClickHouse server reaches the address of `staging`")

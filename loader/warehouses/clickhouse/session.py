@@ -24,44 +24,31 @@ import contextlib
 import secrets
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatch, TableSchema
 from loader.sql.reject import refuse_null_keys, require_values
-from loader.warehouses.clickhouse import encode, statements
+from loader.warehouses.clickhouse import encode, staged, statements
 from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
+from loader.warehouses.clickhouse.inserts import Insert, columns_of, inserts_of, settings_of
 from loader.warehouses.clickhouse.live import LiveTable, read_tables
 from loader.warehouses.clickhouse.patch import Patcher
 from loader.warehouses.clickhouse.refresh import Refresher, Stage
-from loader.warehouses.clickhouse.types import Era, incoming
+from loader.warehouses.clickhouse.types import Era
 from shared.errors import Fenced, NotConnected, PenstockError, Permanent, TableChanged, Transient
 from shared.tasks import timeout
 
 if TYPE_CHECKING:
+    from shared.stores.staging import Staging, StagingArea
     from shared.threads import ThreadGate
 
 T = TypeVar("T")
 
-BLOCK_ROWS = 200_000
-"""Rows of one insert, all of which the server has in memory. Never change it while plans may be under way: it is part of what a
-token stands for."""
 FENCE_SECONDS = 1.0
 """How old what was read of the epoch may be when an insert begins."""
-ONE_BLOCK = {
-    "max_insert_block_size": 1_000_000_000,
-    "min_insert_block_size_rows": 1_000_000_000,
-    "min_insert_block_size_bytes": 1_000_000_000_000,
-    "max_insert_threads": 1,
-    # clients choose the times of events, and each month of them is a part
-    "max_partitions_per_insert_block": 0,
-    "insert_deduplicate": 1,
-    "input_format_null_as_default": 1,
-    "input_format_arrow_case_insensitive_column_matching": 0,
-}
 _GIVE_DEFAULT = "make it Nullable, give it a DEFAULT, or set null_as_default: true"
-_SYNCHRONOUS = {"async_insert": 0}
-_ASYNCHRONOUS = {"async_insert": 1, "wait_for_async_insert": 1, "async_insert_deduplicate": 1}
 
 
 def comment_of(connection: str, epoch: int) -> str:
@@ -88,6 +75,7 @@ class ClickHouseSession:
         comment: str,
         *,
         replaces: bool,
+        staging: Staging | None,
     ) -> None:
         self._what = f'clickhouse destination "{name}"'
         self._link = link
@@ -101,6 +89,8 @@ class ClickHouseSession:
         self._patcher = Patcher(link, options, era)
         self._replaces = replaces
         self._refresher = Refresher(link, options, connection, epoch)
+        self._staging = staging
+        self._area: StagingArea | None = None
         self._closed = False
         self._fence_read_at = 0.0
         self._known: dict[str, TableSchema] = {}
@@ -127,6 +117,8 @@ class ClickHouseSession:
                 await self._link.run("ending older sessions of", statements.kill(options.cluster), parameters=older)
         except TimeoutError:
             raise Transient(f"{self._what}: what an older session has running does not end") from None
+        if self._staging is not None:
+            self._area = await self._staging.claim(self._connection, self._epoch)
 
     async def marks(self) -> Mapping[tuple[str, str], int]:
         """See `Session.marks`: there are none, the tokens are the ledger."""
@@ -159,23 +151,32 @@ class ClickHouseSession:
         """See `Session.load`. Cancelled, it waits for the insert that is under way, so that none ends later."""
         started = perf_counter()
         live = await self._prepare(loads)
-        inserts = list(_inserts(plan, loads))
+        inserts = list(inserts_of(plan, loads))
         if len(inserts) > 1:
             await self._try(loads, live)
         tried = perf_counter()
         rows = dict.fromkeys([load.table for load in loads], 0)
         stages = {load.table: await self._stage(load, live[load.table]) for load in loads if load.write == "replace"}
-        for token, load in inserts:
+        pulled = False
+        for insert in inserts:
+            load = insert.load
             await self._make_ready(live[load.table])
             stage = stages.get(load.table)
             if stage is None or not stage.over:
-                await self._whole(self._insert(load, live[load.table], token, into=stage.name if stage else None))
+                into = stage.name if stage else None
+                if self._area is not None and load.rows.num_rows >= self._options.staged_rows:
+                    pulled = True
+                    await self._insert_staged(area=self._area, batch=plan.batch, insert=insert, live=live[load.table], into=into)
+                else:
+                    await self._whole(self._insert(load, live[load.table], insert.token, into=into))
             rows[load.table] += load.rows.num_rows
         # a plan may have two loads of one table
         for table, run in {load.table: load.part.run for load in loads if load.part is not None and load.part.ends}.items():
             if not stages[table].over:
                 await self._read_fence()
                 await self._whole(self._refresher.end(table, run))
+        if self._area is not None and pulled:
+            await self._area.remove(plan.batch)
         sent = sum(load.rows.nbytes for load in loads)
         return LoadReport(rows, sent, {"encode": tried - started, "copy": perf_counter() - tried})
 
@@ -302,34 +303,59 @@ class ClickHouseSession:
     async def _insert(self, load: TableLoad, live: LiveTable, token: str, into: str | None = None) -> None:
         rows = encode.as_sent(load.rows, live.columns)
         asynchronous = into is None and rows.num_rows < self._options.async_rows
-        settings: dict[str, Value] = {**ONE_BLOCK, **(_ASYNCHRONOUS if asynchronous else _SYNCHRONOUS)}
-        if token:
-            settings["insert_deduplication_token"] = token
+        settings = settings_of(token, asynchronous=asynchronous)
         if asynchronous:
             await self._fence()
-        columns = [self._incoming(name, load, live) for name in rows.column_names]
+        columns = columns_of(rows, load, live)
         statement = statements.insert(self._database, into or load.table, columns, fenced=not asynchronous)
-        parameters: dict[str, Value] = {"connection": self._connection, "epoch": self._epoch}
-        body = encode.stream(rows, self._gate)
-        try:
-            await self._link.insert(
+        await self._fenced(
+            self._link.insert(
                 doing=f'loading table "{load.table}" of',
                 statement=statement,
-                body=body,
+                body=encode.stream(rows, self._gate),
                 settings=settings,
-                parameters=parameters,
+                parameters=self._holder,
                 table=load.table,
             )
+        )
+
+    async def _insert_staged(self, area: StagingArea, batch: str, insert: Insert, live: LiveTable, into: str | None) -> None:
+        """Puts the rows of an insert into the staging store, and lets the server pull them."""
+        load = insert.load
+        rows = encode.as_sent(load.rows, live.columns)
+        put = await area.put(batch, f"{load.table}-{insert.number}.parquet", partial(staged.write_parquet, rows))
+        columns = columns_of(rows, load, live)
+        statement = statements.insert_from(self._database, into or load.table, columns, staged.source(put, columns))
+        settings = settings_of(insert.token)
+        doing = f'loading table "{load.table}" from the staging store of'
+        run = self._link.run(doing, statement, load.table, parameters=self._holder, settings=settings, data=True)
+        try:
+            await self._whole(self._fenced(run))
+        except PenstockError as error:
+            staged.mask_of(put).error(error)
+            if isinstance(error, Permanent):
+                await area.remove(batch)  # the repeat has other rows, or none
+            raise
+
+    @property
+    def _holder(self) -> dict[str, Value]:
+        """What the fence of an insert compares."""
+        return {"connection": self._connection, "epoch": self._epoch}
+
+    async def _fenced(self, insert: Coroutine[Any, Any, None]) -> None:
+        """Waits for an insert.
+
+        Raises:
+            Fenced: the server refused it because of its epoch.
+            All that the insert raises otherwise.
+        """
+        try:
+            await insert
         except PenstockError as error:
             if statements.FENCED not in str(error):
                 raise
             await self._read_fence()
             raise Fenced(f'connection "{self._connection}": {statements.FENCED}') from error
-
-    @staticmethod
-    def _incoming(name: str, load: TableLoad, live: LiveTable) -> statements.Incoming:
-        default = live.defaults.get(name) if load.rows.column(name).null_count else None
-        return statements.Incoming(name, incoming(live.columns[name].native or ""), default)
 
     async def _try(self, loads: Sequence[TableLoad], live: Mapping[str, LiveTable]) -> None:
         """Inserts what the server may refuse into tables that keep nothing.
@@ -357,17 +383,3 @@ class ClickHouseSession:
             with contextlib.suppress(PenstockError, asyncio.CancelledError):
                 await task
             raise
-
-
-def _inserts(plan: LoadPlan, loads: Sequence[TableLoad]) -> list[tuple[str, TableLoad]]:
-    """Returns the inserts of a plan, each with its token: the same for the same plan."""
-    from dataclasses import replace
-
-    found: list[tuple[str, TableLoad]] = []
-    numbers: dict[str, int] = {}
-    for load in loads:
-        for start in range(0, load.rows.num_rows, BLOCK_ROWS):
-            number = numbers[load.table] = numbers.get(load.table, -1) + 1
-            token = f"penstock/{plan.connection}/{plan.lane}/{plan.first}-{plan.last}/{load.table}/{number}"
-            found.append((token, replace(load, rows=load.rows.slice(start, BLOCK_ROWS))))
-    return found

@@ -142,20 +142,36 @@ def insert(database: str, table: str, columns: Sequence[Incoming], *, fenced: bo
 
     Args:
         columns: what the stream has.
-        fenced: the server itself refuses it where the ledger has another epoch than `{epoch:UInt64}` for `{connection:String}`. It looks
-            when the query is in its list of processes, so a loader that writes a newer epoch and then ends the older one's processes meets
-            it in one of the two ways. Asynchronous inserts cannot be fenced so.
+        fenced: the server itself refuses it if the epoch is an old one, as `insert_from` says. Asynchronous inserts cannot be fenced so.
+    """
+    if fenced:
+        return f"{insert_from(database, table, columns, f'input({structure(columns)})')} FORMAT ArrowStream"
+    names = identifiers(column.name for column in columns)
+    return f"INSERT INTO {qualified(database, table)} ({names}) FORMAT ArrowStream"
+
+
+def insert_from(database: str, table: str, columns: Sequence[Incoming], source: str) -> str:
+    """Returns the insert of what a table function reads.
+
+    The server refuses it where the ledger has another epoch than `{epoch:UInt64}` for `{connection:String}`. It looks when the query is
+    in its list of processes, so a loader that writes a newer epoch and then ends the older one's processes meets it in one of the two
+    ways.
+
+    Args:
+        columns: what the source has.
+        source: the call of the table function.
     """
     names = identifiers(column.name for column in columns)
-    into = f"INSERT INTO {qualified(database, table)} ({names})"
-    if not fenced:
-        return f"{into} FORMAT ArrowStream"
-    structure = ", ".join(f"{identifier(column.name)} {column.type}" for column in columns)
     values = ", ".join(
         identifier(column.name) if column.default is None else f"ifNull({identifier(column.name)}, {column.default})"
         for column in columns
     )
-    return f"{into} SELECT {values} FROM input({literal(structure)}) WHERE {_fence(database)} FORMAT ArrowStream"
+    return f"INSERT INTO {qualified(database, table)} ({names}) SELECT {values} FROM {source} WHERE {_fence(database)}"
+
+
+def structure(columns: Sequence[Incoming]) -> str:
+    """Returns names and types of columns as table functions take them, as a text."""
+    return literal(", ".join(f"{identifier(column.name)} {column.type}" for column in columns))
 
 
 def count_ids(database: str, table: str, column: str, *, final: bool) -> str:

@@ -19,7 +19,8 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from loader import registry
-from loader.contract.warehouse import Capabilities, Environment, FindsIds
+from loader.contract.ids import FindsIds
+from loader.contract.warehouse import Capabilities, Environment
 from loader.rows.layouts import LAYOUTS
 from loader.rows.rules import Rules
 from penstock.control.letters.letters import Filter, find

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from shared.errors import PenstockError, SetupError
-from shared.stores.contract import PRIVATE, Entry
+from shared.stores.contract import PRIVATE, Entry, Place
 from shared.stores.s3.area import S3Area, claim
 from shared.stores.s3.connect import CONNECT_SECONDS, connect
 from shared.stores.s3.errors import UploadGone, translate
+from shared.stores.s3.keys import Keys
 from shared.stores.s3.options import S3Options
 from shared.tasks import timeout
 from shared.threads import ThreadGate
@@ -39,20 +41,25 @@ async def open_store(options: S3Options, root: str, gate: ThreadGate, what: str)
     """
     stack = AsyncExitStack()
     try:
-        client = await stack.enter_async_context(await connect(options, gate))
+        driver = await connect(options, gate)
+        client = await stack.enter_async_context(driver.client)
     except PenstockError:
         raise
     except Exception as error:
         raise translate(error, f"{what}: opening it", options) from error
-    return S3Store(client=client, stack=stack, options=options, root=root, gate=gate, what=what)
+    return S3Store(client=client, session=driver.session, stack=stack, options=options, root=root, gate=gate, what=what)
 
 
 class S3Store:
     """A `Store` in a bucket, or below a root in it."""
 
-    def __init__(self, client: Any, stack: AsyncExitStack, options: S3Options, root: str, gate: ThreadGate, what: str) -> None:
+    def __init__(
+        self, client: Any, session: Any, stack: AsyncExitStack, options: S3Options, root: str, gate: ThreadGate, what: str
+    ) -> None:
         self.options = options
         self._client = client
+        self._session = session
+        self._endpoint = urlsplit(client.meta.endpoint_url)
         self._stack = stack
         self._root = root
         self._gate = gate
@@ -79,7 +86,10 @@ class S3Store:
         more: dict[str, Any] = {}
         while True:
             answer = await self.call("list_objects_v2", "listing objects", Prefix=self._root + prefix, **more)
-            found += (Entry(each["Key"].removeprefix(self._root), each["Size"]) for each in answer.get("Contents", ()))
+            found += (
+                Entry(each["Key"].removeprefix(self._root), each["Size"], each["LastModified"].timestamp())
+                for each in answer.get("Contents", ())
+            )
             if not answer.get("IsTruncated"):
                 break
             more = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -96,6 +106,34 @@ class S3Store:
 
     async def forget(self, owner: str) -> None:
         await self.delete([entry.key for entry in await self.list(f"{PRIVATE}/{owner}/")])
+
+    def locate(self, key: str) -> Place:
+        """Returns where other programs find an object."""
+        bucket, path, host = self.options.bucket, quote(self._root + key), self._endpoint.netloc
+        if self.options.in_path or "." in bucket:  # a certificate holds for one label before the host
+            return Place(f"s3://{bucket}/{self._root}{key}", f"{self._endpoint.scheme}://{host}/{bucket}/{path}")
+        return Place(f"s3://{bucket}/{self._root}{key}", f"{self._endpoint.scheme}://{bucket}.{host}/{path}")
+
+    async def keys(self) -> Keys:
+        """Returns the keys that this store uses now: those of the options, or of the chain of the machine.
+
+        Raises:
+            NotConnected, Transient, SetupError
+        """
+        options = self.options
+        if options.access_key_id is not None and options.secret_access_key is not None:
+            return Keys(options.access_key_id, options.secret_access_key, options.session_token)
+        try:
+            async with timeout(self._deadline):
+                found = await self._session.get_credentials()
+                frozen = await found.get_frozen_credentials() if found is not None else None
+        except Exception as error:
+            raise translate(error, f"{self._what}: looking for its keys", options) from error
+        if frozen is None:
+            raise SetupError(
+                f"{self._what}: no keys found; set access_key_id and secret_access_key, or check the environment and ~/.aws"
+            )
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
     async def close(self) -> None:
         try:

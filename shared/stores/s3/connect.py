@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.errors import SetupError
 from shared.stores.s3.options import S3Options
@@ -13,7 +13,14 @@ CONNECT_SECONDS = 10.0
 CONNECTIONS = 16
 
 
-async def connect(options: S3Options, gate: ThreadGate) -> AbstractAsyncContextManager[Any]:
+class Driver(NamedTuple):
+    """A client to enter, and the session that knows its credentials."""
+
+    client: AbstractAsyncContextManager[Any]
+    session: Any
+
+
+async def connect(options: S3Options, gate: ThreadGate) -> Driver:
     """Returns a client to enter. It connects with its first request.
 
     Raises:
@@ -24,8 +31,7 @@ async def connect(options: S3Options, gate: ThreadGate) -> AbstractAsyncContextM
     from aiobotocore.config import AioConfig
 
     endpoint = options.endpoint_url
-    path_style = options.path_style if options.path_style is not None else endpoint is not None
-    place: dict[str, Any] = {"addressing_style": "path" if path_style else "auto"}
+    place: dict[str, Any] = {"addressing_style": "path" if options.in_path else "auto"}
     if endpoint is None or endpoint.startswith("https:"):
         # TLS and the CRC32 guard the bytes; a SHA-256 besides would be computed on the event loop
         place["payload_signing_enabled"] = False
@@ -49,7 +55,7 @@ async def connect(options: S3Options, gate: ThreadGate) -> AbstractAsyncContextM
         aws_session_token=options.session_token or None,
         config=config,
     )
-    return client
+    return Driver(client, session)
 
 
 def _session(options: S3Options) -> Any:

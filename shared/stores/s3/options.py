@@ -64,6 +64,11 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("timeout must be more than 0")
 
     @property
+    def in_path(self) -> bool:
+        """Whether the bucket is named in the path of an address, and not in its host."""
+        return self.path_style if self.path_style is not None else self.endpoint_url is not None
+
+    @property
     def where(self) -> str:
         """The bucket's name in messages."""
         return f"bucket {self.bucket}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")

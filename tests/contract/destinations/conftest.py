@@ -18,12 +18,18 @@ from tests.support.destinations.s3 import S3Subject
 from tests.support.destinations.subject import Subject, can
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server
+
+STAGED = "clickhouse-staged"
+WITH_STAGING = ("test_exactly_once", "test_exact_values", "test_replace")
+"""Where rows that a server pulls from a staging store could differ from those that are sent to it."""
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
     "duckdb": ("duckdb", lambda _, folder: DuckDBSubject(folder)),
     "postgres": ("postgres", lambda request, _: PostgresSubject(request.getfixturevalue("postgres_dsn"))),
     "mysql": ("mysql", lambda request, _: MySQLSubject(request.getfixturevalue("mysql_dsn"))),
     "clickhouse": ("clickhouse", lambda request, _: ClickHouseSubject(request.getfixturevalue("clickhouse"))),
+    STAGED: ("clickhouse", lambda request, _: staged(request)),
     "local-parquet": ("local", lambda _, folder: LocalSubject(folder, "parquet")),
     "local-ndjson": ("local", lambda _, folder: LocalSubject(folder, "ndjson")),
     "local-csv": ("local", lambda _, folder: LocalSubject(folder, "csv")),
@@ -32,6 +38,13 @@ SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]
     "s3-csv": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "csv")),
 }
 """Label to type and maker. A new plug-in gets its row here; `tests/meta/test_plugins.py` misses it otherwise."""
+
+
+def staged(request: pytest.FixtureRequest) -> ClickHouseSubject:
+    """Returns a database whose server pulls every insert from a bucket."""
+    bucket: S3Server = request.getfixturevalue("s3_server")
+    staging = bucket.document(bucket.new_bucket())
+    return ClickHouseSubject(request.getfixturevalue("clickhouse"), staging=staging, staged_rows=1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,7 +57,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     labels = [
         label
         for label, (type_name, _) in SUBJECTS.items()
-        if all(can(type_name, need) for need in needs) and (not only or type_name in only) and type_name not in apart
+        if (label != STAGED or metafunc.module.__name__.rpartition(".")[2] in WITH_STAGING)
+        and all(can(type_name, need) for need in needs)
+        and (not only or type_name in only)
+        and type_name not in apart
     ]
     metafunc.parametrize("subject_label", labels)
 

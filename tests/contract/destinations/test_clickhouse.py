@@ -10,7 +10,7 @@ from unittest.mock import patch as replaced
 import pytest
 
 from loader.contract.warehouse import Column, Kind, TableLoad, TablePatch
-from loader.warehouses.clickhouse import session as sessions
+from loader.warehouses.clickhouse import inserts as cutting
 from loader.warehouses.clickhouse.connect import Link
 from loader.warehouses.clickhouse.session import ClickHouseSession
 from penstock.control.data.query import ask
@@ -62,7 +62,7 @@ async def test_a_plan_that_is_cut_off_at_any_of_its_inserts_arrives_once(wh: Ope
 
 
 async def test_more_rows_than_a_block_are_inserts_with_numbered_tokens(wh: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(cutting, "BLOCK_ROWS", 100)
     session = await wh.session()
     await make(session, "t", SHAPE)
     sent = [{"id": f"{n:04}", "n": n, "received_at": AT} for n in range(250)]

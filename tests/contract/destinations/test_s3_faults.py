@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Trans
 from shared.stores.s3 import S3Store
 from shared.stores.s3.upload import PART_BYTES
 from tests.support.destinations.opened import Open, arrow, opened, plan
+from tests.support.destinations.requests import Requests
 from tests.support.destinations.s3 import S3Subject
 from tests.support.s3 import S3Server, moto_server
 from tests.support.tcp_proxy import TcpProxy
@@ -51,46 +52,6 @@ def store_of(destination: Destination) -> S3Store:
 
 async def found(wh: Open) -> dict[str, list[int]]:
     return {table: [row["id"] for row in await wh.rows(table, SHAPE)] for table in ("a", "b")}
-
-
-class Requests:
-    """Stands between a store and its client, and sees each request; `before` and `after` may raise or wait.
-
-    A process that is killed makes no further request: `die` sees to that.
-    """
-
-    def __init__(self, store: S3Store) -> None:
-        self.made: list[str] = []
-        self.dead = False
-        self.before: Callable[[str, int], Awaitable[None]] = self._nothing
-        self.after: Callable[[str, int], Awaitable[None]] = self._nothing
-        self._client = store._client
-        store._client = self
-
-    def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
-        async def request(**parameters: Any) -> Any:
-            if self.dead:
-                raise NotConnected("the process is dead")
-            self.made.append(operation)
-            position = len(self.made)
-            await self.before(operation, position)
-            try:
-                return await getattr(self._client, operation)(**parameters)
-            finally:
-                await self.after(operation, position)
-
-        return request
-
-    def live(self) -> None:
-        self.dead = False
-        self.made.clear()
-
-    def die(self) -> None:
-        self.dead = True
-        raise NotConnected("the process is dead")
-
-    async def _nothing(self, operation: str, position: int) -> None:
-        return
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -58,7 +58,7 @@ async def test_what_is_put_is_got_and_listed_until_it_is_deleted(store: Store) -
         await store.put(key, data)
     assert await store.get("a/1") == b"one again"
     assert await store.get("a/2") == b""
-    assert await store.list("") == [("a/1", 9), ("a/2", 0), ("ab/3", 5)]
+    assert [entry[:2] for entry in await store.list("")] == [("a/1", 9), ("a/2", 0), ("ab/3", 5)]
     assert await keys(store, "a/") == ["a/1", "a/2"]
     assert await keys(store, "a/2") == ["a/2"]
     await store.delete(["a/1", "a/nothing", "nothing/at/all"])

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from loader.warehouses.clickhouse.errors import translate
-from shared.errors import NotConnected
+from loader.warehouses.clickhouse.errors import ServerError, translate
+from shared.errors import NotConnected, PenstockError, SetupError, Transient
 
 
 def test_another_server_at_that_address_is_told_with_the_option_to_check() -> None:
@@ -16,3 +16,29 @@ def test_another_server_at_that_address_is_told_with_the_option_to_check() -> No
     told = translate(read.value, "opening")
     assert isinstance(told, NotConnected)
     assert "`url`" in str(told)
+
+
+_INFO = (
+    "Failed to get object info: No response body.. HTTP response code: {}: while reading 'x.parquet' in bucket 'b'. (S3_ERROR)"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "remedy"),
+    [
+        (f"Code: 499. DB::Exception: {_INFO.format(404)}", Transient, "sent again"),
+        (f"Code: 499. DB::Exception: {_INFO.format('403. Please check your AWS credentials')}", SetupError, "`lend_keys`"),
+        ("Code: 499. DB::Exception: e.code() = 111, Connection refused. (S3_ERROR)", Transient, "reaches the address"),
+        ("Code: 491. DB::Exception: URL is not allowed in configuration file. (UNACCEPTABLE_URL)", SetupError, "remote_url_allow_hosts"),
+        ("Code: 107. DB::Exception: File /s/x.parquet doesn't exist. (FILE_DOESNT_EXIST)", Transient, "check `staging`"),
+        (
+            "Code: 291. DB::Exception: File `/s/x` is not inside `/var/lib/clickhouse/user_files`. (DATABASE_ACCESS_DENIED)",
+            SetupError,
+            "user_files_path",
+        ),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_read_what_is_staged_says_what_to_change(words: str, kind: type[PenstockError], remedy: str) -> None:
+    told = translate(ServerError(words), 'loading table "t" of clickhouse destination "wh"', "t", data=True)
+    assert type(told) is kind
+    assert remedy in str(told)

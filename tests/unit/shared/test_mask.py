@@ -82,3 +82,9 @@ def test_the_texts_of_an_error_are_hidden_also_row_by_row() -> None:
     plain = Permanent("nothing")
     Mask([]).error(plain)
     assert str(plain) == "nothing"
+
+
+def test_secrets_of_a_staging_store_are_hidden_too() -> None:
+    staging = {"type": "s3", "bucket": "a-bucket", "access_key_id": "key-of-staging", "secret_access_key": "secret-of-staging"}
+    text = mask_of({"type": "clickhouse", "staging": staging}).text("a-bucket key-of-staging secret-of-staging")
+    assert text == "a-bucket key-of-staging •••"
