@@ -138,6 +138,12 @@ def _configuration() -> Iterator[str]:
         assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker; tests/meta/test_plugins.py holds it
         yield from (f"### {name}", "", f"How it works: [destinations/{name}.md](destinations/{name}.md).", "")
         yield from _fields(info)
+        inner: dict[type, inspect.StructType] = {}
+        _collect(info, inner)
+        for struct in inner.values():
+            if struct.cls not in (info.cls, *structs):
+                structs[struct.cls] = struct
+                yield from _struct(struct, 4)
     yield from ("## Connectors", "", "A connector has a `type`, and the options of that type beside it.", "")
     for name in SOURCES.names():
         info = inspect.type_info(SOURCES.get(name).OPTIONS)
@@ -189,6 +195,8 @@ def _struct(info: inspect.StructType, level: int) -> Iterator[str]:
 
 def _fields(info: inspect.StructType, prefix: str | None = None) -> Iterator[str]:
     rows: list[Sequence[str]] = []
+    if info.tag is not None:
+        rows.append((f"`{info.tag_field}`", f"`{info.tag}`", "**required**", "tells this kind from the others"))
     for field in info.fields:
         name = field.encode_name if prefix is None else prefix + field.encode_name.upper()
         type_words = _SPECIAL.get((info.cls, field.name)) or type_text(field.type)

@@ -58,8 +58,8 @@ def _all_problems(value: object, type_: Any, path: str) -> list[Problem]:
         msgspec.convert(value, type_, dec_hook=_dec_hook)
         return []
     except (msgspec.ValidationError, ValueError) as exc:
-        whole = _problem(str(exc), path, type_)
-    bare = _bare(type_)
+        bare = _chosen(type_, value)
+        whole = _problem(str(exc), path, bare or type_)
     parts: list[Problem] = []
     if isinstance(value, dict) and isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         parts = _problems_of_fields(value, bare, path)
@@ -71,7 +71,7 @@ def _all_problems(value: object, type_: Any, path: str) -> list[Problem]:
 
 def _problems_of_fields(value: dict[Any, Any], type_: type[msgspec.Struct], path: str) -> list[Problem]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
-    unknown = [str(name) for name in value if name not in fields]
+    unknown = [str(name) for name in value if name not in fields and name != type_.__struct_config__.tag_field]
     problems = [_problem(f"Object contains unknown field `{name}`", path, type_) for name in unknown]
     misspelt = {close for name in unknown for close in difflib.get_close_matches(name, fields, n=1)}
     for name, field in fields.items():
@@ -147,7 +147,7 @@ def _problem(text: str, path: str, type_: Any) -> Problem:
     elif kinds := _KINDS.fullmatch(message):
         message = f"expected {_in_words(kinds['wanted'])}, got {_in_words(kinds['got'])}"
     elif missing := _MISSING.fullmatch(message):
-        message = f"the key `{missing['field']}` is missing"
+        message = f"the key `{missing['field']}` is missing{_meaning(type_, inner, missing['field'])}"
     elif bound := _BOUND.fullmatch(message):
         length = " characters" if bound["kind"] == "str" else ""
         message = f"expected {_WORDS.get(bound['kind'], bound['kind'])}, {_SIGNS[bound['sign']]} {bound['bound'].removesuffix('.0')}{length}"
@@ -174,6 +174,28 @@ def _type_at(type_: Any, path: str) -> Any:
             fields = msgspec.structs.fields(type_) if isinstance(type_, type) and issubclass(type_, msgspec.Struct) else ()
             type_ = next((field.type for field in fields if field.encode_name == step["field"]), None)
     return _bare(type_)
+
+
+def _chosen(type_: Any, value: object) -> Any:
+    """Returns a type without its description, and of several Structs the one that the value's tag names; None if it can be several."""
+    if get_origin(type_) is Annotated:
+        return _chosen(get_args(type_)[0], value)
+    if get_origin(type_) in (UnionType, Union) and isinstance(value, dict):
+        structs = [part for part in get_args(type_) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+        for config, part in ((part.__struct_config__, part) for part in structs):
+            if config.tag is not None and value.get(config.tag_field) == config.tag:
+                return part
+    return _bare(type_)
+
+
+def _meaning(type_: Any, path: str, name: str) -> str:
+    """Returns what the description of a field says, behind a colon; empty if it has none."""
+    struct = _type_at(type_, path)
+    for field in msgspec.structs.fields(struct) if isinstance(struct, type) and issubclass(struct, msgspec.Struct) else ():
+        if field.encode_name == name and get_origin(field.type) is Annotated:
+            found = [meta.description for meta in field.type.__metadata__ if isinstance(meta, msgspec.Meta) and meta.description]
+            return f": {found[0]}" if found else ""
+    return ""
 
 
 def _bare(type_: Any) -> Any:

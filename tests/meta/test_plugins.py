@@ -9,10 +9,12 @@ from typing import Annotated, get_origin, get_type_hints
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from loader import registry
 from loader.contract.events import EventCapabilities
 from loader.contract.warehouse import Capabilities
+from penstock.command.cli import cli
 from shared.errors import ConfigError
 from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
@@ -96,6 +98,10 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
         assert name in problem.message
 
 
+def staged(**staging: object) -> dict[str, object]:
+    return {"type": "clickhouse", "url": "http://127.0.0.1:8123", "staging": {"type": "s3", **staging}}
+
+
 @pytest.mark.parametrize(
     ("document", "path", "words"),
     [
@@ -120,6 +126,11 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
         ({"type": "s3", "bucket": "events", "session_token": "t"}, "destinations.wh", "access_key_id"),
         ({"type": "s3", "bucket": "events", "kms_key_id": "k"}, "destinations.wh", "aws:kms"),
         ({"type": "s3", "bucket": "events", "timeout": 0}, "destinations.wh", "more than 0"),
+        (staged(), "destinations.wh.staging", "the key `bucket` is missing"),
+        (staged(bucket="stage", buckt="c"), "destinations.wh.staging", "known keys: bucket"),
+        (staged(bucket="stage", prefix="dt=1/*"), "destinations.wh.staging.prefix", "ASCII"),
+        (staged(bucket="stage", keep="5m"), "destinations.wh.staging.keep", "1h or more"),
+        (staged(type="gs"), "destinations.wh.staging.type", "gs"),
     ],
 )
 def test_wrong_options_name_their_path(document: dict[str, object], path: str, words: str) -> None:
@@ -128,3 +139,40 @@ def test_wrong_options_name_their_path(document: dict[str, object], path: str, w
     (problem,) = refused.value.problems
     assert problem.path == path
     assert words in problem.message
+
+
+REQUIRED = [
+    (type_name, field.encode_name)
+    for type_name in registry.destination_types()
+    for field in msgspec.structs.fields(registry.plugin(type_name).OPTIONS)
+    if field.required
+]
+
+
+@pytest.mark.parametrize(("type_name", "option"), REQUIRED)
+def test_a_required_option_that_is_missing_is_named_by_plan_with_what_belongs_there(
+    type_name: str, option: str, tmp_path: Path
+) -> None:
+    others = "".join(f", {name}: x" for kind, name in REQUIRED if kind == type_name and name != option)
+    file = tmp_path / "penstock.yaml"
+    file.write_text(f"sites: {{}}\ndestinations:\n  wh: {{type: {type_name}{others}}}\n")
+    said = CliRunner().invoke(cli, ["plan", str(file), "--home", str(tmp_path / "home")])
+    assert isinstance(said.exception, ConfigError)
+    (line,) = [str(each) for each in said.exception.problems if f"`{option}` is missing" in each.message]
+    assert line.startswith("destinations.wh: ")
+    hint = get_type_hints(registry.plugin(type_name).OPTIONS, include_extras=True)[option]
+    (meaning,) = [meta.description for meta in hint.__metadata__ if isinstance(meta, msgspec.Meta)]
+    assert line.endswith(f"is missing: {meaning}")
+
+
+@pytest.mark.parametrize("type_name", registry.destination_types())
+def test_a_destination_without_any_option_is_refused_unless_its_page_says_what_it_reaches_then(type_name: str) -> None:
+    if type_name in DEFAULT_PLACES:
+        registry.parse_options("wh", {"type": type_name})
+    else:
+        with pytest.raises(ConfigError, match=r"destinations\.wh"):
+            registry.parse_options("wh", {"type": type_name})
+
+
+DEFAULT_PLACES = {"postgres"}
+"""Types whose drivers know a place without being told, by the environment: `PGHOST` and its like."""
