@@ -27,7 +27,8 @@ from functions_runtime.outcomes import Outcomes
 from functions_runtime.rules.outcome import STAGE, Outcome, outcome_of
 from functions_runtime.rules.packing import MOST_BODY_BYTES, Prepared, finish, prepare
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Chain, Fate
+from functions_runtime.sandbox.batch import Fate
+from functions_runtime.sandbox.chain import Chain
 from functions_runtime.sandbox.guest import BrokenError
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings

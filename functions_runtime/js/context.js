@@ -98,13 +98,13 @@ export function contexts(shared, { call, log }) {
       return this.#event.fetcher ??= fetcher(this.#event);
     }
     get geo() {
-      return this.#event.request.geo;
+      return deepFreeze(this.#event.request.geo);
     }
     get ua() {
-      return this.#event.request.ua;
+      return deepFreeze(this.#event.request.ua);
     }
     get headers() {
-      return this.#event.request.headers;
+      return deepFreeze(this.#event.request.headers);
     }
     get receivedAt() {
       return new Date(this.#event.request.receivedAt);

@@ -14,6 +14,14 @@ const MODULE = "const module={exports:{}};let exports=module.exports;";
 const WRAPPER = /^(\}\)?\s*\((?:[^()\n]*[?:,]\s*)?|!function\b.*\}\()this(?=\s*[,)])/gm;
 
 const { gathers, most } = gather();
+// What asks whose work runs, and ways to reach that under another name. Words in comments and texts count too: that costs time only.
+const ASKING = new RegExp([
+  "\\b(?:console|fetch|fetchV2|(?:set|clear)(?:Timeout|Interval)|queueMicrotask|Abort(?:Controller|Signal)|Event(?:Target)?)\\b",
+  "(?<![\\w$)\\]]\\s*\\??\\.\\s*)\\blog\\b", // a name, not a member
+  "\\b(?:globalThis|global|self|window|amd|import)\\b|\\\\u",
+].join("|"));
+const OURS = /^\s*import\b[^;'"\n]*['"](?:penstock|@jitsu\/functions-lib)['"]/gm;
+
 const { createObjectURL, revokeObjectURL } = URL;
 const Code = Blob;
 
@@ -48,7 +56,9 @@ async function load(name, code, shared, here) {
     found = await imported(`${code}\nexport { ${declared.join(", ")} };`);
   }
   if (typeof found.default === "function" && /^class\b/.test(found.default)) throw new Error("the default export is a class: export a function");
-  return { name, config: config(found.config), ...step(found, shared, here) };
+  const made = step(found, shared, here);
+  const tracked = made.form === "rudder" || made.many !== undefined || ASKING.test(code.replace(OURS, "")); // these ask for their event
+  return { name, config: config(found.config), tracked, ...made };
 }
 
 const entryOf = (module) => typeof module.default === "function" || ENTRIES.some((entry) => typeof module[entry] === "function");

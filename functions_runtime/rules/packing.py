@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
+from functions_runtime.rules import numbers
 from functions_runtime.rules.privacy import Rules
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Fate, Given
+from functions_runtime.sandbox.batch import Fate, Given
 from shared.events import exact
 from shared.events.event import JSON, RequestFacts, encode_event, facts_of, materialise
 from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, pack
@@ -71,7 +72,8 @@ class Prepared:
     """A frame's events as a chain takes them.
 
     `bodies`: what goes on where a function leaves an event as it is, under `heads`; `full` says which of them rules or we changed.
-    `given`: by place in the frame. `dead`: events that cannot be read, by place.
+    `given`: by place in the frame. `dead`: events that cannot be read, by place. `exact`: places of events whose numbers must be kept as
+    they are written.
     """
 
     frame: Frame
@@ -81,6 +83,7 @@ class Prepared:
     given: dict[int, Given]
     contexts: list[dict[str, Any]]
     dead: dict[int, Dead] = field(default_factory=dict)
+    exact: set[int] = field(default_factory=set)
     missed_rules: int = 0
 
 
@@ -106,6 +109,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
     bodies = frame.cut(block)
     facts = [facts_of(request) for request in frame.requests]
     suspects = exact.suspects(block, frame.sizes)
+    kept = [request.defaults is not None and numbers.kept(request.defaults) for request in frame.requests]
     users: dict[str, int] = {}
     prepared = Prepared(
         frame=frame,
@@ -114,6 +118,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
         full=[False] * len(bodies),
         given={},
         contexts=[context_of(request) for request in frame.requests],
+        exact={*suspects, *numbers.with_exponents(block, frame.sizes)},
     )
     for index, head in enumerate(frame.heads):
         try:
@@ -125,7 +130,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
             prepared.dead[index] = _without_bytes(prepared, index, full) if unclean else full
             continue
         user = users.setdefault(head.user_key, len(users))
-        prepared.given[index] = Given(full, head.request, user, retries)
+        prepared.given[index] = Given(full, head.request, user, retries, exact=kept[head.request] or index in prepared.exact)
     return prepared
 
 
@@ -139,6 +144,7 @@ def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules
         if isinstance(rescued, Dead):
             return rescued
         event = rescued
+        prepared.exact.add(index)
     changed = False
     # what is trusted passed the rules before, and a function wrote its hints
     if rules is not None and not frame.trusted_hints:

@@ -16,11 +16,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from functions_runtime.sandbox import wire
+from functions_runtime.sandbox.batch import Fate, Given, batch_of, fates_of
 from functions_runtime.sandbox.guest import BrokenError, EndedError, Guest, Limits, Spec
 from shared.events.outcome import DeadReason
 
@@ -34,31 +35,6 @@ MOST_ANSWER_BYTES = 32 * 1024 * 1024
 """Of all answers to one event; they are kept until it is at its end."""
 
 log = logging.getLogger(__name__)
-
-
-class Given(NamedTuple):
-    """One event for a chain. `request`: which of the batch's requests it came with. `user`: events of one user run one after the other."""
-
-    body: bytes
-    request: int = 0
-    user: int = 0
-    retries: int = 0
-
-
-class Fate(NamedTuple):
-    """What became of one event.
-
-    `kind`: of `wire`. `outputs`: the events that go on. `function`: which one dropped it, or failed. `reason`: of a dead letter.
-    `errors`: what functions threw, by name, although the event went on. `retry`: message, function, and whether nothing goes on now.
-    """
-
-    kind: int
-    outputs: tuple[bytes, ...] = ()
-    function: str = ""
-    reason: str = ""
-    detail: str = ""
-    errors: tuple[tuple[str, str], ...] = ()
-    retry: tuple[str, str, bool] | None = None
 
 
 class CallError(Exception):
@@ -218,19 +194,13 @@ class _Batch:
         chain, limits = self._chain, self._chain.spec.limits
         chain._batches += 1
         number = chain._batches
-        header = {
-            "id": number,
-            "careful": careful,
-            "requests": self._requests,
-            "events": [
-                (index, len(event.body), event.request, event.user, event.retries)
-                for index, event in ((index, self._events[index]) for index in pending)
-            ],
-        }
+        header, bodies = batch_of(number, self._requests, [self._events[index] for index in pending], careful=careful)
+        if len(pending) < len(self._events):
+            header = msgspec.structs.replace(header, indexes=pending)
         left = set(pending)
         watch = _Watch(guest, limits)
         # not awaited: a guest that hangs takes nothing, and only the watch ends it
-        sending = asyncio.create_task(_send(guest, wire.BATCH, header, [self._events[index].body for index in pending]))
+        sending = asyncio.create_task(_send(guest, wire.BATCH, header, bodies))
         answering: set[asyncio.Task[None]] = {sending}
         try:
             while left:
@@ -254,32 +224,17 @@ class _Batch:
             for task in answering:
                 task.cancel()
 
-    async def _take(self, guest: Guest, said: wire.Results, rest: memoryview, left: set[int]) -> None:
-        at = 0
-        for made in said.results:
-            if made.index not in left:
-                raise await _forged(guest, "it answered for an event twice")
-            outputs: tuple[bytes, ...] = ()
-            if made.kind == wire.OUTPUTS and not isinstance(made.outputs, str):
-                ends = list(_running_sum(at, made.outputs))
-                outputs = tuple(bytes(rest[start:end]) for start, end in zip([at, *ends], ends, strict=False))
-                at = ends[-1] if ends else at
-            elif made.kind not in (wire.SAME, wire.DROPPED, wire.DEAD):
-                raise await _forged(guest, f"it gave an event the fate {made.kind}")
-            if at > len(rest):
-                raise await _forged(guest, "it promised more bytes than it wrote")
-            left.discard(made.index)
-            self._answers.pop(made.index, None)
-            reason = made.outputs if made.kind == wire.DEAD and isinstance(made.outputs, str) else ""
-            self._fates[made.index] = Fate(
-                kind=made.kind,
-                outputs=outputs,
-                function=made.function,
-                reason=reason,
-                detail=made.detail,
-                errors=tuple(made.errors),
-                retry=made.retry,
-            )
+    async def _take(self, guest: Guest, said: wire.Results, rest: bytes, left: set[int]) -> None:
+        try:
+            for index, fate in fates_of(said.results, rest, self._chain.spec.functions[-1].name):
+                left.remove(index)
+                self._fates[index] = fate
+                if self._answers:
+                    self._answers.pop(index, None)
+        except wire.Malformed as exc:
+            raise await _forged(guest, str(exc)) from exc
+        except KeyError as exc:
+            raise await _forged(guest, "it answered for an event twice") from exc
         for _, level, message in said.logs:
             self._chain._host.log(level, message)
 
@@ -322,7 +277,7 @@ class _Watch:
     def __init__(self, guest: Guest, limits: Limits) -> None:
         self._guest = guest
         self._limits = limits
-        self._receiving: asyncio.Future[tuple[wire.Said, memoryview]] | None = None
+        self._receiving: asyncio.Future[tuple[wire.Said, bytes]] | None = None
         self._looked_at = time.monotonic()
         self.again()
 
@@ -331,7 +286,7 @@ class _Watch:
         self._since = time.monotonic()
         self._cpu: float | None = None
 
-    async def next(self) -> tuple[wire.Said, memoryview]:
+    async def next(self) -> tuple[wire.Said, bytes]:
         """Returns the next frame.
 
         Raises:
@@ -365,14 +320,6 @@ class _Watch:
         """Waits for nothing more."""
         if self._receiving is not None:
             self._receiving.cancel()
-
-
-def _running_sum(start: int, sizes: Sequence[int]) -> Sequence[int]:
-    ends: list[int] = []
-    for size in sizes:
-        start += max(0, size)
-        ends.append(start)
-    return ends
 
 
 async def _forged(guest: Guest, why: str) -> EndedError:

@@ -218,7 +218,7 @@ class Guest:
         except (OSError, RuntimeError) as exc:
             raise await self.ended() from exc
 
-    async def receive(self) -> tuple[wire.Said, memoryview]:
+    async def receive(self) -> tuple[wire.Said, bytes]:
         """Returns the next frame of the guest.
 
         Raises:

@@ -9,7 +9,7 @@ bytes that code of users writes are told from those of the guest.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,16 +41,36 @@ class Loaded(msgspec.Struct, frozen=True):
     policies: list[dict[str, Any]]
 
 
+class Batch(msgspec.Struct, frozen=True):
+    """Events for the guest. The columns hold one value an event, in the order in which events run.
+
+    `sizes`: in bytes; below zero for a body that is not ASCII. The frame's bytes are first all bodies in ASCII, then, from `wide` on, the
+    others. `indexes`: what the guest calls the events; None: their places. `of`: which of the requests; None: always the first. `retries`: None: none of them was
+    tried before.
+    `exact`: places of the events that may hold numbers that a double does not.
+    """
+
+    id: int
+    careful: bool
+    requests: Sequence[Mapping[str, Any]]
+    retries: list[int] | None
+    sizes: list[int]
+    wide: int
+    indexes: Sequence[int] | None
+    of: list[int] | None
+    users: list[int]
+    exact: list[int]
+
+
 class Made(msgspec.Struct, array_like=True, frozen=True):
     """What became of one event, by its index in the batch.
 
-    `outputs`: sizes of the events that go on, where there are some; else the function that dropped it, or the reason of the dead
-    letter. `errors`: what functions threw, by their names. `retry`: message, function, and whether nothing goes on now.
+    `outputs`: how many events go on, where there are some; else the function that dropped it, or the reason of the dead letter. `errors`: what functions threw, by their names. `retry`: message, function, and whether nothing goes on now.
     """
 
     index: int
     kind: int
-    outputs: list[int] | str
+    outputs: int | str
     detail: str
     function: str
     errors: list[tuple[str, str]]
@@ -58,11 +78,16 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """Events of a batch that are at their end; `logs`: index, level, text."""
+    """Events of a batch that are at their end; `logs`: index, level, text.
+
+    A number in place of a `Made` is the index of an event that became one, of the last function, with nothing else to say; below
+    zero it is `~index` of one that goes on as it came. The frame's bytes are the events that go on, with a line feed between two:
+    JSON as the guest writes it holds none.
+    """
 
     nonce: str
     batch: int
-    results: list[Made]
+    results: list[int | Made]
     logs: list[tuple[int, str, str]]
 
 
@@ -125,7 +150,7 @@ def length_of(start: bytes) -> int:
     return length
 
 
-def read(rest: bytes) -> tuple[Said, memoryview]:
+def read(rest: bytes) -> tuple[Said, bytes]:
     """Returns what a frame of a guest says, and the bytes behind its header.
 
     Raises:
@@ -136,6 +161,6 @@ def read(rest: bytes) -> tuple[Said, memoryview]:
     if decoder is None or size > len(rest) - 5:
         raise Malformed(f"a frame of kind {rest[0]} with a header of {size} bytes")
     try:
-        return decoder.decode(memoryview(rest)[5 : 5 + size]), memoryview(rest)[5 + size :]
+        return decoder.decode(memoryview(rest)[5 : 5 + size]), rest[5 + size :]
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Malformed(f"a frame of kind {rest[0]}: {exc}") from exc

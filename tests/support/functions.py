@@ -8,7 +8,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from functions_runtime.sandbox.chain import CallError, Chain, Fate, Given
+from functions_runtime.sandbox.batch import Fate, Given
+from functions_runtime.sandbox.chain import CallError, Chain
 from functions_runtime.sandbox.guest import Code, Guest, Limits, Spec
 
 REQUESTS = [

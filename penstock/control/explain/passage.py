@@ -15,7 +15,7 @@ from functions_runtime.rules.packing import Finished, finish, prepare
 from functions_runtime.rules.privacy import NONCE_BYTES, Rules, compile_rules
 from functions_runtime.rules.stitching import passing
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Fate
+from functions_runtime.sandbox.batch import Fate
 from functions_runtime.settings import FunctionsSettings
 from penstock.control.explain.steps import Changed, FunctionStep, IdentityStep, RuleStep
 from penstock.control.functions.tried import Bench, Tried
@@ -125,8 +125,8 @@ async def _through(
             fate = step
             body = step.outputs[0]
         elif step.kind != wire.SAME:
-            return step._replace(errors=tuple(errors), retry=retry)
-    return fate._replace(errors=tuple(errors), retry=retry)
+            return msgspec.structs.replace(step, errors=tuple(errors), retry=retry)
+    return msgspec.structs.replace(fate, errors=tuple(errors), retry=retry)
 
 
 def _masked(tried: Tried, mask: Mask) -> Tried:

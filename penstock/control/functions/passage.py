@@ -7,7 +7,8 @@ from collections import Counter
 from functions_runtime.definition import Definition
 from functions_runtime.rules.packing import finish, prepare
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Chain, Fate
+from functions_runtime.sandbox.batch import Fate
+from functions_runtime.sandbox.chain import Chain
 from functions_runtime.sandbox.guest import BrokenError
 from functions_runtime.settings import FunctionsSettings
 from penstock.control.functions.tried import SilentHost

@@ -12,7 +12,8 @@ import msgspec
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.guard import Guard
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import CallError, Chain, Fate, Given
+from functions_runtime.sandbox.batch import Fate, Given
+from functions_runtime.sandbox.chain import CallError, Chain
 from functions_runtime.sandbox.guest import BrokenError, Code, Limits, Spec
 from shared.errors import ConfigError, Problem, SetupError
 

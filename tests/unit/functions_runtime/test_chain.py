@@ -10,7 +10,8 @@ import signal
 import pytest
 
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import CallError, Given
+from functions_runtime.sandbox.batch import Given
+from functions_runtime.sandbox.chain import CallError
 from functions_runtime.sandbox.guest import BrokenError
 from shared.events.outcome import DeadReason
 from tests.support.functions import EVENTS, REQUESTS, Recorder, chain_of, event, events, outputs, run_one

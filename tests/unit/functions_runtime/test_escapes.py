@@ -20,7 +20,8 @@ import pytest
 from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.sandbox import guest as guests
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import CallError, Given
+from functions_runtime.sandbox.batch import Given
+from functions_runtime.sandbox.chain import CallError
 from functions_runtime.settings import FunctionsSettings
 from shared.errors import SetupError
 from shared.events.outcome import DeadReason
@@ -28,7 +29,7 @@ from tests.support.functions import BAD, EVENTS, REQUESTS, Recorder, chain_of, e
 from tests.unit.functions_runtime.test_attacks import neighbours_ran_once, only_when_bad
 
 MODULES = sorted(path.name for path in guests.JS.glob("*.js"))
-CLAIMS = {"wire.js": "wire", "timers.js": "timers", "functions.js": "loader", "node.js": "node", "gather.js": "gather"}
+CLAIMS = {"batch.js": "batches", "wire.js": "wire", "timers.js": "timers", "functions.js": "loader", "node.js": "node", "gather.js": "gather"}
 HOSTILE = {
     "name-throws": "const e = new Error('x'); Object.defineProperty(e, 'name', {get() { throw 2 }}); throw e",
     "message-throws": "const e = new Error('x'); Object.defineProperty(e, 'message', {get() { throw 2 }}); throw e",

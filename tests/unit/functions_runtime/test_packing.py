@@ -14,7 +14,7 @@ from functions_runtime.rules.outcome import digest_of, encode_outcome, outcome_o
 from functions_runtime.rules.packing import Finished, Prepared, finish, prepare
 from functions_runtime.rules.privacy import compile_rules
 from functions_runtime.sandbox import wire
-from functions_runtime.sandbox.chain import Fate
+from functions_runtime.sandbox.batch import Fate
 from loader.rows.batch import SEQUENCE_FACTOR
 from shared.events.dead import decode_dead
 from shared.events.event import facts_of, materialise
