@@ -109,6 +109,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
     bodies = frame.cut(block)
     facts = [facts_of(request) for request in frame.requests]
     suspects = exact.suspects(block, frame.sizes)
+    hinted = not frame.trusted_hints and any(mark in block for mark in _HINTS)
     kept = [request.defaults is not None and numbers.kept(request.defaults) for request in frame.requests]
     users: dict[str, int] = {}
     prepared = Prepared(
@@ -122,7 +123,7 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
     )
     for index, head in enumerate(frame.heads):
         try:
-            full = _full(prepared, index, head, facts[head.request], rules=rules, exactly=index in suspects)
+            full = _full(prepared, index, head, facts[head.request], rules=rules, exactly=index in suspects, hinted=hinted)
         except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
             full = Dead(DeadReason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
         if isinstance(full, Dead):
@@ -134,8 +135,13 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
     return prepared
 
 
-def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules: Rules | None, *, exactly: bool) -> bytes | Dead:
-    """Returns the full event at a place of the frame, as functions get it, or why it has none; notes what goes on in its place."""
+def _full(
+    prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules: Rules | None, *, exactly: bool, hinted: bool
+) -> bytes | Dead:
+    """Returns the full event at a place of the frame, as functions get it, or why it has none; notes what goes on in its place.
+
+    `exactly`: it may hold a number that must be read with all its digits. `hinted`: some event of the frame may hold a hint.
+    """
     frame, body = prepared.frame, prepared.bodies[index]
     try:
         event = materialise(body, head, facts, exact.decode) if exactly else materialise(body, head, facts)
@@ -151,7 +157,7 @@ def _full(prepared: Prepared, index: int, head: Head, facts: RequestFacts, rules
         prepared.missed_rules += rules(event)
         prepared.heads[index] = _named(head, event)  # a head is stored and shown: it must not say what a rule took out
         changed = True
-    if not frame.trusted_hints and any(mark in body for mark in _HINTS):
+    if hinted and any(mark in body for mark in _HINTS):
         without_hints(event)
         changed = True
     full = encode_event(event)
@@ -226,18 +232,20 @@ def finish(
     by_index = dict(zip(prepared.given, fates, strict=True))
     by_index.update({index: Fate(wire.DEAD, reason=dead.reason, detail=dead.detail) for index, dead in prepared.dead.items()})
     _bound(prepared, by_index, most_bytes)
-    requests: list[RequestContext] = list(frame.requests)
-    complete: dict[int, int] = {}
+    requests: list[RequestContext] = []
+    places: dict[int, int] = {}
 
-    def full(request: int) -> int:
-        if frame.requests[request].complete:
-            return request
-        if request not in complete:
-            complete[request] = len(requests)
+    def place(request: int, *, full: bool) -> int:
+        """Returns the number that a request has in the frame that goes on, as it came or for full events."""
+        key = ~request if full and not frame.requests[request].complete else request
+        found = places.get(key)
+        if found is None:
+            found = places[key] = len(requests)
             origin = frame.requests[request]
-            # what the server knows is in the event, as far as rules and functions left it there
-            requests.append(RequestContext(origin.received_at, origin.protocol, origin.key, origin.kind, complete=True))
-        return complete[request]
+            # what the server knows is in a full event, as far as rules and functions left it there
+            complete = RequestContext(origin.received_at, origin.protocol, origin.key, origin.kind, complete=True)
+            requests.append(origin if key >= 0 else complete)
+        return found
 
     heads: list[Head] = []
     bodies: list[bytes] = []
@@ -270,12 +278,12 @@ def finish(
             continue
         if fate.kind == wire.SAME:
             bodies.append(prepared.bodies[index])
-            number = full(head.request) if prepared.full[index] else head.request
+            number = place(head.request, full=prepared.full[index])
             heads.append(head if number == head.request else msgspec.structs.replace(head, request=number))
             origins.append(frame.origins[index] if frame.origins else "")
             continue
         try:
-            heads += _heads(fate.outputs, head, full(head.request))
+            heads += _heads(fate.outputs, head, place(head.request, full=True))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             dead[DeadReason.FUNCTION_RESULT] += 1
             detail = f"function {fate.function}: what it returned cannot be read: {exc}"
@@ -284,14 +292,7 @@ def finish(
             continue
         bodies += fate.outputs
         origins += [frame.origins[index] if frame.origins else ""] * len(fate.outputs)
-    used = sorted({head.request for head in heads})
-    numbers = {request: number for number, request in enumerate(used)}
-    if used != list(range(len(requests))):
-        heads = [
-            head if numbers[head.request] == head.request else msgspec.structs.replace(head, request=numbers[head.request])
-            for head in heads
-        ]
-    made = pack(frame.site, [requests[request] for request in used], heads, bodies)
+    made = pack(frame.site, requests, heads, bodies)
     made.trusted_hints = True
     made.taken = frame.source_events
     made.dropped, made.dead = dict(dropped), dict(dead)
@@ -335,6 +336,9 @@ def _is_name(value: object) -> bool:
 
 def _bound(prepared: Prepared, fates: dict[int, Fate], most_bytes: int) -> None:
     """Makes dead letters of the events that grew most, where the frame that goes on would be too large."""
+    most = sum(map(len, prepared.bodies)) + sum([len(output) for fate in fates.values() for output in fate.outputs])
+    if most <= most_bytes and len(fates) + sum([len(fate.outputs) for fate in fates.values()]) <= MOST_EVENTS:
+        return  # nearly always
     going = {index: fate for index, fate in fates.items() if fate.kind in (wire.SAME, wire.OUTPUTS)}
     sizes = {
         index: sum(map(len, fate.outputs)) if fate.kind == wire.OUTPUTS else len(prepared.bodies[index])
