@@ -34,6 +34,8 @@ LOAD_CPU_SECONDS = 1.0
 """What starting the engine and compiling may take, besides what one event may."""
 KILLED_SECONDS = 5.0
 INSTALL = "pip install 'deno>=2.9'"
+LATE_CPU_SECONDS, LATE_NICE = 0.2, 10
+"""From so much CPU without an answer on, a process gives way to all others: it burns a core until it is ended."""
 ERROR_BYTES = 4096
 """Bytes kept of the last words of a process."""
 NOWHERE = "/proc/nowhere"
@@ -125,6 +127,7 @@ class Guest:
         self._watched = psutil.Process(process.pid)
         self._why: EndedError | None = None
         self._began = False
+        self._gave_way = False
         self.policies: list[dict[str, Any]] = []
 
     @property
@@ -253,12 +256,20 @@ class Guest:
             since: `cpu_seconds` at the moment from which CPU counts; None: it is not looked at.
         """
         used = 0.0 if since is None else self.cpu_seconds() - since
+        if used > LATE_CPU_SECONDS:
+            self._give_way()
         if used > limits.cpu_seconds:
             self.kill(EndedError(f"it ran for {used:.1f} s of CPU, at most {limits.cpu_seconds:g} s are allowed", limit=True))
             return
         with contextlib.suppress(psutil.Error):
             if self._watched.memory_info().rss > limits.process_bytes:
                 self.kill(EndedError(f"it held more than {limits.process_bytes >> 20} MiB of memory", memory=True))
+
+    def _give_way(self) -> None:
+        if not self._gave_way:
+            self._gave_way = True  # for good: only root may take it back
+            with contextlib.suppress(psutil.Error):
+                self._watched.nice(max(LATE_NICE, self._watched.nice()))
 
     def kill(self, why: EndedError) -> None:
         """Ends the process at once, with what it may have started."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import psutil
 import pytest
 
 from functions_runtime.sandbox import wire
@@ -82,3 +84,16 @@ def test_a_batch_keeps_bodies_in_ascii_together() -> None:
 def test_results_that_no_guest_gives_are_refused(results: list[int | wire.Made], rest: bytes, why: str) -> None:
     with pytest.raises(wire.Malformed, match=why):
         list(fates_of(results, rest, "f"))
+
+
+async def test_a_sandbox_that_hangs_gives_way_to_all_others_until_it_ends() -> None:
+    async with chain_of("export default (event) => { while (event.bad) {} }", cpu_seconds=1.5) as chain:
+        await chain.ready()
+        assert chain._guest is not None
+        process = psutil.Process(chain._guest.pid)
+        before = process.nice()
+        running = asyncio.create_task(chain.run(REQUESTS, events(2, bad=0)))
+        while process.nice() == before:
+            await asyncio.sleep(0.02)
+        fates = await running
+    assert [fate.kind for fate in fates] == [wire.DEAD, wire.SAME]
