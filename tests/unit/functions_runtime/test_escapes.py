@@ -29,7 +29,14 @@ from tests.support.functions import BAD, EVENTS, REQUESTS, Recorder, chain_of, e
 from tests.unit.functions_runtime.test_attacks import neighbours_ran_once, only_when_bad
 
 MODULES = sorted(path.name for path in guests.JS.glob("*.js"))
-CLAIMS = {"batch.js": "batches", "wire.js": "wire", "timers.js": "timers", "functions.js": "loader", "node.js": "node", "gather.js": "gather"}
+CLAIMS = {
+    "batch.js": "batches",
+    "wire.js": "wire",
+    "timers.js": "timers",
+    "functions.js": "loader",
+    "node.js": "node",
+    "gather.js": "gather",
+}
 HOSTILE = {
     "name-throws": "const e = new Error('x'); Object.defineProperty(e, 'name', {get() { throw 2 }}); throw e",
     "message-throws": "const e = new Error('x'); Object.defineProperty(e, 'message', {get() { throw 2 }}); throw e",
