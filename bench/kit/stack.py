@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from typing import Any
 
 import msgspec
 
-from tests.support.stack import ROOT, Stack, stack
+from tests.support.forked import ROOT
+from tests.support.stack import Stack
+from tests.support.stack import stack as any_stack
 
 KEY = "bench-key"
+
+stack = functools.partial(any_stack, fork=False)
 
 __all__ = ["KEY", "Stack", "finish", "pump", "stack"]
 

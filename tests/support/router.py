@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -29,9 +27,9 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.project.model import decode_project
 from shared.project.snapshot import ConfigSnapshot, StoredProject, apply_project, current_snapshot, resolve
 from shared.telemetry.metrics import Telemetry
+from tests.support.forked import Process, start_forked
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="shop-web")
-ROOT = Path(__file__).parents[2]
 
 
 def project(connections: dict[str, dict[str, Any]], **site: Any) -> dict[str, Any]:
@@ -188,7 +186,7 @@ async def routing(
 
 
 class RouterProcess:
-    """`python -m router` as its own process."""
+    """The router as its own process."""
 
     def __init__(self, url: str, log: Path, **environment: str) -> None:
         self._environment = {
@@ -199,14 +197,12 @@ class RouterProcess:
             **environment,
         }
         self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
         """Starts it."""
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "router"], cwd=ROOT, env=self._environment, stdout=output, stderr=output
-            )
+            self._process = start_forked("router", self._environment, output)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal."""

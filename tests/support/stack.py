@@ -1,6 +1,6 @@
 """A whole stack for tests and benchmarks: broker, ingest, router, functions_runtime and loader as processes of their own, which can be killed and frozen.
 
-Everything runs as in production: synced writes, real sockets, one process a service. A service runs under its own name, further
+Everything runs as in production: synced writes, real sockets, one process a service, which only starts faster. A service runs under its own name, further
 replicas of it under `loader-2`, `loader-3`. All ingest replicas would share the one edge port, so there is one.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,10 +22,10 @@ import yaml
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
+from tests.support.forked import Process, start_forked, start_service
 from tests.support.nats import NatsServer, nats_server
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "router", "loader")
 LOG_BYTES = 12_000
 SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
@@ -36,13 +35,14 @@ SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
 class Stack:
     """A running stack. Services keep their ports over `kill` and `start`."""
 
-    def __init__(self, folder: Path, nats: NatsServer, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, nats: NatsServer, environment: Mapping[str, str], *, fork: bool = True) -> None:
         self.folder = folder
         self.nats = nats
         self.port = free_port()
         self.admin: dict[str, int] = {}
         self._environment = environment
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Process] = {}
+        self._start_service = start_forked if fork else start_service
 
     @property
     def pids(self) -> dict[str, int]:
@@ -74,9 +74,7 @@ class Stack:
             **environment,
         }
         with self._log_path(name).open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", name.partition("-")[0]], stdout=output, stderr=output, env=variables, cwd=ROOT
-            )
+            self._processes[name] = self._start_service(name.partition("-")[0], variables, output)
 
     def wait_ready(self, name: str, seconds: float = 60) -> None:
         """Waits until a service says it is ready; blocks.
@@ -177,10 +175,16 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(folder: Path, environment: Mapping[str, str] | None = None, *, sync: str = "always") -> Iterator[Stack]:
-    """Starts a broker; services are started by the caller and ended here. An exception brings the ends of all logs to stdout."""
+def stack(
+    folder: Path, environment: Mapping[str, str] | None = None, *, sync: str = "always", fork: bool = True
+) -> Iterator[Stack]:
+    """Starts a broker; services are started by the caller and ended here. An exception brings the ends of all logs to stdout.
+
+    Args:
+        fork: start services quickly (`tests/support/forked.py`); False: as users do.
+    """
     with nats_server(folder / "nats", sync=sync) as nats:
-        running = Stack(folder, nats, environment or {})
+        running = Stack(folder, nats, environment or {}, fork=fork)
         try:
             yield running
         except BaseException:

@@ -9,8 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +31,7 @@ from shared.settings import ServiceSettings
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from shared.telemetry.names import CounterName, GaugeName
+from tests.support.forked import Process, start_forked
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
 
@@ -76,7 +75,7 @@ class Edge:
     port: int
     broker: Broker
     context: ServiceContext | None = None
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     log: Path | None = None
     admin_port: int = 0
     frames: dict[int, Frame] = field(default_factory=dict)
@@ -173,20 +172,15 @@ async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | N
     """Starts the process of an edge and waits until it serves."""
     assert edge.log is not None
     with edge.log.open("ab") as output:
-        edge.process = subprocess.Popen(
-            [sys.executable, "-m", "ingest"],
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-            env={
-                **os.environ,
-                "PENSTOCK_NATS_URL": nats.url,
-                "PENSTOCK_ADMIN_PORT": str(edge.admin_port),
-                "PENSTOCK_INGEST_HOST": "127.0.0.1",
-                "PENSTOCK_INGEST_PORT": str(edge.port),
-                **(environment or {}),
-            },
-        )
+        variables = {
+            **os.environ,
+            "PENSTOCK_NATS_URL": nats.url,
+            "PENSTOCK_ADMIN_PORT": str(edge.admin_port),
+            "PENSTOCK_INGEST_HOST": "127.0.0.1",
+            "PENSTOCK_INGEST_PORT": str(edge.port),
+            **(environment or {}),
+        }
+        edge.process = start_forked("ingest", variables, output)
     async with asyncio.timeout(60):
         while not await asyncio.to_thread(is_ready, edge.admin_port):
             if edge.process.poll() is not None:
