@@ -14,6 +14,8 @@ HOME_DIR ?= .penstock
 PROJECT ?= examples/shop/penstock.yaml
 # for uv: trust what the system trusts
 export UV_NATIVE_TLS := 1
+# without it every process that a test starts compiles all of our modules once more
+unexport PYTHONDONTWRITEBYTECODE
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

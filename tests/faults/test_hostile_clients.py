@@ -42,25 +42,29 @@ def dead(reason: str) -> Fate:
 
 
 GZIP = {"Content-Encoding": "gzip"}
-ATTACKS: dict[str, Attack] = {
-    "large": Attack(bad("large", b'{"a":"' + b"x" * 5 * MIB + b'"}'), 413),
-    "large-in-batch": Attack(
-        b'{"batch":[' + bad("large-in-batch", b'{"a":"' + b"x" * 5 * MIB + b'"}') + b"]}", 200, dead("too_large")
-    ),
-    "too-large": Attack(bad("too-large", b'{"a":"' + b"x" * 9 * MIB + b'"}'), 413),
-    "bomb": Attack(gzip.compress(b"[" * 200 * MIB), 413, headers=GZIP),
-    "empty-bomb": Attack(gzip.compress(b" " * 200 * MIB), 413, headers=GZIP),
-    "deep": Attack(bad("deep", b'{"a":' * 30_000 + b"1" + b"}" * 30_000), 400),
-    "rather-deep": Attack(bad("rather-deep", b'{"a":' * 100 + b"1" + b"}" * 100), 200, dead("too_deep")),
-    "keys": Attack(
-        bad("keys", b"{" + b",".join(b'"k%d":%d' % (each, each) for each in range(10_000)) + b"}"), 200, dead("too_many_keys")
-    ),
-    "no-json": Attack(b"\x00\xff\xfe" * 1000, 400),
-    "no-gzip": Attack(b"not gzip at all", 400, headers=GZIP),
-    "nobody": Attack(bad("nobody", b"{}"), 401, headers={"X-Write-Key": "nobody"}),
-    "number": Attack(bad("number", b'{"a":1e999,"b":' + b"9" * 5000 + b"}"), 200, EVENTS),
-    "surrogate": Attack(bad("surrogate", b'{"a":"\\ud800","b":"\\u0000"}'), 200, EVENTS),
-}
+
+
+def attacks() -> dict[str, Attack]:
+    """Makes them; they hold hundreds of megabytes before they are packed."""
+    return {
+        "large": Attack(bad("large", b'{"a":"' + b"x" * 5 * MIB + b'"}'), 413),
+        "large-in-batch": Attack(
+            b'{"batch":[' + bad("large-in-batch", b'{"a":"' + b"x" * 5 * MIB + b'"}') + b"]}", 200, dead("too_large")
+        ),
+        "too-large": Attack(bad("too-large", b'{"a":"' + b"x" * 9 * MIB + b'"}'), 413),
+        "bomb": Attack(gzip.compress(b"[" * 200 * MIB), 413, headers=GZIP),
+        "empty-bomb": Attack(gzip.compress(b" " * 200 * MIB), 413, headers=GZIP),
+        "deep": Attack(bad("deep", b'{"a":' * 30_000 + b"1" + b"}" * 30_000), 400),
+        "rather-deep": Attack(bad("rather-deep", b'{"a":' * 100 + b"1" + b"}" * 100), 200, dead("too_deep")),
+        "keys": Attack(
+            bad("keys", b"{" + b",".join(b'"k%d":%d' % (each, each) for each in range(10_000)) + b"}"), 200, dead("too_many_keys")
+        ),
+        "no-json": Attack(b"\x00\xff\xfe" * 1000, 400),
+        "no-gzip": Attack(b"not gzip at all", 400, headers=GZIP),
+        "nobody": Attack(bad("nobody", b"{}"), 401, headers={"X-Write-Key": "nobody"}),
+        "number": Attack(bad("number", b'{"a":1e999,"b":' + b"9" * 5000 + b"}"), 200, EVENTS),
+        "surrogate": Attack(bad("surrogate", b'{"a":"\\ud800","b":"\\u0000"}'), 200, EVENTS),
+    }
 
 
 async def dribble(port: int) -> None:
@@ -89,7 +93,7 @@ async def vanish(port: int) -> None:
 async def test_a_healthy_client_beside_hostile_ones_is_always_served(
     tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
 ) -> None:
-    schema = new_schema()
+    schema, made = new_schema(), attacks()
     statuses: dict[str, int] = {}
     with stack(tmp_path, {**QUICK, "PENSTOCK_INGEST_READ_TIMEOUT": "2s"}) as running:
         await running.apply(project({"c": stream("pg")}, {"pg": schema.destination}))
@@ -97,7 +101,7 @@ async def test_a_healthy_client_beside_hostile_ones_is_always_served(
         url = f"http://127.0.0.1:{running.port}"
 
         async def attack(name: str) -> None:
-            each = ATTACKS[name]
+            each = made[name]
             path = "/v1/batch" if each.body.startswith(b'{"batch"') else "/v1/track"
             async with (
                 aiohttp.ClientSession() as session,
@@ -111,13 +115,13 @@ async def test_a_healthy_client_beside_hostile_ones_is_always_served(
                 for _ in range(5):
                     group.create_task(dribble(running.port))
                 group.create_task(vanish(running.port))
-                for name in ATTACKS:
+                for name in made:
                     group.create_task(attack(name))
             await asyncio.sleep(1)
         assert set(books.statuses) == {"200"}, books.statuses
         assert "Traceback" not in running.log("ingest")
-        assert statuses == {name: each.status for name, each in ATTACKS.items()}
-        kept = {name: each.fate for name, each in ATTACKS.items() if each.fate is not None}
+        assert statuses == {name: each.status for name, each in made.items()}
+        kept = {name: each.fate for name, each in made.items() if each.fate is not None}
         books.fates.update(kept)
         books.acknowledged.update(kept)
         await verify(running, books, {"c": schema})

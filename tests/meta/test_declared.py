@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -47,17 +48,35 @@ def _is_of(file: Path, plug_in: Path) -> bool:
     return plug_in in (file, file.parent / "__init__.py")
 
 
-NODES = list(nodes(*SERVICES, "penstock"))
 DECLARING = {Path(inspect.getfile(module)) for module in (declared, names, outcome)}
-OF_SERVICES = [node for file, node in NODES if file not in DECLARING and file.relative_to(ROOT).parts[0] != "penstock"]
-READ = [found for file, node in NODES for found in read(file, node)]
-READ_BY_CORE = {name for file, name in READ if not any(_is_of(file, plug_in) for plug_in in PLUG_INS.values())}
+
+
+# not when the file is imported: each process that collects tests would pay for it
+@cache
+def all_nodes() -> list[tuple[Path, ast.AST]]:
+    return list(nodes(*SERVICES, "penstock"))
+
+
+@cache
+def of_services() -> list[ast.AST]:
+    files = {file for file, _ in all_nodes() if file not in DECLARING and not file.is_relative_to(ROOT / "penstock")}
+    return [node for file, node in all_nodes() if file in files]
+
+
+@cache
+def read_somewhere() -> frozenset[tuple[Path, str]]:
+    return frozenset(found for file, node in all_nodes() for found in read(file, node))
+
+
+@cache
+def read_by_core() -> frozenset[str]:
+    return frozenset(name for file, name in read_somewhere() if not any(_is_of(file, each) for each in PLUG_INS.values()))
 
 
 def test_every_metric_is_written() -> None:
     written = {
         node.value
-        for file, node in NODES
+        for file, node in all_nodes()
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and file not in DECLARING
     }
     assert {metric.name for metric in declared.METRICS} - written == set()
@@ -66,7 +85,7 @@ def test_every_metric_is_written() -> None:
 def test_every_reason_is_given_by_some_stage() -> None:
     given = {
         (node.value.id, node.attr)
-        for node in OF_SERVICES
+        for node in of_services()
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id.endswith("Reason")
     }
     declared = {("DropReason", each.name) for each in DropReason} | {("DeadReason", each.name) for each in DeadReason}
@@ -76,7 +95,7 @@ def test_every_reason_is_given_by_some_stage() -> None:
 def test_every_stream_and_bucket_is_used() -> None:
     used = {
         node.attr
-        for file, node in NODES
+        for file, node in all_nodes()
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "topology"
     }
     names = {value: name for name, value in vars(topology).items() if name.isupper() and isinstance(value, str)}
@@ -89,7 +108,7 @@ def test_every_stream_and_bucket_is_used() -> None:
     "type_", [Project, Site, SiteLimits, Key, Connection, Batch, DeadLimit, Identity, *(each for _, _, each in SETTINGS)]
 )
 def test_every_option_and_every_setting_is_read(type_: type[msgspec.Struct]) -> None:
-    assert [each.name for each in msgspec.structs.fields(type_) if each.name not in READ_BY_CORE] == []
+    assert [each.name for each in msgspec.structs.fields(type_) if each.name not in read_by_core()] == []
 
 
 @pytest.mark.parametrize("type_name", registry.destination_types())
@@ -101,7 +120,7 @@ def test_every_option_of_a_destination_is_read_by_its_plug_in(type_name: str) ->
         for each in struct.__mro__[1:]
         if each.__module__.startswith(("shared.", "loader.calls."))
     }
-    mine = {name for file, name in READ if _is_of(file, PLUG_INS[type_name]) or file.parent in shared}
+    mine = {name for file, name in read_somewhere() if _is_of(file, PLUG_INS[type_name]) or file.parent in shared}
     assert [each.name for each in msgspec.structs.fields(struct) if each.name not in mine] == []
 
 
@@ -109,14 +128,14 @@ def test_every_capability_is_read_and_differs_between_destinations() -> None:
     every = [found for name in registry.destination_types() if (found := registry.takes_tables(name)) is not None]
     every.append(test_without_transactions.CAPABILITIES)
     for each in dataclasses.fields(Capabilities):
-        assert each.name in READ_BY_CORE, each.name
+        assert each.name in read_by_core(), each.name
         assert any(getattr(one, each.name) != getattr(every[0], each.name) for one in every), each.name
 
 
 def test_every_part_of_the_environment_is_used_by_a_plug_in() -> None:
     used = {
         name
-        for file, name in READ
+        for file, name in read_somewhere()
         if any(file.is_relative_to(ROOT / "loader" / room) for room in ("warehouses", "files", "cloud"))
     }
     assert [each.name for each in dataclasses.fields(Environment) if each.name not in used] == []
@@ -124,7 +143,7 @@ def test_every_part_of_the_environment_is_used_by_a_plug_in() -> None:
 
 def test_every_part_of_a_load_plan_is_read_and_given() -> None:
     for each in dataclasses.fields(LoadPlan):
-        assert each.name in {name for _, name in READ}, each.name
+        assert each.name in {name for _, name in read_somewhere()}, each.name
         assert each.default is dataclasses.MISSING, f"{each.name}: a default is a part that nobody needs to give"
 
 
