@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from nats.js.api import StreamConfig
 
 from functions_runtime import connection
 from shared.jetstream import topology
@@ -174,3 +175,20 @@ async def test_retried_events_are_no_repeats_although_the_bucket_that_numbers_th
     await journal.read_dead(broker)
     assert journal.problems(sent) == []
     assert {f"e{number}a-5-again" for number in range(3)} <= journal.ids.keys()
+
+
+async def test_a_queue_before_functions_that_is_made_again_is_read_from_its_first_frame(broker: Broker, lives: Lives) -> None:
+    journal, sent = Journal(), list[str]()
+    made = next(stream for stream in topology.streams(topology.TopologySettings()) if stream.name == topology.FUNCTIONS)
+    async with lives.life():
+        sent += await frames_of(broker, 1, "before")
+        await is_done(broker)
+        await broker.js.delete_stream(topology.FUNCTIONS)
+        await broker.js.add_stream(StreamConfig(**vars(made)))
+        # the router reads EVENTS again, also what went on already
+        await frames_of(broker, 1, "before")
+        sent += await frames_of(broker, 11, "behind")
+        await is_done(broker)
+    await journal.load(broker)
+    await journal.read_dead(broker)
+    assert journal.problems(sent) == []
