@@ -117,7 +117,7 @@ async def test_a_table_locked_by_somebody_else_is_tried_again_later(pg: Open) ->
     try:
         await link.execute(f'BEGIN; LOCK TABLE "{pg.subject.schema}".t')
         # of this table only: its rows wait, and the others are loaded
-        with pytest.raises(TableBusy, match="somebody holds a lock"):
+        with pytest.raises(TableBusy, match="another session holds a lock"):
             await session.load(plan(1), [batch()])
     finally:
         await link.close()
