@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class PackerSettings:
     partitions: int = 1
 
 
-class Ticket:
+class Ticket(ABC):
     """A submission. `settle` is called once: when all its events are durable, or when one of its frames is not."""
 
     __slots__ = ("frames", "over")
@@ -69,9 +70,9 @@ class Ticket:
         """Number of unsent frames with its events."""
         self.over = False
 
+    @abstractmethod
     def settle(self, failure: Exception | None) -> None:
         """Tells the submitter. Called from the loop for hundreds in a row, so it neither waits nor raises."""
-        raise NotImplementedError
 
 
 class FutureTicket(Ticket):

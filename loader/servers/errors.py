@@ -6,6 +6,7 @@ must pass no text on in which a driver may quote an address.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -33,7 +34,7 @@ def by_code(*said: tuple[type[PenstockError], Mapping[str, Iterable[Code]]]) -> 
     return {code: Meaning(error, remedy) for error, remedies in said for remedy, codes in remedies.items() for code in codes}
 
 
-class Errors:
+class Errors(ABC):
     """The errors of one driver. `product`: the server's name, for messages."""
 
     product: ClassVar[str]
@@ -45,13 +46,13 @@ class Errors:
     foreign_keys: ClassVar[frozenset[Code]]
     """Codes for rows that need rows of other tables."""
 
+    @abstractmethod
     def code(self, error: BaseException) -> Code | None:
         """Returns the server's code of an error, None if it has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, error: BaseException) -> str:
         """Returns the driver's words."""
-        raise NotImplementedError
 
     def cause(self, error: BaseException) -> BaseException:
         """Returns the error below one of the driver's that says nothing itself, else the error."""

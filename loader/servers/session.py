@@ -11,6 +11,7 @@ back, and the session stays usable.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
@@ -178,6 +179,7 @@ class ServerDestination(SqlDestination, Generic[L, OptionsT]):
         super().__init__(called, schema)
         self._options = options
 
+    @abstractmethod
     async def connect(self, what: str, connection: str = "", epoch: int = 0) -> L:
         """Opens a link.
 
@@ -189,12 +191,12 @@ class ServerDestination(SqlDestination, Generic[L, OptionsT]):
         Raises:
             NotConnected, Transient, SetupError
         """
-        raise NotImplementedError
 
     def dialect_of(self, link: L) -> Dialect:  # noqa: ARG002
         """Returns the SQL of the server at the other end."""
         return self.dialect
 
+    @abstractmethod
     def older(self, dialect: Dialect, connection: str, epoch: int, *, claimed: bool) -> Steps[Sequence[int]]:
         """Returns the server's numbers of links of older sessions of a connection; none if none is left.
 
@@ -203,11 +205,10 @@ class ServerDestination(SqlDestination, Generic[L, OptionsT]):
         Raises:
             Fenced: a session with a higher epoch exists.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, numbers: Sequence[int]) -> Steps[None]:
         """Asks the server to end links."""
-        raise NotImplementedError
 
     async def open_session(self, connection: str, epoch: int) -> Session:
         what = f"opening {self._called}"

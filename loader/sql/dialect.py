@@ -1,14 +1,15 @@
 """How a warehouse writes SQL: quotes of names and texts, equal names, DDL, merges and the catalogue.
 
 Pure. `Dialect` is standard SQL with Postgres's ON CONFLICT, which DuckDB and SQLite speak too. A warehouse that differs in one
-point overrides the method of that point only. Methods that raise `NotImplementedError` have no standard: each warehouse gives
-them. Names and values come from events, so they get into a statement only through `identifier` and `literal`, or as a parameter.
+point overrides the method of that point only. Abstract methods have no standard: each warehouse gives them. Names and values come from events, so they get into a statement only through `identifier` and `literal`, or as a parameter.
 If a server can be told to read quotes in another way (MySQL's `sql_mode`), its dialect is right only on links that set the mode
 themselves.
 """
 
+# ruff: noqa: ARG002 - the standard needs less than a warehouse may
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -31,8 +32,8 @@ OF_A_COLUMN: tuple[Trouble, ...] = ("refused", "null", "long")
 """Troubles with one column; the others of the statement may be possible."""
 
 
-class Dialect:
-    """Standard SQL. Holds no state; a warehouse has one."""
+class Spelling:
+    """How names and texts are quoted. Holds no state."""
 
     name_quote: ClassVar[str] = '"'
     """The quote around a name; inside a name it is written twice."""
@@ -40,6 +41,38 @@ class Dialect:
     """Whether a backslash begins an escape in a text, so that it is written twice."""
     backslash_in_names: ClassVar[bool] = False
     """The same in a quoted name."""
+
+    def identifier(self, name: str) -> str:
+        """Returns a name quoted.
+
+        Raises:
+            Permanent: the name is empty or holds a NUL, which no warehouse takes.
+        """
+        if not name or "\0" in name:
+            raise Permanent(f"{name!r} cannot be the name of a table or column")
+        if self.backslash_in_names:
+            name = name.replace("\\", "\\\\")
+        return self.name_quote + name.replace(self.name_quote, 2 * self.name_quote) + self.name_quote
+
+    def identifiers(self, names: Iterable[str], prefix: str = "") -> str:
+        """Returns names quoted and joined by commas, each with `prefix` (such as `t.`) before it."""
+        return ", ".join(prefix + self.identifier(name) for name in names)
+
+    def qualified(self, schema: str, table: str) -> str:
+        """Returns `"schema"."table"`."""
+        return f"{self.identifier(schema)}.{self.identifier(table)}"
+
+    def literal(self, text: str) -> str:
+        """Returns text quoted as an SQL string; without NULs, which no text of a database holds."""
+        text = text.replace("\0", "")
+        if self.backslash_in_text:
+            text = text.replace("\\", "\\\\")
+        return "'" + text.replace("'", "''") + "'"
+
+
+class Dialect(Spelling, ABC):
+    """Standard SQL. Holds no state; a warehouse has one."""
+
     ddl_commits: ClassVar[bool] = False
     """Whether each statement that changes a table commits, so that nothing takes it back."""
     sees_source: ClassVar[bool] = False
@@ -77,34 +110,7 @@ class Dialect:
         """Returns a name as the warehouse compares names: two names that fold alike are one column."""
         return name
 
-    def identifier(self, name: str) -> str:
-        """Returns a name quoted.
-
-        Raises:
-            Permanent: the name is empty or holds a NUL, which no warehouse takes.
-        """
-        if not name or "\0" in name:
-            raise Permanent(f"{name!r} cannot be the name of a table or column")
-        if self.backslash_in_names:
-            name = name.replace("\\", "\\\\")
-        return self.name_quote + name.replace(self.name_quote, 2 * self.name_quote) + self.name_quote
-
-    def identifiers(self, names: Iterable[str], prefix: str = "") -> str:
-        """Returns names quoted and joined by commas, each with `prefix` (such as `t.`) before it."""
-        return ", ".join(prefix + self.identifier(name) for name in names)
-
-    def qualified(self, schema: str, table: str) -> str:
-        """Returns `"schema"."table"`."""
-        return f"{self.identifier(schema)}.{self.identifier(table)}"
-
-    def literal(self, text: str) -> str:
-        """Returns text quoted as an SQL string; without NULs, which no text of a database holds."""
-        text = text.replace("\0", "")
-        if self.backslash_in_text:
-            text = text.replace("\\", "\\\\")
-        return "'" + text.replace("'", "''") + "'"
-
-    def stored(self, schema: str, table: str, column: str) -> str:  # noqa: ARG002
+    def stored(self, schema: str, table: str, column: str) -> str:
         """Returns a column of the stored row, in the assignments of a merge into a table, which `alias` may call `t`."""
         return f"t.{self.identifier(column)}"
 
@@ -112,11 +118,11 @@ class Dialect:
         """Returns a column of the incoming row, in the assignments of a merge."""
         return f"EXCLUDED.{self.identifier(column)}"
 
-    def missing(self, schema: str, table: str, column: str) -> str:  # noqa: ARG002
+    def missing(self, schema: str, table: str, column: str) -> str:
         """Returns a new row's value of a column that the INSERT does not name, in the assignments of a merge."""
         return self.incoming(column)
 
-    def upsert(self, schema: str, table: str, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:  # noqa: ARG002
+    def upsert(self, schema: str, table: str, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:
         """Returns the clause behind an INSERT by which rows with an existing key change the stored ones.
 
         Args:
@@ -157,7 +163,7 @@ class Dialect:
             return self.describe(error)
         return None
 
-    def definition(self, column: Column, native: str, *, in_key: bool) -> str:  # noqa: ARG002
+    def definition(self, column: Column, native: str, *, in_key: bool) -> str:
         """Returns a column of a CREATE TABLE or ADD COLUMN; `in_key`: of the key that comes with it."""
         return f"{self.identifier(column.name)} {native}"
 
@@ -166,7 +172,7 @@ class Dialect:
         made = f"CREATE TABLE {self.qualified(schema, table)} ({', '.join(parts)})"
         return f"{made}; {self.add_key(schema, table, key_name, key, has_primary=False)}" if key else made
 
-    def create_tables(self, schema: str, making: Mapping[str, Sequence[str]]) -> Steps[None]:  # noqa: ARG002
+    def create_tables(self, schema: str, making: Mapping[str, Sequence[str]]) -> Steps[None]:
         """Creates tables, all or none, by their statements."""
         yield Run("; ".join(each for statements in making.values() for each in statements))
 
@@ -178,7 +184,7 @@ class Dialect:
         """Returns the change that adds a column, and does nothing if another session has added it meanwhile."""
         return f"ADD COLUMN IF NOT EXISTS {definition}"
 
-    def change_type(self, now: LiveColumn, column: Column, native: str, expression: str) -> str:  # noqa: ARG002
+    def change_type(self, now: LiveColumn, column: Column, native: str, expression: str) -> str:
         """Returns the change that gives a column another type, and its values those of the expression; empty where it takes more
         than one change (`recast`).
 
@@ -190,15 +196,24 @@ class Dialect:
         """
         return f"ALTER COLUMN {self.identifier(column.name)} TYPE {native} USING {expression}"
 
-    def recast(self, schema: str, table: str, now: LiveColumn, column: Column, native: str, expression: str) -> Steps[bool]:
+    def recast(
+        self,
+        schema: str,
+        table: str,
+        now: LiveColumn,
+        column: Column,
+        native: str,
+        expression: str,
+    ) -> Steps[bool]:
         """Changes a column in ways that `change_type` cannot, while no other session writes; returns whether it is changed."""
-        raise NotImplementedError
+        yield from ()
+        return False
 
-    def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:  # noqa: ARG002
+    def add_key(self, schema: str, table: str, name: str, key: Sequence[str], *, has_primary: bool) -> str:
         """Returns the statement that makes a unique key; `has_primary`: the table has a primary key already."""
         return f"CREATE UNIQUE INDEX {self.identifier(name)} ON {self.qualified(schema, table)} ({self.identifiers(key)})"
 
-    def drop_key(self, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> str:  # noqa: ARG002
+    def drop_key(self, schema: str, table: str, stale: LiveKey, key: Sequence[str]) -> str:
         """Returns the statement that drops a key that we made; `key`: the key that will replace it."""
         return f"DROP INDEX IF EXISTS {self.qualified(schema, stale.name)}"
 
@@ -219,7 +234,7 @@ class Dialect:
             statements.append(self.add_key(schema, table, name, key, has_primary=has_primary))
         return "; ".join(statements)
 
-    def hold_writers(self, schema: str, table: str) -> Steps[None]:  # noqa: ARG002
+    def hold_writers(self, schema: str, table: str) -> Steps[None]:
         """Keeps other sessions from writing to a table until the transaction ends; does nothing if there can be none."""
         yield from ()
 
@@ -232,52 +247,52 @@ class Dialect:
         """Creates the schema if it is missing."""
         yield Run(f"CREATE SCHEMA IF NOT EXISTS {self.identifier(schema)}")
 
-    def lock(self, schema: str, tables: Sequence[str]) -> Steps[None]:  # noqa: ARG002
+    def lock(self, schema: str, tables: Sequence[str]) -> Steps[None]:
         """Keeps our other sessions from changing tables of these names until the transaction ends; does nothing if none can."""
         yield from ()
 
-    def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:  # noqa: ARG002
+    def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:
         """Begins a transaction, and keeps other sessions from altering tables until it ends."""
         yield Run(self.begin)
 
+    @abstractmethod
     def read_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
         """Returns the existing ones of some tables, by the requested name, with their keys if those cost nothing more."""
-        raise NotImplementedError
 
-    def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:  # noqa: ARG002
+    def read_keys(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, list[LiveKey]]]:
         """Returns the unique keys of tables that a merge can use, where `read_columns` does not."""
         yield from ()
         return {}
 
-    def fixed_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, set[str]]]:  # noqa: ARG002
+    def fixed_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, set[str]]]:
         """Returns the columns of tables that a merge cannot change."""
         yield from ()
         return {}
 
-    def other_things(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, str]]:  # noqa: ARG002
+    def other_things(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, str]]:
         """Returns other objects with the names of tables, which take no rows: `a sequence`, `a view`."""
         yield from ()
         return {}
 
-    def own_keys(self, schema: str) -> Steps[list[str]]:  # noqa: ARG002
+    def own_keys(self, schema: str) -> Steps[list[str]]:
         """Returns the names of all keys in a schema that we made; none where each table has its own names."""
         yield from ()
         return []
 
-    def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:  # noqa: ARG002
+    def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:
         """Returns the foreign keys among some tables."""
         yield from ()
         return []
 
-    def in_the_way(self, schema: str, table: str) -> Steps[tuple[list[str], list[str]]]:  # noqa: ARG002
+    def in_the_way(self, schema: str, table: str) -> Steps[tuple[list[str], list[str]]]:
         """Returns statements that drop objects in the way of a change of a column's type, and statements that make them again."""
         yield from ()
         return [], []
 
+    @abstractmethod
     def trouble(self, error: BaseException) -> Trouble | None:
         """Returns the trouble of a driver's error; None for any other error, and for our own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, error: BaseException) -> str:
         """Returns the driver's words."""
-        raise NotImplementedError

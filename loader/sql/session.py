@@ -5,6 +5,7 @@ Nothing here waits: each call of the contract is a piece of work, and the plug-i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 IDS_AT_ONCE = 1000
 
 
-class SqlSession:
+class SqlSession(ABC):
     """A connection's right to write to a schema. `called`: its destination in messages: `postgres destination "wh"`."""
 
     def __init__(self, called: str, dialect: Dialect, bulk: Bulk, schema: str, holder: Holder) -> None:
@@ -34,6 +35,7 @@ class SqlSession:
         self._holder = holder
         self._loader = Loader(dialect, bulk, schema, Straight())
 
+    @abstractmethod
     def _run(self, what: str, steps: Steps[T]) -> Coroutine[Any, Any, T]:
         """Does a piece of work, and cleans up after a failed one.
 
@@ -44,7 +46,6 @@ class SqlSession:
         Raises:
             The errors of our tree.
         """
-        raise NotImplementedError
 
     def marks(self) -> Coroutine[Any, Any, Mapping[tuple[str, str], int]]:
         return self._run(
@@ -84,7 +85,7 @@ class SqlSession:
         yield from self._loader.bring(self._holder, None, loads)
 
 
-class SqlDestination:
+class SqlDestination(ABC):
     """A schema of a database. `called`: as in `SqlSession`."""
 
     capabilities: Capabilities
@@ -93,15 +94,17 @@ class SqlDestination:
         self._called = called
         self._schema = schema
 
+    @abstractmethod
     def _once(self, what: str, work: Callable[[Dialect], Steps[T]]) -> Coroutine[Any, Any, T]:
         """Does a piece of work outside of sessions, as `SqlSession._run`. The dialect may be known only afterwards."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_session(self, connection: str, epoch: int) -> Coroutine[Any, Any, Session]:
-        raise NotImplementedError
+        """See `Destination.open_session`."""
 
+    @abstractmethod
     def close(self) -> Coroutine[Any, Any, None]:
-        raise NotImplementedError
+        """See `Destination.close`."""
 
     def check(self) -> Coroutine[Any, Any, Sequence[CheckResult]]:
         what = f"checking {self._called}"

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from loader.sql.dialect import Dialect
+from loader.sql.dialect import Spelling
 from loader.sql.text import LEDGER
 
 RUNS = "_penstock_runs"
 """Which full refresh of a table is the newest, and what became of it."""
 
 
-class _ClickHouse(Dialect):
+class _ClickHouse(Spelling):
     """Backticks around names, and a backslash begins an escape in names and texts alike. It has no upsert: a merge is an insert."""
 
     name_quote = "`"
@@ -22,9 +22,9 @@ class _ClickHouse(Dialect):
     backslash_in_names = True
 
 
-DIALECT = _ClickHouse()
-identifier, identifiers = DIALECT.identifier, DIALECT.identifiers
-qualified, literal = DIALECT.qualified, DIALECT.literal
+SPELLING = _ClickHouse()
+identifier, identifiers = SPELLING.identifier, SPELLING.identifiers
+qualified, literal = SPELLING.qualified, SPELLING.literal
 
 
 FENCED = "a newer epoch of penstock holds the connection"

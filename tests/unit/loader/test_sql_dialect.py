@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.contract.warehouse import TableLoad
-from loader.sql.dialect import Dialect
+from loader.sql.dialect import Spelling
 from loader.sql.merge import in_turn, insert
 from shared.errors import Permanent
+from tests.support.sqlite import Lite
 
 
-class Escaping(Dialect):
+class Escaping(Spelling):
     """As servers write it where a backslash escapes."""
 
     name_quote = "`"
@@ -44,7 +45,7 @@ HOSTILE = [
     "ü\u2028",
 ]
 TEXT = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1))
-READERS: list[tuple[Dialect, str, bool]] = [(Dialect(), '"', False), (Escaping(), "`", True)]
+READERS: list[tuple[Spelling, str, bool]] = [(Spelling(), '"', False), (Escaping(), "`", True)]
 
 
 def read(sql: str, quote: str, escapes: bool) -> str:
@@ -65,14 +66,14 @@ def read(sql: str, quote: str, escapes: bool) -> str:
 
 @pytest.mark.parametrize(("dialect", "quote", "escapes"), READERS)
 @given(text=TEXT)
-def test_a_name_and_a_text_are_read_as_they_were_given(dialect: Dialect, quote: str, escapes: bool, text: str) -> None:
+def test_a_name_and_a_text_are_read_as_they_were_given(dialect: Spelling, quote: str, escapes: bool, text: str) -> None:
     assert read(dialect.identifier(text), quote, escapes) == text
     assert read(dialect.literal(text), "'", escapes) == text
 
 
 @given(text=TEXT)
 def test_a_database_reads_them_so(text: str) -> None:
-    dialect = Dialect()
+    dialect = Spelling()
     with closing(sqlite3.connect(":memory:")) as link:
         cursor = link.execute(f"SELECT {dialect.literal(text)} AS {dialect.identifier(text)}")
         assert [each[0] for each in cursor.description] == [text]
@@ -82,14 +83,14 @@ def test_a_database_reads_them_so(text: str) -> None:
 @pytest.mark.parametrize("name", ["", "a\0b"])
 def test_what_no_warehouse_takes_as_a_name_is_refused(name: str) -> None:
     with pytest.raises(Permanent):
-        Dialect().identifier(name)
+        Spelling().identifier(name)
 
 
 def test_a_text_loses_its_nuls_and_nothing_else() -> None:
-    assert Dialect().literal("a\0'b") == "'a''b'"
+    assert Spelling().literal("a\0'b") == "'a''b'"
 
 
-class Folding(Escaping):
+class Folding(Escaping, Lite):
     """As MySQL: no condition of its own, and one column is set after the other."""
 
     def upsert(self, schema: str, table: str, key: Sequence[str], changes: Mapping[str, str], condition: str | None) -> str:
@@ -106,7 +107,7 @@ def merged(load: TableLoad, stored: list[tuple[object, ...]], others: tuple[str,
         link.executemany(
             f"INSERT INTO rows VALUES ({', '.join('?' * len(names))})", [tuple(row.values()) for row in load.rows.to_pylist()]
         )
-        dialect = Dialect()
+        dialect = Lite()
         given = {name: f"r.{name}" for name in names}
         sql = insert(dialect, "main", load, "rows AS r WHERE true", given, {"b": "'x'"}, others)
         link.execute(sql)
