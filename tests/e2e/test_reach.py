@@ -96,11 +96,11 @@ async def test_a_broker_that_is_away_one_that_refuses_the_user_and_one_without_r
                 assert "streams" not in await told("broker", "refuses the user or the password; correct its address")
             server.more_config, server.max_file = "", 2**20
             with server:
-                assert "broker" not in await told("streams", "the stream DEAD: insufficient storage resources available")
+                assert "broker" not in await told("streams", "insufficient storage resources available")
                 assert "give JetStream more room: max_file_store" in problems()["streams"]
                 assert await asyncio.to_thread(run, status) == exits.SETUP
                 printed = said()
-                assert "streams: cannot be prepared: the stream DEAD" in printed
+                assert "streams: cannot be prepared: the stream KV_identity" in printed
                 assert "no connection" not in printed
         finally:
             router.kill()
