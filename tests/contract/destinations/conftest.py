@@ -21,7 +21,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
 
 STAGED = "clickhouse-staged"
-WITH_STAGING = ("test_exactly_once", "test_exact_values", "test_replace")
+WITH_STAGING = ("test_exactly_once", "test_exact_values")
 """Where rows that a server pulls from a staging store could differ from those that are sent to it."""
 
 SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]] = {
