@@ -2,9 +2,9 @@
 
     read, note the outcome where functions made it, keep, DELIVER, forget, acknowledge
 
-What is delivered without a user is kept before, and forgotten after it was delivered with one. So a runtime that dies in between lost
+The stitcher keeps an event before it is delivered without a user, and forgets it after it was delivered with one. So a runtime that dies in between lost
 nothing: what it had not forgotten goes again with the visitor's next event, under its message id. Every write is a compare-and-set: if
-another runtime wrote meanwhile, what the frame brought is added to what is there.
+another runtime wrote meanwhile, the stitcher adds what the frame brought.
 
 Events are never held back or lost for the sake of a visitor: when the bucket is full or was emptied, some events stay without a
 user, which is counted and said.

@@ -2,7 +2,7 @@
 
 An environment is made beside its place and renamed, so it is whole or not there. Only wheels are taken: a package that has to be
 compiled would take minutes and fail in the end. The interpreter follows the package's Requires-Python. What was
-resolved is kept as a lock: the same version is installed the same way again, whatever was published meanwhile.
+resolved is kept as a lock: the same version is installed the same way again, also if newer dependencies were published meanwhile.
 """
 
 from __future__ import annotations

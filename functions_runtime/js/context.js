@@ -15,7 +15,7 @@ const shown = (_key, value) => {
   return value instanceof Map || value instanceof Set ? [...value] : value;
 };
 
-/** Returns the text of a value, whatever its own code does when it is asked for that. */
+/** Returns the text of a value, also if the value's own code throws. */
 export const show = (value) => {
   try {
     if (typeof value === "string") return value;
@@ -26,7 +26,7 @@ export const show = (value) => {
   }
 };
 
-/** Does some work until a signal says that nobody waits for it any more. */
+/** Does some work until a signal ends it. */
 function until(signal, work) {
   if (signal === undefined || signal === null) return work();
   signal.throwIfAborted();

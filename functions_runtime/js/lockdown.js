@@ -44,7 +44,7 @@ export function reduceGlobals(more) {
 }
 
 // Assigning to an object what its frozen prototype holds is an error in the language. So what was writable becomes an accessor that lets
-// the object get a property of its own, as it would with a prototype that is not frozen. Namespaces like `Math` are nobody's prototype.
+// the object get a property of its own, as it would with a prototype that is not frozen. Namespaces like `Math` are no prototypes.
 const NAMESPACES = new Set([JSON, Math, Reflect, Intl]);
 
 function soften(holder, name, { value: held, enumerable }) {
@@ -125,7 +125,7 @@ function fixGlobals() {
   }
 }
 
-/** Lets the global object get no more names: those that libraries made while they were loaded stay as they are. */
+/** Lets the global object get no more names: names that libraries made while they were loaded stay as they are. */
 export function sealGlobals() {
   fixGlobals();
   preventExtensions(globalThis);

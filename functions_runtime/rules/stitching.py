@@ -1,8 +1,8 @@
 """A frame and its visitors become the frame that goes on, and what each visitor's record gets.
 
-The frame is what privacy rules and functions left, so what is kept of a visitor is that, and nothing runs twice. An anonymous event
+The frame holds what privacy rules and functions left. The visitor's record holds the same, and nothing runs twice. An anonymous event
 whose user is known gets the id in its place. Events that were delivered before without a user go again at the end of the frame, as
-they were but for `userId`, under their message ids: they count as made more than taken, as those that a function multiplies.
+they were but for `userId`, under their message ids: they count as made more than taken, like events that a function multiplies.
 
 Pure.
 """
@@ -107,7 +107,7 @@ def stitch(
 
     Args:
         events: as `passing` gives them.
-        visitors: what is known of them, by anonymous id; the others are new.
+        visitors: their records, by anonymous id; the others are new.
         decided: the frame was stitched before, and goes on as it is; only what it brings is wanted.
 
     Raises:

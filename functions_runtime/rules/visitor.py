@@ -54,7 +54,7 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Visitor(msgspec.Struct, array_like=True, frozen=True):
-    """What is known of one anonymous id. `stays` and `kept` are in the order of their times."""
+    """The record of one anonymous id. `stays` and `kept` are in the order of their times."""
 
     anonymous_id: str
     stays: list[Stay] = []
@@ -88,7 +88,7 @@ def bounds_of(identity: Identity) -> Bounds:
 
 
 def user_at(stays: Sequence[Stay], at: int, bounds: Bounds) -> str | None:
-    """Returns the user that an anonymous event of a time belongs to; None while nobody is known."""
+    """Returns the user that an anonymous event of a time belongs to; None while no user is known."""
     before: Stay | None = None
     for stay in stays:
         if stay.first > at:

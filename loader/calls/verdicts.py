@@ -4,7 +4,7 @@ A refused credential says nothing about an event: it holds up all calls until a 
 do a redirect, an unpaid account, and an address or a version of the API that is gone.
 
 A success must look like the service's own: a login page with 200 is the word of a proxy, half an answer may hide the events that
-were refused, and an error is none whatever its status. Such events count as not delivered and are tried again.
+were refused, and an error is none under any status. Such events count as not delivered and are tried again.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ NAMED = (
     "exceeded_daily_quota_users",
     "exceeded_daily_quota_devices",
 )
-"""Parts of a 429 that name those who sent too much."""
+"""Parts of a 429 that name the users who sent too much."""
 
 FIELDS: fields.Table = {
     "app_version": ("context.app.version",),

@@ -117,7 +117,7 @@ class GoogleAds(Service):
 
     def answer(self, call: Call, response: Response) -> Sequence[Outcome] | Call:
         """See `EventDestination.answer`; a token is followed by the upload, and a token that is too old by a new one."""
-        if self._token and not isinstance(call, TokenCall):  # it is no option, so nobody else hides it
+        if self._token and not isinstance(call, TokenCall):  # it is no option, so no mask of the destination hides it
             response = replace(response, body=Mask([self._token]).body(response.body))
         if isinstance(call, TokenCall):
             token = fields.text(said(response).get("access_token"))

@@ -76,7 +76,7 @@ class Iterable(Service):
                 return split(call, failed, f"answered {response.status}")
             count = answered.get("failCount")
             if (isinstance(count, int) and count > 0) or answered.get("code", "Success") != "Success":
-                return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words_of(response)))  # it names nobody
+                return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, words_of(response)))  # it names no event
         return alike(call, verdict(response))
 
     def trial(self) -> Call | str:

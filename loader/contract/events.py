@@ -5,7 +5,7 @@ with others, and each has its own outcome. The core does the work that is the sa
 order of each user, pauses and rates, retries over days, dead letters, counting, acknowledging.
 
 A plug-in says which calls carry which events (`calls`), and opens a way to send them (`link`). What became of each event of a call
-is an outcome, whatever the protocol:
+is an outcome, under any protocol:
 
     Ok                        the destination has the event, durably
     Retry(reason, after)      not taken this time; perhaps later, after so many seconds
@@ -88,7 +88,7 @@ class SendLimits:
 
 
 class Parcel(Protocol):
-    """A call, whatever the protocol: what goes out together."""
+    """A call under any protocol: the events that go out together."""
 
     @property
     def events(self) -> Sequence[int]:

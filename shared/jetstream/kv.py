@@ -76,7 +76,7 @@ class Bucket:
         return Entry(key, message.data or b"", message.seq or 0, float(ttl.removesuffix("s")) if ttl else None)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Returns the newest values of keys, of those that have one, for the price of a request for each `MOST_ASKED` keys.
+        """Returns the newest values of the keys that have one, for the price of a request for each `MOST_ASKED` keys.
 
         In a cluster any copy of the bucket answers, so a value may be some milliseconds old.
 

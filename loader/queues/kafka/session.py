@@ -48,7 +48,7 @@ class Session:
             given: arguments of the driver's producer.
 
         Raises:
-            AwayError: the brokers cannot be reached, or let nobody in.
+            AwayError: the brokers cannot be reached, or refuse the login.
         """
         from aiokafka import AIOKafkaProducer
 
@@ -97,7 +97,7 @@ class Session:
         return partitions[_hash(key) % len(partitions)]
 
     def has_leader(self, topic: str, partition: int) -> bool:
-        """Returns whether a broker takes records for a partition now; asks anew if none does."""
+        """Returns whether a broker takes records for a partition now; asks again if none does."""
         from aiokafka import TopicPartition
 
         client = self._producer.client
@@ -127,7 +127,7 @@ class Session:
         return count
 
     async def end(self) -> None:
-        """Closes the producer at once, and gives up what the brokers have not acknowledged; whoever waits for it gets an error.
+        """Closes the producer at once, and gives up what the brokers have not acknowledged; each waiting caller gets an error.
 
         The driver's own `stop` waits for all of it, for ever while brokers are away, so its parts are ended one by one.
         """
@@ -140,7 +140,7 @@ class Session:
         accumulator.fail_all(ProducerClosed())
         for future in (future for each in batches for future in (each.future, each._drain_waiter)):
             if future.done() and not future.cancelled():
-                future.exception()  # who still waits for it gets it; else nobody does
+                future.exception()  # a caller that still waits gets it
         if sending is not None:
             sending.cancel()
         with contextlib.suppress(Exception):

@@ -139,7 +139,7 @@ def discover(setting: Setting, name: str, file: Path, verbose: bool) -> int:
 @click.argument("streams", nargs=-1)
 @_file
 @click.option("--limit", type=Integer(1), help="Stop after so many rows.")
-@click.option("--full", is_flag=True, help="Read all rows, also of streams that can tell what is new.")
+@click.option("--full", is_flag=True, help="Read all rows, also of streams that can tell new rows from old ones.")
 @click.option(
     "--state",
     "state_file",

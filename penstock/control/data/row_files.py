@@ -255,7 +255,7 @@ def _arrow(file: RowFile) -> Iterator[Rows]:
 
 
 def _again(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cuts tables anew, into batches of `BATCH_ROWS`."""
+    """Cuts tables again, into batches of `BATCH_ROWS`."""
     import pyarrow as pa
 
     held: list[pa.Table] = []

@@ -107,7 +107,7 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
 
 
 def _marked(value: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the members that hold secrets, whatever they are called: of a destination, a connector, a connection, or a privacy rule."""
+    """Returns the members that hold secrets, under any name: of a destination, a connector, a connection, or a privacy rule."""
     if "do" in value and "field" in value:
         return _secret_options(PrivacyRule)
     type_name = value.get("type")
