@@ -19,9 +19,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SyncMode = Literal["full_refresh", "incremental"]
 Level = Literal["fatal", "error", "warn", "info", "debug", "trace"]
@@ -51,6 +54,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the cursor that the connector proposes, or insists on."""
     primary_key: tuple[tuple[str, ...], ...] = ()
     """Paths of the key; empty: the connector names none."""
+    deleted: tuple[str, ...] = ()
+    """Path of a column that is not null in a row that the source deleted; empty: the connector tells of no deletions."""
 
     @property
     def known_as(self) -> StreamName:
@@ -59,12 +64,17 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selected(NamedTuple):
-    """A stream to read."""
+    """A stream to read.
+
+    `columns`: paths of the columns that are wanted; None: all. A connector that can leaves out the others, and always gives the
+    key and the cursor.
+    """
 
     stream: Stream
     mode: SyncMode
     cursor: tuple[str, ...] = ()
     primary_key: tuple[tuple[str, ...], ...] = ()
+    columns: tuple[tuple[str, ...], ...] | None = None
 
 
 class Row(NamedTuple):
@@ -72,6 +82,18 @@ class Row(NamedTuple):
 
     stream: StreamName
     data: bytes
+    emitted_at: int = 0
+
+
+class Rows(NamedTuple):
+    """Rows in columns, for connectors that have them so: a hundred times cheaper than one by one.
+
+    `rows`: an Arrow table with at least one row, of any types, each column name once; some thousand rows, and at most 8 MiB, are
+    a good size. `emitted_at` as in `Row`.
+    """
+
+    stream: StreamName
+    rows: pa.Table
     emitted_at: int = 0
 
 
@@ -116,7 +138,7 @@ class NewOptions(NamedTuple):
     config: bytes
 
 
-Message = Row | Checkpoint | Ended | Said | Estimate | NewOptions
+Message = Row | Rows | Checkpoint | Ended | Said | Estimate | NewOptions
 
 
 class Checked(NamedTuple):
