@@ -134,6 +134,11 @@ def deliver_subject(queue: str) -> str:
     return f"deliver.{queue}"
 
 
+def sync_queue(sync: str) -> str:
+    """Returns the name of a sync's queue; no connection's can be the same, because names of connections have small letters."""
+    return f"SYNC.{sync}"
+
+
 def retry_subject(stage: str, queue: str) -> str:
     """Returns the subject of the events that a stage tries again later for a connection, from the name that `queue_of` returns."""
     return f"retry.{stage}.{queue}"

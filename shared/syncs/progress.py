@@ -1,0 +1,107 @@
+"""The progress of a sync: one value a sync in the bucket `state`, written by the loader behind its commit, read by all.
+
+It says how far the destination is, and holds the states of the connector up to there. So states are never ahead of rows. Where the
+loader dies between its commit and this note, the frames come again; it sees in the destination's ledger that they are loaded, and
+notes it then. A runner begins a run only when no frame of an earlier one waits, so it begins from the newest state.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.errors import Permanent
+from shared.jetstream.kv import Bucket, Entry
+from shared.syncs.frames import State
+
+VERSION = 1
+
+
+class StreamProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A stream in the newest run. `loaded`: rows that were taken from the queue and are in the table, or were merged into others;
+    `dead`: rows that became dead letters. `failed`: why the loader gave up on the stream in this run; empty: it did not. `over`: all its rows are loaded."""
+
+    loaded: int = 0
+    dead: int = 0
+    unmapped: int = 0
+    """Values that fitted no column and went to `_unmapped_data`."""
+    failed: str = ""
+    over: bool = False
+    table: str = ""
+    """The table's name in the destination."""
+
+
+class SyncProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a sync is. `run`, `batch`: the last batch that is loaded. `states`: of the connector. `streams`: by name, of this run."""
+
+    version: int = VERSION
+    destination: str = ""
+    run: int = 0
+    batch: int = 0
+    last: bool = False
+    """Whether the last batch of the run is loaded."""
+    at: float = 0.0
+    """Epoch seconds of the note."""
+    states: tuple[State, ...] = ()
+    streams: dict[str, StreamProgress] = {}
+    waits: str = ""
+    """Why the loader cannot go on for now; empty: it can."""
+
+
+def key_of(sync: str) -> str:
+    """Returns the key of a sync's progress in the bucket `state`."""
+    return f"synced.{sync}"
+
+
+def with_states(known: tuple[State, ...], newer: tuple[State, ...]) -> tuple[State, ...]:
+    """Returns states after newer ones came: one of all streams together replaces all, others that of their stream."""
+    found = list(known)
+    for state in newer:
+        if state.name is None:
+            found = [state]
+        else:
+            found = [each for each in found if (each.name, each.namespace) != (state.name, state.namespace)]
+            found.append(state)
+    return tuple(found)
+
+
+async def read_progress(bucket: Bucket, sync: str) -> tuple[SyncProgress, int]:
+    """Returns the progress of a sync and its revision; nothing and 0 if it has none yet.
+
+    Raises:
+        NotConnected: the broker does not answer.
+        Permanent: a later version wrote it.
+    """
+    entry = await bucket.get(key_of(sync))
+    return (SyncProgress(), 0) if entry is None else (progress_of(entry), entry.revision)
+
+
+def progress_of(entry: Entry) -> SyncProgress:
+    """Returns the progress in an entry; nothing if the entry was deleted.
+
+    Raises:
+        Permanent: a later version wrote it.
+    """
+    if entry.value is None:
+        return SyncProgress()
+    try:
+        found = msgspec.msgpack.decode(entry.value, type=SyncProgress)
+    except msgspec.MsgspecError as exc:
+        raise Permanent(f"the progress under {entry.key} cannot be read: {exc}") from exc
+    if found.version > VERSION:
+        raise Permanent(
+            f"the progress under {entry.key} is of version {found.version}, newer than {VERSION}; upgrade this service"
+        )
+    return found
+
+
+async def write_progress(bucket: Bucket, sync: str, progress: SyncProgress, revision: int) -> int:
+    """Writes the progress of a sync; returns its revision.
+
+    Args:
+        revision: of the value that this one follows; 0: there is none.
+
+    Raises:
+        Conflict: another writer was there.
+        NotConnected, Transient: not known to be written.
+    """
+    return await bucket.put(key_of(sync), msgspec.msgpack.encode(progress), revision=revision)
