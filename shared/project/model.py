@@ -1,4 +1,4 @@
-"""The project file: sites, destinations, functions, connectors and the connections between them, as Structs.
+"""The project file: sites, destinations, functions, connectors, and the connections and syncs between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
@@ -10,7 +10,6 @@ Applied projects are kept in the KV bucket `config` and watched: `shared/project
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -20,9 +19,11 @@ from msgspec import Meta, field
 
 from shared.errors import ConfigError, Problem
 from shared.project.connection_checks import check_connections, check_references
-from shared.project.functions import Function, OnError, PrivacyRule, check_functions, with_code, without_code
+from shared.project.functions import Function, OnError, PrivacyRule, check_functions
 from shared.project.identity import Identity
 from shared.project.site_checks import check_sites
+from shared.project.syncs import Sync, check_sync_references, check_syncs
+from shared.project.variables import interpolate
 from shared.reading.decode import decode, kind_of, meant
 from shared.reading.units import ByteSize, Duration
 
@@ -32,12 +33,10 @@ OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations, functions, connections and connectors: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions, connections, connectors and syncs: they become tokens of subjects and keys of buckets."""
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
 """Options that earlier versions took although they did nothing."""
-
-_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -247,33 +246,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     connectors: Annotated[
         dict[str, dict[str, Any]], Meta(description="pull sources by name: `type` and the options of that type")
     ] = {}
-
-
-def interpolate(document: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Puts `${NAME}` and `${NAME:-default}` in, in every string value but the code of functions; `$$` is a dollar sign.
-
-    Raises:
-        ConfigError: naming each place whose variable is not set.
-    """
-    source = os.environ if environment is None else environment
-    problems: list[Problem] = []
-    bare, code = without_code(document) if isinstance(document, dict) else (document, {})
-    result = _interpolate(bare, source, "", problems)
-    if problems:
-        raise ConfigError(problems)
-    return with_code(result, code) if code else result
-
-
-def required_variables(document: Any) -> set[str]:
-    """Returns the names of variables that are used without a default, but for the code of functions."""
-    if isinstance(document, dict):
-        document, _ = without_code(document)
-        return set().union(*(required_variables(item) for item in document.values()))
-    if isinstance(document, list):
-        return set().union(*(required_variables(item) for item in document))
-    if not isinstance(document, str):
-        return set()
-    return {found["name"] for found in _VARIABLE.finditer(document) if found["name"] and found["default"] is None}
+    syncs: Annotated[dict[str, Sync], Meta(description="links from connectors to destinations by name")] = {}
 
 
 def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Project:
@@ -295,6 +268,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "functions": Function,
         "connections": Connection,
         "connectors": dict[str, Any],
+        "syncs": Sync,
     }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
     for kind, type_ in shapes.items():
@@ -310,6 +284,8 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
                 problems.extend(exc.problems)
                 if kind == "connections":
                     problems.extend(check_references(f"{kind}.{name}", entry, document))
+                if kind == "syncs" and isinstance(entry, dict):
+                    problems.extend(_sync_references(f"{kind}.{name}", entry, document))
     problems.extend(
         Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}")
         for key in parts
@@ -323,6 +299,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *([] if stored else check_sites(project.sites)),
         *check_functions(project.functions),
         *check_connections(project),
+        *check_syncs(project),
     ]
     if problems:
         raise ConfigError(problems)
@@ -357,32 +334,25 @@ def load_project(text: str, environment: Mapping[str, str] | None = None) -> Pro
     return decode_project(interpolate(parse_document(text), environment))
 
 
-def _interpolate(value: Any, source: Mapping[str, str], path: str, problems: list[Problem]) -> Any:
-    if isinstance(value, dict):
-        return {key: _interpolate(item, source, f"{path}.{key}".lstrip("."), problems) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(item, source, f"{path}[{index}]", problems) for index, item in enumerate(value)]
-    if not isinstance(value, str) or "$" not in value:
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        name = match["name"]
-        if not name:  # the other branch of the pattern: $$
-            return "$"
-        if name in source:
-            return source[name]
-        if match["default"] is None:
-            problems.append(Problem(path, f"environment variable {name} is not set; set it or write ${{{name}:-default}}"))
-            return ""
-        return match["default"]
-
-    return _VARIABLE.sub(replace, value)
+def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str, Any]) -> list[Problem]:
+    connectors, destinations = (
+        found if isinstance(found := document.get(kind), dict) else {} for kind in ("connectors", "destinations")
+    )
+    return list(
+        check_sync_references(
+            path,
+            connector=entry.get("connector"),
+            destination=entry.get("destination"),
+            connectors=connectors,
+            destinations=destinations,
+        )
+    )
 
 
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit")
-        for kind in ("sites", "destinations", "functions", "connections", "connectors")
+        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]

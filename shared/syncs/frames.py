@@ -119,12 +119,17 @@ class Over(msgspec.Struct, array_like=True, frozen=True):
 
 
 class BatchEnd(msgspec.Struct, array_like=True, frozen=True):
-    """The end of a batch. `frames`: how many it has, with this one. `last`: no batch of the run follows."""
+    """The end of a batch. `frames`: how many it has, with this one. `last`: no batch of the run follows.
+
+    `forgets`: streams by name whose states are forgotten before `states` are noted; None: those of all streams. The first batch of
+    a run has no rows: when it is noted, no frame of an earlier run can be loaded any more, and the run begins at the states noted then.
+    """
 
     frames: int
     states: tuple[State, ...] = ()
     over: tuple[Over, ...] = ()
     last: bool = False
+    forgets: tuple[str, ...] | None = ()
 
 
 class RowFrame(msgspec.Struct, array_like=True, frozen=True):

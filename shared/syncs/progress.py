@@ -52,6 +52,21 @@ def key_of(sync: str) -> str:
     return f"synced.{sync}"
 
 
+def without_states(known: tuple[State, ...], forgets: tuple[str, ...] | None) -> tuple[State, ...]:
+    """Returns states without those that a batch forgets (`BatchEnd.forgets`).
+
+    A state of all streams together goes when one of them is forgotten: it cannot be taken apart.
+    """
+    if forgets is None:
+        return ()
+    return tuple(state for state in known if not forgets or (state.name is not None and named(state) not in forgets))
+
+
+def named(state: State) -> str:
+    """Returns the name of a state's stream as people write it; empty for a state of all streams."""
+    return f"{state.namespace}.{state.name}" if state.namespace else state.name or ""
+
+
 def with_states(known: tuple[State, ...], newer: tuple[State, ...]) -> tuple[State, ...]:
     """Returns states after newer ones came: one of all streams together replaces all, others that of their stream."""
     found = list(known)

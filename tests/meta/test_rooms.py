@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
         "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "telemetry",
-        "project", "streams", "syncs", "service", "workers",
+        "syncs", "project", "streams", "service", "workers",
     ),
     "ingest": (
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",

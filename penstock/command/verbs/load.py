@@ -115,8 +115,8 @@ def _destination(setting: Setting, name: str | None, project: Path | None) -> tu
     from loader import registry
     from penstock.control.project.projects import read_document
     from penstock.control.reach import local_environment, open_broker
-    from shared.project.model import interpolate
     from shared.project.snapshot import stored_project
+    from shared.project.variables import interpolate
 
     if project is not None:
         document = read_document(project)

@@ -17,7 +17,7 @@ import msgspec
 from connector_runner import registry
 from connector_runner.contract import Checked, Environment, Listener, Message, Selected, Source, Stream, StreamName, SyncMode
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project.model import interpolate
+from shared.project.variables import interpolate
 from shared.reading.decode import meant
 
 

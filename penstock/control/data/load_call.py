@@ -71,7 +71,7 @@ def _destination(given: str | Mapping[str, Any], project: Path) -> tuple[str, di
         return "given", dict(given)
     from penstock.control.reach import local_environment
     from penstock.stack.home import DEFAULT_HOME, Home
-    from shared.project.model import interpolate
+    from shared.project.variables import interpolate
     from shared.reading.document import parse_document
 
     try:

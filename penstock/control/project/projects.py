@@ -27,8 +27,9 @@ from penstock.control.project.plan import Change, compare, inline_secrets, plain
 from router.rules.where import compile_where
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
-from shared.project.model import decode_project, interpolate, required_variables
+from shared.project.model import decode_project
 from shared.project.snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
+from shared.project.variables import interpolate, required_variables
 from shared.reading.document import parse_document
 
 DEFAULT_FILE = Path("penstock.yaml")
@@ -176,6 +177,8 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
             problems.extend(_problems_of(partial(registry.parse_options, name, options)))
     for name, options in _entries(document, "connectors"):
         problems.extend(_problems_of(partial(connectors.parse_options, name, options)))
+    for name, sync in _entries(document, "syncs"):
+        problems.extend(_check_sync(document, name, sync))
     for name, connection in _entries(document, "connections"):
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):
@@ -214,6 +217,27 @@ def _check_abilities(document: Mapping[str, Any], name: str, connection: Mapping
                     f"connections.{name}.{option}",
                     f"means nothing here: a destination of type {type_name} takes events and has no tables; take it out",
                 )
+
+
+def _check_sync(document: Mapping[str, Any], name: str, sync: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yields what destinations of this type cannot do for a sync."""
+    destination = dict(_entries(document, "destinations")).get(str(sync.get("destination")))
+    type_name = destination.get("type") if destination else None
+    if type_name not in registry.destination_types():
+        return
+    can = registry.takes_tables(str(type_name))
+    if can is None:
+        yield Problem(
+            f"syncs.{name}.destination", f"a destination of type {type_name} takes events and has no tables; choose one that has"
+        )
+        return
+    for stream, how in _entries(sync, "streams"):
+        path, write = f"syncs.{name}.streams.{stream}.write", how.get("write")
+        if write == "replace" and not can.replace:
+            yield Problem(path, f"a destination of type {type_name} cannot replace a table; write: append")
+        if write in ("merge", "insert_only", "history") and can.merge == "no":
+            yield Problem(path, f"a destination of type {type_name} finds no row by its key; write: append, or choose another")
+        yield from misspelt_types(how.get("column_types"), f"syncs.{name}.streams.{stream}.column_types")
 
 
 def _merging() -> list[str]:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
-from shared.project.model import Project, interpolate, load_project
+from shared.project.model import Project, load_project
 from shared.project.snapshot import hash_secret, resolve
+from shared.project.variables import interpolate
 from shared.reading.decode import json_schema
 from shared.reading.units import ByteSize, Duration
 from shared.settings import ServiceSettings, read_settings

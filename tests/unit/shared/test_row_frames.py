@@ -19,7 +19,7 @@ from shared.syncs.frames import (
     pack_columns,
     pack_lines,
 )
-from shared.syncs.progress import with_states
+from shared.syncs.progress import with_states, without_states
 
 USERS = RowStream(name="crm.users", table="users", write="merge", key=(("id",),), cursor=("updated_at",))
 
@@ -82,3 +82,11 @@ def test_the_newest_state_of_each_stream_stays() -> None:
     known = with_states((), (users, orders))
     assert with_states(known, (State(b"2", "users"),)) == (orders, State(b"2", "users"))
     assert with_states(known, (State(b"all"),)) == (State(b"all"),)
+
+
+def test_forgotten_states_are_gone() -> None:
+    users, orders = State(b"1", "users", "crm"), State(b"1", "orders")
+    assert without_states((users, orders), ()) == (users, orders)
+    assert without_states((users, orders), ("crm.users",)) == (orders,)
+    assert without_states((users, orders), None) == ()
+    assert without_states((State(b"all"),), ("orders",)) == ()
