@@ -5,7 +5,7 @@
 
 They come as objects, whose values are taken as an event's are, or as an Arrow table. What an Arrow type becomes: integers, booleans, dates and text stay; a time has microseconds and is in UTC (without a zone it is taken as
 UTC); a decimal without a scale stays exact, one with a scale is a number that is exact where a double is, else text; a
-struct's members are columns of their own, as an object's are; a list, and a map, is JSON; bytes are Base64; a time of the day is text.
+struct's members are columns of their own, as an object's are; a list, a map, and Arrow's JSON is JSON; bytes are Base64; a time of the day is text.
 Nulls are left out. So are NaN and infinity, which `notes` counts as `rescue.NOT_FINITE`.
 """
 
@@ -156,6 +156,13 @@ def _run(values: pa.Array, notes: Counter[str]) -> tuple[Kind, pa.Array]:
         return Kind.BIGINT, values.cast(pa.int64())
     if types.is_floating(type_):
         return Kind.DOUBLE, values.cast(pa.float64())
+    if isinstance(type_, pa.JsonType):
+        texts = values.storage.cast(pa.string())
+        if not pc.any(pc.match_substring(texts, "\\u0000")).as_py():
+            return Kind.JSON, texts
+        held: list[object] = [[msgspec.json.decode(text)] for text in texts.to_pylist()]  # of any kind: in an array for a moment
+        ((_, _, run),) = runs_of(list, np.arange(len(held), dtype=np.int32), held, notes)
+        return Kind.JSON, pc.utf8_slice_codeunits(run, 1, -1)
     if types.is_decimal(type_):
         if type_.scale <= 0 and type_.precision - type_.scale <= DECIMAL.precision:
             return Kind.DECIMAL, values.cast(DECIMAL)

@@ -86,7 +86,7 @@ def find_binaries() -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A server for the whole run. Use a schema or database of your own; a test that stops it asks for `postgres`."""
-    with PostgresServer(durable=False) as server:
+    with PostgresServer(durable=False, settings={"wal_level": "logical", "max_replication_slots": "30"}) as server:
         yield server
 
 

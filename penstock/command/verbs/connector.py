@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections import Counter
@@ -188,8 +189,9 @@ async def _read(
     state_file: Path | None,
     verbose: bool,
 ) -> Counter[str]:
-    from connector_runner.contract import Checkpoint, Row, Said
+    from connector_runner.contract import Checkpoint, Row, Rows, Said
     from penstock.control.connectors.asked import read_rows, state_of, states_of
+    from penstock.control.connectors.lines import lines_of
 
     heard = _heard(setting, verbose=verbose)
     states = states_of(_text(state_file)) if state_file is not None else {}
@@ -207,11 +209,14 @@ async def _read(
     async with aclosing(messages):
         async for message in messages:
             match message:
-                case Row(stream, data):
-                    line = data if len(streams) == 1 else b'{"stream":"%s","row":%s}' % (str(stream).encode(), data)
-                    write(line + b"\n")
-                    rows[str(stream)] += 1
-                    if limit is not None and sum(rows.values()) >= limit:
+                case Row(stream) | Rows(stream):
+                    for data in [message.data] if isinstance(message, Row) else lines_of(message.rows):
+                        line = data if len(streams) == 1 else b'{"stream":%s,"row":%s}' % (json.dumps(str(stream)).encode(), data)
+                        write(line + b"\n")
+                        rows[str(stream)] += 1
+                        if limit is not None and rows.total() >= limit:
+                            break
+                    if limit is not None and rows.total() >= limit:
                         break
                 case Checkpoint(stream, state):
                     if stream is None:

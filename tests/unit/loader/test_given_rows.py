@@ -56,6 +56,8 @@ def arrow(**columns: pa.Array) -> pa.Table:
         (pa.array([[1, None], []]), Kind.JSON, {0: "[1,null]", 1: "[]"}),
         (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), Kind.JSON, {0: '{"a":1}'}),
         (pa.array([[{"at": dt.date(2026, 1, 1), "n": Decimal("1.5")}]]), Kind.JSON, {0: '[{"at":"2026-01-01","n":1.5}]'}),
+        (pa.array(['{"a": 1.10}', None, "3"], pa.json_()), Kind.JSON, {0: '{"a": 1.10}', 2: "3"}),
+        (pa.array(['{"a":"\\u0000"}', '"\\\\u0000"'], pa.json_()), Kind.JSON, {0: '{"a":"\\ufffd"}', 1: '"\\\\u0000"'}),
         (pa.array([dt.time(1, 2, 3)]), Kind.TEXT, {0: "01:02:03"}),
     ],
 )  # fmt: skip
