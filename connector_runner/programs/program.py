@@ -1,8 +1,8 @@
 """A program of others, run within limits.
 
-It runs in a process group of its own, with an environment of a few harmless names, in a private folder. A task watches what the
-group uses: memory, CPU, time, and silence. Beyond a limit, or when the caller leaves, the whole group ends: SIGTERM first, SIGKILL
-soon after. SIGINT and a closed pipe are never used: connectors of the Airbyte kit hang on both.
+It runs below a keeper (`keeper.py`), with an environment of a few harmless names, in a private folder. A task watches what it and
+all its descendants use: memory, CPU, processes, disk, time, and silence. Beyond a limit, or when the caller leaves, all of them end:
+SIGTERM first, SIGKILL soon after. SIGINT and a closed pipe are never used: connectors of the Airbyte kit hang on both.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
 from connector_runner.contract import Listener, Said
+from connector_runner.programs import keeper
 from connector_runner.programs.lines import Lines
-from shared import tether
-from shared.errors import PenstockError, Permanent, SetupError, Transient
+from shared.errors import Permanent, SetupError, Transient
 from shared.reading.mask import Mask
-from shared.tasks import timeout
+from shared.tasks import timeout, to_the_end
 
 KEPT_ENVIRONMENT = (
     "PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
@@ -34,38 +34,52 @@ KEPT_ENVIRONMENT = (
 """A program sees these names of ours, and no other: the rest holds secrets of ours."""
 CHUNK_BYTES = 256 * 1024
 LOOK_SECONDS = 0.25
+LOOK_DISK_SECONDS = 2.0
 TERM_SECONDS = 10.0
+STACKS_SECONDS = 2.0
+"""For a silent program to say where it is."""
 KEPT_LINES = 50
 """Lines of its error output that are kept for a message."""
 HEARD_LINES = 200
 """Lines of its error output a second that are passed on; the others are counted."""
 LINE_CHARACTERS = 2000
 
+T = TypeVar("T")
+
 
 class Limits(NamedTuple):
-    """Bounds of one run: seconds of time, of CPU of all its processes, of silence; bytes of memory, and of its longest line."""
+    """Bounds of one run.
+
+    Seconds of time, of CPU of all its processes, of silence; bytes of memory, of files in its folder, and of its longest line;
+    processes at one time.
+    """
 
     seconds: float = 24 * 3600.0
     cpu_seconds: float = 24 * 3600.0
     stall_seconds: float = 3600.0
     memory_bytes: int = 2 << 30
     line_bytes: int = 32 << 20
+    disk_bytes: int = 10 << 30
+    processes: int = 512
 
 
 class Program:
     """A running program; made by `start`, ended by `close`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, limits: Limits, mask: Mask, heard: Listener) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, limits: Limits, mask: Mask, heard: Listener) -> None:
         self._process = process
+        self._folder = folder
         self._limits = limits
         self._mask = mask
         self._heard = heard
-        self._why: PenstockError | None = None
+        self._why = ""
+        """The limit that it was ended for."""
         self._spoke = time.monotonic()
-        self._reads = False
-        """Whether we wait for its output; while we do not, its silence is ours."""
+        self._waits = False
+        """Whether we wait for it; while we do not, its silence is ours."""
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
-        self._tasks = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._watch())]
+        self._listening = asyncio.ensure_future(self._listen())
+        self._watching = asyncio.ensure_future(self._watch())
 
     @classmethod
     async def start(
@@ -93,9 +107,10 @@ class Program:
         if not os.access(command[0], os.X_OK):
             raise SetupError(f"{command[0]} is not there, or may not be run; remove its environment, and it is installed again")
         kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        most = limits.memory_bytes * 2 + (1 << 30)  # mapped, not held: more than `_watch` allows
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", tether.__file__, str(os.getpid()),  # when this process dies, it does
+                sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(TERM_SECONDS), str(most),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=folder,
                 env={**kept, "HOME": str(folder), "TMPDIR": str(folder), "TZ": "UTC", **environment},
@@ -103,10 +118,10 @@ class Program:
             )  # fmt: skip
         except OSError as exc:
             raise SetupError(f"{command[0]} does not start in {folder}: {exc.strerror}") from exc
-        return cls(process, limits, mask, heard)
+        return cls(process=process, folder=folder, limits=limits, mask=mask, heard=heard)
 
-    async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Yields the lines of its output until it ends.
+    async def lines(self) -> AsyncGenerator[list[bytes], None]:
+        """Yields the lines of its output until it ends, those that came together in one list.
 
         Raises:
             Transient: it took more than a limit allows, or was killed.
@@ -114,30 +129,30 @@ class Program:
         """
         assert self._process.stdout is not None  # noqa: S101  # it is a pipe
         lines = Lines(self._limits.line_bytes)
-        while chunk := await self._read(self._process.stdout):
-            for line in lines.add(chunk):
-                yield line
+        while chunk := await self._patiently(self._process.stdout.read(CHUNK_BYTES)):
+            if found := lines.add(chunk):
+                yield found
         if await self.ended() == 0 and (rest := lines.rest()):  # else it was cut off
-            yield rest
-
-    async def _read(self, output: asyncio.StreamReader) -> bytes:
-        self._spoke, self._reads = time.monotonic(), True
-        try:
-            return await output.read(CHUNK_BYTES)
-        finally:
-            self._reads = False
+            yield [rest]
 
     async def ended(self) -> int:
         """Waits for its end; returns its exit code, negative for a signal.
 
         Raises:
-            Transient, Permanent: it was ended for a limit.
+            Transient: it was ended for a limit.
         """
-        code = await self._process.wait()
-        await asyncio.wait(self._tasks[:1], timeout=1.0)
-        if self._why is not None:
-            raise self._why
+        code = await self._patiently(self._process.wait())
+        await asyncio.wait([self._listening], timeout=1.0)
+        if self._why:
+            raise Transient(f"the connector was ended: {self._why}")
         return code
+
+    async def _patiently(self, step: Coroutine[Any, Any, T]) -> T:
+        self._spoke, self._waits = time.monotonic(), True
+        try:
+            return await step
+        finally:
+            self._waits = False
 
     @property
     def last_words(self) -> str:
@@ -145,27 +160,34 @@ class Program:
         return " ".join(" ".join(self._last).split())[-LINE_CHARACTERS:]
 
     async def close(self) -> None:
-        """Ends the program with all that it started: asks first, and kills soon after."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        group = self._group()
-        self._signal(signal.SIGTERM)
+        """Ends the program with all that it started: asks first, and kills soon after. A cancellation waits for that."""
+        try:
+            await to_the_end(self._end(), TERM_SECONDS + 5.0)
+        finally:
+            if self._process.returncode is None:
+                self._kill()
+            transport = getattr(self._process, "_transport", None)
+            if transport is not None:
+                transport.close()
+
+    async def _end(self) -> None:
+        self._watching.cancel()
         if self._process.returncode is None:
             assert self._process.stdout is not None  # noqa: S101  # it is a pipe
-            with contextlib.suppress(TimeoutError):
-                async with timeout(TERM_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()  # the keeper ends all others
+            try:
+                async with timeout(TERM_SECONDS + 2.0):
                     while await self._process.stdout.read(CHUNK_BYTES):  # it may hang on a full pipe
                         pass
                     await self._process.wait()
-        self._signal(signal.SIGKILL)
-        for each in group:  # one that left the group
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+            except TimeoutError:
+                self._kill()
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
         await self._process.wait()
-        transport = getattr(self._process, "_transport", None)
-        if transport is not None:
-            transport.close()
+        self._listening.cancel()
+        await asyncio.gather(self._watching, self._listening, return_exceptions=True)
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None  # noqa: S101  # it is a pipe
@@ -181,50 +203,93 @@ class Program:
                 if left_out:
                     self._heard(Said("warn", f"{left_out} lines of its error output left out"))
                 second, passed, left_out = now, 0, 0
-            for line in found:
+            for index, line in enumerate(found):
+                passed += 1
+                if passed > HEARD_LINES:
+                    left_out += 1
+                    if index < len(found) - KEPT_LINES:  # to hide secrets takes time
+                        continue
                 text = self._mask.text(line.decode("utf-8", "replace"))[:LINE_CHARACTERS]
                 self._last.append(text)
-                passed += 1
                 if passed <= HEARD_LINES:
                     self._heard(Said("info", text))
-                else:
-                    left_out += 1
+        if left_out:
+            self._heard(Said("warn", f"{left_out} lines of its error output left out"))
         if rest := lines.rest():
             self._last.append(self._mask.text(rest.decode("utf-8", "replace"))[:LINE_CHARACTERS])
 
     async def _watch(self) -> None:
-        """Ends the group when it takes more than it may."""
-        began, limits = time.monotonic(), self._limits
+        """Ends the program when it takes more than it may."""
+        began = time.monotonic()
+        looked, disk = began, 0
         while self._process.returncode is None:
             await asyncio.sleep(LOOK_SECONDS)
-            now, memory, cpu = time.monotonic(), 0, 0.0
-            for each in self._group():
-                with contextlib.suppress(psutil.Error):
-                    memory += each.memory_info().rss
-                    times = each.cpu_times()
-                    cpu += times.user + times.system
-            why = None
-            if memory > limits.memory_bytes:
-                why = (
-                    f"it held more than {limits.memory_bytes >> 20} MiB of memory; raise `memory`, or read fewer streams at once"
-                )
-            elif cpu > limits.cpu_seconds:
-                why = f"it used more than {limits.cpu_seconds:g} s of CPU; raise `cpu_time`"
-            elif now - began > limits.seconds:
-                why = f"it ran for more than {limits.seconds:g} s; raise `max_time`"
-            elif self._reads and now - self._spoke > limits.stall_seconds:
-                why = f"it was silent for {limits.stall_seconds:g} s; raise `stall_timeout` if the system behind it is so slow"
-            if why is not None and self._process.returncode is None:
-                self._why = Transient(f"the connector was ended: {why}")
-                self._signal(signal.SIGKILL)
-                return
+            if self._why:  # it began a process while it was killed
+                self._kill()
+                continue
+            now = time.monotonic()
+            if now - looked > LOOK_DISK_SECONDS:
+                looked, disk = now, await asyncio.to_thread(_size, self._folder)
+            self._why = self._exceeded(began, disk)
+            if self._why and self._waits and now - self._spoke > self._limits.stall_seconds:
+                await self._ask_for_stacks()
+            if self._why:
+                self._kill()
 
-    def _group(self) -> list[psutil.Process]:
+    def _exceeded(self, began: float, disk: int) -> str:
+        """Returns what it took too much of, and what to do; empty: nothing."""
+        now, limits = time.monotonic(), self._limits
+        memory, cpu, group = 0, 0.0, self._descendants()
+        for each in group:
+            with contextlib.suppress(psutil.Error):
+                memory += each.memory_info().rss
+                cpu += sum(each.cpu_times()[:4])  # with those of children that ended
+        if memory > limits.memory_bytes:
+            return f"it held more than {limits.memory_bytes >> 20} MiB of memory; raise `memory`, or read fewer streams at once"
+        if len(group) > limits.processes:
+            return f"it ran more than {limits.processes} processes at once; read fewer streams at once"
+        if disk > limits.disk_bytes:
+            return (
+                f"it wrote more than {limits.disk_bytes >> 20} MiB into its folder; raise `disk`, or read fewer streams at once"
+            )
+        if cpu > limits.cpu_seconds:
+            return f"it used more than {limits.cpu_seconds:g} s of CPU; raise `cpu_time`"
+        if now - began > limits.seconds:
+            return f"it ran for more than {limits.seconds:g} s; raise `max_time`"
+        if self._waits and now - self._spoke > limits.stall_seconds:
+            return f"it was silent for {limits.stall_seconds:g} s; raise `stall_timeout` if the system behind it is so slow"
+        return ""
+
+    async def _ask_for_stacks(self) -> None:
+        """Lets a silent program say where it is: a Python program writes the stacks of its threads and ends."""
+        self._last.clear()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGUSR1)
+        await asyncio.wait([self._listening], timeout=STACKS_SECONDS)  # it ends with the program
+        if self._last:
+            self._why += f"; it was here: {self.last_words}"
+
+    def _descendants(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
-            first = psutil.Process(self._process.pid)
-            return [first, *first.children(recursive=True)]
+            return psutil.Process(self._process.pid).children(recursive=True)
         return []
 
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+    def _kill(self) -> None:
+        """Kills all that run; the keeper looks for more, and ends."""
+        for each in self._descendants():
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes that the files of a folder take."""
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for each in entries:
+                with contextlib.suppress(OSError):
+                    if each.is_dir(follow_symlinks=False):
+                        waiting.append(each.path)
+                    else:
+                        total += each.stat(follow_symlinks=False).st_blocks * 512
+    return total
