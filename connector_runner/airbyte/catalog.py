@@ -15,7 +15,7 @@ _MODES: tuple[SyncMode, ...] = ("full_refresh", "incremental")
 
 class _Stream(msgspec.Struct, frozen=True):
     name: str
-    json_schema: dict[str, Any] = {}
+    json_schema: dict[str, Any] | None = None
     namespace: str | None = None
     supported_sync_modes: list[str] | None = None
     source_defined_cursor: bool | None = None
@@ -37,8 +37,8 @@ def read_stream(described: Mapping[str, Any]) -> Stream:
     return Stream(
         name=found.name,
         namespace=found.namespace or None,
-        json_schema=found.json_schema,
-        modes=tuple(mode for mode in _MODES if mode in offered),
+        json_schema=found.json_schema or {},
+        modes=tuple(mode for mode in _MODES if mode in offered) or ("full_refresh",),
         source_cursor=bool(found.source_defined_cursor),
         cursor=tuple(found.default_cursor_field or ()),
         primary_key=tuple(tuple(path) for path in found.source_defined_primary_key or ()),
@@ -51,8 +51,12 @@ def configured(selected: Sequence[Selected]) -> bytes:
 
 
 def states_file(states: Mapping[StreamName | None, bytes]) -> bytes:
-    """Returns the file that tells a connector where to go on: a list of its own states. One of all streams stands alone."""
-    kept = [states[None]] if None in states else list(states.values())
+    """Returns the file that tells a connector where to go on: a list of its own states.
+
+    A state of all streams stands alone. Where there are states of streams too, they are newer: it would have replaced them. A
+    connector changes from one to the others when its author does; streams without a state of their own begin again then.
+    """
+    kept = [state for stream, state in states.items() if stream is not None] or list(states.values())
     return b"[" + b",".join(kept) + b"]"
 
 

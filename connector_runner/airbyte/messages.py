@@ -1,8 +1,8 @@
 """One line of a connector's output becomes a message. Pure.
 
 A connector writes one JSON object a line. A row's `data` stays as the connector wrote it: nothing here parses it. A line that is no
-object is a line of a log; many connectors print such. A line that looks like a message of the protocol and cannot be read is an
-error: if it were left out, a row or a state would be lost without a word.
+object is a line of a log; many connectors print such. A row, a state or new options that cannot be read are an error: left out,
+they would be lost without a word. A line of a log or a trace that cannot be read is only shown.
 
 The protocol: https://docs.airbyte.com/platform/understanding-airbyte/airbyte-protocol. Types and members that are not known here
 are left out, as it asks.
@@ -30,10 +30,10 @@ _LEVELS: dict[str, Level] = {
     "DEBUG": "debug",
     "TRACE": "trace",
 }
-_LOOKS_LIKE_A_MESSAGE = re.compile(
-    rb'\{\s*"type"\s*:\s*"(RECORD|STATE|LOG|TRACE|CONTROL|SPEC|CATALOG|CONNECTION_STATUS)"'
-    rb'|"type"\s*:\s*"(RECORD|STATE)"\s*\}?\s*$'
-)
+_HOLDS_A_MESSAGE = re.compile(rb'"type"\s*:\s*"(?:RECORD|STATE|CONTROL)"')
+_AN_ERROR = re.compile(rb'"type"\s*:\s*"ERROR"')
+_LATEST = 1 << 53
+"""Milliseconds; no later time is believed."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, gc=False):
@@ -59,7 +59,7 @@ class _Stats(msgspec.Struct, frozen=True):
 
 
 class _State(msgspec.Struct, frozen=True):
-    type: str = "LEGACY"
+    type: str | None = None
     stream: _StreamState | None = None
     stats: _Stats | None = msgspec.field(name="sourceStats", default=None)
 
@@ -134,12 +134,12 @@ class _Line(msgspec.Struct, frozen=True):
     type: str
     record: _Record | None = None
     state: msgspec.Raw = msgspec.Raw(b"")
-    log: _Log | None = None
-    trace: _Trace | None = None
-    control: _Control | None = None
-    spec: Specification | None = None
-    catalog: Discovered | None = None
-    verdict: Verdict | None = msgspec.field(name="connectionStatus", default=None)
+    log: msgspec.Raw = msgspec.Raw(b"")
+    trace: msgspec.Raw = msgspec.Raw(b"")
+    control: msgspec.Raw = msgspec.Raw(b"")
+    spec: msgspec.Raw = msgspec.Raw(b"")
+    catalog: msgspec.Raw = msgspec.Raw(b"")
+    verdict: msgspec.Raw = msgspec.field(name="connectionStatus", default=msgspec.Raw(b""))
 
 
 Heard = Message | Failure | Verdict | Specification | Discovered
@@ -147,43 +147,83 @@ Heard = Message | Failure | Verdict | Specification | Discovered
 
 _lines = msgspec.json.Decoder(_Line)
 _states = msgspec.json.Decoder(_State)
+_logs = msgspec.json.Decoder(_Log)
+_traces = msgspec.json.Decoder(_Trace)
+_controls = msgspec.json.Decoder(_Control)
+_specifications = msgspec.json.Decoder(Specification)
+_catalogs = msgspec.json.Decoder(Discovered)
+_verdicts = msgspec.json.Decoder(Verdict)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read_line(line: bytes) -> Heard | None:
     """Returns the message of a line; None for one that says nothing to us.
 
     Raises:
-        Permanent: it looks like a message of the protocol and is none.
+        Permanent: it holds a row, a state, new options or an answer that cannot be read.
     """
     try:
+        if not line.isascii():
+            line.decode()  # the decoder looks into no text of a row
         said = _lines.decode(line)
-        state = _states.decode(said.state) if bytes(said.state) else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        if _LOOKS_LIKE_A_MESSAGE.search(line[:SHOWN_CHARACTERS]) or _LOOKS_LIKE_A_MESSAGE.search(line[-SHOWN_CHARACTERS:]):
-            raise Permanent(f"the connector wrote a message that cannot be read ({exc}): {shown(line)}") from exc
-        text = line.decode("utf-8", "replace").strip()
-        return Said("info", text) if text else None
+    except _UNREADABLE as exc:
+        if _HOLDS_A_MESSAGE.search(line):
+            raise _unreadable(line, exc) from exc
+        return _plain(line)
     match said.type:
         case "RECORD":
-            record = _there(said.record, line)
-            return Row(StreamName(record.stream, record.namespace or None), bytes(record.data), int(record.emitted_at))
+            record = said.record
+            if record is None:
+                raise _unreadable(line, "it has no `record`")
+            data = bytes(record.data)
+            if data[:1] != b"{":
+                raise _unreadable(line, "its `data` is no object")
+            emitted = record.emitted_at
+            return Row(StreamName(record.stream, record.namespace or None), data, int(emitted) if 0 < emitted < _LATEST else 0)
         case "STATE":
-            return _checkpoint(_there(state, line), bytes(said.state), line)
+            return _checkpoint(_content(_states, said.state, line), bytes(said.state), line)
+        case "CONTROL":
+            changed = _content(_controls, said.control, line).changed
+            if changed is None:
+                return None
+            config = bytes(changed.config)
+            if config[:1] != b"{":
+                raise _unreadable(line, "its `config` is no object")
+            return NewOptions(config)
         case "LOG":
-            log = _there(said.log, line)
+            try:
+                log = _logs.decode(said.log)
+            except _UNREADABLE:
+                return _plain(line)
             return Said(_LEVELS.get(log.level, "info"), log.message)
         case "TRACE":
-            return _trace(_there(said.trace, line))
-        case "CONTROL":
-            changed = _there(said.control, line).changed
-            return NewOptions(bytes(changed.config)) if changed else None
+            try:
+                return _trace(_traces.decode(said.trace))
+            except _UNREADABLE:
+                return Failure(f"an error that cannot be read: {shown(line)}") if _AN_ERROR.search(said.trace) else _plain(line)
         case "SPEC":
-            return _there(said.spec, line)
+            return _content(_specifications, said.spec, line)
         case "CATALOG":
-            return _there(said.catalog, line)
+            return _content(_catalogs, said.catalog, line)
         case "CONNECTION_STATUS":
-            return _there(said.verdict, line)
+            return _content(_verdicts, said.verdict, line)
     return None
+
+
+def _plain(line: bytes) -> Said | None:
+    text = line.decode("utf-8", "replace").strip()
+    return Said("info", text) if text else None
+
+
+def _content(decoder: msgspec.json.Decoder[T], content: msgspec.Raw, line: bytes) -> T:
+    try:
+        return decoder.decode(content)
+    except _UNREADABLE as exc:
+        raise _unreadable(line, exc if bytes(content) else "it has no content") from exc
+
+
+def _unreadable(line: bytes, why: object) -> Permanent:
+    return Permanent(f"the connector wrote a message that cannot be read ({why}): {shown(line)}")
 
 
 def shown(line: bytes) -> str:
@@ -194,8 +234,12 @@ def shown(line: bytes) -> str:
 
 def _checkpoint(state: _State, written: bytes, line: bytes) -> Checkpoint:
     rows = int(state.stats.rows) if state.stats and state.stats.rows is not None else None
-    stream = _name(_there(state.stream, line).stream_descriptor) if state.type == "STREAM" else None
-    return Checkpoint(stream, written, rows)
+    match state.type:
+        case "STREAM" if state.stream is not None:
+            return Checkpoint(_name(state.stream.stream_descriptor), written, rows)
+        case "GLOBAL" | "LEGACY" | None:
+            return Checkpoint(None, written, rows)
+    raise _unreadable(line, "a state is of a stream, `GLOBAL` or `LEGACY`")
 
 
 def _trace(trace: _Trace) -> Heard | None:
@@ -215,9 +259,3 @@ def _name(of: Descriptor) -> StreamName:
 
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
-
-
-def _there(member: T | None, line: bytes) -> T:
-    if member is None:
-        raise Permanent(f"the connector wrote a message without its content: {shown(line)}")
-    return member

@@ -121,10 +121,9 @@ class Program:
         return cls(process=process, folder=folder, limits=limits, mask=mask, heard=heard)
 
     async def lines(self) -> AsyncGenerator[list[bytes], None]:
-        """Yields the lines of its output until it ends, those that came together in one list.
+        """Yields the lines of its output until it ends, those that came together in one list. `ended` says how it did.
 
         Raises:
-            Transient: it took more than a limit allows, or was killed.
             Permanent: a line is too long.
         """
         assert self._process.stdout is not None  # noqa: S101  # it is a pipe
@@ -132,7 +131,7 @@ class Program:
         while chunk := await self._patiently(self._process.stdout.read(CHUNK_BYTES)):
             if found := lines.add(chunk):
                 yield found
-        if await self.ended() == 0 and (rest := lines.rest()):  # else it was cut off
+        if await self._patiently(self._process.wait()) == 0 and (rest := lines.rest()):  # else it was cut off
             yield [rest]
 
     async def ended(self) -> int:

@@ -33,15 +33,22 @@ class Mask:
     """The secrets of one destination.
 
     Args:
-        secrets: values of its secret options: texts, or texts by name (headers).
+        secrets: values of its secret options: texts, texts by name (headers), or lists of them.
         shown: values of its other options; what equals one of them is no secret.
     """
 
     def __init__(self, secrets: Iterable[Any], shown: Iterable[Any] = ()) -> None:
-        open_ = {each for each in shown if isinstance(each, str)}
+        self._open = {each for each in shown if isinstance(each, str)}
+        self._forms: list[str] = []
+        self._coded: list[bytes] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[Any]) -> None:
+        """Hides more secrets from now on."""
+        open_ = set(self._open)
         words = {word for value in secrets for word in _words(value, open_)}
         kept = {word for word in words if len(word) >= FEWEST and word not in open_ and word.lower() not in _SCHEMES}
-        forms = {form for word in kept for form in _forms(word)}
+        forms = {*self._forms, *(form for word in kept for form in _forms(word))}
         self._forms = sorted(forms, key=len, reverse=True)
         self._coded = [form.encode() for form in self._forms]
 
@@ -75,7 +82,9 @@ class Mask:
 
 def _forms(word: str) -> Iterator[str]:
     """Yields the forms in which a secret comes back: as it is, in addresses, JSON and HTML, and as a part of base64 (RFC 7617)."""
-    yield from (word, quote(word, safe=""), quote_plus(word), json.dumps(word)[1:-1], html.escape(word))
+    yield from (word, quote(word, safe=""), quote(word), quote_plus(word), html.escape(word))
+    escaped = json.dumps(word)[1:-1]
+    yield from (escaped, json.dumps(word, ensure_ascii=False)[1:-1], escaped.replace("/", "\\/"))
     data = word.encode("utf-8", "surrogatepass")
     for before in range(3):  # what stands before it in the coded text moves its bits
         coded = base64.b64encode(bytes(before) + data).decode().rstrip("=")
@@ -89,6 +98,9 @@ def _words(value: Any, shown: set[str]) -> Iterator[str]:
         for name, each in value.items():
             if str(name).lower() not in _OPEN_HEADERS:
                 yield from _words(each, shown)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _words(each, shown)
     elif isinstance(value, str):
         yield from _of_address(value, shown) if "://" in value or _PASSWORD.search(value) else _of_text(value)
 

@@ -18,21 +18,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta, field
 
 from connector_runner.contract import Environment, Source
-from connector_runner.programs.program import Limits
-from connector_runner.sources.airbyte.manifest import read_manifest
-from connector_runner.sources.airbyte.source import AirbyteSource, Launch
-from shared.reading.mask import Mask
-from shared.reading.units import ByteSize, Duration
+from connector_runner.programs.options import Bounded
 
 CDK = "7.39.1"
 """The version of `airbyte-cdk` that runs manifests, where none is named."""
 
 
-class OPTIONS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a connector of the Airbyte protocol."""
 
     package: Annotated[str | None, Meta(description="the package on PyPI, such as `airbyte-source-faker`")] = None
@@ -42,7 +37,9 @@ class OPTIONS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     program: Annotated[
         str | None, Meta(description="the command that the package brings, where it is not named as the package")
     ] = None
-    build: Annotated[list[str], Meta(description="packages without a wheel that uv may build, by name")] = []
+    build: Annotated[list[str], Meta(description="packages without a wheel that uv may build, by name")] = field(
+        default_factory=list
+    )
     manifest: Annotated[
         dict[str, Any] | str | None,
         Meta(description="a low-code manifest: the YAML itself as a mapping, or the path of its file beside the project file"),
@@ -53,16 +50,10 @@ class OPTIONS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             description="the options that the connector itself takes; `penstock connector spec` lists them",
             extra={"secret": True},
         ),
-    ] = {}
-    max_time: Annotated[Duration, Meta(description="longest run")] = field(default_factory=lambda: Duration(86_400))
-    cpu_time: Annotated[Duration, Meta(description="most CPU time of one run")] = field(default_factory=lambda: Duration(86_400))
-    stall_timeout: Annotated[Duration, Meta(description="longest silence")] = field(default_factory=lambda: Duration(3600))
-    memory: Annotated[ByteSize, Meta(description="most memory of its processes together")] = field(
-        default_factory=lambda: ByteSize(2 << 30)
-    )
-    max_line: Annotated[ByteSize, Meta(description="longest message, and so the largest row")] = field(
-        default_factory=lambda: ByteSize(32 << 20)
-    )
+    ] = field(default_factory=dict)
+    verify_counts: Annotated[
+        bool, Meta(description="fail a read where the connector's own count of rows is another than the rows that came")
+    ] = True
 
     def __post_init__(self) -> None:
         if (self.package is None) == (self.manifest is None):
@@ -77,29 +68,23 @@ async def open_source(name: str, options: OPTIONS, environment: Environment) -> 
     Raises:
         SetupError: the manifest cannot be read or is none.
     """
-    limits = Limits(
-        seconds=float(options.max_time),
-        cpu_seconds=float(options.cpu_time),
-        stall_seconds=float(options.stall_timeout),
-        memory_bytes=int(options.memory),
-        line_bytes=int(options.max_line),
-    )
+    from connector_runner.programs.running import Launcher, Package
+    from connector_runner.sources.airbyte.manifest import read_manifest
+    from connector_runner.sources.airbyte.source import AirbyteSource
+
     manifest = None if options.manifest is None else read_manifest(name, options.manifest)
-    launch = (
-        Launch(package="airbyte-cdk", version=options.version or CDK, program="source-declarative-manifest", manifest=manifest)
-        if manifest is not None
-        else Launch(
-            package=options.package or "",
-            version=options.version or "",
-            program=options.program or "",
-            build=tuple(options.build),
-        )
-    )
+    launcher: Launcher
+    if manifest is not None:
+        launcher = Package("airbyte-cdk", options.version or CDK, environment, program="source-declarative-manifest")
+    else:
+        package, version = options.package or "", options.version or ""
+        launcher = Package(package, version, environment, program=options.program or "", build=options.build)
     return AirbyteSource(
-        name=name,
-        launch=launch,
-        config=options.config,
-        limits=limits,
-        mask=Mask([options.config]),
+        name,
+        launcher,
+        options.config,
+        manifest=manifest,
+        limits=options.limits(),
+        verify_counts=options.verify_counts,
         environment=environment,
     )

@@ -44,7 +44,11 @@ def test_a_state_of_all_streams_stands_alone(state: dict[str, Any]) -> None:
     found = read_line(line(type="STATE", state=state))
     assert isinstance(found, Checkpoint)
     assert found.stream is None
-    assert json.loads(states_file({None: found.state, USERS: b"{}"})) == [state]
+    assert json.loads(states_file({None: found.state})) == [state]
+
+
+def test_states_of_streams_beside_one_of_all_are_newer() -> None:
+    assert states_file({None: b'{"data":{}}', USERS: b'{"type":"STREAM"}'}) == b'[{"type":"STREAM"}]'
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,12 @@ def test_a_state_of_all_streams_stands_alone(state: dict[str, Any]) -> None:
         (line(type="CONNECTION_STATUS", connectionStatus={"status": "FAILED", "message": "no"}), Verdict("FAILED", "no")),
         (line(type="SPEC", spec={"connectionSpecification": {"type": "object"}, "documentationUrl": "x"}), Specification({"type": "object"})),
         (line(type="CATALOG", catalog={"streams": []}), Discovered([])),
+        (line(type="LOG", log={"level": "INFO", "message": {"a": 1}}), Said("info", '{"type": "LOG", "log": {"level": "INFO", "message": {"a": 1}}}')),
+        (line(type="TRACE", trace={"type": "ANALYTICS", "error": 5}), Said("info", '{"type": "TRACE", "trace": {"type": "ANALYTICS", "error": 5}}')),
+        (line(type="TRACE", trace={"type": "ERROR", "error": 5}), Failure('an error that cannot be read: {"type": "TRACE", "trace": {"type": "ERROR", "error": 5}}')),
+        (line(type="STATE", state={"type": None, "data": {}}), Checkpoint(None, b'{"type": null, "data": {}}')),
+        (b'{"type":"RECORD","record":{"stream":"users","emitted_at":1e300,"data":{"a":1,"a":2}}}', Row(USERS, b'{"a":1,"a":2}')),
+        (b'{"type":"RECORD","record":{"stream":"users","emitted_at":-5,"data":  {"a":"\\u0000"}}}\r', Row(USERS, b'{"a":"\\u0000"}')),
         (line(type="DESTINATION_CATALOG", destination_catalog={}), None),
     ],
 )  # fmt: skip
@@ -92,6 +102,21 @@ def test_each_line_becomes_its_message(message: bytes, expected: object) -> None
         b'{"type": "STATE", "state": 5}',
         b'{"record":{"stream":"users","data":{"a":nan}},"type":"RECORD"}',
         b'{"type":"RECORD","record":{"stream":"users","data":' + b"[" * 100_000,
+        b'{"type":"RECORD","record":{"stream":"users","data":5}}',
+        b'{"type":"RECORD","record":{"stream":"users","data":null}}',
+        b'{"type":"RECORD","record":{"stream":"users","data":{"a":"\xff"}}}',
+        b'{"type":"RECORD","record":{"stream":"users","data":{"a":"\x00"}}}',
+        b'{"type":"RECORD","record":{"stream":"users","data":{"a":"\\ud800"}}}',
+        b'{"type":"RECORD","record":{"stream":"users","data":{}}}{"type":"RECORD","record":{"stream":"users","data":{}}}',
+        b'progress 3% {"type":"RECORD","record":{"stream":"users","data":{}}}',
+        b'\xef\xbb\xbf{"type":"RECORD","record":{"stream":"users","data":{}}}',
+        b'{"record":{"stream":"users","data":{"a":' + b"x" * 5000 + b'}},"type":"RECORD","more":' + b"1" * 5000,
+        b'{"type":"STATE","state":{"type":"STREAM","stream":{}}}',
+        b'{"type":"STATE","state":{"type":"PARTITION","data":{}}}',
+        b'{"type":"STATE","state":{"sourceStats":{"recordCount":1e999}}}',
+        b'{"type":"CONTROL","control":{"type":"CONNECTOR_CONFIG","connectorConfig":{"config":"text"}}}',
+        b'{"type":"CONTROL","control":5}',
+        b'{"type":"CATALOG","catalog":{"streams":5}}',
     ],
 )
 def test_a_row_or_state_that_cannot_be_read_is_an_error_and_no_line_of_a_log(written: bytes) -> None:

@@ -196,7 +196,7 @@ async def test_a_cancelled_close_still_ends_everything(tmp_path: Path, monkeypat
 
 async def test_a_silent_program_says_where_it_is(tmp_path: Path) -> None:
     code = "import faulthandler, time\nfaulthandler.enable()\ndef waits_for_the_system(): time.sleep(600)\nwaits_for_the_system()"
-    with pytest.raises(Transient, match="stall_timeout.*waits_for_the_system"):
+    with pytest.raises(Transient, match=r"stall_timeout.*waits_for_the_system"):
         await run(code, tmp_path, Limits(stall_seconds=0.3))
 
 

@@ -1,0 +1,43 @@
+"""Options that every connector with a program of its own has: the bounds of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from shared.reading.units import ByteSize, Duration
+
+if TYPE_CHECKING:
+    from connector_runner.programs.program import Limits
+
+
+class Bounded(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a run."""
+
+    max_time: Annotated[Duration, Meta(description="longest run")] = field(default_factory=lambda: Duration(86_400))
+    cpu_time: Annotated[Duration, Meta(description="most CPU time of one run")] = field(default_factory=lambda: Duration(86_400))
+    stall_timeout: Annotated[Duration, Meta(description="longest silence")] = field(default_factory=lambda: Duration(3600))
+    memory: Annotated[ByteSize, Meta(description="most memory of its processes together")] = field(
+        default_factory=lambda: ByteSize(2 << 30)
+    )
+    max_line: Annotated[ByteSize, Meta(description="longest message, and so the largest row")] = field(
+        default_factory=lambda: ByteSize(32 << 20)
+    )
+    disk: Annotated[ByteSize, Meta(description="most bytes of files in its private folder")] = field(
+        default_factory=lambda: ByteSize(10 << 30)
+    )
+
+    def limits(self) -> Limits:
+        """Returns them as a run wants them."""
+        from connector_runner.programs.program import Limits
+
+        return Limits(
+            seconds=float(self.max_time),
+            cpu_seconds=float(self.cpu_time),
+            stall_seconds=float(self.stall_timeout),
+            memory_bytes=int(self.memory),
+            line_bytes=int(self.max_line),
+            disk_bytes=int(self.disk),
+        )

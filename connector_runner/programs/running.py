@@ -1,0 +1,132 @@
+"""One run of a program: its private folder with the files that it gets, the program, and the end of both."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Protocol
+
+from connector_runner.contract import Environment
+from connector_runner.programs.packages import Installed, install
+from connector_runner.programs.program import Limits, Program
+from shared.errors import PenstockError, SetupError
+from shared.reading.mask import Mask
+
+PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "DO_NOT_TRACK": "1", "LANG": "C.UTF-8"}
+FILES = "files"
+"""Folder of the files that a program gets, in that of its run."""
+
+
+class Launcher(Protocol):
+    """A way to run a connector's program."""
+
+    async def command(self, arguments: Sequence[str | Path], folder: Path) -> list[str]:
+        """Returns what to run; brings what is missing for it first.
+
+        Args:
+            arguments: of the program; a path is one of a file in `folder / FILES`.
+            folder: the private folder of the run.
+
+        Raises:
+            SetupError, Transient
+        """
+        ...
+
+    async def ended(self, folder: Path) -> None:
+        """Removes what the run may have left. Never raises."""
+        ...
+
+
+class Package:
+    """Runs a program of a Python package; see `install` for the arguments."""
+
+    def __init__(
+        self, package: str, version: str, environment: Environment, program: str = "", build: Sequence[str] = ()
+    ) -> None:
+        self._package = package
+        self._version = version
+        self._environment = environment
+        self._program = program
+        self._build = tuple(build)
+        self._installed: Installed | None = None
+
+    async def command(self, arguments: Sequence[str | Path], folder: Path) -> list[str]:  # noqa: ARG002  # it needs none
+        """Installs the package before the first run."""
+        if self._installed is None:
+            self._installed = await install(
+                package=self._package,
+                version=self._version,
+                cache=self._environment.cache,
+                heard=self._environment.heard,
+                program=self._program,
+                build=self._build,
+            )
+        return [str(self._installed.program), *map(str, arguments)]
+
+    async def ended(self, folder: Path) -> None:
+        """Leaves nothing to remove."""
+
+
+@asynccontextmanager
+async def running(
+    launcher: Launcher,
+    arguments: Sequence[str],
+    files: Mapping[str, bytes],
+    *,
+    limits: Limits,
+    mask: Mask,
+    environment: Environment,
+) -> AsyncGenerator[Program, None]:
+    """Runs a program; ends it, and removes its folder, when the body ends.
+
+    Args:
+        arguments: the first ones.
+        files: content of a file by the option that names it; they follow.
+
+    Raises:
+        SetupError, Transient: it cannot be run. Errors of the body have the secrets hidden.
+    """
+    folder, given = _prepare(environment.private, files)
+    try:
+        command = await launcher.command([*arguments, *given], folder)
+        program = await Program.start(
+            command,
+            folder=folder,
+            environment=PYTHON,
+            limits=limits,
+            mask=mask,
+            heard=environment.heard,
+        )
+        try:
+            yield program
+        finally:
+            try:
+                await program.close()
+            finally:
+                await launcher.ended(folder)
+    except PenstockError as exc:
+        mask.error(exc)
+        raise
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _prepare(private: Path, files: Mapping[str, bytes]) -> tuple[Path, list[str | Path]]:
+    given: list[str | Path] = []
+    folder: Path | None = None
+    try:
+        folder = Path(mkdtemp(prefix="run-", dir=private))  # for this user alone, with all that is in it
+        (folder / FILES).mkdir()
+        for option, content in files.items():
+            file = folder / FILES / f"{option.lstrip('-')}.json"
+            file.write_bytes(content)
+            given += [option, file]
+    except OSError as exc:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise SetupError(f"{private}: {exc.strerror}; the files of a run are written there; give it room") from exc
+    return folder, given
