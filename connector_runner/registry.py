@@ -9,9 +9,7 @@ import msgspec
 
 import connector_runner.sources
 from connector_runner.contract import Environment, Source
-from shared.errors import ConfigError, Problem
 from shared.plugins import Plugins
-from shared.reading.decode import decode
 
 
 class Plugin(Protocol):
@@ -39,10 +37,4 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
     Raises:
         ConfigError: unknown type, unknown key or wrong value; the path starts with `connectors.<name>`.
     """
-    path = f"connectors.{name}"
-    type_name = document.get("type")
-    if not isinstance(type_name, str) or type_name not in SOURCES.names():
-        raise ConfigError([Problem(f"{path}.type", SOURCES.unknown(type_name))])
-    found = SOURCES.get(type_name)
-    options = {key: value for key, value in document.items() if key != "type"}
-    return found, decode(options, found.OPTIONS, path)
+    return SOURCES.parse(f"connectors.{name}", document)

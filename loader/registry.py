@@ -17,9 +17,7 @@ import loader.queues
 import loader.warehouses
 from loader.contract.events import EventCapabilities, EventDestination
 from loader.contract.warehouse import Capabilities, Destination, Environment
-from shared.errors import ConfigError, Problem
 from shared.plugins import Plugins, secret_options
-from shared.reading.decode import decode
 from shared.reading.mask import Mask
 
 
@@ -88,13 +86,7 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
     Raises:
         ConfigError: unknown type, unknown key or wrong value; the path starts with `destinations.<name>`.
     """
-    path = f"destinations.{name}"
-    type_name = document.get("type")
-    if not isinstance(type_name, str) or type_name not in DESTINATIONS.names():
-        raise ConfigError([Problem(f"{path}.type", DESTINATIONS.unknown(type_name))])
-    found = plugin(type_name)
-    options = {key: value for key, value in document.items() if key != "type"}
-    return found, decode(options, found.OPTIONS, path)
+    return DESTINATIONS.parse(f"destinations.{name}", document)
 
 
 async def open_destination(name: str, document: Mapping[str, Any], environment: Environment) -> Destination:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from shared.reading.decode import meant
+from shared.errors import ConfigError, Problem
+from shared.reading.decode import decode, meant
 
 P = TypeVar("P")
 
@@ -60,6 +61,23 @@ class Plugins(Generic[P]):
     def all(self) -> list[P]:
         """Returns every plug-in, ordered by name. Raises as `get` does."""
         return [self.get(name) for name in self.names()]
+
+    def parse(self, path: str, document: Mapping[str, Any]) -> tuple[P, msgspec.Struct]:
+        """Returns the plug-in that an entry of the project file names by its `type`, and its checked options, of the plug-in's `OPTIONS`.
+
+        Args:
+            path: of the entry, for the errors: `destinations.wh`.
+            document: the entry.
+
+        Raises:
+            ConfigError: unknown type, unknown key or wrong value; its paths start with `path`.
+        """
+        name = document.get("type")
+        if not isinstance(name, str) or name not in self.names():
+            raise ConfigError([Problem(f"{path}.type", self.unknown(name))])
+        found = self.get(name)
+        wanted: type[msgspec.Struct] = cast("Any", found).OPTIONS
+        return found, decode({key: value for key, value in document.items() if key != "type"}, wanted, path)
 
     def unknown(self, name: object) -> str:
         """Returns the message for a name that no plug-in has: the known names, and the closest one."""

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
-    "connector_runner": ("contract", "airbyte", "programs", "sources", "registry"),
+    "connector_runner": ("contract", "airbyte", "programs", "sql", "sources", "registry"),
     "penstock": (
         "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",
@@ -64,7 +64,7 @@ PLUGINS: dict[str, str] = {
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",
     "loader/cloud": r"loader\.(contract|calls|links|cloud)(\.|$)|shared\.",
-    "connector_runner/sources": r"connector_runner\.(contract|airbyte|programs|sources)(\.|$)|shared\.",
+    "connector_runner/sources": r"connector_runner\.(contract|airbyte|programs|sql|sources)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }
 """What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from loader.sql.dialect import Spelling
 from loader.sql.text import LEDGER
+from shared.driving.spelling import Spelling
 
 RUNS = "_penstock_runs"
 """Which full refresh of a table is the newest, and what became of it."""

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.contract.warehouse import TableLoad
-from loader.sql.dialect import Spelling
 from loader.sql.merge import in_turn, insert
+from shared.driving.spelling import Spelling
 from shared.errors import Permanent
 from tests.support.sqlite import Lite
 
