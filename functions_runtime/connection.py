@@ -39,6 +39,7 @@ from shared.events.dead import now
 from shared.events.frame import Frame, decode_frame
 from shared.events.headers import Place, read_place, trace_of, write_place
 from shared.jetstream import topology
+from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
@@ -229,7 +230,7 @@ class ConnectionFunctions:
         spec = definition.spec(self._settings)
         if self._chain is None or self._chain.spec != spec:
             host = ConnectionHost(
-                store=Store(self._context.broker, definition.queue),
+                store=Store(Bucket(self._context.broker, topology.STORE_BUCKET), definition.queue),
                 fetcher=self._fetcher,
                 lines=self._lines,
                 secrets=definition.secrets(),

@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from functions_runtime.sandbox.chain import CallError
 from shared.errors import Conflict, Permanent, Transient
-from shared.jetstream import topology
-from shared.jetstream.broker import Broker
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import Entry
 from shared.reading.units import Duration
 
 DEFAULT_SECONDS = 31 * 86_400.0
@@ -37,21 +35,41 @@ class _Kept(msgspec.Struct, array_like=True):
 _decode = msgspec.json.Decoder(_Kept).decode
 
 
+class Entries(Protocol):
+    """What holds the values; as `shared.jetstream.kv.Bucket`."""
+
+    async def get(self, key: str) -> Entry | None:
+        """As `Bucket.get`."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, revision: int | None = None, ttl_seconds: float | None = None) -> int:
+        """As `Bucket.put`."""
+        ...
+
+    async def erase(self, revision: int) -> None:
+        """As `Bucket.erase`."""
+        ...
+
+
 class Store:
     """The store of one connection.
 
     Args:
+        bucket: holds the values of all connections.
         owner: the connection's queue; another connection's functions see nothing of it.
         clock: epoch seconds.
     """
 
-    def __init__(self, broker: Broker, owner: str, clock: Callable[[], float] = time.time) -> None:
-        self._bucket = Bucket(broker, topology.STORE_BUCKET)
+    def __init__(self, bucket: Entries, owner: str, clock: Callable[[], float] = time.time) -> None:
+        self._bucket = bucket
         self._owner = owner
         self._clock = clock
 
     async def call(self, op: str, args: Sequence[Any]) -> Any:
-        """Does what a function asks: `get`, `getWithTTL`, `ttl`, `set`, `del`, or `add`, which keeps a value that is there.
+        """Does what a function asks: `get`, `getWithTTL`, `ttl`, `set`, `del`; `add`, which keeps a value that is there; `read` and `swap`.
+
+        `read` gives a value with its revision, 0 where there is none. `swap` writes a value if that is still the revision, and says
+        whether it was.
 
         Raises:
             CallError: the key, the value or the time is none, or the broker does not answer.
@@ -70,6 +88,12 @@ class Store:
                 case "ttl":
                     found = await self._get(key)
                     return TTL_MISSING if found is None else self._left(found)
+                case "read":
+                    entry = await self._bucket.get(self._place(key))
+                    kept = self._kept(key, entry)
+                    return {"value": None if kept is None else kept.value, "revision": 0 if entry is None else entry.revision}
+                case "swap":
+                    return await self._swap(key, args[1], _seconds(args[2]), revision=int(args[3]))
                 case "set":
                     await self._set(key, args[1], _seconds(args[2] if len(args) > 2 else None))
                     return None
@@ -78,7 +102,7 @@ class Store:
                 case _:
                     entry = await self._bucket.get(self._place(key))
                     if entry is not None:
-                        await self._bucket.remove(entry.revision)  # without a marker, which would stay for ever
+                        await self._bucket.erase(entry.revision)  # without a marker, which would stay for ever
                     return None
         except (Transient, Permanent) as exc:
             raise CallError(f"store: {exc}") from exc
@@ -87,7 +111,9 @@ class Store:
         return f"{self._owner}.{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
     async def _get(self, key: str) -> _Kept | None:
-        entry = await self._bucket.get(self._place(key))
+        return self._kept(key, await self._bucket.get(self._place(key)))
+
+    def _kept(self, key: str, entry: Entry | None) -> _Kept | None:
         if entry is None or not entry.value:
             return None
         kept = _decode(entry.value)
@@ -104,18 +130,31 @@ class Store:
         kept = msgspec.json.encode(_Kept(key, ends_at, msgspec.Raw(body)))
         await self._bucket.put(self._place(key), kept, revision=revision, ttl_seconds=seconds)
 
+    def entry_of(self, key: str, value: object) -> tuple[str, bytes]:
+        """Returns how the bucket holds a value that is kept for ever: its key there, and its bytes."""
+        return self._place(key), msgspec.json.encode(_Kept(key, 0.0, msgspec.Raw(msgspec.json.encode(value))))
+
     async def _add(self, key: str, value: object, seconds: float | None) -> Any:
         """Writes a value where there is none; returns the one that is there then."""
         while True:
             entry = await self._bucket.get(self._place(key))
-            found = await self._get(key) if entry is not None else None
+            found = self._kept(key, entry)
             if found is not None:
                 return found.value
-            try:
-                await self._set(key, value, seconds, revision=entry.revision if entry else 0)
-            except Conflict:
-                continue
-            return value
+            if await self._swap(key, value, seconds, revision=entry.revision if entry else 0):
+                return value
+
+    async def _swap(self, key: str, value: object, seconds: float | None, *, revision: int) -> bool:
+        try:
+            await self._set(key, value, seconds, revision=revision)
+        except Conflict:
+            return False
+        return True
+
+
+def kept_values(entries: Sequence[bytes]) -> dict[str, Any]:
+    """Returns the keys and values that a bucket holds."""
+    return {kept.key: msgspec.json.decode(kept.value) for kept in map(_decode, entries)}
 
 
 def _seconds(given: object) -> float | None:

@@ -18,12 +18,13 @@ const resolved = Promise.resolve();
 
 /** Makes the class of batches.
  * chain: the steps, {name, call, form}; current: the event that runs, as guest.js keeps it; waiting: timers of users; asked: calls without an
- * answer; settings: of the host; contextOf(event): its `ctx`; tell(kind, header, texts): writes to the host; text(bytes). */
-function makeBatches({ chain, current, waiting, asked, settings, contextOf, tell, text }) {
+ * answer; settings: of the host; contextOf(event): its `ctx`; freeze(value): all of it; tell(kind, header, texts): writes to the host; text(bytes). */
+function makeBatches({ chain, current, waiting, asked, settings, contextOf, freeze, tell, text }) {
   return class Batch {
     /** header: {id, careful, requests, retries, sizes, wide, indexes, of, users, exact}, as `functions_runtime/sandbox/wire.py` says. */
     constructor(header, body) {
       this.header = header;
+      freeze(header.requests); // events share them
       this.id = header.id;
       this.careful = header.careful;
       this.wallMs = settings.wallMs;
@@ -132,7 +133,7 @@ function makeBatches({ chain, current, waiting, asked, settings, contextOf, tell
         index, user, written: this.textOf(sizes[place]), exact: this.exact !== null && this.exact.has(place),
         value: undefined, numbers: null, same: true, errors: null, retry: null,
         request: header.requests[header.of === null ? 0 : header.of[place]], retries: header.retries === null ? 0 : header.retries[place],
-        logs: 0, calls: 0, asked: 0, ended: false, waits: false, rudder: false, batch: this, since: 0, timers: null, logger: null, store: null, fetcher: null,
+        logs: 0, calls: 0, asked: 0, ended: false, waits: false, rudder: false, batch: this, since: 0, timers: null, logger: null,
       };
       if (this.careful) {
         this.flush(); // the host knows all before this event

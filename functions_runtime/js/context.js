@@ -36,7 +36,7 @@ function until(signal, work) {
   });
 }
 
-/** Makes the class of contexts.
+/** Makes what gives functions their `ctx`: {contextOf(event), logOf(event), fetchOf(event)}.
  * shared: {site, source, destination, connection, props} of the connection; call(event, op, args): asks the host; log(event, level, text). */
 export function contexts(shared, { call, log }) {
   const say = (event, level, values) => {
@@ -48,14 +48,14 @@ export function contexts(shared, { call, log }) {
     if (++event.calls > MOST_CALLS) return Promise.reject(new Error(`more than ${MOST_CALLS} calls for one event`));
     return call(event, op, args);
   };
-  const logger = (event) => ({
+  const logOf = (event) => ({
     debug: (...values) => say(event, "debug", values),
     info: (...values) => say(event, "info", values),
     log: (...values) => say(event, "info", values),
     warn: (...values) => say(event, "warn", values),
     error: (...values) => say(event, "error", values),
   });
-  const store = (event) => ({
+  const storeOf = (event) => ({
     get: (key) => ask(event, "get", [key]),
     set: (key, value, options) => ask(event, "set", [key, value, options]),
     del: (key) => ask(event, "del", [key]),
@@ -66,8 +66,17 @@ export function contexts(shared, { call, log }) {
       if (found !== null && found !== undefined) return found;
       return ask(event, "add", [key, typeof value === "function" ? await value() : value, options]);
     },
+    async update(key, change, options) {
+      if (typeof change !== "function") throw new TypeError("store.update: expected a function that returns the new value");
+      for (;;) {
+        const { value, revision } = await ask(event, "read", [key]);
+        const made = await change(value);
+        if (made === undefined) return value;
+        if (await ask(event, "swap", [key, made, options, revision])) return made; // else another event was faster
+      }
+    },
   });
-  const fetcher = (event) => async (url, options = {}) => {
+  const fetchOf = (event) => async (url, options = {}) => {
     let { body } = options;
     let kind = null;
     if (typeof body === "string") kind = "text/plain;charset=UTF-8";
@@ -82,39 +91,16 @@ export function contexts(shared, { call, log }) {
     const { status, statusText, headers: heard, base64, url: final, redirected } = await until(options.signal, () => ask(event, "fetch", [request]));
     return new Response(Uint8Array.fromBase64(base64), { status, statusText, headers: heard, url: final, redirected });
   };
-
-  class Context {
-    #event;
-    constructor(event) {
-      this.#event = event;
-    }
-    get log() {
-      return this.#event.logger ??= logger(this.#event);
-    }
-    get store() {
-      return this.#event.store ??= store(this.#event);
-    }
-    get fetch() {
-      return this.#event.fetcher ??= fetcher(this.#event);
-    }
-    get geo() {
-      return deepFreeze(this.#event.request.geo);
-    }
-    get ua() {
-      return deepFreeze(this.#event.request.ua);
-    }
-    get headers() {
-      return deepFreeze(this.#event.request.headers);
-    }
-    get receivedAt() {
-      return new Date(this.#event.request.receivedAt);
-    }
-    get retries() {
-      return this.#event.retries;
-    }
-  }
-  for (const [name, value] of Object.entries(shared)) Object.defineProperty(Context.prototype, name, { value, enumerable: true });
-  return Context;
+  const { site, source, destination, connection, props } = shared;
+  // a plain object, because functions take it apart: `{log, ...rest}`; members made when they are asked for would cost ten times as much
+  const contextOf = (event) => {
+    const { geo, ua, headers, receivedAt } = event.request;
+    return {
+      log: logOf(event), store: storeOf(event), fetch: fetchOf(event), geo, ua, headers, receivedAt: new Date(receivedAt), retries: event.retries,
+      site, source, destination, connection, props,
+    };
+  };
+  return { contextOf, logOf, fetchOf };
 }
 
 /** Freezes plain data all the way down. */

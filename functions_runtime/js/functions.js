@@ -25,8 +25,12 @@ const OURS = /^\s*import\b[^;'"\n]*['"](?:penstock|@jitsu\/functions-lib)['"]/gm
 const { createObjectURL, revokeObjectURL } = URL;
 const Code = Blob;
 
+// Jitsu's package of types: `import { JitsuFunction }` without `type` is what its guides write
+const TYPES = /^(\s*import\s+)(\{[^}]*\}\s*from\s*['"]@jitsu\/protocols(?:\/[\w-]+)*['"])/gm;
+
 async function imported(code) {
-  const text = code.includes("amd") ? code.replace(WRAPPER, "$1globalThis") : code;
+  let text = code.includes("amd") ? code.replace(WRAPPER, "$1globalThis") : code;
+  if (text.includes("@jitsu/protocols")) text = text.replace(TYPES, "$1type $2");
   const url = createObjectURL(new Code([text], { type: "application/typescript" }));
   try {
     return await import(url);
@@ -71,7 +75,7 @@ function config(given) {
   const retries = policy.retries ?? policy.attempts ?? (delays.length || undefined);
   if (retries !== undefined && (!Number.isInteger(retries) || retries < 0)) throw new Error("`config.retryPolicy.retries` is a number of times");
   if (!Array.isArray(delays) || !delays.every((delay) => typeof delay === "number" && delay >= 0)) {
-    throw new Error("`config.retryPolicy.delays` is a list of seconds");
+    throw new Error("`config.retryPolicy.delays` is a list of minutes");
   }
   return { retries, delays };
 }

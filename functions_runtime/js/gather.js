@@ -34,7 +34,10 @@ function shares(events, results) {
   if (!isArray(results)) throw new TypeError(`returned ${typeof results}, not a list of events`);
   const flat = [];
   for (let i = 0; i < results.length; i++) isArray(results[i]) ? flat.push(...results[i]) : flat.push(results[i]);
-  if (flat.length === events.length && flat.every(isStatus)) return flat.map(statusOf);
+  if (flat.length && flat.every(isStatus)) {
+    if (flat.length !== events.length) throw new TypeError(`returned ${flat.length} statuses for ${events.length} events`);
+    return flat.map(statusOf);
+  }
   const places = new Map();
   events.forEach((event, place) => {
     places.set(event.value, place);
@@ -44,6 +47,7 @@ function shares(events, results) {
     const made = flat[i];
     if (made === undefined || made === null) continue;
     if (typeof made !== "object") throw new TypeError(`returned ${typeof made} in its list, not an event`);
+    if (made instanceof Promise) throw new TypeError("returned a promise inside of its list: await it (`Promise.all`)");
     const same = flat.length === events.length;
     const id = made.messageId;
     // what bears the id of no event belongs to the one in its place, or to the first

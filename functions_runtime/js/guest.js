@@ -40,7 +40,7 @@ if (!Uint8Array.fromBase64 || !JSON.rawJSON) throw new Error("this Deno is too o
 let nonce = "";
 let chain = [];
 let Batch;
-let Context;
+let contextOf;
 const asked = new Map(); // calls that the host has not answered, by number
 let calls = 0;
 
@@ -71,21 +71,22 @@ async function begin(header) {
   ({ nonce } = header);
   Batch = makeBatches({
     chain, current, waiting, asked, text, settings: header.settings,
-    contextOf: (event) => new Context(event),
+    contextOf: (event) => contextOf(event), freeze: deepFreeze,
     tell: (kind, said, texts) => send(OUT[kind], { nonce, ...said }, texts),
   });
   const shared = deepFreeze(header.shared);
   const outside = () => {
     throw new Error("only functions that handle an event can do this");
   };
-  Context = contexts(shared, { call: ask, log });
+  const made = contexts(shared, { call: ask, log });
+  ({ contextOf } = made);
   const told = (level) => (...values) => {
     const event = current.event();
-    if (event) new Context(event).log[level](...values);
+    if (event) (event.logger ??= made.logOf(event))[level](...values);
   };
   const fetch = (...args) => {
     const event = current.event();
-    return event ? new Context(event).fetch(...args) : outside();
+    return event ? made.fetchOf(event)(...args) : outside();
   };
   const plain = { log: told("info"), info: told("info"), debug: told("debug"), warn: told("warn"), error: told("error") };
   const console = Object.freeze({ ...plain, dir: told("info"), table: told("info"), trace: told("debug"), group: told("info"), groupEnd() {},
@@ -94,7 +95,7 @@ async function begin(header) {
   const ofNode = await nodeGlobals(header.functions.map(({ code }) => code));
   const { names, fetching } = vendors({ fetch, console, props: shared.props, current: current.event });
   reduceGlobals({ ...library, ...waiting.globals, ...ofNode, ...names, Response, penstock: Object.freeze({ ...library }), console, fetch: fetching, process });
-  freezeWorld([Context]);
+  freezeWorld();
   send(OUT.alive, { nonce, batch: 0 }); // what goes wrong from now on is the functions' doing
   const problems = [];
   for (const { name, code } of header.functions) {

@@ -77,10 +77,10 @@ function hideOurFrames() {
 }
 
 /** Freezes everything that can be reached from the global object. */
-export function freezeWorld(more) {
+export function freezeWorld() {
   hideOurFrames();
   const seen = new Set();
-  const waiting = [globalThis, ...more];
+  const waiting = [globalThis];
   // objects that only syntax reaches
   waiting.push((async () => {}).constructor, (function* () {}).constructor, (async function* () {}).constructor);
   waiting.push(getPrototypeOf([][Symbol.iterator]()), getPrototypeOf(""[Symbol.iterator]()), getPrototypeOf(new Map()[Symbol.iterator]()));

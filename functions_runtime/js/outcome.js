@@ -86,7 +86,14 @@ function checked(value, numbers) {
   if (kind !== "object") throw new TypeError(`returned ${kind}, not an event`);
   const written = write(value, numbers);
   if (typeof written !== "string" || written[0] !== "{") throw new TypeError("returned a value that is no JSON object");
+  if (written === "{}") throw new TypeError(`returned ${emptyThing(value)}, not an event`);
   return written;
+}
+
+/** Says what an object without keys is: a promise in a list, a generator or a `Map` is nothing in JSON. */
+function emptyThing(value) {
+  if (value instanceof Promise) return "a promise inside of a list (await it: `Promise.all`)";
+  return value instanceof Map ? "a Map" : Symbol.iterator in value || Symbol.asyncIterator in value ? "an iterator" : "an object without keys";
 }
 
 function within(outputs, name, settings) {

@@ -184,10 +184,24 @@ class Bucket:
         """
         await self._broker.publisher.publish(self._prefix + key, b"", msg_id=uuid.uuid4().hex, headers={_OPERATION: "DEL"})
 
+    async def erase(self, revision: int) -> None:
+        """Removes one revision as if it had expired; watchers see nothing. A missing revision is no error.
+
+        Raises:
+            NotConnected: not known to be removed.
+        """
+        with asking(f"cannot remove a value of {self._stream}"):
+            try:
+                await self._broker.js.delete_msg(self._stream, revision)
+            except APIError:  # the server has one code for all that can go wrong
+                with contextlib.suppress(NotFoundError):
+                    await self._broker.js.get_msg(self._stream, seq=revision)
+                    raise
+
     async def remove(self, revision: int) -> None:
-        """Removes one revision as if it had expired; watchers see nothing. A missing revision is no error."""
-        with contextlib.suppress(NotFoundError, APIError, nats.errors.Error, OSError, TimeoutError):
-            await self._broker.js.delete_msg(self._stream, revision)
+        """As `erase`, for a value that does no harm if it stays: no failure is an error."""
+        with contextlib.suppress(NotConnected):
+            await self.erase(revision)
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Returns every key that starts with `prefix` (whole tokens).

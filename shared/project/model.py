@@ -34,6 +34,7 @@ SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 """Names of sites, destinations, functions, connections, connectors and syncs: they become tokens of subjects and keys of buckets."""
+NAME_RULE = "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
 """Options that earlier versions took although they did nothing."""
@@ -351,7 +352,7 @@ def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str,
 
 def _check_names(project: Project) -> list[Problem]:
     return [
-        Problem(f"{kind}.{name}", "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit")
+        Problem(f"{kind}.{name}", NAME_RULE)
         for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,12 +15,17 @@ from functions_runtime.host.store import DEFAULT_SECONDS, MOST_VALUE_BYTES, Stor
 from functions_runtime.sandbox.chain import CallError
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
+from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import StreamReader
 
 
 @pytest.fixture
 async def _streams(broker: Broker) -> None:
     await topology.ensure(broker, topology.TopologySettings())
+
+
+def store_of(broker: Broker, owner: str, clock: Callable[[], float] = time.time) -> Store:
+    return Store(Bucket(broker, topology.STORE_BUCKET), owner, clock)
 
 
 async def ask(store: Store, op: str, *args: Any) -> Any:
@@ -28,7 +35,7 @@ async def ask(store: Store, op: str, *args: Any) -> Any:
 
 @pytest.mark.usefixtures("_streams")
 async def test_what_a_function_keeps_is_there_for_all_replicas_and_for_no_other_connection(broker: Broker) -> None:
-    one, same, other = Store(broker, "a.1"), Store(broker, "a.1"), Store(broker, "b.1")
+    one, same, other = store_of(broker, "a.1"), store_of(broker, "a.1"), store_of(broker, "b.1")
     value: Any = {"a": [1, None, "ü"], "b": 12345678901234567890}
     await ask(one, "set", "key with . and *", value)
     assert await ask(same, "get", "key with . and *") == value
@@ -45,7 +52,7 @@ async def test_what_a_function_keeps_is_there_for_all_replicas_and_for_no_other_
     ("given", "left"), [(60, 60), ("1d", 86_400), ({"ttl": "2h"}, 7200), ("inf", -1), (None, DEFAULT_SECONDS)]
 )
 async def test_how_long_a_value_is_kept(broker: Broker, given: object, left: float) -> None:
-    store = Store(broker, "ttl.1")
+    store = store_of(broker, "ttl.1")
     await ask(store, "set", "k", 1, given)
     assert (await ask(store, "getWithTTL", "k"))["ttl"] in (left, left - 1)
 
@@ -53,7 +60,7 @@ async def test_how_long_a_value_is_kept(broker: Broker, given: object, left: flo
 @pytest.mark.usefixtures("_streams")
 async def test_a_value_is_gone_when_its_time_is_over(broker: Broker) -> None:
     now = 1000.0
-    store = Store(broker, "gone.1", lambda: now)
+    store = store_of(broker, "gone.1", lambda: now)
     await ask(store, "set", "k", 1, 60)
     now += 61
     assert await ask(store, "get", "k") is None
@@ -62,12 +69,45 @@ async def test_a_value_is_gone_when_its_time_is_over(broker: Broker) -> None:
 
 @pytest.mark.usefixtures("_streams")
 async def test_of_all_who_add_at_once_one_wins_and_all_get_its_value(broker: Broker) -> None:
-    stores = [Store(broker, "race.1") for _ in range(8)]
+    stores = [store_of(broker, "race.1") for _ in range(8)]
     for _ in range(5):
         got = await asyncio.gather(*(ask(store, "add", "k", number) for number, store in enumerate(stores)))
         assert len(set(got)) == 1
         assert await ask(stores[0], "get", "k") == got[0]
         await ask(stores[0], "del", "k")
+
+
+@pytest.mark.usefixtures("_streams")
+async def test_who_reads_and_swaps_loses_no_write_of_another(broker: Broker) -> None:
+    async def add(store: Store) -> None:
+        while True:
+            found = await ask(store, "read", "n")
+            if await ask(store, "swap", "n", (found["value"] or 0) + 1, "1d", found["revision"]):
+                return
+
+    await asyncio.gather(*(add(store_of(broker, "swap.1")) for _ in range(20)))
+    assert await ask(store_of(broker, "swap.1"), "get", "n") == 20
+    now = time.time() + 2 * 86_400
+    late = store_of(broker, "swap.1", lambda: now)
+    found = await ask(late, "read", "n")
+    assert found["value"] is None
+    assert await ask(late, "swap", "n", 1, None, found["revision"])
+
+
+@pytest.mark.usefixtures("_streams")
+async def test_del_says_when_the_value_may_still_be_there(broker: Broker) -> None:
+    store = store_of(broker, "del.1")
+    await ask(store, "set", "k", 1)
+    bucket = Bucket(broker, topology.STORE_BUCKET)
+    await bucket.erase(4711)  # what is not there does not matter
+    one, two = await asyncio.gather(*(ask(store, "del", "k") for _ in range(2)))
+    assert (one, two) == (None, None)
+    await ask(store, "set", "k", 1)
+    stream = "KV_store"
+    told = msgspec.json.decode((await broker.nc.request(f"$JS.API.STREAM.INFO.{stream}")).data)
+    await broker.nc.request(f"$JS.API.STREAM.UPDATE.{stream}", msgspec.json.encode({**told["config"], "deny_delete": True}))
+    with pytest.raises(CallError, match="cannot remove a value of KV_store"):
+        await ask(store, "del", "k")
 
 
 @pytest.mark.usefixtures("_streams")
@@ -86,7 +126,7 @@ async def test_of_all_who_add_at_once_one_wins_and_all_get_its_value(broker: Bro
 )
 async def test_what_cannot_be_kept_says_why(broker: Broker, args: list[Any], said: str) -> None:
     with pytest.raises(CallError, match=said):
-        await ask(Store(broker, "wrong.1"), "set", *args)
+        await ask(store_of(broker, "wrong.1"), "set", *args)
 
 
 @pytest.mark.usefixtures("_streams")

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from penstock.control.wording import counted
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, anywhere
 from shared.errors import ConfigError, Problem, SetupError
+from shared.project.model import NAME, NAME_RULE
 
 if TYPE_CHECKING:
     from penstock.control.functions.cases import Verdict
-    from penstock.control.functions.tried import Tried
+    from penstock.control.functions.tried import Together, Tried
 
 TYPES = "penstock.d.ts"
 ENDINGS = (".ts", ".mjs", ".js")
@@ -63,22 +65,35 @@ def fn() -> None:
     "--event",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     default=Path("-"),
-    help="File of one event as JSON; `-`: standard input.",
+    help="File of an event as JSON, or of a list of events, which go as one batch; `-`: standard input.",
 )
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A value of `ctx.props`; may be repeated.")
 @click.option("--fetch", is_flag=True, help="Send the requests of `fetch`; else they fail.")
 @anywhere
 def run(setting: Setting, files: tuple[Path, ...], event: Path, env: tuple[str, ...], fetch: bool) -> int:
-    """Runs an event through FILES, one function after the other, and shows what comes out.
+    """Runs an event, or a batch of them, through FILES, one function after the other, and shows what comes out.
 
     \b
     Example:
       penstock fn run functions/clean.ts --event order.json
     """
-    tried = asyncio.run(_run(files, _read(event), dict(map(_pair, env)), fetch=fetch))
-    setting.screen.result(tried)
-    _show(setting, tried)
-    return exits.OK if tried.result != "dead_letter" and not tried.errors else exits.NO
+    given, are_many = _read(event)
+    together = asyncio.run(_run(files, given, dict(map(_pair, env)), fetch=fetch))
+    if not are_many:
+        alone = together.events[0]
+        setting.screen.result(
+            msgspec.structs.replace(
+                alone, logs=together.logs, calls=together.calls, store=together.store, milliseconds=together.milliseconds
+            )
+        )
+        _show_event(setting, alone, f", {together.milliseconds:g} ms")
+    else:
+        setting.screen.result(together)
+        for number, tried in enumerate(together.events, 1):
+            _show_event(setting, tried, f", event {number} of {len(together.events)}")
+    _show_effects(setting, together)
+    well = all(tried.result != "dead_letter" and not tried.errors for tried in together.events)
+    return exits.OK if well else exits.NO
 
 
 @fn.command()
@@ -119,6 +134,8 @@ def new(setting: Setting, name: str, folder: Path) -> int:
     Example:
       penstock fn new clean
     """
+    if not NAME.fullmatch(name):
+        raise ConfigError([Problem("NAME", f"{NAME_RULE}; got {name!r}")])
     written = [folder / f"{name}.ts", folder / f"{name}.cases.json"]
     there = [str(file) for file in written if file.exists()]
     if there:
@@ -140,11 +157,11 @@ def new(setting: Setting, name: str, folder: Path) -> int:
     return exits.OK
 
 
-async def _run(files: Sequence[Path], event: bytes, env: dict[str, str], *, fetch: bool) -> Tried:
+async def _run(files: Sequence[Path], events: Sequence[bytes], env: dict[str, str], *, fetch: bool) -> Together:
     from penstock.control.functions.tried import Bench, read_code
 
     async with Bench(read_code(files), shared={"props": env}, fetch=fetch) as bench:
-        return await bench.run(event)
+        return await bench.run_all(events)
 
 
 async def _test(files: Sequence[Path]) -> list[Verdict]:
@@ -168,15 +185,20 @@ def _with_cases(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path) -> tuple[list[bytes], bool]:
+    """Returns the events of a file, each as it was written, and whether they are a list."""
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        msgspec.json.decode(content, type=dict[str, Any])
+        given = msgspec.json.decode(content, type=dict[str, Any] | list[dict[str, Any]])
     except OSError as exc:
         raise SetupError(f"{file} cannot be read: {exc.strerror}") from exc
     except msgspec.MsgspecError as exc:
-        raise ConfigError([Problem(str(file), f"expected one event as a JSON object: {exc}")]) from exc
-    return content
+        raise ConfigError([Problem(str(file), f"expected one event as a JSON object, or a list of them: {exc}")]) from exc
+    if isinstance(given, dict):
+        return [content], False
+    if not given:
+        raise ConfigError([Problem(str(file), "the list has no event")])
+    return list(map(bytes, msgspec.json.decode(content, type=list[msgspec.Raw]))), True
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -186,13 +208,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _show(setting: Setting, tried: Tried) -> None:
+def _show_event(setting: Setting, tried: Tried, more: str) -> None:
     screen = setting.screen
     for event in tried.events:
         screen.say(msgspec.json.format(msgspec.json.encode(event)).decode())
     by = f" by {tried.function}" if tried.function and tried.result in ("dropped", "dead_letter") else ""
+    going = counted(len(tried.events), "event")
     screen.say(
-        f"{tried.result}{by}, {len(tried.events)} events go on, {tried.milliseconds:g} ms",
+        f"{tried.result}{by}, {going} {'goes' if len(tried.events) == 1 else 'go'} on{more}",
         "green" if not tried.errors else "yellow",
     )
     for title, lines in (
@@ -202,9 +225,11 @@ def _show(setting: Setting, tried: Tried) -> None:
     ):
         for line in lines:
             screen.say(f"{title}: {line}", "yellow")
-    for line in tried.logs:
-        screen.say(f"log: {line}")
-    for line in tried.calls:
-        screen.say(f"call: {line}")
-    if tried.store:
-        screen.say(f"keeps: {msgspec.json.encode(tried.store).decode()}")
+
+
+def _show_effects(setting: Setting, together: Together) -> None:
+    for title, lines in (("log", together.logs), ("call", together.calls)):
+        for line in lines:
+            setting.screen.say(f"{title}: {line}")
+    if together.store:
+        setting.screen.say(f"keeps: {msgspec.json.encode(together.store).decode()}")

@@ -11,12 +11,15 @@ import msgspec
 
 from functions_runtime.host.fetch import Fetcher
 from functions_runtime.host.guard import Guard
+from functions_runtime.host.store import Store, kept_values
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from functions_runtime.sandbox.chain import CallError, Chain
 from functions_runtime.sandbox.guest import BrokenError, Code, Limits, Spec
+from penstock.control.functions.bucket import MemoryBucket
 from shared.errors import ConfigError, Problem, SetupError
 
+OWNER = "local"
 _FATES = {wire.SAME: "unchanged", wire.OUTPUTS: "changed", wire.DROPPED: "dropped", wire.DEAD: "dead_letter"}
 
 
@@ -38,39 +41,53 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float = 0.0
 
 
+class Together(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of events that went through the functions as one batch; `logs`, `calls` and `store` are those of all."""
+
+    events: list[Tried]
+    logs: list[str] = []
+    calls: list[str] = []
+    store: dict[str, Any] = {}
+    milliseconds: float = 0.0
+
+
+class _Person(msgspec.Struct):
+    """The members by which events of one user are known."""
+
+    userId: Any = None  # noqa: N815  # the event's own key
+    anonymousId: Any = None  # noqa: N815
+    messageId: Any = None  # noqa: N815
+
+
+_read_person = msgspec.json.Decoder(_Person).decode
+
+
 class LocalHost:
-    """Answers what a function asks: a store in memory, and the network only where that is allowed."""
+    """Answers what a function asks: the store's rules on a bucket in memory, and the network only where that is allowed."""
 
     def __init__(self, store: Mapping[str, Any] | None = None, fetcher: Fetcher | None = None) -> None:
-        self.store: dict[str, Any] = dict(store or {})
-        self.ttl: dict[str, object] = {}
         self.logs: list[str] = []
         self.calls: list[str] = []
         self._fetcher = fetcher
+        self._bucket = MemoryBucket()
+        self._store = Store(self._bucket, OWNER)
+        for key, value in (store or {}).items():
+            self._bucket.keep(*self._store.entry_of(key, value))
+
+    @property
+    def store(self) -> dict[str, Any]:
+        """What is kept now."""
+        return kept_values(self._bucket.values())
 
     async def call(self, op: str, args: Sequence[Any]) -> Any:
         """As `Host.call`."""
-        self.calls.append(f"{op} {args[0].get('url') if op == 'fetch' else args[0]}")
-        if op == "fetch":
-            if self._fetcher is None:
-                raise CallError("fetch: nothing is sent here; allow it with --fetch")
-            return await self._fetcher.fetch(args[0])
-        key = str(args[0])
-        match op:
-            case "get":
-                return self.store.get(key)
-            case "getWithTTL":
-                return {"value": self.store[key], "ttl": self.ttl.get(key, -1)} if key in self.store else None
-            case "ttl":
-                return self.ttl.get(key, -1) if key in self.store else -2
-            case "del":
-                self.store.pop(key, None)
-                return None
-            case "add" if key in self.store:
-                return self.store[key]
-            case _:
-                self.store[key] = args[1]
-                return args[1] if op == "add" else None
+        if op != "fetch":
+            self.calls.append(f"{op} {args[0]}")
+            return await self._store.call(op, args)
+        self.calls.append(f"fetch {args[0].get('url')}")
+        if self._fetcher is None:
+            raise CallError("fetch: nothing is sent here; allow it with --fetch")
+        return await self._fetcher.fetch(args[0])
 
     def log(self, level: str, message: str) -> None:
         """As `Host.log`."""
@@ -152,33 +169,47 @@ class Bench:
         if self._fetcher is not None:
             await self._fetcher.close()
 
-    async def run(
+    async def try_out(
         self, event: bytes, *, store: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
-    ) -> Tried:
-        """Runs an event, as JSON, through the chain.
+    ) -> tuple[Fate, Tried]:
+        """Runs an event, as JSON, through the chain; returns the sandbox's own answer, and what became of it.
 
         Args:
             store: the keys and values that the store holds before.
             context: members of `ctx` that come from the request: geo, ua, headers; `receivedAt` in milliseconds, `retries`.
         """
-        return (await self.try_out(event, store=store, context=context))[1]
+        fates, host, taken = await self._run([event], store, context)
+        return fates[0], _tried(fates[0], event, host=host, milliseconds=taken)
 
-    async def try_out(
-        self, event: bytes, *, store: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
-    ) -> tuple[Fate, Tried]:
-        """As `run`; returns the sandbox's own answer too."""
+    async def run_all(
+        self, events: Sequence[bytes], *, store: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None
+    ) -> Together:
+        """Runs events as one batch, as those of a frame; `store` and `context` as for `try_out`."""
+        fates, host, taken = await self._run(events, store, context)
+        each = [_tried(fate, event) for fate, event in zip(fates, events, strict=True)]
+        return Together(events=each, logs=host.logs, calls=host.calls, store=host.store, milliseconds=taken)
+
+    async def _run(
+        self, events: Sequence[bytes], store: Mapping[str, Any] | None, context: Mapping[str, Any] | None
+    ) -> tuple[list[Fate], LocalHost, float]:
         host = LocalHost(store, self._fetcher)
         self._chain.serve(host)
         told = dict(context or {})
         request = {"geo": {}, "ua": {}, "headers": {}, "receivedAt": time.time() * 1000, **told}
         retries = int(request.pop("retries", 0))
+        users: dict[str, int] = {}
+        given = [Given(event, user=users.setdefault(_user_of(event), len(users)), retries=retries) for event in events]
         began = time.perf_counter()
-        fate = (await self._chain.run([request], [Given(event, retries=retries)]))[0]
-        taken = (time.perf_counter() - began) * 1000
-        return fate, _tried(fate, event, host, taken)
+        fates = await self._chain.run([request], given)
+        return fates, host, round((time.perf_counter() - began) * 1000, 2)
 
 
-def _tried(fate: Fate, event: bytes, host: LocalHost, milliseconds: float) -> Tried:
+def _user_of(event: bytes) -> str:
+    person = _read_person(event)
+    return str(person.userId or person.anonymousId or person.messageId)
+
+
+def _tried(fate: Fate, event: bytes, *, host: LocalHost | None = None, milliseconds: float = 0.0) -> Tried:
     outputs = [event] if fate.kind == wire.SAME else list(fate.outputs)
     message, function, dropped = fate.retry or ("", "", False)
     return Tried(
@@ -188,8 +219,8 @@ def _tried(fate: Fate, event: bytes, host: LocalHost, milliseconds: float) -> Tr
         reason=": ".join(filter(None, (fate.reason, fate.detail))),
         errors=[f"{name}: {words}" for name, words in fate.errors],
         retry=f"{function}: {message}" + (", nothing goes on now" if dropped else "") if function else "",
-        logs=host.logs,
-        calls=host.calls,
-        store=host.store,
-        milliseconds=round(milliseconds, 2),
+        logs=host.logs if host else [],
+        calls=host.calls if host else [],
+        store=host.store if host else {},
+        milliseconds=milliseconds,
     )

@@ -135,3 +135,18 @@ async def test_a_batch_may_stand_in_the_middle_of_a_chain() -> None:
     made = [outputs(fate)[0] for fate in fates]
     assert [(each["n"], each["after"]) for each in made] == [(number, 2) for number in ALL]
     assert all(each["of"] >= 1 for each in made)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (rudder("return events.map(async (e) => ({...e, made: 1}))"), "returned a promise inside of its list"),
+        (segment("return events.length > 1 ? [{status: 200}] : events"), ""),
+    ],
+)
+async def test_a_list_that_holds_no_events_takes_no_events_place(code: str, said: str) -> None:
+    async with chain_of(code) as chain:
+        fates = await chain.run(REQUESTS, events(4))
+    assert [said in fate.errors[0][1] if said else [each["n"] for each in outputs(fate)] for fate in fates] == (
+        [True] * 4 if said else [[number] for number in range(4)]
+    )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Sequence
 
 import pytest
 
@@ -283,3 +284,60 @@ async def test_a_sandbox_that_is_killed_costs_no_event_and_repeats_no_effect() -
         fates = await chain.run(REQUESTS, events())
     assert [fate.kind for fate in fates] == [wire.OUTPUTS] * EVENTS
     assert sorted(args[0] for _, args in host.calls) == sorted(f"k{number}" for number in range(EVENTS))
+
+
+async def test_ctx_is_a_plain_object_to_be_taken_apart_spread_and_added_to() -> None:
+    code = """export default async function (event, { log, ...rest }) {
+        log.info(Object.keys(rest).length);
+        return second({ ...event, rest: Object.keys(rest) }, { ...rest, log, mine: 1 });
+    }
+    const second = (event, ctx) => {
+        ctx.log = console;
+        ctx.log.warn(ctx.mine);
+        try { ctx.geo.country = "X" } catch { event.kept = ctx.geo.country }
+        return { ...event, greeting: ctx.props.GREETING, at: ctx.receivedAt };
+    };"""
+    host = Recorder()
+    async with chain_of(code, host=host) as chain:
+        (made,) = outputs(await run_one(chain))
+    assert set(made["rest"]) == {"store", "fetch", "geo", "ua", "headers", "receivedAt", "retries", "site", "source", "destination", "connection", "props"}  # fmt: skip
+    assert (made["greeting"], made["kept"], made["at"]) == ("hello", "DE", "2026-01-01T00:00:00.000Z")
+    assert host.lines == [("info", "12"), ("warn", "1")]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("export default function* (event) { yield event }", "returned an iterator, not an event"),
+        ("export default (event) => new Map(Object.entries(event))", "returned a Map, not an event"),
+        ("export default (event) => [event, Promise.resolve(event)]", "returned a promise inside of a list (await it"),
+        ("export default () => ({})", "returned an object without keys, not an event"),
+    ],
+)
+async def test_what_is_nothing_in_json_takes_no_events_place(code: str, said: str) -> None:
+    async with chain_of(code) as chain:
+        fate = await run_one(chain)
+    assert fate.kind == wire.SAME
+    assert said in fate.errors[0][1]
+
+
+async def test_update_asks_again_when_another_event_was_faster() -> None:
+    kept = {"value": 1, "revision": 7}
+    asked: list[tuple[str, list[object]]] = []
+
+    def answer(op: str, args: Sequence[object]) -> object:
+        asked.append((op, list(args)))
+        if op == "read":
+            return dict(kept)
+        if kept["revision"] == 7:  # another event writes before this one does
+            kept.update(value=5, revision=8)
+            return False
+        return True
+
+    body = "return {...event, n: await ctx.store.update('k', (was) => was + 1, '1d'), same: await ctx.store.update('k', () => undefined)}"
+    async with chain_of(function(body), host=Recorder(answer)) as chain:
+        (made,) = outputs(await run_one(chain))
+    assert (made["n"], made["same"]) == (6, 5)
+    assert asked == [
+        ("read", ["k"]), ("swap", ["k", 2, "1d", 7]), ("read", ["k"]), ("swap", ["k", 6, "1d", 8]), ("read", ["k"])
+    ]  # fmt: skip

@@ -50,6 +50,10 @@ FORMS = {
         "import type { JitsuFunction } from '@jitsu/protocols/functions';\nconst f: JitsuFunction = async (event, { log, props }) => ({...event, said: props.GREETING});\nexport default f;",
         "hello",
     ),
+    "jitsu-types-as-values": (
+        "import { JitsuFunction, FullContext } from '@jitsu/protocols/functions';\nconst f: JitsuFunction = async (event, ctx: FullContext) => ({...event, said: ctx.props.GREETING});\nexport default f;",
+        "hello",
+    ),
     "commonjs": (
         "const { createHash } = require('crypto');\nmodule.exports = async (event) => ({...event, said: createHash('md5').update('a').digest('hex')});",
         MD5,

@@ -82,11 +82,75 @@ def test_an_event_is_run_through_functions_with_what_they_log_ask_and_keep(capsy
     assert tried["calls"] == ["set k", "fetch https://example.com"]
 
 
+BATCH = """let calls = 0;
+export async function transformBatch(events, metadata) {
+    calls++;
+    return events.filter((e) => e.type === "track").map((e) => ({...e, of: events.length, calls, big: e.big}));
+}"""
+
+
+def test_events_go_through_a_function_as_one_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = write("batch.js", BATCH)
+    sent = '[{"type":"track","messageId":"1"}, {"type":"page","messageId":"2"}, {"type":"track","messageId":"3","big":1.000000000000000000001}]'
+    assert run(["fn", "run", code, "--event", write("events.json", sent), "--json"]) == exits.OK
+    made = said(capsys)
+    assert [[each["messageId"] for each in tried["events"]] for tried in made["events"]] == [["1"], [], ["3"]]
+    assert [tried["result"] for tried in made["events"]] == ["changed", "dropped", "changed"]
+    assert made["events"][2]["events"][0] | {"big": 0} == {"type": "track", "messageId": "3", "of": 3, "calls": 1, "big": 0}
+    assert run(["fn", "run", code, "--event", "events.json"]) == exits.OK
+    assert "dropped by batch.js, 0 events go on, event 2 of 3" in capsys.readouterr().out
+
+
+def test_cases_may_hold_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    write("batch.js", BATCH)
+    one, two = {"type": "track", "messageId": "1"}, {"type": "page", "messageId": "2"}
+    cases = [
+        {"events": [one, two, one], "expect": [one | {"of": 3, "calls": 1}, one | {"of": 3, "calls": 1}]},
+        {"events": [one, two], "expect": [one]},
+        {"event": one, "expect": one | {"of": 1, "calls": 3}},
+    ]
+    write("batch.cases.json", json.dumps(cases))
+    assert run(["fn", "test", "batch.js", "--json"]) == exits.NO
+    verdicts = said(capsys)
+    assert [verdict["ok"] for verdict in verdicts] == [True, False, True]
+    assert verdicts[1]["difference"].endswith('got [{"type":"track","messageId":"1","of":2,"calls":2}]')
+    write("batch.cases.json", json.dumps([{"event": one, "events": [one], "expect": one}]))
+    assert run(["fn", "test", "batch.js"]) == exits.WRONG_INPUT
+    assert "one `event`, or several `events`" in capsys.readouterr().err
+
+
+def test_the_store_here_keeps_to_the_rules_of_the_real_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code = """const tried = async (work) => { try { return await work() } catch (error) { return error.message } };
+        export default async (event, { store }) => {
+            await store.set("k", 1, { ttl: "1d" });
+            const add = () => store.update("n", async (was) => { await 0; return (was ?? 0) + 1 });
+            await Promise.all([add(), add(), add()]);
+            return { said: [await store.ttl("k"), await tried(() => store.get("")), await tried(() => store.set("k", "x".repeat(70000))),
+                await tried(() => store.set("k", 1, "soon")), await store.get("n"), await store.del("k"), await store.get("k")] };
+        }"""
+    assert run(["fn", "run", write("f.js", code), "--event", write("event.json", "{}"), "--json"]) == exits.OK
+    tried = said(capsys)
+    left, key, large, soon, *rest = tried["events"][0]["said"]
+    assert left == 86_400
+    assert "a key is a text" in key
+    assert "larger than 64 KiB" in large
+    assert "expected a duration" in soon
+    assert rest == [3, None, None]
+    assert tried["store"] == {"n": 3}
+
+
+@pytest.mark.parametrize("name", ["my fn", "clean.ts", "a/b", "Clean"])
+def test_a_new_function_has_a_name_that_a_project_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fn", "new", name]) == exits.WRONG_INPUT
+    assert f"starts with a letter or digit; got {name!r}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("code", "event", "env", "message"),
     [
         ("export default (e) => { retrn e }", "{}", "A=b", "f.js: SyntaxError"),
         ("export default (e) => e", "[1]", "A=b", "expected one event as a JSON object"),
+        ("export default (e) => e", "[]", "A=b", "the list has no event"),
         ("export default (e) => e", "{}", "A", "expected NAME=VALUE"),
     ],
 )
