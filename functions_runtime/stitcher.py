@@ -3,8 +3,8 @@
     read, note the outcome where functions made it, keep, DELIVER, forget, acknowledge
 
 The stitcher keeps an event before it is delivered without a user, and forgets it after it was delivered with one. So a runtime that dies in between lost
-nothing: what it had not forgotten goes again with the visitor's next event, under its message id. Every write is a compare-and-set: if
-another runtime wrote meanwhile, the stitcher adds what the frame brought.
+nothing: what it had not forgotten goes again with the visitor's next event, under its message id. The visitors of a frame are written together,
+so that the broker syncs once. Every write is a compare-and-set: if another runtime wrote meanwhile, the stitcher adds what the frame brought.
 
 Events are never held back or lost for the sake of a visitor: when the bucket is full or was emptied, some events stay without a
 user, which is counted and said.
@@ -17,7 +17,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -32,7 +32,7 @@ from shared.events.frame import Frame, encode_frame
 from shared.events.headers import write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import asking
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import MOST_TOGETHER, Bucket, Write
 from shared.project.identity import Identity
 from shared.project.model import Connection
 from shared.service import ServiceContext
@@ -40,8 +40,10 @@ from shared.telemetry.names import CounterName
 
 MOST_PAYLOAD_BYTES = 15 * 1024 * 1024
 """Of a frame with what goes again; the broker takes 16 MiB."""
+MOST_TOGETHER_BYTES = 2 * 1024 * 1024
+"""Of the records that the broker syncs together."""
 AT_ONCE = 64
-"""Writes under way."""
+"""Writes under way, of records that are written one by one."""
 MOST_REMEMBERED = 4096
 MOST_REMEMBERED_BYTES = 16 * 1024 * 1024
 MICROSECONDS = 1_000_000
@@ -56,6 +58,29 @@ class _Remembered(NamedTuple):
     revision: int
     bytes: int
     ends_at: float
+
+
+class _Made(NamedTuple):
+    """What a frame brought to a visitor, how the record is then, how many events its bounds cost, and how the bucket gets it."""
+
+    brought: Brought
+    visitor: Visitor
+    lost: int
+    write: Write
+
+
+def _parts(made: Sequence[_Made]) -> Iterator[list[_Made]]:
+    """Yields what is written together: neither too many nor too large."""
+    part: list[_Made] = []
+    size = 0
+    for each in made:
+        if part and (len(part) == MOST_TOGETHER or size + len(each.write.value) > MOST_TOGETHER_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += len(each.write.value)
+    if part:
+        yield part
 
 
 class Stitcher:
@@ -206,40 +231,73 @@ class Stitcher:
             async with places:
                 return await self._put(each, bounds)
 
-        results = await asyncio.gather(*map(put, brought), return_exceptions=True)
-        failures = [each for each in results if isinstance(each, BaseException)]
-        if failures:
-            if isinstance(failures[0], Transient):
-                await self._mend()
-            raise failures[0]
+        try:
+            left = await self._put_together(brought, bounds) if len(brought) > 1 else brought
+            results = await asyncio.gather(*map(put, left), return_exceptions=True)
+            failures = [each for each in results if isinstance(each, BaseException)]
+            if failures:
+                raise failures[0]
+        except Transient:
+            await self._mend()
+            raise
         self._count("functions_identity_forgotten_total", sum(each for each in results if isinstance(each, int)), reason="bounds")
+
+    async def _put_together(self, brought: Sequence[Brought], bounds: Bounds) -> list[Brought]:
+        """Adds what a frame brought, for one sync of the broker for many visitors; returns those that it took no batch of.
+
+        Raises:
+            NotConnected: not known to be noted; what is there is found when it is noted again.
+        """
+        left: list[Brought] = []
+        lost = 0
+        made = [self._made(each, bounds) for each in brought]
+        for some in _parts(made):
+            revisions = await self._bucket.put_together(
+                [each.write for each in some], ttl_seconds=bounds.look_back / MICROSECONDS
+            )
+            if revisions is None:
+                left += [each.brought for each in some]
+                continue
+            for each, revision in zip(some, revisions, strict=True):
+                self._note(each, revision, bounds)
+                lost += each.lost
+        self._count("functions_identity_forgotten_total", lost, reason="bounds")
+        return left
+
+    def _made(self, brought: Brought, bounds: Bounds) -> _Made:
+        name = brought.anonymous_id
+        known = self._remembered.get(name) or _Remembered(Visitor(name), 0, 0, 0.0)
+        visitor, lost = updated(known.visitor, sightings=brought.sightings, kept=brought.kept, gone=brought.gone, bounds=bounds)
+        return _Made(brought, visitor, lost, Write(self._key(name), encode_visitor(visitor), known.revision))
+
+    def _note(self, made: _Made, revision: int, bounds: Bounds) -> None:
+        ends_at = self._wall() + bounds.look_back / MICROSECONDS
+        self._replace(made.brought.anonymous_id, _Remembered(made.visitor, revision, len(made.write.value), ends_at))
 
     async def _put(self, brought: Brought, bounds: Bounds) -> int:
         """Adds what a frame brought; returns how many events the visitor's bounds cost."""
-        name, key = brought.anonymous_id, self._key(brought.anonymous_id)
+        name = brought.anonymous_id
         seconds = bounds.look_back / MICROSECONDS
         while True:
-            known = self._remembered.get(name) or _Remembered(Visitor(name), 0, 0, 0.0)
-            visitor, lost = updated(
-                known.visitor, sightings=brought.sightings, kept=brought.kept, gone=brought.gone, bounds=bounds
-            )
-            value = encode_visitor(visitor)
+            made = self._made(brought, bounds)
+            key, value, known = made.write
             try:
-                revision = await self._bucket.put(key, value, revision=known.revision, ttl_seconds=seconds)
+                revision = await self._bucket.put(key, value, revision=known, ttl_seconds=seconds)
             except Conflict:
                 entry = await self._bucket.get(key)
-                if entry is None and known.revision and known.ends_at > self._wall() + 1:
+                remembered = self._remembered.get(name)
+                if entry is None and known and remembered is not None and remembered.ends_at > self._wall() + 1:
                     await self._begin()
                 self._remember(name, entry.value if entry else None, entry.revision if entry else 0)
             except QueueFull:
                 self._count("functions_identity_forgotten_total", len(brought.kept), reason="full")
                 return 0
             except Permanent:  # a broker that takes smaller messages than ours does
-                self._count("functions_identity_forgotten_total", len(visitor.kept), reason="large")
+                self._count("functions_identity_forgotten_total", len(made.visitor.kept), reason="large")
                 return 0
             else:
-                self._replace(name, _Remembered(visitor, revision, len(value), self._wall() + seconds))
-                return lost
+                self._note(made, revision, bounds)
+                return made.lost
 
     def _count_made(self, made: Stitched) -> None:
         self._count("functions_identity_stitched_total", made.stamped, how="at_once")

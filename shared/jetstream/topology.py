@@ -229,6 +229,8 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             # A lease ends by its message's own time to live, and so does what functions keep. No delete markers: a taker must not
             # meet a marker for ten seconds.
             allow_msg_ttl=bucket in (LEASE_BUCKET, STORE_BUCKET, IDENTITY_BUCKET),
+            # visitors of a frame are written together
+            allow_atomic=bucket == IDENTITY_BUCKET,
             duplicate_window=DEDUPLICATION_SECONDS,
             storage=api.StorageType.FILE,
             num_replicas=settings.replicas,
@@ -347,6 +349,8 @@ def _widened(current: api.StreamConfig, wanted: api.StreamConfig) -> api.StreamC
         # zero, minus one and None all mean unlimited
         if want and have and have > 0 and want > have:
             changes[limit] = want
+    if wanted.allow_atomic and not current.allow_atomic:
+        changes["allow_atomic"] = True
     if wanted.discard != current.discard:
         changes["discard"] = wanted.discard
     missing = [subject for subject in wanted.subjects or [] if subject not in (current.subjects or [])]

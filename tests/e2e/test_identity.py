@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from shared.events.frame import Frame, Head, RequestContext, decode_frame, encod
 from shared.events.headers import Place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
-from shared.jetstream.kv import Bucket
+from shared.jetstream.kv import MOST_TOGETHER, Bucket, Write
 from shared.project.identity import Identity
 from shared.project.model import Connection
 from shared.project.snapshot import ConfigWatcher
@@ -231,3 +232,56 @@ async def test_many_keys_are_read_at_once(nats: NatsServer, broker: Broker) -> N
     async with connect(nats.url, "away", patience_seconds=10) as other:
         with pytest.raises(NotConnected):
             await Bucket(other, "none").get_many(["a"])
+
+
+async def test_values_are_written_together_or_not_at_all(nats: NatsServer, broker: Broker) -> None:
+    bucket = Bucket(broker, topology.IDENTITY_BUCKET)
+    revisions = await bucket.put_together([Write(f"q.{number}", b"x", 0) for number in range(MOST_TOGETHER)], ttl_seconds=60)
+    assert revisions == [entry.revision for entry in (await bucket.get_many([f"q.{n}" for n in range(MOST_TOGETHER)])).values()]
+    (entry,) = [await bucket.get("q.7")]
+    assert entry is not None
+    assert entry.ttl_seconds == 60
+    assert await bucket.put_together([Write("q.7", b"y", entry.revision), Write("new", b"y", 0)], ttl_seconds=60)
+    for refused in (
+        [Write("q.1", b"z", 0), Write("other", b"z", 0)],
+        [Write("other", b"z", 0), Write("large", bytes(17_000_000), 0)],
+    ):
+        assert await bucket.put_together(refused, ttl_seconds=60) is None
+    assert await bucket.get("other") is None
+    assert await Bucket(broker, "store").put_together([Write("a", b"z", 0), Write("b", b"z", 0)], ttl_seconds=60) is None
+    assert await Bucket(broker, "none").put_together([Write("a", b"z", 0), Write("b", b"z", 0)], ttl_seconds=60) is None
+    async with connect(nats.url, "away", patience_seconds=10) as other:
+        await other.nc.close()
+        with pytest.raises(NotConnected):
+            await Bucket(other, topology.IDENTITY_BUCKET).put_together([Write("a", b"z", 0)], ttl_seconds=60)
+
+
+async def test_the_visitors_of_a_frame_are_written_together_and_one_that_changed_by_itself(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, alone = Bucket.put, []
+
+    async def noted(self: Bucket, key: str, value: bytes, **given: Any) -> int:
+        alone.append(key)
+        return await put(self, key, value, **given)
+
+    monkeypatch.setattr(Bucket, "put", noted)
+    slow = make()
+    names = [f"v{number}" for number in range(600)]
+    await send(slow, frame_of(*((1, f"a-{name}", name, None) for name in names)))
+    assert not [key for key in alone if key.startswith("c.1.")]
+    await send(make(), frame_of((2, "b", "v5", None)))  # `slow` does not know of it
+    found = await send(slow, frame_of(*((3, f"c-{name}", name, "jane") for name in names)))
+    assert found.keys() == {f"{which}-{name}" for which in "ac" for name in names}
+    assert await send(slow, frame_of((4, "d", "v5", None))) == {"d": "jane", "b": "jane"}
+    assert len(await Bucket(broker, topology.IDENTITY_BUCKET).keys("c.1.")) == 600
+
+
+async def test_a_bucket_of_an_earlier_version_learns_to_write_together(broker: Broker) -> None:
+    await broker.js.delete_stream(STREAM)
+    (wanted,) = [each for each in topology.buckets(topology.TopologySettings()) if each.name == STREAM]
+    await broker.js.add_stream(dataclasses.replace(wanted, allow_atomic=None))
+    bucket = Bucket(broker, topology.IDENTITY_BUCKET)
+    assert await bucket.put_together([Write("a", b"", 0)], ttl_seconds=60) is None
+    await topology.ensure(broker, topology.TopologySettings())
+    assert await bucket.put_together([Write("a", b"", 0)], ttl_seconds=60)
