@@ -21,9 +21,10 @@ from loader.sql import ledger
 from loader.sql.dialect import Dialect
 from loader.sql.steps import Ask, Steps
 from loader.warehouses.mysql.bulk import LoadBulk
-from loader.warehouses.mysql.connect import Options, connect, database_of
+from loader.warehouses.mysql.connect import Options, connect
 from loader.warehouses.mysql.dialect import SQL, TABLE_LIMIT, UNFIT, MySQL, lock_name
 from loader.warehouses.mysql.errors import ERRORS, NO_SUCH_THREAD
+from shared.driving.mysql import database_of
 from shared.errors import Fenced
 
 if TYPE_CHECKING:

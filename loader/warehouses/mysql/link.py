@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiomysql.connection import Connection, MySQLResult
+from aiomysql.connection import MySQLResult
 from pymysql.connections import LoadLocalPacketWrapper
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.err import OperationalError
@@ -26,16 +25,13 @@ from loader.sql.steps import Step
 from loader.warehouses.mysql.bulk import Send
 from loader.warehouses.mysql.dialect import PLACE, SQL
 from loader.warehouses.mysql.encode import encode
+from shared.driving.mysql_login import SafeConnection
 from shared.driving.watch import Watch
 
 PACKET_BYTES = 512 * 1024
 """Of one packet of rows; servers take at least a megabyte (`max_allowed_packet`)."""
 
-NO_TLS = 2026
-"""The number that clients give errors of TLS (CR_SSL_CONNECTION_ERROR)."""
 MALFORMED = 2027
-CLEAR = frozenset((b"mysql_clear_password", b"mysql_old_password", "mysql_clear_password", "mysql_old_password"))
-"""Ways to prove a password that give it away."""
 
 _NUMBERS = dict.fromkeys((FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG), int)
 
@@ -52,48 +48,18 @@ class Answer:
     warnings: int = 0
 
 
-class Link(Connection):  # type: ignore[misc]
-    """A link that reads no files, never sends its password in the clear, and runs one statement at a time.
+class Link(SafeConnection):
+    """A link that reads no files and runs one statement at a time. Arguments as those of `SafeConnection`."""
 
-    Args:
-        encrypted: refuse a server that does not speak TLS.
-        options: aiomysql's.
-    """
-
-    _reader: Any
-    _writer: Any
-
-    def __init__(self, *, encrypted: bool, ssl: ssl.SSLContext | None, password: str, **options: Any) -> None:
-        self._encrypted = encrypted
+    def __init__(self, **options: Any) -> None:
         self._source: tuple[str, Iterable[bytes | memoryview], Callable[[], None], Callable[[], None]] | None = None
         self.lost: Callable[[], None] | None = None
-        # the driver encodes passwords as Latin-1, the server reads UTF-8
-        super().__init__(ssl=ssl, password=password.encode().decode("latin1"), charset="utf8mb4", conv=_NUMBERS, **options)
+        super().__init__(conv=_NUMBERS, **options)
         self.client_flag |= CLIENT.LOCAL_FILES
-        self.client_flag &= ~CLIENT.MULTI_STATEMENTS  # a name that breaks out of its quotes would still be no statement
 
     async def open(self) -> None:
-        """Connects and logs in."""
-        await self._connect()
+        await super().open()
         _end_with_the_peer(self._writer.transport)
-
-    @property
-    def is_mariadb(self) -> bool:
-        """Whether the server is MariaDB, and not MySQL."""
-        return "mariadb" in self.server_version.lower()
-
-    def hang_up(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
-        self._writer = self._reader = None
-
-    close = hang_up
-
-    async def say_goodbye(self) -> None:
-        writer = self._writer
-        await self.ensure_closed()
-        if writer is not None:
-            await writer.wait_closed()
 
     async def ask(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Row]:
         first, *parts = sql.split(PLACE)
@@ -177,22 +143,6 @@ class Link(Connection):  # type: ignore[misc]
         self._affected_rows = result.affected_rows
         if result.server_status is not None:
             self.server_status = result.server_status
-
-    async def _request_authentication(self) -> None:
-        if self._encrypted and not self.server_capabilities & CLIENT.SSL:
-            raise OperationalError(NO_TLS, "the server does not speak TLS")
-        if self._server_auth_plugin in CLEAR and not self._may_tell():
-            raise OperationalError(NO_TLS, "the server asks for the password in the clear")
-        await super()._request_authentication()
-
-    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
-        if plugin_name in CLEAR and not self._may_tell():
-            raise OperationalError(NO_TLS, "the server asks for the password in the clear")
-        return await super()._process_auth(plugin_name, auth_packet)
-
-    def _may_tell(self) -> bool:
-        """Whether the server proved by a certificate who it is."""
-        return self._encrypted and self._ssl_context is not None and self._ssl_context.verify_mode is ssl.CERT_REQUIRED
 
 
 def _end_with_the_peer(transport: Any) -> None:
