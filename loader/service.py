@@ -1,7 +1,7 @@
-"""The loader as a service: one `ConnectionLoader` for every enabled connection of the applied project.
+"""The loader as a service: one `ConnectionLoader` for every enabled connection of the applied project, one `SyncLoader` for every sync.
 
-Every replica of this service tries for every connection; the lease decides which one loads it. If the definition of a connection,
-its site or its destination changes, the connection stops where it is and starts again; the others do not notice.
+Every replica of this service tries for every connection and sync; the lease decides which one loads it. If the definition of a
+connection, its site or its destination changes, the connection stops where it is and starts again; the others do not notice.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition
 from loader.delivery.leftovers import Sweeper
 from loader.settings import PREFIX, LoaderSettings
+from loader.syncs.definition import Definition as SyncDefinition
+from loader.syncs.definition import definitions as sync_definitions
+from loader.syncs.definition import known_as
+from loader.syncs.worker import LEASES, SyncLoader
 from shared.errors import ConfigError, Problem
 from shared.project.snapshot import ConfigSnapshot
 from shared.scratch import Scratch
 from shared.service import ServiceContext
 from shared.settings import read_settings
-from shared.tasks import task_group
+from shared.tasks import task_group, together
 from shared.threads import ThreadGate
 from shared.workers import Workers
 
@@ -58,11 +62,26 @@ async def main(context: ServiceContext) -> None:
             stuck_seconds=float(settings.stuck),
         ),
     )
-    connections.bear("meanwhile the others load")
+    syncs: Workers[SyncDefinition] = Workers(
+        context,
+        what="sync",
+        prefix=LEASES,
+        lease_seconds=lease_seconds,
+        wanted=sync_definitions,
+        make=lambda name, definition: SyncLoader(
+            context=context,
+            name=name,
+            definition=definition,
+            destinations=destinations,
+            gate=gate,
+            claims=known_as(name) in claimed,
+        ),
+    )
+    connections.bear("meanwhile the others load", syncs)
     try:
         async with task_group() as group:
             sweeping = group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed")
-            await connections.run()
+            await together(connections.run(), syncs.run())
             sweeping.cancel()
     finally:
         await gate.run(scratch.close)

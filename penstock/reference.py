@@ -32,7 +32,8 @@ from router.settings import RouterSettings
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import Connection, Project
 from shared.settings import ServiceSettings
-from shared.telemetry.declared import METRICS, Metric
+from shared.telemetry.declared import METRICS
+from shared.telemetry.metric import Metric
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 100

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from shared.errors import ConfigError, Fenced, PenstockError
 from shared.jetstream.lease import Lease, hold
@@ -89,10 +89,16 @@ class Workers(Generic[D]):
         """Returns all keys of the project; this replica or another works for each."""
         return self._running.keys()
 
-    def bear(self, meanwhile: str) -> None:
-        """Lets the service be ready although a key fails, as long as another does not; `meanwhile` says what goes on."""
+    def bear(self, meanwhile: str, *beside: Workers[Any]) -> None:
+        """Lets the service be ready although a key fails, as long as another does not.
+
+        Args:
+            meanwhile: says what goes on.
+            beside: workers of the same process, whose keys count as these do.
+        """
         health = self._context.health
-        health.bear(lambda part: bearable(health, self._what, self._running, part, meanwhile=meanwhile))
+        keys = {workers._what: workers._running for workers in (self, *beside)}
+        health.bear(lambda part: bearable(health, keys, part, meanwhile=meanwhile))
 
     async def run(self) -> None:
         """Follows the project until the service drains; then every worker ends in order."""
@@ -179,13 +185,16 @@ class Workers(Generic[D]):
             context.health.good(part)
 
 
-def bearable(health: Health, what: str, running: Collection[str], part: str, *, meanwhile: str) -> str | None:
-    """Returns `meanwhile` for a part that is a key of `running` while another of them does not fail; else None."""
-    prefix = f"{what} "
-    if not part.startswith(prefix):
+def bearable(health: Health, running: Mapping[str, Collection[str]], part: str, *, meanwhile: str) -> str | None:
+    """Returns `meanwhile` for a part that is a key of `running` while another of them does not fail; else None.
+
+    Args:
+        running: keys by the word for them.
+    """
+    if part.partition(" ")[0] not in running:
         return None
-    failing = {problem.removeprefix(prefix).partition(":")[0] for problem in health.problems}
-    return meanwhile if any(key not in failing for key in running) else None
+    failing = {problem.partition(":")[0] for problem in health.problems}
+    return meanwhile if any(f"{what} {key}" not in failing for what, keys in running.items() for key in keys) else None
 
 
 class _Running(Generic[D]):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from functools import partial
 
 import msgspec
@@ -31,28 +30,20 @@ from loader.delivery.sending.later import Later
 from loader.queue.account import Accounts
 from loader.queue.aside import Failing
 from loader.queue.collect import bounds_of
-from loader.queue.epochs import raise_above, read_offset
 from loader.queue.gauges import keep_gauges
 from loader.queue.memory import address_of
+from loader.queue.persistence import Persistence
 from loader.queue.retries import Retries
 from loader.queue.troubles import Troubles
 from loader.watch.limit import Limit, TooManyDeadError
 from loader.watch.stop import OPENING, Stops, hash_of
 from loader.watch.stuck import STUCK_SECONDS, Stuck
-from shared.backoff import Backoff
-from shared.errors import Fenced, NotConnected, PenstockError, SetupError, Transient, UnknownDriverError
+from shared.errors import PenstockError
 from shared.jetstream import lease as leases
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
-from shared.tasks import timeout, together
+from shared.tasks import together
 from shared.threads import ThreadGate
-
-RETRY_SECONDS = (0.5, 15.0)
-SETUP_RETRY_SECONDS = (5.0, 60.0)
-"""First and longest wait, after errors that time may cure, and after errors that need a person."""
-FENCED_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
 
 
 class ConnectionLoader:
@@ -75,11 +66,17 @@ class ConnectionLoader:
         self._definition = definition
         self._destinations = destinations
         self._gate = gate
-        self._claims = claims
-        self._offset = 0
-        """The difference between the ledger's epochs and the lease's."""
-        self._transient = Backoff(*RETRY_SECONDS)
-        self._setup = Backoff(*SETUP_RETRY_SECONDS)
+        self._persistence = Persistence(
+            context,
+            what="connection",
+            name=name,
+            ledger=name,
+            lease=f"loader.{name}",
+            destination=definition.destination,
+            claims=claims,
+            failed=self._note_failure,
+            waiting="events",
+        )
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)
         self._sweeper = sweeper
@@ -150,60 +147,16 @@ class ConnectionLoader:
             await asyncio.gather(gauges, sweeping, return_exceptions=True)
 
     async def _begin(self, epoch: int) -> None:
-        await self._read_offset()
-        await self._persist(epoch)
+        await self._persistence.run(epoch, self._try)
 
-    async def _persist(self, epoch: int) -> None:
-        while not self._context.draining.is_set():
-            try:
-                await self._session(epoch + self._offset)
-            except Fenced as exc:
-                if not await self._is_ahead(exc, epoch):
-                    log.warning("fenced by a newer holder", extra={"connection": self._name, "error": str(exc)})
-                    return
-                if not self._claims:
-                    await self._wait_after(_copied(self._name, exc.newest, epoch))
-                    continue
-                with contextlib.suppress(Transient):
-                    self._offset = await raise_above(self._context.broker, self._name, epoch, exc.newest)
-                    log.warning("the ledger is taken over", extra={"connection": self._name, "epoch": exc.newest})
-            except TooManyDeadError as exc:
-                self._stops.stop(exc)
-            except PenstockError as exc:
-                await self._wait_after(exc)
-            except Exception as exc:  # our own defect must not end the process and with it every other connection
-                log.exception("unexpected error in a load", extra={"connection": self._name})
-                await self._wait_after(Transient(f"unexpected {type(exc).__name__}: {exc}"))
-
-    async def _is_ahead(self, fenced: Fenced, epoch: int) -> bool:
-        """Whether the ledger is another stack's: it has a higher epoch, although this process holds the lease in this stack."""
-        if fenced.newest <= epoch + self._offset:
-            return False
+    async def _try(self, epoch: int) -> None:
         try:
-            return await leases.holder(self._context.broker, f"loader.{self._name}") == self._context.instance
-        except NotConnected:
-            return False
+            await self._session(epoch)
+        except TooManyDeadError as exc:
+            self._stops.stop(exc)
 
-    async def _read_offset(self) -> None:
-        while True:
-            try:
-                self._offset = await read_offset(self._context.broker, self._name)
-                return
-            except Transient:
-                await asyncio.sleep(FENCED_SECONDS)
-
-    async def _wait_after(self, error: PenstockError) -> None:
-        transient = isinstance(error, Transient)
-        if isinstance(error, UnknownDriverError):
-            self._context.telemetry.count("driver_errors_unknown_total", plugin=str(self._definition.destination.get("type")))
-        delay = (self._transient if transient else self._setup).next()
+    async def _note_failure(self, _: PenstockError) -> None:
         self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
-        self._context.health.bad(f"connection {self._name}", str(error))
-        level = logging.WARNING if transient else logging.ERROR
-        log.log(level, "load failed, events wait", extra={"connection": self._name, "error": str(error), "again_in": delay})
-        with contextlib.suppress(TimeoutError):
-            async with timeout(delay):
-                await self._context.draining.wait()
 
     async def _session(self, epoch: int) -> None:
         await self._stops.hold()
@@ -230,7 +183,7 @@ class ConnectionLoader:
             destination=destination,
             accounts=self._accounts,
             former=self._former,
-            works=self._works,
+            works=self._persistence.works,
             limit=self._limit,
         )
         async with queue, asides:
@@ -278,22 +231,11 @@ class ConnectionLoader:
             reader.wake()
 
     def _loaded(self, flow: Flow) -> None:
-        self._works()
+        self._persistence.works()
         self._tell(flow)
-
-    def _works(self) -> None:
-        self._transient.reset()
-        self._setup.reset()
 
     def _tell(self, flow: Flow) -> None:
         if flow.trouble:
             self._context.health.bad(f"connection {self._name}", flow.trouble)
         else:
             self._context.health.good(f"connection {self._name}")
-
-
-def _copied(connection: str, newest: int, epoch: int) -> SetupError:
-    return SetupError(
-        f"the ledger was written under epoch {newest}, this stack is at {epoch}: the destination is a copy of another stack's, or another "
-        f"stack loads it too. If none does, start the loader once with PENSTOCK_LOADER_CLAIM={connection}"
-    )

@@ -65,18 +65,7 @@ class RowLoader:
         self._run = run
         self._lane = f"load-{wanted.token}"
         self._lane_of_run = f"{self._lane}-{run}"
-        self._rules = Rules(
-            Connection(
-                site="",
-                destination="",
-                deduplicate=bool(wanted.key),
-                primary_key=list(wanted.key) or None,
-                discriminator=wanted.cursor,
-                column_types=dict(wanted.column_types),
-                max_new_columns=capabilities.max_columns,
-            ),
-            capabilities,
-        )
+        self._rules = rules_of(wanted.key, wanted.cursor, wanted.column_types, capabilities)
         self.table = self._rules.namer.table(wanted.table)
         """The table's name there."""
         self.unmapped: Counter[str] = Counter()
@@ -139,9 +128,26 @@ class RowLoader:
         return LoadPlan(self._wanted.connection, self._lane_of_run if of_run else self._lane, number, number)
 
     def _in_mode(self, load: TableLoad, *, last: bool) -> TableLoad:
-        if self._wanted.write != "replace":
-            return load
-        return replace(load, write="replace", cursor=None, coalesce=False, part=Part(self._run, ends=last))
+        return as_part(load, self._run, ends=last) if self._wanted.write == "replace" else load
+
+
+def rules_of(key: Sequence[str], cursor: str | None, column_types: Mapping[str, str], capabilities: Capabilities) -> Rules:
+    """Returns the rules of rows that are no events. `key`, `cursor`: names of columns; with a key, rows of one key become one."""
+    connection = Connection(
+        site="",
+        destination="",
+        deduplicate=bool(key),
+        primary_key=list(key) or None,
+        discriminator=cursor,
+        column_types=dict(column_types),
+        max_new_columns=capabilities.max_columns,
+    )
+    return Rules(connection, capabilities)
+
+
+def as_part(load: TableLoad, run: int, *, ends: bool) -> TableLoad:
+    """Returns rows as a part of the full refresh of this number."""
+    return replace(load, write="replace", cursor=None, coalesce=False, part=Part(run, ends))
 
 
 def check_wanted(wanted: RowsWanted, capabilities: Capabilities) -> None:
@@ -152,12 +158,23 @@ def check_wanted(wanted: RowsWanted, capabilities: Capabilities) -> None:
     """
     if wanted.write == "merge" and not wanted.key:
         raise ConfigError([Problem("--key", "a merge needs the columns that identify a row")])
-    if wanted.write == "merge" and capabilities.merge == "no":
-        raise ConfigError([Problem("--mode", "this destination cannot merge; write append")])
     if wanted.write == "append" and wanted.key:
         raise ConfigError([Problem("--key", "rows that are appended have no key; write --mode merge")])
-    if wanted.write == "replace" and not capabilities.replace:
-        raise ConfigError([Problem("--mode", "this destination cannot replace a table; write append")])
+    if cannot := cannot_write(wanted.write, capabilities):
+        raise ConfigError([Problem("--mode", f"this destination {cannot}; write append")])
+
+
+def cannot_write(write: str, capabilities: Capabilities) -> str:
+    """Returns why a destination cannot write rows so, as the rest of a sentence; empty if it can."""
+    match write:
+        case "append":
+            return ""
+        case "merge":
+            return "cannot merge" if capabilities.merge == "no" else ""
+        case "replace":
+            return "" if capabilities.replace else "cannot replace a table"
+        case _:
+            return f"cannot write {write}"
 
 
 def _refuse(done: Finished) -> None:

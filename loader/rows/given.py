@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -70,8 +70,31 @@ def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0) -> RowBatch
         rows: of an Arrow table the column names are unique.
         first: the number of the first row among all that are loaded.
     """
-    count, notes = len(rows), Counter[str]()
-    columns = _of_objects(rows, namer, notes) if isinstance(rows, list) else _of_arrow(rows, namer, notes)
+    return shape_blocks([rows], table, namer, first)
+
+
+def shape_blocks(blocks: Iterable[Rows], table: str, namer: Namer, first: int = 0) -> RowBatch:
+    """Returns rows that come in blocks, perhaps of both forms, as a batch of one table; see `shape_rows`.
+
+    Each block is taken when the one before it is in columns, so that no two are in memory as objects.
+    """
+    notes, count, start = Counter[str](), 0, 0
+    tree, arrow, found = Tree(Root(), namer, notes), list[pa.Table](), list[Columns]()
+    for block in blocks:
+        if isinstance(block, list):
+            for number, row in enumerate(block, count):
+                tree.add(row, number)
+        else:
+            # tables are one where they have one schema, and no block of the other form stands between them
+            if arrow and (start + sum(map(len, arrow)) != count or not arrow[0].schema.equals(block.schema)):
+                found.append(_of_arrow(arrow, start, namer, notes))
+                arrow = []
+            start = start if arrow else count
+            arrow.append(block)
+        count += len(block)
+    if arrow:
+        found.append(_of_arrow(arrow, start, namer, notes))
+    columns = _together([tree.take(), *found])
     ordinals = np.arange(count, dtype=np.int32)
     spec = TableSpec(reserved=frozenset(), key="", received="")
     raw = RawTable(
@@ -95,19 +118,35 @@ def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0) -> RowBatch
     )
 
 
-def _of_objects(rows: list[JSON], namer: Namer, notes: Counter[str]) -> Columns:
-    tree = Tree(Root(), namer, notes)
-    for number, row in enumerate(rows):
-        tree.add(row, number)
-    return tree.take()
+def _together(found: Sequence[Columns]) -> Columns:
+    """Returns the columns of several shapings as one: the parts of a path are those of all."""
+    some = [columns for columns in found if columns]
+    if len(some) < 2:
+        return some[0] if some else []
+    sources: dict[Path, Source] = {}
+    parts: dict[Path, tuple[Part, ...]] = {}
+    for source, own in (column for columns in some for column in columns):
+        sources.setdefault(source.path, source)
+        parts[source.path] = (*parts.get(source.path, ()), *own)
+    return [(source, parts[path]) for path, source in sources.items()]
 
 
-def _of_arrow(rows: pa.Table, namer: Namer, notes: Counter[str]) -> Columns:
+def _of_arrow(tables: Sequence[pa.Table], start: int, namer: Namer, notes: Counter[str]) -> Columns:
+    """Returns the columns of tables of one schema; `start` is the number of their first row."""
+    rows = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
     return [
-        (_source(path, namer), parts)
+        (
+            _source(path, namer),
+            tuple(Part(part.kind, part.rows + np.int32(start), part.values) for part in parts) if start else parts,
+        )
         for name, values in zip(rows.column_names, rows.columns, strict=True)
         for path, parts in _column((name,), values, notes)
     ]
+
+
+def row_as_json(rows: pa.Table, index: int) -> bytes:
+    """Returns a row of an Arrow table as a JSON object; bytes are Base64, and what JSON has no form for is text."""
+    return _encode(rows.slice(index, 1).to_pylist()[0])
 
 
 def _source(path: Path, namer: Namer) -> Source:

@@ -34,6 +34,22 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, Rec
 
 def rescue(body: bytes, head: Head, facts: RequestFacts, first: Exception, notes: Counter[str]) -> JSON | Dead:
     """Returns the event of a body on which `materialise` raised `first`, or why it has none."""
+    odd: Counter[str] = Counter()
+    value = read_odd(body, first, odd)
+    if isinstance(value, Dead):
+        return value
+    try:
+        event = materialise(body, head, facts, lambda _: value)
+    except RecursionError:
+        return _TOO_DEEP
+    except UNREADABLE:
+        return Dead(DeadReason.MALFORMED_JSON, f"the body is not JSON: {first}")
+    notes.update(odd)
+    return event
+
+
+def read_odd(body: bytes, first: Exception, notes: Counter[str]) -> JSON | Dead:
+    """Returns the object of a body on which msgspec raised `first`, or why it has none."""
     if isinstance(first, RecursionError):
         return _TOO_DEEP
     odd: Counter[str] = Counter()
@@ -50,13 +66,13 @@ def rescue(body: bytes, head: Head, facts: RequestFacts, first: Exception, notes
             return Dead(DeadReason.NOT_AN_OBJECT, f"expected a JSON object, found {type(value).__name__}")
         if _MAY_BE_HALF.search(body):
             value = _without_halves(value, odd)
-        event = materialise(body, head, facts, lambda _: value)
     except RecursionError:
         return _TOO_DEEP
     except UNREADABLE:
         return Dead(DeadReason.MALFORMED_JSON, f"the body is not JSON: {first}")
     notes.update(odd)
-    return event
+    found: JSON = value
+    return found
 
 
 def _without_halves(value: Any, notes: Counter[str]) -> Any:

@@ -45,6 +45,8 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     streams: dict[str, StreamProgress] = {}
     waits: str = ""
     """Why the loader cannot go on for now; empty: it can."""
+    failed: str = ""
+    """Why the loader leaves out what is left of the run, and notes no state of it; empty: it does not."""
 
 
 def key_of(sync: str) -> str:

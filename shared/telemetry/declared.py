@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric; it may carry only these `labels`. `stays`: it outlives the site or connection that it names."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    unit: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-    stays: bool = False
-
+from shared.telemetry.metric import Metric
+from shared.telemetry.of_syncs import OF_SYNCS
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -184,6 +171,7 @@ METRICS: tuple[Metric, ...] = (
         "from acceptance at the edge to the committed row, oldest of a load",
         labels=("connection",),
     ),
+    *OF_SYNCS,
     Metric("loader_waiting_frames", "gauge", "frames", "frames in a connection's queue", labels=("connection",)),
     Metric("loader_oldest_seconds", "gauge", "seconds", "age of the oldest event not loaded yet", labels=("connection",)),
     Metric("loader_last_load_seconds", "gauge", "seconds", "when the last load was committed (epoch)", labels=("connection",)),

@@ -28,7 +28,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import REGISTRY, generate_latest
 
 from shared.settings import ServiceSettings
-from shared.telemetry.declared import METRICS, Metric
+from shared.telemetry.declared import METRICS
+from shared.telemetry.metric import Metric
 from shared.telemetry.names import CounterName, GaugeName, HistogramName
 from shared.telemetry.traces import tracer_provider
 

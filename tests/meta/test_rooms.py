@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "router": ("rules", "trace", "window", "settings", "forwarding", "room", "replay", "site", "service", "__main__"),
     "loader": (
         "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "links", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
-        "delivery", "settings",
+        "delivery", "syncs", "settings",
         "service", "__main__",
     ),
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),

@@ -11,7 +11,7 @@ WORKS = "meanwhile the others load"
 def health_of(*running: str) -> Health:
     health = Health()
     health.good("service")
-    health.bear(lambda part: bearable(health, "connection", running, part, meanwhile=WORKS))
+    health.bear(lambda part: bearable(health, {"connection": running}, part, meanwhile=WORKS))
     return health
 
 

@@ -1,0 +1,173 @@
+"""Makes columns of the rows of a batch, stream by stream; rows that cannot be read are left for the dead letters. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from loader.contract.warehouse import Capabilities
+from loader.delivery.rows import rules_of
+from loader.rows.batch import ShapedBatch
+from loader.rows.given import Rows, row_as_json, shape_blocks
+from loader.rows.rules import Rules
+from loader.syncs.gather import Batch
+from shared.errors import Permanent
+from shared.events import exact
+from shared.events.event import JSON
+from shared.events.outcome import Dead, DeadReason
+from shared.events.rescue import UNREADABLE, read_odd
+from shared.syncs.frames import ARROW, JSON_LINES, RowBlock, RowStream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Refused = dict[int, tuple[DeadReason, str]]
+"""Why a row cannot be loaded, by its number in the batch of its stream."""
+
+_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(slots=True)
+class Shaped:
+    """The rows of one stream in a batch.
+
+    `table`: the table's name in the destination. `rows`, `size`: how many came, and bytes. `batch`: those that can be read; None: none can. `unread`: the
+    others. `over`: whether the stream is over, and then whether all its rows came. `fault`: why its rows cannot be read at all.
+    """
+
+    stream: RowStream
+    rules: Rules
+    table: str
+    rows: int = 0
+    size: int = 0
+    batch: ShapedBatch | None = None
+    unread: Refused = field(default_factory=dict)
+    over: bool = False
+    complete: bool = False
+    fault: str = ""
+    blocks: list[list[bytes] | pa.Table] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The name of the stream."""
+        return self.stream.name
+
+    def body(self, row: int) -> bytes:
+        """Returns a row as JSON, by its number."""
+        for block in self.blocks:
+            if row < len(block):
+                return block[row] if isinstance(block, list) else row_as_json(block, row)
+            row -= len(block)
+        raise IndexError(f"stream {self.name} has no row {row}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch in columns."""
+
+    batch: Batch
+    streams: Sequence[Shaped]
+
+
+class Shaper:
+    """Shapes the batches of one session, one at a time."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        self._rules: dict[str, tuple[RowStream, Rules]] = {}
+
+    def shape(self, batch: Batch) -> Ready:
+        """Returns a batch in columns."""
+        streams: dict[str, Shaped] = {}
+        blocks: dict[str, list[RowBlock]] = {}
+        for frame in batch.frames:
+            for block in frame.blocks:
+                stream = frame.streams[block.stream]
+                shaped = streams.get(stream.name) or streams.setdefault(stream.name, self._of(stream))
+                shaped.rows += block.rows
+                shaped.size += block.size
+                blocks.setdefault(stream.name, []).append(block)
+        for over in batch.end.over:
+            shaped = streams.get(over.stream.name) or streams.setdefault(over.stream.name, self._of(over.stream))
+            shaped.over, shaped.complete = True, over.complete
+        if not batch.broken:
+            for name, own in blocks.items():
+                _fill(streams[name], own)
+        return Ready(batch, list(streams.values()))
+
+    def _of(self, stream: RowStream) -> Shaped:
+        known = self._rules.get(stream.name)
+        if known is None or known[0] != stream:
+            known = self._rules[stream.name] = (stream, _rules(stream, self._capabilities))
+        return Shaped(stream, known[1], known[1].namer.table(stream.table))
+
+
+def _rules(stream: RowStream, capabilities: Capabilities) -> Rules:
+    namer = rules_of((), None, {}, capabilities).namer
+
+    def column(path: Sequence[str]) -> str:
+        return namer.column([namer.part(key) for key in path])
+
+    # rows that are appended are each one of their own, also where the source knows a key
+    key = [column(path) for path in stream.key] if stream.write != "append" else []
+    return rules_of(key, column(stream.cursor) if stream.cursor and key else None, stream.types, capabilities)
+
+
+def _fill(shaped: Shaped, blocks: Sequence[RowBlock]) -> None:
+    try:
+        shaped.batch = shape_blocks(_opened(shaped, blocks), shaped.table, shaped.rules.namer)
+    except Permanent as exc:
+        shaped.fault = str(exc)
+        return
+    if shaped.unread:
+        shaped.batch = shaped.batch.without(shaped.unread)
+
+
+def _opened(shaped: Shaped, blocks: Sequence[RowBlock]) -> Iterator[Rows]:
+    """Opens blocks one after the other. A row that cannot be read is an empty one, and noted in `unread`.
+
+    Raises:
+        Permanent: a block is damaged.
+    """
+    first, odd = 0, Counter[str]()
+    for block in blocks:
+        if block.form == ARROW:
+            rows = block.columns()
+            shaped.blocks.append(rows)
+            yield rows
+        elif block.form == JSON_LINES:
+            lines = block.lines()
+            shaped.blocks.append(lines)
+            yield _read(lines, first, shaped.unread, odd)
+        else:
+            raise Permanent(f"a block of rows has the form {block.form}, which this version does not know; upgrade the loader")
+        first += block.rows
+
+
+def _read(lines: list[bytes], first: int, unread: Refused, odd: Counter[str]) -> list[JSON]:
+    joined = b",".join(lines)
+    suspects = exact.suspects(joined, [len(line) + 1 for line in lines])
+    if not suspects:
+        try:
+            found = _objects(b"[" + joined + b"]")
+        except UNREADABLE:
+            found = []
+        if len(found) == len(lines):
+            return found
+    return [_read_one(line, first + number, unread, odd, suspect=number in suspects) for number, line in enumerate(lines)]
+
+
+def _read_one(line: bytes, row: int, unread: Refused, odd: Counter[str], *, suspect: bool) -> JSON:
+    try:
+        return exact.decode(line) if suspect else _object(line)
+    except UNREADABLE as exc:
+        found = read_odd(line, exc, odd)
+    if isinstance(found, Dead):
+        unread[row] = (found.reason, found.detail)
+        return {}
+    return found
