@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from penstock.terminal.options import Integer, Setting, at_home
 from shared.errors import SetupError
 
 if TYPE_CHECKING:
-    from connector_runner.contract import Said, Stream
+    from connector_runner.contract import Said, Stream, StreamName
 
 SHOWN_PROPERTIES = 8
 LOUD = ("fatal", "error", "warn")
@@ -190,8 +191,8 @@ async def _read(
     verbose: bool,
 ) -> Counter[str]:
     from connector_runner.contract import Checkpoint, Row, Rows, Said
+    from connector_runner.json_rows import json_rows
     from penstock.control.connectors.asked import read_rows, state_of, states_of
-    from penstock.control.connectors.lines import lines_of
 
     heard = _heard(setting, verbose=verbose)
     states = states_of(_text(state_file)) if state_file is not None else {}
@@ -205,19 +206,13 @@ async def _read(
         full=full,
         states=dict(states),
     )
-    write = sys.stdout.buffer.write
     async with aclosing(messages):
         async for message in messages:
             match message:
-                case Row(stream) | Rows(stream):
-                    for data in [message.data] if isinstance(message, Row) else lines_of(message.rows):
-                        line = data if len(streams) == 1 else b'{"stream":%s,"row":%s}' % (json.dumps(str(stream)).encode(), data)
-                        write(line + b"\n")
-                        rows[str(stream)] += 1
-                        if limit is not None and rows.total() >= limit:
-                            break
-                    if limit is not None and rows.total() >= limit:
-                        break
+                case Row(stream, data):
+                    rows[str(stream)] += _printed(stream, [data], streams, _left(limit, rows))
+                case Rows(stream, table):
+                    rows[str(stream)] += _printed(stream, json_rows(table), streams, _left(limit, rows))
                 case Checkpoint(stream, state):
                     if stream is None:
                         states.clear()
@@ -226,10 +221,26 @@ async def _read(
                     heard(message)
                 case _:
                     pass
+            if _left(limit, rows) == 0:
+                break
     sys.stdout.buffer.flush()
     if state_file is not None:
         _keep(state_file, b"".join(state_of(stream, state) + b"\n" for stream, state in states.items()))
     return rows
+
+
+def _printed(stream: StreamName, rows: Iterable[bytes], streams: Sequence[str], most: int | None) -> int:
+    """Prints rows of a stream, at most so many; returns how many."""
+    begin, end = (b"", b"\n") if len(streams) == 1 else (b'{"stream":%s,"row":' % json.dumps(str(stream)).encode(), b"}\n")
+    number = 0
+    for number, row in enumerate(islice(rows, most), 1):  # noqa: B007  # the last one counts
+        sys.stdout.buffer.write(begin + row + end)
+    return number
+
+
+def _left(limit: int | None, rows: Counter[str]) -> int | None:
+    """Returns how many rows may still be printed; None: all."""
+    return None if limit is None else limit - sum(rows.values())
 
 
 def _entry(setting: Setting, name: str, file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 from connector_runner import registry
 from connector_runner.contract import Checkpoint, Ended, Environment, Message, Rows, Said, Selected, Source, Stream, StreamName
-from penstock.control.connectors.lines import lines_of
+from connector_runner.json_rows import json_rows
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Reading:
         import json
 
         tables = [each.rows for each in self.messages if isinstance(each, Rows) and each.stream.name == stream]
-        return [json.loads(line) for table in tables for line in lines_of(table)]
+        return [json.loads(line) for table in tables for line in json_rows(table)]
 
     @property
     def states(self) -> dict[StreamName | None, bytes]:
