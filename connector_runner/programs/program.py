@@ -126,13 +126,19 @@ class Program:
         Raises:
             Permanent: a line is too long.
         """
-        assert self._process.stdout is not None  # noqa: S101  # it is a pipe
         lines = Lines(self._limits.line_bytes)
-        while chunk := await self._patiently(self._process.stdout.read(CHUNK_BYTES)):
-            if found := lines.add(chunk):
-                yield found
+        async with contextlib.aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                if found := lines.add(chunk):
+                    yield found
         if await self._patiently(self._process.wait()) == 0 and (rest := lines.rest()):  # else it was cut off
             yield [rest]
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields its output in pieces, as they come, until it ends. `ended` says how it did."""
+        assert self._process.stdout is not None  # noqa: S101  # it is a pipe
+        while chunk := await self._patiently(self._process.stdout.read(CHUNK_BYTES)):
+            yield chunk
 
     async def ended(self) -> int:
         """Waits for its end; returns its exit code, negative for a signal.

@@ -9,6 +9,7 @@ from typing import get_args
 import click
 import pytest
 
+from connector_runner.registry import SOURCES
 from ingest import registry as ingest_registry
 from loader import registry as loader_registry
 from loader.rows.layouts import LAYOUTS
@@ -23,6 +24,7 @@ from tests.meta.pages import DOCS, ROOT, WRITTEN, anchors, codes, command_names,
     ("folder", "names"),
     [
         ("destinations", loader_registry.destination_types()),
+        ("connectors", SOURCES.names()),
         (
             "protocols",
             [

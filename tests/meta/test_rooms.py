@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
     "connector_runner": ("contract", "json_rows", "airbyte", "programs", "sql", "sources", "registry"),
     "penstock": (
-        "postponed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
+        "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",
     ),
 }  # fmt: skip

@@ -92,6 +92,7 @@ def manifest(url: str) -> dict[str, Any]:
     def stream(name: str, **more: Any) -> dict[str, Any]:
         properties = {
             "id": {"type": "integer"},
+            "name": {"type": "string"},
             "total": {"type": "number"},
             "customer": {"type": "object"},
             "updated_at": {"type": "string", "format": "date-time"},

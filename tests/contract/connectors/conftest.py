@@ -1,4 +1,4 @@
-"""The connectors that the contract suite holds to `connector_runner/contract.py`; each is the published program itself."""
+"""Published connectors of the Airbyte protocol, and a manifest; each is the published program itself."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import pytest
 
 from connector_runner import registry
 from connector_runner.contract import Checkpoint, Environment, Message, Row, Said, Selected, Source, Stream, StreamName
-from tests.support.paged_api import TOKEN, PagedApi, manifest, paged_api
-
-CACHE = Path(__file__).parents[3] / ".venv" / "connectors"
-"""Installed connectors outlive a run of the tests."""
+from tests.support.paged_api import TOKEN, manifest, paged_api
+from tests.support.sources.place import CACHE
 
 
 @dataclass
@@ -26,7 +24,6 @@ class Subject:
     wrong: dict[str, Any]
     rows: Mapping[str, int]
     private: Path
-    api: PagedApi | None = None
     heard: list[Said] = field(default_factory=list)
 
     async def open(self, **options: Any) -> Source:
@@ -70,4 +67,4 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     else:
         async with paged_api() as api:
             document = {"type": "airbyte", "manifest": manifest(api.url), "config": {"token": TOKEN}}
-            yield Subject(document, {"token": "wrong-" + TOKEN}, {"orders": 95, "empty": 0}, tmp_path, api)
+            yield Subject(document, {"token": "wrong-" + TOKEN}, {"orders": 95, "empty": 0}, tmp_path)

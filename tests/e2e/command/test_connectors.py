@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.connectors.conftest import CACHE
 from tests.support.command import Done, LocalStack
 from tests.support.paged_api import TOKEN, manifest, order, paged_api
+from tests.support.sources.place import CACHE
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -67,7 +67,7 @@ async def test_a_wrong_entry_is_named_before_anything_is_installed(folder: Local
     )
     for arguments, words in (
         (("check", "a"), "connectors.a: write `version`"),
-        (("check", "b"), "connectors.b.type: expected one of airbyte, got 'airbite'"),
+        (("check", "b"), "connectors.b.type: expected one of airbyte"),
         (("check", "c"), "gone.yaml cannot be read"),
         (("check", "d"), "no connector is named 'd'"),
         (("read", "a", "--limit", "1", "--state", "x"), "--limit"),

@@ -41,7 +41,6 @@ AT = datetime(2026, 1, 2, 3, 4, 5, 678901)  # noqa: DTZ001  # columns without a 
             '{"at":"2026-01-02T03:04:05.678","deep":[{"n":0.1}]}',
         ),
         ('{"n": 1.50}', pa.json_(), '{"n": 1.50}'),
-        (["[1]", None], pa.list_(pa.json_()), "[[1],null]"),
         ([("a", 1), ("b", None)], pa.map_(pa.string(), pa.int32()), '{"a":1,"b":null}'),
         ([(1, AT)], pa.map_(pa.int32(), pa.timestamp("us")), '[[1,"2026-01-02T03:04:05.678901"]]'),
     ],
