@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from connector_runner.contract import Environment, Source
 from connector_runner.programs.options import Bounded
@@ -28,11 +28,11 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code: Annotated[str | None, Meta(description="the text of the file, in place of `file`")] = None
     config: Annotated[
         dict[str, Any], Meta(description="what the functions get as `config`; for a secret write ${NAME}", extra={"secret": True})
-    ] = {}
+    ] = field(default_factory=dict)
     environment: Annotated[
         dict[str, str],
         Meta(description="variables of its environment, beside PATH, proxies and certificates", extra={"secret": True}),
-    ] = {}
+    ] = field(default_factory=dict)
     python: Annotated[
         str | None,
         Meta(description="path of the interpreter, of an environment that has what the file imports; default: the service's own"),
