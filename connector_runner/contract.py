@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -208,4 +208,26 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Ends what runs."""
+        ...
+
+
+@runtime_checkable
+class Confirmed(Protocol):
+    """A connector that wants to know, while `read` goes on, which states are stored: the system behind it may then forget."""
+
+    async def stored(self, states: Mapping[StreamName | None, bytes]) -> None:
+        """Takes the newest stored states. May be called between two messages of `read`."""
+        ...
+
+
+@runtime_checkable
+class Cleaned(Protocol):
+    """A connector that makes things in the system behind it, which stay there when it is removed."""
+
+    async def cleanup(self) -> Sequence[str]:
+        """Removes them; returns what was removed.
+
+        Raises:
+            SetupError, Transient
+        """
         ...

@@ -5,7 +5,7 @@
       dsn: postgresql://reader:${PASSWORD}@db.example.com/shop
       schemas: [public]
 
-Rows come by COPY, in columns (`copying.py`); types come from the catalogue (`types.py`).
+Rows come by COPY, in columns (`copying.py`), changes by logical replication (`changes/`); types come from the catalogue (`types.py`).
 https://www.postgresql.org/docs/current/sql-copy.html
 
 Traps: a time may be infinite, before Christ or behind the year 9999, which Arrow and most warehouses have not; a numeric may be
@@ -39,6 +39,31 @@ class OPTIONS(ServerOptions, frozen=True, kw_only=True):
     exclude: Annotated[list[str], Meta(description="tables and views to leave out, written as in `tables`")] = field(
         default_factory=list
     )
+    method: Annotated[
+        Literal["cursor", "cdc"],
+        Meta(description="how changes are found: by a cursor column, or in the server's log (`cdc`, change data capture)"),
+    ] = "cursor"
+    slot: Annotated[
+        Annotated[str, Meta(pattern="^[a-z0-9_]{1,63}$")] | None,
+        Meta(description="of `cdc`: the replication slot; made when missing; default: `penstock_` and the connector's name"),
+    ] = None
+    publication: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=63)] | None,
+        Meta(description="of `cdc`: a publication that a person made; default: one of our own"),
+    ] = None
+    follow: Annotated[
+        Duration,
+        Meta(description="of `cdc`: how long a read goes on for new changes; by default it ends with those that are there"),
+    ] = field(default_factory=lambda: Duration(0))
+    before_image: Annotated[
+        bool, Meta(description="of `cdc`: give the former values that the log tells in a column `_before`")
+    ] = False
+    signals: Annotated[
+        str | None,
+        Meta(
+            description="of `cdc`: a table, as `public.signals`; a row in it that holds a stream's name asks for a copy of that table"
+        ),
+    ] = None
     lookback: Annotated[
         Duration,
         Meta(description="how far before the stored cursor a read begins, for rows that are committed late; of times only"),

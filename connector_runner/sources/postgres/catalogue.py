@@ -13,13 +13,26 @@ from connector_runner.sources.postgres.types import Column
 if TYPE_CHECKING:
     import asyncpg
 
-TABLES = """
+_BELOW = """
 WITH RECURSIVE below AS (
     SELECT t.oid AS type, t.oid AS inner_type, t.typtypmod AS modifier FROM pg_type t WHERE t.typtype <> 'd'
     UNION ALL
     SELECT d.oid, b.inner_type, CASE WHEN b.inner_type = d.typbasetype THEN d.typtypmod ELSE b.modifier END
     FROM below b JOIN pg_type d ON d.typbasetype = b.type AND d.typtype = 'd'
 )
+"""
+"""Types below domains."""
+
+TYPES = f"""{_BELOW}
+SELECT o.oid::bigint AS oid, t.typname::text AS type, coalesce(e.typname::text, '') AS element, b.type = b.inner_type AS plain,
+       b.modifier AS modifier, format_type(o.oid, NULL) AS declared
+FROM unnest($1::oid[]) o(oid) JOIN below b ON b.type = o.oid JOIN pg_type t ON t.oid = b.inner_type
+LEFT JOIN below eb ON eb.type = t.typelem AND t.typcategory = 'A'
+LEFT JOIN pg_type e ON e.oid = eb.inner_type
+"""  # noqa: S608 - a constant
+"""Types by number. `plain`: no domain, so its modifier is the column's."""
+
+TABLES = f"""{_BELOW}
 SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::bigint AS oid, c.relkind::text AS kind, c.relreplident::text AS identity,
        greatest(c.reltuples, 0)::bigint AS rows, has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) ELSE 0 END AS bytes,
@@ -33,14 +46,19 @@ SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::bigint AS oid,
        (SELECT array_agg(k.attname::text ORDER BY o.place)
           FROM unnest(i.indkey::int2[]) WITH ORDINALITY o(number, place)
           JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = o.number
-         WHERE o.place <= i.indnkeyatts) AS key
+         WHERE o.place <= i.indnkeyatts) AS key,
+       c.relpersistence = 'p' AND c.relkind IN ('r', 'p') AS logged,
+       (SELECT array_agg(k.attname::text ORDER BY o.place)
+          FROM pg_index r, unnest(r.indkey::int2[]) WITH ORDINALITY o(number, place), pg_attribute k
+         WHERE r.indrelid = c.oid AND r.indisvalid AND r.indimmediate AND o.place <= r.indnkeyatts
+           AND k.attrelid = c.oid AND k.attnum = o.number
+           AND (c.relreplident = 'd' AND r.indisprimary OR c.relreplident = 'i' AND r.indisreplident)) AS identity_key
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN below b ON b.type = a.atttypid
 JOIN pg_type t ON t.oid = b.inner_type
-LEFT JOIN pg_type et ON et.oid = t.typelem AND t.typcategory = 'A'
-LEFT JOIN below eb ON eb.type = et.oid
+LEFT JOIN below eb ON eb.type = t.typelem AND t.typcategory = 'A'
 LEFT JOIN pg_type e ON e.oid = eb.inner_type
 LEFT JOIN LATERAL (
     SELECT i.indkey, i.indnkeyatts FROM pg_index i
@@ -52,9 +70,9 @@ LEFT JOIN LATERAL (
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND (cardinality($1::text[]) = 0 OR n.nspname = ANY ($1))
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-GROUP BY n.oid, n.nspname, c.oid, c.relname, c.relkind, i.indkey, i.indnkeyatts
+GROUP BY n.oid, n.nspname, c.oid, c.relname, c.relkind, c.relreplident, c.reltuples, c.relpersistence, i.indkey, i.indnkeyatts
 ORDER BY n.nspname, c.relname
-"""
+"""  # noqa: S608 - a constant
 """Tables, views and foreign tables with their columns; a partition is part of its table. `types` are those below domains. `key`:
 the primary key, else a unique index whose columns cannot be null."""
 
@@ -72,7 +90,11 @@ _UPDATED = (
 
 
 class Table(NamedTuple):
-    """A table or a view. `kind`: as in `pg_class`; `rows`: the server's guess."""
+    """A table or a view. `kind`: as in `pg_class`; `rows`: the server's guess.
+
+    `logged`: its changes stand in the log. `identity`: as in `pg_class.relreplident`; `identity_key`: the columns by which the log
+    tells which row was changed, unless it tells all.
+    """
 
     schema: str
     name: str
@@ -84,6 +106,8 @@ class Table(NamedTuple):
     readable: bool
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    logged: bool
+    identity_key: tuple[str, ...]
 
     @property
     def known_as(self) -> StreamName:
@@ -150,4 +174,6 @@ def _table(row: asyncpg.Record) -> Table:
         readable=row["readable"],
         columns=columns,
         key=tuple(row["key"] or ()),
+        logged=row["logged"],
+        identity_key=tuple(row["identity_key"] or ()),
     )

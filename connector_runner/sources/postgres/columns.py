@@ -26,6 +26,10 @@ NEAREST, NO_NUMBER, AS_TEXT = "nearest", "no_number", "as_text"
 class Notes(Counter[tuple[str, str]]):
     """Odd values, by column and by what was made of them."""
 
+    def columns(self) -> set[str]:
+        """Returns the columns that have odd values."""
+        return {column for (column, _), number in self.items() if number}
+
     def lines(self, stream: str) -> list[str]:
         """Returns a line for people for each, and forgets them."""
         said = {

@@ -24,6 +24,8 @@ from connector_runner.contract import (
 )  # fmt: skip
 from connector_runner.sources.postgres import OPTIONS
 from connector_runner.sources.postgres.catalogue import Table, tables
+from connector_runner.sources.postgres.changes.capture import Capture, followed_stream
+from connector_runner.sources.postgres.changes.slots import Lag, system_of
 from connector_runner.sources.postgres.columns import Notes, parse
 from connector_runner.sources.postgres.copying import copy_out
 from connector_runner.sources.postgres.errors import translate
@@ -43,9 +45,11 @@ class PostgresSource:
     """One database."""
 
     def __init__(self, name: str, options: OPTIONS, heard: Listener) -> None:
+        self._name = name
         self._what = f'connector "{name}"'
         self._options = options
         self._heard = heard
+        self._capture = Capture(name, options) if options.method == "cdc" else None
         self._driver: asyncpg.Connection | None = None
 
     async def spec(self) -> Mapping[str, Any]:
@@ -67,17 +71,29 @@ class PostgresSource:
             return Checked(
                 False, f"{self._what}: the user may not read {named}; GRANT SELECT on them to it, or name them in `exclude`"
             )
+        if self._capture is not None:
+            try:
+                await system_of(await self._link(), self._what)
+            except SetupError as exc:
+                return Checked(False, str(exc))
         return Checked(True)
 
     async def discover(self) -> Sequence[Stream]:
         """Returns the tables and views that the user may read."""
-        return [each.stream() for each in await self._tables() if each.readable]
+        shown = followed_stream if self._capture is not None else Table.stream
+        return [shown(each) for each in await self._tables() if each.readable]
 
     async def read(
         self, selected: Sequence[Selected], states: Mapping[StreamName | None, bytes]
     ) -> AsyncGenerator[Message, None]:
         """Yields one table after the other. A table that fails alone is said, and the others go on."""
         known = {each.known_as: each for each in await self._tables()}
+        if self._capture is not None:
+            changes = [each for each in selected if each.mode == "incremental"]
+            async with aclosing(self._changes(self._capture, known, changes, states.get(None))) as messages:
+                async for message in messages:
+                    yield message
+            selected = [each for each in selected if each.mode != "incremental"]
         for each in selected:
             name = each.stream.known_as
             complete = True
@@ -85,7 +101,9 @@ class PostgresSource:
                 walk = walk_of(known.get(name), each, self._options)
                 async with aclosing(self._walk(walk, states.get(name))) as messages:
                     async for message in messages:
-                        yield message
+                        # beside the one state of changes there is no other
+                        if self._capture is None or not isinstance(message, Checkpoint):
+                            yield message
             except NotConnected:
                 raise
             except (SetupError, Transient) as exc:
@@ -98,6 +116,42 @@ class PostgresSource:
         if self._driver is not None:
             self._driver.terminate()
             self._driver = None
+
+    async def stored(self, states: Mapping[StreamName | None, bytes]) -> None:
+        """Takes states that are stored while a read goes on; the server may then forget what they cover."""
+        if self._capture is not None and None in states:
+            self._capture.confirm(states[None])
+
+    async def lag(self) -> Lag | None:
+        """Returns how far the slot is behind; None: there is none."""
+        if self._capture is None:
+            return None
+        driver = await self._link()
+        try:
+            return await self._capture.lag(driver)
+        except Exception as exc:
+            raise translate(exc, f"{self._what}: looking at the slot") from exc
+
+    async def cleanup(self) -> Sequence[str]:
+        """Drops what was made on the server; returns what that was."""
+        driver = await self._link()
+        try:
+            return await Capture(self._name, self._options).cleanup(driver)
+        except Exception as exc:
+            raise translate(exc, f"{self._what}: dropping the slot") from exc
+
+    async def _changes(
+        self, capture: Capture, known: Mapping[StreamName, Table], selected: Sequence[Selected], stored: bytes | None
+    ) -> AsyncGenerator[Message, None]:
+        driver = await self._link()
+        try:
+            async with aclosing(capture.read(driver, known, selected, stored)) as messages:
+                async for message in messages:
+                    yield message
+        except Exception as exc:
+            if driver.is_closed():
+                self._driver = None
+            raise translate(exc, f"{self._what}: reading changes") from exc
 
     async def _walk(self, walk: Walk, stored: bytes | None) -> AsyncGenerator[Message, None]:
         """Yields the rows of one table, and states behind them."""
@@ -116,7 +170,7 @@ class PostgresSource:
             async with aclosing(blocks):
                 async for block in blocks:
                     rows = parse(block, walk.columns, notes)
-                    odd = {column for (column, _), number in notes.items() if number}
+                    odd = notes.columns()
                     for line in notes.lines(str(name)):
                         yield Said("warn", line)
                     yield Rows(name, rows, int(time.time() * 1000))

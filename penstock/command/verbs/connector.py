@@ -138,6 +138,28 @@ def discover(setting: Setting, name: str, file: Path, verbose: bool) -> int:
 
 @connector.command()
 @click.argument("name")
+@_file
+@_verbose
+@at_home
+def cleanup(setting: Setting, name: str, file: Path, verbose: bool) -> int:
+    """Removes what connector NAME made in the system behind it, such as a replication slot, which else keeps a server's log for ever.
+
+    The next read begins anew: remove its state too.
+
+    \b
+    Example:
+      penstock connector cleanup shop
+    """
+    from penstock.control.connectors.asked import ask_cleanup
+
+    removed = asyncio.run(ask_cleanup(name, _entry(setting, name, file), _cache(setting), _heard(setting, verbose=verbose)))
+    setting.screen.result(list(removed))
+    setting.screen.say(f"removed: {', '.join(removed)}" if removed else f"{name} has left nothing there")
+    return exits.OK
+
+
+@connector.command()
+@click.argument("name")
 @click.argument("streams", nargs=-1)
 @_file
 @click.option("--limit", type=Integer(1), help="Stop after so many rows.")
@@ -269,6 +291,8 @@ def _heard(setting: Setting, *, verbose: bool) -> Any:
 def _described(entry: Any) -> tuple[str, str]:
     found = entry if isinstance(entry, dict) else {}
     manifest = found.get("manifest")
+    if manifest is None and "package" not in found:
+        return str(found.get("type")), "in this process"
     package = f"{found.get('package')} {found.get('version')}"
     runs = "its own manifest" if isinstance(manifest, dict) else str(manifest or package)
     return str(found.get("type")), runs

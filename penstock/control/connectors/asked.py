@@ -15,7 +15,18 @@ from typing import Any
 import msgspec
 
 from connector_runner import registry
-from connector_runner.contract import Checked, Environment, Listener, Message, Selected, Source, Stream, StreamName, SyncMode
+from connector_runner.contract import (
+    Checked,
+    Cleaned,
+    Environment,
+    Listener,
+    Message,
+    Selected,
+    Source,
+    Stream,
+    StreamName,
+    SyncMode,
+)
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.variables import interpolate
 from shared.reading.decode import meant
@@ -82,6 +93,12 @@ async def ask_streams(name: str, document: Mapping[str, Any], cache: Path, heard
     """Returns the streams of a connector. Raises as `opened`, and as the call."""
     async with opened(name, document, cache, heard) as source:
         return await source.discover()
+
+
+async def ask_cleanup(name: str, document: Mapping[str, Any], cache: Path, heard: Listener) -> Sequence[str]:
+    """Removes what a connector made in the system behind it; returns what was removed. Raises as `opened`, and as the call."""
+    async with opened(name, document, cache, heard) as source:
+        return await source.cleanup() if isinstance(source, Cleaned) else ()
 
 
 async def read_rows(

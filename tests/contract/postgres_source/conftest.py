@@ -95,6 +95,29 @@ class Reading:
         return {each.stream.name: each.complete for each in self.messages if isinstance(each, Ended)}
 
 
+@dataclass
+class Replica:
+    """A table as a destination has it that merges by key: a later row wins, a deletion leaves a mark."""
+
+    key: str = "id"
+    held: dict[Any, dict[str, Any]] = field(default_factory=dict)
+
+    def load(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes rows as they come."""
+        for row in rows:
+            former = self.held.get(row[self.key])
+            if former is None or former["_lsn"] <= row["_lsn"]:
+                self.held[row[self.key]] = row
+
+    def rows(self) -> dict[Any, dict[str, Any]]:
+        """Returns the rows that are not deleted, without our own columns."""
+        return {
+            key: {name: value for name, value in row.items() if not name.startswith("_")}
+            for key, row in self.held.items()
+            if row["_deleted_at"] is None
+        }
+
+
 def chosen(
     streams: Sequence[Stream], *names: str, cursor: str | None = None, columns: Sequence[str] | None = None
 ) -> list[Selected]:

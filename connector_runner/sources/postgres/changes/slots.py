@@ -1,0 +1,209 @@
+"""Publications and replication slots: made, looked at, dropped.
+
+https://www.postgresql.org/docs/current/logicaldecoding-explanation.html, https://www.postgresql.org/docs/current/sql-createpublication.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from connector_runner.sources.postgres.catalogue import Table
+from connector_runner.sources.postgres.changes.state import shown
+from connector_runner.sources.postgres.links import literal, quoted
+from shared.errors import SetupError, Transient
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_LOOK_SECONDS = 0.05
+_SERVER = """
+SELECT current_setting('wal_level') AS level, pg_is_in_recovery() AS standby, current_setting('server_version_num')::int AS version,
+       (SELECT system_identifier::text FROM pg_control_system()) AS system,
+       (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may
+"""
+_SLOT = """
+SELECT s.*, pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn)::bigint AS behind,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept, d.datname = current_database() AS here
+FROM pg_replication_slots s LEFT JOIN pg_database d ON d.oid = s.datoid WHERE s.slot_name = $1
+"""
+_PUBLISHED = "SELECT relid::bigint AS oid FROM pg_get_publication_tables($1)"
+
+
+class Lag(NamedTuple):
+    """How far a slot is behind. `bytes`: of the log that is not confirmed; `kept`: of the log that the server keeps for it; `room`: how
+    much more it keeps; None: any."""
+
+    bytes: int
+    kept: int
+    room: int | None
+
+
+class Slot(NamedTuple):
+    """A slot. `confirmed`: the server has no changes before it any more. `lost`: why it cannot be read; empty if it can."""
+
+    name: str
+    confirmed: int
+    lost: str
+    lag: Lag
+
+
+def name_of(connector: str) -> str:
+    """Returns the name of a connector's slot and publication: small letters, digits and `_`, up to 63."""
+    plain = re.sub(r"[^a-z0-9_]", "_", connector.lower())[:40]
+    tag = "" if plain == connector else "_" + hashlib.sha256(connector.encode()).hexdigest()[:8]
+    return f"penstock_{plain}{tag}"
+
+
+async def system_of(driver: asyncpg.Connection, what: str) -> str:
+    """Returns the identifier of a server's data, if changes can be read from it.
+
+    Raises:
+        SetupError: they cannot; says what to do.
+    """
+    server = await driver.fetchrow(_SERVER)
+    assert server is not None  # noqa: S101 - one row
+    if server["standby"]:
+        raise SetupError(f"{what}: this server is a standby; changes are read from the primary: point the connector there")
+    if server["level"] != "logical":
+        raise SetupError(f"{what}: wal_level is {server['level']}; set wal_level = logical on the server and restart it")
+    if server["version"] < 130000:
+        raise SetupError(f"{what}: change data capture needs PostgreSQL 13 or later; use `method: cursor`")
+    if not server["may"]:
+        raise SetupError(f"{what}: the user may not read the log; ALTER ROLE … REPLICATION")
+    return str(server["system"])
+
+
+async def look(driver: asyncpg.Connection, name: str) -> Slot | None:
+    """Returns a slot, if it is there."""
+    row = await driver.fetchrow(_SLOT, name)
+    if row is None:
+        return None
+    lost = ""
+    if row["plugin"] != "pgoutput" or not row["here"]:
+        lost = f"it is one of the plug-in {row['plugin']}, or of another database"
+    elif row.get("invalidation_reason"):
+        lost = f"the server has invalidated it: {row['invalidation_reason']}"
+    elif row.get("conflicting"):
+        lost = "the server has invalidated it"
+    elif row.get("wal_status") == "lost":
+        lost = "the server has removed the log that it needs (max_slot_wal_keep_size)"
+    confirmed = row["confirmed_flush_lsn"] or 0
+    return Slot(name, confirmed, lost, Lag(row["behind"] or 0, row["kept"] or 0, row.get("safe_wal_size")))
+
+
+async def create(driver: asyncpg.Connection, name: str) -> int:
+    """Makes a slot; waits for transactions that are open. Returns where its changes begin."""
+    await driver.execute("SET statement_timeout = 0")
+    return int(await driver.fetchval("SELECT lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')", name))
+
+
+async def publish(driver: asyncpg.Connection, publication: str, tables: Sequence[Table], what: str, *, own: bool) -> set[int]:
+    """Makes a publication be of some tables.
+
+    Args:
+        own: whether we make and change it; else a person does.
+
+    Returns:
+        the numbers of tables that it did not have before.
+
+    Raises:
+        SetupError: it is a person's, and does not have them all.
+    """
+    there = await driver.fetchval("SELECT true FROM pg_publication WHERE pubname = $1", publication)
+    held = {row["oid"] for row in await driver.fetch(_PUBLISHED, publication)} if there else set()
+    wanted = {each.oid: each.quoted for each in tables}
+    missing = set(wanted) - held
+    named = ", ".join(wanted.values())
+    if not own:
+        if missing:
+            lacking = ", ".join(wanted[oid] for oid in missing)
+            raise SetupError(
+                f"{what}: the publication {quoted(publication)} does not have {lacking}; add them, or leave out `publication`"
+            )
+        return set()
+    if there and held == set(wanted):
+        return set()
+    statement = (
+        f"ALTER PUBLICATION {quoted(publication)} SET TABLE {named}"
+        if there
+        else f"CREATE PUBLICATION {quoted(publication)} FOR TABLE {named} WITH (publish_via_partition_root = true)"
+    )
+    try:
+        await _write(driver, statement)
+    except Exception as exc:
+        if getattr(exc, "sqlstate", None) != "42501":
+            raise
+        raise SetupError(
+            f"{what}: the user may not publish the tables ({exc}); let their owner run: CREATE PUBLICATION {quoted(publication)} "
+            f"FOR TABLE {named} WITH (publish_via_partition_root = true), and write `publication: {publication}`"
+        ) from exc
+    return missing
+
+
+async def drop(driver: asyncpg.Connection, slot: str, publication: str | None) -> list[str]:
+    """Drops a slot and, if named, a publication; returns what was dropped."""
+    dropped = []
+    if (
+        await driver.fetchval(
+            "SELECT pg_drop_replication_slot(slot_name) IS NULL FROM pg_replication_slots WHERE slot_name = $1", slot
+        )
+        is not None
+    ):
+        dropped.append(f"slot {slot}")
+    if publication is not None and await driver.fetchval("SELECT true FROM pg_publication WHERE pubname = $1", publication):
+        await _write(driver, f"DROP PUBLICATION {quoted(publication)}")
+        dropped.append(f"publication {publication}")
+    return dropped
+
+
+async def written(driver: asyncpg.Connection) -> int:
+    """Returns how far the server's log is safe on its disk."""
+    return int(await driver.fetchval("SELECT pg_current_wal_flush_lsn()"))
+
+
+async def settle(driver: asyncpg.Connection, what: str, seconds: float) -> None:
+    """Waits until all transactions that are open now have ended, so that a copy sees them.
+
+    Their changes may stand in the log before what is read of it, or before the table was published.
+
+    Raises:
+        Transient: one stays open; names its session.
+    """
+    horizon = await driver.fetchval("SELECT txid_snapshot_xmax(txid_current_snapshot())")
+    end = time.monotonic() + seconds
+    while not await driver.fetchval("SELECT txid_snapshot_xmin(txid_current_snapshot()) >= $1", horizon):
+        if time.monotonic() > end:
+            pid = await driver.fetchval(
+                "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start LIMIT 1"
+            )
+            raise Transient(f"{what}: a transaction has been open for {seconds:g} s (pid {pid}); a copy begins when it ends")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def gap(slot: Slot | None, name: str, lsn: int) -> str:
+    """Returns why changes behind a position are lost; empty if none are."""
+    if slot is None:
+        return f"the slot {name} is gone: it was dropped, or the server failed over to one without it"
+    if slot.lost:
+        return f"the slot {name} cannot be read: {slot.lost}"
+    if slot.confirmed > lsn:
+        return f"the slot {name} was moved to {shown(slot.confirmed)} by another reader or made again, and we are at {shown(lsn)}"
+    return ""
+
+
+async def _write(driver: asyncpg.Connection, statement: str) -> None:
+    async with driver.transaction():
+        await driver.execute("SET TRANSACTION READ WRITE")
+        await driver.execute(statement)
+
+
+def key_list(names: Sequence[str], rows: Sequence[Sequence[bytes | None]]) -> str:
+    """Returns the condition that a row has one of some keys."""
+    left = ", ".join(quoted(name) for name in names)
+    right = ", ".join("(" + ", ".join(literal((value or b"").decode()) for value in row) + ")" for row in rows)
+    return f"({left}) IN ({right})"

@@ -1,0 +1,261 @@
+"""Change data capture loses nothing: under writers, cut off anywhere, with a server that ends it; and what is lost is said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from contextlib import aclosing
+from typing import Any
+
+import asyncpg
+import pytest
+
+from connector_runner.contract import Checkpoint, Message, Rows, Selected, Source
+from shared.errors import NotConnected, PenstockError, SetupError, Transient
+from shared.tasks import task_group
+from tests.contract.postgres_source.conftest import Place, Reading, Replica, chosen, read
+
+TABLE = "CREATE TABLE t (id int PRIMARY KEY, version int, body text)"
+LONG = "long" * 1000
+
+
+async def write(dsn: str, seed: int, steps: int) -> None:
+    """Writes at random: transactions of several rows, some rolled back, keys that change, rows that go and come again."""
+    chance, driver = random.Random(seed), await asyncpg.connect(dsn)
+    for step in range(steps):
+        transaction = driver.transaction()
+        await transaction.start()
+        try:
+            for _ in range(chance.randrange(1, 6)):
+                one, other = chance.randrange(200) * 4 + seed, chance.randrange(200) * 4 + seed  # no two writers share a key
+                match chance.randrange(5):
+                    case 0 | 1:
+                        await driver.execute(
+                            "INSERT INTO t VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET version = $2", one, step, LONG
+                        )
+                    case 2:
+                        await driver.execute("UPDATE t SET version = $2 WHERE id = $1", one, step)
+                    case 3:
+                        await driver.execute("DELETE FROM t WHERE id = $1", one)
+                    case _:
+                        await driver.execute("DELETE FROM t WHERE id = $1", other)
+                        await driver.execute("UPDATE t SET id = $2 WHERE id = $1", one, other)
+        finally:
+            await (transaction.rollback() if chance.random() < 0.2 else transaction.commit())
+    await driver.close()
+
+
+async def lives(source: Source, selected: list[Selected], *, kept: bool, until: asyncio.Task[Any]) -> tuple[Replica, int]:
+    """Reads again and again, each time to one message more, while others write; then to the end.
+
+    Args:
+        kept: whether rows behind the last state were loaded too, as they may have been.
+    """
+    replica, states, cut, times = Replica(), dict[Any, bytes](), 1, 0
+    while True:
+        last = until.done()
+        got = await read(source, selected, states, until=None if last else cut)
+        behind = [index for index, each in enumerate(got.messages) if isinstance(each, Checkpoint)]
+        loaded: list[Message] = got.messages if kept else got.messages[: behind[-1] + 1 if behind else 0]
+        replica.load(Reading(loaded).rows("t"))
+        states.update(got.states)
+        cut, times = cut % 9 + 1, times + 1
+        if last:
+            return replica, times
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_copy_and_log_together_miss_nothing_however_often_a_read_is_cut_off(place: Place, kept: bool) -> None:
+    await place.driver.execute(f"{TABLE}; INSERT INTO t SELECT i * 4, 0, repeat('long', 1000) FROM generate_series(1, 199) i")
+    await place.driver.execute("ALTER TABLE t ALTER body SET STORAGE EXTERNAL")
+    source = await place.open(method="cdc", checkpoint_rows=1, fetch_size="4KiB")
+    selected = chosen(await source.discover(), "t")
+    async with task_group() as group:
+        writers = [group.create_task(write(place.dsn, seed, 120)) for seed in range(3)]
+        done = group.create_task(_all(writers))
+        replica, times = await lives(source, selected, kept=kept, until=done)
+    there = {row["id"]: dict(row) for row in await place.driver.fetch("SELECT * FROM t")}
+    assert replica.rows() == there
+    assert times > 8, "it was cut off behind every message of a short read"
+    gone = [row for row in replica.held.values() if row["_deleted_at"] is not None]
+    assert gone
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+async def test_rows_that_come_while_a_read_follows_are_given_at_once_and_the_slot_moves_behind_states(place: Place) -> None:
+    await place.driver.execute(TABLE)
+    source: Any = await place.open(method="cdc", follow="1h")
+    selected = chosen(await source.discover(), "t")
+    confirmed = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE database = current_database()"
+    async with aclosing(source.read(selected, {})) as messages:
+        first = await anext(messages)
+        while not (isinstance(first, Checkpoint) and b'"done":true' in first.state):
+            first = await anext(messages)
+        before = await place.driver.fetchval(confirmed)
+        for number in range(5):
+            insert = asyncio.ensure_future(place.driver.execute("INSERT INTO t VALUES ($1, 0, '')", number))
+            message = await anext(messages)
+            while not isinstance(message, Rows):
+                message = await anext(messages)
+            assert [row["id"] for row in Reading([message]).rows("t")] == [number]
+            await insert
+        state = await anext(messages)
+        assert isinstance(state, Checkpoint)
+        assert await place.driver.fetchval(confirmed) == before, "nothing is stored yet"
+        await source.stored({state.stream: state.state})
+        while await place.driver.fetchval(confirmed) != json.loads(state.state)["lsn"]:
+            pass
+        assert (await source.lag()).bytes >= 0
+    while await place.driver.fetchval("SELECT active FROM pg_replication_slots WHERE database = current_database()"):
+        pass
+    rest = await read(await place.open(method="cdc"), selected, {state.stream: state.state})
+    assert rest.rows("t") == []
+
+
+async def test_a_stream_that_the_server_ends_is_a_lost_link_and_the_next_read_goes_on(place: Place) -> None:
+    await place.driver.execute(TABLE)
+    source = await place.open(method="cdc", follow="1h")
+    selected = chosen(await source.discover(), "t")
+    states = (await read(source, selected, until=3)).states
+    messages = source.read(selected, states)
+    await place.driver.execute("INSERT INTO t VALUES (1, 1, '')")
+    while not isinstance(await anext(messages), Rows):
+        pass
+    await place.driver.fetch(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database()"
+    )
+    with pytest.raises(NotConnected):
+        async for _ in messages:
+            pass
+    got = await read(await place.open(method="cdc"), selected, states)
+    assert [row["id"] for row in got.rows("t")] == [1]
+
+
+async def test_a_second_reader_of_the_slot_waits_for_the_first(place: Place) -> None:
+    await place.driver.execute(TABLE)
+    source = await place.open(method="cdc", follow="1h")
+    selected = chosen(await source.discover(), "t")
+    states = (await read(await place.open(method="cdc"), selected)).states
+    await place.driver.execute("INSERT INTO t VALUES (1, 1, '')")
+    async with aclosing(source.read(selected, states)) as messages:
+        while not isinstance(await anext(messages), Rows):
+            pass
+        with pytest.raises(Transient, match="another program uses it"):
+            await read(await place.open(method="cdc"), selected, states)
+
+
+async def test_lost_changes_are_said_with_what_to_do(place: Place) -> None:
+    await place.driver.execute(TABLE)
+    source: Any = await place.open(method="cdc")
+    selected = chosen(await source.discover(), "t")
+    states = (await read(source, selected)).states
+    await place.driver.execute("INSERT INTO t VALUES (1, 1, '')")
+
+    async def refused(stored: bytes) -> str:
+        with pytest.raises(SetupError) as caught:
+            await read(source, selected, {None: stored})
+        return str(caught.value)
+
+    state = json.loads(states[None])
+    assert "another server" in await refused(json.dumps({**state, "system": "1"}).encode())
+    assert "of the slot other" in await refused(json.dumps({**state, "slot": "other"}).encode())
+    assert "not of change data capture" in await refused(b'{"cursor": "id"}')
+    slot = state["slot"]
+    await place.driver.execute("SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
+    assert "was moved to" in await refused(states[None])
+    assert await source.cleanup() == [f"slot {slot}", f"publication {slot}"]
+    assert await source.cleanup() == []
+    assert "is gone" in (message := await refused(states[None]))
+    assert "copied again" in message
+    assert [row["id"] for row in (await read(source, selected)).rows("t")] == [1], "without the state it begins anew"
+
+
+async def test_tables_that_the_log_cannot_tell_of_are_refused_and_never_published(place: Place) -> None:
+    await place.driver.execute("""
+        CREATE TABLE no_key (id int); CREATE UNLOGGED TABLE quick (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY);
+        CREATE VIEW v AS SELECT * FROM t; INSERT INTO t VALUES (1); INSERT INTO no_key VALUES (2)
+    """)
+    source = await place.open(method="cdc")
+    streams = {each.name: each for each in await source.discover()}
+    assert {name for name, each in streams.items() if "incremental" in each.modes} == {"t"}
+    all_of_them = [Selected(each, "incremental", ("_lsn",)) for each in streams.values()]
+    got = await read(source, all_of_them)
+    assert got.ended == {"no_key": False, "quick": False, "v": False, "t": True}
+    assert "REPLICA IDENTITY FULL" in " ".join(got.said)
+    await place.driver.execute("UPDATE no_key SET id = 3")  # a table without identity that is published would refuse it
+    whole = await read(source, [Selected(streams["no_key"], "full_refresh"), Selected(streams["t"], "incremental")], got.states)
+    assert whole.rows("no_key") == [{"id": 3}]
+    assert set(whole.states) == {None}
+
+
+async def test_tables_join_leave_and_are_made_again(place: Place) -> None:
+    await place.driver.execute(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)"
+    )
+    source = await place.open(method="cdc")
+    streams = await source.discover()
+    states = (await read(source, chosen(streams, "a"))).states
+    await place.driver.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
+    got = await read(source, chosen(streams, "a", "b"), states)
+    assert ([row["id"] for row in got.rows("a")], [row["id"] for row in got.rows("b")]) == ([1], [1, 2])
+    states = (await read(source, chosen(streams, "a"), got.states)).states
+    await place.driver.execute(
+        "INSERT INTO b VALUES (3); DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (9)"
+    )
+    got = await read(source, chosen(streams, "a", "b"), states)
+    assert [row["id"] for row in got.rows("b")] == [1, 2, 3]
+    assert [row["id"] for row in got.rows("a")] == [9]
+    assert "made again" in " ".join(got.said)
+    (publication,) = await place.driver.fetch("SELECT pubname FROM pg_publication")
+    await place.driver.execute(f"ALTER PUBLICATION {publication['pubname']} DROP TABLE b")
+    await place.driver.execute("INSERT INTO b VALUES (4)")
+    got = await read(source, chosen(streams, "a", "b"), got.states)
+    assert [row["id"] for row in got.rows("b")] == [1, 2, 3, 4]
+    assert "not published" in " ".join(got.said)
+
+
+async def test_a_copy_waits_for_transactions_that_wrote_before_it_was_published(place: Place) -> None:
+    await place.driver.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+    source = await place.open(method="cdc", statement_timeout="300ms")
+    streams = await source.discover()
+    states = (await read(source, chosen(streams, "a"))).states
+    transaction = place.driver.transaction()
+    await transaction.start()
+    await place.driver.execute("INSERT INTO b VALUES (1)")
+    with pytest.raises(Transient, match="has been open"):
+        await read(source, chosen(streams, "a", "b"), states)
+    await transaction.commit()
+    got = await read(source, chosen(streams, "a", "b"), states)
+    assert [row["id"] for row in got.rows("b")] == [1]
+
+
+async def test_rights_and_settings_that_lack_are_said(place: Place) -> None:
+    role = f"reader_{place.dsn[-8:]}"
+    await place.driver.execute(
+        f"CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON t TO {role}"
+    )
+    try:
+        source = await place.open(method="cdc", user=role, password="x")
+        assert "REPLICATION" in (await source.check()).message
+        await place.driver.execute(f"ALTER ROLE {role} REPLICATION")
+        assert (await source.check()).ok
+        selected = chosen(await source.discover(), "t")
+        with pytest.raises(PenstockError, match="CREATE PUBLICATION"):
+            await read(source, selected)
+        await place.driver.execute("CREATE PUBLICATION theirs")
+        theirs = await place.open(method="cdc", user=role, password="x", publication="theirs", slot="their_slot")
+        with pytest.raises(PenstockError, match="does not have"):
+            await read(theirs, selected)
+        await place.driver.execute("ALTER PUBLICATION theirs ADD TABLE t; INSERT INTO t VALUES (1)")
+        got = await read(theirs, selected)
+        await place.driver.execute("INSERT INTO t VALUES (2)")
+        assert [row["id"] for row in got.rows("t") + (await read(theirs, selected, got.states)).rows("t")] == [1, 2]
+        assert await theirs.cleanup() == ["slot their_slot"]  # type: ignore[attr-defined]
+    finally:
+        for each in place.opened:
+            await each.close()
+        await place.driver.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
