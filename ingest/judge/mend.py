@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import accumulate
-from operator import add
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,26 +18,13 @@ import msgspec
 from ingest.judge.budget import LENIENT_BYTES, Budget
 from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
-
-SHORTEST_KEY = 4
-"""The least bytes of a key with its value: `"":1`; five with its comma."""
+from shared.reading.extent import extent
 
 ID_FIELDS = ("messageId", "userId", "anonymousId", "groupId", "previousId")
 OBJECT_FIELDS = ("properties", "traits")
 _JUDGED_FIELDS = (*ID_FIELDS, *OBJECT_FIELDS, "type", "event")
 
 _INTEGER = re.compile(rb"-?\d+")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_OPENS = bytes.maketrans(b"[]{}", b"\x01\x00\x01\x00")
-_TOGETHER = 8
-"""How many brackets are looked at together: a Python step for each would be most of the cost of a body of brackets."""
-
-_PATTERNS = [[1 if pattern >> place & 1 else -1 for place in range(_TOGETHER)] for pattern in range(1 << _TOGETHER)]
-_STEPS = bytes(sum(steps) % 256 for steps in _PATTERNS)
-"""How many levels each pattern of brackets goes down in total, as signed bytes."""
-_PEAKS = bytes(max(0, *accumulate(steps)) for steps in _PATTERNS)
-"""The deepest level inside each pattern."""
-
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_judged = msgspec.json.Decoder(
@@ -93,15 +78,13 @@ def mend_object(body: bytes, limits: SiteLimits, budget: Budget) -> Mended | Fau
 
 def excess(body: bytes, limits: SiteLimits) -> Fault | None:
     """Returns the fault of a JSON text that nests too deeply or has too many keys."""
-    # nearly every event has too few bytes and brackets to exceed a limit
-    if len(body) <= limits.keys * SHORTEST_KEY and len(body) - len(body.translate(None, b"{[")) <= limits.depth:
+    found = extent(body, limits.depth, limits.keys)
+    if found is None:
         return None
-    depth, keys = measure(body)
+    depth, keys = found
     if depth > limits.depth:
         return Fault(DeadReason.TOO_DEEP, f"it nests {depth} levels deep, the limit is {limits.depth}")
-    if keys > limits.keys:
-        return Fault(DeadReason.TOO_MANY_KEYS, f"it has {keys} keys, the limit is {limits.keys}")
-    return None
+    return Fault(DeadReason.TOO_MANY_KEYS, f"it has {keys} keys, the limit is {limits.keys}")
 
 
 def without_repeats(body: bytes) -> bytes:
@@ -135,25 +118,6 @@ def _first_fault(body: bytes) -> str:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         return f"{exc}"
     return "it is not strictly JSON"  # such as bytes that are not UTF-8
-
-
-def measure(body: bytes) -> tuple[int, int]:
-    """Returns (depth, number of keys) of a valid JSON text, from its brackets and colons alone: in C, and in one pass."""
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    bare = b"".join(body.split(b'"')[::2])  # the text outside of strings
-    return _depth(bare.translate(_OPENS, _NOT_BRACKETS)), bare.count(b":")
-
-
-def _depth(opens: bytes) -> int:
-    """Returns the deepest level of brackets, each a byte: 1 opens, 0 closes."""
-    opens += bytes(-len(opens) % _TOGETHER)
-    bits = int.from_bytes(opens, "little")
-    for shift in (7, 14, 28):  # each byte collects the bits of the following ones, until it has eight
-        bits |= bits >> shift
-    patterns = bits.to_bytes(len(opens), "little")[::_TOGETHER]
-    levels = accumulate(memoryview(patterns.translate(_STEPS)).cast("b"), initial=0)
-    return max(map(add, levels, patterns.translate(_PEAKS)), default=0)
 
 
 def json_type(text: bytes) -> str:
