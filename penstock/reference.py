@@ -15,7 +15,11 @@ import click
 import msgspec
 from msgspec import inspect
 
+from connector_runner.feeds.contract import FeedRules
+from connector_runner.feeds.registry import FEEDS
 from connector_runner.registry import SOURCES
+from connector_runner.settings import PREFIX as CONNECTOR_PREFIX
+from connector_runner.settings import ConnectorSettings
 from functions_runtime.settings import PREFIX as FUNCTIONS_PREFIX
 from functions_runtime.settings import FunctionsSettings
 from ingest import openapi
@@ -45,6 +49,7 @@ SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("router", "PENSTOCK_ROUTER_", RouterSettings),
     ("functions_runtime", FUNCTIONS_PREFIX, FunctionsSettings),
     ("loader", LOADER_PREFIX, LoaderSettings),
+    ("connector_runner", CONNECTOR_PREFIX, ConnectorSettings),
 )
 """Title, prefix and Struct of everything that is read from the environment."""
 
@@ -54,7 +59,14 @@ _SPECIAL = {
 }
 """What the Structs hold as plain JSON because another module checks it."""
 
-_AREAS = {"ingest": "ingest", "router": "router", "functions": "functions_runtime", "loader": "loader", "account": "accounting"}
+_AREAS = {
+    "ingest": "ingest",
+    "router": "router",
+    "functions": "functions_runtime",
+    "loader": "loader",
+    "feeds": "connector_runner",
+    "account": "accounting",
+}
 
 
 def pages() -> dict[str, str]:
@@ -121,7 +133,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations, functions, connections, connectors and syncs are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions, connections, connectors, syncs and feeds are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}
@@ -151,6 +163,14 @@ def _configuration() -> Iterator[str]:
         assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
         yield from (f"### {name}", "", f"How it works: [connectors/{name}.md](connectors/{name}.md).", "")
         yield from _fields(info)
+    yield from ("## Feeds", "", "A feed has a `type`, the options of that type beside it, and those of every feed.", "")
+    info = inspect.type_info(FeedRules)
+    assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+    yield from ("### Every feed", "", "How records become events: [feeds.md](feeds.md).", "", *_fields(info))
+    for name in FEEDS.names():
+        info = inspect.type_info(FEEDS.get(name).OPTIONS)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+        yield from (f"### Feed from {name}", "", f"How it works: [feeds/{name}.md](feeds/{name}.md).", "", *_fields(info))
     yield from (
         "## Settings",
         "",

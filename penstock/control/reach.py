@@ -90,6 +90,6 @@ async def _check_streams(broker: Broker, patience_seconds: float) -> None:
         if asyncio.get_running_loop().time() >= ends_at:
             raise SetupError(
                 f"the broker lacks {', '.join(missing)}; a service creates them when it starts: "
-                "start `penstock up`, or `python -m ingest`, `router`, `functions_runtime` and `loader` of this version"
+                "start `penstock up`, or `python -m ingest`, `router`, `functions_runtime`, `loader` and `connector_runner` of this version"
             )
         await asyncio.sleep(POLL_SECONDS)

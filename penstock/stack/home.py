@@ -29,8 +29,8 @@ from shared.errors import Problem, SetupError
 
 DEFAULT_HOME = ".penstock"
 
-SERVICES = ("ingest", "router", "functions_runtime", "loader")
-"""What runs in a home beside the broker, in the order of the path."""
+SERVICES = ("ingest", "router", "functions_runtime", "loader", "connector_runner")
+"""What runs in a home beside the broker, in the order of the path; the runner of connectors behind it."""
 
 DRAIN_SECONDS = 20
 """How long each of them may take to hand on what it holds."""

@@ -1,7 +1,7 @@
 """The local stack: nats-server and one process for each service, in one home, supervised.
 
 `Stack.run` starts the broker, then the services, says when all of them are ready, keeps them running until it is told to stop,
-and stops them in the order of the path, so that each can hand on what it holds: ingest, router, functions, loader, broker. What it runs
+and stops them in the order of the path, so that each can hand on what it holds: connectors, ingest, router, functions, loader, broker. What it runs
 stands in `home/stack.json`, from which every other command learns where to look.
 
 It keeps processes running and nothing else: whether events flow is `penstock status`.
@@ -217,7 +217,8 @@ class Stack:
     async def _stop_all(self) -> None:
         self.phase = "stopping"
         self._changed()
-        for process in (*self.services, self.broker):
+        *path, connectors = self.services
+        for process in (connectors, *path, self.broker):
             await process.stop(at_once=self.hurry)
 
     async def _rotate_logs(self) -> None:

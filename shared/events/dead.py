@@ -146,8 +146,8 @@ async def bury(
     """Stores dead letters durably.
 
     Args:
-        stage: `ingest`, `router` or `loader`.
-        name: site for ingest, connection for the others.
+        stage: `ingest`, `feeds`, `router`, `functions` or `loader`.
+        name: site for ingest and feeds, connection for the others.
         msg_id: derived from the origin; the same letters buried again under it, in the same order, are stored once.
         on_full: called with letters that DEAD has no room for, which are then lost; None: raise `QueueFull`.
 

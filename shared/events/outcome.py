@@ -16,6 +16,7 @@ class DeadReason(StrEnum):
 
     NOT_AN_OBJECT = "not_an_object"
     MALFORMED_JSON = "malformed_json"
+    UNREADABLE_RECORD = "unreadable_record"
     MISSING_TYPE = "missing_type"
     UNKNOWN_TYPE = "unknown_type"
     MISSING_ID = "missing_id"
@@ -109,6 +110,7 @@ Outcome = Ok | Drop | Retry | Dead
 _DEAD_MEANING = {
     DeadReason.NOT_AN_OBJECT: "an item of the batch is not a JSON object",
     DeadReason.MALFORMED_JSON: "the bytes are not JSON, even leniently read",
+    DeadReason.UNREADABLE_RECORD: "the feed's `format` or schema does not fit the bytes of the record; the detail has the place and the fault",
     DeadReason.MISSING_TYPE: "the event has no `type` and the path does not fix one",
     DeadReason.UNKNOWN_TYPE: "the `type` is not one the protocol knows",
     DeadReason.MISSING_ID: "the event lacks an id that its type needs (`userId` or `anonymousId`, `groupId`, `previousId`, `event`)",

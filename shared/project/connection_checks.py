@@ -56,6 +56,13 @@ def check_connections(project: Project) -> list[Problem]:
     for name, connector in project.connectors.items():
         if not isinstance(connector.get("type"), str):
             problems.append(Problem(f"connectors.{name}.type", "expected the name of a connector type, such as airbyte"))
+    for name, feed in project.feeds.items():
+        if not isinstance(feed.get("type"), str):
+            problems.append(Problem(f"feeds.{name}.type", "expected the name of a feed type, such as kafka"))
+        if not isinstance(feed.get("site"), str):
+            problems.append(Problem(f"feeds.{name}.site", "expected the name of the site whose events the records become"))
+        elif feed["site"] not in project.sites:
+            problems.append(Problem(f"feeds.{name}.site", _unknown("site", feed["site"], project.sites)))
     return problems
 
 

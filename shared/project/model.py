@@ -1,4 +1,4 @@
-"""The project file: sites, destinations, functions, connectors, and the connections and syncs between them, as Structs.
+"""The project file: sites, destinations, functions, connectors, feeds, and the connections and syncs between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
@@ -33,7 +33,7 @@ OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations, functions, connections, connectors and syncs: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions, connections, connectors, syncs and feeds: they become tokens of subjects and keys of buckets."""
 NAME_RULE = "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
@@ -248,6 +248,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, dict[str, Any]], Meta(description="pull sources by name: `type` and the options of that type")
     ] = {}
     syncs: Annotated[dict[str, Sync], Meta(description="links from connectors to destinations by name")] = {}
+    feeds: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="endless sources by name: `site`, `type` and the options of that type; their records become events"),
+    ] = {}
 
 
 def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Project:
@@ -270,6 +274,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "connections": Connection,
         "connectors": dict[str, Any],
         "syncs": Sync,
+        "feeds": dict[str, Any],
     }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
     for kind, type_ in shapes.items():
@@ -353,7 +358,7 @@ def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str,
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", NAME_RULE)
-        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs")
+        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs", "feeds")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]

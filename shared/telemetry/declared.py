@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shared.telemetry.metric import Metric
+from shared.telemetry.of_feeds import OF_FEEDS
 from shared.telemetry.of_syncs import OF_SYNCS
 
 METRICS: tuple[Metric, ...] = (
@@ -282,6 +283,7 @@ METRICS: tuple[Metric, ...] = (
         "events that functions want to see again, waiting in RETRY",
         labels=("connection",),
     ),
+    *OF_FEEDS,
     Metric(
         "driver_errors_unknown_total",
         "counter",

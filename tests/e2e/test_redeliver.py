@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
-from ingest.contract import Reject
 from penstock.control.letters import redeliver
+from penstock.control.letters.judged import Refusal, judge_again
 from penstock.control.letters.letters import Filter, fetch_letter, find, remove
 from penstock.control.letters.redeliver import NOTE, Into, Redelivery
 from shared.errors import NotConnected, QueueFull
@@ -216,9 +216,9 @@ async def test_an_id_made_at_the_edge_is_the_same_however_often_the_letter_is_ju
     bad = DeadLetter(
         stage="ingest", site="shop", reason="x", detail="", body=b'{"type":"page","userId":"u"}', at=1.0, origin="r:0"
     )
-    first, second = redeliver.judge_again(bad, Site()), redeliver.judge_again(bad, Site())
-    assert not isinstance(first, Reject)
-    assert not isinstance(second, Reject)
+    first, second = judge_again(bad, Project()), judge_again(bad, Project())
+    assert not isinstance(first, Refusal)
+    assert not isinstance(second, Refusal)
     assert first[0].message_id == second[0].message_id
 
 

@@ -21,11 +21,11 @@ from shared.events.outcome import DeadReason, DropReason
 from shared.jetstream import topology
 from shared.project.identity import Identity
 from shared.project.model import Batch, Connection, DeadLimit, Key, Project, Site, SiteLimits
-from shared.telemetry import declared, names
+from shared.telemetry import declared, names, of_feeds, of_syncs
 from tests.contract.destinations import test_without_transactions
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("shared", "ingest", "router", "functions_runtime", "loader")
+SERVICES = ("shared", "ingest", "router", "functions_runtime", "loader", "connector_runner")
 PLUG_INS = {name: Path(inspect.getfile(cast("Any", registry.plugin(name)))) for name in registry.destination_types()}
 
 
@@ -48,7 +48,7 @@ def _is_of(file: Path, plug_in: Path) -> bool:
     return plug_in in (file, file.parent / "__init__.py")
 
 
-DECLARING = {Path(inspect.getfile(module)) for module in (declared, names, outcome)}
+DECLARING = {Path(inspect.getfile(module)) for module in (declared, names, of_feeds, of_syncs, outcome)}
 
 
 # not when the file is imported: each process that collects tests would pay for it

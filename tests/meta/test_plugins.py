@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from connector_runner.feeds.registry import FEEDS, OF_RULES
 from loader import registry
 from loader.contract.events import EventCapabilities
 from loader.contract.warehouse import Capabilities
@@ -20,6 +21,7 @@ from shared.reading.decode import json_schema
 from tests.contract.destinations.conftest import SUBJECTS
 from tests.contract.destinations.waivers import WAIVERS
 from tests.contract.events.conftest import TYPES as EVENT_TYPES
+from tests.contract.feeds.conftest import KINDS
 from tests.support.destinations.subject import can
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +45,9 @@ CAPABILITIES = ("transactional", "merge", "replace", "coalesce", "stream", "evol
 
 def test_importing_every_plug_in_loads_no_driver() -> None:
     script = (
-        "import sys\nfrom loader import registry\n"
+        "import sys\nfrom connector_runner.feeds.registry import FEEDS\nfrom loader import registry\n"
         "for name in registry.destination_types(): registry.plugin(name)\n"
+        "FEEDS.all()\n"
         f"print([name for name in {DRIVERS!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -176,3 +179,17 @@ def test_a_destination_without_any_option_is_refused_unless_its_page_says_what_i
 
 DEFAULT_PLACES = {"postgres"}
 """Types whose drivers know a place without being told, by the environment: `PGHOST` and its like."""
+
+
+def test_every_feed_stands_in_its_contract_suite_and_has_its_page() -> None:
+    assert set(FEEDS.names()) == set(KINDS), "KINDS in tests/contract/feeds/conftest.py"
+    assert {page.stem for page in (ROOT / "docs/feeds").glob("*.md")} == set(FEEDS.names())
+
+
+@pytest.mark.parametrize("type_name", FEEDS.names())
+def test_a_feed_defines_what_the_contract_asks_for(type_name: str) -> None:
+    options = FEEDS.get(type_name).OPTIONS
+    assert options.__struct_config__.forbid_unknown_fields
+    assert not OF_RULES & set(options.__struct_fields__), "an option of every feed has this name"
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        assert any(isinstance(meta, msgspec.Meta) and meta.description for meta in getattr(hint, "__metadata__", ())), name

@@ -97,6 +97,8 @@ def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence, tm
     for connection in (document.get("connections") or {}).values():
         document.setdefault("sites", {}).setdefault(connection["site"], {})
         document.setdefault("destinations", {}).setdefault(connection["destination"], {"type": "duckdb", "path": "x"})
+    for feed in (document.get("feeds") or {}).values():
+        document.setdefault("sites", {}).setdefault(feed["site"], {})
     for name, function in (document.get("functions") or {}).items():
         if "file" in function:
             (tmp_path / function["file"]).parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def start_forked(service: str, environment: Mapping[str, str], output: IO[bytes]
     """Starts a service and returns at once.
 
     Args:
-        service: `ingest`, `router`, `functions_runtime` or `loader`.
+        service: `ingest`, `router`, `functions_runtime`, `loader` or `connector_runner`.
         environment: all its variables.
         output: where its output and its errors go.
     """

@@ -17,7 +17,13 @@ import struct
 import sys
 import time
 
-MODULES = {"ingest": "processes", "router": "service", "functions_runtime": "service", "loader": "service"}
+MODULES = {
+    "ingest": "processes",
+    "router": "service",
+    "functions_runtime": "service",
+    "loader": "service",
+    "connector_runner": "service",
+}
 """The module of each service that its `__main__` imports."""
 REQUEST_BYTES = 1 << 20
 NUMBER = struct.Struct("!i")

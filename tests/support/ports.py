@@ -8,7 +8,7 @@ import os
 import socket
 
 PORTS_PER_WORKER = 4_000
-PORTS_PER_STACK = 8
+PORTS_PER_STACK = 9
 _offsets = itertools.count(os.getpid() * PORTS_PER_STACK, PORTS_PER_STACK)
 
 

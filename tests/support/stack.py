@@ -28,7 +28,7 @@ from tests.support.ports import free_port
 
 SERVICES = ("ingest", "router", "loader")
 LOG_BYTES = 12_000
-SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s"}
+SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s", "PENSTOCK_CONNECTOR_LEASE": "2s"}
 """As short as they may be: the successor of a killed process waits for its lease."""
 
 
@@ -58,7 +58,7 @@ class Stack:
         """Starts a service and returns at once.
 
         Args:
-            name: `ingest`, `router`, `functions_runtime` or `loader`, with `-2` and so on for further replicas.
+            name: `ingest`, `router`, `functions_runtime`, `loader` or `connector_runner`, with `-2` and so on for further replicas.
             environment: on top of the stack's.
         """
         self.admin.setdefault(name, free_port())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 SHOWN_DETAIL = 100
 """Characters of a detail that the list shows; `dead show` has all of it."""
-STAGES = ("ingest", "router", "functions", "loader")
+STAGES = ("ingest", "feeds", "router", "functions", "loader")
 
 
 def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -47,8 +47,8 @@ def up(
     demo: bool,
     exit_after_demo: bool,
 ) -> int:
-    """Starts the local stack: nats-server with synced writes, ingest, router, functions_runtime and loader, one process
-    each.
+    """Starts the local stack: nats-server with synced writes, ingest, router, functions_runtime, loader and
+    connector_runner, one process each.
 
     --home has all data. The stack restarts processes that die. Ctrl-C stops it in order, a second one at once. It takes events
     from this machine only, unless --host says otherwise.

@@ -52,8 +52,8 @@ class Filter:
     @property
     def subject(self) -> str:
         """Returns the narrowest subject that holds all matches."""
-        # letters of ingest are under their site, all others under their connection
-        name = self.connection or (self.site if self.stage == "ingest" else None)
+        # letters of ingest and feeds are under their site, all others under their connection
+        name = self.connection or (self.site if self.stage in ("ingest", "feeds") else None)
         return topology.dead_subject(self.stage or "*", name or "*")
 
     @property
@@ -68,8 +68,8 @@ class Filter:
                 return topology.dead_subject(stage, "*")
             case ("loader", connection, None) if connection:
                 return topology.dead_subject("loader", connection)
-            case ("ingest", None, site) if site:
-                return topology.dead_subject("ingest", site)
+            case ("ingest" | "feeds" as stage, None, site) if site:
+                return topology.dead_subject(stage, site)
         return None
 
     def unmatched(self, seen: Seen) -> list[str]:

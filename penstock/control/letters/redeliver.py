@@ -4,8 +4,8 @@ Letters are taken in groups. The command notes a group in the bucket `state`, pu
 note. If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so
 the loader's ledger recognises the events that it has.
 
-Letters of the loader, and of functions, go into their connection's queue there, in a new lane (`into="stage"`). Letters of ingest are
-judged again by the present rules of their protocol; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to
+Letters of the loader, and of functions, go into their connection's queue there, in a new lane (`into="stage"`). Letters of ingest
+and feeds are judged again by the present rules of their protocol or feed; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to
 EVENTS. There the router drops a messageId that came within the site's window, so letters of so recent events are held back and counted.
 """
 
@@ -22,8 +22,7 @@ from typing import Literal
 import msgspec
 from nats.js.errors import NotFoundError
 
-from ingest.contract import Admission, Parsed, Reject
-from ingest.registry import protocol_of
+from penstock.control.letters.judged import JUDGED, Refusal, judge_again
 from penstock.control.letters.letters import Filter, Stored, fetch, find, remove
 from shared.errors import Conflict, Permanent, QueueFull
 from shared.events.dead import DeadLetter
@@ -34,7 +33,6 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
-from shared.project.model import Site
 from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import timeout
 
@@ -75,7 +73,7 @@ class Outcome:
 
     replayed: int = 0
     still_bad: int = 0
-    """Letters of ingest that the edge still refuses; they stay."""
+    """Letters of ingest and feeds that are still refused; they stay."""
     refused: list[Refused] = field(default_factory=list)
     """The first of them."""
     held_back: int = 0
@@ -233,7 +231,7 @@ class Redelivery:
             elif self._into == "stage" and letter.stage in QUEUES and not self._is_at_home(letter):
                 self.outcome.foreign += 1
                 self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
-            elif self._into == "start" and letter.stage != "ingest" and self._remembered_until(letter) > self._clock():
+            elif self._into == "start" and letter.stage not in JUDGED and self._remembered_until(letter) > self._clock():
                 self.outcome.held_back += 1
                 self.outcome.held_back_until = max(self.outcome.held_back_until, self._remembered_until(letter))
             else:
@@ -245,10 +243,10 @@ class Redelivery:
         return replace(stored, matching=kept) if kept else None
 
     def _is_refused(self, stored: Stored, index: int) -> bool:
-        """Whether the edge would refuse the letter's event again; notes why."""
+        """Whether the edge, or the feed, would refuse the letter's event again; notes why."""
         letter = stored.letters[index]
-        judged = self._judged(letter) if letter.stage == "ingest" else None
-        if not isinstance(judged, Reject):
+        judged = self._judged(letter) if letter.stage in JUDGED else None
+        if not isinstance(judged, Refusal):
             return False
         self.outcome.still_bad += 1
         if len(self.outcome.refused) < SHOWN_REFUSED:
@@ -267,14 +265,14 @@ class Redelivery:
         accepted = letter.request.received_at / 1e6 if letter.request else letter.at
         return accepted + window * GENERATION_SLACK + 60 if window > 0 else 0.0
 
-    def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Reject:
-        return judge_again(letter, self._project.sites.get(letter.site, Site()))
+    def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Refusal:
+        return judge_again(letter, self._project)
 
     async def _publish(self, note: Note, messages: Sequence[Stored]) -> None:
         letters = [stored.letters[index] for stored in messages for index in stored.matching]
         stage, name = note.subject.split(".", 2)[1:]
         delivers = stage in QUEUES and note.into == "stage"
-        frames = self._frames(letters, judged=stage == "ingest", origins=delivers)
+        frames = self._frames(letters, judged=stage in JUDGED, origins=delivers)
         total = 0
         for number, frame in enumerate(frames, 1):
             total += len(frame)
@@ -337,7 +335,7 @@ class Redelivery:
             if whole is not None:
                 frames.append(whole)
                 continue
-            if isinstance(found, Reject):
+            if isinstance(found, Refusal):
                 continue
             site = letter.site
             request = letter.request or RequestContext(received_at=int(letter.at * 1e6), protocol="replay", key="")
@@ -350,16 +348,6 @@ class Redelivery:
                 first.append(letter.first_origin or letter.origin)
         end()
         return frames
-
-
-def judge_again(letter: DeadLetter, site: Site) -> tuple[Head, bytes] | Reject:
-    """Returns head and body of a letter as its protocol accepts it under the site's present rules, or why it refuses it."""
-    parsed = Parsed(Admission(site=letter.site, key="", kind="server", limits=site.limits, require_id=site.require_id))
-    # the same id however often a replay is repeated
-    made = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.origin}.{letter.at}"))
-    protocol = protocol_of(letter.request.protocol if letter.request else None)
-    protocol.judge_again(parsed, letter.body, letter.form, lambda: letter.message_id or made)
-    return (parsed.heads[0], parsed.bodies[0]) if parsed.heads else parsed.rejects[0]
 
 
 async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from connector_runner import registry as connectors
+from connector_runner.feeds.registry import parse_feed
 from loader import registry
 from penstock.control.functions.compiled import compile_functions
 from penstock.control.project.code import read_functions
@@ -177,6 +178,9 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
             problems.extend(_problems_of(partial(registry.parse_options, name, options)))
     for name, options in _entries(document, "connectors"):
         problems.extend(_problems_of(partial(connectors.parse_options, name, options)))
+    for name, options in _entries(document, "feeds"):
+        if isinstance(options.get("type"), str) and isinstance(options.get("site"), str):
+            problems.extend(_problems_of(partial(parse_feed, name, options)))
     for name, sync in _entries(document, "syncs"):
         problems.extend(_check_sync(document, name, sync))
     for name, connection in _entries(document, "connections"):

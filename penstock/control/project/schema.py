@@ -1,6 +1,6 @@
 """The JSON Schema of the project file; editors complete and check the file by it.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination and connector, and the operators of `where`, so it
+It is made from the Structs of `shared/project/model.py`, the options of every destination, connector and feed, and the operators of `where`, so it
 cannot differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's
 own rules, which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from connector_runner.feeds.contract import FeedRules
+from connector_runner.feeds.registry import FEEDS
 from connector_runner.registry import SOURCES
 from loader import registry
 from router.rules.operators import KINDS, OPERATORS
@@ -48,6 +50,8 @@ def project_schema() -> dict[str, Any]:
         "oneOf": [_plugin("connector", name, SOURCES.get(name).OPTIONS, definitions) for name in SOURCES.names()]
     }
     definitions["Project"]["properties"]["connectors"]["additionalProperties"] = {"$ref": "#/$defs/Connector"}
+    definitions["Feed"] = {"oneOf": [_feed(name, definitions) for name in FEEDS.names()]}
+    definitions["Project"]["properties"]["feeds"]["additionalProperties"] = {"$ref": "#/$defs/Feed"}
     definitions["Where"] = _where()
     definitions["Connection"]["properties"]["where"]["$ref"] = "#/$defs/Where"
     return {"$schema": DIALECT, "title": "Penstock project file", **_with_variables(schema)}
@@ -63,6 +67,15 @@ def _plugin(kind: str, name: str, options_of: type[msgspec.Struct], definitions:
     own["properties"] = {"type": {"const": name, "description": f"the type of the {kind}"}, **own["properties"]}
     own["required"] = ["type", *own.get("required", [])]
     return dict(own)
+
+
+def _feed(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of one type of feed: the rules of every feed, and the options of the type."""
+    own = _plugin("feed", name, FEEDS.get(name).OPTIONS, definitions)
+    rules = json_schema(FeedRules)["$defs"]["FeedRules"]
+    own["properties"] = {"site": rules["properties"]["site"], **own["properties"], **rules["properties"]}
+    own["required"] = ["site", *own["required"]]
+    return own
 
 
 def _where() -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ingest.contract import Parsed, Reject, SocketMessage
+from ingest.contract import Parsed, SocketMessage
 from ingest.protocols import segment, websocket
 from penstock.control.letters.forms import as_line
-from penstock.control.letters.redeliver import judge_again
+from penstock.control.letters.judged import Refusal, judge_again
 from shared.events.dead import DeadLetter
 from shared.events.frame import RequestContext
-from shared.project.model import Site
+from shared.project.model import Project, Site
 from tests.unit.ingest.desks import CountingDesk, get, post
 
+LENIENT = Project(sites={"shop": Site(require_id=False)})
 KEY = {"x-write-key": "web"}
 
 
@@ -34,8 +35,8 @@ def parsed(route: str, body: str) -> Parsed:
 @pytest.mark.parametrize(("path", "kind"), [("track", "track"), ("t", "track"), ("page", "page"), ("s", "screen")])
 def test_an_event_whose_path_gave_its_type_is_that_event_again(path: str, kind: str) -> None:
     letter = dead_letter(parsed(f"/v1/{path}", '{"event":"Sold","price":1.10}'), "segment")
-    again = judge_again(letter, Site(require_id=False))
-    assert not isinstance(again, Reject)
+    again = judge_again(letter, LENIENT)
+    assert not isinstance(again, Refusal)
     assert (again[0].type, again[0].event, again[1]) == (kind, "Sold", letter.body)
     line = as_line("1.0", letter, events=True)
     assert line == f'{{"event":"Sold","price":1.10,"type":"{kind}"}}'
@@ -49,8 +50,8 @@ def test_a_pixel_is_judged_again_by_the_type_of_its_path() -> None:
     query = {"writeKey": "web", "event": "Seen"}
     result = segment.parse(get(segment.PIXEL, params={"type": "track"}, query=query), CountingDesk())
     assert isinstance(result, Parsed)
-    again = judge_again(dead_letter(result, "segment"), Site(require_id=False))
-    assert not isinstance(again, Reject)
+    again = judge_again(dead_letter(result, "segment"), LENIENT)
+    assert not isinstance(again, Refusal)
     assert again[0].type == "track"
 
 
@@ -62,13 +63,13 @@ def test_a_packed_event_keeps_its_bytes_and_is_read_as_what_it_is() -> None:
     assert read.parsed is not None
     letter = dead_letter(read.parsed, "websocket")
     assert letter.body == msgspec.msgpack.encode(event)
-    again = judge_again(letter, Site(require_id=False))
-    assert not isinstance(again, Reject)
+    again = judge_again(letter, LENIENT)
+    assert not isinstance(again, Refusal)
     assert msgspec.json.decode(again[1]) == event
     assert as_line("1.0", letter, events=True) == msgspec.json.encode(event).decode()
 
 
 def test_a_letter_that_stays_says_why_by_the_rules_of_today() -> None:
-    again = judge_again(dead_letter(parsed("/v1/track", '{"event":"Sold"}'), "segment"), Site())
-    assert isinstance(again, Reject)
+    again = judge_again(dead_letter(parsed("/v1/track", '{"event":"Sold"}'), "segment"), Project())
+    assert isinstance(again, Refusal)
     assert (again.reason, again.detail) == ("missing_id", "neither `userId` nor `anonymousId` is given")

@@ -43,8 +43,8 @@ def test_a_port_that_was_asked_for_is_never_replaced_by_another() -> None:
         with pytest.raises(SetupError, match=f"--port-base: port {taken} for events is taken"):
             choose_ports(taken)
     base = free_port()
-    chosen = choose_ports(base, base + 7)
-    assert (chosen.ingest, chosen.broker, chosen.admin) == (base + 7, base + 1, (base + 3, base + 4, base + 5, base + 6))
+    chosen = choose_ports(base, base + 8)
+    assert (chosen.ingest, chosen.broker, chosen.admin) == (base + 8, base + 1, tuple(range(base + 3, base + 8)))
 
 
 @pytest.mark.parametrize(

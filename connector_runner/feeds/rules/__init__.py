@@ -1,0 +1,1 @@
+"""How a record becomes an event. Pure: no clock, no socket, no task."""

@@ -1,0 +1,40 @@
+"""A source that the feed suite writes to and spoils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+
+class Source(ABC):
+    """One topic of a real server."""
+
+    keeps_null: bool = False
+    """Whether a record may be a tombstone."""
+
+    @property
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """The feed's entry in a project file, without its site."""
+
+    @abstractmethod
+    async def put(self, values: Sequence[bytes]) -> None:
+        """Writes records; those of one key keep their order."""
+
+    @abstractmethod
+    async def away(self) -> None:
+        """Lets the server be unreachable."""
+
+    @abstractmethod
+    async def back(self) -> None:
+        """Lets it be reachable again, with all that it had."""
+
+    @abstractmethod
+    async def spoil(self) -> None:
+        """Removes the topic."""
+
+    @property
+    @abstractmethod
+    def wrong_login(self) -> dict[str, Any]:
+        """Options by which the server refuses the feed."""
