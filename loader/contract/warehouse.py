@@ -1,9 +1,8 @@
 """The contract of destinations with tables, between the loader's core and the plug-ins in `warehouses/` and `files/`.
 
 The core does the work that is the same for all destinations: consuming, planning, flattening, names, types, conflicts, retries,
-isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in does three things: it describes its tables
-(`Capabilities`, `describe`), changes a table (`patch`), and loads rows for good (`load`). It gets Arrow tables whose column names
-and types already fit.
+isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in describes its tables (`Capabilities`, `describe`),
+changes a table (`patch`), and loads rows for good (`load`). It gets Arrow tables whose column names and types already fit.
 
 `penstock check` calls `check`, on a destination that it opened only for that. The holder of a connection's lease calls
 `open_session` once, with a growing epoch; that fences every older session of the connection. Then it calls, one at a time for
@@ -27,9 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from loader.contract.writes import Write
 from shared.locks import KeyedLocks
 from shared.scratch import Scratch
 from shared.stores.staging import Staging, StagingOptions, open_staging
@@ -68,8 +69,8 @@ class Capabilities:
     transactional: bool
     """`load` commits rows of all tables and the ledger together. Otherwise the object's name carries the plan."""
     merge: Literal["no", "now", "eventually"]
-    """Whether `write="merge"` is supported, and when a reader of the table sees one row a key: with the commit, or some time
-    later. Where it is later, the plug-in says on its page how to read final rows at once."""
+    """Whether `write="merge"` is supported, and when a reader sees one row a key: with the commit, or some time later; then the
+    plug-in's page says how to read final rows at once."""
     stream: bool
     """Whether micro-batches of a few rows are sensible."""
     evolve: bool
@@ -81,6 +82,12 @@ class Capabilities:
     """Kinds that a new column may have; other kinds are created as text."""
     replace: bool = False
     """Whether `write="replace"` is supported: a full refresh in parts, whose rows take the place of all others in one moment."""
+    deletes: bool = False
+    """Whether a merge can delete rows (`TableLoad.deleted`)."""
+    insert_only: bool = False
+    """Whether `write="insert_only"` is supported."""
+    history: bool = False
+    """Whether `write="history"` is supported, with deletions."""
     coalesce: bool = True
     """Whether a merge can keep stored values where the incoming row has nulls. Has a meaning only if `merge` is not `no`."""
     max_columns: int = 1000
@@ -151,13 +158,12 @@ class TableSchema:
     """Whether Penstock made a key of this table; only then may it drop it."""
     refused: frozenset[str] = frozenset()
     """Set by `patch`: columns that could be neither added nor widened, for a reason of their own (a view needs the column's type
-    as it is, the name has no form in the server's encoding). Their values go where `on_conflict` says, instead of holding up the
-    table."""
+    as it is). Their values go where `on_conflict` says, instead of holding up the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class TablePatch:
-    """The changes that a batch needs. Columns are only added or widened, never dropped or narrowed."""
+    """The changes that a batch needs; no column is dropped or narrowed."""
 
     table: str
     add: tuple[Column, ...] = ()
@@ -167,15 +173,17 @@ class TablePatch:
     cursor: str | None = None
     """The column that tells which of two rows of a key is the newer one, for destinations that must know it when they create the
     table."""
+    deletes: bool = False
+    """Whether rows may be deletions, for destinations that must know it then."""
+    history: bool = False
+    """Whether the table keeps versions, as `writes.py` says: `add` has the columns of `HISTORY` that it lacks, `primary_key` ends with
+    `_valid_from`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a full refresh.
-
-    `run`: the number of the refresh. It grows with each refresh of a table by a connection; the first part of a higher run ends
-    the lower one, and its rows are gone. `ends`: it is the last part.
-    """
+    """A part of a full refresh. `run`: its number, which grows with each refresh of a table by a connection; the first part of a
+    higher run ends the lower one, and its rows are gone. `ends`: it is the last part."""
 
     run: int
     ends: bool
@@ -183,38 +191,35 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TableLoad:
-    """Rows for one table.
+    """Rows for one table. `loader/contract/writes.py` says what each way to write them does.
 
     `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64, decimal128(38,
     0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a column's
     `limits`. A null is a value that the event does not have: if the column has a default, the row gets the default, whether or
-    not other rows of the load have a value there. `write="merge"`: `key` identifies a row and is unique within `rows`; a stored
-    row is replaced only where its `cursor` value is not newer than the incoming one (null cursors count as oldest).
-    `coalesce=True`: a null of the incoming row leaves the stored value as it is, and an older row fills the stored nulls (the
-    `users` table). Otherwise the incoming row replaces the stored one: columns missing in `rows` get their default, or null; a
-    value that is made for each row (a serial number, a time) stays. `write="replace"`: the rows are the `part` of a full refresh.
-    They wait where no reader of the table sees them. With the part that ends the run they replace all rows of the table: a reader
-    sees the old rows or the new ones, never none, some or both. The table's indexes, grants, comments and views on it stay. With
-    a `key`, rows of the run that share it become one, as in a merge. The part that ends the run may have no rows, and no columns.
+    not other rows of the load have a value there.
     """
 
     table: str
     rows: pa.Table
-    write: Literal["append", "merge", "replace"] = "append"
+    write: Write = "append"
     key: tuple[str, ...] = ()
+    """Identifies a row; all ways but `append` and `replace` need one."""
     cursor: str | None = None
     coalesce: bool = False
     part: Part | None = None
     """Given if, and only if, `write` is `replace`."""
+    deleted: str | None = None
+    """The column that has a value in rows that are deletions; for `merge` without `coalesce`, and `history`."""
+    at: datetime | None = None
+    """For `history`: when versions begin whose rows tell no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
     """The part of a connection's queue that a load carries; its identity makes a repeat harmless.
 
-    `lane` is a numbered series of frames (the live stream of one incarnation, a replay, a retry). `first` and `last` are
-    sequences in that lane. After the load is committed, no event of `lane` up to `last` is ever loaded again into the tables of
-    the load.
+    `lane` is a numbered series of frames (the live stream of one incarnation, a replay, a retry); `first` and `last` are sequences
+    in it. After the commit, no event of `lane` up to `last` is ever loaded again into the tables of the load.
     """
 
     connection: str

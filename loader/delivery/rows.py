@@ -16,24 +16,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
 
 from loader.contract.warehouse import Capabilities, LoadPlan, Part, Session, TableLoad, TableSchema
+from loader.contract.writes import Write
 from loader.fitting.fit import Finished, fit_batch
 from loader.rows.given import Rows, shape_rows
-from loader.rows.rules import Rules, Stamp
+from loader.rows.rules import AS_EVENTS, Mode, Rules, Stamp
 from shared.errors import ConfigError, Permanent, Problem, RowsRejected, TableChanged, Transient
 from shared.project.model import Connection
 
-Write = Literal["append", "merge", "replace"]
 MOST_ROUNDS = 10
 """How often a batch is fitted again because another user changed the table."""
 SHOWN_ROWS = 5
+WITH_KEY = ("merge", "insert_only", "history")
+"""The ways to write that need a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowsWanted:
-    """What to load. `key`: columns that identify a row, needed to merge. `cursor`: the column whose largest value wins."""
+    """What to load.
+
+    `key`: columns that identify a row, for all ways to write but `append`. `cursor`: the column whose largest value wins, and the time
+    of a version. `deleted`: the column that rows have a value in which are deletions; for `merge` and `history`.
+    """
 
     table: str
     token: str
@@ -41,6 +46,7 @@ class RowsWanted:
     key: Sequence[str] = ()
     cursor: str | None = None
     column_types: Mapping[str, str] = field(default_factory=dict)
+    deleted: str | None = None
 
     @property
     def connection(self) -> str:
@@ -65,7 +71,13 @@ class RowLoader:
         self._run = run
         self._lane = f"load-{wanted.token}"
         self._lane_of_run = f"{self._lane}-{run}"
-        self._rules = rules_of(wanted.key, wanted.cursor, wanted.column_types, capabilities)
+        self._rules = rules_of(
+            key=wanted.key,
+            cursor=wanted.cursor,
+            column_types=wanted.column_types,
+            capabilities=capabilities,
+            mode=mode_of(wanted.write, wanted.deleted),
+        )
         self.table = self._rules.namer.table(wanted.table)
         """The table's name there."""
         self.unmapped: Counter[str] = Counter()
@@ -95,7 +107,7 @@ class RowLoader:
             Permanent: the destination refuses rows, or the table; nothing of the batch is loaded.
             NotConnected, Transient, SetupError: start the load again; the batch may be loaded or not.
         """
-        batch = shape_rows(rows, self.table, self._rules.namer, first)
+        batch = shape_rows(rows, table=self.table, namer=self._rules.namer, first=first, own_columns=self._rules.own_columns)
         plan = self._plan(number, last=last)
         stamp = Stamp(datetime.now(UTC), f"{self._lane}-{number}")
         for _ in range(MOST_ROUNDS):
@@ -131,8 +143,31 @@ class RowLoader:
         return as_part(load, self._run, ends=last) if self._wanted.write == "replace" else load
 
 
-def rules_of(key: Sequence[str], cursor: str | None, column_types: Mapping[str, str], capabilities: Capabilities) -> Rules:
-    """Returns the rules of rows that are no events. `key`, `cursor`: names of columns; with a key, rows of one key become one."""
+def mode_of(write: str, deleted: str | None) -> Mode:
+    """Returns the mode of rows that are written so; `deleted`: the column of deletions, None where there are none."""
+    match write:
+        case "insert_only" | "history":
+            return Mode(write, deleted)
+        case _:
+            return Mode(None, deleted)
+
+
+def rules_of(
+    key: Sequence[str],
+    cursor: str | None,
+    column_types: Mapping[str, str],
+    capabilities: Capabilities,
+    mode: Mode = AS_EVENTS,
+) -> Rules:
+    """Returns the rules of rows that are no events.
+
+    Args:
+        key: columns; with some, rows of one key become one, or versions of one.
+        cursor: the column that tells which row is newer.
+        column_types: SQL types of new columns.
+        capabilities: of the destination.
+        mode: what a connection does not say.
+    """
     connection = Connection(
         site="",
         destination="",
@@ -142,7 +177,7 @@ def rules_of(key: Sequence[str], cursor: str | None, column_types: Mapping[str, 
         column_types=dict(column_types),
         max_new_columns=capabilities.max_columns,
     )
-    return Rules(connection, capabilities)
+    return Rules(connection, capabilities, mode)
 
 
 def as_part(load: TableLoad, run: int, *, ends: bool) -> TableLoad:
@@ -156,12 +191,15 @@ def check_wanted(wanted: RowsWanted, capabilities: Capabilities) -> None:
     Raises:
         ConfigError
     """
-    if wanted.write == "merge" and not wanted.key:
-        raise ConfigError([Problem("--key", "a merge needs the columns that identify a row")])
-    if wanted.write == "append" and wanted.key:
+    write = wanted.write
+    if write in WITH_KEY and not wanted.key:
+        raise ConfigError([Problem("--key", f"--mode {write} needs the columns that identify a row")])
+    if write == "append" and wanted.key:
         raise ConfigError([Problem("--key", "rows that are appended have no key; write --mode merge")])
-    if cannot := cannot_write(wanted.write, capabilities):
+    if cannot := cannot_write(write, capabilities):
         raise ConfigError([Problem("--mode", f"this destination {cannot}; write append")])
+    if cannot := cannot_delete(write, capabilities) if wanted.deleted is not None else "":
+        raise ConfigError([Problem("--delete-column", f"{cannot}; without it, such rows stay and are marked")])
 
 
 def cannot_write(write: str, capabilities: Capabilities) -> str:
@@ -173,8 +211,19 @@ def cannot_write(write: str, capabilities: Capabilities) -> str:
             return "cannot merge" if capabilities.merge == "no" else ""
         case "replace":
             return "" if capabilities.replace else "cannot replace a table"
+        case "insert_only":
+            return "" if capabilities.insert_only else "cannot leave rows alone that it has"
+        case "history":
+            return "" if capabilities.history else "cannot keep versions of rows"
         case _:
             return f"cannot write {write}"
+
+
+def cannot_delete(write: str, capabilities: Capabilities) -> str:
+    """Returns why no row can be deleted by rows that are written so; empty if some can."""
+    if write not in ("merge", "history"):
+        return "rows are deleted by merge and history only"
+    return "" if write == "history" or capabilities.deletes else "this destination cannot delete rows"
 
 
 def _refuse(done: Finished) -> None:

@@ -1,4 +1,4 @@
-"""Collapses repeats inside a batch to the newest row per key, so that a merge meets every key once.
+"""Collapses repeats inside a batch to the newest row per key, so that a merge meets every key once. Versions of a history stay.
 
 The newest is the row with the largest discriminator, nulls oldest, and among equal ones the last by order of acceptance. With
 `coalesce`, each column is the newest value that is not null, as if the rows had been stored one by one.
@@ -16,6 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Indexes = NDArray[np.int64]
+
+
+def first_of_each(rows: pa.Table, key: Sequence[str]) -> tuple[pa.Table, Indexes | None]:
+    """Returns the table with the first row of each key, and their indexes (None: nothing repeats); key columns have no nulls."""
+    kept = np.sort(np.unique(_codes(rows, key), return_index=True)[1]).astype(np.int64)
+    return (rows, None) if len(kept) == rows.num_rows else (rows.take(pa.array(kept)), kept)
 
 
 def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: bool) -> tuple[pa.Table, Indexes | None]:

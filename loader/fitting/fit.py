@@ -29,7 +29,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loader.contract.warehouse import Column, TableLoad, TablePatch, TableSchema
-from loader.fitting.collapse import collapse
+from loader.contract.writes import BEGINNING, VALID_FROM
+from loader.fitting.collapse import collapse, first_of_each
 from loader.fitting.settle import Refusals, Settled, settle
 from loader.rows.batch import DeadEvent, RawTable, ShapedBatch
 from loader.rows.rules import Rules, Stamp
@@ -88,7 +89,7 @@ class Fitted:
 
     def ready(self) -> Ready | None:
         """Returns the rows, refused ones included; None if there are none to load."""
-        return _ready(self.raw, self.settled, self.rules)
+        return _ready(self.raw, self.settled, self.rules, self.stamp)
 
 
 def _alike(found: Column, wanted: Column) -> bool:
@@ -179,33 +180,55 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
     if not rules.capabilities.evolve or len(settled.refused) == len(raw):
         return None
     key = settled.key_names if rules.merges(raw.spec) else None
+    history, deletes = rules.mode.write == "history", rules.mode.deleted is not None
+    more = rules.missing_versions(live)
+    if key and history:
+        key = (*key, VALID_FROM)
     cursor = settled.columns[settled.newest].name if key and settled.newest else None
     if live is None:
-        return TablePatch(raw.name, tuple(settled.columns.values()), primary_key=key, cursor=cursor)
+        return TablePatch(
+            raw.name, (*settled.columns.values(), *more), primary_key=key, cursor=cursor, deletes=deletes, history=history
+        )
     known = [rules.namer.key(name) for name in live.primary_key]
     changed = key is not None and [rules.namer.key(name) for name in key] != known
     if key is None and live.own_key:
         key, changed = (), True  # Penstock made this key to merge rows; now it would refuse every repeat
-    if not settled.add and not settled.widen and not changed:
+    if not settled.add and not more and not settled.widen and not changed:
         return None
     return TablePatch(
-        table=raw.name, add=tuple(settled.add), widen=tuple(settled.widen), primary_key=key if changed else None, cursor=cursor
+        table=raw.name,
+        add=(*settled.add, *more),
+        widen=tuple(settled.widen),
+        primary_key=key if changed else None,
+        cursor=cursor,
+        deletes=deletes,
+        history=history,
     )
 
 
-def _ready(raw: RawTable, settled: Settled, rules: Rules) -> Ready | None:
+def _ready(raw: RawTable, settled: Settled, rules: Rules, stamp: Stamp) -> Ready | None:
     if len(settled.refused) == len(raw) or not settled.columns:
         return None
     rows = pa.table(list(settled.arrays.values()), names=[column.name for column in settled.columns.values()])
     events: NDArray[np.int32] = raw.events
     key = tuple(settled.columns[each].name for each in settled.key)
-    if rules.collapses(raw.spec) and key and not settled.keyless:
-        order = settled.columns[settled.newest].name if settled.newest else None
-        rows, kept = collapse(rows, key, order, raw.spec.entity)
+    cursor = settled.columns[settled.newest].name if settled.newest else None
+    write = rules.mode.write
+    if rules.collapses(raw.spec) and key and not settled.keyless and write != "history":
+        if write == "insert_only":
+            rows, kept = first_of_each(rows, key)
+        else:
+            rows, kept = collapse(rows, key, cursor, raw.spec.entity)
         if kept is not None:
             events = events[kept]
     if not rules.merges(raw.spec):
         return Ready(TableLoad(raw.name, rows), events)
-    cursor = settled.columns[settled.newest].name if settled.newest else None
-    coalesce = raw.spec.entity and rules.capabilities.coalesce
-    return Ready(TableLoad(table=raw.name, rows=rows, write="merge", key=key, cursor=cursor, coalesce=coalesce), events)
+    if write == "insert_only":
+        return Ready(TableLoad(table=raw.name, rows=rows, write=write, key=key), events)
+    deleted = settled.columns.get(rules.namer.key(rules.mode.deleted)) if rules.mode.deleted is not None else None
+    load = TableLoad(table=raw.name, rows=rows, write="merge", key=key, cursor=cursor, deleted=deleted.name if deleted else None)
+    if write == "history":
+        # a cursor without a column has been null in all rows so far
+        at = BEGINNING if cursor is None and rules.discriminator is not None else stamp.loaded_at
+        return Ready(replace(load, write="history", at=at), events)
+    return Ready(replace(load, coalesce=raw.spec.entity and rules.capabilities.coalesce), events)

@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from loader.contract.warehouse import Column, Kind, TableSchema
+from loader.contract.writes import LOAD_ID, SEQUENCE
 from loader.fitting.claims import Claim, claim_names
 from loader.fitting.growth import crowded
 from loader.fitting.kinds import choose_kind
 from loader.fitting.limits import fit_values
 from loader.rows.batch import RawTable
 from loader.rows.columns import Part
-from loader.rows.rules import LOAD_ID, SEQUENCE, UNMAPPED, Rules, Stamp
+from loader.rows.rules import UNMAPPED, Rules, Stamp
 from loader.rows.runs import Rows
 from loader.types.convert import Converted, convert, json_text
 from loader.types.lattice import ARROW, TIMESTAMP, join_all

@@ -94,7 +94,7 @@ class FilesSession:
         what = f"loading into {self._what}"
         if self._closed:
             raise NotConnected(f"{what}: the session is closed")
-        if any(load.write == "merge" for load in loads):
+        if any(load.write not in ("append", "replace") for load in loads):
             raise Permanent(f"{what}: files cannot merge; set deduplicate: false")
         if any(load.write == "replace" for load in loads):
             raise Permanent(f"{what}: files cannot be refreshed as a whole, because their readers would see half of it")

@@ -63,17 +63,20 @@ class RowBatch(ShapedBatch):
         ]
 
 
-def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0) -> RowBatch:
+def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0, own_columns: Iterable[str] = OWN_COLUMNS) -> RowBatch:
     """Returns rows as a batch of one table.
 
     Args:
         rows: of an Arrow table the column names are unique.
         first: the number of the first row among all that are loaded.
+        own_columns: names that no column of the rows may have.
     """
-    return shape_blocks([rows], table, namer, first)
+    return shape_blocks([rows], table=table, namer=namer, first=first, own_columns=own_columns)
 
 
-def shape_blocks(blocks: Iterable[Rows], table: str, namer: Namer, first: int = 0) -> RowBatch:
+def shape_blocks(
+    blocks: Iterable[Rows], table: str, namer: Namer, first: int = 0, own_columns: Iterable[str] = OWN_COLUMNS
+) -> RowBatch:
     """Returns rows that come in blocks, perhaps of both forms, as a batch of one table; see `shape_rows`.
 
     Each block is taken when the one before it is in columns, so that no two are in memory as objects.
@@ -103,7 +106,7 @@ def shape_blocks(blocks: Iterable[Rows], table: str, namer: Namer, first: int = 
         events=ordinals,
         sequences=ordinals.astype(np.int64) + first,
         columns=columns,
-        reserved=frozenset(map(namer.key, OWN_COLUMNS)),
+        reserved=frozenset(map(namer.key, own_columns)),
     )
     return RowBatch(
         tables={table: raw},

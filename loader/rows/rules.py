@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from loader.contract.warehouse import Capabilities, Column, Kind, TableSchema
+from loader.contract.writes import HISTORY, LOAD_ID, LOADED_AT, SEQUENCE
 from loader.rows.hints import forced_types
 from loader.rows.layouts.contract import TableSpec
 from loader.types.names import Namer
 from shared.project.model import Connection
 
 UNMAPPED = "_unmapped_data"
-LOADED_AT, SEQUENCE, LOAD_ID = "_loaded_at", "_seq", "_load_id"
 OWN_COLUMNS = (UNMAPPED, LOADED_AT, SEQUENCE, LOAD_ID)
 """Names that no client's path may use in any table."""
 
@@ -28,11 +29,24 @@ class Stamp:
     load_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How rows are written that are no events. `write`: None, as the connection says. `deleted`: the column that rows have a value in
+    which are deletions."""
+
+    write: Literal["insert_only", "history"] | None = None
+    deleted: str | None = None
+
+
+AS_EVENTS = Mode()
+
+
 class Rules:
     """The rules of one connection for one destination."""
 
-    def __init__(self, connection: Connection, capabilities: Capabilities) -> None:
+    def __init__(self, connection: Connection, capabilities: Capabilities, mode: Mode = AS_EVENTS) -> None:
         self.capabilities = capabilities
+        self.mode = mode
         self.namer = Namer(capabilities, connection.original_names)
         self.on_conflict = connection.on_conflict
         self.policy = connection.schema_policy
@@ -48,6 +62,11 @@ class Rules:
         self.overflow = self.namer.table(connection.overflow_table)
         self._deduplicate = connection.deduplicate
         self._primary_key = connection.primary_key
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Returns the names that no client's path may use in any table."""
+        return (*OWN_COLUMNS, *HISTORY) if self.mode.write == "history" else OWN_COLUMNS
 
     @property
     def new_tables(self) -> bool:
@@ -72,6 +91,14 @@ class Rules:
         if spec.entity or self._primary_key is None:
             return [spec.key]
         return [spec.key if name in _MESSAGE_ID else name for name in self._primary_key]
+
+    def missing_versions(self, live: TableSchema | None) -> tuple[Column, ...]:
+        """Returns the columns that a table lacks to keep versions; none where it is to keep none."""
+        if self.mode.write != "history":
+            return ()
+        there = self.by_key(live)
+        kinds = zip(HISTORY, (Kind.TIMESTAMP, Kind.TIMESTAMP, Kind.BOOLEAN), strict=True)
+        return tuple(Column(name, kind) for name, kind in kinds if self.namer.key(name) not in there)
 
     def by_key(self, live: TableSchema | None) -> dict[str, Column]:
         """Returns the columns of a live table by the form in which the destination compares their names."""

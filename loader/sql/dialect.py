@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar, Literal, TypeAlias
 
 from loader.contract.warehouse import Column, Kind
@@ -98,6 +99,71 @@ class Dialect(Spelling, ABC):
             return f"{target} DO NOTHING"
         sets = ", ".join(f"{self.identifier(name)} = {value}" for name, value in changes.items())
         return f"{target} DO UPDATE SET {sets}" + (f" WHERE {condition}" if condition else "")
+
+    def same(self, one: str, other: str) -> str:
+        """Returns whether two expressions have the same value, or are both null."""
+        return f"{one} IS NOT DISTINCT FROM {other}"
+
+    def alike(self, column: LiveColumn, stored: str, given: str) -> str:
+        """Returns whether a stored value and a given one are the same; types that cannot be compared go by their text."""
+        if column.kind in (Kind.JSON, Kind.OTHER):
+            return self.same(self.as_text(stored), self.as_text(given))
+        return self.same(stored, given)
+
+    def later(self, moment: str, microseconds: str) -> str:
+        """Returns a moment so many microseconds later."""
+        return f"({moment} + ({microseconds}) * interval '1 microsecond')"
+
+    def delete_matched(self, schema: str, table: str, source: str, condition: str) -> str:
+        """Returns the statement that deletes rows `t` of a table that match a row of a source; it names `t` and the source's alias."""
+        return f"DELETE FROM {self.qualified(schema, table)} AS t USING {source} WHERE {condition}"  # noqa: S608 - quoted
+
+    def update_matched(self, schema: str, table: str, changes: Mapping[str, str], source: str, condition: str) -> str:
+        """Returns the statement that changes columns of rows `t` of a table that match a row of a source, as `delete_matched`."""
+        sets = ", ".join(f"{self.identifier(name)} = {value}" for name, value in changes.items())
+        return f"UPDATE {self.qualified(schema, table)} AS t SET {sets} FROM {source} WHERE {condition}"  # noqa: S608 - quoted
+
+    def aside(self, name: str) -> str:
+        """Returns the quoted name of a table that `keep` makes."""
+        return f"pg_temp.{self.identifier(name)}"
+
+    def keep(self, name: str, query: str, key: Mapping[str, str]) -> Steps[None]:
+        """Keeps the rows of a query until the transaction ends.
+
+        Args:
+            name: of their table, for `aside`.
+            query: makes the rows.
+            key: columns they are looked up by, with the native types of these.
+        """
+        yield Run(f"CREATE TEMPORARY TABLE {self.identifier(name)} ON COMMIT DROP AS {query}")
+
+    def forget(self, name: str) -> Steps[None]:
+        """Drops rows that are kept, where that does not happen by itself."""
+        yield from ()
+
+    def add_filled(self, schema: str, table: str, definitions: Mapping[str, tuple[str, str]]) -> Steps[None]:
+        """Adds columns; the rows that are there get a value.
+
+        Args:
+            schema, table: where they are.
+            definitions: by name, the definition and the value in SQL.
+        """
+        for name, (definition, value) in definitions.items():
+            yield Run(self.alter(schema, table, [self.add_column(f"{definition} DEFAULT {value}")]))
+            yield Run(self.alter(schema, table, [f"ALTER COLUMN {self.identifier(name)} DROP DEFAULT"]))
+
+    def instant(self, moment: datetime) -> str:
+        """Returns a time in UTC as a value of a new column of times."""
+        return f"CAST('{moment.isoformat(sep=' ')}' AS {self.types.natives[Kind.TIMESTAMP]})"
+
+    def guards(self, schema: str) -> Steps[list[tuple[str, str]]]:
+        """Returns the guards (`guard`) in a schema: the table, and the guard's name."""
+        yield from ()
+        return []
+
+    def guard(self, schema: str, table: str, name: str, key: Sequence[str], current: str) -> str:
+        """Returns the statement that makes the warehouse refuse a second row of a key in which `current` is true; empty where it cannot."""
+        return ""
 
     def comment(self, schema: str, table: str, column: str, text: str) -> str:
         """Returns the statement that stores a comment with a column; empty where it is a part of the column's definition."""
@@ -213,8 +279,9 @@ class Dialect(Spelling, ABC):
         """Keeps our other sessions from changing tables of these names until the transaction ends; does nothing if none can."""
         yield from ()
 
-    def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:
-        """Begins a transaction, and keeps other sessions from altering tables until it ends."""
+    def begin_load(self, schema: str, tables: Sequence[str], alone: Sequence[str] = ()) -> Steps[None]:
+        """Begins a transaction, and keeps other sessions from altering tables until it ends; our other sessions that bring versions wait
+        for those in `alone`."""
         yield Run(self.begin)
 
     @abstractmethod

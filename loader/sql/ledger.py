@@ -148,6 +148,17 @@ def write_marks(
     yield Ask(insert, [each for mark in marks for each in mark])
 
 
+def lock(dialect: Dialect, schema: str, table: str) -> str:
+    """Returns the statement that waits for other transactions which named the same table; its row is of no connection and no lane."""
+    insert, changes = (
+        f"INSERT INTO {dialect.qualified(schema, LEDGER)} {dialect.alias}",
+        {"loaded_at": dialect.incoming("loaded_at")},
+    )
+    names = dialect.identifiers((*KEY, "epoch", "last_sequence", "rows", "loaded_at"))
+    values = f"('', {dialect.literal(table)}, '', 0, 0, 0, {dialect.now})"
+    return f"{insert} ({names}) VALUES {values} {dialect.upsert(schema, LEDGER, KEY, changes=changes, condition=None)}"
+
+
 def read_refresh(dialect: Dialect, schema: str, name: str, table: str) -> Steps[Noted | None]:
     """Returns the newest full refresh of a table by a connection."""
     where = f"connection = {dialect.parameter(1)} AND table_name = {dialect.parameter(2)} AND lane = {dialect.parameter(3)}"

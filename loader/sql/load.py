@@ -21,6 +21,8 @@ from loader.sql.refresh import Stage
 from loader.sql.reject import narrow, refuse_null_keys, refuse_nulls
 from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Steps
 from loader.sql.text import by_dependency
+from loader.sql.writes import deletions, history
+from loader.sql.writes.staged import Staged
 from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged, TableSetupError
 
 if TYPE_CHECKING:
@@ -108,6 +110,15 @@ class Bulk(Protocol):
         """
         ...
 
+    def stage(self, fitted: Fitted, number: int) -> Steps[Staged]:
+        """Brings rows where only the transaction sees them."""
+        ...
+
+    def statements(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> Sequence[str]:
+        """Returns the statements that bring rows from a source into their table, as `TableLoad` says; `given`: the expression of each
+        column there."""
+        ...
+
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
         """Returns the rows that a driver's error means, if it is about rows; the last of `sending` may have been sent in part."""
         ...
@@ -189,12 +200,12 @@ class Loader:
         try:
             written = [load.table for load in loads if load.table not in stages]
             written += [stage.table for stage in ends] + [stage.name for stage in stages.values() if stage.columns]
-            yield from dialect.begin_load(schema, written)
+            yield from dialect.begin_load(schema, written, sorted({load.table for load in loads if load.write == "history"}))
             if not dialect.lock_rows:
                 yield from ledger.check(dialect, schema, holder)
             live, fixed = yield from self._read(loads, keys=whole)
             for number, load in enumerate(loads):
-                fitted = fit(dialect, load, live.get(load.table), fixed.get(load.table, ()))
+                fitted = self._fit(load, live.get(load.table), fixed.get(load.table, ()))
                 sending.append(_waiting(fitted, stages[load.table]) if load.table in stages else fitted)
                 if load.rows.num_rows:
                     sent += yield from self._send(sending[-1], number, way, tries=plan is not None, whole=whole)
@@ -233,6 +244,12 @@ class Loader:
             raise refused from error
         return LoadReport(rows, sent, {"copy": copied - started, "commit": (yield Moment()) - copied})
 
+    def _fit(self, load: TableLoad, table: LiveTable | None, fixed: Iterable[str]) -> Fitted:
+        if load.write == "history" and table is not None:
+            history.require(table, load.table, self.dialect)
+            load = history.dated(load)
+        return fit(self.dialect, load, table, fixed)
+
     def _swap(self, holder: Holder, stage: Stage, target: LiveTable, sending: Sequence[Fitted]) -> Steps[None]:
         """Ends a run.
 
@@ -269,13 +286,16 @@ class Loader:
         wider = [
             load.table
             for load in loads
-            if load.write == "merge" and load.table in live and len(live[load.table].columns) > load.rows.num_columns
+            if load.write in ("merge", "history") and load.table in live and len(live[load.table].columns) > load.rows.num_columns
         ]
         fixed = (yield from self.dialect.fixed_columns(self.schema, wider)) if wider else {}
         return live, fixed
 
     def _send(self, fitted: Fitted, number: int, way: Way, *, tries: bool, whole: bool) -> Steps[int]:
         load = fitted.load
+        if load.write == "history" or deletions.has_deletions(load):
+            bring = history.bring if load.write == "history" else deletions.bring
+            return (yield from bring(dialect=self.dialect, bulk=self.bulk, schema=self.schema, fitted=fitted, number=number))
         may = _merges(load) and (self.bulk.straight_casts or fitted.plain)
         if whole:
             sent = (yield from self.bulk.straight(fitted)) if may and self._refuses_repeats(fitted) else None
@@ -372,4 +392,5 @@ def _waiting(fitted: Fitted, stage: Stage) -> Fitted:
 
 
 def _merges(load: TableLoad) -> bool:
-    return load.write == "merge" and not load.coalesce
+    plain = load.write == "merge" and not load.coalesce and not deletions.has_deletions(load)
+    return plain or load.write == "insert_only"

@@ -36,6 +36,8 @@ def on_conflict(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[s
         # a null leaves the stored value as it is, whatever the default of a new row
         return given[column] if dialect.sees_source and load.coalesce else dialect.incoming(column)
 
+    if load.write == "insert_only":
+        return dialect.upsert(schema, load.table, load.key, changes={}, condition=None)
     kept = () if load.coalesce else others
     changed = [name for name in (*load.rows.column_names, *kept) if name not in load.key]
     # last: a server that sets one column after the other still needs the stored cursor for its comparison

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from loader.contract.warehouse import Column, TablePatch, TableSchema
+from loader.contract.writes import BEGINNING, CURRENT, VALID_FROM
 from loader.sql.dialect import OF_A_COLUMN, Dialect
 from loader.sql.live import LiveColumn, LiveTable
 from loader.sql.steps import Ask, Commit, Rollback, Run, Steps
-from loader.sql.text import OWNER, no_key, own_index, require_key
+from loader.sql.text import OWNER, free_name, no_key, own_guard, own_index, require_key
 from shared.errors import Permanent, TableSetupError
 
 TRIES = 4
@@ -59,7 +60,11 @@ def create(dialect: Dialect, schema: str, patches: Sequence[TablePatch]) -> Step
         made = dialect.create_table(
             schema=schema, table=patch.table, parts=parts.values(), key=patch.primary_key or (), key_name=taken[-1]
         )
-        making[patch.table] = [made, *ownership(dialect, schema, patch.table, patch.add)]
+        making[patch.table] = [
+            made,
+            *(yield from _keep_guard(dialect, schema, patch)),
+            *ownership(dialect, schema, patch.table, patch.add),
+        ]
     if making:
         yield from dialect.create_tables(schema, making)
     found = yield from read_tables(dialect, schema, list(wanted))
@@ -110,7 +115,12 @@ def _apply(dialect: Dialect, schema: str, patch: TablePatch, refused: frozenset[
             )
         if live.unfit:
             raise TableSetupError(live.unfit)
+        if patch.history:
+            live = yield from _fill_history(dialect, schema, patch, live)
         refused |= yield from _alter(dialect, schema, patch, live)
+    guards = yield from _keep_guard(dialect, schema, patch)
+    if guards:
+        yield Run("; ".join(guards))
     before = live.columns if live else {}
     made = [each for each in patch.add if each.name not in refused and dialect.fold(each.name) not in before]
     owners = ownership(dialect, schema, patch.table, made)
@@ -154,6 +164,36 @@ def _create(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[frozenset
         )
     others = {name: dialect.add_column(part) for name, part in parts.items() if name not in first and name not in refused}
     return frozenset(refused) | (yield from _change(dialect, schema, patch.table, others))
+
+
+def _keep_guard(dialect: Dialect, schema: str, patch: TablePatch) -> Steps[list[str]]:
+    """Returns the statements that make the guard of a table's present key, and drop that of another; none where the warehouse has none."""
+    if not patch.history or not patch.primary_key:
+        return []
+    key = patch.primary_key[:-1]
+    there = yield from dialect.guards(schema)
+    base = own_guard(schema, patch.table, key)
+    own = [name for table, name in there if dialect.fold(table) == dialect.fold(patch.table)]
+    name = free_name(base, [name for _, name in there])
+    made = dialect.guard(schema=schema, table=patch.table, name=name, key=key, current=CURRENT)
+    if not made:
+        return []
+    has = any(each.startswith(base) for each in own)
+    drops = [f"DROP INDEX {dialect.qualified(schema, each)}" for each in own if not each.startswith(base)]
+    return drops if has else [*drops, made]
+
+
+def _fill_history(dialect: Dialect, schema: str, patch: TablePatch, live: LiveTable) -> Steps[LiveTable]:
+    """Makes the rows of a table current versions since the beginning, where it kept none yet; returns it as it is then."""
+    values = {VALID_FROM: dialect.instant(BEGINNING), CURRENT: "TRUE"}
+    missing = {each.name: each for each in patch.add if each.name in values and dialect.fold(each.name) not in live.columns}
+    if not missing:
+        return live
+    filled: dict[str, tuple[str, str]] = {}
+    for name, column in missing.items():
+        filled[name] = (yield from _definition(dialect, column)), values[name]
+    yield from dialect.add_filled(schema, patch.table, filled)
+    return (yield from read_tables(dialect, schema, [patch.table])).get(patch.table, live)
 
 
 def _definitions(dialect: Dialect, patch: TablePatch) -> Steps[dict[str, str]]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from loader.contract.warehouse import TableLoad
 
 
+INDEX = "_penstock_index"
+
+
 def refuse_null_keys(load: TableLoad) -> None:
     """Checks that every row with a key has all of it.
 
@@ -125,11 +128,11 @@ def rows_longer_than(load: TableLoad, name: str, characters: int) -> dict[int, s
     )
 
 
-def indexed(rows: pa.Table) -> pa.Table:
-    """Returns rows with their index in a column `_penstock_index`."""
+def indexed(rows: pa.Table, first: int = 0) -> pa.Table:
+    """Returns rows with their index in a column `INDEX`, counted from `first`."""
     import pyarrow as pa
 
-    return rows.append_column("_penstock_index", pa.array(range(rows.num_rows), pa.int64()))
+    return rows.append_column(INDEX, pa.array(range(first, first + rows.num_rows), pa.int64()))
 
 
 def rows_that_cast_to_nothing(

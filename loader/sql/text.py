@@ -26,6 +26,9 @@ OWNER = "penstock source: "
 OWN_INDEX = "penstock_pk_"
 """The prefix of keys that we made; we replace only these."""
 
+OWN_GUARD = "penstock_current_"
+"""The prefix of indexes that allow one current version a key."""
+
 
 def named(tables: Sequence[str]) -> str:
     """Returns the names of tables for a message."""
@@ -40,7 +43,11 @@ def owner_of(comment: str | None) -> str | None:
 
 def own_index(schema: str, table: str, taken: Iterable[str] = ()) -> str:
     """Returns a name for our key of a table, not among `taken`: a renamed table keeps its index under the old name."""
-    base = OWN_INDEX + hashlib.sha256(f"{schema}.{table}".encode()).hexdigest()[:8]
+    return free_name(OWN_INDEX + hashlib.sha256(f"{schema}.{table}".encode()).hexdigest()[:8], taken)
+
+
+def free_name(base: str, taken: Iterable[str]) -> str:
+    """Returns `base`, with a number where it is among `taken`."""
     used = set(taken)
     number = 1
     name = base
@@ -63,6 +70,11 @@ def forced_native(column: Column) -> str | None:
     if not column.native.strip() or any(part in column.native for part in (";", "--", "/*", "\0", "\n")):
         raise Permanent(f'column "{column.name}": {column.native!r} is not the name of a type')
     return column.native.strip()
+
+
+def own_guard(schema: str, table: str, key: Sequence[str]) -> str:
+    """Returns how the name of the guard of a table's key begins."""
+    return OWN_GUARD + hashlib.sha256("\0".join((schema, table, *key)).encode()).hexdigest()[:8]
 
 
 def require_key(table: str, key: Sequence[str], columns: Container[str], fold: Callable[[str], str] = str) -> None:

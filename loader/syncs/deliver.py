@@ -22,7 +22,7 @@ import pyarrow as pa
 from loader.contract.warehouse import Capabilities, LoadPlan, LoadReport, Session, TableLoad
 from loader.delivery.live_tables import OF_ONE_TABLE, LiveTables
 from loader.delivery.refused import refused_rows
-from loader.delivery.rows import as_part, cannot_write
+from loader.delivery.rows import WITH_KEY, as_part, cannot_delete, cannot_write
 from loader.fitting.fit import FittedBatch, fit_batch
 from loader.fitting.fit import Ready as ReadyRows
 from loader.rows.batch import ShapedBatch
@@ -170,8 +170,10 @@ class Deliverer:
             self._fail(stream, f"the destination {cannot}; choose another `write` for the stream")
         elif shaped.fault:
             self._fail(stream, shaped.fault)
-        elif write == "merge" and not shaped.stream.key:
-            self._fail(stream, "rows are merged by their key, and the stream has none; give it a `primary_key`")
+        elif write in WITH_KEY and not shaped.stream.key:
+            self._fail(stream, f"`write: {write}` goes by the key of a row, and the stream has none; give it a `primary_key`")
+        elif cannot := cannot_delete(write, self._capabilities) if shaped.stream.deleted else "":
+            self._fail(stream, f"{cannot}; choose `deletes: soft` for the stream")
         elif stream.replaces and shaped.over and not shaped.complete:
             self._fail(stream, "the run gave up on the stream before all its rows came; the table stays as it is")
         elif self._marks.get((shaped.table, lane_of(batch.run)), 0) >= batch.number:

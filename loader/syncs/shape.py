@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loader.contract.warehouse import Capabilities
-from loader.delivery.rows import rules_of
+from loader.delivery.rows import mode_of, rules_of
 from loader.rows.batch import ShapedBatch
 from loader.rows.given import Rows, row_as_json, shape_blocks
 from loader.rows.rules import Rules
@@ -115,12 +115,20 @@ def _rules(stream: RowStream, capabilities: Capabilities) -> Rules:
 
     # rows that are appended are each one of their own, also where the source knows a key
     key = [column(path) for path in stream.key] if stream.write != "append" else []
-    return rules_of(key, column(stream.cursor) if stream.cursor and key else None, stream.types, capabilities)
+    return rules_of(
+        key=key,
+        cursor=column(stream.cursor) if stream.cursor and key else None,
+        column_types=stream.types,
+        capabilities=capabilities,
+        mode=mode_of(stream.write, column(stream.deleted) if stream.deleted and key else None),
+    )
 
 
 def _fill(shaped: Shaped, blocks: Sequence[RowBlock]) -> None:
     try:
-        shaped.batch = shape_blocks(_opened(shaped, blocks), shaped.table, shaped.rules.namer)
+        shaped.batch = shape_blocks(
+            _opened(shaped, blocks), table=shaped.table, namer=shaped.rules.namer, own_columns=shaped.rules.own_columns
+        )
     except Permanent as exc:
         shaped.fault = str(exc)
         return

@@ -40,7 +40,7 @@ DRIVERS = (
     "zstandard.backend_cffi",
 )
 TABLES = {name for name in registry.destination_types() if registry.takes_tables(name) is not None}
-CAPABILITIES = ("transactional", "merge", "replace", "coalesce", "stream", "evolve")
+CAPABILITIES = ("transactional", "merge", "deletes", "insert_only", "history", "replace", "coalesce", "stream", "evolve")
 
 
 def test_importing_every_plug_in_loads_no_driver() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from loader.contract.warehouse import Column, Kind
@@ -13,6 +13,7 @@ from loader.sql.load import Fitted, Way
 from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
 from loader.sql.text import OWN_INDEX
 from loader.sql.types import Types
+from loader.sql.writes.staged import Staged
 from shared.driving.steps import drive
 from shared.errors import RowsRejected
 
@@ -110,6 +111,12 @@ class LiteBulk:
             raise error
         yield from self._insert(fitted, "")
         return 0
+
+    def stage(self, fitted: Fitted, number: int) -> Steps[Staged]:
+        raise NotImplementedError("no test of the kit alone deletes rows or keeps versions")
+
+    def statements(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> list[str]:
+        return [fitted.statement(self._dialect, "main", source, given)]
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
         yield from ()

@@ -235,6 +235,9 @@ class ClickHouseSession:
         """
         self._check_open()
         for load in loads:
+            if load.write not in ("append", "merge", "replace") or load.deleted is not None:
+                what = "deletes rows" if load.write == "merge" else f"writes by {load.write}"
+                raise Permanent(f'table "{load.table}": no load of ClickHouse {what}; choose append or merge')
             refuse_null_keys(load)
         live = await self._read([load.table for load in loads])
         for load in loads:

@@ -9,13 +9,14 @@ against 5 ms, however few rows arrive. See `bench/destinations.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loader.sql.load import Fitted, Way
-from loader.sql.reject import indexed, rows_that_cast_to_nothing
+from loader.sql.reject import INDEX, indexed, rows_that_cast_to_nothing
 from loader.sql.steps import Rollback, Run, Step, Steps
+from loader.sql.writes.staged import Staged
 from loader.warehouses.duckdb.dialect import DIALECT
 from loader.warehouses.duckdb.errors import describe, translate
 from shared.errors import RowsRejected
@@ -58,9 +59,20 @@ class ScanBulk:
             yield Run(fitted.statement(DIALECT, self._schema, f"{ROWS} AS r", given))
             return int(fitted.rows.nbytes)
         yield Scan(indexed(fitted.rows))
-        casts = [f"CAST({given[name]} AS {fitted.live[name].native})" for name in load.key]
+        casts = [_cast(fitted, name) for name in load.key]
         yield from fitted.in_turn(DIALECT, self._schema, ROWS, given=given, key=casts, order="r._penstock_index")
         return int(fitted.rows.nbytes)
+
+    def stage(self, fitted: Fitted, number: int) -> Steps[Staged]:  # noqa: ARG002
+        """Gives rows numbers; they stay where they are."""
+        yield Scan(indexed(fitted.rows, 1))
+        given = fitted.given(DIALECT)
+        given |= {name: _cast(fitted, name) for name in fitted.cast}
+        return Staged(ROWS, given, f"r.{INDEX}", int(fitted.rows.nbytes))
+
+    def statements(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> list[str]:
+        """Returns the one that there is."""
+        return [fitted.statement(DIALECT, self._schema, source, given)]
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
         """Returns the rows with a value that its column cannot hold; the error itself names none."""
@@ -71,3 +83,8 @@ class ScanBulk:
         yield Scan(indexed(fitted.load.rows))
         refused = yield from rows_that_cast_to_nothing(DIALECT, fitted.load, fitted.live, ROWS)
         return RowsRejected(fitted.load.table, describe(error), refused, needs_others="foreign key" in str(error))
+
+
+def _cast(fitted: Fitted, name: str) -> str:
+    """Returns a value over `r` in the type of its column."""
+    return f"CAST(r.{DIALECT.identifier(name)} AS {fitted.live[name].native})"

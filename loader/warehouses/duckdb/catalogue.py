@@ -54,3 +54,7 @@ WHERE constraint_type = 'FOREIGN KEY' AND database_name = current_database() AND
 
 OWN_KEYS = """
 SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() AND schema_name = ? AND starts_with(index_name, ?)"""
+
+GUARDS = """
+SELECT table_name, index_name FROM duckdb_indexes()
+WHERE database_name = current_database() AND schema_name = ? AND starts_with(index_name, ?)"""

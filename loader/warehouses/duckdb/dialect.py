@@ -7,15 +7,17 @@ in the same transaction; indexes of others stay, and the change is refused with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from loader.sql.dialect import Dialect
 from loader.sql.live import LiveColumn, LiveKey, LiveTable
-from loader.sql.steps import Ask, Steps
-from loader.sql.text import OWN_INDEX, owner_of
+from loader.sql.steps import Ask, Run, Steps
+from loader.sql.text import OWN_GUARD, OWN_INDEX, owner_of
 from loader.types.names import lower_ascii
 from loader.warehouses.duckdb import catalogue, errors
 from loader.warehouses.duckdb.types import TYPES, kind_of, limits_of
+
+_OWN = (OWN_INDEX, OWN_GUARD)
 
 
 class DuckDB(Dialect):
@@ -72,12 +74,29 @@ class DuckDB(Dialect):
     def own_keys(self, schema: str) -> Steps[list[str]]:
         return [name for (name,) in (yield Ask(catalogue.OWN_KEYS, (schema, OWN_INDEX)))]
 
+    def aside(self, name: str) -> str:
+        return f"temp.main.{self.identifier(name)}"
+
+    def keep(self, name: str, query: str, key: Mapping[str, str]) -> Steps[None]:  # noqa: ARG002
+        yield Run(f"CREATE OR REPLACE TEMPORARY TABLE {self.aside(name)} AS {query}")
+
+    def forget(self, name: str) -> Steps[None]:
+        yield Run(f"DROP TABLE {self.aside(name)}")
+
+    def guards(self, schema: str) -> Steps[list[tuple[str, str]]]:
+        return [(table, name) for table, name in (yield Ask(catalogue.GUARDS, (schema, OWN_GUARD)))]
+
+    def guard(self, schema: str, table: str, name: str, key: Sequence[str], current: str) -> str:
+        # an index has no condition here, but nulls are never alike
+        only = f"(CASE WHEN {self.identifier(current)} THEN TRUE END)"
+        return f"CREATE UNIQUE INDEX {self.identifier(name)} ON {self.qualified(schema, table)} ({self.identifiers(key)}, {only})"
+
     def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:
         pairs = yield Ask(catalogue.REFERENCES, (schema,))
         return [pair for pair in pairs if set(tables).issuperset(pair)]
 
     def in_the_way(self, schema: str, table: str) -> Steps[tuple[list[str], list[str]]]:
-        own = [(name, sql) for name, sql in (yield Ask(catalogue.INDEXES, (schema, table))) if name.startswith(OWN_INDEX)]
+        own = [(name, sql) for name, sql in (yield Ask(catalogue.INDEXES, (schema, table))) if name.startswith(_OWN)]
         return [f"DROP INDEX {self.qualified(schema, name)}" for name, _ in own], [sql for _, sql in own]
 
 

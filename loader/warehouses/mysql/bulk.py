@@ -20,6 +20,7 @@ from loader.contract.warehouse import Kind
 from loader.sql import merge
 from loader.sql.load import Fitted, Way, behind_savepoint
 from loader.sql.steps import Ask, Hold, Run, Step, Steps
+from loader.sql.writes.staged import Staged
 from loader.warehouses.mysql.catalogue import NUMBERED
 from loader.warehouses.mysql.dialect import MySQL
 from loader.warehouses.mysql.encode import FORMAT
@@ -79,6 +80,13 @@ class LoadBulk:
             sent = yield from behind_savepoint(self._dialect, self.straight(fitted))
             if sent is not None:
                 return sent
+        staged = yield from self.stage(fitted, number)
+        for statement in self.statements(fitted, f"{staged.relation} AS r", staged.given):
+            yield Run(statement)
+        return staged.sent
+
+    def stage(self, fitted: Fitted, number: int) -> Steps[Staged]:
+        """Brings rows into a temporary table, where the server numbers them."""
         table, stage = fitted.load.table, _stage(number)
         columns = {_staged(place): self._staged_type(fitted, name) for place, name in enumerate(fitted.live)}
         inside = ", ".join(f"{self._dialect.identifier(name)} {native}" for name, native in columns.items())
@@ -89,9 +97,8 @@ class LoadBulk:
         if answer.changed != fitted.rows.num_rows or answer.warnings:
             named = (yield from _warned(fitted.rows.num_rows)) if answer.changed == fitted.rows.num_rows else {}
             raise RowsRejected(table, "the server does not take the rows as they are", named)
-        for statement in self._statements(fitted, stage):
-            yield Run(statement)
-        return int(bytes_)
+        given = _read(fitted, {name: f"r.{_staged(place)}" for place, name in enumerate(fitted.live)})
+        return Staged(stage, given, f"r.{_COUNTER}", int(bytes_))
 
     def refused(self, error: Exception, sending: Sequence[Fitted]) -> Steps[RowsRejected | None]:
         """Returns the row that the server names, and the rows whose value is no JSON."""
@@ -127,14 +134,14 @@ class LoadBulk:
         values = merge.values(dialect=self._dialect, schema=self._schema, load=fitted.load, given=given, defaults=fitted.defaults)
         return dict(zip(fitted.live, values, strict=True))
 
-    def _statements(self, fitted: Fitted, stage: str) -> list[str]:
-        """Returns what brings rows from the temporary table into their own."""
-        given = _read(fitted, {name: f"r.{_staged(place)}" for place, name in enumerate(fitted.live)})
-        source, order = f"{stage} AS r", f"ORDER BY r.{_COUNTER}"
+    def statements(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> list[str]:
+        """Returns what brings rows of the temporary table into their own."""
+        order = f"ORDER BY r.{_COUNTER}"
         if fitted.load.write == "append" or not self._clashes(fitted):
             return [fitted.statement(self._dialect, self._schema, f"{source} {order}", given)]
         new = f"{source} WHERE {self._is_new(fitted, given)} {order}"
-        return [self._updated(fitted, stage, given), fitted.statement(self._dialect, self._schema, new, given, write="append")]
+        inserted = fitted.statement(self._dialect, self._schema, new, given, write="append")
+        return [inserted] if fitted.load.write == "insert_only" else [self._updated(fitted, source, given), inserted]
 
     def _clashes(self, fitted: Fitted) -> bool:
         """Whether rows of different merge keys may share another unique key."""
@@ -151,7 +158,7 @@ class LoadBulk:
         same = " AND ".join(f"s.{self._dialect.identifier(name)} = {given[name]}" for name in fitted.load.key)
         return f"NOT EXISTS (SELECT 1 FROM {self._dialect.qualified(self._schema, fitted.load.table)} AS s WHERE {same})"
 
-    def _updated(self, fitted: Fitted, stage: str, given: Mapping[str, str]) -> str:
+    def _updated(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> str:
         """Returns the statement that changes the rows which are there, by the merge's rules."""
         load, quoted = fitted.load, self._dialect.identifier
         same = " AND ".join(f"t.{quoted(name)} = {given[name]}" for name in load.key)
@@ -171,7 +178,7 @@ class LoadBulk:
             return "DO 0"
         where = "" if load.coalesce else f" WHERE {newer}"
         table = self._dialect.qualified(self._schema, load.table)
-        return f"UPDATE {table} AS t JOIN {stage} AS r ON {same} SET {', '.join(sets)}{where}"
+        return f"UPDATE {table} AS t JOIN {source} ON {same} SET {', '.join(sets)}{where}"
 
 
 def _read(fitted: Fitted, given: Mapping[str, str]) -> dict[str, str]:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from loader.contract.warehouse import Column, Kind
+from loader.sql import ledger
 from loader.sql.dialect import OF_A_COLUMN, Dialect
 from loader.sql.live import LiveColumn, LiveTable
 from loader.sql.steps import Ask, Hold, Run, Steps
@@ -116,6 +118,43 @@ class MySQL(Dialect):
             kept = {name: f"IF({condition}, {value}, {self.stored(schema, table, name)})" for name, value in kept.items()}
         return "ON DUPLICATE KEY UPDATE " + ", ".join(f"{self.identifier(name)} = {value}" for name, value in kept.items())
 
+    def same(self, one: str, other: str) -> str:
+        return f"{one} <=> {other}"
+
+    def alike(self, column: LiveColumn, stored: str, given: str) -> str:
+        # what is stored of JSON and of bits is not the text that came
+        if column.kind is Kind.JSON and bare(column.plain) == "json":
+            given = f"CAST({given} AS json)"
+        return self.same(stored, given)
+
+    def later(self, moment: str, microseconds: str) -> str:
+        return f"({moment} + INTERVAL ({microseconds}) MICROSECOND)"
+
+    def delete_matched(self, schema: str, table: str, source: str, condition: str) -> str:
+        return f"DELETE t FROM {self.qualified(schema, table)} AS t JOIN {source} ON {condition}"
+
+    def update_matched(self, schema: str, table: str, changes: Mapping[str, str], source: str, condition: str) -> str:
+        sets = ", ".join(f"t.{self.identifier(name)} = {value}" for name, value in changes.items())
+        return f"UPDATE {self.qualified(schema, table)} AS t JOIN {source} ON {condition} SET {sets}"
+
+    def aside(self, name: str) -> str:
+        return self.identifier(name)
+
+    def keep(self, name: str, query: str, key: Mapping[str, str]) -> Steps[None]:
+        """Keeps rows with an index: the servers join without one row by row."""
+        columns = [f"{self.identifier(each)} {native}" for each, native in key.items()]
+        inside = ", ".join([*columns, f"INDEX ({self.identifiers(key)})"])
+        made = f"CREATE TEMPORARY TABLE {self.aside(name)} ({inside}) ENGINE = InnoDB AS {query}"
+        yield Hold(made, f"DROP TEMPORARY TABLE IF EXISTS {self.aside(name)}")
+
+    def add_filled(self, schema: str, table: str, definitions: Mapping[str, tuple[str, str]]) -> Steps[None]:
+        for name, (definition, value) in definitions.items():
+            yield Run(self.alter(schema, table, [self.add_column(f"{definition} DEFAULT {value}")]))
+            yield Run(self.alter(schema, table, [f"ALTER COLUMN {self.identifier(name)} SET DEFAULT NULL"]))
+
+    def instant(self, moment: datetime) -> str:
+        return f"'{moment.replace(tzinfo=None).isoformat(sep=' ')}'"
+
     def comment(self, schema: str, table: str, column: str, text: str) -> str:  # noqa: ARG002
         return ""
 
@@ -200,9 +239,12 @@ class MySQL(Dialect):
                     f'table "{tables[0]}": another loader changes it for longer than {self._wait} s; its rows wait until that ends'
                 )
 
-    def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:
-        """Begins it with a look at each table, so that no session can alter them."""
+    def begin_load(self, schema: str, tables: Sequence[str], alone: Sequence[str] = ()) -> Steps[None]:
+        """Begins it with a look at each table, so that no session can alter them. A row of the ledger is the lock of each in `alone`: a
+        lock of the server would be given back before COMMIT."""
         yield Run(self.begin)
+        for table in alone:
+            yield Run(ledger.lock(self, schema, self.fold(table)))
         for table in sorted(set(tables)):
             yield Ask(f"SELECT 1 FROM {self.qualified(schema, table)} LIMIT 0")
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loader.contract.warehouse import Kind
 from loader.sql.dialect import Dialect
 from loader.sql.load import Fitted, Way
-from loader.sql.reject import rows_longer_than, rows_with_text
+from loader.sql.reject import INDEX, indexed, rows_longer_than, rows_with_text
 from loader.sql.steps import Ask, Run, Step, Steps
+from loader.sql.writes.staged import Staged
 from loader.warehouses.postgres.dialect import DIALECT
 from loader.warehouses.postgres.errors import ERRORS
 from loader.warehouses.postgres.types import cast_of, length_of
@@ -70,22 +71,37 @@ class CopyBulk:
         load, rows = fitted.load, fitted.rows
         if load.write == "append" and fitted.plain:
             return (yield from self.straight(fitted))
-        if load.write == "merge" and way.short and rows.num_rows <= self.short_rows:
+        if load.write != "append" and way.short and rows.num_rows <= self.short_rows:
             return (yield from self._insert(fitted))
-        stage = f"{STAGE}_{number}"
-        types = {name: "text" if name in fitted.cast else column.native for name, column in fitted.live.items()}
-        inside = ", ".join(f"{DIALECT.identifier(name)} {native}" for name, native in types.items())
-        yield Run(f"CREATE TEMPORARY TABLE {DIALECT.identifier(stage)} ({inside}) ON COMMIT DROP")
-        sent: int = yield Copy(fitted, "pg_temp", stage)
-        given = fitted.given(DIALECT)
-        given |= {name: f"{given[name]}::{cast_of(fitted.live[name].plain)}" for name in fitted.cast}
-        source = DIALECT.qualified("pg_temp", stage)
+        source, given, sent = yield from self._stage(fitted, number, {})
         if not way.in_turn or load.write == "append":
             yield Run(fitted.statement(DIALECT, self._schema, f"{source} AS r", given))
             return sent
         keys = [given[name] for name in load.key]
         yield from fitted.in_turn(DIALECT, self._schema, source, given=given, key=keys, order="r.ctid")
         return sent
+
+    def stage(self, fitted: Fitted, number: int) -> Steps[Staged]:
+        """Copies rows with their numbers into a temporary table."""
+        source, given, sent = yield from self._stage(replace(fitted, rows=indexed(fitted.rows, 1)), number, {INDEX: "bigint"})
+        return Staged(source, given, f"r.{INDEX}", sent)
+
+    def statements(self, fitted: Fitted, source: str, given: Mapping[str, str]) -> list[str]:
+        """Returns the one that there is."""
+        return [fitted.statement(DIALECT, self._schema, source, given)]
+
+    def _stage(self, fitted: Fitted, number: int, more: Mapping[str, str]) -> Steps[tuple[str, dict[str, str], int]]:
+        """Copies rows into a temporary table; returns its name, the values in it, and the bytes sent. `more`: types of columns that are
+        not the table's."""
+        stage = f"{STAGE}_{number}"
+        types = {name: "text" if name in fitted.cast else column.native for name, column in fitted.live.items()}
+        types.update(more)
+        inside = ", ".join(f"{DIALECT.identifier(name)} {native}" for name, native in types.items())
+        yield Run(f"CREATE TEMPORARY TABLE {DIALECT.identifier(stage)} ({inside}) ON COMMIT DROP")
+        sent: int = yield Copy(fitted, "pg_temp", stage)
+        given = fitted.given(DIALECT)
+        given |= {name: f"{given[name]}::{cast_of(fitted.live[name].plain)}" for name in fitted.cast}
+        return DIALECT.qualified("pg_temp", stage), given, sent
 
     def _insert(self, fitted: Fitted) -> Steps[int]:
         """Sends rows as arrays, one parameter a column: one round trip, and a statement the server has prepared already."""

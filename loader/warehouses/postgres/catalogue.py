@@ -62,6 +62,14 @@ ORDER BY ic.relname
 """
 """Unique indexes of tables that ON CONFLICT can use."""
 
+GUARDS = """
+SELECT c.relname::text AS table, ic.relname::text AS name
+FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid
+JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND starts_with(ic.relname::text, $2)
+"""
+"""Indexes in a schema whose names begin so."""
+
 NOT_TABLES = """
 SELECT c.relname::text AS name,
        CASE c.relkind WHEN 'm' THEN 'a materialized view' WHEN 'S' THEN 'a sequence' WHEN 'c' THEN 'a type' ELSE 'an index' END AS thing

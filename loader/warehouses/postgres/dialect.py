@@ -8,7 +8,7 @@ from typing import Any
 from loader.sql.dialect import Dialect
 from loader.sql.live import LiveColumn, LiveKey, LiveTable
 from loader.sql.steps import Ask, Run, Steps
-from loader.sql.text import OWN_INDEX, owner_of
+from loader.sql.text import OWN_GUARD, OWN_INDEX, owner_of
 from loader.warehouses.postgres import catalogue
 from loader.warehouses.postgres.errors import ERRORS
 from loader.warehouses.postgres.types import TYPES, kind_of, limits_of
@@ -53,10 +53,17 @@ class Postgres(Dialect):
     def lock(self, schema: str, tables: Sequence[str]) -> Steps[None]:
         yield Ask(catalogue.ADVISORY_LOCKS, ([f"{schema}.{table}" for table in tables],), long=True)
 
-    def begin_load(self, schema: str, tables: Sequence[str]) -> Steps[None]:
+    def begin_load(self, schema: str, tables: Sequence[str], alone: Sequence[str] = ()) -> Steps[None]:
         """Begins it: eight bytes meant for a bigint would be taken for a double without a word by a column altered meanwhile."""
         names = ", ".join(self.qualified(schema, table) for table in sorted(set(tables)))
-        yield Run(f"BEGIN; LOCK TABLE {names} IN ROW EXCLUSIVE MODE")
+        locked = f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE"
+        if alone:
+            # as patches do, these before the tables: else each could wait for the other
+            yield Run("BEGIN")
+            yield from self.lock(schema, alone)
+            yield Run(locked)
+        else:
+            yield Run(f"BEGIN; {locked}")
 
     def read_columns(self, schema: str, tables: Sequence[str]) -> Steps[dict[str, LiveTable]]:
         """Returns them; COPY can write neither into a view, nor under row-level security, nor where one column's type has no
@@ -82,6 +89,13 @@ class Postgres(Dialect):
 
     def own_keys(self, schema: str) -> Steps[list[str]]:
         return [name for (name,) in (yield Ask(catalogue.OWN_KEYS, (schema, OWN_INDEX)))]
+
+    def guards(self, schema: str) -> Steps[list[tuple[str, str]]]:
+        return [(table, name) for table, name in (yield Ask(catalogue.GUARDS, (schema, OWN_GUARD)))]
+
+    def guard(self, schema: str, table: str, name: str, key: Sequence[str], current: str) -> str:
+        where = f"{self.qualified(schema, table)} ({self.identifiers(key)}) WHERE {self.identifier(current)}"
+        return f"CREATE UNIQUE INDEX {self.identifier(name)} ON {where}"
 
     def references(self, schema: str, tables: Sequence[str]) -> Steps[list[tuple[str, str]]]:
         return [(child, parent) for child, parent in (yield Ask(catalogue.REFERENCES, (schema, list(tables))))]

@@ -31,12 +31,17 @@ FORMATS = ("csv", "tsv", "ndjson", "json", "parquet", "arrow")
 @click.option("--destination", help="Which destination; default: the only one with tables.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Of FILE; default: what its name ends with.")
 @click.option(
-    "--mode", type=click.Choice(("append", "merge", "replace")), default="append", show_default=True,
-    help="append: add the rows. merge: one row for each --key. replace: put them in place of all rows, at once.",
+    "--mode", type=click.Choice(("append", "merge", "replace", "insert_only", "history")), default="append", show_default=True,
+    help="append: add the rows. merge: one row for each --key. replace: put them in place of all rows, at once. "
+    "insert_only: add rows whose --key is new. history: keep each version of a row, with the time from which and until which it is true.",
 )  # fmt: skip
 @click.option("--key", multiple=True, metavar="COLUMN", help="A column that identifies a row; may be repeated.")
 @click.option(
-    "--cursor", metavar="COLUMN", help="Of two rows of one key, the one with the larger value here wins; default: the later one."
+    "--cursor", metavar="COLUMN",
+    help="Of two rows of one key, the one with the larger value here wins; default: the later one. A version begins at it.",
+)  # fmt: skip
+@click.option(
+    "--delete-column", metavar="COLUMN", help="A row with a value here deletes the row of its --key; with merge and history."
 )
 @click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", help="SQL type of a new column; may be repeated.")
 @click.option("--no-header", is_flag=True, help="The first row of a CSV file is a row, and columns are column_1, column_2, …")
@@ -57,6 +62,7 @@ def load(
     mode: str,
     key: tuple[str, ...],
     cursor: str | None,
+    delete_column: str | None,
     types: tuple[str, ...],
     no_header: bool,
     token: str | None,
@@ -71,6 +77,7 @@ def load(
     Examples:
       penstock load orders.csv --table orders --destination wh
       penstock load orders.parquet --table orders --mode merge --key id --cursor updated_at
+      penstock load customers.csv --table customers --mode history --key id --cursor updated_at
       penstock connector read crm users --full | penstock load - --format ndjson --table users --mode replace
     """
     from loader.delivery.rows import RowsWanted
@@ -89,6 +96,7 @@ def load(
             key=key,
             cursor=cursor,
             column_types=dict(map(_pair, types)),
+            deleted=delete_column,
         )
         with setting.screen.progress("loading", total=None) as advance:
             done = asyncio.run(load_rows(name=name, document=document, wanted=wanted, batches=batches(file), advance=advance))

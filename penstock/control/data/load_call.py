@@ -20,7 +20,7 @@ from shared.errors import ConfigError, Problem, SetupError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from loader.delivery.rows import Write
+    from loader.contract.writes import Write
     from loader.rows.given import Rows
 
 
@@ -32,6 +32,7 @@ def load(
     mode: Write = "append",
     key: Sequence[str] = (),
     cursor: str | None = None,
+    delete_column: str | None = None,
     token: str | None = None,
     types: Mapping[str, str] | None = None,
     project: str | Path = "penstock.yaml",
@@ -43,9 +44,11 @@ def load(
             dictionaries; an iterator of them.
         table: it is created where it is missing.
         destination: its name in the project file, or its entry: `{"type": "duckdb", "path": "wh.duckdb"}`.
-        mode: append; merge: one row for each `key`; replace: in place of all rows, at once.
+        mode: append; merge: one row for each `key`; replace: in place of all rows, at once; insert_only: rows whose `key` is new;
+            history: each version of a row, with the time from which and until which it is true.
         key: columns that identify a row.
-        cursor: of two rows of one key the one with the larger value here wins; without it the later one.
+        cursor: of two rows of one key the one with the larger value here wins; without it the later one. A version begins at it.
+        delete_column: a row with a value here deletes the row of its key; with merge and history.
         token: names the load: one of the same name is not repeated, and goes on where it was cut off. Default: made of the content;
             an iterator has none, so each call is a new load.
         types: SQL types of new columns.
@@ -61,7 +64,13 @@ def load(
     name, document = _destination(destination, Path(project))
     rows = _rows(data)
     wanted = RowsWanted(
-        table=table, token=token or _token(rows), write=mode, key=tuple(key), cursor=cursor, column_types=dict(types or {})
+        table=table,
+        token=token or _token(rows),
+        write=mode,
+        key=tuple(key),
+        cursor=cursor,
+        column_types=dict(types or {}),
+        deleted=delete_column,
     )
     return _run(load_rows(name, document, wanted, _batches(rows)))
 

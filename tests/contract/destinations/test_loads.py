@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from loader.contract.warehouse import Kind
+from loader.contract.writes import BEGINNING
 from loader.delivery.rows import RowsWanted
 from loader.rows.given import Rows
 from penstock.control.data.load import Loaded, load_rows
 from shared.errors import ConfigError, Permanent
 from tests.support.destinations.opened import Open
+from tests.support.destinations.versions import OWN
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 
@@ -72,6 +75,55 @@ async def test_of_rows_with_one_key_the_newest_stays_in_any_order(wh: Open) -> N
     assert await texts(wh) == [(1, "at 7"), (2, "at 6"), (3, "at 1")]
 
 
+@pytest.mark.needs("deletes")
+async def test_rows_with_a_value_in_the_delete_column_delete(wh: Open) -> None:
+    merged: dict[str, Any] = {"write": "merge", "key": ("id",), "cursor": "at", "deleted": "gone"}
+    first = [{**each, "at": "2026-01-01T00:00:00Z"} for each in objects(1, 2, 3)]
+    await load(wh, first, **merged)  # none is deleted: the column is not there yet
+    gone = {"at": "2026-01-02T00:00:00Z", "gone": "2026-01-02T00:00:00Z"}
+    await load(
+        wh,
+        [{"id": 1, **gone}, {"id": 2, **gone}, {"id": 2, "text": "new 2", "at": "2026-01-03T00:00:00Z"}],
+        token="two",
+        **merged,
+    )
+    assert await texts(wh) == expected(objects(2, 3))
+
+
+@pytest.mark.needs("insert_only")
+async def test_rows_that_are_inserted_once_stay_as_the_first_was(wh: Open) -> None:
+    once: dict[str, Any] = {"write": "insert_only", "key": ("id",)}
+    await load(wh, [*objects(1), *objects(1, 2, text="old")], **once)
+    await load(wh, objects(2, 3, text="late"), token="two", **once)
+    assert await texts(wh) == [(1, "new 1"), (2, "old 2"), (3, "late 3")]
+
+
+@pytest.mark.needs("history")
+async def test_versions_of_rows_are_kept_also_of_a_table_that_kept_none_before(wh: Open) -> None:
+    old = [{"id": number, "text": "old"} for number in (1, 2)]
+    await load(wh, old, token="old", write="merge", key=("id",))
+    history: dict[str, Any] = {"write": "history", "key": ("id",), "cursor": "at", "deleted": "gone"}
+    day = "2026-01-0{}T00:00:00Z".format
+    first = [{"id": 1, "text": "new", "at": day(1)}, {"id": 1, "text": "newer", "at": day(3), "_valid_from": "theirs"}]
+    second = [{"id": 2, "at": day(2), "gone": True}, {"id": 3, "text": "x", "at": day(2), "more": 1}]
+    for token in ("one", "two"):
+        await load(wh, first, second, token=token, **history)
+    found = await wh.subject.rows("t", {**SHAPE, **OWN, "more": Kind.BIGINT, "valid_from": Kind.TEXT})
+    short = [
+        (row["id"], row["text"], row["more"], row["_valid_from"], row["_valid_to"])
+        for row in sorted(found, key=lambda row: (row["id"], row["_valid_from"]))
+    ]
+    d = {number: datetime(2026, 1, number, tzinfo=UTC) for number in (1, 2, 3)}
+    assert short == [
+        (1, "old", None, BEGINNING, d[1]),
+        (1, "new", None, d[1], d[3]),
+        (1, "newer", None, d[3], None),
+        (2, "old", None, BEGINNING, d[2]),
+        (3, "x", 1, d[2], None),
+    ]
+    assert [row["_current"] for row in found if row["_valid_to"] is None] == [True, True]
+
+
 @pytest.mark.needs("replace")
 async def test_the_old_rows_stay_until_the_last_batch_and_a_refresh_that_was_cut_off_begins_again(wh: Open) -> None:
     await load(wh, objects(1, 2, 3, text="old"), token="old")
@@ -109,6 +161,10 @@ async def test_a_refused_row_is_named_and_the_load_goes_on_behind_the_rows_that_
         ({"write": "merge"}, "--key"),
         ({"write": "replace"}, "cannot replace"),
         ({"key": ("id",)}, "--mode merge"),
+        ({"write": "history", "key": ("id",)}, "cannot keep versions"),
+        ({"write": "history"}, "--mode history needs"),
+        ({"write": "insert_only", "key": ("id",)}, "cannot leave rows alone"),
+        ({"deleted": "gone"}, "--delete-column"),
     ],
 )
 async def test_what_a_destination_cannot_do_is_said_before_anything_is_loaded(

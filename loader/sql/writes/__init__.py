@@ -1,0 +1,1 @@
+"""Loads that need more than one statement over their rows: merges with deletions, and versions."""
