@@ -49,6 +49,8 @@ async def place(postgres_dsn: str, tmp_path: Path) -> AsyncIterator[Place]:
         for source in found.opened:
             await source.close()
         found.driver.terminate()
+        if keeper.is_closed():  # the test killed the server
+            keeper = await asyncpg.connect(postgres_dsn)
         slots = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = $1 AND active_pid IS NOT NULL"
         await keeper.fetch(slots, name)
         for slot in await keeper.fetch("SELECT slot_name FROM pg_replication_slots WHERE database = $1", name):

@@ -15,15 +15,20 @@ from connector_runner.contract import Checkpoint, Message, Rows, Selected, Sourc
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
 from shared.tasks import task_group
 from tests.contract.postgres_source.conftest import Place, Reading, Replica, chosen, read
+from tests.support.postgres import PostgresServer
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, version int, body text)"
 LONG = "long" * 1000
 
 
-async def write(dsn: str, seed: int, steps: int) -> None:
+READS = 20
+
+
+async def write(dsn: str, seed: int, enough: asyncio.Event) -> None:
     """Writes at random: transactions of several rows, some rolled back, keys that change, rows that go and come again."""
-    chance, driver = random.Random(seed), await asyncpg.connect(dsn)
-    for step in range(steps):
+    chance, driver, step = random.Random(seed), await asyncpg.connect(dsn), 0
+    while not enough.is_set() or step < 50:
+        step += 1
         transaction = driver.transaction()
         await transaction.start()
         try:
@@ -46,7 +51,9 @@ async def write(dsn: str, seed: int, steps: int) -> None:
     await driver.close()
 
 
-async def lives(source: Source, selected: list[Selected], *, kept: bool, until: asyncio.Task[Any]) -> tuple[Replica, int]:
+async def lives(
+    source: Source, selected: list[Selected], *, kept: bool, enough: asyncio.Event, until: asyncio.Task[Any]
+) -> Replica:
     """Reads again and again, each time to one message more, while others write; then to the end.
 
     Args:
@@ -60,9 +67,11 @@ async def lives(source: Source, selected: list[Selected], *, kept: bool, until: 
         loaded: list[Message] = got.messages if kept else got.messages[: behind[-1] + 1 if behind else 0]
         replica.load(Reading(loaded).rows("t"))
         states.update(got.states)
-        cut, times = cut % 9 + 1, times + 1
         if last:
-            return replica, times
+            return replica
+        cut, times = cut % 9 + 1, times + 1
+        if times >= READS:
+            enough.set()
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -71,13 +80,13 @@ async def test_copy_and_log_together_miss_nothing_however_often_a_read_is_cut_of
     await place.driver.execute("ALTER TABLE t ALTER body SET STORAGE EXTERNAL")
     source = await place.open(method="cdc", checkpoint_rows=1, fetch_size="4KiB")
     selected = chosen(await source.discover(), "t")
+    enough = asyncio.Event()
     async with task_group() as group:
-        writers = [group.create_task(write(place.dsn, seed, 120)) for seed in range(3)]
+        writers = [group.create_task(write(place.dsn, seed, enough)) for seed in range(3)]
         done = group.create_task(_all(writers))
-        replica, times = await lives(source, selected, kept=kept, until=done)
+        replica = await lives(source, selected, kept=kept, enough=enough, until=done)
     there = {row["id"]: dict(row) for row in await place.driver.fetch("SELECT * FROM t")}
     assert replica.rows() == there
-    assert times > 8, "it was cut off behind every message of a short read"
     gone = [row for row in replica.held.values() if row["_deleted_at"] is not None]
     assert gone
 
@@ -133,6 +142,37 @@ async def test_a_stream_that_the_server_ends_is_a_lost_link_and_the_next_read_go
             pass
     got = await read(await place.open(method="cdc"), selected, states)
     assert [row["id"] for row in got.rows("t")] == [1]
+
+
+async def test_a_server_that_is_killed_loses_no_change(place: Place, postgres: PostgresServer) -> None:
+    await place.driver.execute(TABLE)
+    source = await place.open(method="cdc", follow="1h")
+    selected = chosen(await source.discover(), "t")
+    replica, states, committed = Replica(), dict[Any, bytes](), set[int]()
+
+    async def insert() -> None:
+        driver = await asyncpg.connect(place.dsn)
+        for number in range(10_000):
+            await driver.execute("INSERT INTO t VALUES ($1, 0, '')", number)
+            committed.add(number)
+
+    writer = asyncio.ensure_future(insert())
+    with pytest.raises(NotConnected):
+        async with aclosing(source.read(selected, {})) as messages:
+            async for message in messages:
+                if isinstance(message, Rows):
+                    replica.load(Reading([message]).rows("t"))
+                elif isinstance(message, Checkpoint):
+                    states[None] = message.state
+                if len(replica.held) > 100 and postgres.running:
+                    await asyncio.to_thread(postgres.kill)
+    await asyncio.gather(writer, return_exceptions=True)
+    await asyncio.to_thread(postgres.start)
+    replica.load((await read(await place.open(method="cdc"), selected, states)).rows("t"))
+    driver = await asyncpg.connect(place.dsn)
+    there = {row["id"] for row in await driver.fetch("SELECT id FROM t")}
+    await driver.close()
+    assert set(replica.rows()) == there >= committed
 
 
 async def test_a_second_reader_of_the_slot_waits_for_the_first(place: Place) -> None:
@@ -222,6 +262,12 @@ async def test_a_copy_waits_for_transactions_that_wrote_before_it_was_published(
     await place.driver.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     source = await place.open(method="cdc", statement_timeout="300ms")
     streams = await source.discover()
+    transaction = place.driver.transaction()
+    await transaction.start()
+    await place.driver.execute("INSERT INTO a VALUES (1)")
+    with pytest.raises(Transient, match=r"has been open.*a slot is made when"):
+        await read(source, chosen(streams, "a"))
+    await transaction.rollback()
     states = (await read(source, chosen(streams, "a"))).states
     transaction = place.driver.transaction()
     await transaction.start()

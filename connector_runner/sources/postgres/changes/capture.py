@@ -191,7 +191,7 @@ class Capture:
             tables.append(signals)
         added = await slots.publish(driver, self._publication, tables, what, own=self._options.publication is None)
         if position is None:
-            lsn = slot.confirmed if slot is not None else await slots.create(driver, self._slot)
+            lsn = slot.confirmed if slot is not None else await slots.create(driver, self._slot, what)
             position = Position(system=system, slot=self._slot, lsn=lsn)
             settled = slot is None  # making a slot waits as `settle` does
         else:

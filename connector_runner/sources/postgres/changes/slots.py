@@ -96,10 +96,18 @@ async def look(driver: asyncpg.Connection, name: str) -> Slot | None:
     return Slot(name, confirmed, lost, Lag(row["behind"] or 0, row["kept"] or 0, row.get("safe_wal_size")))
 
 
-async def create(driver: asyncpg.Connection, name: str) -> int:
-    """Makes a slot; waits for transactions that are open. Returns where its changes begin."""
-    await driver.execute("SET statement_timeout = 0")
-    return int(await driver.fetchval("SELECT lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')", name))
+async def create(driver: asyncpg.Connection, name: str, what: str) -> int:
+    """Makes a slot; waits for transactions that are open. Returns where its changes begin.
+
+    Raises:
+        Transient: one stays open for longer than a statement may take; names its session.
+    """
+    try:
+        return int(await driver.fetchval("SELECT lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')", name))
+    except Exception as exc:
+        if getattr(exc, "sqlstate", None) != "57014":
+            raise
+        raise await _open_for_long(driver, what, "a slot is made") from exc
 
 
 async def publish(driver: asyncpg.Connection, publication: str, tables: Sequence[Table], what: str, *, own: bool) -> set[int]:
@@ -194,6 +202,15 @@ def gap(slot: Slot | None, name: str, lsn: int) -> str:
     if slot.confirmed > lsn:
         return f"the slot {name} was moved to {shown(slot.confirmed)} by another reader or made again, and we are at {shown(lsn)}"
     return ""
+
+
+async def _open_for_long(driver: asyncpg.Connection, what: str, next_step: str) -> Transient:
+    oldest = await driver.fetchrow(
+        "SELECT pid, usename, extract(epoch FROM now() - xact_start)::int AS seconds FROM pg_stat_activity "
+        "WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
+    )
+    who = "" if oldest is None else f" (pid {oldest['pid']} of {oldest['usename']}, for {oldest['seconds']} s)"
+    return Transient(f"{what}: a transaction has been open for long{who}; {next_step} when it ends")
 
 
 async def _write(driver: asyncpg.Connection, statement: str) -> None:
