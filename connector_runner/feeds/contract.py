@@ -139,7 +139,7 @@ class Feed(ABC):
 
     @abstractmethod
     async def lag(self) -> Mapping[str, Lag]:
-        """Returns the lag of each partition that this reader has, by a short name. Called every ten seconds."""
+        """Returns the lag of each partition that this reader has, by a short name. Called every five seconds; raises if the source is away."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from connector_runner.feeds.outlet import Outlet, Parcel
 from connector_runner.feeds.registry import parse_feed
 from connector_runner.feeds.rules.shape import Shaper
 from shared.backoff import Backoff
-from shared.errors import ConfigError, PenstockError, SetupError
+from shared.errors import ConfigError, NotConnected, PenstockError, SetupError
 from shared.jetstream import topology
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease
@@ -24,7 +24,7 @@ READ_SECONDS = 0.5
 """The longest wait of one `read`: as long as a feed takes to notice that it must end."""
 LINGER_SECONDS = 0.05
 """How long a record waits for others in its frame."""
-LAG_SECONDS = 10.0
+LAG_SECONDS = 5.0
 SETTLE_SECONDS = 10.0
 SETUP_SECONDS = 30.0
 """The pause after a failure that a person must mend."""
@@ -53,7 +53,14 @@ class FeedWorker:
             while not ending.is_set():
                 try:
                     await self._follow(ending, backoff)
-                except PenstockError as exc:
+                except (PenstockError, asyncio.CancelledError) as error:
+                    task = asyncio.current_task()
+                    if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                        raise
+                    # some drivers end as cancelled when their own tasks are
+                    exc = (
+                        error if isinstance(error, PenstockError) else NotConnected("the driver gave up in the middle of a call")
+                    )
                     needs_person = isinstance(exc, SetupError | ConfigError)
                     pause = SETUP_SECONDS if needs_person else backoff.next()
                     self._context.telemetry.count("feeds_errors_total", feed=self._name)
@@ -98,7 +105,10 @@ class FeedWorker:
                     await self._carry(feed, outlet, ending, backoff=backoff, group=group)
                     watching.cancel()
             except BaseExceptionGroup as exc:
-                raise first_of(exc) from exc
+                first = first_of(exc)
+                if isinstance(first, PenstockError):  # said now: closing may take its time
+                    context.health.bad(self._part, str(first))
+                raise first from exc
         finally:
             with contextlib.suppress(TimeoutError):
                 async with timeout(CLOSE_SECONDS):

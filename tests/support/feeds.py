@@ -109,6 +109,8 @@ class Lives:
                     if ending.is_set():
                         async with asyncio.timeout(SECONDS):
                             await working
+                    if working.done():
+                        working.result()  # a worker ends by itself only if it is broken
                 finally:
                     working.cancel()
                     await asyncio.gather(working, return_exceptions=True)

@@ -34,6 +34,7 @@ def _library() -> Any:
         ("mock_partition_set_leader", ctypes.c_int, [_Handle, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]),
         ("mock_broker_set_down", ctypes.c_int, [_Handle, ctypes.c_int32]),
         ("mock_broker_set_up", ctypes.c_int, [_Handle, ctypes.c_int32]),
+        ("mock_group_initial_rebalance_delay_ms", None, [_Handle, ctypes.c_int32]),
         ("mock_clear_request_errors", None, [_Handle, ctypes.c_int16]),
         (
             "mock_push_request_errors_array",
@@ -65,6 +66,10 @@ class MockCluster:
     def lead(self, topic: str, partition: int, broker: int) -> None:
         """Makes a broker the leader of a partition; -1: none is."""
         assert self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, broker) == 0
+
+    def join_at_once(self) -> None:
+        """Lets a group begin with its first member, instead of three seconds later."""
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
 
     def down(self, broker: int) -> None:
         """Closes a broker's connections and port."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,10 +14,11 @@ from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
-from tests.contract.feeds import of_nats
+from tests.contract.feeds import of_kafka, of_nats
+from tests.support.feeds import SECONDS
 from tests.support.nats import NatsServer, nats_server
 
-KINDS: dict[str, ModuleType] = {"nats": of_nats}
+KINDS: dict[str, ModuleType] = {"kafka": of_kafka, "nats": of_nats}
 """The source of each kind; `tests/meta/test_plugins.py` misses a new one otherwise."""
 
 
@@ -48,6 +49,13 @@ def server(kind: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder: Path = tmp_path_factory.mktemp("source")
     with kind.server(folder) as started:
         yield started
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def _ensure(url: str) -> None:

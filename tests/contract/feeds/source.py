@@ -10,8 +10,8 @@ from typing import Any
 class Source(ABC):
     """One topic of a real server."""
 
-    keeps_null: bool = False
-    """Whether a record may be a tombstone."""
+    name: str
+    """Of the topic."""
 
     @property
     @abstractmethod
@@ -36,5 +36,5 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def wrong_login(self) -> dict[str, Any]:
-        """Options by which the server refuses the feed."""
+    def wrong_login(self) -> dict[str, Any] | None:
+        """Options by which the server refuses the feed; None: it asks for no login."""

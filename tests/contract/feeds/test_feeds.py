@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -13,16 +12,11 @@ from shared.events.outcome import DeadReason
 from shared.project.model import SiteLimits
 from shared.reading.units import ByteSize
 from shared.telemetry.metrics import Telemetry
+from tests.contract.feeds.conftest import until
 from tests.support.feeds import SECONDS, Journal, Lives, Side, Step, record
 from tests.support.nats import NatsServer
 
 pytestmark = pytest.mark.timeout(90)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_each_record_becomes_one_event_with_its_position(
