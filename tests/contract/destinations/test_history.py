@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from loader.contract.warehouse import Kind
+from loader.contract.warehouse import Kind, Session, TableLoad
 from loader.contract.writes import BEGINNING
-from tests.support.destinations.opened import Open
-from tests.support.destinations.versions import NOW, History, bring, keep, kept, same, versions
+from shared.errors import RowsRejected
+from tests.support.destinations.opened import Open, plan
+from tests.support.destinations.versions import NOW, OWN, History, bring, keep, kept, same, versions
+from tests.support.dying import Killed, dying
 
 pytestmark = pytest.mark.needs("history")
 
@@ -189,3 +195,141 @@ async def test_a_null_cursor_is_the_beginning_and_a_date_is_its_midnight(wh: Ope
         ("x", BEGINNING, T[2]),
         ("y", T[2], None),
     ]
+
+
+@pytest.mark.parametrize("cursor", ["time", "number", "none"])
+async def test_random_loads_leave_the_versions_that_plain_python_has(wh: Open, cursor: str) -> None:
+    session = await wh.session()
+    shape = BY_NUMBER if cursor == "number" else SHAPE
+    named = None if cursor == "none" else "at"
+    for seed in range(4):
+        chance, table = Random(f"{cursor} {seed}"), f"t{seed}"
+        await keep(session, table, shape)
+        model = History(cursor=named, deleted="gone", times=cursor == "time")
+        sent: list[list[dict[str, Any]]] = []
+        for sequence in range(1, 9):
+            if sent and chance.random() < 0.25:
+                rows = [each for each in chance.choice(sent) if chance.random() < 0.7] or sent[0]
+            else:
+                rows = [_random_row(chance, cursor) for _ in range(chance.randint(1, 12))]
+            sent.append(rows)
+            at = chance.choice(LOADED)
+            await bring(session, 100 * seed + sequence, versions(table, shape, rows, cursor=named, deleted="gone", at=at))
+            model.load(rows, at)
+            assert same(await kept(wh, table, shape), model.rows()), (seed, sequence)
+
+
+def _random_row(chance: Random, cursor: str) -> dict[str, Any]:
+    at = chance.choice([None, *range(6)])
+    key, value, gone = chance.choice("abc"), chance.choice("xyz"), chance.random() < 0.25
+    if cursor == "number":
+        return numbered(key, at, value, gone)
+    when = None if at is None or cursor == "none" else T[at]
+    return {"id": key, "at": when, "v": value, "gone": T[0] if gone else None}
+
+
+async def test_a_loader_killed_between_any_two_steps_repeats_and_loses_no_version(wh: Open) -> None:
+    epoch, left, killed = 1, 0, True
+    session = await wh.session(epoch=epoch)
+    await keep(session, "t", SHAPE)
+    model = History(deleted="gone")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    while killed:
+        at = start + timedelta(hours=left)
+        rows = [
+            {"id": "a", "at": at, "v": f"{left}", "gone": None},
+            {"id": f"b{left}", "at": at, "v": "x", "gone": None},
+            {"id": f"b{left - 1}", "at": at, "v": None, "gone": at},
+        ]
+        load, before = versions("t", SHAPE, rows, deleted="gone"), model.rows()
+        model.load(rows)
+        killed = False
+        with dying(session, left) as death, contextlib.suppress(Killed):
+            await bring(session, left + 1, load)
+        if death.happened:
+            killed = True
+            found = await kept(wh, "t", SHAPE)
+            assert same(found, before) or same(found, model.rows())
+            epoch += 1
+            session = await wh.session(epoch=epoch)
+            if (await session.marks()).get(("t", "live-1"), 0) <= left:
+                await bring(session, left + 1, load)
+        assert same(await kept(wh, "t", SHAPE), model.rows())
+        left += 1
+    assert left > 10, "so few steps are no load"
+
+
+async def test_compound_keys_and_hostile_names(wh: Open) -> None:
+    key, cursor, gone = ('i"d', "a`b c"), "w'hen;", "$1 {gone}"
+    shape = {key[0]: Kind.TEXT, key[1]: Kind.BIGINT, cursor: Kind.TIMESTAMP, "%s": Kind.TEXT, gone: Kind.BOOLEAN, "k0": Kind.TEXT}
+    table = "t'); DROP TABLE x --"
+    session = await wh.session()
+    await keep(session, table, shape, key)
+    model = History(key=key, cursor=cursor, deleted=gone)
+    for sequence in range(1, 4):
+        rows = [
+            {key[0]: id_, key[1]: number, cursor: T[sequence], "%s": f"{sequence}", gone: sequence == 3 or None, "k0": "mine"}
+            for id_ in ("a", "A", "a'")
+            for number in (1, 2)
+        ]
+        await bring(session, sequence, versions(table, shape, rows, key, cursor, gone))
+        model.load(rows)
+    assert same(await kept(wh, table, shape, (*key, "_valid_from")), model.rows())
+
+
+async def test_a_row_without_a_key_is_named(wh: Open) -> None:
+    session = await wh.session()
+    await keep(session, "t", SHAPE)
+    rows = [row("a", T[1], "x"), {**row("b", T[1]), "id": None}]
+    with pytest.raises(RowsRejected) as refused:
+        await bring(session, 1, versions("t", SHAPE, rows))
+    assert set(refused.value.rows) == {1}
+    assert await kept(wh, "t", SHAPE) == []
+
+
+async def test_two_connections_that_load_one_table_make_one_current_version_a_key(wh: Open) -> None:
+    one, two = await wh.session("one"), await wh.session("two", destination=await wh.another())
+    await keep(one, "t", SHAPE)
+
+    async def loads(session: Session, connection: str, first: int) -> None:
+        for number in range(first, 8, 2):
+            rows = [row(f"k{key}", T[number], connection) for key in range(50)]
+            await session.load(plan(number + 1, connection=connection), [versions("t", SHAPE, rows)])
+
+    await asyncio.gather(loads(one, "one", 0), loads(two, "two", 1))
+    found = await kept(wh, "t", SHAPE)
+    assert len(found) == 50 * 8
+    for key in range(50):
+        own = [each for each in found if each["id"] == f"k{key}"]
+        assert [each["_valid_from"] for each in own] == T[:8]
+        assert [each["_valid_to"] for each in own] == [*T[1:8], None]
+
+
+@pytest.mark.only("postgres", "duckdb")
+async def test_no_session_makes_a_second_current_version(wh: Open) -> None:
+    session = await wh.session()
+    await keep(session, "t", SHAPE)
+    await bring(session, 1, versions("t", SHAPE, [row("a", T[1], "x"), row("a", T[2], "y")]))
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+        await wh.subject.run("INSERT INTO \"{}\".t (id, _valid_from, _current) VALUES ('a', '2027-01-01', true)")
+    await wh.subject.run("INSERT INTO \"{}\".t (id, _valid_from, _current) VALUES ('a', '2027-01-01', false)")
+
+
+@pytest.mark.apart("mysql", "its joins of temporary tables are slow: known limits of its page")
+@pytest.mark.timeout(120)
+async def test_a_hundred_thousand_versions_go_set_by_set(wh: Open) -> None:
+    session = await wh.session()
+    shape = {"id": Kind.BIGINT, "at": Kind.TIMESTAMP, "v": Kind.BIGINT}
+    await keep(session, "t", shape)
+    count = 50_000
+    first = T[1]
+    for sequence in (1, 2):
+        base = {"id": pa.array(range(count), pa.int64()), "v": pa.array([sequence] * count, pa.int64())}
+        at = pa.array([first + timedelta(days=sequence)] * count, pa.timestamp("us", "UTC"))
+        load = TableLoad("t", pa.table({"id": base["id"], "at": at, "v": base["v"]}), "history", ("id",), "at", at=NOW)
+        for again in range(2):
+            await session.load(plan(10 * sequence + again), [load])
+    found = await wh.subject.rows("t", {**shape, **OWN})
+    assert len(found) == 2 * count
+    assert {(each["v"], each["_current"]) for each in found} == {(1, False), (2, True)}
+    assert {each["id"] for each in found if each["_current"]} == set(range(count))
