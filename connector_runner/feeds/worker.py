@@ -135,10 +135,12 @@ class FeedWorker:
             chunks: Sequence[Chunk] = () if held else await feed.read(wait)
             for chunk in chunks:
                 index = 0
-                while index < len(chunk.records):
+                while True:  # a chunk without records has a position too
                     index = outlet.fill(parcel, chunk, index)
                     if parcel.full:
                         await start()
+                    if index >= len(chunk.records):
+                        break
             if chunks:
                 backoff.reset()
                 self._context.telemetry.gauge("feeds_last_record_seconds", self._context.clock.now(), feed=self._name)

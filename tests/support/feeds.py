@@ -200,7 +200,7 @@ class Journal:
             if event["messageId"] not in seen:
                 seen.add(event["messageId"])
                 feed = event["context"]["feed"]
-                offsets[feed["topic"], feed["partition"]].append(feed["offset"])
+                offsets[feed["topic"], feed["partition"]].append(int(feed["offset"]))
         return all(each == sorted(each) for each in offsets.values())
 
 

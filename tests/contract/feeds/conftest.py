@@ -14,11 +14,11 @@ from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
-from tests.contract.feeds import of_kafka, of_nats
+from tests.contract.feeds import of_kafka, of_kinesis, of_nats
 from tests.support.feeds import SECONDS
 from tests.support.nats import NatsServer, nats_server
 
-KINDS: dict[str, ModuleType] = {"kafka": of_kafka, "nats": of_nats}
+KINDS: dict[str, ModuleType] = {"kafka": of_kafka, "kinesis": of_kinesis, "nats": of_nats}
 """The source of each kind; `tests/meta/test_plugins.py` misses a new one otherwise."""
 
 
