@@ -108,7 +108,7 @@ async def open_feed(name: str, options: KinesisOptions, environment: Environment
                 config=config,
             )
         )
-        feed = KinesisFeed(client, stack, what, name, options, environment)
+        feed = KinesisFeed(client=client, stack=stack, what=what, name=name, options=options, environment=environment)
         await feed.begin()
     except BaseException as error:
         await stack.aclose()
