@@ -13,10 +13,11 @@ from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition
 from loader.delivery.leftovers import Sweeper
 from loader.settings import PREFIX, LoaderSettings
+from loader.syncs.definition import LEASES, known_as
 from loader.syncs.definition import Definition as SyncDefinition
 from loader.syncs.definition import definitions as sync_definitions
-from loader.syncs.definition import known_as
-from loader.syncs.worker import LEASES, SyncLoader
+from loader.syncs.removed import sweep_removed
+from loader.syncs.worker import SyncLoader
 from shared.errors import ConfigError, Problem
 from shared.project.snapshot import ConfigSnapshot
 from shared.scratch import Scratch
@@ -80,9 +81,13 @@ async def main(context: ServiceContext) -> None:
     connections.bear("meanwhile the others load", syncs)
     try:
         async with task_group() as group:
-            sweeping = group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed")
+            sweeping = [
+                group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed"),
+                group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed-syncs"),
+            ]
             await together(connections.run(), syncs.run())
-            sweeping.cancel()
+            for task in sweeping:
+                task.cancel()
     finally:
         await gate.run(scratch.close)
         gate.close()

@@ -276,7 +276,9 @@ async def _leftovers(broker: Broker, snapshot: ConfigSnapshot) -> list[str]:
     for stream, prefix in _PREFIXES:
         with asking(f"cannot list the queues of {stream}"):
             info = await broker.js.stream_info(stream, subjects_filter=f"{prefix}>")
-        found |= {queue for subject in info.state.subjects or {} if is_gone(queue := subject.removeprefix(prefix))}
+        queues = {subject.removeprefix(prefix) for subject in info.state.subjects or {}}
+        # `loader/syncs/removed.py` takes those of syncs
+        found |= {queue for queue in queues if not queue.startswith(topology.sync_queue("")) and is_gone(queue)}
     stats, prefix = Bucket(broker, topology.STATS_BUCKET), ended_key("")
     for key in await stats.keys(prefix):
         queue = key.removeprefix(prefix)

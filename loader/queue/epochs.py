@@ -35,3 +35,15 @@ async def raise_above(broker: Broker, connection: str, epoch: int, newest: int) 
     offset = newest + 1 - epoch
     await Bucket(broker, topology.STATE_BUCKET).put(_key(connection), str(offset).encode())
     return offset
+
+
+async def forget_offset(broker: Broker, connection: str) -> None:
+    """Removes the offset of a connection that is gone; does nothing if it has none.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    bucket = Bucket(broker, topology.STATE_BUCKET)
+    entry = await bucket.get(_key(connection))
+    if entry is not None:
+        await bucket.remove(entry.revision)

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from shared.project.snapshot import ConfigSnapshot
 
+LEASES = "loader-sync"
+"""How names of leases begin."""
+
 
 class Definition(NamedTuple):
     """All that decides how a sync is loaded; a new value means a new start."""
@@ -28,6 +31,11 @@ def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
 def known_as(sync: str) -> str:
     """Returns the name of a sync in ledgers and dead letters; no connection of a project has a colon in its name."""
     return f"sync:{sync}"
+
+
+def is_of_sync(name: str | None) -> bool:
+    """Whether a name in ledgers and dead letters is that of a sync."""
+    return bool(name and name.startswith(known_as("")))
 
 
 def lane_of(run: int) -> str:

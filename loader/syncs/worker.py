@@ -12,7 +12,7 @@ import contextlib
 from loader.contract.events import EventDestination
 from loader.delivery.destinations import Destinations, open_session
 from loader.queue.persistence import Persistence
-from loader.syncs.definition import Definition, known_as
+from loader.syncs.definition import LEASES, Definition, known_as
 from loader.syncs.flow import Flow
 from loader.syncs.gather import MissingError, Place
 from loader.syncs.note import Notes
@@ -24,9 +24,6 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
 from shared.tasks import together
 from shared.threads import ThreadGate
-
-LEASES = "loader-sync"
-"""How names of leases begin."""
 
 
 class SyncLoader:

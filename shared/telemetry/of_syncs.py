@@ -27,7 +27,7 @@ OF_SYNCS: tuple[Metric, ...] = (
         "counter",
         "frames",
         "frames of syncs acknowledged without a load: repeated: loaded already; older_run: a newer run reads their rows again; "
-        "destination: the sync has another one now",
+        "destination: the sync has another one now; removed: there is no such sync any more",
         labels=("sync", "reason"),
     ),
     Metric("loader_sync_batches_total", "counter", "batches", "batches of syncs noted", labels=("sync",)),

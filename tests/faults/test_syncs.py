@@ -6,15 +6,21 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
 from loader.contract.warehouse import Kind
+from loader.delivery.leftovers import _leftovers
+from loader.syncs.removed import sweep
 from shared.jetstream.broker import Broker
+from shared.project.snapshot import StoredProject, apply_project, current_snapshot
+from shared.service import ServiceContext
 from shared.settings import ServiceSettings
 from shared.syncs.frames import Over, State
+from shared.syncs.progress import SyncProgress, write_progress
+from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from shared.threads import ThreadGate
 from tests.support.clickhouse import Place
@@ -23,7 +29,7 @@ from tests.support.destinations.duckdb import DuckDBSubject
 from tests.support.destinations.postgres import PostgresSubject
 from tests.support.lives import Step
 from tests.support.nats import NatsServer
-from tests.support.syncs import Loaders, Queue, stream
+from tests.support.syncs import SYNC, Loaders, Queue, stream
 
 SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
 Warehouse = PostgresSubject | DuckDBSubject | ClickHouseSubject
@@ -144,6 +150,183 @@ async def test_a_loader_that_dies_between_two_steps_loses_and_doubles_nothing(
             assert len(letters) == run
             assert set(letters.values()) == {1}
     assert number > 8
+
+
+async def test_a_frozen_loader_that_wakes_up_writes_nothing_over_its_successor(
+    wh: Warehouse, queue: Queue, loaders: Loaders
+) -> None:
+    await queue.put(1, 1, [(stream(), rows(1, 2))])
+    frozen = Step(1)
+    async with loaders.life(frozen) as former:
+        await frozen.reached.wait()
+        assert frozen.made == ["deliver.committed"]
+        async with loaders.life():
+            await queue.is_empty()
+            await queue.put(1, 2, [(stream(), rows(3))], last=True)
+            await queue.is_empty()
+            frozen.thaw()
+            await asyncio.wait_for(former, 60)
+    assert await ids(wh) == Counter((1, 2, 3))
+    assert (await queue.progress()).streams["orders"].loaded == 3
+
+
+async def test_a_stream_whose_table_fails_fails_alone_and_its_state_stays(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
+    assert isinstance(wh, PostgresSubject)
+    await wh.run('CREATE SCHEMA "{}"')
+    await wh.run("CREATE VIEW \"{}\".seen AS SELECT 1::bigint AS id, 'a' AS text")
+    bad, good = stream("seen", "replace"), stream()
+    states = [State(b"all")]
+    await queue.put(1, 1, [(good, rows(1))], states=states)
+    await queue.put(1, 2, [(bad, rows(2)), (good, rows(3))], states=[State(b"newer")])
+    await queue.put(1, 3, [(bad, rows(4)), (good, rows(5))], states=[State(b"s", "seen"), State(b"o", "orders")])
+    over = [Over(bad, complete=True), Over(good, complete=True)]
+    await queue.put(1, 4, over=over, states=[State(b"newest")], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+    progress = await queue.progress()
+    assert await ids(wh) == Counter((1, 3, 5))
+    assert "seen" in progress.streams["seen"].failed
+    assert (progress.streams["seen"].over, progress.streams["orders"].over) == (False, True)
+    assert progress.states == (State(b"all"), State(b"o", "orders"))
+    assert await queue.letters() == []
+    # the next run brings them again, and the table can be written by then
+    await wh.run('DROP VIEW "{}".seen')
+    await queue.put(2, 1, [(bad, rows(2, 4))], over=[Over(bad, complete=True)], states=[State(b"s2", "seen")], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+    assert await ids(wh, "seen") == Counter((2, 4))
+    assert (await queue.progress()).streams["seen"].failed == ""
+
+
+async def test_a_row_that_does_not_fit_is_a_dead_letter_and_its_neighbours_are_loaded(
+    wh: Warehouse, queue: Queue, loaders: Loaders
+) -> None:
+    await wh.run('CREATE SCHEMA "{}"')
+    await wh.run('CREATE TABLE "{}".orders (id bigint CHECK (id < 100), text text)')
+    bad: list[Any] = [*rows(1, 100), b"{", b"[1]", b'{"id": 2, "text": NaN}']
+    await queue.put(1, 1, [(stream(), bad), (stream("people", "merge", key=["id"]), arrow(7))])
+    await queue.put(1, 2, [(stream(), arrow(3, 200, 4))], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+    assert await ids(wh) == Counter((1, 2, 3, 4))
+    assert await ids(wh, "people") == Counter((7,))
+    letters = {letter.body: letter for letter in await queue.letters()}
+    assert set(letters) == {b'{"id":100,"text":"a"}', b"{", b"[1]", b'{"id":200,"text":"a"}'}
+    assert {letter.reason for letter in letters.values()} == {"rejected_by_destination", "malformed_json", "not_an_object"}
+    assert {(letter.stage, letter.connection, letter.table) for letter in letters.values()} == {
+        ("loader", "sync:orders", "orders")
+    }
+    found = (await queue.progress()).streams["orders"]
+    assert (found.loaded, found.dead, found.failed) == (4, 4, "")
+
+
+async def test_a_stream_with_too_many_dead_rows_fails_and_buries_none(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
+    bad: list[Any] = [*rows(*range(80)), *[b"{"] * 20]
+    await queue.put(1, 1, [(stream(), bad), (stream("people"), rows(1))], states=[State(b"o", "orders"), State(b"p", "people")])
+    async with loaders.life():
+        await queue.is_empty()
+    progress = await queue.progress()
+    assert "20 of 100 rows" in progress.streams["orders"].failed
+    assert progress.states == (State(b"p", "people"),)
+    assert (await ids(wh), await ids(wh, "people"), await queue.letters()) == (Counter(), Counter((1,)), [])
+
+
+async def test_a_refresh_shows_the_old_rows_until_it_ends_and_for_good_if_it_is_given_up(
+    wh: Warehouse, queue: Queue, loaders: Loaders
+) -> None:
+    fresh = stream("prices", "replace")
+    await queue.put(1, 1, [(fresh, rows(1, 2))], over=[Over(fresh, complete=True)], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+        await queue.put(2, 1)
+        await queue.put(2, 2, [(fresh, rows(3))])
+        await queue.is_empty()
+        assert await ids(wh, "prices") == Counter((1, 2))
+        await queue.put(2, 3, [(fresh, rows(4))], over=[Over(fresh, complete=False)], states=[State(b"p", "prices")], last=True)
+        await queue.is_empty()
+        assert await ids(wh, "prices") == Counter((1, 2))
+        assert (await queue.progress()).states == ()
+        # a run that nobody ends is overtaken by the next
+        await queue.put(3, 1)
+        await queue.put(3, 2, [(fresh, rows(5))])
+        await queue.put(4, 1)
+        await queue.put(4, 2, [(fresh, rows(6))], over=[Over(fresh, complete=True)], last=True)
+        await queue.is_empty()
+        assert await ids(wh, "prices") == Counter((6,))
+        await queue.put(5, 1, over=[Over(fresh, complete=True)], last=True)
+        await queue.is_empty()
+    assert await ids(wh, "prices") == Counter()
+    assert isinstance(wh, PostgresSubject)
+    assert not [name for name in await wh.tables() if name.startswith("_penstock_run")]
+
+
+async def test_what_is_not_for_this_run_or_destination_is_left_out_and_acknowledged(
+    wh: Warehouse, queue: Queue, loaders: Loaders
+) -> None:
+    await queue.put(1, 1, [(stream(), rows(1))], states=[State(b"1", "orders")])
+    await queue.put(1, 2, [(stream(), rows(2))], destination="other")
+    await queue.put(1, 2, [(stream(), rows(3, 4))], frames=2, end=False)  # its runner died
+    await queue.put(2, 1, [(stream(), rows(3))], states=[State(b"2", "orders")])
+    await queue.put(1, 3, [(stream(), rows(9))], states=[State(b"9", "orders")])  # a runner that was frozen
+    await queue.put(2, 2, [(stream(), rows(4))], states=[State(b"3", "orders")], last=True)
+    await queue.put(2, 1, [(stream(), rows(3))], states=[State(b"2", "orders")])
+    async with loaders.life():
+        await queue.is_empty()
+    assert await ids(wh) == Counter((1, 3, 4))
+    progress = await queue.progress()
+    assert (progress.run, progress.batch, progress.states) == (2, 2, (State(b"3", "orders"),))
+
+
+async def test_a_batch_without_all_its_frames_is_never_loaded_in_part(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
+    await queue.put(1, 1, [(stream(), rows(1))], states=[State(b"1", "orders")])
+    await queue.put(1, 2, [(stream(), rows(2, 3, 4))], frames=3, lost=[1], states=[State(b"2", "orders")])
+    await queue.put(1, 3, [(stream(), rows(5))], states=[State(b"3", "orders")], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+        progress = await queue.progress()
+        assert "batch 2 has 3 frames, and 2 are in the queue" in progress.failed
+        assert (progress.batch, progress.last, progress.states) == (3, True, (State(b"1", "orders"),))
+        await queue.put(2, 1, [(stream(), rows(2, 3, 4, 5))], states=[State(b"4", "orders")], last=True)
+        await queue.is_empty()
+    assert await ids(wh) == Counter((1, 2, 3, 4, 5))
+    assert (await queue.progress()).failed == ""
+
+
+async def test_while_the_destination_is_away_rows_wait_and_the_note_says_why(
+    wh: Warehouse, queue: Queue, loaders: Loaders, nats: NatsServer, telemetry: Telemetry, gate: ThreadGate
+) -> None:
+    await queue.put(1, 1, [(stream(), rows(1))], last=True)
+    away = Loaders(nats.url, telemetry, gate, {**wh.document, "dsn": "postgresql://u:p@127.0.0.1:1/none"})
+    async with away.life():
+        progress = await queue.told(lambda progress: bool(progress.waits))
+        assert "sync orders" in away.health.problems
+    assert (progress.run, await queue.waiting(), await queue.letters()) == (0, 1, [])
+    async with loaders.life():
+        await queue.is_empty()
+        assert "sync orders" not in loaders.health.problems
+    assert await ids(wh) == Counter((1,))
+    assert (await queue.progress()).waits == ""
+
+
+async def test_what_waits_for_a_removed_sync_is_taken_away_and_for_others_it_stays(
+    broker: Broker, queue: Queue, telemetry: Telemetry
+) -> None:
+    document: dict[str, Any] = {
+        "destinations": {"wh": {"type": "duckdb", "path": "x"}},
+        "connectors": {"source": {"type": "postgres"}},
+        "syncs": {SYNC: {"connector": "source", "destination": "wh"}},
+    }
+    await queue.put(1, 1, [(stream(), rows(1))])
+    await write_progress(queue.bucket, SYNC, SyncProgress(run=1), 0)
+    context = ServiceContext("loader", "here", ServiceSettings(), broker, cast("Any", None), telemetry, Health())
+    for syncs, left in ((document["syncs"], 1), ({}, 0)):
+        revision = await apply_project(broker, StoredProject(document | {"syncs": syncs}, document | {"syncs": syncs}))
+        assert await _leftovers(broker, await current_snapshot(broker)) == []
+        assert revision
+        await sweep(context, 2)
+        assert (await queue.waiting(), (await queue.progress()).run) == (left, left)
+    # one that is added again under the name begins from nothing
+    assert await write_progress(queue.bucket, SYNC, SyncProgress(run=2), 0)
 
 
 async def _ended(step: Step, queue: Queue) -> None:

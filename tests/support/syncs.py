@@ -136,6 +136,13 @@ class Queue:
                 found += decode_dead(message.payload)
         return found
 
+    async def told(self, found: Callable[[SyncProgress], bool]) -> SyncProgress:
+        """Waits until the loader noted what is looked for; returns it."""
+        async with asyncio.timeout(60):
+            while not found(progress := await self.progress()):
+                await asyncio.sleep(0.02)
+        return progress
+
 
 def _parts(rows: Rows, count: int) -> list[Rows]:
     size = max(1, -(-len(rows) // count))
@@ -162,8 +169,8 @@ class Loaders:
         self.health = Health()
 
     @contextlib.asynccontextmanager
-    async def life(self, step: Step | None = None) -> AsyncIterator[ServiceContext]:
-        """A loader that ends with the context: what it had not sent by then it never sends."""
+    async def life(self, step: Step | None = None) -> AsyncIterator[asyncio.Task[None]]:
+        """A loader that ends with the context: what it had not sent by then it never sends. Yields its work."""
         step = step or Step()
         self._epoch += 1
         async with connect(self._url, f"life-{self._epoch}", patience_seconds=10) as broker:
@@ -175,7 +182,7 @@ class Loaders:
                 worker = SyncLoader(context, SYNC, self._definition, destinations, self._gate)
                 working = asyncio.create_task(worker.work(lease, asyncio.Event()))
                 try:
-                    yield context
+                    yield working
                 finally:
                     # a dead process says no farewell
                     broker.nc.publish = broker.nc.request = _silence  # type: ignore[method-assign]

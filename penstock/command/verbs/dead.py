@@ -205,6 +205,13 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
             "stay: their connection was removed or moved to another site; --into start sends them to all connections of their site"
             + (f", from {_minute(outcome.foreign_until)} on: until then the router drops some as repeats" if later else ""),
         ),
+        (
+            outcome.of_syncs,
+            (
+                "stay: they are rows of a sync, which come again when its source gives them again, at the latest with the next full refresh"
+                " of their stream; then `penstock dead purge` removes the letters"
+            ),
+        ),
         (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
         (
             outcome.not_kept,
@@ -215,7 +222,8 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
             say(f"{count} {text}", "yellow")
     for each in outcome.refused:
         say(f"  {each.id} {each.reason}: {each.detail}")
-    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable + outcome.not_kept
+    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
+    stayed += outcome.not_kept + outcome.of_syncs
     return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
 
 

@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 from nats.js.errors import NotFoundError
 
+from loader.syncs.definition import is_of_sync
 from penstock.control.letters.judged import JUDGED, Refusal, judge_again
 from penstock.control.letters.letters import Filter, Stored, fetch, find, remove
 from shared.errors import Conflict, Permanent, QueueFull
@@ -82,6 +83,8 @@ class Outcome:
     """The time from which the router drops none of them; epoch seconds."""
     unreadable: int = 0
     """Letters with a frame that this version cannot read; they stay."""
+    of_syncs: int = 0
+    """Letters of rows of syncs; they stay, and the rows come again when the source gives them again."""
     not_kept: int = 0
     """Letters whose bytes were not kept, because privacy rules could not clean them; they stay."""
     foreign: int = 0
@@ -222,7 +225,9 @@ class Redelivery:
         kept: list[int] = []
         for index in stored.matching:
             letter = stored.letters[index]
-            if letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
+            if is_of_sync(letter.connection):
+                self.outcome.of_syncs += 1
+            elif letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
                 self.outcome.unreadable += 1
             elif letter.stage == "functions" and not letter.body:
                 self.outcome.not_kept += 1
