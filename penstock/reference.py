@@ -163,6 +163,12 @@ def _configuration() -> Iterator[str]:
         assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
         yield from (f"### {name}", "", f"How it works: [connectors/{name}.md](connectors/{name}.md).", "")
         yield from _fields(info)
+        within: dict[type, inspect.StructType] = {}
+        _collect(info, within)
+        for struct in within.values():
+            if struct.cls not in (info.cls, *structs):
+                structs[struct.cls] = struct
+                yield from _struct(struct, 4)
     yield from ("## Feeds", "", "A feed has a `type`, the options of that type beside it, and those of every feed.", "")
     info = inspect.type_info(FeedRules)
     assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.sources.airbyte import AirbytePlace
+from tests.support.sources.files import FilesPlace
 from tests.support.sources.place import Place
 from tests.support.sources.python import PythonPlace
 
 PLACES: dict[str, type[Place]] = {
     "airbyte": AirbytePlace,
+    "files": FilesPlace,
     "python": PythonPlace,
 }
 """Label to place. A new plug-in gets its line here; a test misses it otherwise."""
