@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from loader.contract.warehouse import Capabilities, LoadPlan, LoadReport, Session, TableLoad
+from loader.delivery.isolate import is_of_events, is_own
 from loader.delivery.live_tables import OF_ONE_TABLE, LiveTables
 from loader.delivery.refused import refused_rows
 from loader.delivery.rows import WITH_KEY, as_part, cannot_delete, cannot_write
@@ -33,7 +34,7 @@ from loader.syncs.gather import Batch
 from loader.syncs.shape import Ready, Refused, Shaped
 from loader.types.names import Namer
 from shared.backoff import Backoff
-from shared.errors import PenstockError, RowsRejected, TableBusy, TableChanged, Transient
+from shared.errors import Defect, PenstockError, RowsRejected, TableBusy, TableChanged, Transient
 from shared.events.outcome import DeadReason
 from shared.syncs.progress import StreamProgress
 from shared.threads import ThreadGate
@@ -191,8 +192,8 @@ class Deliverer:
             return False
         fitted: dict[str, FittedBatch] = {}
         for stream in work:
-            if stream.left is not None:
-                fitted[stream.table] = await self._gate.run(fit_batch, stream.left, self._live.known, stream.shaped.rules, stamp)
+            if stream.left is not None and (found := await self._fit(stream, stamp)) is not None:
+                fitted[stream.table] = found
         stale = {name for each in fitted.values() for name in each.short} - self._live.fresh
         if stale:  # a person may have altered the table to make room for these values
             altered, failed = await self._live.is_other([*stale])
@@ -234,7 +235,7 @@ class Deliverer:
             await self._leave_out(work, ready, exc)
         except TableChanged:
             self._live.known.clear()
-        except OF_ONE_TABLE as exc:
+        except (*OF_ONE_TABLE, Defect) as exc:
             await self._meet(streams, await self._find_failing(ready, exc), busy)
         else:
             for stream in work:
@@ -242,6 +243,18 @@ class Deliverer:
             self._count(report)
             return True
         return False
+
+    async def _fit(self, stream: Stream, stamp: Stamp) -> FittedBatch | None:
+        """Fits the rows of a stream; None: our own code fails on them, and the stream with it."""
+        assert stream.left is not None  # noqa: S101 - the caller asked
+        try:
+            return await self._gate.run(fit_batch, stream.left, self._live.known, stream.shaped.rules, stamp)
+        except Exception as exc:
+            if not is_own(exc) or not is_of_events(exc):
+                raise
+            log.exception("our own code failed in a load", extra={"sync": self._sync, "stream": stream.shaped.name})
+            self._fail(stream, f"unexpected {type(exc).__name__}: {exc}")
+            return None
 
     def _in_mode(self, batch: Batch, stream: Stream, rows: ReadyRows | None) -> ReadyRows | None:
         """Returns rows as the stream writes them; None: there is nothing to load."""
@@ -309,7 +322,7 @@ class Deliverer:
                 await self._session.probe([each.load])
             except RowsRejected:
                 continue
-            except OF_ONE_TABLE as exc:
+            except (*OF_ONE_TABLE, Defect) as exc:
                 failed[each.load.table] = exc
         if not failed:
             raise Transient(f"load failed as a whole and by no single table: {first}") from first

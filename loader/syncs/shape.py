@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loader.contract.warehouse import Capabilities
+from loader.delivery.isolate import is_of_events, is_own
 from loader.delivery.rows import mode_of, rules_of
 from loader.rows.batch import ShapedBatch
 from loader.rows.given import Rows, row_as_json, shape_blocks
@@ -131,6 +132,12 @@ def _fill(shaped: Shaped, blocks: Sequence[RowBlock]) -> None:
         )
     except Permanent as exc:
         shaped.fault = str(exc)
+        return
+    except Exception as exc:
+        if not is_own(exc) or not is_of_events(exc):
+            raise
+        # a value that our own code cannot take costs its stream this run, and no other
+        shaped.fault = f"unexpected {type(exc).__name__}: {exc}"
         return
     if shaped.unread:
         shaped.batch = shaped.batch.without(shaped.unread)

@@ -13,6 +13,8 @@ import pytest
 
 from loader.contract.warehouse import Kind
 from loader.delivery.leftovers import _leftovers
+from loader.fitting.fit import fit_batch
+from loader.syncs import deliver
 from loader.syncs.removed import sweep
 from shared.jetstream.broker import Broker
 from shared.project.snapshot import StoredProject, apply_project, current_snapshot
@@ -229,6 +231,36 @@ async def test_a_stream_with_too_many_dead_rows_fails_and_buries_none(wh: Wareho
     assert "20 of 100 rows" in progress.streams["orders"].failed
     assert progress.states == (State(b"p", "people"),)
     assert (await ids(wh), await ids(wh, "people"), await queue.letters()) == (Counter(), Counter((1,)), [])
+
+
+async def test_a_stream_on_which_our_own_code_fails_fails_alone(
+    queue: Queue, wh: Warehouse, loaders: Loaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(left: Any, *rest: Any) -> Any:
+        if "people" in left.tables:
+            raise KeyError("oops")
+        return fit_batch(left, *rest)
+
+    monkeypatch.setattr(deliver, "fit_batch", fails)
+    await queue.put(1, 1, {"orders": rows(1), "people": rows(1)}, last=True)
+    async with loaders.life():
+        await queue.is_empty()
+    assert await ids(wh) == Counter((1,))
+    assert "KeyError" in (await queue.progress()).streams["people"].failed
+
+
+async def test_versions_and_rows_that_are_inserted_once_and_deleted(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
+    kept, once = stream("versions", "history", key=["id"], cursor="n"), stream("once", "insert_only", key=["id"])
+    gone = stream("gone", "merge", key=["id"], cursor="n", deleted="deleted")
+    first = [{"id": 1, "n": 1, "text": "a", "deleted": None}, {"id": 2, "n": 1, "text": "a", "deleted": None}]
+    later = [{"id": 1, "n": 2, "text": "b", "deleted": "2026-01-01T00:00:00Z"}]
+    await queue.put(1, 1, [(each, first) for each in (kept, once, gone)])
+    await queue.put(1, 2, [(each, later) for each in (kept, once, gone)], last=True)
+    async with loaders.life():
+        await queue.is_empty()
+    assert await ids(wh, "versions") == Counter((1, 1, 2))
+    assert {(row["id"], row["text"]) for row in await wh.rows("once", SHAPE)} == {(1, "a"), (2, "a")}
+    assert await ids(wh, "gone") == Counter((2,))
 
 
 async def test_a_refresh_shows_the_old_rows_until_it_ends_and_for_good_if_it_is_given_up(
