@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from connector_runner import registry
 from connector_runner.contract import Checkpoint, Environment, Message, Rows, Said, Selected, Source, Stream, StreamName
+from tests.support.clickhouse import Place, ask
 from tests.support.mysql import run_sql
 
 TABLE = "or\"d`er\\s 'select' ✓"
@@ -120,6 +122,65 @@ async def mysql_database(dsn: str, folder: Path) -> MySQLDatabase:
         ({"include": ["nothing*"]}, "check `include`"),
     ]
     return MySQLDatabase(folder, {"type": "mysql", "dsn": f"{address}/{name}"}, wrong, moment="DATETIME(3) NULL")
+
+
+class DuckDBDatabase(Database):
+    """A file of DuckDB."""
+
+    async def run(self, *statements: str) -> None:
+        import duckdb
+
+        with duckdb.connect(self.document["path"]) as link:
+            for statement in statements:
+                link.execute(statement)
+
+    def name(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+
+async def duckdb_database(folder: Path) -> DuckDBDatabase:
+    """Returns a new file."""
+    (folder / "text.duckdb").write_text("not a database at all, and long enough to be looked at\n" * 100)
+    wrong: list[tuple[Mapping[str, Any], str]] = [
+        ({"path": str(folder / "gone.duckdb")}, "there is no such file; check `path`"),
+        ({"path": str(folder / "text.duckdb")}, "check `path`"),
+        ({"include": ["nothing*"]}, "`include`"),
+    ]
+    return DuckDBDatabase(folder, {"type": "duckdb", "path": str(folder / "shop.duckdb")}, wrong, moment="TIMESTAMP")
+
+
+class ClickHouseDatabase(Database):
+    """A database of a ClickHouse server."""
+
+    number, text, key = "Int64", "String", ""
+    place: Place
+
+    @property
+    def tail(self) -> str:
+        return " ENGINE = ReplacingMergeTree ORDER BY id"
+
+    async def run(self, *statements: str) -> None:
+        for statement in statements:
+            await asyncio.to_thread(ask, self.place, statement, database=self.document["database"])
+
+    def name(self, name: str) -> str:
+        return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+async def clickhouse_database(place: Place, folder: Path) -> ClickHouseDatabase:
+    """Returns a new database of a server."""
+    name = f"source_{secrets.token_hex(6)}"
+    await asyncio.to_thread(ask, place, f"CREATE DATABASE {name}")
+    login = {"url": place.url, "user": place.user, "password": place.password}
+    wrong: list[tuple[Mapping[str, Any], str]] = [
+        ({"password": "wrong"}, "check `user` and `password`"),
+        ({"url": "http://127.0.0.1:1"}, "check `url`"),
+        ({"database": "gone"}, "check `database`"),
+        ({"include": ["nothing*"]}, "`include`"),
+    ]
+    found = ClickHouseDatabase(folder, {"type": "clickhouse", "database": name, **login}, wrong, moment="Nullable(DateTime64(3))")
+    found.place = place
+    return found
 
 
 def rows_of(messages: Sequence[Message]) -> list[dict[str, Any]]:

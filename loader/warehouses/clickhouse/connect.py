@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
-from loader.warehouses.clickhouse.errors import ServerError, translate
+from loader.warehouses.clickhouse.errors import translate
+from shared.driving.clickhouse import ServerError
 from shared.errors import Permanent
 from shared.reading.units import Duration
 from shared.stores.staging.options import LocalStaging, S3Staging

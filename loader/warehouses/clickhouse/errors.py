@@ -6,8 +6,7 @@ https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 
 from __future__ import annotations
 
-import re
-
+from shared.driving.clickhouse import ServerError, code_of, words_of
 from shared.errors import (
     NotConnected,
     PenstockError,
@@ -20,15 +19,6 @@ from shared.errors import (
     Transient,
     unknown,
 )
-
-
-class ServerError(Exception):
-    """What the server answered instead of doing what it was asked; its own words."""
-
-
-_CODE = re.compile(r"Code: (\d+)\. ")
-_ECHO = re.compile(r"DB::Exception: |\s*\(version [^)]*\)?\)?\s*$|: While executing \w+(?=\.)|Stack trace:.*", re.DOTALL)
-_MOST_WORDS = 1000
 
 _LOGIN = frozenset({192, 193, 194, 516, 291})
 _NO_DATABASE = 81
@@ -52,18 +42,6 @@ _ROWS = frozenset(
 _STATEMENT = frozenset(
     {15, 36, 42, 43, 44, 48, 50, 57, 62, 69, 70, 80, 82, 122, 181, 223, 253, 344, 371, 455, 524, 549, 636, 179}
 )
-
-
-def code_of(error: BaseException | str) -> int | None:
-    """Returns the code of a server's error, None where it is none."""
-    match = _CODE.search(str(error))
-    return int(match[1]) if match else None
-
-
-def words_of(error: BaseException | str) -> str:
-    """Returns the server's words without what repeats itself or stands for its own developers."""
-    words = " ".join(_ECHO.sub("", _CODE.sub("", str(error), count=1)).split())
-    return words if len(words) <= _MOST_WORDS else words[:_MOST_WORDS] + "…"
 
 
 def translate(error: BaseException, what: str, table: str | None = None, *, data: bool = False) -> PenstockError:

@@ -16,10 +16,10 @@ from loader.contract.warehouse import Column, Kind, TablePatch, TableSchema
 from loader.sql.text import require_key
 from loader.warehouses.clickhouse import statements
 from loader.warehouses.clickhouse.connect import Link, Options
-from loader.warehouses.clickhouse.errors import code_of
 from loader.warehouses.clickhouse.live import VERSION, VIEW_COMMENT, LiveTable, read_tables
 from loader.warehouses.clickhouse.statements import identifier, identifiers, literal, qualified
 from loader.warehouses.clickhouse.types import ARRAYS, WIDEN, Era, comment_of, native_of, version_of
+from shared.driving.clickhouse import code_of
 from shared.errors import PenstockError, Permanent, TableChanged
 
 TIMES = ("received_at", "timestamp")

@@ -18,7 +18,8 @@ from loader.sql.reject import INDEX, indexed, rows_that_cast_to_nothing
 from loader.sql.steps import Rollback, Run, Step, Steps
 from loader.sql.writes.staged import Staged
 from loader.warehouses.duckdb.dialect import DIALECT
-from loader.warehouses.duckdb.errors import describe, translate
+from loader.warehouses.duckdb.errors import translate
+from shared.driving.duckdb import describe
 from shared.errors import RowsRejected
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from loader.sql.text import OWN_GUARD, OWN_INDEX, owner_of
 from loader.types.names import lower_ascii
 from loader.warehouses.duckdb import catalogue, errors
 from loader.warehouses.duckdb.types import TYPES, kind_of, limits_of
+from shared.driving.duckdb import describe
 
 _OWN = (OWN_INDEX, OWN_GUARD)
 
@@ -29,7 +30,7 @@ class DuckDB(Dialect):
     product = "DuckDB"
     types = TYPES
     trouble = staticmethod(errors.trouble)
-    describe = staticmethod(errors.describe)
+    describe = staticmethod(describe)
 
     def fold(self, name: str) -> str:
         """Returns a name as DuckDB compares names: without regard to case, of ASCII letters only."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 
 from loader.sql.dialect import Trouble
+from shared.driving.duckdb import describe, holder_of, is_locked
 from shared.errors import NotConnected, PenstockError, Permanent, RowsRejected, SetupError, TableChanged, Transient, unknown
-
-_HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
 
 _ROWS = frozenset({"ConversionException", "ConstraintException", "OutOfRangeException", "DataError", "TypeMismatchException"})
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
@@ -34,11 +33,6 @@ def trouble(error: BaseException) -> Trouble | None:
     return _TROUBLES.get(name)
 
 
-def is_locked(error: BaseException) -> bool:
-    """Whether another process has the file open."""
-    return type(error).__name__ == "IOException" and "Could not set lock" in str(error)
-
-
 def translate(error: BaseException, what: str, table: str | None = None) -> PenstockError:
     """Returns the error of our tree for one of DuckDB's.
 
@@ -51,9 +45,7 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
         return error
     name, words = type(error).__name__, describe(error)
     if is_locked(error):
-        match = _HOLDER.search(str(error))
-        holder = f" by {match['program']} (process {match['pid']})" if match else ""
-        return Transient(f"{what}: the file is held{holder}; it goes on when that closes the file")
+        return Transient(f"{what}: the file is held{holder_of(error)}; it goes on when that closes the file")
     if isinstance(error, PermissionError) or "Permission denied" in words:
         return SetupError(f"{what}: {words}; let this user write the file and its directory")
     if "not a valid DuckDB database" in words or "created with" in words:
@@ -80,8 +72,3 @@ def translate(error: BaseException, what: str, table: str | None = None) -> Pens
     if name == "TransactionException" or name == "InterruptException":
         return Transient(f"{what}: {words}")
     return unknown(error, f"{what}: {name}: {words}")
-
-
-def describe(error: BaseException) -> str:
-    """Returns DuckDB's words without the echo of the statement."""
-    return str(error).split("\n\nLINE ")[0].replace("\n", " ").strip() or type(error).__name__

@@ -31,8 +31,9 @@ from loader.contract.warehouse import Environment
 from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Step, Steps
 from loader.warehouses.duckdb.bulk import ROWS, Scan
 from loader.warehouses.duckdb.dialect import DIALECT
-from loader.warehouses.duckdb.errors import is_locked, translate
+from loader.warehouses.duckdb.errors import translate
 from loader.warehouses.duckdb.read_copy import ReadCopy
+from shared.driving.duckdb import is_locked
 from shared.driving.steps import drive
 from shared.errors import NotConnected, RowsRejected
 from shared.reading.units import ByteSize, Duration

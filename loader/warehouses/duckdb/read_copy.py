@@ -15,7 +15,7 @@ import os
 import shutil
 from pathlib import Path
 
-from loader.warehouses.duckdb.errors import describe
+from shared.driving.duckdb import describe
 from shared.telemetry.counts import Counts
 from shared.threads import ThreadGate
 

@@ -116,7 +116,7 @@ async def _ask(name: str, document: dict[str, Any], sql: str, limit: int) -> tup
 def _ask_duckdb(name: str, path: str, schema: str, sql: str, limit: int) -> tuple[list[str], list[list[Any]]]:
     import duckdb
 
-    from loader.warehouses.duckdb.errors import describe
+    from shared.driving.duckdb import describe
 
     if not Path(path).exists():
         raise SetupError(f"{name}: there is no file {path}; the next load makes it")

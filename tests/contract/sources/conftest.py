@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.sources.airbyte import AirbytePlace
+from tests.support.sources.databases import ClickHousePlace, DuckDBPlace, MySQLPlace
 from tests.support.sources.files import FilesPlace
 from tests.support.sources.place import Place
 from tests.support.sources.python import PythonPlace
@@ -15,6 +16,9 @@ from tests.support.sources.python import PythonPlace
 PLACES: dict[str, type[Place]] = {
     "airbyte": AirbytePlace,
     "files": FilesPlace,
+    "clickhouse": ClickHousePlace,
+    "duckdb": DuckDBPlace,
+    "mysql": MySQLPlace,
     "python": PythonPlace,
 }
 """Label to place. A new plug-in gets its line here; a test misses it otherwise."""

@@ -8,15 +8,21 @@ import pytest
 
 from connector_runner.contract import Checkpoint, Ended, Rows, Said, StreamName
 from shared.errors import SetupError
-from tests.support.sql_sources import CURSOR, TABLE, Database, ids, mysql_database, rows_of
+from tests.support.sql_sources import CURSOR, TABLE, Database, clickhouse_database, duckdb_database, ids, mysql_database, rows_of
 
 PAGE = 4
 
 
-@pytest.fixture(params=["mysql"])
+@pytest.fixture(params=["clickhouse", "duckdb", "mysql"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Each database in turn, with an empty table."""
-    found = await mysql_database(request.getfixturevalue("mysql_dsn"), tmp_path)
+    found: Database
+    if request.param == "mysql":
+        found = await mysql_database(request.getfixturevalue("mysql_dsn"), tmp_path)
+    elif request.param == "clickhouse":
+        found = await clickhouse_database(request.getfixturevalue("clickhouse"), tmp_path)
+    else:
+        found = await duckdb_database(tmp_path)
     await found.make()
     return found
 

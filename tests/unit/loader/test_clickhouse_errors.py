@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from loader.warehouses.clickhouse.errors import ServerError, translate
+from loader.warehouses.clickhouse.errors import translate
+from shared.driving.clickhouse import ServerError
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
 
 
