@@ -1,21 +1,27 @@
-"""The runner as a service: one worker for every enabled feed of the applied project.
+"""The runner as a service: one worker for every enabled feed and every enabled sync of the applied project.
 
-Every replica tries for every feed; the lease decides which one follows it. Without feeds it only watches the project.
+Every replica tries for each; the lease decides which one has it. Without feeds and syncs it only watches the project.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from connector_runner.feeds.definition import Definition, definitions
 from connector_runner.feeds.worker import FeedWorker
 from connector_runner.settings import PREFIX, ConnectorSettings
+from connector_runner.syncs.attempt import Definition as SyncDefinition
+from connector_runner.syncs.worker import SyncWorker
+from connector_runner.syncs.worker import definitions as sync_definitions
 from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
 from shared.settings import read_settings
+from shared.tasks import together
 from shared.workers import Workers
 
 
 async def main(context: ServiceContext) -> None:
-    """Follows the feeds of the project until the service drains.
+    """Follows the feeds, and runs the syncs, of the project until the service drains.
 
     Raises:
         ConfigError: a setting is wrong.
@@ -31,5 +37,19 @@ async def main(context: ServiceContext) -> None:
         wanted=definitions,
         make=lambda name, definition: FeedWorker(context, name, definition),
     )
+    cache = Path(settings.cache_dir or default_cache()).absolute()
+    syncs: Workers[SyncDefinition] = Workers(
+        context,
+        what="sync",
+        prefix="sync",
+        lease_seconds=float(settings.lease),
+        wanted=sync_definitions,
+        make=lambda name, definition: SyncWorker(context, name, definition, cache),
+    )
     feeds.bear("meanwhile the other feeds go on")
-    await feeds.run()
+    await together(feeds.run(), syncs.run())
+
+
+def default_cache() -> Path:
+    """Returns the folder of installed connectors where none is set."""
+    return Path.home() / ".cache" / "penstock" / "connectors"

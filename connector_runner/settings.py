@@ -16,6 +16,9 @@ PREFIX = "PENSTOCK_CONNECTOR_"
 class ConnectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the runner."""
 
-    lease: Annotated[Duration, Meta(description="how long a dead runner keeps its feeds; at least 2s")] = field(
+    lease: Annotated[Duration, Meta(description="how long a dead runner keeps its feeds and syncs; at least 2s")] = field(
         default_factory=lambda: Duration(TTL_SECONDS)
     )
+    cache_dir: Annotated[
+        str, Meta(description="folder of installed connectors; default: `.cache/penstock/connectors` in the home of its user")
+    ] = ""

@@ -51,16 +51,9 @@ class Packer:
         self._max_bytes = max_bytes
         self._open_rows = 0
         """Rows that no state covers yet."""
-        self.batch = 1
-        """The number of the batch that is being packed; the first is the opening one."""
+        self.batch = 2
+        """The number of the batch that is being packed; the first one opens the run (`SyncQueue.open`)."""
         self._begin_batch()
-
-    def opening(self, forgets: tuple[str, ...] | None) -> RowFrame:
-        """Returns the frame that opens the run."""
-        frame = self._frame((), BatchEnd(1, forgets=forgets))
-        self._begin_batch()
-        self.batch += 1
-        return frame
 
     def add(self, message: Row | Rows) -> None:
         """Takes rows.

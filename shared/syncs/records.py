@@ -153,7 +153,9 @@ async def ask(bucket: Bucket, sync: str, wanted: Ask) -> None:
     waiting = await bucket.get(ask_key(sync))
     if waiting is not None and wanted.what != "cancel":
         found = decode(waiting.value or b"", Ask)
-        raise Conflict(f"sync {sync}: {found.what if found else 'something'} is asked for already and waits for a runner of connectors")
+        raise Conflict(
+            f"sync {sync}: {found.what if found else 'something'} is asked for already and waits for a runner of connectors"
+        )
     await bucket.put(ask_key(sync), encode(wanted))
 
 

@@ -61,6 +61,8 @@ CounterName = Literal[
     "feeds_records_total",
     "feeds_records_dead_total",
     "feeds_errors_total",
+    "sync_runs_total",
+    "sync_rows_read_total",
     "driver_errors_unknown_total",
     "destination_retries_total",
     "events_shed_frames_total",
@@ -116,4 +118,5 @@ HistogramName = Literal[
     "loader_sync_batch_seconds",
     "loader_sync_load_seconds",
     "loader_call_seconds",
+    "sync_run_seconds",
 ]

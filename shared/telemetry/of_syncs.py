@@ -1,10 +1,21 @@
-"""The metrics of syncs in the loader."""
+"""The metrics of syncs, in the runner of connectors and in the loader."""
 
 from __future__ import annotations
 
 from shared.telemetry.metric import Metric
 
 OF_SYNCS: tuple[Metric, ...] = (
+    Metric(
+        "sync_runs_total",
+        "counter",
+        "runs",
+        "runs of a sync that ended: status is succeeded, partial, failed, cancelled, timed_out or interrupted",
+        labels=("sync", "status"),
+    ),
+    Metric("sync_run_seconds", "histogram", "seconds", "how long a run of a sync took", labels=("sync",)),
+    Metric(
+        "sync_rows_read_total", "counter", "rows", "rows that runs which ended read from the connector", labels=("sync", "stream")
+    ),
     Metric("loader_sync_rows_total", "counter", "rows", "rows of syncs loaded, or merged into others", labels=("sync", "stream")),
     Metric(
         "loader_sync_bytes_total",

@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
-    "connector_runner": ("contract", "json_rows", "airbyte", "programs", "sql", "sources", "registry", "settings", "feeds", "service", "__main__"),
+    "connector_runner": ("contract", "json_rows", "airbyte", "programs", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
         "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",

@@ -5,28 +5,24 @@ Each call opens the connector, asks, and closes it. Nothing is stored but the co
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from connector_runner import registry
 from connector_runner.contract import (
     Checked,
     Cleaned,
-    Environment,
     Listener,
     Message,
     Selected,
-    Source,
     Stream,
     StreamName,
     SyncMode,
 )
+from connector_runner.opened import opened
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.variables import interpolate
 from shared.reading.decode import meant
@@ -51,30 +47,6 @@ def connector_of(document: Mapping[str, Any], name: str, folder: Path, environme
     if isinstance(found.get("manifest"), str):
         found["manifest"] = str(folder / found["manifest"])
     return found
-
-
-@asynccontextmanager
-async def opened(name: str, document: Mapping[str, Any], cache: Path, heard: Listener) -> AsyncGenerator[Source, None]:
-    """Opens a connector.
-
-    Args:
-        document: its entry in the project file, with `type`.
-        cache: the folder of installed connectors, as an absolute path.
-        heard: takes lines for people.
-
-    Raises:
-        ConfigError, SetupError: it cannot be opened as it is.
-    """
-    plugin, options = registry.parse_options(name, document)
-    private = Path(tempfile.mkdtemp(prefix="penstock-connector-"))  # for this user alone
-    try:
-        source = await plugin.open_source(name, options, Environment(cache, private, heard))
-        try:
-            yield source
-        finally:
-            await source.close()
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 async def ask_spec(name: str, document: Mapping[str, Any], cache: Path, heard: Listener) -> Mapping[str, Any]:
