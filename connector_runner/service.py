@@ -37,7 +37,7 @@ async def main(context: ServiceContext) -> None:
         wanted=definitions,
         make=lambda name, definition: FeedWorker(context, name, definition),
     )
-    cache = Path(settings.cache_dir or default_cache()).absolute()
+    cache = cache_folder(settings.cache_dir)
     syncs: Workers[SyncDefinition] = Workers(
         context,
         what="sync",
@@ -50,6 +50,6 @@ async def main(context: ServiceContext) -> None:
     await together(feeds.run(), syncs.run())
 
 
-def default_cache() -> Path:
-    """Returns the folder of installed connectors where none is set."""
-    return Path.home() / ".cache" / "penstock" / "connectors"
+def cache_folder(setting: str) -> Path:
+    """Returns the folder of installed connectors, as an absolute path; `setting` may be empty."""
+    return Path(setting or Path.home() / ".cache" / "penstock" / "connectors").absolute()

@@ -16,7 +16,19 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from connector_runner.contract import Checkpoint, Ended, Estimate, Message, NewOptions, Row, Rows, Said, Source, StreamName
+from connector_runner.contract import (
+    Checkpoint,
+    Confirmed,
+    Ended,
+    Estimate,
+    Message,
+    NewOptions,
+    Row,
+    Rows,
+    Said,
+    Source,
+    StreamName,
+)
 from connector_runner.opened import opened
 from connector_runner.syncs.logbook import Logbook
 from connector_runner.syncs.options import ChangedOptions
@@ -86,6 +98,7 @@ class Attempt:
         self._chosen: list[Chosen] = []
         self._complete: set[str] = set()
         self._cut_at = 0.0
+        self._told: tuple[State, ...] = ()
         self._changed = changed
 
     async def run(self, forgets: tuple[str, ...] | None, stop: asyncio.Event) -> Done:
@@ -117,6 +130,8 @@ class Attempt:
             chosen = choose(self._name, self._sync, await source.discover(), self._only)
             self._chosen = [each for each in chosen if each.stored.name not in self._without]
             self._describe()
+            names = ", ".join(each.stored.name for each in self._chosen)
+            self._logbook.hear(Said("info", f"reads {names}" if names else "all streams are read already"))
             self._packer = packer = Packer(
                 sync=self._name,
                 destination=self._sync.destination,
@@ -137,6 +152,7 @@ class Attempt:
                                 await self._queue.put(packer.take())
                         case Checkpoint():
                             packer.note(message)
+                            await self._tell_stored(source)
                             if packer.batch_is_full or time.monotonic() >= self._cut_at:
                                 await self._cut()
                         case NewOptions():
@@ -148,6 +164,13 @@ class Attempt:
         incremental = [each.selected.stream.known_as for each in self._chosen if each.selected.mode == "incremental"]
         states = _states_for(self._queue.progress.states, incremental)
         return source.read([each.selected for each in self._chosen], states)
+
+    async def _tell_stored(self, source: Source) -> None:
+        """Tells a connector that wants to know which states are stored."""
+        states = self._queue.progress.states
+        if states is not self._told and isinstance(source, Confirmed):
+            self._told = states
+            await source.stored(_states_for(states, [each.selected.stream.known_as for each in self._chosen]))
 
     def _take(self, message: Ended | Estimate | Said) -> None:
         match message:

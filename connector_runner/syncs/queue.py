@@ -38,7 +38,8 @@ class SyncQueue:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
         self._changed = asyncio.Event()
         self._number = 0
-        self._outbox: asyncio.Queue[RowFrame] = asyncio.Queue(1)
+        self._outbox: asyncio.Queue[RowFrame] = asyncio.Queue()
+        self._sending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._sent = 0
         self.progress = SyncProgress()
@@ -75,12 +76,20 @@ class SyncQueue:
         await self.loaded(1)
 
     async def put(self, frame: RowFrame) -> None:
-        """Takes a frame of the run, in order; returns when there is room for another.
+        """Takes a frame of the run, in order; returns when there is room for another. A caller that is cancelled meanwhile has still
+        put it: a frame that was packed and left out would be rows lost behind a later state.
 
         Raises:
             PenstockError: the queue does not work.
         """
-        await self._or_failure(self._outbox.put(frame))
+        self._outbox.put_nowait(frame)
+        if self._outbox.qsize() > 1:
+            await self._or_failure(self._room())
+
+    async def _room(self) -> None:
+        while self._outbox.qsize() > 1:
+            self._sending.clear()
+            await self._sending.wait()
 
     async def loaded(self, batch: int) -> None:
         """Returns when the loader has noted a batch of the run.
@@ -113,6 +122,7 @@ class SyncQueue:
     async def _send_all(self) -> None:
         while True:
             frame = await self._outbox.get()
+            self._sending.set()
             if frame.batch > WINDOW:
                 await self._loaded(frame.batch - WINDOW)
             await self._send(frame)
