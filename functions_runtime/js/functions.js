@@ -45,8 +45,9 @@ async function required(code) {
   return typeof found === "function" ? { default: found, config: found.config } : { ...found };
 }
 
-/** The step of one function, or throws an Error that says what is wrong with it. `here()`: the event that runs. */
-async function load(name, code, shared, here) {
+/** The step of one function, or throws an Error that says what is wrong with it.
+ * here(): the event that runs; within(event, work): does work as that event's. */
+async function load(name, code, shared, { event: here, within }) {
   let found;
   try {
     found = await imported(code);
@@ -60,7 +61,7 @@ async function load(name, code, shared, here) {
     found = await imported(`${code}\nexport { ${declared.join(", ")} };`);
   }
   if (typeof found.default === "function" && /^class\b/.test(found.default)) throw new Error("the default export is a class: export a function");
-  const made = step(found, shared, here);
+  const made = step(found, shared, here, within);
   const tracked = made.form === "rudder" || made.many !== undefined || ASKING.test(code.replace(OURS, "")); // these ask for their event
   return { name, config: config(found.config), tracked, ...made };
 }
@@ -80,18 +81,18 @@ function config(given) {
   return { retries, delays };
 }
 
-function step(module, shared, here) {
+function step(module, shared, here, within) {
   if (typeof module.default === "function") return { call: module.default, form: "penstock" };
   const metadata = metadataOf(shared);
   const { transformEvent } = module;
   if (typeof transformEvent === "function") return { call: rudders((event) => transformEvent(event, metadata), here), form: "rudder" };
   const transformBatch = module.transformBatch ?? module.transform;
   if (typeof transformBatch === "function") {
-    return { call: gathers(rudders((events) => transformBatch(events, metadata), here), here), form: "rudder", many: most };
+    return { call: gathers(rudders((events) => transformBatch(events, metadata), here), here, within), form: "rudder", many: most };
   }
   const { props } = shared;
   const { onBatch } = module;
-  if (typeof onBatch === "function") return { call: gathers(async (events) => onBatch(events, props), here), form: "segment", many: most };
+  if (typeof onBatch === "function") return { call: gathers(async (events) => onBatch(events, props), here, within), form: "segment", many: most };
   return {
     call: (event) => {
       const handler = module[HANDLERS[event.type]];

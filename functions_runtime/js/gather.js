@@ -64,8 +64,8 @@ function statusOf({ status, errormessage }) {
   return status === 429 || status >= 500 ? new RetryError(words, { drop: true }) : new InvalidEventPayload(words);
 }
 
-/** Makes a step of a function for many events. run(events): its code; here(): the event that runs. */
-function gathers(run, here) {
+/** Makes a step of a function for many events. run(events): its code; here(): the event that runs; within(event, work): does work as that event's. */
+function gathers(run, here, within) {
   let group = null;
   let before = Promise.resolve();
 
@@ -76,7 +76,8 @@ function gathers(run, here) {
     const { wallMs } = events[0].event.batch;
     let timer;
     try {
-      const work = run(events.map(({ value }) => value));
+      // what it asks is asked by the first of them: the calls of an event end with it, so none may be another one's
+      const work = within(events[0].event, () => run(events.map(({ value }) => value)));
       const over = new Promise((_, reject) => {
         timer = later(() => reject(new Error("no answer in time")), events.length > 1 ? wallMs * PATIENCE : wallMs + AFTERWARDS_MS);
       });

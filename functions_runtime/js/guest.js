@@ -32,6 +32,7 @@ const current = {
   event: () => (current.tracked ? storage.getStore() : current.starting) ?? undefined,
   enter: storage.enterWith.bind(storage),
   alone: storage.run.bind(storage, undefined),
+  within: storage.run.bind(storage),
 };
 const waiting = timers()(current.event);
 
@@ -100,7 +101,7 @@ async function begin(header) {
   const problems = [];
   for (const { name, code } of header.functions) {
     try {
-      chain.push(await load(name, code, shared, current.event));
+      chain.push(await load(name, code, shared, current));
     } catch (error) {
       problems.push([name, problem(error)]);
     }

@@ -19,6 +19,7 @@ from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, project, stream
 from tests.support.exactly_once import settled
+from tests.support.receiver import OK, Behaviour, Receiver, Request
 from tests.support.sender import Books, Fate, Sender
 from tests.support.stack import Stack, stack
 
@@ -43,12 +44,29 @@ export default async function (event, ctx) {
 """
 
 
-def kind_of(id_: str) -> int:
+BATCH = """
+const kindOf = (id) => Array.from(id).reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1000003, 7) % 100;
+export async function transformBatch(events, metadata) {
+    const asked = await fetchV2("URL", {method: "POST", body: String(events.length)}).catch(() => null);
+    const kinds = events.map((event) => kindOf(event.messageId));
+    if (events.length > 1 && kinds.includes(99)) throw new Error("not together");
+    if (kinds[0] === 99) throw new Error("nor alone");
+    const going = events.filter((_, place) => kinds[place] % 10 !== 0);
+    return going.reverse().flatMap((event) => {
+        event.properties = {...event.properties, of: events.length, asked: asked?.status};
+        return kindOf(event.messageId) % 10 === 2 ? [event, {...event, messageId: event.messageId + "-copy", JITSU_TABLE_NAME: "copies"}] : event;
+    });
+}
+"""
+"""Drops, multiplies, reorders, and throws where a certain event is among the others."""
+
+
+def kind_of(id_: str, kinds: int = 10) -> int:
     """The same number as in the function."""
     total = 7
     for letter in id_:
         total = (total * 31 + ord(letter)) % 1_000_003
-    return total % 10
+    return total % kinds
 
 
 def expected(books: Books) -> tuple[Books, dict[str, Fate]]:
@@ -69,6 +87,20 @@ def expected(books: Books) -> tuple[Books, dict[str, Fate]]:
                 fates[f"{id_}-copy"] = Fate(("copies",))
                 if id_ in books.acknowledged:
                     acknowledged.add(f"{id_}-copy")
+    return replace(books, acknowledged=acknowledged), fates
+
+
+def expected_of_batches(books: Books) -> tuple[Books, dict[str, Fate]]:
+    """As `expected`, behind `BATCH`."""
+    fates: dict[str, Fate] = {}
+    acknowledged = set(books.acknowledged)
+    for id_, sent in books.fates.items():
+        kind = kind_of(id_, 100) % 10
+        fates[id_] = Fate() if kind == 0 else sent
+        if kind == 2:
+            fates[f"{id_}-copy"] = Fate(("copies",))
+            if id_ in books.acknowledged:
+                acknowledged.add(f"{id_}-copy")
     return replace(books, acknowledged=acknowledged), fates
 
 
@@ -166,3 +198,42 @@ async def test_events_wait_while_functions_cannot_run_and_go_on_when_they_can(
         await settled(running)
         judged, fates = expected(books)
         await verify(running, judged, places, fates={"through-pg": fates, "through-duck": fates, "straight": books.fates})
+
+
+@pytest.mark.timeout(120 * ROUNDS)
+async def test_a_runtime_or_sandbox_killed_inside_a_batch_loses_and_doubles_nothing(
+    tmp_path: Path, chance: random.Random
+) -> None:
+    armed: list[tuple[str, bool]] = []
+    place = DuckSchema(tmp_path / "w.duckdb", "one")
+    with stack(tmp_path, {**QUICK, "PENSTOCK_FUNCTIONS_LEASE": "2s", "PENSTOCK_FUNCTIONS_EGRESS": "127.0.0.1"}) as running:
+
+        def behave(_: Request) -> Behaviour:
+            if not armed:
+                return OK
+            victim, answers = armed.pop()
+            if victim == "sandbox":
+                for child in psutil.Process(running.pids["functions_runtime"]).children():
+                    child.kill()
+            else:
+                running.kill(victim)
+            return OK if answers else Behaviour(what="cut")
+
+        async with Receiver(behave) as receiver:
+            functions = {"b": {"code": BATCH.replace("URL", receiver.url)}}
+            connections = {"c": stream("c", functions=["b"])}
+            await running.apply({**project(connections, {"c": place.destination}), "functions": functions})
+            await asyncio.to_thread(running.start_all, *SERVICES)
+            sender = Sender(running.port, chance.randrange(10**6))
+            points = [(victim, answers) for victim in ("functions_runtime", "sandbox") for answers in (True, False)]
+            for point in chance.sample(points * ROUNDS, len(points) * ROUNDS):
+                print("kill", *point)
+                armed.append(point)
+                await sender.send(150)
+                await receiver.until(lambda: not armed)
+                if point[0] == "functions_runtime":
+                    running.start("functions_runtime")
+            await settled(running)
+            judged, fates = expected_of_batches(sender.books)
+            await verify(running, judged, {"c": place}, fates={"c": fates})
+            assert max(int(request.body) for request in receiver.requests) > 1, "no batch had two events"

@@ -7,6 +7,7 @@ waited for. `penstock up` in its tests, and benchmarks, start services as users 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -86,7 +87,8 @@ class Forked:
     def send_signal(self, sig: int) -> None:
         """Sends a signal, if the process has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, sig)
+            with contextlib.suppress(ProcessLookupError):  # the nursery waited for it and is about to tell
+                os.kill(self.pid, sig)
 
     def terminate(self) -> None:
         """Sends SIGTERM."""

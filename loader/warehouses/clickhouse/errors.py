@@ -34,6 +34,8 @@ _STORE, _REFUSED_ADDRESS, _NO_FILE, _OUTSIDE = 499, 491, 107, 291
 _NOT_THERE, _NO_RIGHT = "response code: 404", "response code: 403"
 _KILLED = 394
 """By a successor, mostly: the next call tells."""
+_THROWN = 395
+"""By `throwIf`."""
 _PASSING = frozenset({159, 202, 209, 210, 225, 236, 241, 279, 425, 439, 999, 203, 32, 33, 3})
 _ROWS = frozenset(
     {6, 7, 26, 27, 36, 38, 41, 53, 59, 69, 70, 72, 117, 131, 153, 190, 321, 349, 395, 407, 469, 475, 501, 675, 676, 691, 376, 377, 48, 128}
@@ -42,6 +44,11 @@ _ROWS = frozenset(
 _STATEMENT = frozenset(
     {15, 36, 42, 43, 44, 48, 50, 57, 62, 69, 70, 80, 82, 122, 181, 223, 253, 344, 371, 455, 524, 549, 636, 179}
 )
+
+
+def threw(error: BaseException | None, words: str) -> bool:
+    """Says whether a `throwIf` of ours ended a statement with these words. Other errors may quote the statement, and so hold them too."""
+    return code_of(error or "") == _THROWN and words in words_of(error or "").partition(": while executing")[0]
 
 
 def translate(error: BaseException, what: str, table: str | None = None, *, data: bool = False) -> PenstockError:

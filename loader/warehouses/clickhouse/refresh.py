@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 from loader.contract.warehouse import TableLoad
 from loader.warehouses.clickhouse import statements
 from loader.warehouses.clickhouse.connect import Link, Options, Value
+from loader.warehouses.clickhouse.errors import threw
 from loader.warehouses.clickhouse.statements import identifier, literal, qualified
-from shared.errors import Fenced, Permanent, RunOver, TableChanged
+from shared.errors import Fenced, PenstockError, Permanent, RunOver, TableChanged
 
 PREFIX = "_penstock_run_"
 EXCHANGING = frozenset({"Atomic", "Replicated", "Shared"})
@@ -173,7 +174,11 @@ class Refresher:
         return Noted(int(rows[0]["run"]), rows[0]["uuid"], int(rows[0]["state"])) if rows else None
 
     async def _note(self, table: str, noted: Noted) -> None:
-        """Writes the state of a run; the server refuses it where a newer epoch is there."""
+        """Writes the state of a run.
+
+        Raises:
+            Fenced: a newer epoch is there.
+        """
         row: dict[str, Value] = {
             "connection": self._connection,
             "table": table,
@@ -182,7 +187,12 @@ class Refresher:
             "uuid": noted.uuid,
             "state": noted.state,
         }
-        await self._link.run("writing the table of runs of", statements.write_run(self._database), parameters=row)
+        try:
+            await self._link.run("writing the table of runs of", statements.write_run(self._database), parameters=row)
+        except PenstockError as error:
+            if threw(error.__cause__, statements.FENCED):
+                raise Fenced(f'connection "{self._connection}": {statements.FENCED}') from error
+            raise
 
     async def _run(self, table: str, statement: str, settings: Mapping[str, Value] | None = None) -> None:
         await self._link.run(f'refreshing table "{table}" of', statement, table, settings=settings)

@@ -32,6 +32,7 @@ from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatc
 from loader.sql.reject import refuse_null_keys, require_values
 from loader.warehouses.clickhouse import encode, staged, statements
 from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
+from loader.warehouses.clickhouse.errors import threw
 from loader.warehouses.clickhouse.inserts import Insert, columns_of, inserts_of, settings_of
 from loader.warehouses.clickhouse.live import LiveTable, read_tables
 from loader.warehouses.clickhouse.patch import Patcher
@@ -355,7 +356,7 @@ class ClickHouseSession:
         try:
             await insert
         except PenstockError as error:
-            if statements.FENCED not in str(error):
+            if not threw(error.__cause__, statements.FENCED):
                 raise
             await self._read_fence()
             raise Fenced(f'connection "{self._connection}": {statements.FENCED}') from error

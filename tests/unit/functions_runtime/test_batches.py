@@ -150,3 +150,23 @@ async def test_a_list_that_holds_no_events_takes_no_events_place(code: str, said
     assert [said in fate.errors[0][1] if said else [each["n"] for each in outputs(fate)] for fate in fates] == (
         [True] * 4 if said else [[number] for number in range(4)]
     )
+
+
+async def test_events_that_run_alone_ask_each_for_itself() -> None:
+    late = asyncio.Event()
+
+    async def answer(number: int) -> dict[str, object]:
+        if number != BAD:
+            await late.wait()  # the first event is at its end by then
+        asyncio.get_running_loop().call_later(0.05, late.set)
+        return {"status": 200, "statusText": "", "headers": [], "base64": "NQ==", "url": "", "redirected": False}
+
+    host = Recorder(lambda _, args: answer(json.loads(args[0]["body"])))
+    code = rudder(
+        "if (events.length > 1) throw new Error('not together'); const [e] = events; return [{...e, said: await fetch('https://x.example', {method: 'POST', body: e.n})}]"
+    )
+    given = events()
+    given.insert(0, given.pop(BAD))
+    async with chain_of(code, host=host, wall_seconds=2.0) as chain:
+        fates = await chain.run(REQUESTS, given)
+    assert [outputs(fate)[0]["said"] if fate.outputs else fate.detail for fate in fates] == [5] * EVENTS

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from loader.warehouses.clickhouse.errors import translate
+from loader.warehouses.clickhouse.errors import threw, translate
+from loader.warehouses.clickhouse.statements import FENCED
 from shared.driving.clickhouse import ServerError
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
 
@@ -43,3 +44,22 @@ def test_a_server_that_cannot_read_what_is_staged_says_what_to_change(words: str
     told = translate(ServerError(words), 'loading table "t" of clickhouse destination "wh"', "t", data=True)
     assert type(told) is kind
     assert remedy in str(told)
+
+
+_QUOTED = f"In scope SELECT id FROM input('id String') WHERE NOT throwIf((SELECT max(epoch)) != 7, '{FENCED}')"
+
+
+@pytest.mark.parametrize(
+    ("words", "is_fence"),
+    [
+        (f"Code: 395. DB::Exception: {FENCED}: while executing 'FUNCTION throwIf(…, '{FENCED}')'. (FUNCTION_THROW_IF_VALUE_IS_NON_ZERO)", True),
+        (f"Code: 395. DB::Exception: Received from ch2:9000. DB::Exception: {FENCED}: while executing 'FUNCTION throwIf'", True),
+        (f"Code: 395. DB::Exception: the shop is closed: while executing 'FUNCTION throwIf(…)': {_QUOTED}", False),
+        (f"Code: 241. DB::Exception: Memory limit exceeded: {_QUOTED}. (MEMORY_LIMIT_EXCEEDED)", False),
+        (f"Code: 60. DB::Exception: Table shop.t does not exist. {_QUOTED}", False),
+        ("status 502 without words", False),
+    ],
+)  # fmt: skip
+def test_only_the_servers_own_refusal_is_a_fence(words: str, is_fence: bool) -> None:
+    assert threw(ServerError(words), FENCED) == is_fence
+    assert not threw(None, FENCED)
