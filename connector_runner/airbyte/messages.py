@@ -16,9 +16,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from connector_runner.contract import Checkpoint, Ended, Estimate, Level, Message, NewOptions, Row, Said, StreamName
-from shared.errors import Permanent
-
-SHOWN_CHARACTERS = 200
+from connector_runner.programs.lines import UNREADABLE, plain, shown, unreadable
 
 T = TypeVar("T")
 
@@ -153,7 +151,6 @@ _controls = msgspec.json.Decoder(_Control)
 _specifications = msgspec.json.Decoder(Specification)
 _catalogs = msgspec.json.Decoder(Discovered)
 _verdicts = msgspec.json.Decoder(Verdict)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read_line(line: bytes) -> Heard | None:
@@ -166,18 +163,18 @@ def read_line(line: bytes) -> Heard | None:
         if not line.isascii():
             line.decode()  # the decoder looks into no text of a row
         said = _lines.decode(line)
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         if _HOLDS_A_MESSAGE.search(line):
-            raise _unreadable(line, exc) from exc
-        return _plain(line)
+            raise unreadable(line, exc) from exc
+        return plain(line)
     match said.type:
         case "RECORD":
             record = said.record
             if record is None:
-                raise _unreadable(line, "it has no `record`")
+                raise unreadable(line, "it has no `record`")
             data = bytes(record.data)
             if data[:1] != b"{":
-                raise _unreadable(line, "its `data` is no object")
+                raise unreadable(line, "its `data` is no object")
             emitted = record.emitted_at
             return Row(StreamName(record.stream, record.namespace or None), data, int(emitted) if 0 < emitted < _LATEST else 0)
         case "STATE":
@@ -188,19 +185,19 @@ def read_line(line: bytes) -> Heard | None:
                 return None
             config = bytes(changed.config)
             if config[:1] != b"{":
-                raise _unreadable(line, "its `config` is no object")
+                raise unreadable(line, "its `config` is no object")
             return NewOptions(config)
         case "LOG":
             try:
                 log = _logs.decode(said.log)
-            except _UNREADABLE:
-                return _plain(line)
+            except UNREADABLE:
+                return plain(line)
             return Said(_LEVELS.get(log.level, "info"), log.message)
         case "TRACE":
             try:
                 return _trace(_traces.decode(said.trace))
-            except _UNREADABLE:
-                return Failure(f"an error that cannot be read: {shown(line)}") if _AN_ERROR.search(said.trace) else _plain(line)
+            except UNREADABLE:
+                return Failure(f"an error that cannot be read: {shown(line)}") if _AN_ERROR.search(said.trace) else plain(line)
         case "SPEC":
             return _content(_specifications, said.spec, line)
         case "CATALOG":
@@ -210,26 +207,11 @@ def read_line(line: bytes) -> Heard | None:
     return None
 
 
-def _plain(line: bytes) -> Said | None:
-    text = line.decode("utf-8", "replace").strip()
-    return Said("info", text) if text else None
-
-
 def _content(decoder: msgspec.json.Decoder[T], content: msgspec.Raw, line: bytes) -> T:
     try:
         return decoder.decode(content)
-    except _UNREADABLE as exc:
-        raise _unreadable(line, exc if bytes(content) else "it has no content") from exc
-
-
-def _unreadable(line: bytes, why: object) -> Permanent:
-    return Permanent(f"the connector wrote a message that cannot be read ({why}): {shown(line)}")
-
-
-def shown(line: bytes) -> str:
-    """Returns the beginning of a line, for people."""
-    text = line[: SHOWN_CHARACTERS * 4].decode("utf-8", "replace")
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    except UNREADABLE as exc:
+        raise unreadable(line, exc if bytes(content) else "it has no content") from exc
 
 
 def _checkpoint(state: _State, written: bytes, line: bytes) -> Checkpoint:
@@ -239,7 +221,7 @@ def _checkpoint(state: _State, written: bytes, line: bytes) -> Checkpoint:
             return Checkpoint(_name(state.stream.stream_descriptor), written, rows)
         case "GLOBAL" | "LEGACY" | None:
             return Checkpoint(None, written, rows)
-    raise _unreadable(line, "a state is of a stream, `GLOBAL` or `LEGACY`")
+    raise unreadable(line, "a state is of a stream, `GLOBAL` or `LEGACY`")
 
 
 def _trace(trace: _Trace) -> Heard | None:

@@ -1,8 +1,15 @@
-"""Cuts a stream of bytes into lines of bounded length. Pure."""
+"""Cuts a stream of bytes into lines of bounded length, and says what is wrong with one. Pure."""
 
 from __future__ import annotations
 
+import msgspec
+
+from connector_runner.contract import Said
 from shared.errors import Permanent
+
+SHOWN_CHARACTERS = 200
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoders of lines raise."""
 
 
 class Lines:
@@ -45,3 +52,20 @@ class Lines:
             )
         if part:
             self._parts.append(part)
+
+
+def plain(line: bytes) -> Said | None:
+    """Returns a line that is no message, for people; None if it is blank."""
+    text = line.decode("utf-8", "replace").strip()
+    return Said("info", text) if text else None
+
+
+def shown(line: bytes) -> str:
+    """Returns the beginning of a line, for people."""
+    text = line[: SHOWN_CHARACTERS * 4].decode("utf-8", "replace")
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+def unreadable(line: bytes, why: object) -> Permanent:
+    """Returns the error of a line that would be lost without a word."""
+    return Permanent(f"the connector wrote a message that cannot be read ({why}): {shown(line)}")

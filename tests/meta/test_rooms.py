@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "service", "__main__",
     ),
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
-    "connector_runner": ("contract", "json_rows", "airbyte", "programs", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
+    "connector_runner": ("contract", "json_rows", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
         "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",
@@ -47,6 +47,7 @@ PURE = (
     "functions_runtime/rules",
     "connector_runner/airbyte",
     "connector_runner/feeds/rules",
+    "connector_runner/singer",
 )
 IMPURE = re.compile(
     r"(asyncio|concurrent|logging|os|pathlib|random|secrets|socket|subprocess|tempfile|threading|time|uuid"
@@ -65,7 +66,7 @@ PLUGINS: dict[str, str] = {
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",
     "loader/cloud": r"loader\.(contract|calls|links|cloud)(\.|$)|shared\.",
-    "connector_runner/sources": r"connector_runner\.(contract|airbyte|programs|sql|sources)(\.|$)|shared\.",
+    "connector_runner/sources": r"connector_runner\.(contract|programs|airbyte|singer|sql|sources)(\.|$)|shared\.",
     "connector_runner/feeds/kinds": r"connector_runner\.feeds\.(contract|kinds)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }

@@ -53,6 +53,13 @@ async def read(
 ) -> Reading:
     """Reads all that streams give, incrementally where they can."""
     selected = [Selected(each, "full_refresh" if full else each.modes[-1], each.cursor, each.primary_key) for each in streams]
+    return await read_selected(source, selected, states)
+
+
+async def read_selected(
+    source: Source, selected: Sequence[Selected], states: Mapping[StreamName | None, bytes] | None = None
+) -> Reading:
+    """Reads all that selected streams give."""
     async with aclosing(source.read(selected, states or {})) as messages:
         return Reading([message async for message in messages])
 

@@ -1,0 +1,1 @@
+"""The Singer specification: messages and catalogues. Pure; `sources/singer/` runs the taps."""
