@@ -1,7 +1,8 @@
-"""Options that every connector with a program of its own has: the bounds of a run."""
+"""Options of connectors that are programs: the bounds of a run, and names of images. Light: it is imported to check a project file."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -11,6 +12,9 @@ from shared.reading.units import ByteSize, Duration
 
 if TYPE_CHECKING:
     from connector_runner.programs.program import Limits
+
+
+_IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/-]*(:[0-9]+/[a-zA-Z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})")
 
 
 class Bounded(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,3 +45,17 @@ class Bounded(msgspec.Struct, frozen=True, kw_only=True):
             line_bytes=int(self.max_line),
             disk_bytes=int(self.disk),
         )
+
+
+def read_image(written: str) -> str:
+    """Returns the whole name of an image.
+
+    Raises:
+        ValueError: it is none, or names no exact version.
+    """
+    if not _IMAGE.fullmatch(written) or written.endswith(":latest"):
+        raise ValueError("write an image with its exact version, such as `airbyte/source-faker:7.2.1`, or with its digest")
+    first, slash, _ = written.partition("/")
+    if not slash:
+        return f"docker.io/library/{written}"
+    return written if "." in first or ":" in first or first == "localhost" else f"docker.io/{written}"

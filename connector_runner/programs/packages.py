@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import glob
 import importlib.metadata
 import os
 import re
 import shutil
+import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -20,8 +22,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from connector_runner.contract import Listener, Said
 from shared.errors import SetupError, Transient
@@ -32,9 +35,20 @@ INSTALL_SECONDS = 900.0
 LOCK = "requirements.lock"
 NEWEST_INTERPRETER = "3.11"
 """The interpreter tried first: more published connectors work on it than on any other."""
-_OUR_NAMES = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+WAIT_SECONDS = 0.2
+"""Between two looks at whether another process still makes the same environment; a lock on a file wakes no event loop."""
+_KEPT = re.compile(
+    r"PATH|HOME|USER|LANG|LC_.*|TMPDIR|XDG_.*|UV_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|NETRC|(HTTPS?|ALL|NO)_PROXY", re.IGNORECASE
+)
+"""Names of our environment that uv sees. The rest holds secrets of ours, and a package that is built runs code of its own."""
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]+\])?")
 _NO_WHEEL = re.compile(r"Because ([A-Za-z0-9._-]+)==\S+ has no usable wheels")
-_AWAY = re.compile(r"error sending request|dns error|timed out|connection (refused|reset)|50[0234] ", re.IGNORECASE)
+_NEWER = re.compile(r"(?:requires|depends on|does not satisfy) Python ?((?:[<>=!~]+[0-9.]+,?)+)")
+_NO_INTERPRETER = re.compile(r"No interpreter found|no interpreter|Could not find.*interpreter", re.IGNORECASE)
+_AWAY = re.compile(
+    r"error sending request|client error \(Connect\)|Failed to fetch|dns error|timed out|connection (refused|reset)|50[0234] ",
+    re.IGNORECASE,
+)
 
 
 class Installed(NamedTuple):
@@ -72,17 +86,37 @@ async def install(
         SetupError: there is no such package or version, no wheel of it, no interpreter for it, or no room.
         Transient: the index does not answer.
     """
-    try:
-        pinned = str(Requirement(f"{package}=={version}"))
-    except InvalidRequirement as exc:
-        raise SetupError(f"{package} {version} is no package and version: {exc}") from exc
-    folder = cache / "packages" / f"{package}-{version}"
+    pinned, name = _pinned(package, version)
+    for each in build:
+        if not _NAME.fullmatch(each):
+            raise SetupError(f"{each!r} in `build` is no name of a package")
+    folder = cache / "packages" / name
     async with _alone(folder):
-        if not (folder / "pyvenv.cfg").exists():
+        if not await asyncio.to_thread(_whole, folder):
             heard(Said("info", f"installing {pinned}"))
             await _make(package, pinned, folder, build)
             heard(Said("info", f"installed {pinned}"))
     return _found(package, version, folder, program)
+
+
+def _pinned(package: str, version: str) -> tuple[str, str]:
+    """Returns the requirement of exactly this version, and the name of its folder."""
+    try:
+        exact = str(Version(version))
+    except InvalidVersion as exc:
+        raise SetupError(f"{version!r} is no exact version of {package}, as 1.2.3 is") from exc
+    if not _NAME.fullmatch(package):
+        raise SetupError(f"{package!r} is no name of a package")
+    name, bracket, extras = package.partition("[")
+    return f"{package}=={exact}", f"{canonicalize_name(name)}{bracket}{extras}-{exact}"
+
+
+def _whole(folder: Path) -> bool:
+    """Whether an environment is there and its interpreter still is; removes one whose interpreter went, as after an upgrade."""
+    if (folder / "pyvenv.cfg").exists() and (folder / "bin" / "python").exists():
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 @asynccontextmanager
@@ -94,28 +128,60 @@ async def _alone(folder: Path) -> AsyncIterator[None]:
     except OSError as exc:
         raise SetupError(f"{folder.parent}: {exc.strerror}; connectors are installed there") from exc
     with file:
-        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(WAIT_SECONDS)
         yield
 
 
 async def _make(package: str, pinned: str, folder: Path, build: Sequence[str]) -> None:
     lock = folder.parent / "locks" / f"{folder.name}.lock"
+    begun = f".new-{folder.name}-"
+    for left in folder.parent.glob(f"{glob.escape(begun)}*"):  # of a process that was killed
+        await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
     wanted = NEWEST_INTERPRETER
-    for _ in range(2):
-        beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    for _ in range(3):
+        beside = Path(tempfile.mkdtemp(prefix=begun, dir=folder.parent))
         try:
-            await _uv("venv", "--quiet", "--relocatable", "--python", wanted, str(beside / "env"))
-            await _fill(beside / "env", pinned, lock, build)
+            found = await _environment(wanted, beside / "env")
+            try:
+                await _fill(beside / "env", pinned, lock, build)
+            except SetupError as exc:
+                if (newer := _NEWER.search(str(exc))) is None or newer[1] == wanted:
+                    raise
+                wanted = newer[1].rstrip(",")
+                continue
             needs = _requires_python(package, beside / "env")
-            if _interpreter_of(beside / "env") in needs:
+            if found in needs:
                 os.replace(beside / "env", folder)
                 return
             wanted = str(needs)
         except OSError as exc:
             raise SetupError(f"{folder}: {exc.strerror}; connectors are installed there") from exc
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    raise SetupError(f"{pinned} needs Python {wanted}; install one, or let uv load it: uv python install '{wanted}'")
+            await asyncio.to_thread(shutil.rmtree, beside, ignore_errors=True)
+    raise _no_interpreter(pinned, wanted)
+
+
+async def _environment(wanted: str, folder: Path) -> str:
+    """Makes an environment; returns the version of its interpreter. Without the usual one it takes ours."""
+    arguments = ["venv", "--quiet", "--relocatable", "--python"]
+    try:
+        await _uv(*arguments, wanted, str(folder))
+    except SetupError as exc:
+        if not _NO_INTERPRETER.search(str(exc)):
+            raise
+        if wanted != NEWEST_INTERPRETER:
+            raise _no_interpreter("the connector", wanted) from exc
+        await _uv(*arguments, sys.executable, str(folder))
+    return _interpreter_of(folder)
+
+
+def _no_interpreter(what: str, wanted: str) -> SetupError:
+    return SetupError(f"{what} needs Python {wanted}; install one, or let uv load it: uv python install '{wanted}'")
 
 
 async def _fill(environment: Path, pinned: str, lock: Path, build: Sequence[str]) -> None:
@@ -123,11 +189,18 @@ async def _fill(environment: Path, pinned: str, lock: Path, build: Sequence[str]
     built = [option for name in build for option in ("--no-binary", name)]
     arguments = ["pip", "install", "--quiet", "--compile-bytecode", "--only-binary", ":all:", *built, "--python", python]
     if lock.exists():  # noqa: ASYNC240  # a moment
-        await _uv(*arguments, "--no-deps", "--requirement", str(lock))
+        locked = [*arguments, "--no-deps", "--requirement", str(lock)]
+        try:
+            await _uv(*locked)
+        except Transient as away:
+            try:
+                await _uv(*locked, "--offline")  # uv keeps what it loaded once
+            except (SetupError, Transient):
+                raise away from None
         return
     await _uv(*arguments, pinned)
     lock.parent.mkdir(exist_ok=True)
-    written = lock.with_suffix(".new")
+    written = lock.with_name(f"{lock.name}.new")
     written.write_text(await _uv("pip", "freeze", "--python", python))
     os.replace(written, lock)
 
@@ -138,7 +211,7 @@ async def _uv(*arguments: str) -> str:
     Raises:
         SetupError, Transient: as `install`.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _OUR_NAMES}
+    environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     process = await asyncio.create_subprocess_exec(
         find_uv(),
         *arguments,
@@ -168,6 +241,7 @@ async def _uv(*arguments: str) -> str:
 
 
 def _distribution(package: str, environment: Path) -> importlib.metadata.Distribution | None:
+    package = package.partition("[")[0]
     paths = [str(path) for path in environment.glob("lib/python*/site-packages")]
     return next(iter(importlib.metadata.distributions(name=package, path=paths)), None)
 
@@ -187,7 +261,7 @@ def _found(package: str, version: str, folder: Path, program: str) -> Installed:
     if distribution is None:
         raise SetupError(f"{folder} does not hold {package} {version}; remove the folder, and it is installed again")
     offered = sorted(point.name for point in distribution.entry_points if point.group == "console_scripts")
-    named = program or package.removeprefix("airbyte-")
+    named = program or package.partition("[")[0].removeprefix("airbyte-")
     chosen = named if named in offered else offered[0] if len(offered) == 1 and not program else None
     if chosen is None:
         raise SetupError(

@@ -24,6 +24,11 @@ FILES = "files"
 class Launcher(Protocol):
     """A way to run a connector's program."""
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that what `command` returns gets."""
+        ...
+
     async def command(self, arguments: Sequence[str | Path], folder: Path) -> list[str]:
         """Returns what to run; brings what is missing for it first.
 
@@ -43,6 +48,8 @@ class Launcher(Protocol):
 
 class Package:
     """Runs a program of a Python package; see `install` for the arguments."""
+
+    environment = PYTHON
 
     def __init__(
         self, package: str, version: str, environment: Environment, program: str = "", build: Sequence[str] = ()
@@ -96,7 +103,7 @@ async def running(
         program = await Program.start(
             command,
             folder=folder,
-            environment=PYTHON,
+            environment=launcher.environment,
             limits=limits,
             mask=mask,
             heard=environment.heard,
@@ -105,9 +112,9 @@ async def running(
             yield program
         finally:
             try:
-                await program.close()
+                await launcher.ended(folder)  # first: a container does not end with what we started
             finally:
-                await launcher.ended(folder)
+                await program.close()
     except PenstockError as exc:
         mask.error(exc)
         raise
@@ -121,9 +128,11 @@ def _prepare(private: Path, files: Mapping[str, bytes]) -> tuple[Path, list[str 
     try:
         folder = Path(mkdtemp(prefix="run-", dir=private))  # for this user alone, with all that is in it
         (folder / FILES).mkdir()
+        (folder / FILES).chmod(0o755)  # for the user of a container; others here do not come through the folder above it
         for option, content in files.items():
             file = folder / FILES / f"{option.lstrip('-')}.json"
             file.write_bytes(content)
+            file.chmod(0o644)
             given += [option, file]
     except OSError as exc:
         if folder is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 AIRBYTE = """
@@ -30,6 +30,8 @@ def option(name):
 
 class Script:
     """Runs `code`. Keeps the folders that it ran in."""
+
+    environment: Mapping[str, str] = {}
 
     def __init__(self, code: str) -> None:
         self._code = code

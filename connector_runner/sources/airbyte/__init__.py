@@ -1,4 +1,4 @@
-"""Connectors of the Airbyte protocol: published Python packages, and low-code manifests.
+"""Connectors of the Airbyte protocol: published Python packages, low-code manifests, and container images.
 
     crm:
       type: airbyte
@@ -6,7 +6,8 @@
       version: 7.2.1
       config: {count: 1000}
 
-A package runs in an environment of its own (`connector_runner/programs/packages.py`), a manifest in that of `airbyte-cdk`. The protocol:
+A package runs in an environment of its own (`connector_runner/programs/packages.py`), a manifest in that of `airbyte-cdk`, an image by podman or
+docker (`connector_runner/programs/images.py`). The protocol:
 https://docs.airbyte.com/platform/understanding-airbyte/airbyte-protocol.
 
 Traps: exit code 0 does not mean that all streams were read, so each selected stream must say that it is complete; `check` fails
@@ -16,12 +17,12 @@ which would run as code in the connector's process.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
 from connector_runner.contract import Environment, Source
-from connector_runner.programs.options import Bounded
+from connector_runner.programs.options import Bounded, read_image
 
 CDK = "7.39.1"
 """The version of `airbyte-cdk` that runs manifests, where none is named."""
@@ -44,6 +45,13 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dict[str, Any] | str | None,
         Meta(description="a low-code manifest: the YAML itself as a mapping, or the path of its file beside the project file"),
     ] = None
+    image: Annotated[
+        str | None, Meta(description="a container image with its exact version, such as `airbyte/source-faker:7.2.1`")
+    ] = None
+    engine: Annotated[
+        Literal["podman", "docker"] | None, Meta(description="what runs the image; podman where it is, else docker")
+    ] = None
+    network: Annotated[str, Meta(description="network of the image, as the engine names it; empty: its usual one")] = ""
     config: Annotated[
         dict[str, Any],
         Meta(
@@ -56,8 +64,14 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = True
 
     def __post_init__(self) -> None:
-        if (self.package is None) == (self.manifest is None):
-            raise ValueError("write either `package` or `manifest`")
+        if sum(each is not None for each in (self.package, self.manifest, self.image)) != 1:
+            raise ValueError("write one of `package`, `manifest` and `image`")
+        if self.image is None and (self.engine is not None or self.network):
+            raise ValueError("`engine` and `network` belong to an `image`")
+        if self.image is not None:
+            if self.version is not None:
+                raise ValueError("the version of an image stands in its name")
+            read_image(self.image)
         if self.package is not None and self.version is None:
             raise ValueError("write `version`: a connector of another version may give other rows")
 
@@ -68,6 +82,7 @@ async def open_source(name: str, options: OPTIONS, environment: Environment) -> 
     Raises:
         SetupError: the manifest cannot be read or is none.
     """
+    from connector_runner.programs.images import Image
     from connector_runner.programs.running import Launcher, Package
     from connector_runner.sources.airbyte.manifest import read_manifest
     from connector_runner.sources.airbyte.source import AirbyteSource
@@ -76,6 +91,9 @@ async def open_source(name: str, options: OPTIONS, environment: Environment) -> 
     launcher: Launcher
     if manifest is not None:
         launcher = Package("airbyte-cdk", options.version or CDK, environment, program="source-declarative-manifest")
+    elif options.image is not None:
+        image = read_image(options.image)
+        launcher = Image(image, options.limits(), environment, engine=options.engine, network=options.network)
     else:
         package, version = options.package or "", options.version or ""
         launcher = Package(package, version, environment, program=options.program or "", build=options.build)

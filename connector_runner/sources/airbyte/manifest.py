@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError, SetupError
 from shared.reading.document import parse_document
+
+MOST_BYTES = 10 << 20
+"""Of a manifest; large ones have some hundred KiB."""
 
 
 def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]
     place = f"connectors.{name}.manifest"
     if isinstance(written, str):
         try:
-            found = parse_document(Path(written).read_text(encoding="utf-8"), written)
+            found = parse_document(_text(Path(written)), written)
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
             raise SetupError(f"{place}: {written} cannot be read: {reason}") from exc
@@ -38,10 +43,18 @@ def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]
     return found
 
 
+def _text(file: Path) -> str:
+    if not stat.S_ISREG(file.stat().st_mode):  # a device or a pipe may have no end
+        raise OSError(errno.EINVAL, "it is no file")
+    if file.stat().st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES >> 20} MiB")
+    return file.read_text(encoding="utf-8")
+
+
 def _custom(value: Any, path: str) -> Iterator[str]:
     """Yields the places that name a Python class."""
     if isinstance(value, Mapping):
-        if "class_name" in value:
+        if isinstance(value.get("class_name"), str):  # a column of this name has a schema instead
             yield f"{path}.class_name".lstrip(".")
         for key, inner in value.items():
             yield from _custom(inner, f"{path}.{key}".lstrip("."))

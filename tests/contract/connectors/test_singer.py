@@ -14,7 +14,8 @@ import pytest
 
 from connector_runner import registry
 from connector_runner.contract import Ended, Environment, Said, Selected, Source
-from tests.contract.connectors.conftest import CACHE, read_selected
+from tests.contract.connectors.conftest import read_selected
+from tests.support.sources.place import CACHE
 
 pytestmark = pytest.mark.timeout(180)  # the first test of a run installs the tap
 
