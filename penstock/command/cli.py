@@ -63,6 +63,7 @@ COMMANDS = {
     "fn": ("fn", "Write, run and test functions, without a stack."),
     "load": ("load", "Load rows of a file into a table."),
     "connector": ("connector", "Ask connectors, and read their rows, without a stack."),
+    "sync": ("sync", "Run syncs, look at their runs, cancel, reset."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
 """Each command, its module in `verbs/`, and its line in the overview."""
