@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 import connector_runner.sources
 from connector_runner.contract import Environment, Source
+from connector_runner.programs.texts import read_text
+from shared.errors import ConfigError, Problem
 from shared.plugins import Plugins
+
+NEW_LINE = "\n"
 
 
 class Plugin(Protocol):
@@ -38,3 +43,39 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
         ConfigError: unknown type, unknown key or wrong value; the path starts with `connectors.<name>`.
     """
     return SOURCES.parse(f"connectors.{name}", document)
+
+
+def with_files(name: str, document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns the entry of a connector with the text of each file that it names, so that it works on another machine too.
+
+    An option is the path of a file if its `Meta` has `extra={"text_goes_to": option}`.
+
+    Args:
+        folder: where the project file is; paths begin there.
+
+    Raises:
+        ConfigError: a file cannot be read; the path starts with `connectors.<name>`.
+    """
+    carried = dict(document)
+    if not isinstance(document.get("type"), str) or document["type"] not in SOURCES.names():
+        return carried
+    for option, goes_to in _files_of(SOURCES.get(document["type"]).OPTIONS):
+        written = carried.get(option)
+        if not isinstance(written, str) or NEW_LINE in written:
+            continue
+        try:
+            text = read_text(folder / written)
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+            raise ConfigError([Problem(f"connectors.{name}.{option}", f"{folder / written} cannot be read: {reason}")]) from exc
+        del carried[option]
+        carried[goes_to] = text if NEW_LINE in text else text + NEW_LINE
+    return carried
+
+
+def _files_of(options: type[msgspec.Struct]) -> list[tuple[str, str]]:
+    """Returns the options that are paths of files, each with the option that takes the text."""
+    info = msgspec.inspect.type_info(options)
+    fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
+    marked = [(each.encode_name, each.type.extra or {}) for each in fields if isinstance(each.type, msgspec.inspect.Metadata)]
+    return [(name, str(extra["text_goes_to"])) for name, extra in marked if "text_goes_to" in extra]

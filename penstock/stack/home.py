@@ -150,7 +150,11 @@ def stack_environment(home: Home) -> dict[str, str]:
     # the folder that holds the packages: the checkout, or site-packages
     packages = str(Path(penstock.__file__).resolve().parents[1])
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != packages]
-    return {"PENSTOCK_HOME": str(home.folder), "PYTHONPATH": os.pathsep.join([packages, *others])}
+    return {
+        "PENSTOCK_HOME": str(home.folder),
+        "PENSTOCK_CONNECTOR_CACHE_DIR": os.environ.get("PENSTOCK_CONNECTOR_CACHE_DIR") or str(home.folder / "connectors"),
+        "PYTHONPATH": os.pathsep.join([packages, *others]),
+    }
 
 
 def start_time(pid: int) -> int:

@@ -43,7 +43,10 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     manifest: Annotated[
         dict[str, Any] | str | None,
-        Meta(description="a low-code manifest: the YAML itself as a mapping, or the path of its file beside the project file"),
+        Meta(
+            description="a low-code manifest: the YAML itself as a mapping, or the path of its file beside the project file",
+            extra={"text_goes_to": "manifest"},
+        ),
     ] = None
     image: Annotated[
         str | None, Meta(description="a container image with its exact version, such as `airbyte/source-faker:7.2.1`")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from connector_runner.programs.texts import read_text
 from shared.errors import ConfigError, SetupError
 from shared.reading.document import parse_document
 
-MOST_BYTES = 10 << 20
-"""Of a manifest; large ones have some hundred KiB."""
+NEW_LINE = "\n"
 
 
 def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]
 
     Args:
         name: of the connector, for the errors.
-        written: the manifest, or the path of its file.
+        written: the manifest, its text, or the path of its file.
 
     Raises:
         SetupError: it cannot be read, is none, or asks for code of its own.
@@ -28,7 +26,7 @@ def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]
     place = f"connectors.{name}.manifest"
     if isinstance(written, str):
         try:
-            found = parse_document(_text(Path(written)), written)
+            found = parse_document(written, place) if NEW_LINE in written else parse_document(read_text(Path(written)), written)
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
             raise SetupError(f"{place}: {written} cannot be read: {reason}") from exc
@@ -41,14 +39,6 @@ def read_manifest(name: str, written: Mapping[str, Any] | str) -> dict[str, Any]
     if (custom := next(_custom(found, ""), None)) is not None:
         raise SetupError(f"{place}.{custom}: a component of your own code is not run; use the components of the kit")
     return found
-
-
-def _text(file: Path) -> str:
-    if not stat.S_ISREG(file.stat().st_mode):  # a device or a pipe may have no end
-        raise OSError(errno.EINVAL, "it is no file")
-    if file.stat().st_size > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES >> 20} MiB")
-    return file.read_text(encoding="utf-8")
 
 
 def _custom(value: Any, path: str) -> Iterator[str]:

@@ -24,7 +24,10 @@ from connector_runner.programs.options import Bounded
 class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a connector that is a Python file."""
 
-    file: Annotated[str | None, Meta(description="the file; its path begins where the project file is")] = None
+    file: Annotated[
+        str | None,
+        Meta(description="the file; its path begins where the project file is", extra={"text_goes_to": "code"}),
+    ] = None
     code: Annotated[str | None, Meta(description="the text of the file, in place of `file`")] = None
     config: Annotated[
         dict[str, Any], Meta(description="what the functions get as `config`; for a secret write ${NAME}", extra={"secret": True})

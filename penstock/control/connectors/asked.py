@@ -23,6 +23,7 @@ from connector_runner.contract import (
     SyncMode,
 )
 from connector_runner.opened import opened
+from connector_runner.registry import with_files
 from shared.errors import ConfigError, Problem, SetupError
 from shared.project.variables import interpolate
 from shared.reading.decode import meant
@@ -33,10 +34,10 @@ def connector_of(document: Mapping[str, Any], name: str, folder: Path, environme
 
     Args:
         document: the project file, as written. Only this entry of it has to be right.
-        folder: where the file is; the path of a manifest begins there.
+        folder: where the file is; paths of files begin there.
 
     Raises:
-        ConfigError: no connector has this name, or a variable is not set.
+        ConfigError: no connector has this name, a variable is not set, or a file cannot be read.
     """
     known = document.get("connectors")
     if not isinstance(known, dict) or not isinstance(known.get(name), dict):
@@ -44,9 +45,7 @@ def connector_of(document: Mapping[str, Any], name: str, folder: Path, environme
         hint = f"known: {', '.join(named)}" if named else "the file has none"
         raise ConfigError([Problem("connectors", f"no connector is named {name!r};{meant(name, named)} {hint}")])
     found: dict[str, Any] = interpolate({"connectors": {name: known[name]}}, environment)["connectors"][name]
-    if isinstance(found.get("manifest"), str):
-        found["manifest"] = str(folder / found["manifest"])
-    return found
+    return with_files(name, found, folder)
 
 
 async def ask_spec(name: str, document: Mapping[str, Any], cache: Path, heard: Listener) -> Mapping[str, Any]:

@@ -82,10 +82,10 @@ def read_text(file: Path) -> str:
 
 
 def check_document(document: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()) -> dict[str, Any]:
-    """Returns the document with variables, and the code of its functions, put in.
+    """Returns the document with variables, the code of its functions, and the files of its connectors, put in.
 
     Args:
-        folder: where the project file is; the files of functions are found from there.
+        folder: where the project file is; the files of functions and connectors are found from there.
 
     Raises:
         ConfigError: with every problem found, each named by its path.
@@ -97,6 +97,9 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str], 
     known: Mapping[str, str] = _filled(document, environment) if missing else environment
     problems.extend(_problems_of(lambda: resolve(document, known)))
     filled: dict[str, Any] = interpolate(dict(document), known)
+    with_texts, unread = _with_texts(filled, folder)
+    problems.extend(unread)
+    filled["connectors"] = {**(filled.get("connectors") or {}), **with_texts}
     problems.extend(_check_plugins(filled))
     if not any(problem.path.startswith("functions") for problem in problems):
         problems.extend(compile_functions(dict(_entries(filled, "functions"))))
@@ -104,7 +107,22 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str], 
         blamed = {problem.path for problem in missing}
         unique = dict.fromkeys(problem for problem in problems if problem in missing or problem.path not in blamed)
         raise ConfigError(list(unique))
-    return resolve(document, environment)
+    resolved = resolve(document, environment)
+    if with_texts:
+        resolved["connectors"] = {**resolved["connectors"], **with_texts}
+    return resolved
+
+
+def _with_texts(document: Mapping[str, Any], folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    """Returns the connectors with the texts of the files that they name, and the files that cannot be read."""
+    found: dict[str, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for name, options in _entries(document, "connectors"):
+        try:
+            found[name] = connectors.with_files(name, options, folder)
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+    return found, problems
 
 
 async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mapping[str, Any]) -> Plan:
