@@ -75,7 +75,6 @@ class ConnectionLoader:
             destination=definition.destination,
             claims=claims,
             failed=self._note_failure,
-            waiting="events",
         )
         self._failing = Failing()
         self._troubles = Troubles(name, self._failing, context.telemetry, context.health)

@@ -39,7 +39,6 @@ class Persistence:
         destination: its entry in the project file.
         claims: whether to take over a ledger that another stack wrote.
         failed: called with the error of each session.
-        waiting: the word for what waits: `events`.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Persistence:
         destination: Mapping[str, Any],
         claims: bool,
         failed: Callable[[PenstockError], Awaitable[None]],
-        waiting: str,
     ) -> None:
         self._context = context
         self._part = f"{what} {name}"
@@ -63,7 +61,6 @@ class Persistence:
         self._destination = destination
         self._claims = claims
         self._failed = failed
-        self._waiting = waiting
         self._offset = 0
         """The difference between the ledger's epochs and the lease's."""
         self._transient = Backoff(*RETRY_SECONDS)
@@ -127,7 +124,7 @@ class Persistence:
         level = logging.WARNING if transient else logging.ERROR
         log.log(
             level,
-            f"load failed, {self._waiting} wait",
+            "load failed, what it holds waits",
             extra={**self._called, "error": str(error), "again_in": delay},
         )
         await self._failed(error)

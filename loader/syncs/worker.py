@@ -57,7 +57,6 @@ class SyncLoader:
             destination=definition.document,
             claims=claims,
             failed=self._note_failure,
-            waiting="rows",
         )
 
     def change(self, definition: Definition) -> bool:  # noqa: ARG002  # of `Worker`

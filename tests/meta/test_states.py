@@ -46,7 +46,7 @@ PROVOKED = {
         "unit/loader/test_look_back.py::test_a_store_that_ends_before_the_destination_is_told_in_the_state_and_in_the_log"
     ),
     "another stack's ledger": (
-        "unit/loader/test_connection.py::"
+        "unit/loader/test_persistence.py::"
         "test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for"
     ),
     "clients are refused": "unit/ingest/test_readiness.py::test_who_is_refused_is_told_for_a_while_and_the_edge_stays_ready",

@@ -103,6 +103,10 @@ def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence, tm
         if "file" in function:
             (tmp_path / function["file"]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / function["file"]).write_text(f"export default (event) => ({{...event, by: '{name}'}});")
+    for connector in (document.get("connectors") or {}).values():
+        for option in ("file", "manifest"):
+            if isinstance(connector.get(option), str):
+                (tmp_path / connector[option]).write_text("version: 1\n")
     check_document(document, _AnyVariable(), tmp_path)
 
 

@@ -49,7 +49,6 @@ class Context:
             destination={"type": "duckdb"},
             claims=False,
             failed=self.failed,
-            waiting="events",
         )
 
     def failing(self, errors: list[Exception]) -> Callable[[int], Any]:
