@@ -54,7 +54,8 @@ def test_a_detached_stack_runs_on_says_where_and_stops_in_order(stack: LocalStac
     assert state["phase"] == "ready"
     listeners = [each.laddr for each in psutil.net_connections("tcp4") if each.status == "LISTEN"]
     assert [address[0] for address in listeners if address and address[1] == base] == ["127.0.0.1"]
-    assert {process["name"] for process in state["processes"]} == {"nats", "ingest", "router", "functions_runtime", "loader"}
+    names = {process["name"] for process in state["processes"]}
+    assert names == {"nats", "ingest", "router", "functions_runtime", "loader", "connector_runner"}
     assert answers(state["ingest_url"] + "/v1/projects/none/settings") or answers(state["processes"][1]["admin_url"] + "/ready")
     pids = stack.pids
     assert all(is_running(pid) for pid in pids.values())
