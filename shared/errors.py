@@ -7,6 +7,7 @@
     │   ├── TableChanged   a live table is not what the rows were shaped for: describe it again, then shape again
     │   ├── UnknownDriverError   a driver raised what its plug-in does not know; counted
     │   ├── TableBusy      another session holds one table for longer than we wait: go on with the others
+    │   ├── Denied         the broker denies its user an action: another service may do it, or a person allows it
     │   └── QueueFull      a stream or a subject takes no more: wait, remember where it stopped
     ├── SetupError         a person must act (password, permission, missing database): alert, slow retry
     │   └── TableSetupError   the same for one table (its owner, a damaged index): go on with the others
@@ -54,6 +55,10 @@ class UnknownDriverError(Transient):
 
 class TableBusy(Transient):
     """Another session holds a lock on one table; the others may be free."""
+
+
+class Denied(Transient):
+    """The broker denies the user of this process an action. It says which, and never answers the request."""
 
 
 class QueueFull(Transient):

@@ -26,24 +26,38 @@ from dataclasses import dataclass, field
 import msgspec
 import uvloop
 from aiohttp import web
+from nats.errors import Error as NatsError
 
 from shared.clock import Clock
 from shared.errors import ConfigError, Problem
+from shared.forget.ids import Forgotten
+from shared.forget.listing import follow_forgotten
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker, connect, without_password
+from shared.jetstream.address import parse_address, without_password
+from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import ConfigWatcher, watch_config
 from shared.settings import ServiceSettings, read_settings
 from shared.streams.fill import watch_fill
+from shared.streams.reports import keep_report
 from shared.tasks import task_group, timeout
 from shared.telemetry import logs
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
+from shared.warnings.writer import WarningsWriter
 
 EXIT_CONFIG = 78
 """Exit code for wrong settings (sysexits.h EX_CONFIG): a supervisor need not try again at once."""
 
 PATIENCE_SECONDS = 3.0
 """How long a service that can do without the broker waits for it at the start."""
+
+LOOK_SECONDS = 5.0
+"""How often a service looks whether all streams are there."""
+
+ROUTER = "router"
+"""The service that makes streams where each service is a user of the broker by its own name."""
+ROUTER_SECONDS = 10.0
+"""How long such a user leaves it to a router, before it asks for what the broker denies."""
 
 _M_ARENA_MAX = -8
 """malloc.h of glibc."""
@@ -65,6 +79,8 @@ class ServiceContext:
     health: Health
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     clock: Clock = field(default_factory=Clock)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    """Ids whose events every stage leaves out."""
 
 
 Main = Callable[[ServiceContext], Awaitable[None]]
@@ -133,18 +149,23 @@ async def _serve(
 ) -> None:
     instance = f"{name}-{socket.gethostname()}-{os.getpid()}"
     health = Health()
-    telemetry = Telemetry(name, settings)
+    telemetry = Telemetry(name, settings, instance)
     try:
         async with (
             admin_server(settings, health, telemetry) as port,
             connect(settings.nats_url, instance, wait=False) as broker,
             watch_config(broker, settings.cache_dir, health) as config,
+            follow_forgotten(broker) as (forgotten, complete),
         ):
+            if settings.cache_dir is not None:
+                cache = settings.cache_dir
+                health.write_to(lambda: {"the last good project": cache})
             health.look_before_report(lambda: _say_connected(health, broker, settings))
             late = await _wait_for_broker(broker, None if needs_broker or not config.loaded.is_set() else PATIENCE_SECONDS)
             if not late:
-                await _ensure_topology(broker, settings, health)
+                await _ensure_topology(broker, name, settings, health)
                 health.good("streams")
+                await complete.wait()
             context = ServiceContext(
                 name=name,
                 instance=instance,
@@ -154,6 +175,7 @@ async def _serve(
                 telemetry=telemetry,
                 health=health,
                 draining=draining,
+                forgotten=forgotten,
             )
             health.good("service")
             log.info("started", extra={"instance": instance, "admin_port": port, "pid": os.getpid()})
@@ -161,7 +183,9 @@ async def _serve(
                 tasks = [
                     group.create_task(_watch_broker(context)),
                     group.create_task(_keep_topology(context, missing=late)),
+                    group.create_task(_warn(context)),
                     group.create_task(watch_fill(broker, health, telemetry, settings.events_when_short)),
+                    group.create_task(keep_report(broker, health, name, instance), name="health-report"),
                 ]
                 if late:
                     log.warning("the broker is away, going on with the last good project")
@@ -187,17 +211,24 @@ async def _wait_for_broker(broker: Broker, seconds: float | None) -> bool:
 
 
 def _say_connected(health: Health, broker: Broker, settings: ServiceSettings) -> None:
+    if broker.denied:
+        health.warn("permissions", f"the broker denies this service: {broker.denied}; allow it in the broker's users.conf")
+    else:
+        health.good("permissions")
     if broker.nc.is_connected:
         health.good("broker")
     else:
         health.bad("broker", f"no connection to {without_password(settings.nats_url)}: {broker.trouble or 'no answer yet'}")
 
 
-async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: Health) -> None:
+async def _ensure_topology(broker: Broker, name: str, settings: ServiceSettings, health: Health) -> None:
+    may_make = name == ROUTER or parse_address(settings.nats_url).user != name
     while True:
         await broker.connected.wait()
+        if not may_make:
+            await _leave_it_to_a_router(broker, health)
         try:
-            return await topology.ensure(broker, settings.topology())
+            return await topology.ensure(broker, settings.topology(), widen=may_make)
         except Exception as exc:  # noqa: BLE001  # whatever the broker says at start, it may pass: no leader yet, no room yet
             if health.problems.get("streams") != (why := f"cannot be prepared: {exc}"):
                 log.error("streams cannot be prepared", extra={"error": str(exc)})
@@ -206,19 +237,59 @@ async def _ensure_topology(broker: Broker, settings: ServiceSettings, health: He
 
 
 async def _keep_topology(context: ServiceContext, *, missing: bool) -> None:
-    """Ensures the topology after each reconnection: a broker that comes back may have lost its store, or be another one."""
-    again = asyncio.Event()
-    forget = context.broker.on_reconnect(again.set)
+    """Ensures the topology after each reconnection: a broker that comes back may have lost its store, or be another one.
+
+    A stream may also be deleted while the link stands, so it looks from time to time.
+    """
+    broker, again = context.broker, asyncio.Event()
+    forget = broker.on_reconnect(again.set)
     try:
         while True:
             if not missing:
-                await again.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with timeout(LOOK_SECONDS):
+                        await again.wait()
+                if not again.is_set():
+                    lacking = await _lacking(broker)
+                    if not lacking:
+                        continue
+                    log.warning("the broker lacks streams; making them", extra={"streams": ", ".join(lacking)})
             again.clear()
             missing = False
-            await _ensure_topology(context.broker, context.settings, context.health)
+            await _ensure_topology(broker, context.name, context.settings, context.health)
             context.health.good("streams")
     finally:
         forget()
+
+
+async def _leave_it_to_a_router(broker: Broker, health: Health) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with timeout(ROUTER_SECONDS):
+            while lacking := await _lacking(broker):
+                if not health.problems.get("streams"):
+                    log.info("waits for a router to make streams", extra={"streams": ", ".join(lacking)})
+                    health.bad("streams", f"waits for a router to make {', '.join(lacking)}")
+                await asyncio.sleep(0.25)
+
+
+async def _lacking(broker: Broker) -> list[str]:
+    """Returns the streams that the broker lacks; none, if it does not say."""
+    try:
+        return await topology.missing(broker) if broker.nc.is_connected else []
+    except (NatsError, OSError, TimeoutError, msgspec.MsgspecError):
+        return []  # the link tells when it is back
+
+
+async def _warn(context: ServiceContext) -> None:
+    writer = WarningsWriter(
+        context.broker,
+        context.telemetry,
+        service=context.name,
+        instance=context.instance,
+        project=lambda: context.config.current.project,
+        period_seconds=max(0.1, float(context.settings.warnings_period)),
+    )
+    await writer.run()
 
 
 async def _watch_broker(context: ServiceContext) -> None:
@@ -262,7 +333,9 @@ async def admin_server(settings: ServiceSettings, health: Health, telemetry: Tel
         report = health.report()
         telemetry.gauge("service_ready", int(report.ready))
         telemetry.gauge("service_warnings", len(report.warnings))
-        return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        # of a thousand connections it takes a second or two
+        body = await asyncio.to_thread(telemetry.exposition)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     app = web.Application()
     app.router.add_get("/live", live)

@@ -24,6 +24,10 @@ _LEAST_SECONDS = {"events_max_age": DEDUPLICATION_SECONDS, "dead_max_age": DEAD_
 """How long a stream recognises repeats; the broker takes no stream that keeps messages for less."""
 
 
+_STANDARD = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_protocol": "OTEL_EXPORTER_OTLP_PROTOCOL"}
+"""Variables of OpenTelemetry that hold where ours are not set."""
+
+
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of every service, prefix `PENSTOCK_`."""
 
@@ -44,9 +48,25 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="where the last good project is kept, so that a service starts while the broker is away")
     ] = None
     otlp_endpoint: Annotated[
-        str | None, Meta(description="base address of an OpenTelemetry collector (OTLP over HTTP); none: no export")
+        str | None,
+        Meta(description="base address of an OpenTelemetry collector; none: no export. Also `OTEL_EXPORTER_OTLP_ENDPOINT`"),
     ] = None
-    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of frames that are traced")] = 0.01
+    otlp_protocol: Annotated[
+        Literal["http", "http/protobuf", "grpc"],
+        Meta(
+            description="what the collector speaks at that address: HTTP (port 4318) or gRPC (4317). Also `OTEL_EXPORTER_OTLP_PROTOCOL`"
+        ),
+    ] = "http"
+    otlp_logs: Annotated[bool, Meta(description="whether the lines of the log go to the collector too")] = True
+    otlp_period: Annotated[Duration, Meta(description="how often spans and lines of the log are sent")] = field(
+        default_factory=lambda: Duration(5)
+    )
+    trace_ratio: Annotated[float, Meta(ge=0, le=1, description="share of requests, and of frames of feeds, that are traced")] = (
+        0.01
+    )
+    trace_rate: Annotated[
+        int, Meta(ge=1, description="most traces that a process begins in a second, and as many at once, whatever the ratio is")
+    ] = 20
     replicas: Annotated[int, Meta(ge=1, le=5, description="copies of every stream: 1 on one machine, 3 in a cluster")] = 1
     events_max_age: Annotated[Duration, Meta(description="how long EVENTS keeps frames for replay, at least 2m")] = field(
         default_factory=lambda: Duration(7 * DAY)
@@ -74,6 +94,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         ByteSize, Meta(description="room of what `identity` keeps of visitors; when it is full, further events stay anonymous")
     ] = field(default_factory=lambda: ByteSize(GIB))
 
+    warnings_period: Annotated[
+        Duration, Meta(description="least time between two messages of a process to WARNINGS, at least 100ms")
+    ] = field(default_factory=lambda: Duration(60))
+
     def topology(self) -> TopologySettings:
         """Returns the settings of streams."""
         return TopologySettings(
@@ -90,6 +114,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 def read_settings(type_: type[T], prefix: str = "PENSTOCK_", environment: Mapping[str, str] | None = None) -> T:
     """Fills a settings Struct from environment variables named `prefix` + field in capitals; empty ones count as absent.
 
+    Where `OTEL_EXPORTER_OTLP_*` is the name that all programs share, it holds too.
+
     Raises:
         ConfigError: naming each variable that is wrong or missing, and what was expected.
     """
@@ -99,6 +125,9 @@ def read_settings(type_: type[T], prefix: str = "PENSTOCK_", environment: Mappin
     for each in msgspec.structs.fields(type_):
         name = prefix + each.name.upper()
         text = source.get(name, "")
+        if text == "" and each.name in _STANDARD:
+            name = _STANDARD[each.name]
+            text = source.get(name, "")
         if text == "":
             if each.required:
                 problems.append(Problem(name, "is not set, and has no default"))

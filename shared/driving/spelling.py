@@ -1,4 +1,4 @@
-"""How SQL quotes names and texts, whoever the server is. Pure.
+"""How SQL quotes names and texts, of every server. Pure.
 
 Names and values come from outside, so they get into a statement only through `identifier` and `literal`, or as a parameter.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,9 @@ BATCH_BYTES = 512 * 1024
 
 LETTER_BYTES = 200
 """What a letter holds beside its body, detail and request, about."""
+
+DETAIL_CHARACTERS = 8_192
+"""The longest detail that is kept: a driver or a function may say anything, and a broker takes a megabyte."""
 
 VERSION = 2
 """Version 1 repeated the request in every letter."""
@@ -84,12 +87,27 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return LETTER_BYTES + len(self.body) + len(self.detail)
 
 
+State = Literal["replayed", "purged"]
+ORIGINAL_BYTES = 64 * 1024
+"""Bytes of an original that connections with `from: dead` get; `penstock dead show` has all."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A letter that left DEAD. `letter` has its id, and of its body only the beginning; `at` is epoch seconds."""
+
+    state: State
+    at: float
+    letter: DeadLetter
+    body_bytes: int
+
+
 class DeadLetters(msgspec.Struct, frozen=True, array_like=True):
-    """A message of the stream DEAD."""
+    """A message of the stream DEAD: letters, or the note that others ended, for connections with `from: dead`."""
 
     version: int
     letters: list[DeadLetter]
     requests: list[RequestContext] = []
+    ended: list[Ended] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -115,7 +133,16 @@ def encode_dead(letters: Sequence[DeadLetter]) -> bytes:
 
 
 def decode_dead(payload: bytes) -> list[DeadLetter]:
-    """Reads a message of DEAD.
+    """Reads the letters of a message of DEAD.
+
+    Raises:
+        msgspec.MsgspecError: not such a message, or of a newer version.
+    """
+    return decode_message(payload).letters
+
+
+def decode_message(payload: bytes) -> DeadLetters:
+    """Reads a message of DEAD; its letters have their requests.
 
     Raises:
         msgspec.MsgspecError: not such a message, or of a newer version.
@@ -125,13 +152,52 @@ def decode_dead(payload: bytes) -> list[DeadLetter]:
         raise msgspec.ValidationError(f"dead letters of version {message.version} are newer than {VERSION}; upgrade")
     requests = message.requests
     if not requests:
-        return message.letters
-    return [
+        return message
+    letters = [
         letter
         if letter.request_index is None or not 0 <= letter.request_index < len(requests)
         else msgspec.structs.replace(letter, request=requests[letter.request_index], request_index=None)
         for letter in message.letters
     ]
+    return msgspec.structs.replace(message, letters=letters)
+
+
+def id_of(letter: DeadLetter, seq: int, index: int) -> str:
+    """Returns the id of a letter that lies at this place."""
+    return letter.id or f"{seq}.{index}"
+
+
+async def note_ended(publisher: Publishes, subject: str, letters: Sequence[DeadLetter], state: State, msg_id: str) -> None:
+    """Notes in DEAD that letters leave it, so that connections with `from: dead` learn it behind the letters themselves.
+
+    Args:
+        subject: where the letters lie.
+        letters: with their ids.
+        msg_id: derived from the letters.
+
+    Raises:
+        NotConnected, Transient, QueueFull: the note may not be stored.
+    """
+    at = now()
+    ended = [Ended(state=state, at=at, letter=_short(letter), body_bytes=len(letter.body)) for letter in letters]
+    await store_ended(publisher, subject, ended, msg_id)
+
+
+async def store_ended(publisher: Publishes, subject: str, ended: Sequence[Ended], msg_id: str) -> None:
+    """Stores a note of letters that left DEAD.
+
+    Raises:
+        NotConnected, Transient, QueueFull: the note may not be stored.
+    """
+    await publisher.publish(subject, _encode(DeadLetters(VERSION, [], [], list(ended))), msg_id=msg_id, headers={EVENTS: "0"})
+
+
+def _short(letter: DeadLetter) -> DeadLetter:
+    """Returns a letter as a note holds it: smaller than the letter itself, so that the broker takes it."""
+    request = letter.request
+    if request is not None:
+        request = RequestContext(received_at=request.received_at, protocol=request.protocol, key=request.key)
+    return msgspec.structs.replace(letter, body=letter.body[:ORIGINAL_BYTES], request=request)
 
 
 async def bury(
@@ -142,6 +208,7 @@ async def bury(
     msg_id: str,
     *,
     on_full: Callable[[Sequence[DeadLetter]], None] | None = None,
+    trace: Mapping[str, str] | None = None,
 ) -> None:
     """Stores dead letters durably.
 
@@ -149,12 +216,14 @@ async def bury(
         stage: `ingest`, `feeds`, `router`, `functions` or `loader`.
         name: site for ingest and feeds, connection for the others.
         msg_id: derived from the origin; the same letters buried again under it, in the same order, are stored once.
+        trace: headers of the trace in which they died; a replay goes on with it.
         on_full: called with letters that DEAD has no room for, which are then lost; None: raise `QueueFull`.
 
     Raises:
         NotConnected, Transient, QueueFull: the letters may not be stored; keep the events.
     """
     subject = topology.dead_subject(stage, name)
+    letters = [letter if len(letter.detail) <= DETAIL_CHARACTERS else _cut(letter) for letter in letters]
     start = part = 0
     while start < len(letters):
         end, size = start, 0
@@ -171,12 +240,18 @@ async def bury(
             end += 1
         some = letters[start:end]
         try:
-            await publisher.publish(subject, encode_dead(some), msg_id=f"{msg_id}.{part}", headers={EVENTS: str(len(some))})
+            await publisher.publish(
+                subject, encode_dead(some), msg_id=f"{msg_id}.{part}", headers={EVENTS: str(len(some)), **(trace or {})}
+            )
         except QueueFull:
             if on_full is None:
                 raise
             on_full(some)
         start, part = end, part + 1
+
+
+def _cut(letter: DeadLetter) -> DeadLetter:
+    return msgspec.structs.replace(letter, detail=f"{letter.detail[: DETAIL_CHARACTERS - 1]}…")
 
 
 def origin_of(lane: str, seq: int, index: int) -> str:

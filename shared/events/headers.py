@@ -99,6 +99,14 @@ def split_lane(lane: str) -> tuple[str, int]:
     return source, int(first) if first.isdecimal() else 1
 
 
+def stream_of(lane: str) -> tuple[str, str] | None:
+    """Returns the incarnation of EVENTS and the site of a live lane; None for other lanes."""
+    if not is_live(lane):
+        return None
+    incarnation, _, site = split_lane(lane)[0].removeprefix(_LIVE).partition("-")
+    return incarnation, site
+
+
 def again_lane(queue: str) -> str:
     """The lane of events of a queue that its functions wanted to see again."""
     return _AGAIN + queue

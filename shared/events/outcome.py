@@ -43,6 +43,11 @@ class DeadReason(StrEnum):
         """One sentence for people: what was wrong and where to look."""
         return _DEAD_MEANING[self]
 
+    @property
+    def advice(self) -> str:
+        """One sentence for people: what to do, usually."""
+        return _DEAD_ADVICE[self]
+
 
 class DropReason(StrEnum):
     """The reason of a drop; counted, never stored."""
@@ -62,6 +67,7 @@ class DropReason(StrEnum):
     UNSUPPORTED = "unsupported"
     UNIDENTIFIED = "unidentified"
     TOO_OLD = "too_old"
+    FORGOTTEN = "forgotten"
 
     @property
     def meaning(self) -> str:
@@ -110,7 +116,7 @@ Outcome = Ok | Drop | Retry | Dead
 _DEAD_MEANING = {
     DeadReason.NOT_AN_OBJECT: "an item of the batch is not a JSON object",
     DeadReason.MALFORMED_JSON: "the bytes are not JSON, even leniently read",
-    DeadReason.UNREADABLE_RECORD: "the feed's `format` or schema does not fit the bytes of the record; the detail has the place and the fault",
+    DeadReason.UNREADABLE_RECORD: "the feed's `format` or schema does not fit the bytes of the record, or a connector cannot read a row of a file; the detail has the place and the fault",
     DeadReason.MISSING_TYPE: "the event has no `type` and the path does not fix one",
     DeadReason.UNKNOWN_TYPE: "the `type` is not one the protocol knows",
     DeadReason.MISSING_ID: "the event lacks an id that its type needs (`userId` or `anonymousId`, `groupId`, `previousId`, `event`)",
@@ -133,6 +139,33 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
 }
 
+_MEND_CLIENT = "a client is wrong: mend it; replay what the new rules allow"
+_DEAD_ADVICE = {
+    DeadReason.NOT_AN_OBJECT: _MEND_CLIENT,
+    DeadReason.MALFORMED_JSON: _MEND_CLIENT,
+    DeadReason.UNREADABLE_RECORD: "of a feed: set its `format`, or mend the schema or the writer; replay. Of a sync: mend the file or the options of its stream, and the next run reads it",
+    DeadReason.MISSING_TYPE: _MEND_CLIENT,
+    DeadReason.UNKNOWN_TYPE: _MEND_CLIENT,
+    DeadReason.MISSING_ID: _MEND_CLIENT,
+    DeadReason.WRONG_TYPE: _MEND_CLIENT,
+    DeadReason.TOO_LARGE: "raise the site's `limits`, or mend the client; then replay",
+    DeadReason.TOO_DEEP: "raise the site's `limits`, or mend the client; then replay",
+    DeadReason.TOO_MANY_KEYS: "raise the site's `limits`, or mend the client; then replay",
+    DeadReason.TABLE_TEMPLATE_FAILED: "mend the template; then replay",
+    DeadReason.TYPE_CONFLICT: "change `on_conflict` or `schema_policy`, or the table; then replay",
+    DeadReason.SCHEMA_STRICT: "change `on_conflict` or `schema_policy`, or the table; then replay",
+    DeadReason.MISSING_KEY: "change `primary_key`, or `deduplicate: false`; then replay",
+    DeadReason.REJECTED_BY_DESTINATION: "the detail has the database's words: a constraint, a trigger, a value out of range; change it or the event, then replay",
+    DeadReason.FRAME_UNREADABLE: "a newer Penstock wrote it: upgrade this service, then replay",
+    DeadReason.INTERNAL_ERROR: "a defect of Penstock: report it with the detail, upgrade, then replay",
+    DeadReason.TEMPLATE_FAILED: "a template of the destination fails on this event: mend it, apply, then replay",
+    DeadReason.GAVE_UP: "the destination failed on the event for longer than its `max_age`; the detail has the last failure: mend the destination, then replay",
+    DeadReason.FUNCTION_FAILED: "the detail has the function and what it threw: mend it, apply, then replay",
+    DeadReason.FUNCTION_TIMEOUT: "the function hangs on this event: mend it, or raise the connection's `function_timeout`; then replay",
+    DeadReason.FUNCTION_MEMORY: "the function takes too much memory for this event: mend it, then replay",
+    DeadReason.FUNCTION_RESULT: "the function's result is no event; the detail says why: mend it, then replay",
+}
+
 _DROP_MEANING = {
     DropReason.DUPLICATE: "the same messageId was accepted before, within the site's window",
     DropReason.FILTERED: "the connection's `where` does not match",
@@ -149,4 +182,5 @@ _DROP_MEANING = {
     DropReason.UNSUPPORTED: "the destination has no place for an event of this type or name; its page says which it takes",
     DropReason.UNIDENTIFIED: "the event has none of the ids by which the destination knows people; its page names them",
     DropReason.TOO_OLD: "the event is older than the destination accepts; its page says how old it may be",
+    DropReason.FORGOTTEN: "the event belongs to a person who is forgotten (`penstock forget`)",
 }

@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, DEFAULT_INBOX_PREFIX, Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.protocol.parser import PERMISSIONS_ERR
 
 T = TypeVar("T")
 
@@ -21,7 +24,18 @@ END_SECONDS = 2.0
 
 
 class HearingClient(Client):
-    """The client; replaces the calls that wait for the server or for room."""
+    """The client; replaces the calls that wait for the server or for room.
+
+    Args:
+        inbox_prefix: where answers arrive.
+        only_tls: send nothing to a server that speaks without TLS.
+    """
+
+    def __init__(self, inbox_prefix: str = DEFAULT_INBOX_PREFIX.decode(), *, only_tls: bool = False) -> None:
+        super().__init__()
+        # `connect` sets it too, but our publisher makes its inbox before
+        self._inbox_prefix = bytearray(inbox_prefix, "ascii")
+        self._only_tls = only_tls
 
     async def request(
         self,
@@ -46,9 +60,55 @@ class HearingClient(Client):
             await _end([getattr(self, name) for name in names])
         await _end([subscription._wait_for_msgs_task for subscription in self._subs.values()])
 
+    @property
+    def server_id(self) -> str:
+        """Which server this is; empty before the first connection."""
+        return str(self._server_info.get("server_id", ""))
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server is a node of a cluster."""
+        return bool(self._server_info.get("cluster"))
+
+    def abort(self) -> None:
+        """Ends the connection without a farewell. A server that hangs never answers that of TLS, for which asyncio waits 30 s."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def move_to(self, server: str) -> None:
+        """Connects to another server of the pool; to the next ones if it refuses, to the present one last."""
+        netloc = urlsplit(server).netloc
+        self._server_pool.sort(key=lambda each: 0 if each.uri.netloc == netloc else 2 if each is self._current_server else 1)
+        await self.force_reconnect()
+
+    async def _attempt_reconnect(self) -> None:
+        """As `Client._attempt_reconnect`, but does not wait for a server that hangs."""
+        self.abort()
+        await super()._attempt_reconnect()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """As `Client._process_err`, but an error after which the server closes the connection leads to another connection. The
+        client would close for ever, if a password was changed on the server, or if the server has too many connections."""
+        if PERMISSIONS_ERR in err_msg.lower():
+            await super()._process_err(err_msg)
+        else:
+            error = NatsError(f"nats: {err_msg.strip(chr(39))}")
+            await self._process_op_err(error)
+            await self._error_cb(error)
+
     async def _connect_to_server(self, server: Any) -> None:
-        """As `Client._connect_to_server`: a `connect` whose cancellation meets a refusal would go on for ever."""
+        """As `Client._connect_to_server`: a `connect` whose cancellation meets a refusal would go on for ever, and the connection to a
+        server that refused the user would stay open."""
+        self.abort()
         await _hearing(super()._connect_to_server(server))
+
+    def _connect_command(self) -> bytes:
+        """As `Client._connect_command`, which holds the password. The client asks for TLS if the server does; a server, or an
+        intruder before it, that does not ask would get the password in clear."""
+        if self._only_tls and not self._server_info.get("tls_required"):
+            raise NatsError("the broker speaks without TLS and the address demands it: configure TLS there, or use nats://")
+        return super()._connect_command()
 
     async def _process_pong(self) -> None:
         """As `Client._process_pong`, but the late answer to a cancelled flush does not end the connection."""
@@ -63,6 +123,16 @@ class HearingClient(Client):
             return await super()._flush_pending(force_flush)
         except RuntimeError as exc:
             raise ConnectionResetError(f"the connection to the broker is lost: {exc}") from exc
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """As `Client._close`, which ends half-way where bytes wait for a connection that is lost: it writes them to the closed
+        transport. Nobody gets them any more, and the rest of its work is done without them."""
+        try:
+            await super()._close(status, do_cbs)
+        except (RuntimeError, OSError):  # uvloop raises RuntimeError
+            self._pending, self._pending_data_size = [], 0
+            self._status = Client.DISCONNECTED
+            await super()._close(status, do_cbs)
 
     async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
         """As `Client.flush`, but hears a cancellation."""

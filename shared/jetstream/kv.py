@@ -20,10 +20,10 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from shared.errors import Conflict, NotConnected
-from shared.jetstream.broker import Broker, asking
+from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.publisher import DEADLINE_SECONDS, EXPECTED_LAST_SUBJECT_SEQUENCE, MSG_ID, MSG_TTL
 from shared.jetstream.reader import StreamReader, StreamReplaced
 from shared.tasks import timeout
@@ -255,13 +255,7 @@ class Bucket:
         Raises:
             NotConnected: not known to be removed.
         """
-        with asking(f"cannot remove a value of {self._stream}"):
-            try:
-                await self._broker.js.delete_msg(self._stream, revision)
-            except APIError:  # the server has one code for all that can go wrong
-                with contextlib.suppress(NotFoundError):
-                    await self._broker.js.get_msg(self._stream, seq=revision)
-                    raise
+        await delete_message(self._broker, self._stream, revision)
 
     async def remove(self, revision: int) -> None:
         """As `erase`, for a value that does no harm if it stays: no failure is an error."""

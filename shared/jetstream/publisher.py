@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import nats.errors
@@ -63,10 +63,15 @@ _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
 class Publisher:
-    """Publishes durable messages over one link; any number of tasks may use it at once."""
+    """Publishes durable messages over one link; any number of tasks may use it at once.
 
-    def __init__(self, nc: Client) -> None:
+    Args:
+        unanswered: hears the subject of a message that was not acknowledged in time, or refused for now.
+    """
+
+    def __init__(self, nc: Client, unanswered: Callable[[str], None]) -> None:
         self._nc = nc
+        self._unanswered = unanswered
         self._inbox = nc.new_inbox()
         self._waiting: dict[str, asyncio.Future[_Reply | None]] = {}
         """The answer to each message under way; None: it is time to send it again."""
@@ -129,16 +134,21 @@ class Publisher:
                     reply = await answer
                 finally:
                     timer.cancel()
-                if reply is not None:
-                    if reply.error is None:
-                        return PubAck(reply.stream, reply.seq, reply.duplicate)
+                if reply is not None and reply.error is None:
+                    return PubAck(reply.stream, reply.seq, reply.duplicate)
+                if reply is not None and reply.error is not None:
                     refused = reply.error
                     _raise_final(subject, refused)
+                self._unanswered(subject)
+                if reply is not None:
                     await asyncio.sleep(min(RETRY_SECONDS, max(0.0, ends_at - loop.time())))
                 if loop.time() >= ends_at:
                     if refused is not None:
                         raise Transient(f"broker refused a message on {subject}: {refused.description or refused.code}")
-                    raise NotConnected(f"no acknowledgement for a message on {subject} within {deadline_seconds:g} s")
+                    why = "; its log says why, such as a full disk" if self._nc.is_connected else ""
+                    raise NotConnected(
+                        f"no acknowledgement of the broker for a message on {subject} within {deadline_seconds:g} s{why}"
+                    )
         finally:
             self._waiting.pop(token, None)
 

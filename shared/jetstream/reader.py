@@ -172,6 +172,7 @@ class StreamReader:
                     log.info(
                         "reader hears nothing; starting it again", extra={"stream": self._stream, "consumer": self._consumer}
                     )
+                    self._broker.suspicion.note(self._stream)
                     self._break()
                 elif self._outstanding <= 0:
                     await self._request()
@@ -265,6 +266,7 @@ class StreamReader:
                 failure: Exception = exc
             except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
                 failure = exc
+                self._broker.suspicion.note(self._stream)
             log.debug("reader cannot start yet", extra={"stream": self._stream, "error": str(failure)})
             self._broken = True
             if ends_at is not None and loop.time() + REBUILD_SECONDS >= ends_at:

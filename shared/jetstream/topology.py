@@ -1,9 +1,10 @@
 """Streams and buckets of JetStream, declared once as data, and the one function that creates them on a broker.
 
-Every service calls `ensure` at start and after each reconnection. It creates missing streams, widens existing ones, and never
-shrinks a limit, so that two versions side by side cannot take room from each other. If the broker has less room than a stream
-should get, the stream gets the room there is. Commands never call it: an operator's shell may lack the services' settings. Only
-the functions below make subjects.
+Every service calls `ensure` at start, after each reconnection, and when it finds that a stream is gone. It creates missing
+streams, widens existing ones, and never shrinks a limit, so that two versions side by side cannot take room from each other. If
+the broker has less room than a stream should get, the stream gets the room there is. Where each service has a user of its own
+(`deploy/nats/users.conf`), the router alone may create and widen, and the others wait for it. Commands never call it: an
+operator's shell may lack the services' settings. Only the functions below make subjects.
 
 | stream | holds | retention |
 | --- | --- | --- |
@@ -12,6 +13,7 @@ the functions below make subjects.
 | DELIVER | frames waiting for a connection's destination | work queue; each connection has its own limit |
 | RETRY | rows of a table, and calls, that failed, waiting for their time | work queue |
 | DEAD | dead letters | by age; a full stream refuses, and the largest holder makes room (`router/room/dead.py`) |
+| WARNINGS | what happened to events on their way, counted | by age and bytes; the oldest make room |
 | LIVE | what functions log | in memory, the newest few of each subject |
 """
 
@@ -28,7 +30,7 @@ from nats.errors import Error as NatsError
 from nats.js import api
 from nats.js.errors import APIError, BadRequestError, NotFoundError, ServiceUnavailableError
 
-from shared.errors import Transient
+from shared.errors import Denied, Transient
 
 if TYPE_CHECKING:
     from shared.jetstream.broker import Broker
@@ -42,6 +44,7 @@ FUNCTIONS = "FUNCTIONS"
 DELIVER = "DELIVER"
 RETRY = "RETRY"
 DEAD = "DEAD"
+WARNINGS = "WARNINGS"
 LIVE = "LIVE"
 
 CONFIG_BUCKET = "config"
@@ -54,9 +57,12 @@ STORE_BUCKET = "store"
 """What functions keep: each value for a time of its own."""
 IDENTITY_BUCKET = "identity"
 """Visitors of connections that stitch: their users, and their anonymous events."""
+FORGOTTEN_BUCKET = "forgotten"
+"""Digests of the ids of people who are forgotten, requests to forget, and their receipts."""
 KEPT_LIVE = 200
 """Messages of LIVE that the broker keeps of each subject."""
 LIVE_BYTES = 64 * MIB
+WARNINGS_BYTES = 64 * MIB
 
 SMALLEST_BYTES = 16 * MIB
 """A stream with no more room than this is of no use: better to say that the broker has no room."""
@@ -65,7 +71,8 @@ _NO_ROOM = 10047  # server/errors.json of nats-server: the broker's storage is r
 _NO_MEMORY = 10028
 _NO_JETSTREAM = 10076
 
-_PERMISSIONS = "allow it to publish to $JS.>, $KV.>, events.>, functions.>, deliver.>, retry.>, dead.> and live.>, and to subscribe to _INBOX.>"
+_NO_PEERS = 10005
+_PERMISSIONS = "start a router, which makes it, or allow the user to publish to $JS.>, $KV.>, events.>, functions.>, deliver.>, retry.>, dead.>, warnings.> and live.>, and to subscribe to _INBOX.>"
 MORE_ROOM = "give JetStream more room: max_file_store in its configuration, or a larger disk"
 _REMEDIES = {
     _NO_ROOM: MORE_ROOM,
@@ -75,7 +82,7 @@ _REMEDIES = {
     _NO_JETSTREAM: "enable JetStream in the server's configuration",
     10039: "enable JetStream for the account of PENSTOCK_NATS_URL",
     10074: "a broker that is no cluster keeps one copy: set PENSTOCK_REPLICAS=1",
-    10005: "the cluster has fewer servers with room than PENSTOCK_REPLICAS",
+    _NO_PEERS: "the cluster has fewer servers with room than PENSTOCK_REPLICAS",
     10065: "another stream takes these subjects: remove it, or give Penstock an account of its own",
 }
 """What to do about a refusal, by the server's code."""
@@ -149,6 +156,11 @@ def dead_subject(stage: str, name: str) -> str:
     return f"dead.{stage}.{name}"
 
 
+def warnings_subject(service: str) -> str:
+    """Returns the subject of a service's warnings."""
+    return f"warnings.{service}"
+
+
 def live_subject(stage: str, name: str) -> str:
     """What a stage says of a connection for people who watch; nothing waits for it."""
     return f"live.{stage}.{name}"
@@ -200,6 +212,17 @@ def streams(settings: TopologySettings) -> list[api.StreamConfig]:
             **durable,
         ),
         api.StreamConfig(
+            name=WARNINGS,
+            subjects=["warnings.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_age=settings.dead_max_age_seconds,
+            max_bytes=WARNINGS_BYTES,
+            duplicate_window=DEDUPLICATION_SECONDS,
+            allow_direct=True,
+            **durable,
+        ),
+        api.StreamConfig(
             name=LIVE,
             subjects=["live.*.*"],
             retention=api.RetentionPolicy.LIMITS,
@@ -244,43 +267,49 @@ def buckets(settings: TopologySettings) -> list[api.StreamConfig]:
             (STATS_BUCKET, 1),
             (STORE_BUCKET, 1),
             (IDENTITY_BUCKET, 1),
+            (FORGOTTEN_BUCKET, 1),
         )
     ]
 
 
-async def ensure(broker: Broker, settings: TopologySettings) -> None:
+async def ensure(broker: Broker, settings: TopologySettings, *, widen: bool = True) -> None:
     """Creates every missing stream and bucket and widens the existing ones.
+
+    Args:
+        widen: False: leave existing ones as they are; for a user who may not widen, so that nobody asks the broker in vain.
 
     Raises:
         Transient: the broker refuses a definition or does not answer; says which stream, why, and what to do.
     """
     # the smallest first: the largest stream gets the rest of the room
     for wanted in sorted([*streams(settings), *buckets(settings)], key=lambda each: each.max_bytes or 0):
-        broker.denied = ""
         try:
-            await _bring_in_line(broker, wanted)
-        except (APIError, NatsError, OSError, TimeoutError) as exc:
-            raise Transient(f"the stream {wanted.name}: {_why_refused(exc, broker.denied)}") from exc
+            await _bring_in_line(broker, wanted, widen=widen)
+        except (APIError, NatsError, OSError, TimeoutError, Denied) as exc:
+            raise Transient(f"the stream {wanted.name}: {_why_refused(exc)}") from exc
 
 
-async def _bring_in_line(broker: Broker, wanted: api.StreamConfig) -> None:
+async def _bring_in_line(broker: Broker, wanted: api.StreamConfig, *, widen: bool) -> None:
     name = str(wanted.name)
     try:
-        current = (await broker.js.stream_info(name)).config
+        current = await broker.describe(name)
     except NotFoundError:
         try:
-            await _create(broker, wanted)
+            await broker.unless_denied(name, _create(broker, wanted))
             return
         except BadRequestError:  # another service created it a moment ago
             current = (await broker.js.stream_info(name)).config
     widened = _widened(current, wanted)
-    if widened is not None:
-        await _update(broker, current, widened)
+    if widened is not None and widen:
+        try:
+            await broker.unless_denied(name, _update(broker, current, widened))
+        except Denied:
+            log.info("the user of this service may not widen a stream; a router does", extra={"stream": name})
 
 
-def _why_refused(error: Exception, denied: str) -> str:
-    if denied:
-        return f"the broker denies its user a permission ({denied}); {_PERMISSIONS}"
+def _why_refused(error: Exception) -> str:
+    if isinstance(error, Denied):
+        return f"it is missing, and the user of this process may not make it ({error}); {_PERMISSIONS}"
     code = error.err_code if isinstance(error, APIError) else None
     said = (error.description if isinstance(error, APIError) else "") or str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
@@ -315,7 +344,7 @@ async def _create(broker: Broker, wanted: api.StreamConfig) -> None:
             await broker.js.add_stream(config)
         except APIError as exc:
             smaller = (config.max_bytes or 0) // 2
-            if exc.err_code not in (_NO_ROOM, _NO_MEMORY) or smaller < SMALLEST_BYTES:
+            if not _is_short(exc) or smaller < SMALLEST_BYTES:
                 raise
             config = dataclasses.replace(config, max_bytes=smaller)
         else:
@@ -327,11 +356,17 @@ async def _create(broker: Broker, wanted: api.StreamConfig) -> None:
             return
 
 
+def _is_short(error: APIError) -> bool:
+    """Whether a smaller stream may fit. A cluster says so in words only: no peer is suitable, for one reason or another."""
+    short = error.err_code == _NO_PEERS and "insufficient storage" in (error.description or "")
+    return short or error.err_code in (_NO_ROOM, _NO_MEMORY)
+
+
 async def _update(broker: Broker, current: api.StreamConfig, widened: api.StreamConfig) -> None:
     try:
         await broker.js.update_stream(widened)
     except APIError as exc:
-        if exc.err_code != _NO_ROOM or widened.max_bytes == current.max_bytes:
+        if not _is_short(exc) or widened.max_bytes == current.max_bytes:
             raise
         log.warning(
             "the broker has no room to widen a stream",

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import Problem
+from shared.project.functions import check_rules_of_events
 from shared.project.identity import check_identity
+from shared.project.problems import MISSING, check_source
 from shared.reading.decode import meant
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ def check_references(path: str, entry: Any, document: Mapping[str, Any]) -> list
         name, known = entry.get(what) if isinstance(entry, dict) else None, document.get(f"{what}s") or {}
         if isinstance(name, str) and isinstance(known, dict) and name not in known:
             problems.append(Problem(f"{path}.{what}", _unknown(what, name, known)))
+    if isinstance(entry, dict) and not entry.keys() & {"site", "from"}:
+        problems.append(Problem(f"{path}.site", MISSING))
     return problems
 
 
@@ -30,7 +34,8 @@ def check_connections(project: Project) -> list[Problem]:
     problems: list[Problem] = []
     for name, connection in project.connections.items():
         path = f"connections.{name}"
-        if connection.site not in project.sites:
+        problems.extend(check_source(path, connection))
+        if connection.site and connection.from_ is None and connection.site not in project.sites:
             problems.append(Problem(f"{path}.site", _unknown("site", connection.site, project.sites)))
         if connection.destination not in project.destinations:
             problems.append(Problem(f"{path}.destination", _unknown("destination", connection.destination, project.destinations)))
@@ -47,6 +52,7 @@ def check_connections(project: Project) -> list[Problem]:
             problems.append(Problem(f"{path}.function_timeout", text))
         if connection.deduplicate and connection.primary_key == []:
             problems.append(Problem(f"{path}.primary_key", "deduplicate needs at least one column; or set deduplicate: false"))
+        problems.extend(check_rules_of_events(path, connection.privacy))
         problems.extend(check_identity(path, connection))
     for name, destination in project.destinations.items():
         if not isinstance(destination.get("type"), str):

@@ -6,7 +6,7 @@ What they do to events: `functions_runtime/`. The command reads the files of fun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ OnError = Literal["pass", "dead_letter", "drop"]
 Deed = Literal["hash", "encrypt", "drop", "rename", "truncate"]
 
 _NEEDED: Mapping[Deed, str] = {"hash": "secret", "encrypt": "key", "rename": "to"}
+_CALLED = {"primary_key": "key", "cursor": "cursor", "deleted": "mark of deletion"}
 IDENTITY = ("messageId", "type")
 """An event is known by these, so no rule touches them."""
 
@@ -38,7 +39,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class PrivacyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule for a field of every event, applied before functions and the destination see it."""
+    """A rule for a field of every event, applied before functions and the destination see it; or of every row of a stream."""
 
     field: Annotated[
         str | list[str],
@@ -70,8 +71,6 @@ class PrivacyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ValueError("field: `rename` needs the name of a key at the end of the path")
             if "." in self.to or ANY_KEY in self.to:
                 raise ValueError(f"to: expected one key, which the field gets in the same object, got {self.to!r}")
-            if len(self.path) == 1 and self.to in IDENTITY:
-                raise ValueError(f"to: an event is known by its {self.to}, so no other field takes its place")
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -88,8 +87,49 @@ def _check_path(path: tuple[str, ...]) -> None:
             raise ValueError(f"field: `*` stands for a whole key, so {key!r} finds nothing")
     if path[-1] == ANY_DEPTH:
         raise ValueError("field: a path ends with a key; `**` stands for the levels before it")
-    if len(path) == 1 and path[0] in IDENTITY:
-        raise ValueError(f"field: an event is known by its {path[0]}, so it stays as it is")
+
+
+def check_rules_of_events(path: str, rules: Sequence[PrivacyRule]) -> Iterator[Problem]:
+    """Yields the privacy rules of a connection that would change what an event is known by."""
+    for index, rule in enumerate(rules):
+        if len(rule.path) == 1 and rule.path[0] in IDENTITY:
+            text = f"an event is known by its {rule.path[0]}, so it stays as it is"
+            yield Problem(f"{path}.privacy[{index}].field", text)
+        if len(rule.path) == 1 and rule.to in IDENTITY:
+            text = f"an event is known by its {rule.to}, so no other field takes its place"
+            yield Problem(f"{path}.privacy[{index}].to", text)
+
+
+def check_rules_of_rows(
+    path: str, rules: Sequence[PrivacyRule], known_by: Mapping[str, Sequence[tuple[str, ...]]]
+) -> Iterator[Problem]:
+    """Yields the privacy rules that would change what the rows of a stream are known by. A key may be hashed: equal ones stay equal.
+
+    Args:
+        path: of the stream, with a dot behind it, or empty.
+        known_by: paths in a row, by what they are.
+    """
+    for index, rule in enumerate(rules):
+        for what, paths in known_by.items():
+            for kept in paths:
+                if _reaches(rule.path, kept) and not (
+                    what == "primary_key" and rule.do == "hash" and len(kept) == len(rule.path)
+                ):
+                    may = "; it may only be hashed" if what == "primary_key" else ""
+                    text = f"{'.'.join(kept)} is the {_CALLED[what]} of the rows, so it stays as it is{may}"
+                    yield Problem(f"{path}privacy[{index}].field", text)
+                if rule.to is not None and _reaches((*rule.path[:-1], rule.to), kept):
+                    text = f"{'.'.join(kept)} is the {_CALLED[what]} of the rows, so no other field takes its place"
+                    yield Problem(f"{path}privacy[{index}].to", text)
+
+
+def _reaches(path: Sequence[str], kept: Sequence[str]) -> bool:
+    """Whether a path, perhaps with wildcards, leads to a field or to an object around it."""
+    if not path:
+        return True
+    if path[0] == ANY_DEPTH:
+        return any(_reaches(path[1:], kept[levels:]) for levels in range(len(kept)))
+    return bool(kept) and path[0] in (kept[0], ANY_KEY) and _reaches(path[1:], kept[1:])
 
 
 def check_functions(functions: Mapping[str, Function]) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The project file: sites, destinations, functions, connectors, feeds, and the connections and syncs between them, as Structs.
+"""The project file: sites, destinations, functions, connectors, feeds, alerts, and the connections and syncs between them, as Structs.
 
 Every Struct refuses unknown keys, and every field has a description, from which the configuration reference and the JSON Schema
 are generated. `load_project` reads the text, puts environment variables in, decodes, and checks the relations between fields
@@ -18,9 +18,12 @@ import msgspec
 from msgspec import Meta, field
 
 from shared.errors import ConfigError, Problem
+from shared.project.alerts import check_alerts
+from shared.project.archive import ArchiveOptions
 from shared.project.connection_checks import check_connections, check_references
 from shared.project.functions import Function, OnError, PrivacyRule, check_functions
 from shared.project.identity import Identity
+from shared.project.problems import From, is_reserved, settle
 from shared.project.site_checks import check_sites
 from shared.project.syncs import Sync, check_sync_references, check_syncs
 from shared.project.variables import interpolate
@@ -33,7 +36,7 @@ OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-"""Names of sites, destinations, functions, connections, connectors, syncs and feeds: they become tokens of subjects and keys of buckets."""
+"""Names of sites, destinations, functions, connections, connectors, syncs, feeds and alerts: they become tokens of subjects and keys of buckets."""
 NAME_RULE = "a name is 1 to 63 of a-z, 0-9, _ and -, and starts with a letter or digit"
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
@@ -105,6 +108,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="how far a client's clock (`sentAt`) may be off to be corrected; beyond it times stay as sent; 0: never"
         ),
     ] = field(default_factory=lambda: Duration(86_400))
+    archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
     limits: Annotated[SiteLimits, Meta(description="bounds of the events that the site accepts")] = field(
         default_factory=SiteLimits
@@ -136,7 +140,10 @@ class DeadLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The link from a site to a destination, with the rules of processing."""
 
-    site: Annotated[str, Meta(description="name of the site")]
+    site: Annotated[str, Meta(description="name of the site; or `from` instead")] = ""
+    from_: Annotated[From | None, Meta(description="instead of a site: problems of all sites; docs/problems.md")] = field(
+        default=None, name="from"
+    )
     destination: Annotated[str, Meta(description="name of the destination")]
     enabled: Annotated[bool, Meta(description="false: no events are routed; what waits keeps waiting")] = True
     backfill: Annotated[
@@ -235,6 +242,10 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return bool(self.functions or self.privacy or self.identity)
 
 
+RESERVED = Site(dedupe_window=Duration(7 * 86_400), require_id=False)
+"""A site of problems (`shared/project/problems.py`). Its window is as long as EVENTS keeps frames: a problem becomes one event."""
+
+
 class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole project file."""
 
@@ -252,6 +263,22 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, dict[str, Any]],
         Meta(description="endless sources by name: `site`, `type` and the options of that type; their records become events"),
     ] = {}
+    archive: Annotated[
+        ArchiveOptions | Literal["off"] | None,
+        Meta(
+            description="where accepted events are archived; `off`: nowhere. Default: as the routers are set up, see docs/archive.md"
+        ),
+    ] = None
+    alerts: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(description="who is told what is wrong, by name: `type` of the channel, its options, and the rules of every alert"),
+    ] = {}
+
+    @property
+    def every_site(self) -> dict[str, Site]:
+        """The sites, and the reserved ones from which connections get problems."""
+        reserved = {each.site: RESERVED for each in self.connections.values() if is_reserved(each.site)}
+        return {**self.sites, **reserved}
 
 
 def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Project:
@@ -275,8 +302,15 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "connectors": dict[str, Any],
         "syncs": Sync,
         "feeds": dict[str, Any],
+        "alerts": dict[str, Any],
     }
-    parts: dict[str, Any] = {key: value for key, value in document.items() if key not in shapes}
+    parts: dict[str, Any] = {key: value for key, value in document.items() if key not in (*shapes, "archive")}
+    if document.get("archive") is not None:
+        wanted: Any = ArchiveOptions | Literal["off"]
+        try:
+            parts["archive"] = decode(document["archive"], wanted, "archive")
+        except ConfigError as exc:
+            problems.extend(exc.problems)
     for kind, type_ in shapes.items():
         entries = document.get(kind) or {}
         if not isinstance(entries, dict):
@@ -293,12 +327,13 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
                 if kind == "syncs" and isinstance(entry, dict):
                     problems.extend(_sync_references(f"{kind}.{name}", entry, document))
     problems.extend(
-        Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}")
+        Problem(str(key), f"unknown key;{meant(str(key), shapes)} known: {', '.join(shapes)}, archive")
         for key in parts
-        if key not in shapes
+        if key not in shapes and key != "archive"
     )
     if problems:
         raise ConfigError(problems)
+    parts["connections"] = {name: settle(each) for name, each in parts.get("connections", {}).items()}
     project = Project(**parts)
     problems = [
         *_check_names(project),
@@ -306,6 +341,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *check_functions(project.functions),
         *check_connections(project),
         *check_syncs(project),
+        *check_alerts(project),
     ]
     if problems:
         raise ConfigError(problems)
@@ -358,7 +394,7 @@ def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str,
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", NAME_RULE)
-        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs", "feeds")
+        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs", "feeds", "alerts")
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]

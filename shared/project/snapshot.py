@@ -137,14 +137,14 @@ async def apply_project(broker: Broker, stored: StoredProject, *, expected_revis
 
 
 def _incarnations(before: StoredProject, after: StoredProject, revision: int) -> dict[str, str]:
-    """Returns the incarnation of each connection: its old one if it was there with the same site, else a new one.
+    """Returns the incarnation of each connection: its old one if it was there with the same site or source, else a new one.
 
     A new one begins with the revision that it replaces, so a reader of a later revision without it knows that it was removed.
     """
     known = before.resolved.get("connections") or {}
     found: dict[str, str] = {}
     for name, connection in (after.resolved.get("connections") or {}).items():
-        if name in known and known[name].get("site") == connection.get("site"):
+        if name in known and all(known[name].get(each) == connection.get(each) for each in ("site", "from")):
             found[name] = before.incarnations.get(name, "")
         else:
             found[name] = f"{revision}-{secrets.token_hex(4)}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
 
 from shared.errors import Problem
+from shared.project.functions import PrivacyRule, check_rules_of_rows
 from shared.reading.decode import meant
 from shared.reading.units import ByteSize, Duration
 from shared.syncs.frames import Write
@@ -53,6 +54,18 @@ class SyncStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Annotated[list[str], Meta(min_length=1)] | None,
         Meta(description="fields to read, `a.b` for one inside another; others are neither asked for nor stored"),
     ] = None
+    where: Annotated[
+        Any, Meta(description="conditions a row must meet, in the language of docs/routing.md; others do not leave the runner")
+    ] = None
+    unmatched: Annotated[
+        Literal["remove", "keep"],
+        Meta(
+            description="what becomes of a stored row when its newer version does not meet `where`, with write: merge or history. remove: it goes, or its version ends. keep: it stays as it is"
+        ),
+    ] = "remove"
+    privacy: Annotated[
+        list[PrivacyRule], Meta(description="rules for fields of every row, applied in this order before rows leave the runner")
+    ] = []
     deletes: Annotated[
         Literal["soft", "hard"],
         Meta(description="what becomes of rows that the source says were deleted. soft: they stay and are marked. hard: they go"),
@@ -132,10 +145,21 @@ def _check_stream(path: str, name: str, how: SyncStream) -> Iterator[Problem]:
         yield Problem(f"{path}.write", "replace needs all rows: write mode: full_refresh, or another `write`")
     if how.deletes == "hard" and how.write not in (None, *_ON_KEY):
         yield Problem(f"{path}.deletes", f"rows are found by their key, and write: {how.write} has none; use write: merge")
+    if how.unmatched == "keep" and (how.where is None or how.write not in (None, "merge", "history")):
+        yield Problem(f"{path}.unmatched", "means something with `where` and write: merge or history; take it out")
+    yield from check_rules_of_rows(f"{path}.", how.privacy, _known_by(how))
     if name == OTHERS:
         for option in ("table", "primary_key", "cursor", "columns", "column_types"):
             if getattr(how, option):
                 yield Problem(f"{path}.{option}", "means one stream; write it under the stream's name")
+
+
+def _known_by(how: SyncStream) -> dict[str, list[tuple[str, ...]]]:
+    """Returns what the rows of a stream are known by, as far as the project file says it."""
+    if how.write not in (None, *_ON_KEY):
+        return {}
+    cursor = [tuple(how.cursor.split("."))] if how.cursor is not None else []
+    return {"primary_key": [tuple(each.split(".")) for each in how.primary_key or ()], "cursor": cursor}
 
 
 def check_sync_references(

@@ -66,6 +66,9 @@ def _all_problems(value: object, type_: Any, path: str) -> list[Problem]:
     elif isinstance(value, list) and get_origin(bare) is list:
         for index, each in enumerate(value):
             parts.extend(_all_problems(each, get_args(bare)[0], f"{path}[{index}]"))
+    elif isinstance(value, dict) and get_origin(bare) is dict:
+        for name, each in value.items():
+            parts.extend(_all_problems(each, get_args(bare)[1], f"{path}.{name}"))
     return parts or [whole]
 
 

@@ -20,7 +20,7 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
 
     Up to `level` the destination has all rows but those in `holes`: by table, ranges of sequences in which rows were set aside,
     and loaded in the state that is gone. `lost`: how many sequences before `first` EVENTS no longer has. `done`: all is loaded
-    again.
+    again. `at`: when it was asked for (epoch seconds).
     """
 
     number: int
@@ -30,10 +30,11 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
     holes: dict[str, list[tuple[int, int]]] = {}
     lost: int = 0
     done: bool = False
+    at: float = 0.0
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames `first` to `last` of a replay's lane are wanted again. They come in a new replay."""
+    """Frames `first` to `last` are wanted again, of a replay's lane or of an EVENTS stream that is gone. They come in a new replay."""
 
     lane: str
     first: int
@@ -93,7 +94,7 @@ def resent_key(connection: str) -> str:
 
 
 def decode_resent(value: bytes | None) -> dict[str, bool]:
-    """Reads its value: by id whether all of it is in the queue; False: the content of the replay is unknown."""
+    """Reads its value: by id whether all of it is in the queue; False: not all of it can come."""
     return msgspec.json.decode(value, type=dict[str, bool]) if value else {}
 
 

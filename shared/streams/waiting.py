@@ -126,6 +126,19 @@ async def look_ahead(broker: Broker, site: str, seq: int) -> Waiting:
     return Waiting(frames, events if exact else round(events * frames / len(looked)), exact, oldest)
 
 
+async def look_at_next(broker: Broker, site: str, seq: int) -> float | None:
+    """Returns the time (epoch seconds) of a site's first frame in EVENTS behind a sequence; None: there is none.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    subject = topology.events_filter(site)
+    with asking(f"the stream {topology.EVENTS} does not tell what waits"):
+        async for message in _messages(broker=broker, stream=topology.EVENTS, subject=subject, seq=seq + 1, most=1):
+            return message.time.timestamp() if message.time else None
+    return None
+
+
 async def look_at_subject(broker: Broker, stream: str, subject: str) -> Waiting:
     """Counts the frames that wait in a work queue under a subject.
 
@@ -245,6 +258,27 @@ async def look_at_oldest_aside(broker: Broker, queue: str) -> float | None:
             broker=broker, stream=topology.RETRY, subject=topology.retry_subject("loader", queue), seq=1, most=1, direct=False
         ):
             return _waits_since(message)
+    return None
+
+
+class Oldest(NamedTuple):
+    """The oldest message under a subject: since when its events wait, when it was put there (epoch seconds), and its place."""
+
+    waits_since: float | None
+    queued_at: float | None
+    place: Place | None
+
+
+async def look_at_oldest(broker: Broker, stream: str, subject: str) -> Oldest | None:
+    """Looks at the oldest message that waits under a subject; None: there is none.
+
+    Raises:
+        NotConnected: the broker does not answer.
+    """
+    with asking(f"the stream {stream} does not tell what waits"):
+        async for message in _messages(broker=broker, stream=stream, subject=subject, seq=1, most=1):
+            queued_at = message.time.timestamp() if message.time else None
+            return Oldest(_waits_since(message), queued_at, read_place(message.headers or {}))
     return None
 
 

@@ -12,7 +12,7 @@ Reading an old frame must always work: fields are only ever added at the end, wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import zstandard
@@ -26,7 +26,7 @@ VERSION = 1
 MOST_BYTES = 64 * 1024 * 1024
 """No honest block is larger; a bound on what a damaged length can make us allocate."""
 
-JSON_LINES, ARROW = 0, 1
+JSON_LINES, ARROW, EMPTIED = 0, 1, 2
 
 Write = Literal["replace", "append", "merge", "insert_only", "history"]
 
@@ -36,7 +36,8 @@ class RowStream(msgspec.Struct, array_like=True, frozen=True):
 
     `name`: with its namespace, as people write it. `table`: as the user or the connector wants it; the destination may spell it
     otherwise. `key`, `cursor`, `deleted`: paths in a row; `deleted` is not null in a row that the source deleted, and set only if the
-    loader must remove such rows. `types`: SQL types that the user forces, by column.
+    loader must remove such rows. `types`: SQL types that the user forces, by column. `marked`: as `deleted`, where the row stays, marked, and
+    keeps the values that the deletion does not tell.
     """
 
     name: str
@@ -46,6 +47,14 @@ class RowStream(msgspec.Struct, array_like=True, frozen=True):
     cursor: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     types: dict[str, str] = {}
+    marked: tuple[str, ...] = ()
+
+
+class Emptied(NamedTuple):
+    """All rows of a stream that were older than a cursor are gone at the source. `before`: the cursor; `at`: microseconds since 1970."""
+
+    before: int
+    at: int
 
 
 class RowBlock(msgspec.Struct, array_like=True, frozen=True):
@@ -83,6 +92,17 @@ class RowBlock(msgspec.Struct, array_like=True, frozen=True):
         if len(found) != self.rows:
             raise Permanent(f"a block of rows holds {len(found)} lines, it promises {self.rows}")
         return found
+
+    def emptied(self) -> Emptied:
+        """Returns what a block without rows says.
+
+        Raises:
+            Permanent: the block does not hold what it promises.
+        """
+        try:
+            return msgspec.json.decode(self.open(), type=Emptied)
+        except msgspec.MsgspecError as exc:
+            raise Permanent(f"a block of a sync cannot be read: {exc}") from exc
 
     def columns(self) -> pa.Table:
         """Returns the rows of an Arrow block.
@@ -196,6 +216,11 @@ def pack_columns(stream: int, rows: pa.Table) -> RowBlock:
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
     return _block(stream, len(rows), ARROW, sink.getvalue().to_pybytes())
+
+
+def pack_emptied(stream: int, emptied: Emptied) -> RowBlock:
+    """Returns a block without rows that says which rows are gone."""
+    return _block(stream, 0, EMPTIED, msgspec.json.encode(emptied))
 
 
 def over_of(frames: Iterable[RowFrame]) -> BatchEnd | None:

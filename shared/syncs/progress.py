@@ -7,11 +7,13 @@ notes it then. A runner begins a run only when no frame of an earlier one waits,
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from shared.errors import Permanent
 from shared.jetstream.kv import Bucket, Entry
-from shared.syncs.frames import State
+from shared.syncs.frames import RowStream, State, Write
 
 VERSION = 1
 
@@ -28,6 +30,36 @@ class StreamProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     over: bool = False
     table: str = ""
     """The table's name in the destination."""
+    batch: int = 0
+    """The newest batch of the run that left a mark for the table in the destination; 0: none did."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the state of a stream rests on: rows that must still be in the destination (`loader/syncs/kept.py`).
+
+    `wanted`: the table as the runner wants it, `table`: as the destination spells it. `run`, `batch`: the newest load into it; 0: none. `lost`: why
+    the rows are not there any more, where a person must say what becomes of it.
+    """
+
+    wanted: str
+    write: Write
+    table: str = ""
+    key: tuple[tuple[str, ...], ...] = ()
+    run: int = 0
+    batch: int = 0
+    lost: str = ""
+
+    @classmethod
+    def of(cls, stream: RowStream, table: str = "") -> Kept:
+        """Returns how a stream is stored now."""
+        return cls(wanted=stream.table, write=stream.write, table=table, key=tuple(sorted(stream.key)))
+
+    def serves(self, now: Kept) -> bool:
+        """Whether the state still tells what is missing where rows are stored as `now`: not in another table, or by another key."""
+        if self.wanted != now.wanted or (self.write == "replace" != now.write):
+            return False
+        # by a key each row has one place, and what was left out for another key, or by insert_only, is missing
+        return not now.key or (self.write, self.key) == (now.write, now.key)
 
 
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,8 +73,14 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Whether the last batch of the run is loaded."""
     at: float = 0.0
     """Epoch seconds of the note."""
+    rows_at: float = 0.0
+    """When rows were loaded the last time (epoch seconds); 0: never."""
     states: tuple[State, ...] = ()
     streams: dict[str, StreamProgress] = {}
+    kept: dict[str, Kept] = {}
+    """What the states rest on, by stream."""
+    again: dict[str, str] = {}
+    """Why all rows of a stream are read again, by stream, until a run is over."""
     waits: str = ""
     """Why the loader cannot go on for now; empty: it can."""
     failed: str = ""
@@ -54,8 +92,13 @@ def key_of(sync: str) -> str:
     return f"synced.{sync}"
 
 
+def number_key(sync: str) -> str:
+    """Returns the key under which runners keep the highest number that they gave to a run in the queue."""
+    return f"sync-number.{sync}"
+
+
 def without_states(known: tuple[State, ...], forgets: tuple[str, ...] | None) -> tuple[State, ...]:
-    """Returns states without those that a batch forgets (`BatchEnd.forgets`).
+    """Returns the states that a batch does not forget (`BatchEnd.forgets`).
 
     A state of all streams together goes when one of them is forgotten: it cannot be taken apart.
     """
@@ -109,6 +152,24 @@ def progress_of(entry: Entry) -> SyncProgress:
             f"the progress under {entry.key} is of version {found.version}, newer than {VERSION}; upgrade this service"
         )
     return found
+
+
+async def next_number(bucket: Bucket, sync: str, above: int) -> int:
+    """Returns a number for a run in the queue: above all before it, and given once, whatever the clocks of the runners say.
+
+    Args:
+        above: the highest number that the loader noted.
+
+    Raises:
+        Conflict: another runner took one at the same time.
+        NotConnected, Transient: the broker does not answer.
+    """
+    entry = await bucket.get(number_key(sync))
+    given = int(entry.value) if entry is not None and entry.value else 0
+    # the clock keeps numbers growing where the bucket was lost, for ledgers that know earlier runs
+    number = max(given + 1, above + 1, time.time_ns() // 1_000_000)
+    await bucket.put(number_key(sync), str(number).encode(), revision=entry.revision if entry is not None else 0)
+    return number
 
 
 async def write_progress(bucket: Bucket, sync: str, progress: SyncProgress, revision: int) -> int:

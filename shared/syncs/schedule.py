@@ -60,6 +60,13 @@ class Schedule:
         """Returns the first time after `moment` at which a run is due (both epoch seconds); infinity if none ever is."""
         return self._next(moment - self._delay) + self._delay
 
+    def behind(self, began: float, now: float) -> float:
+        """Returns when the run behind one that began is due (all epoch seconds).
+
+        Where the clock of that run was ahead of ours, it puts off nothing.
+        """
+        return self.after(min(began, now))
+
 
 def _period(text: str) -> float:
     try:

@@ -8,7 +8,7 @@ from shared.telemetry.names import CounterName
 
 
 class Counts(Protocol):
-    """What a plug-in counts with; `shared/telemetry/declared.py` has the metrics."""
+    """What a plug-in counts with; `shared/telemetry/declared/` has the metrics."""
 
     def count(self, name: CounterName, amount: float = 1, **labels: str) -> None:
         """Adds to a counter; costs nothing that anybody would notice, and never fails."""

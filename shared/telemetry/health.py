@@ -5,7 +5,7 @@ Each has a part, and a text that says why and what to do next. A part has a prob
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -26,6 +26,7 @@ class Health:
         self.warnings: dict[str, str] = {}
         self._bearable: Callable[[str], str | None] = _nothing
         self._looks: list[Callable[[], None]] = []
+        self._folders: list[Callable[[], Mapping[str, str]]] = []
 
     def good(self, part: str) -> None:
         """A part works."""
@@ -49,6 +50,15 @@ class Health:
     def look_before_report(self, look: Callable[[], None]) -> None:
         """Adds a quick function that refreshes a state which is otherwise refreshed by a clock."""
         self._looks.append(look)
+
+    def write_to(self, folders: Callable[[], Mapping[str, str]]) -> None:
+        """Adds a quick function that names the folders which this process writes to, by purpose: their disks are watched."""
+        self._folders.append(folders)
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders that this process writes to, by purpose."""
+        return {purpose: folder for each in self._folders for purpose, folder in each().items()}
 
     def report(self) -> Report:
         """Returns the state now."""

@@ -2,12 +2,13 @@
 
 `log.info("batch loaded", extra={"connection": "shop-wh", "rows": 100})` becomes one JSON object, or a readable line when
 `log_format` is text. info = life cycle, warning = recovered, error = a person must act. Nothing per event above debug.
-`bind` adds fields to every line that the current task and its children write.
+`bind` adds fields to every line that the current task and its children write. A line that is written in a span names its trace and span.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import msgspec
+
+from shared.telemetry.tracing.spans import current_trail
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _bound: ContextVar[dict[str, object] | None] = ContextVar("log_fields", default=None)
@@ -42,7 +45,8 @@ def bind(**fields: object) -> Iterator[None]:
         _bound.reset(token)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Returns the fields of a line, bound ones among them."""
     own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
     return {**(_bound.get() or {}), **own}
 
@@ -60,16 +64,21 @@ class _Json(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            **_fields(record),
+            **fields_of(record),
         }
+        if (trail := current_trail()) is not None:
+            line["trace_id"], line["span_id"] = f"{trail.trace_id:032x}", f"{trail.span_id:016x}"
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return self._encode(line).decode()
+        try:
+            return self._encode(line).decode()
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, which a client may send escaped
+            return json.dumps(line, default=str)
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+        fields = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
         line = f"{at} {record.levelname.lower():7} {record.name}: {record.getMessage()} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

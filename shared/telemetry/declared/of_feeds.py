@@ -7,7 +7,17 @@ from shared.telemetry.metric import Metric
 OF_FEEDS: tuple[Metric, ...] = (
     Metric("feeds_records_total", "counter", "records", "records whose events, or dead letters, are durable", labels=("feed",)),
     Metric("feeds_records_dead_total", "counter", "records", "records that became dead letters", labels=("feed", "reason")),
+    Metric(
+        "feeds_records_lost_total",
+        "counter",
+        "records",
+        "records of plain subjects that are gone; slow: they came faster than they were read",
+        labels=("feed", "reason"),
+    ),
     Metric("feeds_errors_total", "counter", "errors", "failures after which a feed was opened again", labels=("feed",)),
+    Metric(
+        "feeds_failing", "gauge", "flag", "1 while a feed cannot be followed, or is held by the broker, else 0", labels=("feed",)
+    ),
     Metric(
         "feeds_lag_records",
         "gauge",

@@ -1,0 +1,84 @@
+"""The metrics of functions and of identity."""
+
+from __future__ import annotations
+
+from shared.telemetry.metric import Metric
+
+OF_FUNCTIONS: tuple[Metric, ...] = (
+    Metric("functions_events_total", "counter", "events", "events that went into functions", labels=("connection",)),
+    Metric("functions_events_out_total", "counter", "events", "events that came out of functions", labels=("connection",)),
+    Metric(
+        "functions_events_dropped_total",
+        "counter",
+        "events",
+        "events that functions left out on purpose",
+        labels=("connection", "reason"),
+    ),
+    Metric(
+        "functions_events_dead_total",
+        "counter",
+        "events",
+        "events that became dead letters in functions",
+        labels=("connection", "reason"),
+    ),
+    Metric(
+        "functions_errors_total",
+        "counter",
+        "errors",
+        "errors that functions threw, by function",
+        labels=("connection", "function"),
+    ),
+    Metric(
+        "functions_calls_total",
+        "counter",
+        "calls",
+        "what functions asked for: kind is store or fetch, result is ok or failed",
+        labels=("connection", "kind", "result"),
+    ),
+    Metric(
+        "functions_rules_missed_total", "counter", "rules", "privacy rules that found nothing in an event", labels=("connection",)
+    ),
+    Metric(
+        "functions_sandboxes_ended_total",
+        "counter",
+        "sandboxes",
+        "sandboxes that ended in the middle of their work",
+        labels=("connection",),
+    ),
+    Metric(
+        "functions_identity_kept_total",
+        "counter",
+        "events",
+        "anonymous events that are kept until their visitor's user is known",
+        labels=("connection",),
+    ),
+    Metric(
+        "functions_identity_stitched_total",
+        "counter",
+        "events",
+        "anonymous events that got a user id: at_once, or again after they had gone on without one",
+        labels=("connection", "how"),
+    ),
+    Metric(
+        "functions_identity_forgotten_total",
+        "counter",
+        "events",
+        "anonymous events that stay without a user id: bounds of a visitor, large (larger than these), full (no room in the bucket), frame (no room beside the others of their frame), internal (an error of ours), unreadable (visitors, not events)",
+        labels=("connection", "reason"),
+    ),
+    Metric(
+        "functions_identity_lost_total",
+        "counter",
+        "times",
+        "times that what was kept of all visitors was found gone",
+        labels=("connection",),
+    ),
+    Metric("functions_sandboxes", "gauge", "sandboxes", "sandboxes that run"),
+    Metric(
+        "functions_waiting_again_events",
+        "gauge",
+        "events",
+        "events that functions want to see again, waiting in RETRY",
+        labels=("connection",),
+    ),
+)

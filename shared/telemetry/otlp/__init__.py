@@ -1,0 +1,1 @@
+"""Sends spans, logs and metrics to an OpenTelemetry collector, by OTLP over HTTP or gRPC."""
