@@ -152,6 +152,8 @@ class Parsed:
     """A JSON object merged under every event."""
     repaired: int = 0
     """Number of events whose bytes were not JSON and were mended."""
+    made_ids: int = 0
+    """Number of events that came without a messageId."""
     ignored: Sequence[IgnoredReason] = ()
     """Parts of the request outside its events that the protocol ignores."""
 

@@ -71,6 +71,9 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             spool_after_seconds=float(settings.spool_after),
         )
         start = await stack.enter_async_context(_background())
+        if settings.spool_dir is not None:
+            folder_of_journal = settings.spool_dir
+            context.health.write_to(lambda: {"the journal": folder_of_journal})
         if spool is not None:
             start(spool.empty(outlet.publish_stored, partial(stored_ids, context.broker)), "ingest-spool")
             for folder in _orphans(settings):
@@ -91,6 +94,7 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             largest_event=context.broker.nc.max_payload - HEADROOM_BYTES if context.broker.nc.is_connected else None,
             clock=context.clock,
             rates=RateLimiter(settings.rates_fd),
+            forgotten=context.forgotten,
             on_lost_letters=lambda site, letters: lost.note("refused", "ingest", site, letters),
         )
         holder.append(intake)

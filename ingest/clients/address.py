@@ -165,7 +165,19 @@ def _joined(headers: Mapping[str, str], name: str) -> str:
     return headers.get(name, "")
 
 
-def treat_address(address: str | None, treatment: Literal["keep", "truncate", "drop"]) -> str | None:
+Treatment = Literal["keep", "truncate", "drop"]
+ASKED: Mapping[str, Treatment] = {"stripLastOctet": "truncate", "remove": "drop"}
+"""What Jitsu's SDK asks for in `X-IP-Policy`, where a page sets `privacy.ipPolicy`."""
+_STRICTNESS: Sequence[Treatment] = ("keep", "truncate", "drop")
+
+
+def stricter(site: Treatment, asked: str | None) -> Treatment:
+    """Returns how an address is treated: as the site says, or as the client asks if that keeps less."""
+    wanted = ASKED.get(asked, "keep") if asked else "keep"
+    return max(site, wanted, key=_STRICTNESS.index)
+
+
+def treat_address(address: str | None, treatment: Treatment) -> str | None:
     """Returns the part of an address that the site lets us keep: all, the network (/24, /48), or nothing."""
     if treatment == "keep" or address is None:
         return address

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -26,11 +27,13 @@ from ingest.http.answer import Answered
 from ingest.http.request_ids import new_request_id
 from ingest.http.routes import Match, Routes
 from ingest.intake.intake import Intake, Sender
-from ingest.intake.packer import Ticket
+from ingest.intake.spans import Begun, RequestSpans
+from ingest.intake.ticket import Ticket
 from ingest.judge.encoding import GZIP_MAGIC, BadEncoding, TooLarge, decode_body
 from ingest.limits.bounds import Held
 from ingest.limits.refusals import jittered
 from shared.errors import Permanent, Transient
+from shared.telemetry.tracing.spans import Span, Trail
 
 TIMED_REQUESTS = 64
 """One request in so many is timed: a histogram costs more than all other counting."""
@@ -60,19 +63,29 @@ Done = Callable[[Answered], None]
 class _Pending(Ticket):
     """A request whose events are on their way."""
 
-    __slots__ = ("asked", "done", "match", "parsed", "peer", "pipeline", "started")
+    __slots__ = ("asked", "begun", "done", "match", "parsed", "peer", "pipeline", "started")
 
     def __init__(
-        self, pipeline: Pipeline, match: Match, asked: HttpRequest, peer: str | None, parsed: Parsed, started: float, done: Done
+        self,
+        pipeline: Pipeline,
+        match: Match,
+        asked: HttpRequest,
+        peer: str | None,
+        parsed: Parsed,
+        started: float,
+        begun: Begun,
+        done: Done,
     ) -> None:
         self.frames = 0  # instead of a call of the base, which does the same: one call less for each request
         self.over = False
+        self.trail = begun.trail if begun.__class__ is Span else None
         self.pipeline = pipeline
         self.match = match
         self.asked = asked
         self.peer = peer
         self.parsed = parsed
         self.started = started
+        self.begun = begun
         self.done = done
 
     def settle(self, failure: Exception | None) -> None:
@@ -91,6 +104,8 @@ class Pipeline:
         self.draining = False
         """Every answer closes its connection."""
         self._begun = 0
+        tracing = intake.telemetry.tracing
+        self._spans = RequestSpans(tracing) if tracing is not None else None
         self._count_answer = lru_cache(512)(self._answer_counter)
         self._plain = _NO_ANSWER
 
@@ -130,14 +145,17 @@ class Pipeline:
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
         """Takes a whole request in; returns None if the answer must wait for the disk: then `done` is called with it."""
         self._begun += 1
-        started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 else 0.0
+        spans, begun = self._spans, cast("Begun", 0)
+        if spans is not None:
+            begun = spans.begin(asked, match.protocol.NAME) if spans.wants(asked) else time.time_ns()
+        started = time.perf_counter() if self._begun % TIMED_REQUESTS == 0 or begun.__class__ is Span else 0.0
         try:
-            answered = self._take(match=match, asked=asked, peer=peer, started=started, done=done)
+            answered = self._take(match=match, asked=asked, peer=peer, started=started, begun=begun, done=done)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
-            return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
-        if started and answered is not None:
-            self._time(match, started)
+            answered = self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
+        if answered is not None and (started or (begun and answered.reply.status >= 500)):
+            self._note(match=match, asked=asked, answered=answered, started=started, begun=begun)
         return answered
 
     def finish(self, pending: _Pending, failure: Exception | None) -> Answered:
@@ -152,9 +170,16 @@ class Pipeline:
                 answered = self.refuse(match, asked, _not_stored(failure, parsed.admission), pending.peer)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
-            return self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
-        if pending.started:
-            self._time(match, pending.started)
+            answered = self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
+        if pending.started or (pending.begun and answered.reply.status >= 500):  # a sampled one is timed, too
+            self._note(match=match, asked=asked, answered=answered, started=pending.started, begun=pending.begun, parsed=parsed)
+        return answered
+
+    def refuse_unread(self, match: Match, asked: HttpRequest, refusal: Refusal, peer: str | None) -> Answered:
+        """Refuses a request that never began."""
+        answered = self.refuse(match, asked, refusal, peer)
+        if self._spans is not None:
+            self._note(match=match, asked=asked, answered=answered, started=0.0, begun=time.time_ns())
         return answered
 
     def refuse(self, match: Match, asked: HttpRequest, refusal: Refusal, peer: str | None) -> Answered:
@@ -251,7 +276,9 @@ class Pipeline:
                 return refusal
         return decode(body, encoding, limit, held)
 
-    def _take(self, match: Match, asked: HttpRequest, peer: str | None, started: float, done: Done) -> Answered | None:
+    def _take(
+        self, match: Match, asked: HttpRequest, peer: str | None, started: float, begun: Begun, done: Done
+    ) -> Answered | None:
         protocol = match.protocol
         parsed = protocol.parse(asked, self.intake)
         if isinstance(parsed, Reply):
@@ -262,7 +289,9 @@ class Pipeline:
         limit = int(parsed.admission.limits.request_bytes)
         if len(asked.body) > limit:  # the key was in the body, which was read within the largest limit of any site
             return self.refuse(match, asked, too_large(f"the body has {len(asked.body)} bytes", limit, parsed.admission), peer)
-        pending = _Pending(pipeline=self, match=match, asked=asked, peer=peer, parsed=parsed, started=started, done=done)
+        pending = _Pending(
+            pipeline=self, match=match, asked=asked, peer=peer, parsed=parsed, started=started, begun=begun, done=done
+        )
         try:
             result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME, pending)
         except (Transient, Permanent) as exc:
@@ -280,8 +309,23 @@ class Pipeline:
     def _answer_counter(self, protocol: str, status: int) -> Callable[[float], None]:
         return self.intake.telemetry.counter("ingest_requests_total", protocol=protocol, status=str(status))
 
-    def _time(self, match: Match, started: float) -> None:
-        self.intake.telemetry.record("ingest_request_seconds", time.perf_counter() - started, protocol=match.protocol.NAME)
+    def _note(
+        self, match: Match, asked: HttpRequest, answered: Answered, started: float, begun: Begun, parsed: Parsed | None = None
+    ) -> None:
+        """Times a request, and ends its span, if it has them."""
+        if started:
+            trail: Trail | None = begun.trail if isinstance(begun, Span) else None
+            seconds, name = time.perf_counter() - started, match.protocol.NAME
+            self.intake.telemetry.record_in(trail, "ingest_request_seconds", seconds, protocol=name)
+        if self._spans is not None:
+            self._spans.end(
+                begun=begun,
+                asked=asked,
+                protocol=match.protocol.NAME,
+                status=answered.reply.status,
+                site=None if parsed is None else parsed.admission.site,
+                events=0 if parsed is None else len(parsed.heads),
+            )
 
     def _origins(self, site: str | None) -> Origins:
         desk = self.intake.sites.get(site) if site is not None else None

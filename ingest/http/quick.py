@@ -162,7 +162,7 @@ class Quick:
                 )
         answered: Answered | None
         if isinstance(body, Refusal):
-            answered = pipeline.refuse(
+            answered = pipeline.refuse_unread(
                 match, pipeline.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=peer), body, peer
             )
         else:

@@ -148,7 +148,7 @@ class EdgeServer:
         if not isinstance(body, Refusal) and self.bounds.requests - self.bounds.reading > self.bounds.max_requests:
             body = TOO_MANY_REQUESTS
         if isinstance(body, Refusal):
-            return pipeline.refuse(
+            return pipeline.refuse_unread(
                 match, pipeline.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=peer), body, peer
             )
         later: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()

@@ -17,14 +17,19 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
+from opentelemetry.trace import SpanKind
 
-from ingest.clients.address import Proxies, treat_address
+from ingest.clients.address import Proxies, stricter, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins
 from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadLocation
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
+from ingest.intake.forgotten import leave_out
 from ingest.intake.outlet import Outlet
-from ingest.intake.packer import FutureTicket, Overloaded, Packer, Ticket
+from ingest.intake.packer import Overloaded, Packer
+from ingest.intake.texts import text_of
+from ingest.intake.ticket import FutureTicket, Ticket
+from ingest.intake.warned import note_cut, note_oddities, note_skew
 from ingest.limits.rate import RateLimiter, burst_of
 from ingest.limits.refusals import Refusals
 from shared.clock import Clock
@@ -33,10 +38,12 @@ from shared.events.dead import LETTER_BYTES, DeadLetter, bury
 from shared.events.event import micros, read_time
 from shared.events.frame import RequestContext
 from shared.events.outcome import DropReason
+from shared.forget.ids import Forgotten
 from shared.project.model import Project, Site
 from shared.project.site_checks import ANY_ORIGIN
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.tracing.spans import Trail
 
 MAX_HEADER = 1024
 """A longer header is cut: every event of its request carries it."""
@@ -95,6 +102,7 @@ class Intake:
         clock: Clock | None = None,
         rates: RateLimiter | None = None,
         on_lost_letters: Callable[[str, int], None] = lambda *_: None,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self._clock = clock or Clock()
         self._packer = packer
@@ -110,6 +118,7 @@ class Intake:
         self._cut_bytes = min(CUT_BODY_BYTES, largest_event // 2) if largest_event else CUT_BODY_BYTES
         self._rates = rates or RateLimiter()
         self._on_lost_letters = on_lost_letters
+        self._forgotten = Forgotten() if forgotten is None else forgotten
         self.refusals = Refusals(telemetry)
         self._count_accepted = lru_cache(4096)(self._accepted_counter)
         self._dead_log = DeadLog(logging.WARNING)  # any client may send these: nothing here is broken
@@ -155,7 +164,17 @@ class Intake:
             Transient: acknowledge nothing; the client should send the whole request again.
             Permanent: the broker can never take them.
         """
-        ticket = FutureTicket(asyncio.get_running_loop().create_future())
+        tracing = self.telemetry.tracing
+        trail = tracing.decide() if tracing is not None else None
+        if trail is None:
+            return await self._accept(parsed, sender, protocol, None)
+        with self.telemetry.traced(f"receive {protocol}", SpanKind.SERVER, trail) as span:
+            span.set("penstock.site", parsed.admission.site)
+            span.set("penstock.events", len(parsed.heads))
+            return await self._accept(parsed, sender, protocol, trail)
+
+    async def _accept(self, parsed: Parsed, sender: Sender, protocol: str, trail: Trail | None) -> Accepted | Refusal:
+        ticket = FutureTicket(asyncio.get_running_loop().create_future(), trail)
         taken = self.take(parsed, sender, protocol, ticket)
         if taken is not None:
             return taken
@@ -176,6 +195,8 @@ class Intake:
         refusal = self._check_sender(parsed, sender)
         if refusal is not None:
             return refusal
+        if self._forgotten and (left := leave_out(parsed, self._forgotten)):
+            self.telemetry.count("ingest_events_dropped_total", left, site=site, reason=DropReason.FORGOTTEN)
         context = self._context(parsed, sender, protocol)
         if context is None:
             if self.sites[site].site.bots == "refuse":
@@ -190,7 +211,7 @@ class Intake:
             return None
         reserved = self._reserve(parsed)
         try:
-            stored = self._packer.submit(site, context, parsed.heads, parsed.bodies)
+            stored = self._packer.submit(site, context, parsed.heads, parsed.bodies, trail=ticket.trail)
         except Transient:
             self._rejected_bytes -= reserved
             raise
@@ -207,10 +228,8 @@ class Intake:
             self._count_accepted(site, protocol)(len(parsed.heads))
         for reject in parsed.rejects:
             count("ingest_events_rejected_total", site=site, protocol=protocol, reason=reject.reason)
-        if parsed.repaired:
-            count("ingest_events_repaired_total", parsed.repaired, site=site)
-        for reason in parsed.ignored:
-            count("ingest_members_ignored_total", site=site, reason=reason)
+        if parsed.repaired or parsed.made_ids or parsed.ignored:
+            note_oddities(self.telemetry, parsed)
         return Accepted(len(parsed.heads), parsed.rejects) if len(parsed.heads) != 1 or parsed.rejects else _ONE
 
     def _accepted_counter(self, site: str, protocol: str) -> Callable[[float], None]:
@@ -273,8 +292,10 @@ class Intake:
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
             address = self.proxies.client_address(sender.peer, headers)
-            user_agent = _text(headers.get("user-agent"))
+            user_agent = text_of(headers.get("user-agent"))
             if user_agent:
+                if len(user_agent) > MAX_USER_AGENT:
+                    self.telemetry.count("ingest_texts_cut_total", site=admission.site, reason="user_agent")
                 user_agent = user_agent[:MAX_USER_AGENT]
                 agent, bot, skipped = self._read_agent(user_agent)
                 if skipped:
@@ -282,11 +303,11 @@ class Intake:
             if address:
                 place = self._read_location(address)
             if desk is not None:
-                ip = treat_address(address, desk.site.ip)
+                ip = treat_address(address, stricter(desk.site.ip, headers.get("x-ip-policy")))
                 if bot and desk.site.bots != "keep":
                     return None
         kept = (
-            {name: value[:MAX_HEADER] for name in self._keep_headers if (value := _text(headers.get(name)))}
+            {name: value[:MAX_HEADER] for name in self._keep_headers if (value := text_of(headers.get(name)))}
             if self._keep_headers
             else None
         )
@@ -313,7 +334,7 @@ class Intake:
         desk = self.sites.get(parsed.admission.site)
         largest = desk.site.max_clock_skew if desk is not None else 0
         if skew is None or abs(skew) > largest * 1_000_000:
-            self.telemetry.count("ingest_skew_ignored_total", site=parsed.admission.site)
+            note_skew(self.telemetry, parsed, skew)
             return None
         return skew
 
@@ -321,6 +342,7 @@ class Intake:
         site = parsed.admission.site
         origin = self.frame_id()
         identity = _identity(parsed)
+        note_cut(self.telemetry, parsed, self._cut_bytes)
         at = self._clock.now()
         letters = [
             DeadLetter(
@@ -350,13 +372,6 @@ class Intake:
             on_full=lose,
         )
         self._dead_log.note([reject.reason for reject in parsed.rejects], site=site)
-
-
-def _text(header: str | None) -> str | None:
-    """Returns a header as text that can be stored: bytes that are not UTF-8 come as lone surrogates, and become U+FFFD."""
-    if header is None or header.isascii():
-        return header
-    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _identity(parsed: Parsed) -> str | None:

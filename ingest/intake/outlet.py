@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from opentelemetry.trace import SpanKind
@@ -22,6 +22,8 @@ from ingest.journal.spool import Spool
 from shared.errors import NotConnected, QueueFull, Transient
 from shared.jetstream import topology
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.tracing.messaging import describe
+from shared.telemetry.tracing.spans import Trail
 
 _REFUSED = {
     topology.EVENTS: "the stream is full, events are refused",
@@ -67,20 +69,34 @@ class Outlet:
         self.refusal: str | None = None
         """Why the last message was not published; None: it was published."""
 
-    async def send_frame(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float = 0.0) -> None:
+    async def send_frame(
+        self,
+        subject: str,
+        payload: bytes,
+        msg_id: str,
+        events: int,
+        waited_seconds: float = 0.0,
+        trails: Sequence[Trail] = (),
+    ) -> None:
         """Publishes a frame of `events` events.
 
         Args:
             waited_seconds: the part of the deadline that has passed. A frame that waited longer than that behind others is not tried
                 at all, so its requests can be told for certain that nothing was stored.
+            trails: of those of its requests that are traced.
 
         Raises:
             NotConnected, Transient, QueueFull: the frame may not be stored.
             Permanent: the broker can never take it.
         """
         self._telemetry.record("ingest_frame_events", events)
-        with self._telemetry.span("send events", SpanKind.PRODUCER):
-            await self._send(Record(subject, msg_id, events, payload), waited_seconds)
+        stream, site, partition = subject.split(".")
+        parent, *others = trails or (None,)
+        with self._telemetry.span(f"send {stream}.{site}", SpanKind.PRODUCER, parent, [each for each in others if each]) as span:
+            describe(span, destination=f"{stream}.{site}", operation="send", messages=events, partition=partition)
+            span.set("messaging.message.body.size", len(payload))
+            span.set("messaging.message.id", msg_id)
+            await self._send(Record(subject, msg_id, events, payload, headers=span.headers or None), waited_seconds)
 
     async def publish(
         self, subject: str, payload: bytes, *, msg_id: str | None = None, headers: Mapping[str, str] | None = None
@@ -117,14 +133,12 @@ class Outlet:
     async def _publish(self, record: Record, deadline_seconds: float) -> None:
         if deadline_seconds <= 0:
             raise NotConnected(f"the broker took nothing on {record.subject} in time")
-        headers = dict(record.headers) if record.headers else {}
-        self._telemetry.inject(headers)
         try:
             await self._publisher.publish(
                 record.subject,
                 record.payload,
                 msg_id=record.msg_id or None,
-                headers=headers or None,
+                headers=record.headers,
                 deadline_seconds=deadline_seconds,
             )
         except QueueFull as exc:

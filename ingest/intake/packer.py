@@ -17,17 +17,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
 
+from ingest.intake.ticket import FutureTicket, Ticket
 from shared.errors import Transient
 from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.jetstream.topology import events_subject
 from shared.tasks import task_group
+from shared.telemetry.tracing.spans import Trail
 
 HEAD_BYTES = 200
 """Memory of an event beside its body, about."""
@@ -38,8 +39,15 @@ log = logging.getLogger(__name__)
 class Send(Protocol):
     """Makes a frame durable."""
 
-    async def __call__(self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float) -> None:
-        """Returns when the payload is durable; `waited_seconds`: how long its first event has waited already."""
+    async def __call__(
+        self, subject: str, payload: bytes, msg_id: str, events: int, waited_seconds: float, trails: Sequence[Trail]
+    ) -> None:
+        """Returns when the payload is durable.
+
+        Args:
+            waited_seconds: how long its first event has waited already.
+            trails: of those of its requests that are traced.
+        """
         ...
 
 
@@ -60,39 +68,6 @@ class PackerSettings:
     partitions: int = 1
 
 
-class Ticket(ABC):
-    """A submission. `settle` is called once: when all its events are durable, or when one of its frames is not."""
-
-    __slots__ = ("frames", "over")
-
-    def __init__(self) -> None:
-        self.frames = 0
-        """Number of unsent frames with its events."""
-        self.over = False
-
-    @abstractmethod
-    def settle(self, failure: Exception | None) -> None:
-        """Tells the submitter. Called from the loop for hundreds in a row, so it neither waits nor raises."""
-
-
-class FutureTicket(Ticket):
-    """A submission that a task awaits."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        super().__init__()
-        self.future = future
-
-    def settle(self, failure: Exception | None) -> None:
-        if self.future.done():  # cancelled
-            return
-        if failure is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(failure)
-
-
 @dataclass(slots=True)
 class _Filling:
     """A frame that is being filled."""
@@ -101,6 +76,7 @@ class _Filling:
     heads: list[Head] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     tickets: list[Ticket] = field(default_factory=list)
+    trails: list[Trail] = field(default_factory=list)
     size: int = 0
     context_bytes: int = 0
     """Bytes of its requests beside their events: bounded as the bodies are."""
@@ -122,8 +98,13 @@ class Packer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, site: str, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes]) -> asyncio.Future[None]:
+    def submit(
+        self, site: str, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], trail: Trail | None = None
+    ) -> asyncio.Future[None]:
         """Takes the events of one request; `heads` have request index 0.
+
+        Args:
+            trail: the request's, if it is traced.
 
         Returns:
             A future that resolves when all of them are durable. It raises the error of `send` for one of their frames.
@@ -131,7 +112,7 @@ class Packer:
         Raises:
             Overloaded: too much waits already; nothing was taken.
         """
-        ticket = FutureTicket(self._loop.create_future())
+        ticket = FutureTicket(self._loop.create_future(), trail)
         if heads:
             self.add(ticket=ticket, site=site, request=request, heads=heads, bodies=bodies)
         else:
@@ -197,7 +178,12 @@ class Packer:
             payload = encode_frame(pack(subject.site, filling.requests, filling.heads, filling.bodies))
             waited = self._loop.time() - filling.since
             await self._send(
-                subject=subject.name, payload=payload, msg_id=self._frame_id(), events=len(filling.heads), waited_seconds=waited
+                subject=subject.name,
+                payload=payload,
+                msg_id=self._frame_id(),
+                events=len(filling.heads),
+                waited_seconds=waited,
+                trails=filling.trails,
             )
         except asyncio.CancelledError:
             self._settle(filling, Transient("the service is stopping"))
@@ -356,6 +342,8 @@ def _put(
     number = len(filling.requests)
     filling.requests.append(request)
     filling.tickets.append(ticket)
+    if ticket.trail is not None:
+        filling.trails.append(ticket.trail)
     ticket.frames += 1
     if number and len(heads) == 1:
         each = heads[0]

@@ -103,7 +103,7 @@ def judge(
         if largest <= event_bytes:
             crowded = crowded_of(bodies, most_brackets)
             if not crowded and largest <= keys_from_bytes:
-                heads = _heads_of_plain(items, new_id, largest, require_id=require_id)
+                heads = _heads_of_plain(parsed, items, new_id, largest, require_id=require_id)
                 if heads is not None:
                     parsed.heads += heads
                     parsed.bodies += bodies
@@ -153,6 +153,7 @@ def judge(
             continue
         if message_id is None or (not "!" <= message_id < "\x7f" and not is_visible(message_id)):
             message_id = new_id()
+            parsed.made_ids += 1
         elif "\0" in message_id:
             message_id = repaired(message_id)
         add_head(Head(message_id, kind or "", event, user_id, anonymous_id=anonymous_id))
@@ -179,7 +180,9 @@ def is_crowded(text: bytes, most: int) -> bool:
     return b"{" in text.replace(b"[", b"{", most + 1).replace(b"{", b"}", most)
 
 
-def _heads_of_plain(items: Sequence[Item], new_id: Callable[[], str], largest: int, *, require_id: bool) -> list[Head] | None:
+def _heads_of_plain(
+    parsed: Parsed, items: Sequence[Item], new_id: Callable[[], str], largest: int, *, require_id: bool
+) -> list[Head] | None:
     """Returns the heads of events that need no closer look; None if one may need it.
 
     Looks at columns, and in each at the first and the last text in sorted order: a loop over the events costs twice as much.
@@ -207,6 +210,7 @@ def _heads_of_plain(items: Sequence[Item], new_id: Callable[[], str], largest: i
             return None
     if largest > MAX_ID_CHARACTERS and max(map(len, texts), default=0) > MAX_ID_CHARACTERS:
         return None
+    parsed.made_ids += len(items) - len(ids)
     return [
         Head(item.message_id or new_id(), item.type or "", item.event, item.user_id, anonymous_id=item.anonymous_id)
         for item in items
