@@ -17,7 +17,7 @@ import msgspec
 
 from functions_runtime.rules.outcome import STAGE, Later
 from shared.errors import NotConnected
-from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, write_place
+from shared.events.headers import DUE, FAILURES, Place, again_lane, read_place, trace_of, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -25,6 +25,7 @@ from shared.jetstream.publisher import MSG_ID
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.streams.waiting import NOTES_OF_FUNCTIONS
+from shared.telemetry.tracing.spans import current_headers
 
 DELAYS = (10.0, 60.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0)
 """Seconds before each try again, where a function says nothing of it."""
@@ -68,14 +69,17 @@ class _Held(NamedTuple):
     failures: int
     events: int
     msg_id: str
+    trace: dict[str, str]
 
 
 class Due(NamedTuple):
-    """A message that goes on now, under a place of the lane. `failures`: how often its events were tried."""
+    """A message that goes on now, under a place of the lane. `failures`: how often its events were tried. `trace`: headers that carry
+    the span in which they were put aside."""
 
     place: Place
     seq: int
     failures: int
+    trace: Mapping[str, str]
 
 
 class Again:
@@ -150,6 +154,7 @@ class Again:
             **write_place(Place(place.lane, place.seq, later.events)),
             FAILURES: str(later.failures),
             DUE: f"{self._wall() + later.delay:.3f}",
+            **current_headers(),
         }
         await self._broker.publisher.publish(
             topology.retry_subject(STAGE, self._queue), later.payload, msg_id=later.msg_id, headers=headers
@@ -165,7 +170,9 @@ class Again:
     def moving(self) -> Due | None:
         """The message that a former holder was at when it died."""
         held = self._held.get(self._state.moving)
-        return Due(Place(self.lane, self._state.last, held.events), self._state.moving, held.failures) if held else None
+        if held is None:
+            return None
+        return Due(Place(self.lane, self._state.last, held.events), self._state.moving, held.failures, held.trace)
 
     async def take_due(self) -> Due | None:
         """Returns the due messages, numbered; `done` must follow, else the same comes again.
@@ -219,6 +226,8 @@ class Again:
             failures, due = 1, 0.0
         if message.seq not in self._held:
             msg_id = message.headers.get(MSG_ID, "")
-            self._held[message.seq] = _Held(due, failures, place.events if place else 1, msg_id)
+            self._held[message.seq] = _Held(
+                due=due, failures=failures, events=place.events if place else 1, msg_id=msg_id, trace=trace_of(message.headers)
+            )
             self._ids.add(msg_id)
             bisect.insort(self._due, (due, message.seq))

@@ -17,6 +17,8 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from opentelemetry.trace import SpanKind
+
 from functions_runtime.again import Again, Due, Policy, policy_of
 from functions_runtime.definition import Definition
 from functions_runtime.host.fetch import Fetcher
@@ -44,6 +46,8 @@ from shared.jetstream.lease import Lease
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.service import ServiceContext
+from shared.telemetry.tracing.messaging import describe
+from shared.telemetry.tracing.spans import Span
 
 WAKE_SECONDS = 1.0
 FIRST_SECONDS = 10.0
@@ -73,6 +77,7 @@ class ConnectionFunctions:
         self._fetcher = fetcher
         self._name = definition.name
         self._part = f"connection {definition.name}"
+        self._span_name = f"transform {topology.functions_subject(definition.name)}"
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._lines = Lines(context.broker, definition.name)
@@ -151,9 +156,12 @@ class ConnectionFunctions:
         if wait == 0.0 and (due := await again.take_due()) is not None:
             await self._run_again(again, due)
         message = await reader.next(WAKE_SECONDS if wait is None else min(WAKE_SECONDS, wait))
-        if message is not None:
-            await self._run(again, message)
-            await reader.ack([message.seq])
+        if message is None:
+            with contextlib.suppress(Transient):
+                await self._outcomes.tidy()
+            return
+        await self._run(again, message)
+        await reader.ack([message.seq])
 
     def _show(self, again: Again) -> None:
         self._context.telemetry.gauge("functions_waiting_again_events", again.events, connection=self._name)
@@ -170,7 +178,17 @@ class ConnectionFunctions:
             digest = hashlib.sha256(message.payload).hexdigest()[:16]  # a stream that is made again gives sequences a second time
             await outcomes.deliver(headers, message.payload, f"functions.{topology.FUNCTIONS}.{message.seq}.{digest}")
             return
-        await self._take(again, place, frame, failures=0, trace=trace_of(message.headers))
+        trace = trace_of(message.headers)
+        with self._context.telemetry.span(self._span_name, SpanKind.CONSUMER, trace) as span:
+            describe(
+                span,
+                destination=topology.functions_subject(self._name),
+                operation="process",
+                messages=len(frame),
+                sequence=message.seq,
+            )
+            span.set("penstock.connection", self._name)
+            await self._take(again, place, frame, failures=0, span=span, trace=span.headers or trace)
 
     async def _run_again(self, again: Again, due: Due) -> None:
         """Takes events whose time has come through the functions."""
@@ -183,15 +201,26 @@ class ConnectionFunctions:
                     write_place(place), payload, f"functions.{self._definition.queue}.{place.lane}.{place.seq}"
                 )
             else:
-                await self._take(again, place, frame, failures=due.failures, trace={})
+                # a trace of its own, since hours may lie between
+                with self._context.telemetry.span(self._span_name, SpanKind.CONSUMER, links=[due.trace]) as span:
+                    describe(
+                        span,
+                        destination=topology.retry_subject(STAGE, self._name),
+                        operation="process",
+                        messages=len(frame),
+                        sequence=due.seq,
+                    )
+                    span.set("penstock.connection", self._name)
+                    span.set("penstock.failures", due.failures)
+                    await self._take(again, place, frame, failures=due.failures, span=span, trace=span.headers or dict(due.trace))
         await again.done(due)
 
-    async def _take(self, again: Again, place: Place, frame: Frame, *, failures: int, trace: dict[str, str]) -> None:
+    async def _take(self, again: Again, place: Place, frame: Frame, *, failures: int, span: Span, trace: dict[str, str]) -> None:
         outcome = self._outcomes.noted(place)
         decided = outcome is not None
         if outcome is None:
             prepared, fates = await self._run_frame(frame, failures)
-            outcome, made = self._outcome(place, prepared, fates, failures=failures, trace=trace)
+            outcome, made = self._outcome(place=place, prepared=prepared, fates=fates, failures=failures, span=span, trace=trace)
         else:
             made = decode_frame(outcome.payload)
         made = await self._stitcher.publish(outcome, made, self._definition.connection, again, decided=decided)
@@ -203,7 +232,7 @@ class ConnectionFunctions:
             definition = self._definition
             try:
                 chain = await self._ready(definition)
-                prepared = prepare(frame, definition.rules(), failures)
+                prepared = prepare(frame, definition.rules(), failures, self._context.forgotten)
                 given = list(prepared.given.values())
                 if chain is None:
                     fates = [Fate(wire.SAME)] * len(given)
@@ -276,7 +305,14 @@ class ConnectionFunctions:
             raise _LeavingError
 
     def _outcome(
-        self, place: Place, prepared: Prepared, fates: Sequence[Fate], *, failures: int, trace: dict[str, str]
+        self,
+        *,
+        place: Place,
+        prepared: Prepared,
+        fates: Sequence[Fate],
+        failures: int,
+        span: Span,
+        trace: dict[str, str],
     ) -> tuple[Outcome, Frame]:
         """Returns what became of a frame, or of events that were tried again, and the frame that goes on."""
         counted, most = not failures, MOST_BODY_BYTES
@@ -299,7 +335,10 @@ class ConnectionFunctions:
             if outcome.held_bytes <= MOST_PAYLOAD_BYTES or not most:
                 break
             most //= 2
+        if finished.letters:
+            span.fail("dead_letters", f"{len(finished.letters)} events became dead letters")
         for function, amount in finished.errors.items():
+            span.fail("function_error", f"{function} threw {amount} times")
             self._context.telemetry.count("functions_errors_total", amount, connection=self._name, function=function)
             self._lines.say("error", f"{function} threw {amount} times, last: {finished.words[function]}")
         return outcome, finished.frame

@@ -6,11 +6,11 @@ import os
 from functools import partial
 from typing import Any, NamedTuple
 
-from functions_runtime.rules.privacy import NONCE_BYTES, Rules, compile_rules
 from functions_runtime.sandbox.guest import Code, Limits, Spec
 from functions_runtime.settings import FunctionsSettings
 from shared.project.model import Connection
 from shared.project.snapshot import ConfigSnapshot
+from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
 
 MASKED_CHARACTERS = 6
 """Shorter values of `functions_env` stand in too many texts to be taken for secrets."""

@@ -26,6 +26,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.streams.ended import decode_ended, ended_key
 from shared.streams.waiting import NOTES_OF_FUNCTIONS, newest_places
+from shared.telemetry.tracing.spans import current_headers
 
 NEWEST = 64
 """How many of the newest messages of DELIVER are looked at: a runtime that died had sent a frame or two and not acknowledged them."""
@@ -47,6 +48,8 @@ class Outcomes:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
         self._revision = 0
         self._noted: Outcome | None = None
+        self._kept = self._published = False
+        """Whether the bucket holds a note, and whether all of it is published."""
         self._sent: dict[str, tuple[int, int]] = {}
         """By lane: rewind and sequence of the last frame that former sessions sent."""
 
@@ -62,6 +65,7 @@ class Outcomes:
         await self._read_sent()
         self._noted = None if noted is None or self.is_sent(noted.place) else noted
         value = encode_outcome(self._noted) if self._noted else b""
+        self._kept = bool(value)
         self._revision = await self._bucket.put(self._key, value, revision=entry.revision if entry else 0)
 
     def is_sent(self, place: Place) -> bool:
@@ -85,6 +89,18 @@ class Outcomes:
                 await self._persist(lambda later=later: again.put(outcome.place, later))  # type: ignore[misc]
         place = outcome.place
         await self.deliver(outcome.headers, outcome.payload, f"functions.{self.queue}.{place.lane}.{place.seq}.{place.rewind}")
+        self._published = self._kept
+
+    async def tidy(self) -> None:
+        """Clears the note of a frame whose outcome is published: it holds what the frame held. Called when nothing waits.
+
+        Raises:
+            Conflict: another runtime has the connection.
+            NotConnected, Transient, QueueFull: it may not be cleared.
+        """
+        if self._published:
+            self._kept = self._published = False
+            self._revision = await self._bucket.put(self._key, b"", revision=self._revision)
 
     async def note(self, outcome: Outcome) -> None:
         """Makes an outcome the one that its frame has, also if this process dies before it is published.
@@ -107,11 +123,22 @@ class Outcomes:
     async def _note(self, outcome: Outcome) -> None:
         self._revision = await self._bucket.put(self._key, encode_outcome(outcome), revision=self._revision)
         self._noted = outcome
+        self._kept = True
 
     async def _bury(self, outcome: Outcome) -> None:
         if outcome.letters:
             publisher, letters = self._broker.publisher, decode_dead(outcome.letters)
-            await self._persist(lambda: bury(publisher, STAGE, self._connection, letters=letters, msg_id=outcome.letters_id))
+            trace = current_headers()
+            await self._persist(
+                lambda: bury(
+                    publisher=publisher,
+                    stage=STAGE,
+                    name=self._connection,
+                    letters=letters,
+                    msg_id=outcome.letters_id,
+                    trace=trace,
+                )
+            )
 
     async def _read_sent(self) -> None:
         entry = await Bucket(self._broker, topology.STATS_BUCKET).get(ended_key(self.queue))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.definition import Definition, definitions
+from functions_runtime.forgetting import keep_forgetting
 from functions_runtime.host.fetch import Fetcher
-from functions_runtime.host.guard import Guard, networks
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import PREFIX, FunctionsSettings
+from shared.driving.egress import Guard, networks
 from shared.errors import ConfigError, Problem
 from shared.service import ServiceContext
 from shared.settings import read_settings
@@ -27,7 +28,8 @@ async def main(context: ServiceContext) -> None:
     settings = read_settings(FunctionsSettings, PREFIX)
     if settings.lease < 2:
         raise ConfigError([Problem(f"{PREFIX}LEASE", f"expected at least 2s, got {settings.lease:g}s")])
-    fetcher = Fetcher(Guard(networks(settings.egress, f"{PREFIX}EGRESS")))
+    allowed = networks(settings.egress, f"{PREFIX}EGRESS")
+    fetcher = Fetcher(Guard(allowed, remedy=f"an operator allows networks with {PREFIX}EGRESS"))
     pool = Pool(
         settings.sandboxes,
         float(settings.idle),
@@ -46,9 +48,13 @@ async def main(context: ServiceContext) -> None:
     connections.bear("meanwhile the functions of others run")
     try:
         async with task_group() as group:
-            keeping = group.create_task(pool.keep_idle_ended(), name="sandboxes")
+            keeping = [
+                group.create_task(pool.keep_idle_ended(), name="sandboxes"),
+                group.create_task(keep_forgetting(context, float(settings.lease)), name="forget"),
+            ]
             await connections.run()
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
     finally:

@@ -45,14 +45,14 @@ MOST_TOGETHER_BYTES = 2 * 1024 * 1024
 AT_ONCE = 64
 """Writes under way, of records that are written one by one."""
 MOST_REMEMBERED = 4096
-MOST_REMEMBERED_BYTES = 16 * 1024 * 1024
+MOST_REMEMBERED_BYTES = 32 * 1024 * 1024
 MICROSECONDS = 1_000_000
 
 log = logging.getLogger(__name__)
 
 
 class _Remembered(NamedTuple):
-    """A visitor as the bucket has it, until `ends_at` (epoch seconds)."""
+    """A visitor as the bucket has it, until `ends_at` (epoch seconds), and its bytes in memory."""
 
     visitor: Visitor
     revision: int
@@ -267,12 +267,19 @@ class Stitcher:
     def _made(self, brought: Brought, bounds: Bounds) -> _Made:
         name = brought.anonymous_id
         known = self._remembered.get(name) or _Remembered(Visitor(name), 0, 0, 0.0)
-        visitor, lost = updated(known.visitor, sightings=brought.sightings, kept=brought.kept, gone=brought.gone, bounds=bounds)
+        visitor, lost = updated(
+            known.visitor,
+            sightings=brought.sightings,
+            kept=brought.kept,
+            gone=brought.gone,
+            bounds=bounds,
+            now=round(self._wall() * MICROSECONDS),
+        )
         return _Made(brought, visitor, lost, Write(self._key(name), encode_visitor(visitor), known.revision))
 
     def _note(self, made: _Made, revision: int, bounds: Bounds) -> None:
         ends_at = self._wall() + bounds.look_back / MICROSECONDS
-        self._replace(made.brought.anonymous_id, _Remembered(made.visitor, revision, len(made.write.value), ends_at))
+        self._replace(made.brought.anonymous_id, _Remembered(made.visitor, revision, made.visitor.size, ends_at))
 
     async def _put(self, brought: Brought, bounds: Bounds) -> int:
         """Adds what a frame brought; returns how many events the visitor's bounds cost."""
@@ -313,7 +320,8 @@ class Stitcher:
         if value and visitor is None:
             self._count("functions_identity_forgotten_total", 1, reason="unreadable")
         # how long it stays is not known: a minute is enough for the frames that come together
-        kept = _Remembered(visitor or Visitor(anonymous_id), revision, len(value or b""), self._wall() + 60)
+        visitor = visitor or Visitor(anonymous_id)
+        kept = _Remembered(visitor, revision, visitor.size, self._wall() + 60)
         self._replace(anonymous_id, kept)
 
     def _replace(self, anonymous_id: str, kept: _Remembered) -> None:

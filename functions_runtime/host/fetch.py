@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from functions_runtime.host.guard import Guard
 from functions_runtime.sandbox.chain import CallError
+from shared.driving.egress import Guard
 from shared.tasks import timeout
 
 DEFAULT_SECONDS = 2.0
@@ -71,7 +71,7 @@ class Fetcher:
     ) -> dict[str, Any]:
         client = self._opened()
         for hop in range(MOST_REDIRECTS + 1):
-            self._guard.check_host(url.raw_host or "")
+            self._guard.check_host(url.raw_host or "", url.port or 0)
             async with client.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
                 place = answer.headers.get("location") if answer.status in (301, 302, 303, 307, 308) else None
                 if place is None or redirect == "manual":

@@ -7,8 +7,9 @@ expired values gives none of them back.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
 import msgspec
@@ -21,6 +22,7 @@ from shared.reading.units import Duration
 DEFAULT_SECONDS = 31 * 86_400.0
 MOST_VALUE_BYTES = 64 * 1024
 MOST_KEY_CHARACTERS = 1024
+_SEPARATORS = re.compile(r"[\s:/|,;#]")
 TTL_MISSING, TTL_NEVER = -2, -1
 
 
@@ -33,6 +35,20 @@ class _Kept(msgspec.Struct, array_like=True):
 
 
 _decode = msgspec.json.Decoder(_Kept).decode
+
+
+def names_person(value: bytes, names: Set[str]) -> bool:
+    """Whether a stored value is of a person: an id stands in its key, as a whole or between separators, or as a text in its JSON."""
+    try:
+        kept = _decode(value)
+    except msgspec.MsgspecError:
+        return False
+    quoted = bytes(kept.value)
+    return bool(
+        kept.key in names
+        or not names.isdisjoint(_SEPARATORS.split(kept.key))
+        or any(msgspec.json.encode(name) in quoted for name in names)
+    )
 
 
 class Entries(Protocol):

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from functions_runtime.rules import numbers
-from functions_runtime.rules.privacy import Rules
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from shared.events import exact
@@ -25,6 +24,8 @@ from shared.events.event import JSON, RequestFacts, encode_event, facts_of, mate
 from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, pack
 from shared.events.outcome import Dead, DeadReason, DropReason
 from shared.events.rescue import UNREADABLE, rescue
+from shared.forget.ids import Forgotten
+from shared.rules.privacy import Rules
 
 MOST_BODY_BYTES = 48 * 1024 * 1024
 """Of one frame's events, less than what a frame may hold. A frame that grows beyond loses the events that grew most."""
@@ -72,7 +73,7 @@ class Prepared:
     """A frame's events as a chain takes them.
 
     `bodies`: what goes on where a function leaves an event as it is, under `heads`; `full` says which of them rules or we changed.
-    `given`: by place in the frame. `dead`: events that cannot be read, by place. `exact`: places of events whose numbers must be kept as
+    `forgotten`: places of events of forgotten people, which no function sees. `given`: by place in the frame. `dead`: events that cannot be read, by place. `exact`: places of events whose numbers must be kept as
     they are written.
     """
 
@@ -85,6 +86,7 @@ class Prepared:
     dead: dict[int, Dead] = field(default_factory=dict)
     exact: set[int] = field(default_factory=set)
     missed_rules: int = 0
+    forgotten: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Finished:
     """By function, the last thing that it threw."""
 
 
-def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
+def prepare(frame: Frame, rules: Rules | None, retries: int = 0, forgotten: Forgotten | None = None) -> Prepared:
     """Makes full events of a frame, rules applied.
 
     Raises:
@@ -120,8 +122,11 @@ def prepare(frame: Frame, rules: Rules | None, retries: int = 0) -> Prepared:
         given={},
         contexts=[context_of(request) for request in frame.requests],
         exact={*suspects, *numbers.with_exponents(block, frame.sizes)},
+        forgotten=frozenset(forgotten.find(frame.heads, lambda: bodies) if forgotten else ()),
     )
     for index, head in enumerate(frame.heads):
+        if index in prepared.forgotten:
+            continue
         try:
             full = _full(prepared, index, head, facts[head.request], rules=rules, exactly=index in suspects, hinted=hinted)
         except Exception as exc:  # noqa: BLE001 - our own code fails on this event: it is charged, the others are not
@@ -254,6 +259,9 @@ def finish(
     dead: Counter[str] = Counter()
     finished = Finished(frame)
     for index, head in enumerate(prepared.heads):
+        if index in prepared.forgotten:
+            dropped[DropReason.FORGOTTEN] += 1
+            continue
         fate = by_index[index]
         for name, words in fate.errors:
             finished.errors[name] += 1

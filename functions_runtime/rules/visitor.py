@@ -29,6 +29,8 @@ REFRESH = 8
 MICROSECONDS = 1_000_000
 COMPRESS_FROM_BYTES = 2048
 _MOST_STORED_BYTES = 16 * MOST_BYTES
+_AROUND = 500
+"""Bytes of an event or a stay in memory beside its texts, about."""
 
 
 class Stay(msgspec.Struct, array_like=True, frozen=True):
@@ -59,6 +61,12 @@ class Visitor(msgspec.Struct, array_like=True, frozen=True):
     anonymous_id: str
     stays: list[Stay] = []
     kept: list[Kept] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory, about: many times those of the compressed record."""
+        texts = sum(event.size for event in self.kept) + sum(len(stay.user) for stay in self.stays) + len(self.anonymous_id)
+        return texts + _AROUND * (len(self.kept) + len(self.stays))
 
 
 class Sighting(NamedTuple):
@@ -144,13 +152,14 @@ def is_news(stays: Sequence[Stay], sightings: Sequence[Sighting], bounds: Bounds
 
 
 def updated(
-    visitor: Visitor, sightings: Iterable[Sighting], kept: Iterable[Kept], gone: Collection[str], bounds: Bounds
+    visitor: Visitor, sightings: Iterable[Sighting], kept: Iterable[Kept], gone: Collection[str], bounds: Bounds, now: int
 ) -> tuple[Visitor, int]:
     """Returns a visitor with what a frame brought, and how many events it lost to its bounds.
 
     Args:
         kept: events that were delivered without a user.
         gone: message ids of events that were delivered with one.
+        now: the time (microseconds since 1970).
     """
     stays = with_sightings(visitor.stays, sightings, bounds.look_back)
     by_id: dict[str, Kept] = {}
@@ -160,7 +169,8 @@ def updated(
             by_id[event.head.message_id] = event
     events = sorted(by_id.values(), key=lambda each: each.at)
     newest = max([*(each.at for each in events), *(stay.last for stay in stays)], default=0)
-    oldest = newest - bounds.look_back
+    # a clock that ran ahead for a while must not make all later events of the visitor look old
+    oldest = min(newest, now) - bounds.look_back
     left: list[Kept] = []
     size = 0
     for event in reversed(events):
@@ -197,6 +207,12 @@ def encode_visitor(visitor: Visitor) -> bytes:
 
 def decode_visitor(value: bytes, anonymous_id: str) -> Visitor | None:
     """Returns a kept visitor; None: it is damaged, of a later version, or of another id."""
+    visitor = open_visitor(value)
+    return visitor if visitor is not None and visitor.anonymous_id == anonymous_id else None
+
+
+def open_visitor(value: bytes) -> Visitor | None:
+    """Returns a kept visitor; None: it is damaged or of a later version."""
     try:
         stored = _decode_stored(value)
         if stored.version > VERSION or not 0 <= stored.size <= _MOST_STORED_BYTES:
@@ -204,7 +220,15 @@ def decode_visitor(value: bytes, anonymous_id: str) -> Visitor | None:
         block = stored.block
         if stored.size:
             block = zstandard.ZstdDecompressor().decompress(block, max_output_size=stored.size)
-        visitor = _decode(block)
+        return _decode(block)
     except (msgspec.MsgspecError, UnicodeDecodeError, zstandard.ZstdError):
         return None
-    return visitor if visitor.anonymous_id == anonymous_id else None
+
+
+def without_people(visitor: Visitor, names: Collection[str]) -> Visitor | None:
+    """Returns a visitor without what is known of some people; None if nothing is left, or the visitor is one of them."""
+    if visitor.anonymous_id in names:
+        return None
+    stays = [stay for stay in visitor.stays if stay.user not in names]
+    kept = [event for event in visitor.kept if event.head.user_id not in names]
+    return Visitor(visitor.anonymous_id, stays, kept) if stays or kept else None

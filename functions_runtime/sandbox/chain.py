@@ -30,6 +30,10 @@ MEMORY_SECONDS = 0.2
 """How often memory is looked at while a sandbox answers all the time."""
 STRIKES = 2
 """A sandbox that ends by itself may have been killed by anyone; the event it was at runs once more before it is charged."""
+CALM_SECONDS = 60.0
+"""How long the sandboxes of a chain give way to all other processes after one of them was ended for what it took."""
+MOST_STARVED_SECONDS = 60.0
+"""How much longer an event may take where its sandbox gave way and the machine is busy: its CPU is what counts then."""
 ERROR_CHARACTERS = 500
 MOST_ANSWER_BYTES = 32 * 1024 * 1024
 """Of all answers to one event; they are kept until it is at its end."""
@@ -79,6 +83,7 @@ class Chain:
         self._batches = 0
         self.used_at = time.monotonic()
         self.busy = False
+        self._calm_at = 0.0  # a moment of `time.monotonic`
         self._idle_cpu = (0.0, 0.0)  # `used_at` and the sandbox's CPU when it was last looked at
 
     @property
@@ -115,6 +120,8 @@ class Chain:
         finally:
             self.busy = False
             self.used_at = time.monotonic()
+            if self._guest is not None and self._guest.gave_way and self.used_at > self._calm_at:
+                await self.close()  # a process cannot take its priority back, the next one has it
 
     def wastes(self) -> bool:
         """Says whether the sandbox used more CPU than an event may since this was last asked, with nothing to run."""
@@ -133,7 +140,7 @@ class Chain:
 
     async def _running(self) -> Guest:
         if self._guest is None:
-            self._guest = await self._start(self.spec)
+            self._guest = await self._start(self.spec._replace(gives_way=time.monotonic() < self._calm_at))
         return self._guest
 
 
@@ -162,6 +169,8 @@ class _Batch:
                     self._chain._on_ended(str(exc))
                     log.warning("a sandbox ended", extra={"error": str(exc), "events": len(pending), "careful": careful})
                     self._charge(exc)
+                    if exc.limit:
+                        self._chain._calm_at = time.monotonic() + CALM_SECONDS
                     careful = True
                     await self._chain.close()
                 except BaseException:
@@ -313,7 +322,8 @@ class _Watch:
             self._cpu = self._guest.cpu_seconds()
         self._guest.check(self._cpu, self._limits)
         waited = self._looked_at - self._since
-        if waited > self._limits.wall_seconds + 1:
+        longest = MOST_STARVED_SECONDS if self._guest.is_starved() else 0.0
+        if waited > self._limits.wall_seconds + 1 + longest:
             self._guest.kill(EndedError(f"it said nothing for {waited:.1f} s", limit=True))
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ LOAD_CPU_SECONDS = 1.0
 """What starting the engine and compiling may take, besides what one event may."""
 KILLED_SECONDS = 5.0
 INSTALL = "pip install 'deno>=2.9'"
-LATE_CPU_SECONDS, LATE_NICE = 0.2, 10
+LATE_CPU_SECONDS, LATE_NICE = 0.2, 19
 """From so much CPU without an answer on, a process gives way to all others: it burns a core until it is ended."""
 ERROR_BYTES = 4096
 """Bytes kept of the last words of a process."""
@@ -70,6 +70,8 @@ class Spec(NamedTuple):
     shared: Mapping[str, Any]
     on_error: str = "pass"
     limits: Limits = Limits()
+    gives_way: bool = False
+    """Whether the process starts behind all others: an earlier one with these functions burned a core."""
 
 
 class BrokenError(Exception):
@@ -127,7 +129,8 @@ class Guest:
         self._watched = psutil.Process(process.pid)
         self._why: EndedError | None = None
         self._began = False
-        self._gave_way = False
+        self.gave_way = False
+        """Whether all other processes run before it."""
         self.policies: list[dict[str, Any]] = []
 
     @property
@@ -160,6 +163,8 @@ class Guest:
             errors.close()
             raise SetupError(str(Problem("deno", f"does not start: {exc}"))) from exc
         guest = cls(process, secrets.token_hex(8), errors)
+        if spec.gives_way:
+            guest._give_way()
         try:
             await guest._load(spec)
         except BaseException:
@@ -249,6 +254,13 @@ class Guest:
             return 0.0
         return float(times.user + times.system)
 
+    def is_starved(self) -> bool:
+        """Says whether the process would run now, and others that it gave way to take its turn."""
+        try:
+            return self.gave_way and self._watched.status() == psutil.STATUS_RUNNING
+        except psutil.Error:
+            return False
+
     def check(self, since: float | None, limits: Limits) -> None:
         """Ends the process if it has used too much CPU or holds too much memory.
 
@@ -266,8 +278,8 @@ class Guest:
                 self.kill(EndedError(f"it held more than {limits.process_bytes >> 20} MiB of memory", memory=True))
 
     def _give_way(self) -> None:
-        if not self._gave_way:
-            self._gave_way = True  # for good: only root may take it back
+        if not self.gave_way:
+            self.gave_way = True  # for good: only root may take it back
             with contextlib.suppress(psutil.Error):
                 self._watched.nice(max(LATE_NICE, self._watched.nice()))
 
