@@ -19,6 +19,7 @@ from loader.contract.events import EventCapabilities, EventDestination
 from loader.contract.warehouse import Capabilities, Destination, Environment
 from shared.plugins import Plugins, secret_options
 from shared.reading.mask import Mask
+from shared.secrets.reading import reveal, seen
 
 
 class Plugin(Protocol):
@@ -73,11 +74,13 @@ def mask_of(document: Mapping[str, Any]) -> Mask:
     # a staging store is written as a destination of its type, with the same secrets
     parts = [document, *(each for each in document.values() if isinstance(each, Mapping) and "type" in each)]
     options = [(value, name in secrets_of(part.get("type"))) for part in parts for name, value in part.items()]
-    return Mask((value for value, secret in options if secret), (value for value, secret in options if not secret))
+    hidden = [value for value, secret in options if secret]
+    # what a reference gave is a secret, in whatever option it stands
+    return Mask([*hidden, *seen(document)], (value for value, secret in options if not secret))
 
 
 def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgspec.Struct]:
-    """Returns the plug-in and the checked options of a destination.
+    """Returns the plug-in and the checked options of a destination, with the secrets that it refers to; reading these blocks.
 
     Args:
         name: of the destination, for the errors.
@@ -85,8 +88,9 @@ def parse_options(name: str, document: Mapping[str, Any]) -> tuple[Plugin, msgsp
 
     Raises:
         ConfigError: unknown type, unknown key or wrong value; the path starts with `destinations.<name>`.
+        SetupError, NotConnected: a secret cannot be read.
     """
-    return DESTINATIONS.parse(f"destinations.{name}", document)
+    return DESTINATIONS.parse(f"destinations.{name}", reveal(document))
 
 
 async def open_destination(name: str, document: Mapping[str, Any], environment: Environment) -> Destination:

@@ -6,14 +6,16 @@ connection, its site or its destination changes, the connection stops where it i
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from loader.delivery.connection import ConnectionLoader
 from loader.delivery.destinations import Destinations
 from loader.delivery.flow import Definition
 from loader.delivery.leftovers import Sweeper
+from loader.forgetting.work import keep_forgetting
 from loader.settings import PREFIX, LoaderSettings
-from loader.syncs.definition import LEASES, known_as
+from loader.syncs.definition import LEASES
 from loader.syncs.definition import Definition as SyncDefinition
 from loader.syncs.definition import definitions as sync_definitions
 from loader.syncs.removed import sweep_removed
@@ -23,11 +25,14 @@ from shared.project.snapshot import ConfigSnapshot
 from shared.scratch import Scratch
 from shared.service import ServiceContext
 from shared.settings import read_settings
+from shared.syncs.naming import known_as
 from shared.tasks import task_group, together
 from shared.threads import ThreadGate
 from shared.workers import Workers
 
 THREADS = 8
+_LOCAL = ("duckdb", "local")
+"""Types of destinations whose `path` is on the disk of the loader."""
 
 
 async def main(context: ServiceContext) -> None:
@@ -44,6 +49,8 @@ async def main(context: ServiceContext) -> None:
     gate = ThreadGate(THREADS, "loader")
     scratch = Scratch(Path(settings.scratch_dir) if settings.scratch_dir else None, int(settings.scratch_max_bytes))
     await gate.run(scratch.clean)
+    home = settings.scratch_dir or tempfile.gettempdir()
+    context.health.write_to(lambda: {"scratch": home, **_folders_of(context.config.current)})
     destinations = Destinations(context.telemetry, scratch)
     sweeper = Sweeper(context, destinations)
     connections: Workers[Definition] = Workers(
@@ -84,6 +91,7 @@ async def main(context: ServiceContext) -> None:
             sweeping = [
                 group.create_task(sweeper.sweep_removed(lease_seconds), name="sweep-removed"),
                 group.create_task(sweep_removed(context, lease_seconds), name="sweep-removed-syncs"),
+                group.create_task(keep_forgetting(context, destinations, lease_seconds), name="forget"),
             ]
             await together(connections.run(), syncs.run())
             for task in sweeping:
@@ -93,12 +101,20 @@ async def main(context: ServiceContext) -> None:
         gate.close()
 
 
+def _folders_of(snapshot: ConfigSnapshot) -> dict[str, str]:
+    """Returns the folders of this machine that destinations write to, by purpose."""
+    found = {
+        name: options.get("path") for name, options in snapshot.project.destinations.items() if options.get("type") in _LOCAL
+    }
+    return {f"destination {name}": str(Path(path).expanduser()) for name, path in found.items() if isinstance(path, str)}
+
+
 def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
     """Returns the definitions of all enabled connections."""
     project = snapshot.project
     return {
         name: Definition(
-            connection, project.sites[connection.site], project.destinations[connection.destination], snapshot.queue_of(name)
+            connection, project.every_site[connection.site], project.destinations[connection.destination], snapshot.queue_of(name)
         )
         for name, connection in project.connections.items()
         if connection.enabled

@@ -12,10 +12,9 @@
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
-
 from loader.contract.events import Response
 from shared.events.outcome import Dead, DeadReason, Ok, Outcome, Retry
+from shared.reading import wait
 
 DENIED = frozenset({401, 403, 407})
 """An expired token, mostly: a day of events must not become dead letters for it."""
@@ -41,18 +40,8 @@ def outcome_of(response: Response) -> Outcome:
 
 
 def retry_after(response: Response) -> float | None:
-    """Returns how many seconds an answer asks to wait; None if it does not say, or if its value is neither a number nor a date.
-
-    A date is compared with the answer's own `Date`, so that clocks need not agree (RFC 9110, section 10.2.3).
-    """
-    text = response.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    when = _seconds(text)
-    if when is None:
-        return None
-    now = _seconds(response.headers.get("date", ""))
-    return max(0.0, when - (response.at if now is None else now))
+    """Returns how many seconds an answer asks to wait; None if it does not say."""
+    return wait.retry_after(response.headers, response.at)
 
 
 def words_of(response: Response) -> str:
@@ -65,10 +54,3 @@ def quoted(text: str) -> str:
     """Returns a text of the destination on one line, short, without characters that cannot be printed."""
     line = " ".join(text[: 4 * WORDS].split())
     return "".join(each if each.isprintable() else "\ufffd" for each in line)[:WORDS]
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

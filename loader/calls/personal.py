@@ -11,6 +11,7 @@ import re
 from loader.calls.fields import text
 
 _HASHED = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_ZIP_PLUS_4 = re.compile(r"\d{5}-\d{4}", re.ASCII)
 
 
 def hashed(normal: str) -> str:
@@ -47,6 +48,13 @@ def word(value: object) -> str:
     """Returns the hash of a name or a place: lower case, without punctuation and blanks."""
     plain = text(value)
     return hashed(plain if _HASHED.fullmatch(plain) else re.sub(r"[\W_]", "", plain.lower()))
+
+
+def postal_code(value: object) -> str:
+    """Returns the hash of a postal code as `word`; of one in the United States' form ZIP+4, the first five digits alone
+    (https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/customer-information-parameters)."""
+    plain = text(value)
+    return word(plain[:5] if _ZIP_PLUS_4.fullmatch(plain) else plain)
 
 
 def exact(value: object) -> str:

@@ -124,6 +124,10 @@ RESERVED = frozenset(
     ]
 )
 """Names that Google keeps for itself; it drops a client's event of such a name (https://support.google.com/analytics/answer/13316687)."""
+RESERVED_TRAITS = frozenset(
+    ["first_open_after_install", "first_open_time", "first_visit_time", "last_deep_link_referrer", "user_id"]
+)
+"""Names of user properties that Google keeps for itself (https://developers.google.com/analytics/devguides/collection/protocol/ga4/user-properties)."""
 RESERVED_PREFIX = re.compile(r"^(ga|google|firebase)_", re.IGNORECASE)
 
 
@@ -253,6 +257,7 @@ def _user_properties(event: JSON) -> JSON:
     for key, value in traits.items():
         name = _spelt(key, MOST_USER_NAME)
         # Google forbids data that identifies a person
+        name = f"n_{name}" if name in RESERVED_TRAITS else name
         if name and key not in ("email", "phone", "name", "firstName", "lastName", "address") and fields.text(value):
-            found[name] = {"value": fields.text(value)[:MOST_USER_VALUE]}
+            found[name[:MOST_USER_NAME]] = {"value": fields.text(value)[:MOST_USER_VALUE]}
     return dict(list(found.items())[:MOST_USER_PROPERTIES])

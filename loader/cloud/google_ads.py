@@ -1,13 +1,15 @@
 """Conversions to Google Ads, by uploading click conversions.
 
 https://developers.google.com/google-ads/api/docs/conversions/upload-offline,
-https://developers.google.com/google-ads/api/rest/reference/rest/v23/customers/uploadClickConversions
+https://developers.google.com/google-ads/api/reference/rpc/v26/UploadClickConversionsRequest
 
 A call bears a token that lives for an hour: it is asked for with the refresh token before the first call, and again when Google
 no longer takes it. `orderId` is that of the event, else the `messageId`, by which Google tells a conversion from its repeat.
 
 Known traps: an answer with 200 may hold `partialFailureError`, which names conversions by their index. That a conversion is there
 already is a repeat that had arrived. A click of the last hours is not known to Google yet; its conversion is tried again later.
+A developer token that uploaded nothing from December 2025 to May 2026 may upload nothing
+(https://developers.google.com/ads/blog/posts/2026/05/changes-to-offline-click-conversion), and Google says so by conversion.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ ARRIVED = frozenset(
 TOO_EARLY = frozenset({"TOO_RECENT_CLICK", "TOO_RECENT_CONVERSION_ACTION", "TOO_RECENT_EVENT"})
 PASSING = frozenset({"internalError", "quotaError", "databaseError"})
 """Kinds of errors that are about Google, not about the conversion."""
+HELD = frozenset({"authenticationError", "authorizationError", "notAllowlistedError"})
+HELD_CODES = frozenset({"CUSTOMER_NOT_ALLOWLISTED_FOR_THIS_FEATURE", "CUSTOMER_NOT_ACCEPTED_CUSTOMER_DATA_TERMS"})
+"""Kinds and codes of errors that are about the account: no conversion is at fault, and all wait for a person."""
 EARLY_SECONDS = 6 * 3600.0
 """How long after a click or a new conversion action Google wants its conversions."""
 CLICKS = ("gclid", "gbraid", "wbraid")
@@ -61,13 +66,13 @@ class Options(Batching, frozen=True, kw_only=True, forbid_unknown_fields=True):
     login_customer_id: Annotated[
         str | None, Meta(description="id of the manager account through which the account is reached")
     ] = None
-    api_version: Annotated[str, Meta(description="version of the API")] = "v23"
+    api_version: Annotated[str, Meta(description="version of the API")] = "v26"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("customer_id", self.customer_id, "[0-9]+", "digits without hyphens")
         require("login_customer_id", self.login_customer_id or "0", "[0-9]+", "digits without hyphens")
-        require("api_version", self.api_version, r"v\d+", "a version such as v23")
+        require("api_version", self.api_version, r"v\d+", "a version such as v26")
         for name, action in self.conversions.items():
             require(f"conversions.{name}", action, "[0-9]+", "the id of a conversion action, which is digits")
 
@@ -216,6 +221,8 @@ def _outcomes(call: Call, failure: JSON) -> Sequence[Outcome]:
             return alike(call, Dead(DeadReason.REJECTED_BY_DESTINATION, f"answered 200: {words}"))
         if kind in PASSING:
             outcomes[place] = Retry(words)
+        elif kind in HELD or code in HELD_CODES:
+            outcomes[place] = held_up(words)
         elif code in TOO_EARLY:
             outcomes[place] = Retry(words, EARLY_SECONDS)
         elif code not in ARRIVED:

@@ -61,7 +61,7 @@ HASHED: Mapping[str, tuple[Sequence[str], Callable[[object], str]]] = {
     "db": (("traits.birthday", "context.traits.birthday"), lambda value: personal.word(fields.text(value)[:10])),
     "ct": (("traits.address.city", "context.traits.address.city"), personal.word),
     "st": (("traits.address.state", "context.traits.address.state"), personal.word),
-    "zp": (("traits.address.postalCode", "context.traits.address.postalCode"), personal.word),
+    "zp": (("traits.address.postalCode", "context.traits.address.postalCode"), personal.postal_code),
     "country": (("traits.address.country", "context.traits.address.country"), personal.word),
     "external_id": (("userId", "anonymousId"), personal.exact),
 }

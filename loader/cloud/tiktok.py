@@ -32,19 +32,21 @@ HELD = frozenset({40_001, *range(40_101, 40_120)})
 """Codes of permissions and tokens (https://business-api.tiktok.com/portal/docs?id=1737172488964097)."""
 
 NAMES = {
-    "Order Completed": "CompletePayment",
+    "Order Completed": "Purchase",
     "Product Added": "AddToCart",
     "Product Added to Wishlist": "AddToWishlist",
     "Product Viewed": "ViewContent",
     "Products Searched": "Search",
-    "Product Clicked": "ClickButton",
     "Checkout Started": "InitiateCheckout",
     "Payment Info Entered": "AddPaymentInfo",
-    "Order Placed": "PlaceAnOrder",
     "Signed Up": "CompleteRegistration",
     "Subscription Started": "Subscribe",
-    "Lead Submitted": "SubmitForm",
+    "Trial Started": "StartTrial",
+    "Lead Submitted": "Lead",
 }
+"""Names of events in Segment's specification, and TikTok's (https://ads.tiktok.com/help/article/supported-standard-events). `CompletePayment`
+and `SubmitForm` are their names of before May 2025
+(https://ads.tiktok.com/help/article/how-to-adopt-tiktoks-updated-standard-events); TikTok counts both as one event."""
 USER: fields.Table = {
     "ttclid": ("context.clientIds.ttclid", "context.ttclid", "properties.ttclid"),
     "ttp": ("context.clientIds.ttp", "context.ttp", "properties.ttp"),

@@ -2,7 +2,7 @@
 
 The core does the work that is the same for all destinations: consuming, planning, flattening, names, types, conflicts, retries,
 isolation of bad rows and failing tables, dead letters, acknowledging. A plug-in describes its tables (`Capabilities`, `describe`),
-changes a table (`patch`), and loads rows for good (`load`). It gets Arrow tables whose column names and types already fit.
+changes a table (`patch`), and loads rows for good (`load`, `loads.py`). It gets Arrow tables whose column names and types already fit.
 
 `penstock check` calls `check`, on a destination that it opened only for that. The holder of a connection's lease calls
 `open_session` once, with a growing epoch; that fences every older session of the connection. Then it calls, one at a time for
@@ -26,19 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from loader.contract.writes import Write
+from loader.contract.loads import Emptied as Emptied
+from loader.contract.loads import LoadPlan as LoadPlan
+from loader.contract.loads import LoadReport as LoadReport
+from loader.contract.loads import Part as Part
+from loader.contract.loads import TableLoad as TableLoad
 from shared.locks import KeyedLocks
 from shared.scratch import Scratch
 from shared.stores.staging import Staging, StagingOptions, open_staging
 from shared.telemetry.counts import Counts, Uncounted
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from shared.threads import ThreadGate
 
 
@@ -84,6 +85,10 @@ class Capabilities:
     """Whether `write="replace"` is supported: a full refresh in parts, whose rows take the place of all others in one moment."""
     deletes: bool = False
     """Whether a merge can delete rows (`TableLoad.deleted`)."""
+    marks: bool = False
+    """Whether a merge can mark rows as deleted that keep their values (`TableLoad.marked`)."""
+    empties: bool = False
+    """Whether rows can go that are older than a cursor (`TableLoad.emptied`), in each way to write that is supported."""
     insert_only: bool = False
     """Whether `write="insert_only"` is supported."""
     history: bool = False
@@ -178,68 +183,6 @@ class TablePatch:
     history: bool = False
     """Whether the table keeps versions, as `writes.py` says: `add` has the columns of `HISTORY` that it lacks, `primary_key` ends with
     `_valid_from`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a full refresh. `run`: its number, which grows with each refresh of a table by a connection; the first part of a
-    higher run ends the lower one, and its rows are gone. `ends`: it is the last part."""
-
-    run: int
-    ends: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TableLoad:
-    """Rows for one table. `loader/contract/writes.py` says what each way to write them does.
-
-    `rows`: an Arrow table whose columns all exist in the live table, of these Arrow types: bool, int64, float64, decimal128(38,
-    0), timestamp("us", "UTC"), date32, and string for text, json and other. At least one row, and no value outside a column's
-    `limits`. A null is a value that the event does not have: if the column has a default, the row gets the default, whether or
-    not other rows of the load have a value there.
-    """
-
-    table: str
-    rows: pa.Table
-    write: Write = "append"
-    key: tuple[str, ...] = ()
-    """Identifies a row; all ways but `append` and `replace` need one."""
-    cursor: str | None = None
-    coalesce: bool = False
-    part: Part | None = None
-    """Given if, and only if, `write` is `replace`."""
-    deleted: str | None = None
-    """The column that has a value in rows that are deletions; for `merge` without `coalesce`, and `history`."""
-    at: datetime | None = None
-    """For `history`: when versions begin whose rows tell no time."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """The part of a connection's queue that a load carries; its identity makes a repeat harmless.
-
-    `lane` is a numbered series of frames (the live stream of one incarnation, a replay, a retry); `first` and `last` are sequences
-    in it. After the commit, no event of `lane` up to `last` is ever loaded again into the tables of the load.
-    """
-
-    connection: str
-    lane: str
-    first: int
-    last: int
-
-    @property
-    def batch(self) -> str:
-        """The load's name within its connection, the same for each repeat."""
-        return f"{self.lane}-{self.first:020d}-{self.last:020d}"
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """The report of a committed load; durations in seconds by phase (`encode`, `copy`, `merge`, `commit`)."""
-
-    rows: Mapping[str, int]
-    bytes: int = 0
-    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ With `deleted`, a row that has a value in this column is a deletion: it removes 
 comparison of cursors, and is not stored. The column is one of the table, and null in each of its rows. Nothing of a removed row
 stays, so an older row of the key that comes in a later load is stored again.
 
+With `marked`, a row that has a value in this column marks the row of its key as deleted, which keeps its other values: where the
+incoming row has nulls, the stored value stays. The comparison of cursors is the same. A key may have two rows in a load then, and
+the second one marks the first.
+
 `insert_only`: a row whose key is in the table already is left out; of several rows of a key the first is stored.
 
 `replace`: the rows are the `part` of a full refresh. They wait where no reader of the table sees them. With the part that ends the

@@ -15,6 +15,7 @@ from loader.rows.batch import ShapedBatch
 from shared.errors import Permanent
 from shared.events.frame import Frame, decode_frame
 from shared.jetstream.queue_reader import QueueReader
+from shared.telemetry.tracing.spans import Trail
 
 
 class Shaped(NamedTuple):
@@ -34,7 +35,8 @@ class ReadyChunk:
     reader: QueueReader
     acks: list[int]
     oldest_at: float
-    traces: list[dict[str, str]]
+    trails: list[Trail]
+    """Of its frames, or of the load that set its rows aside."""
     done: asyncio.Future[bool] | None = None
 
 

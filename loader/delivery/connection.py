@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from functools import partial
 
 import msgspec
@@ -25,6 +26,7 @@ from loader.delivery.flow import Definition, Flow
 from loader.delivery.leftovers import Sweeper
 from loader.delivery.moving.finish import Finisher, not_known, readers
 from loader.delivery.moving.former import Former
+from loader.delivery.moving.rebuild import RebuildAskedError, watch_requests
 from loader.delivery.sending.flow import EventFlow
 from loader.delivery.sending.later import Later
 from loader.queue.account import Accounts
@@ -44,6 +46,8 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
 from shared.tasks import together
 from shared.threads import ThreadGate
+
+log = logging.getLogger(__name__)
 
 
 class ConnectionLoader:
@@ -85,6 +89,7 @@ class ConnectionLoader:
         )  # fmt: skip
         connection = definition.connection
         period = 0.0 if connection.mode == "stream" else bounds_of(connection, definition.site, 1).period_seconds
+        self._period_seconds = period
         self._stuck = Stuck(
             health=context.health,
             connection=name,
@@ -127,6 +132,7 @@ class ConnectionLoader:
         with contextlib.suppress(PenstockError, msgspec.MsgspecError):
             await self._accounts.read(not_known)
         context = self._context
+        context.telemetry.gauge("loader_period_seconds", self._period_seconds, connection=self._name)
         gauges = asyncio.create_task(
             keep_gauges(
                 broker=context.broker,
@@ -153,6 +159,8 @@ class ConnectionLoader:
             await self._session(epoch)
         except TooManyDeadError as exc:
             self._stops.stop(exc)
+        except RebuildAskedError as exc:
+            log.info("a new session begins", extra={"connection": self._name, "why": str(exc)})
 
     async def _note_failure(self, _: PenstockError) -> None:
         self._context.telemetry.count("loader_loads_total", connection=self._name, result="failed")
@@ -222,6 +230,7 @@ class ConnectionLoader:
                     flow.deliver_all(partial(self._loaded, flow)),
                     flow.follow_rewinds(queue, partial(self._tell, flow)),
                     self._wake_at_drain(queue, asides),
+                    watch_requests(self._context, self._name, self._definition.queue),
                 )
 
     async def _wake_at_drain(self, *readers: QueueReader) -> None:

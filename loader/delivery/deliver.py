@@ -49,6 +49,7 @@ from shared.events.outcome import DeadReason
 from shared.jetstream.publisher import Publisher
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.tracing.spans import current_headers
 
 MOST_ROUNDS = 50
 """Rounds of one delivery before it starts over from the queue; each round buries, sets aside or learns something."""
@@ -210,7 +211,7 @@ class Deliverer:
         self.committed = True
         if self._dropped is not None:
             await self._dropped.loads(work.plan.lane, report.rows)
-        self._count(batch, report, sum(done.unmapped.values()))
+        self._count(batch, report, done.unmapped)
         return None
 
     async def _isolate(self, work: Work, batch: ShapedBatch, error: Exception) -> ShapedBatch:
@@ -353,7 +354,10 @@ class Deliverer:
             letters = [self._letter(work, event, frames[seq]) for event in events]
             content = ",".join(f"{event.index}:{event.reason}" for event in events)
             msg_id = f"loader.{self._connection}.{work.plan.lane}.{seq}.{zlib.crc32(content.encode()):08x}"
-            await bury(publisher=self._publisher, stage="loader", name=self._connection, letters=letters, msg_id=msg_id)
+            await bury(
+                publisher=self._publisher, stage="loader", name=self._connection, letters=letters, msg_id=msg_id,
+                trace=current_headers(),
+            )  # fmt: skip
             self._dead_log.note([event.reason for event in events], connection=self._connection)
 
     def _letter(self, work: Work, event: DeadEvent, frame: Frame) -> DeadLetter:
@@ -372,7 +376,7 @@ class Deliverer:
         for changed, count in batch.notes.items():
             self._telemetry.count("loader_values_changed_total", count, connection=self._connection, reason=changed)
 
-    def _count(self, batch: ShapedBatch, report: LoadReport, unmapped: int) -> None:
+    def _count(self, batch: ShapedBatch, report: LoadReport, unmapped: Mapping[tuple[str, str], int]) -> None:
         telemetry, name = self._telemetry, self._connection
         for table in report.rows:
             self._failing.works(table)
@@ -383,7 +387,8 @@ class Deliverer:
         if self._rules.overflow in report.rows:
             telemetry.count("loader_rows_overflow_total", report.rows[self._rules.overflow], connection=name)
         if unmapped:
-            telemetry.count("loader_values_unmapped_total", unmapped, connection=name)
+            telemetry.count("loader_values_unmapped_total", sum(unmapped.values()), connection=name)
+            telemetry.show("loader_values_unmapped_total", ".".join(next(iter(unmapped))), connection=name)
         for phase, seconds in report.phases.items():
             telemetry.record("loader_load_seconds", seconds, connection=name, phase=phase)
 

@@ -16,6 +16,8 @@ from shared.errors import PenstockError
 from shared.locks import KeyedLocks
 from shared.reading.mask import Mask
 from shared.scratch import Scratch
+from shared.secrets.reading import reveal
+from shared.secrets.references import references_in
 from shared.telemetry.counts import Counts
 from shared.threads import ThreadGate
 
@@ -53,7 +55,14 @@ class Destinations:
             ConfigError: its options are wrong.
             NotConnected, Transient, SetupError: it cannot be opened.
         """
-        plugin, options = registry.parse_options(name, document)
+        given = document
+        if references_in(dict(document)):
+            document = await asyncio.to_thread(reveal, document)
+        try:
+            plugin, options = registry.parse_options(name, document)
+        except PenstockError as error:
+            registry.mask_of(given).error(error)
+            raise
         # after a change of the project the same name may have other options
         key = msgspec.json.encode([name, document], order="deterministic")
         entry = self._open.get(key) or self._open.setdefault(key, _Open(name))
@@ -65,7 +74,7 @@ class Destinations:
                     entry.destination = await plugin.open_destination(name, options, environment)
             yield entry.destination
         except PenstockError as error:
-            registry.mask_of(document).error(error)
+            registry.mask_of(given).error(error)
             raise
         finally:
             entry.users -= 1

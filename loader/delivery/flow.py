@@ -26,6 +26,7 @@ from loader.delivery.chunk import ReadyChunk
 from loader.delivery.deliver import Deliverer, Work
 from loader.delivery.hold import WAKE_SECONDS, Holder
 from loader.delivery.moving.former import Former, further, is_known, leave_out
+from loader.delivery.moving.rebuild import Rebuild
 from loader.delivery.sending.moved import Calls
 from loader.delivery.shaping import Shaping
 from loader.queue.account import Accounts, Outcome, share_of_aside, share_of_lane
@@ -40,7 +41,7 @@ from loader.queue.troubles import DroppedTables
 from loader.rows.batch import ShapedBatch
 from loader.watch.limit import Limit
 from shared.errors import NotConnected, Permanent, WentBack
-from shared.events.headers import Place, trace_of
+from shared.events.headers import Place
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
@@ -49,6 +50,8 @@ from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending
 from shared.streams.waiting import CALLS, count_frames
 from shared.tasks import timeout, together
+from shared.telemetry.tracing.messaging import describe
+from shared.telemetry.tracing.spans import Span, read_trail
 from shared.threads import ThreadGate
 
 LOOK_SECONDS = 60.0
@@ -105,7 +108,9 @@ class Flow:
         self._session = session
         self._plans = Plans(context.broker, name)
         self._transactional = capabilities.transactional
-        self._shaping = Shaping(name, connection, capabilities, context.telemetry, ended=accounts.begun_of)
+        self._shaping = Shaping(
+            name, connection, capabilities, context.telemetry, ended=accounts.begun_of, forgotten=context.forgotten
+        )
         bounds = bounds_of(connection, definition.site, context.settings.deliver_max_frames)
         self._holder = Holder(
             context=context, connection=name, site=connection.site, bounds=bounds, limit=limit, wanted=self.wanted
@@ -120,10 +125,14 @@ class Flow:
             connection=name,
             queue=definition.queue,
         )
+        merges = connection.deduplicate and capabilities.merge != "no"
+        self._rebuild = Rebuild(context.broker, name, definition.queue, merges=merges)
         self._through: dict[str, int] = {}
         self._ready: asyncio.Queue[ReadyChunk | None] = asyncio.Queue(maxsize=1)
         publisher = context.broker.publisher
         self._queue = definition.queue
+        self._span_name = f"load {topology.deliver_subject(name)}"
+        self._destination = str(definition.destination.get("type", ""))
         self._key = self._shaping.rules.namer.key
         self._progress = self._shaping.progress
         self._dropped = DroppedTables(
@@ -142,9 +151,12 @@ class Flow:
 
     async def prepare(self, retries: Retries) -> bool:
         """Reads which frames are loaded and which rows are set aside. Returns whether a load was cut off: its frames come again."""
+        if self._transactional:
+            await self._rebuild.begin(self._session)
         marks = await self._session.marks()
         if self._transactional:
             await self._look_back.begin(self._memory, marks)
+            await self._rebuild.answer(self._look_back.open, self._look_back.replays)
         else:
             await self._plans.read()
             self._through = self._plans.loaded()
@@ -237,7 +249,7 @@ class Flow:
                 reader=retries.reader,
                 acks=[aside.seq],
                 oldest_at=aside.at_seconds,
-                traces=[],
+                trails=[aside.trail] if aside.trail else [],
                 done=done,
             )
         )
@@ -262,7 +274,8 @@ class Flow:
             if not self._transactional and not chunk.work.aside:
                 await self._plans.write(plan, done=False)
             self._share = chunk.share
-            with self._context.telemetry.span(f"load {self._name}", SpanKind.CONSUMER, links=chunk.traces):
+            with self._context.telemetry.span(self._span_name, SpanKind.CONSUMER, links=chunk.trails) as span:
+                self._describe(span, chunk)
                 outcome = await self._deliverer.deliver(chunk.work)
             if outcome is not None:
                 await self._accounts.done(self._pending(chunk.work, outcome), time.time())
@@ -283,6 +296,13 @@ class Flow:
             )
             loaded()
         await self._accounts.flush()
+
+    def _describe(self, span: Span, chunk: ReadyChunk) -> None:
+        describe(span, destination=topology.deliver_subject(self._name), operation="process", messages=len(chunk.acks))
+        span.set("penstock.connection", self._name)
+        span.set("penstock.destination", self._destination)
+        span.set("penstock.events", chunk.work.batch.events)
+        span.set("penstock.tables", len(chunk.work.batch.tables))
 
     async def _before_load(self, work: Work, outcome: Outcome) -> None:
         await self._accounts.expect(self._pending(work, outcome))
@@ -362,7 +382,7 @@ class Flow:
                 places = [held.place for held in part]
                 plan = LoadPlan(self._name, places[0].lane, places[0].seq, places[-1].seq)
                 acks = [held.message.seq for held in part]
-                traces = [trace for held in part if (trace := trace_of(held.message.headers))]
+                trails = [trail for held in part if (trail := read_trail(held.message.headers))]
                 unreadable = sum(
                     max(1, held.place.events) - self._accounts.begun_of(held.place.lane, held.place.seq).bit_count()
                     for held, _ in shaped.unreadable
@@ -375,6 +395,6 @@ class Flow:
                 work = Work(plan, shaped.batch, again=run)
                 await self._ready.put(
                     ReadyChunk(
-                        work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, traces=traces
+                        work=work, share=share, reader=reader, acks=acks, oldest_at=part[0].message.at_seconds, trails=trails
                     )
                 )

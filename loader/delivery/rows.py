@@ -12,6 +12,7 @@ An error of the destination is raised at once: a person waits, and starts it aga
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,7 +108,15 @@ class RowLoader:
             Permanent: the destination refuses rows, or the table; nothing of the batch is loaded.
             NotConnected, Transient, SetupError: start the load again; the batch may be loaded or not.
         """
-        batch = shape_rows(rows, table=self.table, namer=self._rules.namer, first=first, own_columns=self._rules.own_columns)
+        rules = self._rules
+        batch = shape_rows(
+            rows,
+            table=self.table,
+            namer=rules.namer,
+            first=first,
+            own_columns=rules.own_columns,
+            compared=rules.compared,
+        )
         plan = self._plan(number, last=last)
         stamp = Stamp(datetime.now(UTC), f"{self._lane}-{number}")
         for _ in range(MOST_ROUNDS):
@@ -143,13 +152,18 @@ class RowLoader:
         return as_part(load, self._run, ends=last) if self._wanted.write == "replace" else load
 
 
-def mode_of(write: str, deleted: str | None) -> Mode:
-    """Returns the mode of rows that are written so; `deleted`: the column of deletions, None where there are none."""
+def mode_of(write: str, deleted: str | None, marked: str | None = None) -> Mode:
+    """Returns the mode of rows that are written so.
+
+    Args:
+        deleted: the column of deletions; None: there are none.
+        marked: that of deletions after which the row stays.
+    """
     match write:
         case "insert_only" | "history":
             return Mode(write, deleted)
         case _:
-            return Mode(None, deleted)
+            return Mode(None, deleted, marked)
 
 
 def rules_of(
@@ -175,7 +189,8 @@ def rules_of(
         primary_key=list(key) or None,
         discriminator=cursor,
         column_types=dict(column_types),
-        max_new_columns=capabilities.max_columns,
+        max_columns=capabilities.max_columns,
+        max_new_columns=sys.maxsize,  # a wide row uses up its own table only; values without a column go to `_unmapped_data`
     )
     return Rules(connection, capabilities, mode)
 

@@ -17,6 +17,7 @@ from loader.queue.progress import Progress
 from loader.rows.shape import NOTHING, Shaper
 from shared.errors import Permanent
 from shared.events.frame import decode_frame
+from shared.forget.ids import Forgotten
 from shared.project.model import Connection
 from shared.telemetry.metrics import Telemetry
 from shared.threads import ThreadGate
@@ -41,8 +42,10 @@ class Shaping:
         capabilities: Capabilities,
         telemetry: Telemetry,
         ended: Callable[[str, int], int],
+        forgotten: Forgotten,
     ) -> None:
-        """Makes them; `ended` returns as bits the events of a frame, by lane and sequence, that are at their end already."""
+        """Makes them; `ended` returns as bits the events of a frame, by lane and sequence, that are at their end already; events of
+        `forgotten` ids get no rows."""
         self._name = name
         self._ended = ended
         self._telemetry = telemetry
@@ -54,6 +57,7 @@ class Shaping:
                 capabilities=capabilities,
                 site_name=connection.site,
                 tables=self._tables,
+                forgotten=forgotten,
             )
             for _ in range(2)
         )

@@ -30,16 +30,9 @@ def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: b
     Key columns have no nulls; `newest` names the discriminator.
     """
     codes = _codes(rows, key)
-    count = len(codes)
-    if len(np.unique(codes)) == count:
+    if len(np.unique(codes)) == len(codes):
         return rows, None
-    ages = np.arange(count)
-    if newest is not None:
-        # a stable sort keeps the order of acceptance among equal values
-        ranked = pc.array_sort_indices(rows[newest].combine_chunks(), null_placement="at_start").to_numpy()
-        ages[ranked] = np.arange(count)
-    order = np.lexsort((ages, codes))
-    ends = np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True))
+    order, ends = _in_order(rows, codes, newest)
     winners = order[ends]
     arrangement = np.argsort(winners)
     if not coalesce:
@@ -49,6 +42,37 @@ def collapse(rows: pa.Table, key: Sequence[str], newest: str | None, coalesce: b
     columns = [_latest(column, order, starts, ends)[arrangement] for column in rows.columns]
     taken = [column.take(pa.array(indexes, mask=indexes < 0)) for column, indexes in zip(rows.columns, columns, strict=True)]
     return pa.table(taken, schema=rows.schema), winners[arrangement]
+
+
+def collapse_marked(rows: pa.Table, key: Sequence[str], newest: str | None, marked: str) -> tuple[pa.Table, Indexes | None]:
+    """Returns the table with the newest row of each key, as `collapse`; if it marks a deletion, behind the newest row that does not.
+
+    `marked`: the column with a value in rows that mark.
+    """
+    codes = _codes(rows, key)
+    if len(np.unique(codes)) == len(codes):
+        return rows, None
+    order, ends = _in_order(rows, codes, newest)
+    marks = rows[marked].is_valid().to_numpy()[order]
+    places = np.arange(len(order))
+    starts = np.append(0, ends[:-1] + 1)
+    plain = np.maximum.accumulate(np.where(marks, -1, places))[
+        ends
+    ]  # the last that marks nothing, -1 or one of another key if none
+    chosen = np.unique(np.append(ends, plain[plain >= starts]))
+    return rows.take(pa.array(order[chosen])), order[chosen]
+
+
+def _in_order(rows: pa.Table, codes: Indexes, newest: str | None) -> tuple[Indexes, Indexes]:
+    """Returns the rows by key and then by age, and the places of the last of each key there."""
+    count = len(codes)
+    ages = np.arange(count)
+    if newest is not None:
+        # a stable sort keeps the order of acceptance among equal values
+        ranked = pc.array_sort_indices(rows[newest].combine_chunks(), null_placement="at_start").to_numpy()
+        ages[ranked] = np.arange(count)
+    order = np.lexsort((ages, codes))
+    return order, np.flatnonzero(np.append(codes[order][1:] != codes[order][:-1], True))
 
 
 def _codes(rows: pa.Table, key: Sequence[str]) -> Indexes:

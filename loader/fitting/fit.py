@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from loader.contract.warehouse import Column, TableLoad, TablePatch, TableSchema
 from loader.contract.writes import BEGINNING, VALID_FROM
-from loader.fitting.collapse import collapse, first_of_each
+from loader.fitting.collapse import collapse, collapse_marked, first_of_each
 from loader.fitting.settle import Refusals, Settled, settle
 from loader.rows.batch import DeadEvent, RawTable, ShapedBatch
 from loader.rows.rules import Rules, Stamp
@@ -181,7 +181,7 @@ def _patch(raw: RawTable, live: TableSchema | None, settled: Settled, rules: Rul
         return None
     key = settled.key_names if rules.merges(raw.spec) else None
     history, deletes = rules.mode.write == "history", rules.mode.deleted is not None
-    more = rules.missing_versions(live)
+    more = (*rules.missing_versions(live), *rules.missing_mark({*rules.by_key(live), *settled.columns}))
     if key and history:
         key = (*key, VALID_FROM)
     cursor = settled.columns[settled.newest].name if key and settled.newest else None
@@ -214,9 +214,12 @@ def _ready(raw: RawTable, settled: Settled, rules: Rules, stamp: Stamp) -> Ready
     key = tuple(settled.columns[each].name for each in settled.key)
     cursor = settled.columns[settled.newest].name if settled.newest else None
     write = rules.mode.write
+    marked = settled.columns.get(rules.namer.key(rules.mode.marked or "")) if rules.capabilities.marks else None
     if rules.collapses(raw.spec) and key and not settled.keyless and write != "history":
         if write == "insert_only":
             rows, kept = first_of_each(rows, key)
+        elif marked is not None:
+            rows, kept = collapse_marked(rows, key, cursor, marked.name)
         else:
             rows, kept = collapse(rows, key, cursor, raw.spec.entity)
         if kept is not None:
@@ -226,7 +229,15 @@ def _ready(raw: RawTable, settled: Settled, rules: Rules, stamp: Stamp) -> Ready
     if write == "insert_only":
         return Ready(TableLoad(table=raw.name, rows=rows, write=write, key=key), events)
     deleted = settled.columns.get(rules.namer.key(rules.mode.deleted)) if rules.mode.deleted is not None else None
-    load = TableLoad(table=raw.name, rows=rows, write="merge", key=key, cursor=cursor, deleted=deleted.name if deleted else None)
+    load = TableLoad(
+        table=raw.name,
+        rows=rows,
+        write="merge",
+        key=key,
+        cursor=cursor,
+        deleted=deleted.name if deleted else None,
+        marked=marked.name if marked else None,
+    )
     if write == "history":
         # a cursor without a column has been null in all rows so far
         at = BEGINNING if cursor is None and rules.discriminator is not None else stamp.loaded_at

@@ -5,11 +5,13 @@ Columns are never dropped, so a table that once has `max_columns` never gets ano
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 import numpy as np
 
 from loader.fitting.claims import Claim
+from loader.rows.layouts.contract import TableSpec
+from loader.rows.rules import Rules
 
 
 def crowded(claims: Sequence[Claim], live: Container[str], rows: int, most: int) -> set[str]:
@@ -30,3 +32,16 @@ def crowded(claims: Sequence[Claim], live: Container[str], rows: int, most: int)
             asked[part.rows] += 1
     greedy = asked > most
     return {claim.key for claim in new if all(greedy[part.rows].all() for part in claim.parts)}
+
+
+def key_first(claims: Sequence[Claim], live: Collection[str], rules: Rules, spec: TableSpec) -> Sequence[Claim]:
+    """Returns the columns of a batch, those of key and cursor first if the table has no room for all.
+
+    Args:
+        live: keys of the table's columns.
+        spec: of the table.
+    """
+    if len(claims) + len(live) < rules.max_columns or not rules.collapses(spec):
+        return claims
+    first = {rules.namer.key(name) for name in (*rules.key(spec), rules.discriminator or "")}
+    return sorted(claims, key=lambda claim: claim.key not in first)

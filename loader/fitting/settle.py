@@ -21,7 +21,7 @@ import pyarrow as pa
 from loader.contract.warehouse import Column, Kind, TableSchema
 from loader.contract.writes import LOAD_ID, SEQUENCE
 from loader.fitting.claims import Claim, claim_names
-from loader.fitting.growth import crowded
+from loader.fitting.growth import crowded, key_first
 from loader.fitting.kinds import choose_kind
 from loader.fitting.limits import fit_values
 from loader.rows.batch import RawTable
@@ -113,7 +113,7 @@ class _Settling:
             if claim.fixed is not None:
                 self._settle(claim)
         self._own_columns(stamp)
-        for claim in claims:
+        for claim in key_first(claims, self._live, self._rules, self._raw.spec):
             if claim.fixed is None:
                 self._settle(claim)
         self._settle_unmapped()

@@ -25,6 +25,7 @@ from shared.jetstream import topology
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.reader import Message
 from shared.streams.waiting import CALLS, bits_of
+from shared.telemetry.tracing.spans import Trail, current_headers, read_trail
 
 DELAYS_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _PREFIX = "aside"
@@ -45,6 +46,8 @@ class Aside(NamedTuple):
     epoch: int
     bits: int = 0
     run: int = 0
+    trail: Trail | None = None
+    """The load that set it aside."""
 
     @property
     def lane(self) -> str:
@@ -124,6 +127,7 @@ def read_aside(message: Message) -> Aside | None:
         epoch=epoch,
         bits=bits,
         run=run,
+        trail=read_trail(headers),
     )
 
 
@@ -144,7 +148,7 @@ async def put_aside(
     name = quote(table, safe="")  # under `original_names` it may hold characters that would end a header's line
     # with the epoch: the broker must not take it for a repeat of a former holder's message, which no loader will load
     msg_id = f"aside.{queue}.{name}.{place.lane}.{place.seq}.{epoch}"
-    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), RUN: str(run), BITS: f"{bits:x}"}
+    headers = {**write_place(place), TABLE: name, EPOCH: str(epoch), RUN: str(run), BITS: f"{bits:x}", **current_headers()}
     await publisher.publish(topology.retry_subject("loader", queue), encode_frame(frame), msg_id=msg_id, headers=headers)
 
 

@@ -16,14 +16,14 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from loader.queue.memory import Gap, Marks, Memory
-from shared.errors import Conflict, Fenced, NotConnected
-from shared.events.dead import decode_dead
-from shared.events.headers import id_of_replay, live_lane, replay_lane, split_lane
+from shared.archive.note import first_kept
+from shared.errors import Conflict, Fenced
+from shared.events.headers import id_of_replay, live_lane, replay_lane, split_lane, stream_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.identity import Identity, identify
 from shared.jetstream.kv import Bucket
-from shared.jetstream.reader import StreamReader
+from shared.streams.dead_again import letters_since
 from shared.streams.rewind import (
     Again,
     Answer,
@@ -40,7 +40,6 @@ from shared.streams.rewind import (
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 
-READ_SECONDS = 10.0
 KEPT_REPLAYS = 64
 DEAD_REPLAY = "dead-"
 """The beginning of ids of replays of dead letters; EVENTS has no such events under their numbers."""
@@ -92,14 +91,12 @@ class LookBack:
         """The trouble in words; empty if all is well."""
         said = [self._ahead] if self._ahead else []
         for rewind in self.open.values():
-            lost = f"; {rewind.lost} older sequences are lost, EVENTS keeps them no more" if rewind.lost else ""
+            lost = f"; {rewind.lost} older sequences are lost, neither EVENTS nor the archive keeps them" if rewind.lost else ""
             said.append(
-                "the destination went back to an older state; "
-                f"frames {rewind.first} to {rewind.last} are loaded again from EVENTS{lost}"
+                f"the destination went back to an older state; frames {rewind.first} to {rewind.last} are loaded again{lost}"
             )
         said += [
-            f"the destination went back to an older state; frames {again.first} to {again.last} of replay {id_of_replay(again.lane)} "
-            "are sent again"
+            f"the destination went back to an older state; frames {again.first} to {again.last} of {_source(again.lane)} are sent again"
             for again in self.replays.values()
         ]
         return "; ".join(said)
@@ -111,6 +108,7 @@ class LookBack:
             Fenced, NotConnected, Transient
         """
         events = await identify(self._broker, topology.EVENTS)
+        oldest = await first_kept(self._broker, self._site, events)
         await memory.read()
         entry = await self._bucket.get(rewind_key(self._connection))
         self._revision = entry.revision if entry else 0
@@ -121,7 +119,7 @@ class LookBack:
         for lane, gap in memory.gaps(marks).items():
             self._telemetry.count("loader_destination_went_back_total", connection=self._connection)
             if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
-                asked[lane] = _rewind(lane, gap, events, asked.get(lane))
+                asked[lane] = _rewind(lane, gap, oldest, asked.get(lane))
                 log.error(
                     "the destination went back, the missing events are read again from EVENTS",
                     extra={"connection": self._connection, "lane": lane, "first": asked[lane].first, "last": gap.last},
@@ -137,6 +135,14 @@ class LookBack:
                 )
                 if holes := [each for ranges in gap.holes.values() for each in ranges]:
                     missing.append(self._by_hand(lane, min(holes)[0], max(last for _, last in holes)))
+            elif (stream := stream_of(lane)) is not None and stream[1] == self._site and stream[0] != events.incarnation:
+                again = Again(lane=lane, first=max(gap.first, split_lane(lane)[1]), last=gap.last)
+                if again not in replays.values():
+                    replays[again_id(f"past-{stream[0]}", self._connection, replays)] = again
+                log.error(
+                    "the destination went back, the missing events of a stream that is gone are read from the archive",
+                    extra={"connection": self._connection, "lane": lane, "first": again.first, "last": again.last},
+                )
             else:
                 missing.append(self._by_hand(lane, gap.first, gap.last))
                 log.error(
@@ -147,7 +153,7 @@ class LookBack:
             await self._write(asked, replays, missing)
         # only now: after a death before this line, the next loader finds the same again
         again_elsewhere = {again.lane: (again.first, again.last) for again in self.replays.values()}
-        await memory.begin(marks, events.first_seq, again_elsewhere)
+        await memory.begin(marks, oldest, again_elsewhere)
         self._compare(marks, events)
         self._tell_missing()
 
@@ -200,18 +206,15 @@ class LookBack:
             moments = [await self._oldest(topology.DELIVER, topology.deliver_subject(queue), 1)]
             subject = topology.events_filter(self._site)
             firsts = [*(each.first for each in self.open.values()), *(each.first for each in self.replays.values())]
-            moments += [await self._oldest(topology.EVENTS, subject, first) for first in firsts]
+            kept = (await identify(self._broker, topology.EVENTS)).first_seq if firsts else 0
+            # the archive does not say when: then every letter is looked at
+            moments += [0.0 if first < kept else await self._oldest(topology.EVENTS, subject, first) for first in firsts]
             since = min((moment for moment in moments if moment is not None), default=None)
             if since is None:
                 return set()
-            subject = topology.dead_subject("loader", self._connection)
-            try:
-                newest = (await self._broker.js.get_last_msg(topology.DEAD, subject, direct=True)).time
-            except NotFoundError:
-                return set()
-        if newest is None or newest.timestamp() < since:
-            return set()
-        found = await self._read_origins(subject, since)
+        found: set[str] = set()
+        async for letter in letters_since(self._broker, "loader", self._connection, since):
+            found |= letter.origins
         for replay, again in self.replays.items():  # the same events, in a lane of another name
             lane = again.lane
             found |= {replay_lane(replay) + origin.removeprefix(lane) for origin in found if origin.startswith(f"{lane}:")}
@@ -220,22 +223,6 @@ class LookBack:
     async def _answer(self) -> Answer:
         entry = await self._bucket.get(answer_key(self._connection))
         return decode_answer(entry.value if entry else None)
-
-    async def _read_origins(self, subject: str, since: float) -> set[str]:
-        found: set[str] = set()
-        async with StreamReader(self._broker, topology.DEAD, subject, start_seconds=since) as reader:
-            waiting = 1
-            while waiting:
-                message = await reader.next(READ_SECONDS)
-                if message is None:
-                    raise NotConnected("the dead letters cannot be read")
-                waiting = message.waiting
-                try:
-                    for letter in decode_dead(message.payload):
-                        found |= letter.origins
-                except msgspec.MsgspecError:  # of a later version
-                    continue
-        return found
 
     async def _oldest(self, stream: str, subject: str, seq: int) -> float | None:
         try:
@@ -267,7 +254,7 @@ class LookBack:
                 if resent.get(replay) is False:
                     missing.append(self._by_hand(again.lane, again.first, again.last))
                     log.error(
-                        "the missing events of a replay cannot be sent again: they were dead letters, or the list of them is not noted",
+                        "not all missing events can be sent again: they were dead letters, are not archived, or their range is not noted",
                         extra={"connection": self._connection, "lane": again.lane, "first": again.first, "last": again.last},
                     )
             await self._write(self.rewinds, replays, missing)
@@ -277,7 +264,7 @@ class LookBack:
         """Returns words on how a person brings back frames that cannot come by themselves."""
         replay = id_of_replay(lane)
         if replay is None:
-            return f"frames {first} to {last} of {lane} are lost: they are of an EVENTS stream that is gone"
+            return f"frames {first} to {last} of {_source(lane)} are lost, as far as the archive does not have them"
         options, what = "--from 7d", f"what replay {replay} delivered is missing; events that EVENTS keeps come with "
         if not replay.startswith(DEAD_REPLAY):
             options, what = (
@@ -325,16 +312,25 @@ class LookBack:
             )
 
 
-def _rewind(lane: str, gap: Gap, events: Identity, before: Rewind | None) -> Rewind:
+def _rewind(lane: str, gap: Gap, oldest: int, before: Rewind | None) -> Rewind:
     first = max(gap.first, split_lane(lane)[1])
     return Rewind(
         number=before.number + 1 if before else 1,
-        first=max(first, events.first_seq),
+        first=max(first, oldest),
         last=gap.last,
         level=gap.level,
         holes=gap.holes,
-        lost=max(0, events.first_seq - first),
+        lost=max(0, oldest - first),
+        at=time.time(),
     )
+
+
+def _source(lane: str) -> str:
+    """Returns in words what a lane's frames are of."""
+    replay, stream = id_of_replay(lane), stream_of(lane)
+    if replay is not None:
+        return f"replay {replay}"
+    return f"site {stream[1]} in the EVENTS stream {stream[0]}, which is gone," if stream is not None else lane
 
 
 def missing_part(connection: str) -> str:

@@ -4,7 +4,7 @@
     fitted = fit_batch(batch, live, rules, stamp)
 
 They come as objects, whose values are taken as an event's are, or as an Arrow table. What an Arrow type becomes: integers, booleans, dates and text stay; a time has microseconds and is in UTC (without a zone it is taken as
-UTC); a decimal without a scale stays exact, one with a scale is a number that is exact where a double is, else text; a
+UTC); a decimal without a scale stays exact, one with a scale is a number, and asks for a column of its scale where it is not in the key; a
 struct's members are columns of their own, as an object's are; a list, a map, and Arrow's JSON is JSON; bytes are Base64; a time of the day is text.
 Nulls are left out. So are NaN and infinity, which `notes` counts as `rescue.NOT_FINITE`.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -63,25 +63,39 @@ class RowBatch(ShapedBatch):
         ]
 
 
-def shape_rows(rows: Rows, table: str, namer: Namer, first: int = 0, own_columns: Iterable[str] = OWN_COLUMNS) -> RowBatch:
+def shape_rows(
+    rows: Rows,
+    table: str,
+    namer: Namer,
+    first: int = 0,
+    own_columns: Iterable[str] = OWN_COLUMNS,
+    compared: Collection[str] = (),
+) -> RowBatch:
     """Returns rows as a batch of one table.
 
     Args:
         rows: of an Arrow table the column names are unique.
         first: the number of the first row among all that are loaded.
         own_columns: names that no column of the rows may have.
+        compared: names of columns by which rows are told from each other; their types are always ours.
     """
-    return shape_blocks([rows], table=table, namer=namer, first=first, own_columns=own_columns)
+    return shape_blocks([rows], table=table, namer=namer, first=first, own_columns=own_columns, compared=compared)
 
 
 def shape_blocks(
-    blocks: Iterable[Rows], table: str, namer: Namer, first: int = 0, own_columns: Iterable[str] = OWN_COLUMNS
+    blocks: Iterable[Rows],
+    table: str,
+    namer: Namer,
+    first: int = 0,
+    own_columns: Iterable[str] = OWN_COLUMNS,
+    compared: Collection[str] = (),
 ) -> RowBatch:
     """Returns rows that come in blocks, perhaps of both forms, as a batch of one table; see `shape_rows`.
 
     Each block is taken when the one before it is in columns, so that no two are in memory as objects.
     """
     notes, count, start = Counter[str](), 0, 0
+    plain, hints = set(map(namer.key, compared)), dict[Path, tuple[Kind, str]]()
     tree, arrow, found = Tree(Root(), namer, notes), list[pa.Table](), list[Columns]()
     for block in blocks:
         if isinstance(block, list):
@@ -92,6 +106,8 @@ def shape_blocks(
             if arrow and (start + sum(map(len, arrow)) != count or not arrow[0].schema.equals(block.schema)):
                 found.append(_of_arrow(arrow, start, namer, notes))
                 arrow = []
+            if not arrow:
+                hints.update(hint for hint in _hints(block.schema) if _source(hint[0], namer).key not in plain)
             start = start if arrow else count
             arrow.append(block)
         count += len(block)
@@ -107,6 +123,7 @@ def shape_blocks(
         sequences=ordinals.astype(np.int64) + first,
         columns=columns,
         reserved=frozenset(map(namer.key, own_columns)),
+        hints=hints,
     )
     return RowBatch(
         tables={table: raw},
@@ -158,6 +175,16 @@ def _source(path: Path, namer: Namer) -> Source:
     key = namer.key(name)
     exact = key == name and tuple(parts) == path
     return Source(path=path, name=name, key=key, suffixed=namer.suffixed(name, path), exact=exact)
+
+
+def _hints(fields: Iterable[pa.Field], above: Path = ()) -> Iterator[tuple[Path, tuple[Kind, str]]]:
+    """Yields the SQL types that columns ask for: a decimal keeps its scale, with room for larger numbers."""
+    for field in fields:
+        path = (*above, field.name)
+        if pa.types.is_struct(field.type):
+            yield from _hints((field.type.field(index) for index in range(field.type.num_fields)), path)
+        elif pa.types.is_decimal(field.type) and 0 < field.type.scale <= field.type.precision <= DECIMAL.precision:
+            yield path, (Kind.OTHER, f"numeric({DECIMAL.precision},{field.type.scale})")
 
 
 def _column(path: Path, values: pa.Array | pa.ChunkedArray, notes: Counter[str]) -> Iterator[tuple[Path, tuple[Part, ...]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -32,10 +32,11 @@ class Stamp:
 @dataclass(frozen=True, slots=True)
 class Mode:
     """How rows are written that are no events. `write`: None, as the connection says. `deleted`: the column that rows have a value in
-    which are deletions."""
+    which are deletions. `marked`: the same, where such rows stay and keep their values."""
 
     write: Literal["insert_only", "history"] | None = None
     deleted: str | None = None
+    marked: str | None = None
 
 
 AS_EVENTS = Mode()
@@ -62,6 +63,11 @@ class Rules:
         self.overflow = self.namer.table(connection.overflow_table)
         self._deduplicate = connection.deduplicate
         self._primary_key = connection.primary_key
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Returns the names of the columns by which rows are told from each other: the key of the user, and the cursor."""
+        return (*(self._primary_key or ()), *((self.discriminator,) if self.discriminator else ()))
 
     @property
     def own_columns(self) -> tuple[str, ...]:
@@ -99,6 +105,11 @@ class Rules:
         there = self.by_key(live)
         kinds = zip(HISTORY, (Kind.TIMESTAMP, Kind.TIMESTAMP, Kind.BOOLEAN), strict=True)
         return tuple(Column(name, kind) for name, kind in kinds if self.namer.key(name) not in there)
+
+    def missing_mark(self, there: Iterable[str]) -> tuple[Column, ...]:
+        """Returns the column of marks where it is not among columns by key: people ask for rows that have none."""
+        name = self.mode.marked
+        return () if name is None or self.namer.key(name) in there else (Column(name, Kind.TIMESTAMP),)
 
     def by_key(self, live: TableSchema | None) -> dict[str, Column]:
         """Returns the columns of a live table by the form in which the destination compares their names."""

@@ -7,7 +7,7 @@
 
 An event is decoded, completed with the server's facts (`shared/events/event.py`), split by the layout (`loader/rows/layouts`) and
 flattened (`loader/rows/columns.py`) before the next one is touched. Bad data never raises: it becomes an entry of `dead`. Events
-that a template skips are counted in `dropped`.
+that a template skips, and those of forgotten people, are counted in `dropped`.
 
 Pure: no clock, no I/O. Not thread-safe: the frames of one connection come in order.
 """
@@ -36,6 +36,7 @@ from shared.events.event import RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason
 from shared.events.rescue import UNREADABLE, rescue
+from shared.forget.ids import Forgotten
 from shared.project.model import Connection
 
 MOST_PATHS = 50_000
@@ -67,6 +68,7 @@ class Shaper:
 
     Args:
         tables: keys of the tables that the connection loads already; tables that events name join it, up to `max_tables`.
+        forgotten: ids whose events get no rows.
 
     Raises:
         ConfigError: the connection's table template cannot be compiled.
@@ -79,7 +81,9 @@ class Shaper:
         capabilities: Capabilities,
         site_name: str,
         tables: set[str] | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:
+        self._forgotten = forgotten
         self._known = set() if tables is None else tables
         self.rules = Rules(connection, capabilities)
         self._site = site_name
@@ -143,6 +147,11 @@ class Shaper:
         self._seen += len(bodies) - ended.bit_count()
         self._bytes += sum(frame.sizes)
         heads = list(enumerate(frame.heads))
+        if self._forgotten and (gone := self._forgotten.find(frame.heads, lambda: bodies)):
+            gone = [index for index in gone if not ended >> index & 1]
+            self._dropped[DropReason.FORGOTTEN] += len(gone)
+            heads = [(index, head) for index, head in heads if index not in set(gone)]
+            refused = {index: why for index, why in refused.items() if index not in gone}
         if ended:
             heads = [(index, head) for index, head in heads if not ended >> index & 1]
             refused = {index: why for index, why in refused.items() if not ended >> index & 1}

@@ -177,6 +177,10 @@ class Dialect(Spelling, ABC):
         """Returns an expression as text."""
         return f"CAST({expression} AS {self.types.natives[Kind.TEXT]})"
 
+    def exact_text(self, expression: str) -> str:
+        """Returns an expression as text that equals another only if all their bytes do."""
+        return self.as_text(expression)
+
     def is_type(self, native: str) -> str:
         """Returns a query that fails if the server does not read `native` as a type."""
         return f"SELECT CAST(NULL AS {native})"

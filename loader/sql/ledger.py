@@ -17,6 +17,7 @@ from loader.sql.dialect import Dialect
 from loader.sql.steps import Ask, Commit, Run, Steps
 from loader.sql.text import LEDGER
 from shared.errors import Fenced, NotConnected, WentBack
+from shared.syncs.naming import is_of_sync
 
 KEY = ("connection", "table_name", "lane")
 AT_ONCE = 500
@@ -84,6 +85,13 @@ def read_tables(dialect: Dialect, schema: str, name: str) -> Steps[list[str]]:
     """Returns the tables that a connection has loaded."""
     rows = yield Ask(f"SELECT DISTINCT table_name {_marks(dialect, schema)}", (name,))
     return [table for (table,) in rows]
+
+
+def read_all_tables(dialect: Dialect, schema: str) -> Steps[list[str]]:
+    """Returns the tables that any connection has loaded; not those of syncs."""
+    query = f"SELECT DISTINCT connection, table_name FROM {dialect.qualified(schema, LEDGER)} WHERE table_name <> ''"
+    rows = yield Ask(query, ())
+    return sorted({table for connection, table in rows if not is_of_sync(connection)})
 
 
 def forget_marks(dialect: Dialect, schema: str, name: str, marks: Sequence[tuple[str, str]]) -> Steps[None]:

@@ -21,7 +21,7 @@ from loader.sql.refresh import Stage
 from loader.sql.reject import narrow, refuse_null_keys, refuse_nulls
 from loader.sql.steps import Ask, Commit, Moment, Rollback, Run, Steps
 from loader.sql.text import by_dependency
-from loader.sql.writes import deletions, history
+from loader.sql.writes import emptied, history, several
 from loader.sql.writes.staged import Staged
 from shared.errors import PenstockError, Permanent, RowsRejected, TableChanged, TableSetupError
 
@@ -209,6 +209,7 @@ class Loader:
                 sending.append(_waiting(fitted, stages[load.table]) if load.table in stages else fitted)
                 if load.rows.num_rows:
                     sent += yield from self._send(sending[-1], number, way, tries=plan is not None, whole=whole)
+                yield from emptied.bring(dialect, schema, load, live[load.table])
                 rows[load.table] = rows.get(load.table, 0) + load.rows.num_rows
             for stage in ends:
                 yield from self._swap(holder, stage, live[stage.table], sending)
@@ -245,10 +246,10 @@ class Loader:
         return LoadReport(rows, sent, {"copy": copied - started, "commit": (yield Moment()) - copied})
 
     def _fit(self, load: TableLoad, table: LiveTable | None, fixed: Iterable[str]) -> Fitted:
-        if load.write == "history" and table is not None:
+        if load.write == "history" and table is not None and load.rows.num_rows:
             history.require(table, load.table, self.dialect)
             load = history.dated(load)
-        return fit(self.dialect, load, table, fixed)
+        return fit(self.dialect, several.without_idle_marks(load), table, fixed)
 
     def _swap(self, holder: Holder, stage: Stage, target: LiveTable, sending: Sequence[Fitted]) -> Steps[None]:
         """Ends a run.
@@ -293,9 +294,10 @@ class Loader:
 
     def _send(self, fitted: Fitted, number: int, way: Way, *, tries: bool, whole: bool) -> Steps[int]:
         load = fitted.load
-        if load.write == "history" or deletions.has_deletions(load):
-            bring = history.bring if load.write == "history" else deletions.bring
-            return (yield from bring(dialect=self.dialect, bulk=self.bulk, schema=self.schema, fitted=fitted, number=number))
+        if several.needed(load):
+            return (
+                yield from several.bring(dialect=self.dialect, bulk=self.bulk, schema=self.schema, fitted=fitted, number=number)
+            )
         may = _merges(load) and (self.bulk.straight_casts or fitted.plain)
         if whole:
             sent = (yield from self.bulk.straight(fitted)) if may and self._refuses_repeats(fitted) else None
@@ -392,5 +394,5 @@ def _waiting(fitted: Fitted, stage: Stage) -> Fitted:
 
 
 def _merges(load: TableLoad) -> bool:
-    plain = load.write == "merge" and not load.coalesce and not deletions.has_deletions(load)
+    plain = load.write == "merge" and not load.coalesce and not several.needed(load)
     return plain or load.write == "insert_only"

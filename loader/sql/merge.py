@@ -34,17 +34,20 @@ def on_conflict(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[s
 
     def incoming(column: str) -> str:
         # a null leaves the stored value as it is, whatever the default of a new row
-        return given[column] if dialect.sees_source and load.coalesce else dialect.incoming(column)
+        return given[column] if dialect.sees_source and keeps(load) else dialect.incoming(column)
 
     if load.write == "insert_only":
         return dialect.upsert(schema, load.table, load.key, changes={}, condition=None)
-    kept = () if load.coalesce else others
+    kept = () if keeps(load) else others
     changed = [name for name in (*load.rows.column_names, *kept) if name not in load.key]
     # last: a server that sets one column after the other still needs the stored cursor for its comparison
     changed.sort(key=lambda name: name == load.cursor)
     newer = None
     if load.cursor is not None:
         newer = f"{stored(load.cursor)} IS NULL OR {stored(load.cursor)} <= {incoming(load.cursor)}"
+    if load.marked is not None:
+        changes = {name: f"COALESCE({incoming(name)}, {stored(name)})" for name in changed}
+        return dialect.upsert(schema, load.table, load.key, changes=changes, condition=newer)
     if not load.coalesce:
         there = set(load.rows.column_names)
         changes = {name: incoming(name) if name in there else dialect.missing(schema, load.table, name) for name in changed}
@@ -53,6 +56,11 @@ def on_conflict(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[s
     filled = "CASE WHEN {2} THEN COALESCE({1}, {0}) ELSE COALESCE({0}, {1}) END"
     changes = {name: filled.format(stored(name), incoming(name), newer or "TRUE") for name in changed}
     return dialect.upsert(schema, load.table, load.key, changes=changes, condition=None)
+
+
+def keeps(load: TableLoad) -> bool:
+    """Whether a null of an incoming row leaves the stored value as it is: in the `users` table, and in rows that mark a deletion."""
+    return load.coalesce or load.marked is not None
 
 
 def insert(
@@ -96,7 +104,7 @@ def values(dialect: Dialect, schema: str, load: TableLoad, given: Mapping[str, s
             found.append(value)
             continue
         stored = ""
-        if load.coalesce and load.write == "merge" and not dialect.sees_source:
+        if keeps(load) and load.write == "merge" and not dialect.sees_source:
             # a stored value stays: the default is for new rows
             same = " AND ".join(f"s.{dialect.identifier(key)} = {given[key]}" for key in load.key)
             one = dialect.any_value.format(f"s.{dialect.identifier(name)}")

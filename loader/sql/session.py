@@ -19,6 +19,7 @@ from loader.sql.load import Bulk, Loader
 from loader.sql.merge import Straight
 from loader.sql.steps import Ask, Run, Steps
 from loader.sql.text import id_columns_of, named
+from loader.sql.writes import people
 
 T = TypeVar("T")
 
@@ -118,6 +119,15 @@ class SqlDestination(ABC):
         what = f"looking for ids in {self._called}"
         return self._once(
             what, lambda dialect: find_ids(dialect=dialect, schema=self._schema, connection=connection, ids=ids, key=key)
+        )
+
+    def forget_person(
+        self, names: Sequence[str], *, columns: Sequence[str] = (), epoch: int, delete: bool
+    ) -> Coroutine[Any, Any, Mapping[str, int]]:
+        del epoch  # rows are deleted in a transaction
+        return self._once(
+            f"looking for a person in {self._called}",
+            lambda dialect: people.forget_person(dialect, self._schema, names, columns=columns, delete=delete),
         )
 
 

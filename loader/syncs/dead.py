@@ -12,19 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-from nats.js.errors import NotFoundError
-
-from loader.syncs.definition import known_as, lane_of
+from loader.syncs.definition import lane_of
 from loader.syncs.gather import Batch
 from loader.syncs.shape import Refused, Shaped
-from shared.errors import NotConnected
-from shared.events.dead import DeadLetter, bury, decode_dead, now
+from shared.events.dead import DeadLetter, bury, now
 from shared.events.outcome import DeadReason
-from shared.jetstream import topology
-from shared.jetstream.broker import Broker, asking
-from shared.jetstream.reader import StreamReader
+from shared.jetstream.broker import Broker
+from shared.streams.dead_again import letters_since
 from shared.streams.dead_log import DeadLog
+from shared.syncs.naming import known_as
 
 if TYPE_CHECKING:
     from shared.telemetry.metrics import Telemetry
@@ -34,7 +30,6 @@ MOST_OF_RUN = 1000
 MOST_SHARE = 0.1
 OF_AT_LEAST = 100
 """The same for a larger share of a batch with so many rows."""
-READ_SECONDS = 10.0
 DETAIL_CHARACTERS = 300
 
 
@@ -93,30 +88,11 @@ class Graves:
         found: dict[str, set[int]] = defaultdict(set)
         if not batch.seqs:
             return found
-        subject = topology.dead_subject("loader", self._name)
-        with asking("cannot look at the dead letters"):
-            try:
-                newest = (await self._broker.js.get_last_msg(topology.DEAD, subject, direct=True)).time
-            except NotFoundError:
-                return found
-        if newest is None or newest.timestamp() < batch.oldest_at:
-            return found
         prefix = _origin(batch, "", 0).partition(":")[0] + ":"
-        async with StreamReader(self._broker, topology.DEAD, subject, start_seconds=batch.oldest_at) as reader:
-            waiting = 1
-            while waiting:
-                message = await reader.next(READ_SECONDS)
-                if message is None:
-                    raise NotConnected("the dead letters cannot be read")
-                waiting = message.waiting
-                try:
-                    letters = decode_dead(message.payload)
-                except msgspec.MsgspecError:  # of a later version
-                    continue
-                for letter in letters:
-                    if letter.origin.startswith(prefix):
-                        stream, _, row = letter.origin.removeprefix(prefix).rpartition(":")
-                        found[stream].add(int(row))
+        async for letter in letters_since(self._broker, "loader", self._name, batch.oldest_at):
+            if letter.origin.startswith(prefix):
+                stream, _, row = letter.origin.removeprefix(prefix).rpartition(":")
+                found[stream].add(int(row))
         return found
 
 

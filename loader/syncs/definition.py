@@ -28,16 +28,6 @@ def definitions(snapshot: ConfigSnapshot) -> dict[str, Definition]:
     }
 
 
-def known_as(sync: str) -> str:
-    """Returns the name of a sync in ledgers and dead letters; no connection of a project has a colon in its name."""
-    return f"sync:{sync}"
-
-
-def is_of_sync(name: str | None) -> bool:
-    """Whether a name in ledgers and dead letters is that of a sync."""
-    return bool(name and name.startswith(known_as("")))
-
-
 def lane_of(run: int) -> str:
     """Returns the lane of a run in the ledger; its sequences are the numbers of batches."""
     return f"sync-{run}"

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,17 +25,17 @@ from loader.delivery.refused import refused_rows
 from loader.delivery.rows import WITH_KEY, as_part, cannot_delete, cannot_write
 from loader.fitting.fit import FittedBatch, fit_batch
 from loader.fitting.fit import Ready as ReadyRows
-from loader.rows.batch import ShapedBatch
 from loader.rows.rules import Stamp
 from loader.syncs.dead import Graves, too_many
-from loader.syncs.definition import known_as, lane_of
+from loader.syncs.definition import lane_of
 from loader.syncs.gather import Batch
-from loader.syncs.shape import Ready, Refused, Shaped
+from loader.syncs.shape import Ready
+from loader.syncs.stream import BUSY_TRIES, Busy, Stream, empties, emptying, mark_patch
 from loader.types.names import Namer
-from shared.backoff import Backoff
 from shared.errors import Defect, PenstockError, RowsRejected, TableBusy, TableChanged, Transient
 from shared.events.outcome import DeadReason
-from shared.syncs.progress import StreamProgress
+from shared.syncs.naming import known_as
+from shared.syncs.progress import Kept, StreamProgress
 from shared.threads import ThreadGate
 
 if TYPE_CHECKING:
@@ -45,63 +44,7 @@ if TYPE_CHECKING:
 MOST_ROUNDS = 50
 NAMED_ROUNDS = 2
 """How often refused rows are left out as the destination names them, perhaps one at a time; then all are searched for."""
-BUSY_TRIES = 6
-BUSY_SECONDS = (0.5, 15.0)
-"""How often a table that others hold is tried before its stream fails, and the waits between."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Stream:
-    """The work on one stream of a batch. `left`: its rows that may still be loaded. `dead`: rows that are refused so far."""
-
-    shaped: Shaped
-    known: StreamProgress
-    left: ShapedBatch | None
-    dead: Refused = field(default_factory=dict)
-    buried: set[int] = field(default_factory=set)
-    unmapped: int = 0
-    failed: str = ""
-    repeated: bool = False
-    empty: int = 0
-    """Rows without any value, which no table can hold."""
-    refusals: int = 0
-
-    @property
-    def table(self) -> str:
-        """The name of its table."""
-        return self.shaped.table
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether its rows are still to be loaded."""
-        return not self.failed and not self.repeated
-
-    @property
-    def replaces(self) -> bool:
-        """Whether its rows replace all others."""
-        return self.shaped.stream.write == "replace"
-
-    @property
-    def ends(self) -> bool:
-        """Whether its table is swapped with this batch."""
-        return self.replaces and self.shaped.over and self.shaped.complete
-
-    def refuse(self, refused: Refused) -> None:
-        """Leaves out rows."""
-        self.dead |= refused
-        if self.left is not None:
-            self.left = self.left.without(refused)
-            self.left = self.left if self.left.tables else None
-
-
-@dataclass(slots=True)
-class _Busy:
-    """Tables of a batch that others hold: how often each was tried, and the next wait."""
-
-    tries: Counter[str] = field(default_factory=Counter)
-    wait: Backoff = field(default_factory=lambda: Backoff(*BUSY_SECONDS))
 
 
 class Deliverer:
@@ -129,18 +72,24 @@ class Deliverer:
         self._namer = Namer(capabilities)
         self._live = LiveTables(session, known_as(sync), evolve=capabilities.evolve)
 
-    async def deliver(self, ready: Ready, known: Mapping[str, StreamProgress]) -> Mapping[str, StreamProgress]:
+    async def deliver(
+        self, ready: Ready, known: Mapping[str, StreamProgress], kept: Mapping[str, Kept]
+    ) -> Mapping[str, StreamProgress]:
         """Loads a batch; returns how far its streams are then.
 
         Args:
             known: how far the streams of the run are before it.
+            kept: what the states of streams rest on.
 
         Raises:
             Fenced: a newer holder exists.
             NotConnected, Transient, SetupError: the destination as a whole does not work; nothing may be acknowledged.
         """
         batch = ready.batch
-        streams = [Stream(shaped, known.get(shaped.name, StreamProgress()), shaped.batch) for shaped in ready.streams]
+        streams = [
+            Stream(shaped, known.get(shaped.name, StreamProgress()), shaped.batch, kept.get(shaped.name))
+            for shaped in ready.streams
+        ]
         taken = {self._namer.key(other.table): name for name, other in known.items() if other.table and not other.failed}
         for stream in streams:
             self._judge(batch, stream, taken)
@@ -151,11 +100,11 @@ class Deliverer:
             self._first = False
         stamp = Stamp(datetime.now(UTC), f"{lane_of(batch.run)}-{batch.number}")
         self._live.fresh.clear()
-        busy = _Busy()
+        busy = Busy()
         for _ in range(MOST_ROUNDS):
             if await self._round(batch, streams, stamp, busy):
                 await self._give_up(streams)
-                return {stream.shaped.name: self._progress(stream) for stream in streams}
+                return {stream.shaped.name: self._progress(batch, stream) for stream in streams}
         raise Transient(f"sync {self._sync}: the tables of a batch kept changing for {MOST_ROUNDS} rounds")
 
     def _judge(self, batch: Batch, stream: Stream, taken: dict[str, str]) -> None:
@@ -167,6 +116,8 @@ class Deliverer:
         other, write = taken.setdefault(self._namer.key(shaped.table), shaped.name), shaped.stream.write
         if other != shaped.name:
             self._fail(stream, f'stream {other} is loaded into table "{shaped.table}" too; give one of them another `table`')
+        elif stream.lost:
+            self._fail(stream, stream.lost)
         elif cannot := cannot_write(write, self._capabilities):
             self._fail(stream, f"the destination {cannot}; choose another `write` for the stream")
         elif shaped.fault:
@@ -174,7 +125,9 @@ class Deliverer:
         elif write in WITH_KEY and not shaped.stream.key:
             self._fail(stream, f"`write: {write}` goes by the key of a row, and the stream has none; give it a `primary_key`")
         elif cannot := cannot_delete(write, self._capabilities) if shaped.stream.deleted else "":
-            self._fail(stream, f"{cannot}; choose `deletes: soft` for the stream")
+            self._fail(stream, f"{cannot}; choose `deletes: soft` for the stream, and `unmatched: keep` where it has `where`")
+        elif empties(shaped) and not self._capabilities.empties:
+            self._fail(stream, "rows are gone at the source, and this destination cannot remove them; write the stream by append")
         elif stream.replaces and shaped.over and not shaped.complete:
             self._fail(stream, "the run gave up on the stream before all its rows came; the table stays as it is")
         elif self._marks.get((shaped.table, lane_of(batch.run)), 0) >= batch.number:
@@ -182,14 +135,18 @@ class Deliverer:
         else:
             stream.refuse(shaped.unread)
 
-    async def _round(self, batch: Batch, streams: Sequence[Stream], stamp: Stamp, busy: _Busy) -> bool:
+    async def _round(self, batch: Batch, streams: Sequence[Stream], stamp: Stamp, busy: Busy) -> bool:
         """Tries once; returns whether all is done."""
-        work = [stream for stream in streams if stream.goes_on and (stream.left is not None or stream.ends)]
+        work = [
+            stream for stream in streams if stream.goes_on and (stream.left is not None or stream.ends or empties(stream.shaped))
+        ]
         unknown = [stream.table for stream in work if stream.table not in self._live.known]
         failed = await self._live.describe(unknown)
         if failed:
             await self._meet(streams, failed, busy)
             return False
+        if gone := [each.table for each in work if each.must_exist and each.table in unknown and self._is_gone(each.table)]:
+            raise Transient(f"sync {self._sync}: table {gone[0]} is gone")  # the next session finds out what that means
         fitted: dict[str, FittedBatch] = {}
         for stream in work:
             if stream.left is not None and (found := await self._fit(stream, stamp)) is not None:
@@ -202,7 +159,9 @@ class Deliverer:
                 return False
             if altered:
                 return False
-        patched, failed = await self._live.patch([patch for each in fitted.values() for patch in each.patches])
+        patches = [patch for each in fitted.values() for patch in each.patches]
+        patches += [patch for each in work for patch in mark_patch(each.shaped, self._live.known.get(each.table))]
+        patched, failed = await self._live.patch(patches)
         if failed:
             await self._meet(streams, failed, busy)
             return False
@@ -221,7 +180,7 @@ class Deliverer:
                 rows = done.ready[0] if done.ready else None
                 if rows is None and stream.left is not None:
                     stream.empty, stream.left = stream.left.rows, None
-            if (load := self._in_mode(batch, stream, rows)) is not None:
+            if (load := self._in_mode(batch, stream, rows, stamp)) is not None:
                 loads[stream.table] = load
         if not await self._bury(batch, streams):
             return False
@@ -240,9 +199,13 @@ class Deliverer:
         else:
             for stream in work:
                 stream.unmapped = unmapped.get(stream.table, 0)
+                stream.marked = stream.table in loads
             self._count(report)
             return True
         return False
+
+    def _is_gone(self, table: str) -> bool:
+        return self._capabilities.evolve and self._live.known.get(table) is None
 
     async def _fit(self, stream: Stream, stamp: Stamp) -> FittedBatch | None:
         """Fits the rows of a stream; None: our own code fails on them, and the stream with it."""
@@ -256,10 +219,10 @@ class Deliverer:
             self._fail(stream, f"unexpected {type(exc).__name__}: {exc}")
             return None
 
-    def _in_mode(self, batch: Batch, stream: Stream, rows: ReadyRows | None) -> ReadyRows | None:
+    def _in_mode(self, batch: Batch, stream: Stream, rows: ReadyRows | None, stamp: Stamp) -> ReadyRows | None:
         """Returns rows as the stream writes them; None: there is nothing to load."""
         if not stream.replaces:
-            return rows
+            return emptying(stream.shaped, self._live.known.get(stream.table), rows, stamp)
         if rows is None:
             if not stream.ends or self._live.known.get(stream.table) is None:
                 return None
@@ -328,7 +291,7 @@ class Deliverer:
             raise Transient(f"load failed as a whole and by no single table: {first}") from first
         return failed
 
-    async def _meet(self, streams: Sequence[Stream], failed: Mapping[str, PenstockError], busy: _Busy) -> None:
+    async def _meet(self, streams: Sequence[Stream], failed: Mapping[str, PenstockError], busy: Busy) -> None:
         """Waits for tables that others hold, for a while; the streams of the others fail."""
         waits = False
         for table, exc in failed.items():
@@ -362,7 +325,7 @@ class Deliverer:
                         extra={"sync": self._sync, "table": stream.table, "error": str(exc)},
                     )
 
-    def _progress(self, stream: Stream) -> StreamProgress:
+    def _progress(self, batch: Batch, stream: Stream) -> StreamProgress:
         """Returns how far a stream is behind the batch, and counts its rows."""
         shaped, known, telemetry = stream.shaped, stream.known, self._telemetry
         labels = {"sync": self._sync, "stream": shaped.name}
@@ -382,6 +345,7 @@ class Deliverer:
             dead=known.dead + dead,
             unmapped=known.unmapped + stream.unmapped,
             table=shaped.table,
+            batch=batch.number if stream.marked or stream.repeated else known.batch,
             over=known.over or (shaped.over and shaped.complete),
         )
 

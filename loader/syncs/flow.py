@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import SpanKind
 
 from loader.contract.warehouse import Capabilities, Session
+from loader.delivery.live_tables import LiveTables
 from loader.syncs.dead import Graves
 from loader.syncs.definition import lane_of
 from loader.syncs.deliver import Deliverer
@@ -25,11 +26,15 @@ from loader.syncs.gather import Batch, Gatherer, LeftOut, Place, Waiting
 from loader.syncs.note import Notes
 from loader.syncs.shape import Ready, Shaper
 from shared.errors import NotConnected, Permanent, SetupError
-from shared.events.headers import trace_of
+from shared.events.headers import read_place
+from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.syncs.frames import decode_rows
+from shared.syncs.naming import known_as
 from shared.syncs.progress import StreamProgress
+from shared.telemetry.tracing.messaging import describe
+from shared.telemetry.tracing.spans import read_trail
 from shared.threads import ThreadGate
 
 if TYPE_CHECKING:
@@ -63,6 +68,7 @@ class Flow:
     ) -> None:
         self._context = context
         self._sync = sync
+        self._subject = topology.deliver_subject(topology.sync_queue(sync))
         self._session = session
         self._capabilities = capabilities
         self._notes = notes
@@ -77,7 +83,8 @@ class Flow:
 
     async def prepare(self) -> None:
         """Reads what the destination has of the newest run, and forgets the marks of earlier ones."""
-        self._marks = dict(await self._session.marks())
+        self._tell_loaded()
+        await self._look_back()
         await self._forget(self._notes.progress.run)
         self._deliverer = Deliverer(
             sync=self._sync,
@@ -89,10 +96,23 @@ class Flow:
             marks=self._marks,
         )
 
+    async def _look_back(self) -> None:
+        """Reads what the destination has, and finds out what is not there any more."""
+        self._marks.clear()
+        self._marks.update(await self._session.marks())
+        kept = {each.table for each in self._notes.progress.kept.values() if each.batch}
+        live = LiveTables(self._session, known_as(self._sync), evolve=self._capabilities.evolve)
+        await live.describe([*kept])
+        absent = {table for table, schema in live.known.items() if schema is None}
+        missing = await self._notes.look_back(self._marks if self._capabilities.transactional else None, absent)
+        for name, why in {**missing.again, **missing.lost}.items():
+            self._context.telemetry.count("loader_sync_went_back_total", sync=self._sync, stream=name)
+            log.error("the destination lacks rows of a stream", extra={"sync": self._sync, "stream": name, "error": why})
+
     async def _forget(self, run: int) -> None:
-        """Removes marks of runs before this one: their frames are left out by the number of their run."""
-        earlier = {lane_of(run), *(lane for _, lane in self._marks if _run_of(lane) > run)}
-        old = [mark for mark in self._marks if mark[1] not in earlier]
+        """Removes marks of runs before this one, but the newest of each stream: frames of these runs are left out by their number."""
+        kept = {(each.table, lane_of(each.run)) for each in self._notes.progress.kept.values() if each.batch}
+        old = [mark for mark in self._marks if mark not in kept and _run_of(mark[1]) < run]
         if old:
             await self._session.forget(old)
             for mark in old:
@@ -119,7 +139,11 @@ class Flow:
             frame = decode_rows(message.payload)
         except Permanent as exc:
             raise SetupError(f"message {message.seq} in the queue of sync {self._sync} is {exc}") from exc
-        return Waiting(message.seq, frame, message.at_seconds, trace_of(message.headers))
+        place = read_place(message.headers)
+        number = place.seq if place is not None else 0
+        return Waiting(
+            seq=message.seq, frame=frame, at_seconds=message.at_seconds, number=number, trail=read_trail(message.headers)
+        )
 
     async def _leave_out(self, left: LeftOut, reader: QueueReader) -> None:
         telemetry = self._context.telemetry
@@ -135,14 +159,22 @@ class Flow:
         """Loads batches in order, notes and acknowledges them."""
         while (ready := await self._next()) is not None:
             batch, began = ready.batch, time.monotonic()
-            with self._context.telemetry.span(f"load sync {self._sync}", SpanKind.CONSUMER, links=batch.traces):
+            with self._context.telemetry.span(f"load {self._subject}", SpanKind.CONSUMER, links=batch.trails) as span:
+                describe(span, destination=self._subject, operation="process", messages=len(batch.frames))
+                span.set("penstock.sync", self._sync)
+                span.set("penstock.run", batch.run)
+                span.set("penstock.rows", batch.rows)
+                is_new = batch.run != self._notes.progress.run
+                if is_new:
+                    await self._look_back()
                 failed = self._notes.gave_up(batch.run) or batch.broken
                 if failed:
                     streams = self._left_out(ready)
                 else:
-                    streams = await self._deliverer.deliver(ready, self._notes.streams_of(batch.run))
-                is_new = batch.run != self._notes.progress.run
-                await self._notes.loaded(batch, streams, failed)
+                    known, kept = self._notes.streams_of(batch.run), self._notes.progress.kept
+                    streams = await self._deliverer.deliver(ready, known, kept)
+                stored = {} if failed else {each.name: each.stored for each in ready.streams}
+                await self._notes.loaded(batch, streams, stored, failed)
             if is_new:
                 await self._forget(batch.run)
             with contextlib.suppress(NotConnected):  # they come again, and the note knows them
@@ -166,8 +198,13 @@ class Flow:
             )
         return {}
 
+    def _tell_loaded(self) -> None:
+        if at := self._notes.progress.rows_at:
+            self._context.telemetry.gauge("loader_sync_last_load_seconds", at, sync=self._sync)
+
     def _tell(self, batch: Batch, seconds: float) -> None:
         self._context.telemetry.count("loader_sync_batches_total", sync=self._sync)
+        self._tell_loaded()
         self._context.telemetry.record("loader_sync_batch_seconds", seconds, sync=self._sync)
         log.info(
             "a batch of a sync is loaded",

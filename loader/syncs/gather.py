@@ -4,19 +4,22 @@ A batch is never given in part. Left out are: what the progress says is loaded, 
 for another destination. Where a newer run has begun, the frames that an older one left behind its last whole batch are left out too:
 their rows come again with the newer run.
 
+A frame that the broker stored twice, because it was sent again when the broker had forgotten its id, is known by its number in the run.
+
 Where frames are missing from the queue, `MissingError` asks the caller to read it again. If they are missing then too, the batch is
 given as broken: none of its run's rows and states are taken any more, so that the next run reads them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from shared.errors import Transient
 from shared.syncs.frames import BatchEnd, RowFrame
 from shared.syncs.progress import SyncProgress
+from shared.telemetry.tracing.spans import Trail
 
 Place = tuple[int, int]
 """A run, and a batch in it."""
@@ -31,13 +34,13 @@ class MissingError(Transient):
 
 
 class Waiting(NamedTuple):
-    """A frame in the queue. `seq`: of its message. `at_seconds`: epoch, when the broker stored it."""
+    """A frame in the queue. `seq`: of its message. `at_seconds`: epoch, when the broker stored it. `number`: of the frame in its run, 0: unknown."""
 
     seq: int
     frame: RowFrame
     at_seconds: float = 0.0
-    trace: Mapping[str, str] = {}
-    """Headers that carry its trace."""
+    number: int = 0
+    trail: Trail | None = None
 
 
 class LeftOut(NamedTuple):
@@ -58,7 +61,7 @@ class Batch:
     end: BatchEnd
     seqs: Sequence[int]
     oldest_at: float = 0.0
-    traces: Sequence[Mapping[str, str]] = ()
+    trails: Sequence[Trail] = ()
     broken: str = ""
 
     @property
@@ -81,6 +84,8 @@ class Gatherer:
     run: int
     batch: int
     again: Place | None = None
+    _number: int = 0
+    """Of the newest frame of the run."""
     _held: list[Waiting] = field(default_factory=list)
 
     @classmethod
@@ -103,9 +108,10 @@ class Gatherer:
         if frame.run > self.run:
             if self._held:
                 out.append(_left_out(self._held, "older_run"))
-            self.run, self.batch, self._held = frame.run, 0, []
-        if frame.batch <= self.batch:
+            self.run, self.batch, self._number, self._held = frame.run, 0, 0, []
+        if frame.batch <= self.batch or 0 < waiting.number <= self._number:
             return [*out, _left_out([waiting], "repeated")], None
+        self._number = waiting.number
         self._held.append(waiting)
         if frame.end is None:
             return out, None
@@ -122,7 +128,7 @@ class Gatherer:
             end=frame.end,
             seqs=[each.seq for each in held],
             oldest_at=held[0].at_seconds,
-            traces=[each.trace for each in held if each.trace],
+            trails=[each.trail for each in held if each.trail],
             broken=broken,
         )
         return out, batch

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from loader.syncs.gather import Batch
+from loader.syncs.kept import Marks, Missing, kept_behind, look_back
 from shared.errors import Conflict, Fenced
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.syncs.frames import BatchEnd, State
 from shared.syncs.progress import (
+    Kept,
     StreamProgress,
     SyncProgress,
     named,
@@ -57,10 +59,11 @@ class Notes:
         """Returns why nothing of a run is loaded any more; empty if it is."""
         return self.progress.failed if run == self.progress.run else ""
 
-    async def loaded(self, batch: Batch, streams: Mapping[str, StreamProgress], failed: str) -> None:
+    async def loaded(self, batch: Batch, streams: Mapping[str, StreamProgress], stored: Mapping[str, Kept], failed: str) -> None:
         """Notes that a batch is loaded.
 
         Args:
+            stored: how the streams of the batch are stored.
             streams: of the batch, and how far they are in its run.
             failed: why nothing of its run is loaded any more; empty if it is.
 
@@ -68,19 +71,45 @@ class Notes:
             Fenced: another holder wrote the note.
             NotConnected, Transient: not known to be noted.
         """
-        known = {**self.streams_of(batch.run), **streams}
+        before = self.streams_of(batch.run)
+        known = {**before, **streams}
+        now, progress = time.time(), self.progress
+        others = [name for name, each in progress.kept.items() if name in stored and not each.serves(stored[name])]
+        others = [name for name in others if not known[name].failed]
+        states = without_states(progress.states, tuple(others)) if others else progress.states
+        loaded = any(each.loaded > (before[name].loaded if name in before else 0) for name, each in streams.items())
         await self._write(
             SyncProgress(
                 destination=self._destination,
                 run=batch.run,
                 batch=batch.number,
                 last=batch.end.last,
-                at=time.time(),
-                states=states_behind(self.progress.states, batch.end, known, failed=bool(failed)),
+                at=now,
+                rows_at=now if loaded else progress.rows_at,
+                states=states_behind(states, batch.end, known, failed=bool(failed)),
                 streams=known,
+                kept=kept_behind(kept=progress.kept, forgets=batch.end.forgets, run=batch.run, streams=known, stored=stored),
+                again={} if batch.end.last else progress.again,
                 failed=failed,
             )
         )
+
+    async def look_back(self, marks: Marks | None, absent: Collection[str]) -> Missing:
+        """Compares what is noted with the destination, and notes what is missing there.
+
+        Args:
+            marks: of the destination; None: it keeps none.
+            absent: the tables that do not exist.
+
+        Raises:
+            Fenced: another holder wrote the note.
+            NotConnected, Transient: not known to be noted.
+        """
+        goes_on = bool(self.progress.run) and not self.progress.last
+        after, missing = look_back(self.progress, marks, absent, goes_on=goes_on)
+        if after != self.progress:
+            await self._write(after)
+        return missing
 
     async def waits(self, why: str) -> None:
         """Notes why the sync cannot go on, or that it can.

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 
 from loader.queue.epochs import forget_offset
-from loader.syncs.definition import LEASES, known_as
+from loader.syncs.definition import LEASES
 from shared.errors import ConfigError, Transient
 from shared.jetstream import lease as leases
 from shared.jetstream import topology
@@ -20,6 +20,7 @@ from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import current_snapshot
 from shared.service import ServiceContext
+from shared.syncs.naming import known_as
 from shared.syncs.progress import key_of
 from shared.tasks import timeout
 

@@ -21,7 +21,8 @@ from shared.events import exact
 from shared.events.event import JSON
 from shared.events.outcome import Dead, DeadReason
 from shared.events.rescue import UNREADABLE, read_odd
-from shared.syncs.frames import ARROW, JSON_LINES, RowBlock, RowStream
+from shared.syncs.frames import ARROW, EMPTIED, JSON_LINES, Emptied, RowBlock, RowStream
+from shared.syncs.progress import Kept
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ class Shaped:
     """The rows of one stream in a batch.
 
     `table`: the table's name in the destination. `rows`, `size`: how many came, and bytes. `batch`: those that can be read; None: none can. `unread`: the
-    others. `over`: whether the stream is over, and then whether all its rows came. `fault`: why its rows cannot be read at all.
+    others. `emptied`: what the source says of older rows. `over`: whether the stream is over, and then whether all its rows came. `fault`: why its rows cannot be read at all.
     """
 
     stream: RowStream
@@ -51,7 +52,13 @@ class Shaped:
     over: bool = False
     complete: bool = False
     fault: str = ""
+    emptied: Emptied | None = None
     blocks: list[list[bytes] | pa.Table] = field(default_factory=list)
+
+    @property
+    def stored(self) -> Kept:
+        """How its rows are stored."""
+        return Kept.of(self.stream, self.table)
 
     @property
     def name(self) -> str:
@@ -92,6 +99,9 @@ class Shaper:
                 shaped = streams.get(stream.name) or streams.setdefault(stream.name, self._of(stream))
                 shaped.rows += block.rows
                 shaped.size += block.size
+                if block.form == EMPTIED:
+                    shaped.emptied = max(block.emptied(), shaped.emptied or Emptied(0, 0))
+                    continue
                 blocks.setdefault(stream.name, []).append(block)
         for over in batch.end.over:
             shaped = streams.get(over.stream.name) or streams.setdefault(over.stream.name, self._of(over.stream))
@@ -121,14 +131,22 @@ def _rules(stream: RowStream, capabilities: Capabilities) -> Rules:
         cursor=column(stream.cursor) if stream.cursor and key else None,
         column_types=stream.types,
         capabilities=capabilities,
-        mode=mode_of(stream.write, column(stream.deleted) if stream.deleted and key else None),
+        mode=mode_of(
+            stream.write,
+            deleted=column(stream.deleted) if stream.deleted and key else None,
+            marked=column(stream.marked) if stream.marked and key else None,
+        ),
     )
 
 
 def _fill(shaped: Shaped, blocks: Sequence[RowBlock]) -> None:
     try:
         shaped.batch = shape_blocks(
-            _opened(shaped, blocks), table=shaped.table, namer=shaped.rules.namer, own_columns=shaped.rules.own_columns
+            _opened(shaped, blocks),
+            table=shaped.table,
+            namer=shaped.rules.namer,
+            own_columns=shaped.rules.own_columns,
+            compared=shaped.rules.compared,
         )
     except Permanent as exc:
         shaped.fault = str(exc)
@@ -183,6 +201,15 @@ def _read_one(line: bytes, row: int, unread: Refused, odd: Counter[str], *, susp
     except UNREADABLE as exc:
         found = read_odd(line, exc, odd)
     if isinstance(found, Dead):
-        unread[row] = (found.reason, found.detail)
+        told = _told(line)
+        unread[row] = (DeadReason.UNREADABLE_RECORD, told) if told else (found.reason, found.detail)
         return {}
     return found
+
+
+def _told(line: bytes) -> str:
+    """Returns what a connector says of a row that it cannot read, in place of a row; empty if it says nothing."""
+    try:
+        return msgspec.json.decode(line, type=str)
+    except UNREADABLE:
+        return ""

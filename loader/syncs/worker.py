@@ -12,16 +12,18 @@ import contextlib
 from loader.contract.events import EventDestination
 from loader.delivery.destinations import Destinations, open_session
 from loader.queue.persistence import Persistence
-from loader.syncs.definition import LEASES, Definition, known_as
+from loader.syncs.definition import LEASES, Definition
 from loader.syncs.flow import Flow
 from loader.syncs.gather import MissingError, Place
 from loader.syncs.note import Notes
+from loader.syncs.suspect import MOST_SESSIONS, SuspectingSession
 from loader.watch.stop import OPENING
-from shared.errors import PenstockError, SetupError
+from shared.errors import PenstockError, SetupError, UnknownDriverError
 from shared.jetstream import lease as leases
 from shared.jetstream import topology
 from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
+from shared.syncs.naming import known_as
 from shared.tasks import together
 from shared.threads import ThreadGate
 
@@ -48,6 +50,8 @@ class SyncLoader:
         self._notes: Notes | None = None
         self._missing: Place | None = None
         """Where frames were missing from the queue in the session before."""
+        self._strange = 0
+        """How many sessions in a row ended with an error that the plug-in does not know."""
         self._persistence = Persistence(
             context,
             what="sync",
@@ -66,11 +70,15 @@ class SyncLoader:
     async def work(self, lease: leases.Lease, ending: asyncio.Event) -> None:  # noqa: ARG002  # it ends when the service drains
         self._context.health.bad(self._part, OPENING)
         self._notes = None
-        await self._persistence.run(lease.epoch, self._session)
+        try:
+            await self._persistence.run(lease.epoch, self._session)
+        finally:
+            self._context.telemetry.forget("loader_sync_last_load_seconds", sync=self._name)
 
     async def _note_failure(self, error: PenstockError) -> None:
         self._context.telemetry.count("loader_sync_failures_total", sync=self._name)
         self._missing = error.place if isinstance(error, MissingError) else None
+        self._strange += isinstance(error, UnknownDriverError)
         with contextlib.suppress(PenstockError):  # `/ready` and the log say it too
             if self._notes is None:
                 notes = self._new_notes()
@@ -106,7 +114,7 @@ class SyncLoader:
                     self._context,
                     self._name,
                     destination=name,
-                    session=session,
+                    session=SuspectingSession(session) if self._strange >= MOST_SESSIONS else session,
                     capabilities=destination.capabilities,
                     notes=notes,
                     gate=self._gate,
@@ -125,4 +133,5 @@ class SyncLoader:
     def _works(self) -> None:
         self._persistence.works()
         self._missing = None
+        self._strange = 0
         self._context.health.good(self._part)

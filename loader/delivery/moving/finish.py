@@ -97,7 +97,9 @@ class Finisher:
             return None
         project = snapshot.project
         connection = project.connections[self._name]
-        return Definition(connection, project.sites[connection.site], project.destinations[connection.destination], self._queue)
+        return Definition(
+            connection, project.every_site[connection.site], project.destinations[connection.destination], self._queue
+        )
 
     async def _finish(self, ended: Ended, pending: Pending, definition: Definition, epoch: int) -> None:
         context, failing = self._context, Failing()

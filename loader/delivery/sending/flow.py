@@ -44,6 +44,7 @@ from shared.jetstream.queue_reader import QueueReader
 from shared.service import ServiceContext
 from shared.streams.ended import Ended, Pending, counts_of_frame
 from shared.tasks import timeout, together
+from shared.telemetry.tracing.spans import read_trail
 
 CHUNK_EVENTS = 1_000
 """Events of a chunk; more if calls hold many."""
@@ -153,6 +154,7 @@ class EventFlow:
                 limit=self._limit,
                 publisher=self._context.broker.publisher,
                 telemetry=self._context.telemetry,
+                forgotten=self._context.forgotten,
             )
             await together(
                 self._holder.run(queue, self._begin),
@@ -216,7 +218,7 @@ class EventFlow:
             done = self._books.begun(lane, seq) | self._set_aside.get((lane, seq), 0)
             missed = self._set_aside.pop((lane, seq), 0) & ~self._books.begun(lane, seq)
             try:
-                source = Source(lane, decode_frame(held.message.payload))
+                source = Source(lane, decode_frame(held.message.payload), read_trail(held.message.headers))
             except Permanent as exc:
                 if not done:
                     await self._holder.bury_unreadable(

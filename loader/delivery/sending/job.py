@@ -14,6 +14,7 @@ from shared.events import exact
 from shared.events.dead import DeadLetter, now, origin_of
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, RequestContext, pack
+from shared.telemetry.tracing.spans import Trail
 
 if TYPE_CHECKING:
     from loader.delivery.sending.later import Waiting
@@ -36,8 +37,9 @@ def line_of(head: Head, limits: SendLimits) -> str:
 class Source:
     """A frame whose events are being sent, and its `lane`; the frame is opened once."""
 
-    def __init__(self, lane: str, frame: Frame) -> None:
+    def __init__(self, lane: str, frame: Frame, trail: Trail | None = None) -> None:
         self.lane = lane
+        self.trail = trail
         self.frame = frame
         self.bodies = frame.bodies()
         self._facts: dict[int, RequestFacts] = {}

@@ -43,6 +43,7 @@ from shared.jetstream.publisher import Publisher
 from shared.jetstream.queue_reader import QueueReader
 from shared.jetstream.reader import Message
 from shared.streams.waiting import frames_in
+from shared.telemetry.tracing.spans import Trail, read_trail
 
 FIRST_SECONDS = 10.0
 WAKE_SECONDS = 1.0
@@ -83,6 +84,7 @@ class Waiting:
     since: float
     epoch: int
     instead: int = 0
+    trail: Trail | None = None
     busy: bool = False
     hurried: bool = False
 
@@ -229,6 +231,8 @@ class Later:
             DUE: f"{self._wall() + due:.3f}",
             SINCE: f"{since:.3f}",
         }
+        if (trail := items[0].source.trail) is not None:
+            headers.update(trail.headers)
         if len(frames) > 1:
             headers[FRAMES] = ",".join(f"{seq}:{bits:x}" for seq, bits in frames)
         if users:
@@ -299,7 +303,7 @@ class Later:
         payload = await self._reader.payload(one.seq)
         try:
             frame = decode_frame(payload)
-            source = Source(one.lane, frame)
+            source = Source(one.lane, frame, one.trail)
         except Permanent as exc:
             await self._unreadable(topology.RETRY, one.seq, payload, str(exc))
             return None
@@ -365,6 +369,7 @@ class Later:
             since=since,
             epoch=epoch,
             instead=int(headers.get(INSTEAD, "0")),
+            trail=read_trail(headers),
         )
 
     def _users(self, message: Message) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import compress
 from typing import assert_never
 
 import msgspec
+from opentelemetry.trace import SpanKind
 
 from loader.contract.events import Answer, DefectError, EventDestination, Link, Parcel, SendLimits
 from loader.delivery.sending.books import Books
@@ -20,10 +21,14 @@ from loader.watch.limit import Limit
 from shared.errors import Permanent
 from shared.events.dead import bury
 from shared.events.event import JSON
-from shared.events.outcome import Dead, DeadReason, Drop, Ok, Outcome, Retry
+from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Ok, Outcome, Retry
+from shared.forget.ids import Forgotten
+from shared.jetstream import topology
 from shared.jetstream.publisher import Publisher
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.tracing.messaging import describe
+from shared.telemetry.tracing.spans import Trail
 
 MOST_PAUSES = 3
 """How often the same call may be answered by asking for a pause; then it leaves for RETRY, and another call is tried."""
@@ -49,8 +54,10 @@ class JobSender:
         limit: Limit,
         publisher: Publisher,
         telemetry: Telemetry,
+        forgotten: Forgotten,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._forgotten = forgotten
         self._connection = connection
         self._site = site
         self._destination = destination
@@ -62,6 +69,7 @@ class JobSender:
         self._limit = limit
         self._publisher = publisher
         self._telemetry = telemetry
+        self._subject = topology.deliver_subject(connection)
         self._let_in_at = 0.0
         """When the last call that was let in began (epoch)."""
         self._wall = wall
@@ -150,7 +158,13 @@ class JobSender:
         """Sends a call; returns the fate of its events."""
         at = self._wall()
         try:
-            answer = await self._link.send(call, key_of(self._connection, job.items))
+            with self._telemetry.span(f"load {self._subject}", SpanKind.CONSUMER, links=_trails(job)) as span:
+                describe(span, destination=self._subject, operation="process", messages=len(job.items))
+                span.set("penstock.connection", self._connection)
+                answer = await self._link.send(call, key_of(self._connection, job.items))
+                failed = next((each for each in answer.outcomes if isinstance(each, Retry | Dead)), None)
+                if failed is not None:
+                    span.fail(type(failed).__name__.lower(), failed.reason)
             if len(answer.outcomes) != len(job.items):
                 raise DefectError from ValueError(f"{len(answer.outcomes)} outcomes for a call of {len(job.items)} events")
         except DefectError as exc:
@@ -208,6 +222,8 @@ class JobSender:
         for reason, items in dropped.items():
             self._books.dropped(job, items, reason)
             self._telemetry.count("loader_events_dropped_total", len(items), connection=self._connection, reason=reason)
+            sample = f"{items[0].head.type} {items[0].head.event or ''}".strip()
+            self._telemetry.show("loader_events_dropped_total", sample, connection=self._connection, reason=reason)
         # events that a replay of dead letters brought do not count
         counts = len(again) < len(job.items) and not any(item.source.frame.origins for item in job.items)
         died = {reason: len(refused) for reason, refused in dead.items()}
@@ -223,7 +239,15 @@ class JobSender:
         items = [item for item, _ in refused]
         letters = [item.letter(self._site, self._connection, reason, detail) for item, detail in refused]
         msg_id = f"loader.{key_of(self._connection, items)}.{reason}"
-        await bury(publisher=self._publisher, stage="loader", name=self._connection, letters=letters, msg_id=msg_id)
+        trail = items[0].source.trail
+        await bury(
+            publisher=self._publisher,
+            stage="loader",
+            name=self._connection,
+            letters=letters,
+            msg_id=msg_id,
+            trace=None if trail is None else trail.headers,
+        )
         self._books.dead(job, items, reason)
         self._telemetry.count("loader_events_dead_total", len(items), connection=self._connection, reason=reason)
         self._dead_log.note([reason] * len(items), connection=self._connection)
@@ -259,10 +283,14 @@ class JobSender:
         )
 
     def _read(self, job: Job, outcomes: dict[int, Outcome]) -> tuple[list[JSON], list[int]]:
-        """Returns the full events of a job and their indexes in it; notes an unreadable event as dead."""
+        """Returns the full events of a job and their indexes in it; notes an unreadable event as dead, and drops those of forgotten people."""
         events: list[JSON] = []
         places: list[int] = []
+        gone = self._gone(job)
         for position, item in enumerate(job.items):
+            if position in gone:
+                outcomes[position] = Drop(DropReason.FORGOTTEN)
+                continue
             try:
                 events.append(item.event())
             except (Permanent, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
@@ -270,6 +298,12 @@ class JobSender:
             else:
                 places.append(position)
         return events, places
+
+    def _gone(self, job: Job) -> Collection[int]:
+        if not self._forgotten:
+            return ()
+        heads = [item.head for item in job.items]
+        return self._forgotten.find(heads, lambda: [item.source.bodies[item.position] for item in job.items])
 
     async def _parts(self, job: Job, ended: dict[int, Outcome], calls: Sequence[Sequence[int]]) -> list[Job]:
         """Ends events that go into no call, and returns a job for each call."""
@@ -296,3 +330,7 @@ class _Cut(Exception):
     def __init__(self, parts: Sequence[Job]) -> None:
         super().__init__()
         self.parts = parts
+
+
+def _trails(job: Job) -> list[Trail]:
+    return list({item.source.trail: None for item in job.items if item.source.trail is not None})

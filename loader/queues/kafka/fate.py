@@ -5,7 +5,7 @@
 | MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE | the batch is halved; a record alone is a dead letter |
 | INVALID_RECORD, INVALID_TIMESTAMP, CORRUPT_MESSAGE | the same |
 | numbers out of order, an unknown or fenced producer id, a closed producer | a new session sends the batch again |
-| no topic, not allowed, an illegal name | all events wait for a person; if events choose their topics, these events alone |
+| no topic, not allowed, an illegal name, an old form of records | all events wait for a person; if events choose their topics, these events alone |
 | any other | tried again |
 """
 
@@ -20,7 +20,7 @@ from shared.driving.kafka import words_of
 from shared.events.outcome import Dead, DeadReason, Outcome, Retry
 
 SIZE = frozenset({"MessageSizeTooLargeError", "RecordListTooLargeError", "RecordTooLargeError"})
-RECORDS = frozenset({"InvalidRecordError", "InvalidTimestampError", "CorruptRecordException", "UnsupportedForMessageFormatError"})
+RECORDS = frozenset({"InvalidRecordError", "InvalidTimestampError", "CorruptRecordException"})
 SESSION = frozenset(
     {
         "OutOfOrderSequenceNumber",
@@ -31,7 +31,15 @@ SESSION = frozenset(
         "ProducerClosed",
     }
 )
-TOPIC = frozenset({"UnknownTopicOrPartitionError", "TopicAuthorizationFailedError", "InvalidTopicError", "PolicyViolationError"})
+TOPIC = frozenset(
+    {
+        "UnknownTopicOrPartitionError",
+        "TopicAuthorizationFailedError",
+        "InvalidTopicError",
+        "PolicyViolationError",
+        "UnsupportedForMessageFormatError",
+    }
+)
 EVERYONE = frozenset(
     {
         "ClusterAuthorizationFailedError",
@@ -48,6 +56,9 @@ MEANINGS = {
     "InvalidTimestampError": (
         "the topic refuses the time of the record; raise its message.timestamp.before.max.ms and message.timestamp.after.max.ms, "
         "or set `timestamp: received`"
+    ),
+    "UnsupportedForMessageFormatError": (
+        "the topic keeps records in a form without headers; set its message.format.version to 0.11 or later, or remove that setting"
     ),
 }
 

@@ -23,6 +23,8 @@ TOPIC_SECONDS = 2.0
 END_SECONDS = 5.0
 MOST_TOPICS = 1_000
 """A client may choose topics, and the driver asks for all that it was ever told of; beyond these the session is spent."""
+LONGEST_KEPT = 128
+"""Bytes of a key whose partition is remembered. A client chooses keys, and longer ones would fill the memory."""
 
 
 class AwayError(Exception):
@@ -94,7 +96,7 @@ class Session:
         if key is None:
             self._turn += 1
             return partitions[self._turn % len(partitions)]
-        return partitions[_hash(key) % len(partitions)]
+        return partitions[(_hash(key) if len(key) <= LONGEST_KEPT else _hash.__wrapped__(key)) % len(partitions)]
 
     def has_leader(self, topic: str, partition: int) -> bool:
         """Returns whether a broker takes records for a partition now; asks again if none does."""

@@ -33,12 +33,24 @@ def bring(dialect: Dialect, bulk: Bulk, schema: str, fitted: Fitted, number: int
         fitted: the load.
         number: of the table in its load.
     """
-    load, keys = fitted.load, Keys.of(dialect, fitted)
     staged: Staged = yield from bulk.stage(fitted, number)
+    yield from bring_staged(dialect=dialect, bulk=bulk, schema=schema, fitted=fitted, number=number, staged=staged)
+    return staged.sent
+
+
+def bring_staged(
+    dialect: Dialect, bulk: Bulk, schema: str, fitted: Fitted, number: int, staged: Staged, only: str = "TRUE"
+) -> Steps[None]:
+    """Brings staged rows into their table.
+
+    Args:
+        only: a condition on the staged rows `r`; the others are left alone.
+    """
+    load, keys = fitted.load, Keys.of(dialect, fitted)
     newest, aside = f"_penstock_newest_{number}", dialect.aside(f"_penstock_newest_{number}")
     cursor = staged.given[load.cursor] if load.cursor is not None else "0"
     chosen = f"{keys.given(staged.given)}, {staged.number} AS n, {gone(load, staged.given)} AS gone, {cursor} AS c"
-    every = f"SELECT {chosen} FROM {staged.relation} AS r"
+    every = f"SELECT {chosen} FROM {staged.relation} AS r WHERE {only}"
     order = "CASE WHEN c IS NULL THEN 0 ELSE 1 END DESC, c DESC, n DESC"
     turn = f"row_number() OVER (PARTITION BY {keys.list()} ORDER BY {order}) AS turn"
     winners = f"SELECT {keys.list()}, n, gone, c FROM (SELECT e.*, {turn} FROM ({every}) AS e) AS e WHERE turn = 1"
@@ -52,4 +64,3 @@ def bring(dialect: Dialect, bulk: Bulk, schema: str, fitted: Fitted, number: int
     for statement in bulk.statements(fitted, source, staged.given):
         yield Run(statement)
     yield from dialect.forget(newest)
-    return staged.sent

@@ -20,8 +20,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from loader.contract.check import check_destination
+from loader.contract.forgets import person_columns
 from loader.contract.warehouse import Capabilities, CheckResult, Destination, Environment, Session
-from loader.sql.text import id_columns_of
+from loader.sql.text import LEDGER, id_columns_of
 from loader.warehouses.clickhouse import staged, statements
 from loader.warehouses.clickhouse.connect import Link, Options
 from loader.warehouses.clickhouse.live import read_tables
@@ -30,6 +31,7 @@ from loader.warehouses.clickhouse.session import ClickHouseSession, comment_of
 from loader.warehouses.clickhouse.types import OLD, WIDE, WIDEN, Era
 from shared.errors import SetupError
 from shared.stores.staging import Staging
+from shared.syncs.naming import is_of_sync
 from shared.threads import ThreadGate
 
 OPTIONS = Options
@@ -41,6 +43,7 @@ CAPABILITIES = Capabilities(
     merge="eventually",
     replace=True,
     coalesce=False,
+    empties=True,
     stream=True,
     evolve=True,
     widen=WIDEN,
@@ -128,6 +131,31 @@ class ClickHouseDestination:
                     rows = await self._fetch(doing, query, ids=list(ids[start : start + IDS_TOGETHER]))
                     counts |= {row["id"]: int(row["times"]) for row in rows}
                 found[table] = counts
+        return found
+
+    async def forget_person(
+        self, names: Sequence[str], *, columns: Sequence[str] = (), epoch: int, delete: bool
+    ) -> Mapping[str, int]:
+        del epoch  # a mutation is atomic for each part, and its repeat finds nothing
+        options, doing = self._options, "looking for a person in"
+        database = options.database
+        if not await self._fetch(doing, statements.HAS_TABLE, database=database, table=LEDGER):
+            return {}
+        rows = await self._fetch(doing, statements.read_all_tables(database))
+        loaded = sorted({row["table_name"] for row in rows if not is_of_sync(row["connection"])})
+        found: dict[str, int] = {}
+        for table, live in (await read_tables(self._link, database, loaded, self._era or WIDE)).items():
+            searched = person_columns(table, live.columns, columns)
+            if not searched:
+                continue
+            where = statements.is_of(searched, names)
+            query = f"SELECT count() AS rows FROM {statements.qualified(database, table)} WHERE {where}"  # noqa: S608 - quoted
+            ((row),) = await self._fetch(doing, query)
+            found[table] = int(row["rows"])
+            if delete and found[table]:
+                statement = statements.delete_rows(database, table, where, options.cluster)
+                # waits until every replica has written the parts without the rows
+                await self._link.run(doing, statement, table, settings={"mutations_sync": 2})
         return found
 
     async def _fetch(self, doing: str, query: str, **parameters: Any) -> list[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, field
 
 from loader.warehouses.clickhouse.errors import translate
-from shared.driving.clickhouse import ServerError
+from shared.driving.clickhouse import ServerError, check_url
 from shared.errors import Permanent
 from shared.reading.units import Duration
 from shared.stores.staging.options import LocalStaging, S3Staging
@@ -94,10 +94,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = field(default_factory=lambda: Duration(600))
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError("url: expected an address such as http://host:8123; the native protocol's port 9000 is another one")
-        if "@" in self.url or "?" in self.url:  # not quoted: a password may stand in it
-            raise ValueError("url: write user, password and settings as options of their own")
+        check_url(self.url)
         if self.final_view and "{table}" not in self.final_view:
             raise ValueError("final_view must contain {table}, or all tables would share a view")
 

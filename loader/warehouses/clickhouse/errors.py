@@ -6,7 +6,7 @@ https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 
 from __future__ import annotations
 
-from shared.driving.clickhouse import ServerError, code_of, words_of
+from shared.driving.clickhouse import ServerError, code_of, of_connection, words_of
 from shared.errors import (
     NotConnected,
     PenstockError,
@@ -65,12 +65,8 @@ def translate(error: BaseException, what: str, table: str | None = None, *, data
     name = type(error).__name__
     if isinstance(error, ServerError) or name == "ChClientError":
         return _of_server(error, what, table, data=data)
-    if isinstance(error, TimeoutError):
-        return NotConnected(f"{what}: no answer within the timeout; see connect_timeout and statement_timeout")
-    if "Certificate" in name or "SSL" in name:
-        return SetupError(f"{what}: {error}; check the server's certificate, and that `url` names its port for HTTPS")
-    if isinstance(error, OSError) or type(error).__module__.startswith("aiohttp"):
-        return NotConnected(f"{what}: {str(error) or name}; check `url`, and that the server runs")
+    if (of_way := of_connection(error, what)) is not None:
+        return of_way
     if name == "JSONDecodeError":
         return NotConnected(
             f"{what}: the answer is not a ClickHouse server's; check host and port of `url`, and what stands in between"

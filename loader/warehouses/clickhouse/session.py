@@ -32,6 +32,7 @@ from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad, TablePatc
 from loader.sql.reject import refuse_null_keys, require_values
 from loader.warehouses.clickhouse import encode, staged, statements
 from loader.warehouses.clickhouse.connect import END_SECONDS, Link, Options, Value
+from loader.warehouses.clickhouse.emptied import empty
 from loader.warehouses.clickhouse.errors import threw
 from loader.warehouses.clickhouse.inserts import Insert, columns_of, inserts_of, settings_of
 from loader.warehouses.clickhouse.live import LiveTable, read_tables
@@ -171,6 +172,12 @@ class ClickHouseSession:
                 else:
                     await self._whole(self._insert(load, live[load.table], insert.token, into=into))
             rows[load.table] += load.rows.num_rows
+        for load in loads:
+            if load.emptied is not None:
+                await self._make_ready(live[load.table])
+                await self._whole(
+                    self._fenced(empty(self._link, self._database, load=load, live=live[load.table], holder=self._holder))
+                )
         # a plan may have two loads of one table
         for table, run in {load.table: load.part.run for load in loads if load.part is not None and load.part.ends}.items():
             if not stages[table].over:

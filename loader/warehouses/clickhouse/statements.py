@@ -39,6 +39,9 @@ class Incoming(NamedTuple):
     default: str | None = None
 
 
+HAS_TABLE = "SELECT name FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+
+
 def on_cluster(cluster: str | None) -> str:
     """Returns the clause that runs DDL on all servers of a cluster."""
     return f" ON CLUSTER {identifier(cluster)}" if cluster else ""
@@ -99,6 +102,11 @@ def read_tables(database: str) -> str:
         f"SELECT DISTINCT table_name FROM {qualified(database, LEDGER)}"
         " WHERE connection = {connection:String} AND table_name != ''"
     )
+
+
+def read_all_tables(database: str) -> str:
+    """Returns the query for the tables that any connection has loaded, and for the connection."""
+    return f"SELECT DISTINCT connection, table_name FROM {qualified(database, LEDGER)} WHERE table_name != ''"
 
 
 def create_runs(database: str, cluster: str | None, engine: str) -> str:
@@ -169,6 +177,23 @@ def insert_from(database: str, table: str, columns: Sequence[Incoming], source: 
     return f"INSERT INTO {qualified(database, table)} ({names}) SELECT {values} FROM {source} WHERE {_fence(database)}"
 
 
+def mark_older(database: str, table: str, columns: Sequence[str], *, cursor: str, marked: str) -> str:
+    """Returns the insert of all rows whose cursor is below `{before:Int64}` and that are not marked, with the mark `{at:String}`; made twice
+    it does nothing more. It is refused as `insert_from` says.
+
+    Args:
+        columns: the columns of the table that can be written.
+    """
+    changed = {cursor: "{before:Int64}", marked: "toDateTime64({at:String}, 6, 'UTC')"}
+    values = ", ".join(changed.get(name) or identifier(name) for name in columns)
+    older = f"(isNull(r.{identifier(cursor)}) OR r.{identifier(cursor)} < {{before:Int64}}) AND isNull(r.{identifier(marked)})"
+    source = f"{qualified(database, table)} AS r FINAL"
+    return (
+        f"INSERT INTO {qualified(database, table)} ({identifiers(columns)}) SELECT {values} FROM {source}"
+        f" WHERE {older} AND {_fence(database)}"
+    )
+
+
 def structure(columns: Sequence[Incoming]) -> str:
     """Returns names and types of columns as table functions take them, as a text."""
     return literal(", ".join(f"{identifier(column.name)} {column.type}" for column in columns))
@@ -180,6 +205,17 @@ def count_ids(database: str, table: str, column: str, *, final: bool) -> str:
         f"SELECT toString({identifier(column)}) AS id, count() AS times FROM {qualified(database, table)}"
         f"{' FINAL' if final else ''} WHERE toString({identifier(column)}) IN {{ids:Array(String)}} GROUP BY id"
     )
+
+
+def is_of(columns: Sequence[str], names: Sequence[str]) -> str:
+    """Returns the condition that one of some columns holds one of the ids. They stand in the text once: a server bounds addresses and queries."""
+    texts = ", ".join(f"ifNull(toString({identifier(column)}), '')" for column in columns)
+    return f"arrayExists(each -> each IN ({', '.join(map(literal, names))}), [{texts}])"
+
+
+def delete_rows(database: str, table: str, where: str, cluster: str | None) -> str:
+    """Returns the statement that writes the parts of a table again without some rows."""
+    return f"ALTER TABLE {qualified(database, table)}{on_cluster(cluster)} DELETE WHERE {where}"
 
 
 def make_view(database: str, view: str, table: str, cluster: str | None, comment: str) -> str:

@@ -171,8 +171,10 @@ class LoadBulk:
         for name in sorted((name for name in values if name not in load.key), key=lambda name: name == load.cursor):
             stored = f"t.{quoted(name)}"
             filled = f"IF({newer}, COALESCE({given[name]}, {stored}), COALESCE({stored}, {given[name]}))"
-            sets.append(f"{stored} = {filled if load.coalesce else values[name]}")
-        if not load.coalesce:
+            if load.marked is not None:
+                filled = f"COALESCE({given[name]}, {stored})"
+            sets.append(f"{stored} = {filled if merge.keeps(load) else values[name]}")
+        if not merge.keeps(load):
             sets += [f"t.{quoted(name)} = DEFAULT(t.{quoted(name)})" for name in fitted.others]
         if not sets:
             return "DO 0"

@@ -101,6 +101,9 @@ class MySQL(Dialect):
     def as_text(self, expression: str) -> str:
         return expression  # ids are text, and a cast would leave their index unused
 
+    def exact_text(self, expression: str) -> str:
+        return f"CAST({expression} AS BINARY)"  # a collation may take jane for Jane
+
     def stored(self, schema: str, table: str, column: str) -> str:
         """Returns it by the table's own name, the only one that ON DUPLICATE KEY UPDATE knows."""
         return f"{self.qualified(schema, table)}.{self.identifier(column)}"
