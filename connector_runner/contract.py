@@ -56,6 +56,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of the key; empty: the connector names none."""
     deleted: tuple[str, ...] = ()
     """Path of a column that is not null in a row that the source deleted; empty: the connector tells of no deletions."""
+    before: tuple[str, ...] = ()
+    """Path of a column that may hold the former values of a row, as an object; privacy rules are applied to them too."""
+    added: tuple[str, ...] = ()
+    """Columns that the connector adds to each row by itself; they come with any choice of columns."""
 
     @property
     def known_as(self) -> StreamName:
@@ -78,11 +82,25 @@ class Selected(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row. `data`: a JSON object, as the connector wrote it. `emitted_at`: milliseconds since 1970; 0 if not said."""
+    """A row. `data`: a JSON object, as the connector wrote it. `emitted_at`: milliseconds since 1970; 0 if not said.
+
+    For a row that the connector cannot read, `data` is a JSON text in place of an object: what is wrong, where, and the row as it stands there. It
+    becomes a dead letter.
+    """
 
     stream: StreamName
     data: bytes
     emitted_at: int = 0
+
+
+class JsonRows(NamedTuple):
+    """Rows of one stream as JSON, for connectors that have several at once: cheaper than one by one.
+
+    `rows`: at least one JSON object, as the connector wrote them; some hundred, and at most some MiB, are a good size.
+    """
+
+    stream: StreamName
+    rows: list[bytes]
 
 
 class Rows(NamedTuple):
@@ -110,6 +128,18 @@ class Checkpoint(NamedTuple):
     rows: int | None = None
 
 
+class Emptied(NamedTuple):
+    """All rows of a stream that were older than a cursor are gone at the source: it was emptied, or copied again.
+
+    `before`: the cursor, a number; rows with this value or above stay, also those that came before this message. `at`: microseconds since
+    1970. A destination that merges removes or marks them; where rows are appended they stay.
+    """
+
+    stream: StreamName
+    before: int
+    at: int
+
+
 class Ended(NamedTuple):
     """The end of a stream in this read: all its rows came (`complete`), or the connector gave up on it."""
 
@@ -132,13 +162,29 @@ class Estimate(NamedTuple):
     bytes: int | None
 
 
+class Behind(NamedTuple):
+    """How far we are behind a source that keeps what we have not stored yet.
+
+    `bytes`: that are not stored; `kept`: that the source keeps for us; `seconds`: since the last change that was given was committed, 0 if
+    no other waits; `room`: bytes that it keeps more before it gives us up, None: it keeps any.
+    """
+
+    bytes: int
+    kept: int
+    seconds: float
+    room: int | None = None
+
+
 class NewOptions(NamedTuple):
-    """The connector changed its own options (a refresh token was used up): store them before the next run."""
+    """The connector changed its own options (a refresh token was used up): store them before the next run.
+
+    `config`: JSON of its option `config`, or of `auth` where it has no such option.
+    """
 
     config: bytes
 
 
-Message = Row | Rows | Checkpoint | Ended | Said | Estimate | NewOptions
+Message = Row | JsonRows | Rows | Checkpoint | Emptied | Ended | Said | Estimate | Behind | NewOptions
 
 
 class Checked(NamedTuple):
@@ -152,12 +198,14 @@ class Environment(NamedTuple):
     """What a connector gets from the process that runs it.
 
     `cache`: a folder for what may be kept and made again, such as installed packages. `private`: a folder for this run alone,
-    which others cannot read. `heard`: takes lines for people while a call goes on.
+    which others cannot read. `heard`: takes lines for people while a call goes on. `secret`: as `private`, in memory where the machine
+    has such a folder, for files with secrets; None: there is none.
     """
 
     cache: Path
     private: Path
     heard: Listener
+    secret: Path | None = None
 
 
 class Listener(Protocol):
@@ -198,7 +246,7 @@ class Source(Protocol):
         """Yields rows and states of the selected streams.
 
         Args:
-            states: the newest stored state by `Checkpoint.stream`.
+            states: the newest stored state by `Checkpoint.stream`; also those of streams of the sync that are not read this time.
 
         Raises:
             SetupError: a person must act; trying again does not help.

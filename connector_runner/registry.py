@@ -12,7 +12,9 @@ import connector_runner.sources
 from connector_runner.contract import Environment, Source
 from connector_runner.programs.texts import read_text
 from shared.errors import ConfigError, Problem
-from shared.plugins import Plugins
+from shared.plugins import Plugins, secret_options
+from shared.reading.mask import Mask
+from shared.secrets.reading import seen
 
 NEW_LINE = "\n"
 
@@ -79,3 +81,11 @@ def _files_of(options: type[msgspec.Struct]) -> list[tuple[str, str]]:
     fields = info.fields if isinstance(info, msgspec.inspect.StructType) else ()
     marked = [(each.encode_name, each.type.extra or {}) for each in fields if isinstance(each.type, msgspec.inspect.Metadata)]
     return [(name, str(extra["text_goes_to"])) for name, extra in marked if "text_goes_to" in extra]
+
+
+def mask_of(document: Mapping[str, Any]) -> Mask:
+    """Returns what hides the secrets of a connector in what its driver says; `document`: its entry in the project file, resolved."""
+    type_name = document.get("type")
+    secrets = secret_options(SOURCES.get(str(type_name)).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
+    shown = (value for name, value in document.items() if name not in secrets)
+    return Mask([*(value for name, value in document.items() if name in secrets), *seen(document)], shown)

@@ -5,10 +5,13 @@ Every replica tries for each; the lease decides which one has it. Without feeds 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 
 from connector_runner.feeds.definition import Definition, definitions
 from connector_runner.feeds.worker import FeedWorker
+from connector_runner.programs.folders import sweep
 from connector_runner.settings import PREFIX, ConnectorSettings
 from connector_runner.syncs.attempt import Definition as SyncDefinition
 from connector_runner.syncs.worker import SyncWorker
@@ -18,6 +21,8 @@ from shared.service import ServiceContext
 from shared.settings import read_settings
 from shared.tasks import together
 from shared.workers import Workers
+
+log = logging.getLogger(__name__)
 
 
 async def main(context: ServiceContext) -> None:
@@ -37,7 +42,10 @@ async def main(context: ServiceContext) -> None:
         wanted=definitions,
         make=lambda name, definition: FeedWorker(context, name, definition),
     )
+    if left := await asyncio.to_thread(sweep):
+        log.warning("folders of connectors that were killed with their runner are removed", extra={"folders": left})
     cache = cache_folder(settings.cache_dir)
+    context.health.write_to(lambda: {"the cache of connectors": str(cache)})
     syncs: Workers[SyncDefinition] = Workers(
         context,
         what="sync",
@@ -46,7 +54,7 @@ async def main(context: ServiceContext) -> None:
         wanted=sync_definitions,
         make=lambda name, definition: SyncWorker(context, name, definition, cache),
     )
-    feeds.bear("meanwhile the other feeds go on")
+    feeds.bear("meanwhile the other feeds and syncs go on", syncs)
     await together(feeds.run(), syncs.run())
 
 

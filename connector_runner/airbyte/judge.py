@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from connector_runner.contract import Checkpoint, Ended, Row, StreamName
+from connector_runner.contract import Checkpoint, Ended, JsonRows, StreamName
 from shared.errors import Permanent, Transient
 
 
@@ -23,18 +23,18 @@ class Judge:
         self._of_all: bool | None = None
         self._ends: dict[StreamName, bool] = {}
 
-    def row(self, row: Row) -> None:
-        """Takes a row.
+    def take(self, rows: JsonRows) -> None:
+        """Takes rows.
 
         Raises:
-            Permanent: its stream was not asked for; the row would have no place, and the next state would say that it arrived.
+            Permanent: its stream was not asked for; the rows would have no place, and the next state would say that it arrived.
         """
         try:
-            self._since[row.stream] += 1
+            self._since[rows.stream] += len(rows.rows)
         except KeyError:
-            alike = [str(each) for each in self._since if each.name == row.stream.name]
+            alike = [str(each) for each in self._since if each.name == rows.stream.name]
             hint = f"; asked for, with another namespace: {', '.join(alike)}" if alike else ""
-            raise Permanent(f"the connector gave a row of the stream {row.stream}, which was not asked for{hint}") from None
+            raise Permanent(f"the connector gave a row of the stream {rows.stream}, which was not asked for{hint}") from None
 
     def takes(self, state: Checkpoint) -> bool:
         """Returns whether a state is of a stream that was asked for.

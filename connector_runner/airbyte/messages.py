@@ -11,12 +11,13 @@ are left out, as it asks.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from connector_runner.contract import Checkpoint, Ended, Estimate, Level, Message, NewOptions, Row, Said, StreamName
-from connector_runner.programs.lines import UNREADABLE, plain, shown, unreadable
+from connector_runner.contract import Checkpoint, Ended, Estimate, JsonRows, Level, Message, NewOptions, Row, Said, StreamName
+from connector_runner.programs.lines import UNREADABLE, message_of, plain, shown, unreadable
 
 T = TypeVar("T")
 
@@ -30,8 +31,11 @@ _LEVELS: dict[str, Level] = {
 }
 _HOLDS_A_MESSAGE = re.compile(rb'"type"\s*:\s*"(?:RECORD|STATE|CONTROL)"')
 _AN_ERROR = re.compile(rb'"type"\s*:\s*"ERROR"')
+_SAYS_NOTHING = ("Something went wrong in the connector", "Unhandled error")
 _LATEST = 1 << 53
 """Milliseconds; no later time is believed."""
+MOST_ROWS = 1000
+"""Rows that are given together."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, gc=False):
@@ -77,8 +81,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What the connector says of it."""
-        return self.message or self.internal_message or "the connector reported an error without words"
+        """What the connector says of it; where the kit puts words of its own that say nothing, the error behind them."""
+        if self.message and not (self.internal_message and self.message.startswith(_SAYS_NOTHING)):
+            return self.message
+        return self.internal_message or self.message or "the connector reported an error without words"
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -153,20 +159,47 @@ _catalogs = msgspec.json.Decoder(Discovered)
 _verdicts = msgspec.json.Decoder(Verdict)
 
 
+def read_lines(lines: Iterable[bytes]) -> Iterator[Heard]:
+    """Yields the messages of lines in their order; rows of one stream that follow each other come together, as `JsonRows`.
+
+    Raises:
+        Permanent: as `read_line`, behind the messages of the lines before.
+    """
+    decode, name, space = _lines.decode, "", None
+    rows: list[bytes] = []
+    for line in lines:
+        record: _Record | None = None
+        try:
+            if line.isascii() or line.decode():  # the decoder looks into no text of a row
+                said = decode(line)
+                record = said.record if said.type == "RECORD" else None
+        except UNREADABLE:
+            pass  # `read_line` says what it is
+        if record is not None and (data := bytes(record.data)).startswith(b"{"):
+            if record.stream != name or record.namespace != space or len(rows) >= MOST_ROWS:
+                if rows:
+                    yield JsonRows(StreamName(name, space or None), rows)
+                rows, name, space = [], record.stream, record.namespace
+            rows.append(data)
+            continue
+        if rows:
+            yield JsonRows(StreamName(name, space or None), rows)
+            rows = []
+        if (heard := read_line(line)) is not None:
+            yield heard
+    if rows:
+        yield JsonRows(StreamName(name, space or None), rows)
+
+
 def read_line(line: bytes) -> Heard | None:
     """Returns the message of a line; None for one that says nothing to us.
 
     Raises:
         Permanent: it holds a row, a state, new options or an answer that cannot be read.
     """
-    try:
-        if not line.isascii():
-            line.decode()  # the decoder looks into no text of a row
-        said = _lines.decode(line)
-    except UNREADABLE as exc:
-        if _HOLDS_A_MESSAGE.search(line):
-            raise unreadable(line, exc) from exc
-        return plain(line)
+    said = message_of(line, _lines, _HOLDS_A_MESSAGE)
+    if said is None or isinstance(said, Said):
+        return said
     match said.type:
         case "RECORD":
             record = said.record

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -124,10 +124,15 @@ class Environment:
     """Waits until all chunks given so far are committed, or cannot be: before a partition goes to another reader."""
     unknown_error: Callable[[BaseException], None]
     """Counts an error of the driver that the plug-in does not know and takes as transient."""
+    lost: Callable[[int, str], None]
+    """Counts records that the source gave and that are gone, with a reason: of sources that keep nothing."""
 
 
 class Feed(ABC):
     """An open feed."""
+
+    linger_seconds: ClassVar[float] = 0.05
+    """How long a record waits for others in its frame."""
 
     @abstractmethod
     async def read(self, wait_seconds: float) -> Sequence[Chunk]:

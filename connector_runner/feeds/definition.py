@@ -1,4 +1,4 @@
-"""What a feed is made of, as the applied project has it."""
+"""What a feed is made of, as the applied project has it, and the words by which others know its state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 from shared.project.model import SiteLimits
 from shared.project.snapshot import ConfigSnapshot
+
+WAITS = "waits"
+"""How words on a feed begin that is held."""
+DYING = " of the newest records became dead letters"
 
 
 class Definition(NamedTuple):

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from opentelemetry.trace import SpanKind
+
 from connector_runner.feeds.contract import Chunk, Record
 from connector_runner.feeds.rules.letters import STAGE, letter_of
 from connector_runner.feeds.rules.shape import Shaper
@@ -22,10 +24,11 @@ from shared.backoff import Backoff
 from shared.errors import QueueFull, Transient
 from shared.events.dead import DeadLetter, bury
 from shared.events.frame import Head, RequestContext, encode_frame, pack
-from shared.events.outcome import Dead
+from shared.events.outcome import Dead, DeadReason
 from shared.jetstream.publisher import Publisher
 from shared.jetstream.topology import events_subject
 from shared.service import ServiceContext
+from shared.telemetry.tracing.messaging import describe
 
 MAX_EVENTS = 500
 MAX_BYTES = 512 * 1024
@@ -63,11 +66,11 @@ class Outlet:
     """The way out of one feed.
 
     Args:
-        say: is told why nothing goes out, and of None when it goes on.
+        say: is told why nothing goes out.
     """
 
     def __init__(
-        self, context: ServiceContext, *, feed: str, kind: str, site: str, shaper: Shaper, say: Callable[[str | None], None]
+        self, context: ServiceContext, *, feed: str, kind: str, site: str, shaper: Shaper, say: Callable[[str], None]
     ) -> None:
         self._context = context
         self._publisher: Publisher = context.broker.publisher
@@ -89,7 +92,11 @@ class Outlet:
         index = start
         while index < len(records) and not parcel.full:
             record = records[index]
-            shaped = shape(record)
+            try:
+                shaped = shape(record)
+            except Exception as exc:  # a defect of ours costs only the records that cause it
+                log.exception("a record cannot be shaped", extra={"feed": self._feed})
+                shaped = Dead(DeadReason.UNREADABLE_RECORD, f"it cannot be shaped: {type(exc).__name__}: {exc}")
             if isinstance(shaped, Dead):
                 parcel.dead.append((record, shaped))
                 parcel.size += len(record.value or b"") + HEAD_BYTES
@@ -117,10 +124,21 @@ class Outlet:
         id_ = _id_of(parcel.positions)
         if parcel.heads:
             payload = encode_frame(pack(self._site, [request], parcel.heads, parcel.bodies))
-            await self._patiently(lambda: self._publisher.publish(events_subject(self._site), payload, msg_id=f"feed-{id_}"))
+            await self._publish(parcel, payload, f"feed-{id_}")
         if parcel.dead:
             await self._bury(parcel.dead, request, id_)
         self._count(len(parcel.positions))
+
+    async def _publish(self, parcel: Parcel, payload: bytes, msg_id: str) -> None:
+        subject = f"events.{self._site}"
+        with self._context.telemetry.span(f"send {subject}", SpanKind.PRODUCER, may_begin=True) as span:
+            describe(span, destination=subject, operation="send", messages=len(parcel.heads))
+            span.set("messaging.message.body.size", len(payload))
+            span.set("penstock.feed", self._feed)
+            headers = span.headers or None
+            await self._patiently(
+                lambda: self._publisher.publish(events_subject(self._site), payload, msg_id=msg_id, headers=headers)
+            )
 
     async def _bury(self, dead: Sequence[tuple[Record, Dead]], request: RequestContext, id_: str) -> None:
         at = self._context.clock.now()
@@ -152,11 +170,10 @@ class Outlet:
             try:
                 await publish()
             except QueueFull as exc:
-                self._say(f"waits, because there is no room: {exc}")
+                self._say(f"waits because there is no room: {exc}; make room, or raise the limit; it goes on by itself")
             except Transient as exc:
-                self._say(f"waits for the broker: {exc}")
+                self._say(f"waits for the broker: {exc}; it goes on by itself")
             else:
-                self._say(None)
                 return
             await asyncio.sleep(backoff.next())
 

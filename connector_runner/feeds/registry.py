@@ -11,8 +11,10 @@ import connector_runner.feeds.kinds
 from connector_runner.feeds.contract import Environment, Feed, FeedRules
 from connector_runner.feeds.rules.template import Template
 from shared.errors import ConfigError, Problem
-from shared.plugins import Plugins
+from shared.plugins import Plugins, secret_options
 from shared.reading.decode import decode, meant
+from shared.reading.mask import Mask
+from shared.secrets.reading import seen
 
 OF_RULES = frozenset(FeedRules.__struct_fields__)
 _TEMPLATES = ("event_type", "event", "user_id", "message_id")
@@ -76,3 +78,11 @@ def parse_feed(name: str, document: Mapping[str, Any]) -> tuple[Plugin, FeedRule
     if problems or rules is None or options is None:
         raise ConfigError(problems)
     return plugin, rules, options
+
+
+def mask_of(document: Mapping[str, Any]) -> Mask:
+    """Returns what hides the secrets of a feed in what its driver says; `document`: its entry in the project file, resolved."""
+    type_name = document.get("type")
+    secrets = secret_options(FEEDS.get(str(type_name)).OPTIONS) if type_name in FEEDS.names() else frozenset[str]()
+    shown = (value for name, value in document.items() if name not in secrets)
+    return Mask([*(value for name, value in document.items() if name in secrets), *seen(document)], shown)

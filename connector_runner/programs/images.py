@@ -7,7 +7,6 @@ runner left is removed before the next run: its folder is gone, and the label na
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -18,9 +17,10 @@ from typing import Literal
 
 from connector_runner.contract import Environment, Said
 from connector_runner.programs.program import Limits
-from connector_runner.programs.running import FILES, PYTHON
+from connector_runner.programs.running import PYTHON
+from connector_runner.programs.tools import output_of
 from shared.errors import PenstockError, SetupError, Transient
-from shared.tasks import timeout, to_the_end
+from shared.tasks import to_the_end
 
 Engine = Literal["podman", "docker"]
 
@@ -75,13 +75,14 @@ class Image:
             self._ready = True
         limits = self._limits
         network = ["--network", self._network] if self._network else []
+        files = next((each.parent for each in arguments if isinstance(each, Path)), None)
         inside = [f"{INSIDE}/{each.name}" if isinstance(each, Path) else each for each in arguments]
         return [
             program, "run", "--rm", "--name", _name(folder),
             "--label", f"{LABEL}={folder}", "--label", f"{HOST}={socket.gethostname()}",
             "--pull", "never", "--log-driver", "none", *network,
             "--read-only", "--tmpfs", f"/tmp:rw,mode=1777,size={limits.disk_bytes}",  # noqa: S108  # of the container
-            "--volume", f"{folder / FILES}:{INSIDE}:ro,Z",
+            *(("--volume", f"{files}:{INSIDE}:ro,Z") if files is not None else ()),
             "--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes),
             "--pids-limit", str(limits.processes), "--ulimit", f"cpu={max(1, int(limits.cpu_seconds))}",
             "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
@@ -130,28 +131,14 @@ class Image:
             SetupError, Transient: it failed; the message has its last words.
         """
         words = f"{Path(command[0]).name} {command[1]}"
+        environment = {**self.environment, "PATH": os.environ.get("PATH", os.defpath)}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**self.environment, "PATH": os.environ.get("PATH", os.defpath)},
-            )
+            code, out, errors = await output_of(command, environment, seconds, words)
         except OSError as exc:
             raise SetupError(f"{words}: {exc.strerror}") from exc
-        try:
-            async with timeout(seconds):
-                out, errors = await process.communicate()
-        except TimeoutError as exc:
-            raise Transient(f"{words} did not end within {seconds:g} s") from exc
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode == 0:
-            return out.decode("utf-8", "replace")
-        said = " ".join(errors.decode("utf-8", "replace").split())[-500:] or "it wrote no error"
+        if code == 0:
+            return out
+        said = " ".join(errors.split())[-500:] or "it wrote no error"
         failed: type[PenstockError] = SetupError if _OF_A_PERSON.search(said) else Transient
         raise failed(f"{words} {self._image} failed: {said}")
 

@@ -1,9 +1,9 @@
-"""Runs a program of others and ends all that it started: `python -I -S keeper.py <parent pid> <seconds> <bytes> <program> [argument ...]`.
+"""Runs a program of others and ends all that it started: `python -I -S keeper.py <parent pid> <seconds> <bytes> <folder> <program> [argument ...]`.
 
 A process of its own, so that it also does its work when the runner is killed. On Linux it adopts the program's orphans, also those
 that left the process group, so nothing that the program started is out of its sight. It ends them all when the program ends, when
-it gets SIGTERM, and when its parent ends; the program gets `seconds` to end by itself. If the parent is gone, it also removes the
-folder that it runs in. SIGUSR1 asks the program for its stacks (SIGABRT). It ends as the program did.
+it gets SIGTERM, and when its parent ends; the program gets `seconds` to end by itself. If the parent is gone, it also removes
+`folder` and the one that it runs in. SIGUSR1 asks the program for its stacks (SIGABRT). It ends as the program did.
 
 The program gets at most `bytes` of data a process, by the kernel: a bound for what grows faster than the runner looks.
 
@@ -30,7 +30,7 @@ ROUNDS = 200
 
 def main() -> None:
     """Starts the program and stays until nothing of it runs."""
-    parent, patience, most, program = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+    parent, patience, most, folder, program = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     _wish(PR_SET_CHILD_SUBREAPER, 1)
     _wish(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -46,7 +46,8 @@ def main() -> None:
     if os.getppid() != parent:
         import shutil
 
-        shutil.rmtree(os.getcwd(), ignore_errors=True)
+        for each in (folder, os.getcwd()):
+            shutil.rmtree(each, ignore_errors=True)
     _leave(status)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import TypeVar
+
 import msgspec
 
 from connector_runner.contract import Said
 from shared.errors import Permanent
 
+T = TypeVar("T")
 SHOWN_CHARACTERS = 200
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoders of lines raise."""
@@ -52,6 +56,25 @@ class Lines:
             )
         if part:
             self._parts.append(part)
+
+
+def message_of(line: bytes, decoder: msgspec.json.Decoder[T], holds: re.Pattern[bytes]) -> T | Said | None:
+    """Returns what a decoder of messages reads in a line; else the line as it is, for people; None if it is blank.
+
+    Args:
+        holds: finds the mark of a message in a line that cannot be read.
+
+    Raises:
+        Permanent: a message would be lost without a word.
+    """
+    try:
+        if not line.isascii():
+            line.decode()  # the decoder looks into no text of a row
+        return decoder.decode(line)
+    except UNREADABLE as exc:
+        if holds.search(line):
+            raise unreadable(line, exc) from exc
+        return plain(line)
 
 
 def plain(line: bytes) -> Said | None:

@@ -11,10 +11,12 @@ from msgspec import Meta, field
 from shared.reading.units import ByteSize, Duration
 
 if TYPE_CHECKING:
+    from connector_runner.programs.packages import Recipe
     from connector_runner.programs.program import Limits
 
 
 _IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/-]*(:[0-9]+/[a-zA-Z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})")
+_VERSION = re.compile(r"v?[0-9][0-9A-Za-z.!+_-]*")
 
 
 class Bounded(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,38 @@ class Bounded(msgspec.Struct, frozen=True, kw_only=True):
             line_bytes=int(self.max_line),
             disk_bytes=int(self.disk),
         )
+
+
+class Packaged(Bounded, frozen=True, kw_only=True):
+    """Options of the environment of a Python package."""
+
+    build: Annotated[list[str], Meta(description="packages without a wheel that uv may build, by name")] = field(
+        default_factory=list
+    )
+    requires: Annotated[
+        list[str],
+        Meta(
+            description="requirements beside the package's own, such as `setuptools<81`, where its own fit no more what is published now"
+        ),
+    ] = field(default_factory=list)
+    python: Annotated[
+        str | None,
+        Meta(
+            description="version of Python for its environment, such as `3.10`, or the path of one; default: what the package needs"
+        ),
+    ] = None
+
+    def recipe(self) -> Recipe:
+        """Returns them as an installation wants them."""
+        from connector_runner.programs.packages import Recipe
+
+        return Recipe(build=tuple(self.build), requires=tuple(self.requires), python=self.python or "")
+
+
+def check_version(written: str) -> None:
+    """Raises `ValueError` for a version that is not one alone, such as `latest` or `>=1`."""
+    if not _VERSION.fullmatch(written):
+        raise ValueError(f"`version` is {written!r}; write an exact one such as 1.2.3: another version may give other rows")
 
 
 def read_image(written: str) -> str:

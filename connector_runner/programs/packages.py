@@ -3,6 +3,7 @@
 An environment is made beside its place and renamed, so it is whole or not there. Only wheels are taken: a package that has to be
 compiled would take minutes and fail in the end. The interpreter follows the package's Requires-Python. What was
 resolved is kept as a lock: the same version is installed the same way again, also if newer dependencies were published meanwhile.
+Another `Recipe` is another environment, with a lock of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import glob
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -17,18 +19,20 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from connector_runner.contract import Listener, Said
+from connector_runner.programs.refusals import explained
+from connector_runner.programs.tools import output_of
 from shared.errors import SetupError, Transient
-from shared.tasks import timeout
 
 INSTALL = "pip install 'penstock[connectors]'"
 INSTALL_SECONDS = 900.0
@@ -42,9 +46,10 @@ _KEPT = re.compile(
 )
 """Names of our environment that uv sees. The rest holds secrets of ours, and a package that is built runs code of its own."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]+\])?")
-_NO_WHEEL = re.compile(r"Because ([A-Za-z0-9._-]+)==\S+ has no usable wheels")
 _NEWER = re.compile(r"(?:requires|depends on|does not satisfy) Python ?((?:[<>=!~]+[0-9.]+,?)+)")
+_PYTHON = re.compile(r"[0-9]+(\.[0-9]+)*|/\S+")
 _NO_INTERPRETER = re.compile(r"No interpreter found|no interpreter|Could not find.*interpreter", re.IGNORECASE)
+_NOT_LOADED = re.compile(r"Failed to download .{,200}cpython-")
 _AWAY = re.compile(
     r"error sending request|client error \(Connect\)|Failed to fetch|dns error|timed out|connection (refused|reset)|50[0234] ",
     re.IGNORECASE,
@@ -57,6 +62,44 @@ class Installed(NamedTuple):
     program: Path
     folder: Path
     version: str
+
+
+class Recipe(NamedTuple):
+    """How an environment is made, beside its package.
+
+    `build`: names of packages that may be built, because they have no wheel. `requires`: requirements beside the package's own.
+    `python`: a version of Python or the path of an interpreter; empty: the one that the package needs.
+    """
+
+    build: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    python: str = ""
+
+    @property
+    def mark(self) -> str:
+        """What tells environments of one package from each other; empty for the usual one."""
+        if self == Recipe():
+            return ""
+        text = repr((sorted(self.build), sorted(self.requires), self.python))
+        return f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def check(self) -> None:
+        """Raises `SetupError` if a part of it is not as it has to be."""
+        for each in self.build:
+            if not _NAME.fullmatch(each):
+                raise SetupError(f"{each!r} in `build` is no name of a package")
+        for each in self.requires:
+            try:
+                found = Requirement(each)
+            except InvalidRequirement as exc:
+                raise SetupError(f"{each!r} in `requires` is no requirement, as `setuptools<81` is") from exc
+            if found.url:
+                raise SetupError(f"{each!r} in `requires` is an address; write a name and its versions, as `setuptools<81`")
+        if self.python and not _PYTHON.fullmatch(self.python):
+            raise SetupError(f"`python` is {self.python!r}; write a version as 3.10, or the path of an interpreter")
+
+
+USUAL = Recipe()
 
 
 def find_uv() -> str:
@@ -73,28 +116,25 @@ def find_uv() -> str:
 
 
 async def install(
-    package: str, version: str, cache: Path, heard: Listener, program: str = "", build: Sequence[str] = ()
+    package: str, version: str, cache: Path, heard: Listener, program: str = "", recipe: Recipe = USUAL
 ) -> Installed:
     """Returns an installed package; installs it first where it is not.
 
     Args:
         cache: the folder of all environments.
         program: the command that it brings; empty: the one named as the package, or its only one.
-        build: names of packages that may be built, because they have no wheel.
 
     Raises:
         SetupError: there is no such package or version, no wheel of it, no interpreter for it, or no room.
         Transient: the index does not answer.
     """
     pinned, name = _pinned(package, version)
-    for each in build:
-        if not _NAME.fullmatch(each):
-            raise SetupError(f"{each!r} in `build` is no name of a package")
-    folder = cache / "packages" / name
+    recipe.check()
+    folder = cache / "packages" / f"{name}{recipe.mark}"
     async with _alone(folder):
         if not await asyncio.to_thread(_whole, folder):
             heard(Said("info", f"installing {pinned}"))
-            await _make(package, pinned, folder, build)
+            await _make(package, pinned, folder, recipe)
             heard(Said("info", f"installed {pinned}"))
     return _found(package, version, folder, program)
 
@@ -137,25 +177,27 @@ async def _alone(folder: Path) -> AsyncIterator[None]:
         yield
 
 
-async def _make(package: str, pinned: str, folder: Path, build: Sequence[str]) -> None:
+async def _make(package: str, pinned: str, folder: Path, recipe: Recipe) -> None:
     lock = folder.parent / "locks" / f"{folder.name}.lock"
     begun = f".new-{folder.name}-"
     for left in folder.parent.glob(f"{glob.escape(begun)}*"):  # of a process that was killed
         await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
-    wanted = NEWEST_INTERPRETER
-    for _ in range(3):
+    wanted = recipe.python or NEWEST_INTERPRETER
+    for _ in range(1 if recipe.python else 3):
         beside = Path(tempfile.mkdtemp(prefix=begun, dir=folder.parent))
         try:
             found = await _environment(wanted, beside / "env")
             try:
-                await _fill(beside / "env", pinned, lock, build)
+                await _fill(beside / "env", pinned, lock, recipe)
             except SetupError as exc:
                 if (newer := _NEWER.search(str(exc))) is None or newer[1] == wanted:
                     raise
+                if recipe.python:
+                    raise SetupError(f"{pinned} needs Python {newer[1].rstrip(',')}, and `python` says {recipe.python}") from exc
                 wanted = newer[1].rstrip(",")
                 continue
             needs = _requires_python(package, beside / "env")
-            if found in needs:
+            if found in needs or recipe.python:
                 os.replace(beside / "env", folder)
                 return
             wanted = str(needs)
@@ -184,9 +226,9 @@ def _no_interpreter(what: str, wanted: str) -> SetupError:
     return SetupError(f"{what} needs Python {wanted}; install one, or let uv load it: uv python install '{wanted}'")
 
 
-async def _fill(environment: Path, pinned: str, lock: Path, build: Sequence[str]) -> None:
+async def _fill(environment: Path, pinned: str, lock: Path, recipe: Recipe) -> None:
     python = str(environment / "bin" / "python")
-    built = [option for name in build for option in ("--no-binary", name)]
+    built = [option for name in recipe.build for option in ("--no-binary", name)]
     arguments = ["pip", "install", "--quiet", "--compile-bytecode", "--only-binary", ":all:", *built, "--python", python]
     if lock.exists():  # noqa: ASYNC240  # a moment
         locked = [*arguments, "--no-deps", "--requirement", str(lock)]
@@ -198,7 +240,8 @@ async def _fill(environment: Path, pinned: str, lock: Path, build: Sequence[str]
             except (SetupError, Transient):
                 raise away from None
         return
-    await _uv(*arguments, pinned)
+    # without `explicit`, uv takes pre-releases of years ago where all later releases of a part have no wheel
+    await _uv(*arguments, "--prerelease", "explicit", pinned, *recipe.requires)
     lock.parent.mkdir(exist_ok=True)
     written = lock.with_name(f"{lock.name}.new")
     written.write_text(await _uv("pip", "freeze", "--python", python))
@@ -212,32 +255,22 @@ async def _uv(*arguments: str) -> str:
         SetupError, Transient: as `install`.
     """
     environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    process = await asyncio.create_subprocess_exec(
-        find_uv(),
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", **environment, "UV_NO_PROGRESS": "1"},  # trust what the system trusts
-    )
-    try:
-        async with timeout(INSTALL_SECONDS):
-            out, errors = await process.communicate()
-    except TimeoutError as exc:
-        raise Transient(f"uv {arguments[0]} did not end within {INSTALL_SECONDS:g} s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == 0:
-        return out.decode()
-    words = " ".join(line for line in errors.decode("utf-8", "replace").split("\n") if not line.startswith("warning:"))
-    said = " ".join(words.split())[-1000:]
-    if without := _NO_WHEEL.search(said):
-        said = f"{without[1]} has no wheel for this interpreter; `build: [{without[1]}]` lets uv build it ({said})"
-    if _AWAY.search(said):
-        raise Transient(f"the index of packages does not answer: {said}")
-    raise SetupError(f"a connector cannot be installed: {said}")
+    trust = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}  # what the system trusts
+    seen = {**trust, **environment, "UV_NO_PROGRESS": "1"}
+    code, out, errors = await output_of([find_uv(), *arguments], seen, INSTALL_SECONDS, f"uv {arguments[0]}")
+    if code == 0:
+        return out
+    if code < 0:  # the machine ran out of memory, or a person ended it
+        raise Transient(f"uv {arguments[0]} was ended by signal {-code}")
+    words = " ".join(line for line in errors.split("\n") if not line.startswith("warning:"))
+    said = " ".join(words.split())
+    if _NOT_LOADED.search(said):
+        raise SetupError(
+            f"this Python is not here, and uv cannot load it: install it, or name its path as `python` ({said[-1000:]})"
+        )
+    if _AWAY.search(said[-1000:]):
+        raise Transient(f"the index of packages does not answer: {said[-1000:]}")
+    raise SetupError(f"a connector cannot be installed: {explained(said)}")
 
 
 def _distribution(package: str, environment: Path) -> importlib.metadata.Distribution | None:

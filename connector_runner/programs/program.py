@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -43,6 +44,8 @@ KEPT_LINES = 50
 HEARD_LINES = 200
 """Lines of its error output a second that are passed on; the others are counted."""
 LINE_CHARACTERS = 2000
+_PLACE = re.compile(r'\s+File "([^"]+)", line (\d+)')
+_FAULT = re.compile(r"[A-Za-z_][\w.]*(: |$)")
 
 T = TypeVar("T")
 
@@ -91,12 +94,14 @@ class Program:
         limits: Limits,
         mask: Mask,
         heard: Listener,
+        secret: Path | None = None,
     ) -> Program:
         """Starts a program.
 
         Args:
             command: the path of the program, and its arguments.
             folder: its working directory, and its home.
+            secret: another folder of the run; it goes with the working directory if we are killed.
             environment: names beside `KEPT_ENVIRONMENT`.
             mask: hides secrets in its error output.
             heard: takes the lines of its error output.
@@ -110,7 +115,7 @@ class Program:
         most = limits.memory_bytes * 2 + (1 << 30)  # mapped, not held: more than `_watch` allows
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(TERM_SECONDS), str(most),
+                sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(TERM_SECONDS), str(most), str(secret or folder),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=folder,
                 env={**kept, "HOME": str(folder), "TMPDIR": str(folder), "TZ": "UTC", **environment},
@@ -121,7 +126,7 @@ class Program:
         return cls(process=process, folder=folder, limits=limits, mask=mask, heard=heard)
 
     async def lines(self) -> AsyncGenerator[list[bytes], None]:
-        """Yields the lines of its output until it ends, those that came together in one list. `ended` says how it did.
+        """Yields the lines of its output until it ends; lines that came together are one list. `ended` says how it did.
 
         Raises:
             Permanent: a line is too long.
@@ -161,8 +166,8 @@ class Program:
 
     @property
     def last_words(self) -> str:
-        """The end of its error output, masked, on one line."""
-        return " ".join(" ".join(self._last).split())[-LINE_CHARACTERS:]
+        """The end of its error output, masked, on one line; of a Python program that failed, the error and its place."""
+        return fault_of(list(self._last)) or " ".join(" ".join(self._last).split())[-LINE_CHARACTERS:]
 
     async def close(self) -> None:
         """Ends the program with all that it started: asks first, and kills soon after. A cancellation waits for that."""
@@ -284,6 +289,18 @@ class Program:
         for each in self._descendants():
             with contextlib.suppress(psutil.Error):
                 each.kill()
+
+
+def fault_of(lines: Sequence[str]) -> str:
+    """Returns the error that a traceback ends with, and its place; empty: the lines end with none."""
+    places = [index for index, line in enumerate(lines) if _PLACE.match(line)]
+    after = next((index for index in range(places[-1] + 1, len(lines)) if lines[index][:1].strip()), None) if places else None
+    if after is None or not _FAULT.match(lines[after]):
+        return ""
+    found = _PLACE.match(lines[places[-1]])
+    place = f" ({'/'.join(found[1].split('/')[-2:])}, line {found[2]})" if found else ""
+    said = " ".join(" ".join(lines[after:]).split())
+    return said[: LINE_CHARACTERS - len(place)] + place
 
 
 def _size(folder: Path) -> int:

@@ -11,14 +11,14 @@ from tempfile import mkdtemp
 from typing import Protocol
 
 from connector_runner.contract import Environment
-from connector_runner.programs.packages import Installed, install
+from connector_runner.programs.packages import USUAL, Installed, Recipe, install
 from connector_runner.programs.program import Limits, Program
 from shared.errors import PenstockError, SetupError
 from shared.reading.mask import Mask
 
 PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "DO_NOT_TRACK": "1", "LANG": "C.UTF-8"}
 FILES = "files"
-"""Folder of the files that a program gets, in that of its run."""
+"""Folder of the files that a program gets."""
 
 
 class Launcher(Protocol):
@@ -33,7 +33,7 @@ class Launcher(Protocol):
         """Returns what to run; brings what is missing for it first.
 
         Args:
-            arguments: of the program; a path is one of a file in `folder / FILES`.
+            arguments: of the program; a path is one of a file that it gets, all in one folder.
             folder: the private folder of the run.
 
         Raises:
@@ -51,14 +51,12 @@ class Package:
 
     environment = PYTHON
 
-    def __init__(
-        self, package: str, version: str, environment: Environment, program: str = "", build: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, package: str, version: str, environment: Environment, program: str = "", recipe: Recipe = USUAL) -> None:
         self._package = package
         self._version = version
         self._environment = environment
         self._program = program
-        self._build = tuple(build)
+        self._recipe = recipe
         self._installed: Installed | None = None
 
     async def command(self, arguments: Sequence[str | Path], folder: Path) -> list[str]:  # noqa: ARG002  # it needs none
@@ -70,7 +68,7 @@ class Package:
                 cache=self._environment.cache,
                 heard=self._environment.heard,
                 program=self._program,
-                build=self._build,
+                recipe=self._recipe,
             )
         return [str(self._installed.program), *map(str, arguments)]
 
@@ -97,12 +95,13 @@ async def running(
     Raises:
         SetupError, Transient: it cannot be run. Errors of the body have the secrets hidden.
     """
-    folder, given = _prepare(environment.private, files)
+    folder, given, secret = _prepare(environment, files)
     try:
         command = await launcher.command([*arguments, *given], folder)
         program = await Program.start(
             command,
             folder=folder,
+            secret=secret,
             environment=launcher.environment,
             limits=limits,
             mask=mask,
@@ -119,23 +118,38 @@ async def running(
         mask.error(exc)
         raise
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        for each in (secret, folder):
+            await asyncio.to_thread(shutil.rmtree, each, ignore_errors=True)
 
 
-def _prepare(private: Path, files: Mapping[str, bytes]) -> tuple[Path, list[str | Path]]:
-    given: list[str | Path] = []
-    folder: Path | None = None
+def _prepare(environment: Environment, files: Mapping[str, bytes]) -> tuple[Path, list[str | Path], Path]:
+    """Returns the folder of a run, its options with their files, and the folder in which these are."""
+    private, folder = environment.private, None
     try:
         folder = Path(mkdtemp(prefix="run-", dir=private))  # for this user alone, with all that is in it
-        (folder / FILES).mkdir()
-        (folder / FILES).chmod(0o755)  # for the user of a container; others here do not come through the folder above it
-        for option, content in files.items():
-            file = folder / FILES / f"{option.lstrip('-')}.json"
-            file.write_bytes(content)
-            file.chmod(0o644)
-            given += [option, file]
+        if environment.secret is not None:
+            secret = None
+            try:
+                secret = Path(mkdtemp(prefix="run-", dir=environment.secret))
+                return folder, _write(secret, files), secret
+            except OSError:  # no room in memory
+                if secret is not None:
+                    shutil.rmtree(secret, ignore_errors=True)
+        return folder, _write(folder, files), folder
     except OSError as exc:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         raise SetupError(f"{private}: {exc.strerror}; the files of a run are written there; give it room") from exc
-    return folder, given
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> list[str | Path]:
+    """Writes files into `folder / FILES`, which any user of a container can read; others here do not come through `folder`."""
+    given: list[str | Path] = []
+    (folder / FILES).mkdir()
+    (folder / FILES).chmod(0o755)
+    for option, content in files.items():
+        file = folder / FILES / f"{option.lstrip('-')}.json"
+        file.write_bytes(content)
+        file.chmod(0o644)
+        given += [option, file]
+    return given

@@ -13,7 +13,7 @@ from datetime import datetime
 import msgspec
 
 from connector_runner.contract import Checkpoint, Row, Said, StreamName
-from connector_runner.programs.lines import UNREADABLE, plain, shown, unreadable
+from connector_runner.programs.lines import message_of, shown, unreadable
 from shared.errors import Permanent
 
 _HOLDS_A_MESSAGE = re.compile(rb'"type"\s*:\s*"(?:RECORD|STATE|BATCH|SCHEMA)"')
@@ -42,14 +42,9 @@ def read_line(line: bytes) -> Row | Checkpoint | Said | Announced | None:
     Raises:
         Permanent: it holds a row or a state that cannot be read.
     """
-    try:
-        if not line.isascii():
-            line.decode()  # the decoder looks into no text of a row
-        said = _lines.decode(line)
-    except UNREADABLE as exc:
-        if _HOLDS_A_MESSAGE.search(line):
-            raise unreadable(line, exc) from exc
-        return plain(line)
+    said = message_of(line, _lines, _HOLDS_A_MESSAGE)
+    if said is None or isinstance(said, Said):
+        return said
     match said.type:
         case "RECORD":
             data = bytes(said.record)

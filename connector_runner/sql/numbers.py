@@ -19,7 +19,7 @@ def whole_numbers(texts: Any) -> Any:
 
 
 def texts_of(values: Any) -> Any:
-    """Returns bytes as text; those that are no UTF-8 become U+FFFD."""
+    """Returns bytes as text; bytes that are no UTF-8 become U+FFFD."""
     import pyarrow as pa
 
     try:

@@ -15,8 +15,8 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 
-CONFIG = "config"
-"""The option of a connector that it may change."""
+CHANGEABLE = ("config", "auth")
+"""The options of which a connector may change one, the first that its entry has."""
 
 
 class _Changed(msgspec.Struct, frozen=True):
@@ -31,7 +31,8 @@ class ChangedOptions:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
         self._key = f"connector-options.{connector}"
         self._document = dict(document)
-        self._of = hashlib.sha256(msgspec.json.encode(document.get(CONFIG), order="sorted")).hexdigest()
+        self._option = next((each for each in CHANGEABLE if each in document), CHANGEABLE[0])
+        self._of = hashlib.sha256(msgspec.json.encode(document.get(self._option), order="sorted")).hexdigest()
 
     async def read(self) -> dict[str, Any]:
         """Returns the entry with the newest options.
@@ -43,7 +44,7 @@ class ChangedOptions:
         if entry is None or entry.value is None:
             return self._document
         changed = msgspec.json.decode(entry.value, type=_Changed)
-        return {**self._document, CONFIG: changed.config} if changed.of == self._of else self._document
+        return {**self._document, self._option: changed.config} if changed.of == self._of else self._document
 
     async def write(self, config: bytes) -> None:
         """Keeps options, as JSON.

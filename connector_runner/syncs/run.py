@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from connector_runner.syncs.logbook import Logbook
 from connector_runner.syncs.options import ChangedOptions
 from connector_runner.syncs.queue import SyncQueue
 from shared.backoff import Backoff
-from shared.errors import PenstockError, Transient
+from shared.errors import Fenced, PenstockError, Transient
 from shared.jetstream.broker import Broker
 from shared.syncs.records import RunRecord, Status
 from shared.tasks import timeout
@@ -32,8 +32,8 @@ class Run:
 
     Args:
         record: of the run; kept up to date and written down.
-        only: streams to read; empty: all of the sync.
         cache: folder of installed connectors.
+        tell: is told each second how the run goes on, and how many of its batches wait in the queue.
     """
 
     def __init__(
@@ -44,118 +44,121 @@ class Run:
         record: RunRecord,
         logbook: Logbook,
         *,
-        only: Sequence[str],
         cache: Path,
+        tell: Callable[[RunRecord, int], None],
     ) -> None:
         self._broker = broker
         self._name = name
         self._definition = definition
         self._record = record
         self._logbook = logbook
-        self._only = only
         self._cache = cache
+        self._tell = tell
         self._stop = asyncio.Event()
         self._why: Literal["cancelled", "timed_out"] = "cancelled"
         self._attempt: Attempt | None = None
 
-    def cancel(self) -> None:
-        """Ends the run; what was read so far is loaded."""
-        self._stop.set()
+    def cancel(self, number: int) -> None:
+        """Ends the run if it has this number; what was read so far is loaded."""
+        if number == self._record.number:
+            self._stop.set()
 
-    async def forget(self, forgets: tuple[str, ...] | None) -> None:
-        """Forgets states, and reads nothing.
-
-        Raises:
-            Fenced, PenstockError
-        """
-        async with SyncQueue(self._broker, self._name, self._definition.sync.destination, self._wait) as queue:
-            await queue.open(forgets)
-
-    async def go(self, forgets: tuple[str, ...] | None = ()) -> None:
-        """Runs to the end; the record then has a status other than `running`.
+    async def go(self) -> None:
+        """Runs to the end; the record then has a status other than `running`, unless it is cancelled: then it is `interrupted`.
 
         Raises:
             Fenced: another runner has the sync.
         """
         writing = asyncio.ensure_future(self._keep_written())
         timing = asyncio.ensure_future(self._watch_time())
+        status: Status = "interrupted"
         try:
-            self._record.status = await self._attempts(forgets)
+            status = await self._attempts()
+        except Fenced:
+            raise
         except PenstockError as exc:
-            self._record.error = str(exc)
-            self._record.status = "failed"
-            if not isinstance(exc, Transient):
-                raise
+            status = self._fail(exc, person=not isinstance(exc, Transient))
+        except Exception as exc:  # a defect: the run fails, and the next comes when it is due, not at once and for ever
+            log.exception("our own code failed in a run", extra={"sync": self._name, "run": self._record.number})
+            status = self._fail(f"unexpected {type(exc).__name__}: {exc}", person=True)
         finally:
             for task in (writing, timing):
                 task.cancel()
             await asyncio.gather(writing, timing, return_exceptions=True)
-            self._close_record()
+            self._record.close(status)
+            if self._record.error:  # the log has it too, also where the connector never said a word
+                self._logbook.hear(Said("error", self._record.error))
 
-    async def _attempts(self, forgets: tuple[str, ...] | None) -> Status:
+    def _fail(self, why: object, *, person: bool) -> Status:
+        self._record.error, self._record.person = str(why), person
+        return "failed"
+
+    async def _attempts(self) -> Status:
         backoff, tries = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS), 0
         loaded: frozenset[str] = frozenset()
         while True:
-            done = await self._try(forgets, loaded)
-            forgets, loaded = (), loaded | done.complete
+            try:
+                done = await self._try(loaded)
+            except Transient as exc:
+                done = Done(exc, frozenset(), advanced=False)
+            loaded |= done.complete
             if self._stop.is_set():
                 return self._why
             if done.failure is None:
                 return self._status()
             self._record.error = str(done.failure)
             tries = 0 if done.advanced else tries
-            if not isinstance(done.failure, Transient) or tries >= self._definition.sync.retries:
+            self._record.person = not isinstance(done.failure, Transient)
+            if self._record.person or tries >= self._definition.sync.retries:
                 return "partial" if loaded else "failed"
             tries += 1
             self._record.attempts += 1
             wait = backoff.next()
             self._logbook.hear(Said("warn", f"begins again in {wait:g} s: {done.failure}"))
+            self._record.again_at = time.time() + wait
             with contextlib.suppress(TimeoutError):
                 async with timeout(wait):
                     await self._stop.wait()
+            self._record.again_at = 0.0
             if self._stop.is_set():
                 return self._why
 
-    async def _try(self, forgets: tuple[str, ...] | None, loaded: frozenset[str]) -> Done:
+    async def _try(self, loaded: frozenset[str]) -> Done:
+        record = self._record
         changed = ChangedOptions(self._broker, self._definition.sync.connector, self._definition.connector)
         async with SyncQueue(self._broker, self._name, self._definition.sync.destination, self._wait) as queue:
             attempt = self._attempt = Attempt(
                 name=self._name,
                 definition=self._definition._replace(connector=await changed.read()),
                 queue=queue,
-                record=self._record,
+                record=record,
                 logbook=self._logbook,
-                only=self._only,
+                only=record.only,
                 without=loaded,
                 cache=self._cache,
                 changed=changed,
             )
-            return await attempt.run(forgets, self._stop)
+            try:
+                return await attempt.run((record.only or None) if record.afresh else (), self._stop)
+            finally:
+                record.afresh = record.afresh and not attempt.begun
 
     def _status(self) -> Status:
         failed = [name for name, of in self._record.streams.items() if of.error]
         if not failed:
             self._record.error = ""
             return "succeeded"
+        self._record.person = True
         self._record.error = "; ".join(f"stream {name}: {self._record.streams[name].error}" for name in failed)
         return "failed" if len(failed) == len(self._record.streams) else "partial"
-
-    def _close_record(self) -> None:
-        record = self._record
-        record.ended, record.waits = time.time(), ""
-        for of in record.streams.values():
-            if of.error:
-                of.status = "failed"
-            elif of.status == "running":
-                of.status = "cancelled" if record.status in ("cancelled", "timed_out") else "failed"
 
     def _wait(self, what: str) -> None:
         self._record.waits = what
 
     async def _keep_written(self) -> None:
         while True:
-            if self._attempt is not None:
-                self._attempt.count()
+            waiting = self._attempt.count() if self._attempt is not None else 0
+            self._tell(self._record, waiting)
             await self._logbook.write(self._record)
             await asyncio.sleep(WRITE_SECONDS)
 

@@ -4,7 +4,7 @@ A stream is read in order; a message is acknowledged once its event is durable. 
 reader that finds messages which a former reader took and did not acknowledge makes the next consumer behind the last acknowledged
 message, so these come at once and in order, and then deletes the former one.
 
-Plain subjects keep nothing: messages that come while no reader is there are gone, and so are those that a reader held when it died.
+Plain subjects keep nothing: messages that come while no reader is there are gone, and so are messages that a reader held when it died.
 
 https://docs.nats.io/nats-concepts/jetstream/consumers
 """
@@ -16,7 +16,7 @@ import contextlib
 import ssl
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -40,11 +40,12 @@ OPEN_SECONDS = 10.0
 ACK_WAIT_SECONDS = 6 * 3600.0
 """A reader that dies is followed by one that makes the next consumer; waiting for this to pass never matters."""
 MOST_HELD = 20_000
-_ENDS = ("Batch Completed", "Message Size Exceeds MaxBytes")
+_TOO_LARGE = "Message Size Exceeds MaxBytes"
+_ENDS = ("Batch Completed", _TOO_LARGE)
 """Words of a pull that ended in order."""
 PULL_MESSAGES = 1_000
 PULL_BYTES = 8 * 1024 * 1024
-"""Bytes of one pull, at most; a larger message than this is never given."""
+"""Bytes of one pull, at most; a larger message is asked for alone."""
 PULL_SECONDS = 5.0
 SILENT_SECONDS = 5.0
 """How long after its end the end of a pull may be missing."""
@@ -87,10 +88,10 @@ class NatsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 OPTIONS = NatsOptions
 
 
-async def open_feed(name: str, options: NatsOptions, environment: Environment) -> Feed:  # noqa: ARG001  # the server keeps all
+async def open_feed(name: str, options: NatsOptions, environment: Environment) -> Feed:
     """Connects, and makes the consumer of a stream."""
     what = f'reading feed "{name}"'
-    client = await _connect(what, options)
+    client = await _connect(what, options, environment.lost)
     try:
         if options.stream is None:
             return await _PlainFeed.open(client, what, options)
@@ -100,14 +101,16 @@ async def open_feed(name: str, options: NatsOptions, environment: Environment) -
         raise
 
 
-async def _connect(what: str, options: NatsOptions) -> HearingClient:
+async def _connect(what: str, options: NatsOptions, lost: Callable[[int, str], None]) -> HearingClient:
     client = HearingClient()
     tls: ssl.SSLContext | None = None
     if options.ssl or options.ssl_root_certificate:
         tls = tls_context(what, options.ssl_root_certificate, proven=True, named=True)
-    errors: list[Exception] = []
+    errors: deque[Exception] = deque(maxlen=10)
 
     async def failed(error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            lost(1, "slow")
         errors.append(error)
 
     given: dict[str, Any] = {"user": options.user, "password": options.password, "token": options.token, "tls": tls}
@@ -177,6 +180,10 @@ class _StreamFeed(Feed):
         self._outstanding = 0
         """Messages that the present pull may still bring."""
         self._pull_ends_at = 0.0
+        self._pulled = 0
+        """Messages that the present pull brought."""
+        self._alone = False
+        """Whether the next message is larger than a pull."""
         self._refused = ""
 
     @classmethod
@@ -219,8 +226,10 @@ class _StreamFeed(Feed):
             raise NotConnected(f"{self._what}: the server is silent")
         if self._outstanding or len(self._buffer) > MOST_RECORDS:
             return
-        wanted = {"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, "expires": int(PULL_SECONDS * 1e9)}
-        self._outstanding, self._pull_ends_at = PULL_MESSAGES, now + PULL_SECONDS
+        wanted: dict[str, int] = {"batch": 1 if self._alone else PULL_MESSAGES, "expires": int(PULL_SECONDS * 1e9)}
+        if not self._alone:
+            wanted["max_bytes"] = PULL_BYTES
+        self._outstanding, self._pull_ends_at, self._pulled, self._alone = wanted["batch"], now + PULL_SECONDS, 0, False
         self._pulls += 1
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
@@ -235,11 +244,13 @@ class _StreamFeed(Feed):
             # the end of a pull may come behind the beginning of the next one
             if message.subject == f"{self._inbox}.{self._pulls}":
                 self._outstanding = 0
+                self._alone = said == _TOO_LARGE and not self._pulled
             if status not in ("404", "408") and said not in _ENDS:
                 self._refused = said or f"status {status}"
         else:
             self._buffer.append(message)
             self._outstanding -= 1
+            self._pulled += 1
         self._arrived.set()
 
     def _record(self, message: Msg) -> Record:

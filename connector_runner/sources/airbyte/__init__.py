@@ -22,13 +22,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 
 from connector_runner.contract import Environment, Source
-from connector_runner.programs.options import Bounded, read_image
+from connector_runner.programs.options import Packaged, check_version, read_image
 
 CDK = "7.39.1"
 """The version of `airbyte-cdk` that runs manifests, where none is named."""
 
 
-class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OPTIONS(Packaged, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a connector of the Airbyte protocol."""
 
     package: Annotated[str | None, Meta(description="the package on PyPI, such as `airbyte-source-faker`")] = None
@@ -38,9 +38,6 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     program: Annotated[
         str | None, Meta(description="the command that the package brings, where it is not named as the package")
     ] = None
-    build: Annotated[list[str], Meta(description="packages without a wheel that uv may build, by name")] = field(
-        default_factory=list
-    )
     manifest: Annotated[
         dict[str, Any] | str | None,
         Meta(
@@ -74,9 +71,13 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.image is not None:
             if self.version is not None:
                 raise ValueError("the version of an image stands in its name")
+            if self.build or self.requires or self.python:
+                raise ValueError("`build`, `requires` and `python` belong to a `package` or a `manifest`")
             read_image(self.image)
         if self.package is not None and self.version is None:
             raise ValueError("write `version`: a connector of another version may give other rows")
+        if self.version is not None:
+            check_version(self.version)
 
 
 async def open_source(name: str, options: OPTIONS, environment: Environment) -> Source:
@@ -93,13 +94,15 @@ async def open_source(name: str, options: OPTIONS, environment: Environment) -> 
     manifest = None if options.manifest is None else read_manifest(name, options.manifest)
     launcher: Launcher
     if manifest is not None:
-        launcher = Package("airbyte-cdk", options.version or CDK, environment, program="source-declarative-manifest")
+        launcher = Package(
+            "airbyte-cdk", options.version or CDK, environment, program="source-declarative-manifest", recipe=options.recipe()
+        )
     elif options.image is not None:
         image = read_image(options.image)
         launcher = Image(image, options.limits(), environment, engine=options.engine, network=options.network)
     else:
         package, version = options.package or "", options.version or ""
-        launcher = Package(package, version, environment, program=options.program or "", build=options.build)
+        launcher = Package(package, version, environment, program=options.program or "", recipe=options.recipe())
     return AirbyteSource(
         name,
         launcher,

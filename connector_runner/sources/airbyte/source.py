@@ -10,21 +10,22 @@ import msgspec
 
 from connector_runner.airbyte.catalog import configured, read_stream, states_file
 from connector_runner.airbyte.judge import Judge
-from connector_runner.airbyte.messages import Discovered, Failure, Heard, Specification, Verdict, read_line
+from connector_runner.airbyte.messages import Discovered, Failure, Heard, Specification, Verdict, read_lines
 from connector_runner.contract import (
     Checked,
     Checkpoint,
     Ended,
     Environment,
+    JsonRows,
     Message,
     NewOptions,
-    Row,
     Said,
     Selected,
     Stream,
     StreamName,
 )
 from connector_runner.programs.program import Limits, Program
+from connector_runner.programs.refusals import remedy
 from connector_runner.programs.running import Launcher, running
 from shared.errors import PenstockError, SetupError, Transient
 from shared.reading.mask import Mask
@@ -93,11 +94,10 @@ class AirbyteSource:
         async with self._running("read", files, self._limits) as program:
             async with aclosing(program.lines()) as output:
                 async for lines in output:
-                    for line in lines:
-                        heard = read_line(line)
+                    for heard in read_lines(lines):
                         match heard:
-                            case Row():
-                                judge.row(heard)
+                            case JsonRows():
+                                judge.take(heard)
                                 yield heard
                             case Checkpoint():
                                 if judge.takes(heard):
@@ -112,7 +112,7 @@ class AirbyteSource:
                             case NewOptions():
                                 self._take(heard)
                                 yield heard
-                            case None | Verdict() | Specification() | Discovered():
+                            case Verdict() | Specification() | Discovered():
                                 pass
                             case _:
                                 yield heard
@@ -137,7 +137,7 @@ class AirbyteSource:
         async with self._running(command, files, limits) as program:
             async with aclosing(program.lines()) as output:
                 async for lines in output:
-                    for heard in map(read_line, lines):
+                    for heard in read_lines(lines):
                         if isinstance(heard, kind):
                             found = heard
                         elif isinstance(heard, Failure):
@@ -149,7 +149,7 @@ class AirbyteSource:
             return found
         raise failure or Transient(f"the connector gave no answer: {program.last_words or 'it wrote no error'}")
 
-    def _pass_on(self, heard: Heard | None) -> None:
+    def _pass_on(self, heard: Heard) -> None:
         if isinstance(heard, Said):
             self._environment.heard(Said(heard.level, self._mask.text(heard.text)))
         elif isinstance(heard, NewOptions):
@@ -189,5 +189,8 @@ class AirbyteSource:
         if failures:
             return Transient(self._mask.text(failures[-1].words))
         if code:
-            return Transient(f"the connector ended with code {code}: {program.last_words or 'it wrote no error'}")
+            words = program.last_words or "it wrote no error"
+            hint = remedy(words)
+            failed: type[PenstockError] = SetupError if hint else Transient
+            return failed(f"the connector ended with code {code}: {words}{hint}")
         return None

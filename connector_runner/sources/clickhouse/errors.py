@@ -5,7 +5,7 @@ https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 
 from __future__ import annotations
 
-from shared.driving.clickhouse import ServerError, code_of, words_of
+from shared.driving.clickhouse import ServerError, code_of, of_connection, words_of
 from shared.errors import NotConnected, PenstockError, Permanent, SetupError, Transient, UnknownDriverError, unknown
 
 _SETUP = {
@@ -35,12 +35,8 @@ def translate(error: BaseException, what: str) -> PenstockError:
         if code in _SETUP:
             return SetupError(f"{said}; {_SETUP[code]}")
         return Transient(said) if code in _PASSING else UnknownDriverError(f"{said} (code {code})")
-    if isinstance(error, TimeoutError):
-        return NotConnected(f"{what}: no answer within the timeout; see connect_timeout and statement_timeout")
-    if "Certificate" in name or "SSL" in name:
-        return SetupError(f"{what}: {error}; check the server's certificate, and that `url` names its port for HTTPS")
-    if isinstance(error, OSError) or type(error).__module__.startswith("aiohttp"):
-        return NotConnected(f"{what}: {str(error) or name}; check `url`, and that the server runs")
+    if (of_way := of_connection(error, what)) is not None:
+        return of_way
     if name.startswith("Arrow"):
         return Permanent(f"{what}: {error}")
     return unknown(error, f"{what}: {name}: {error}")

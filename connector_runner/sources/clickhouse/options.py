@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from connector_runner.sql.plan import PAGE_ROWS, Lookback, PageRows
 from connector_runner.sql.wanted import Exclude, Include
+from shared.driving.clickhouse import check_url
 from shared.reading.units import Duration
 
 
@@ -39,7 +40,4 @@ class OPTIONS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = field(default_factory=lambda: Duration(600))
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError("url: expected an address such as http://host:8123; the native protocol's port 9000 is another one")
-        if "@" in self.url or "?" in self.url:  # not quoted: a password may stand in it
-            raise ValueError("url: write user, password and settings as options of their own")
+        check_url(self.url)

@@ -8,7 +8,7 @@
 
 Each read gives the files that are new or changed, each whole. A file of a bucket or an address is brought into the private folder first.
 
-Traps: values of CSV are text unless `columns` says what they are: a guess from the first rows would fail at a later one.
+Traps: a guess of types from the first rows would fail at a later one, so a CSV file is read twice; an unclosed quote swallows rows.
 """
 
 from __future__ import annotations
@@ -37,16 +37,30 @@ class FileStream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ]
     format: Annotated[Format | None, Meta(description="default: by the ending, before `.gz` or `.zst`")] = None
     primary_key: Annotated[list[str], Meta(description="columns that identify a row")] = field(default_factory=list)
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1, description="of CSV: the character between values")] = ","
+    delimiter: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=1)] | None,
+        Meta(
+            description="of CSV: the character between values; default: of comma, semicolon, tab and `|` that which the first row has most"
+        ),
+    ] = None
     quote: Annotated[str, Meta(min_length=1, max_length=1, description="of CSV: the character around values")] = '"'
+    escape: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=1)] | None,
+        Meta(description="of CSV: the character before a quote that belongs to a value; a quote written twice always does"),
+    ] = None
+    skip_lines: Annotated[int, Meta(ge=0, description="of CSV: lines before the first row that are left out")] = 0
     header: Annotated[bool, Meta(description="of CSV: the first row has the names; else they are column_1 and so on")] = True
     encoding: Annotated[str, Meta(description="of CSV: such as `latin-1` or `utf-16`")] = "utf-8"
     nulls: Annotated[list[str], Meta(description="of CSV: texts without quotes that are no value")] = field(
         default_factory=lambda: [""]
     )
-    columns: Annotated[dict[str, ColumnType], Meta(description="of CSV: types of columns; the others are text")] = field(
-        default_factory=dict
-    )
+    columns: Annotated[dict[str, ColumnType], Meta(description="of CSV: types of columns")] = field(default_factory=dict)
+    types: Annotated[
+        Literal["infer", "text"],
+        Meta(
+            description="of CSV: of the other columns; `infer`: what all values of a column in the file are, `text`: as they are written"
+        ),
+    ] = "infer"
 
     @property
     def patterns(self) -> list[str]:
@@ -71,6 +85,10 @@ class OPTIONS(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if self.path is not None and self.s3 is not None:
             raise ValueError("write `path` or `s3`: a connector reads from one place")
+        if self.path is not None and not self.path.startswith("/"):
+            raise ValueError(
+                f"`path` is {self.path!r}; write an absolute path: the connector may read in another folder, or elsewhere"
+            )
         for name, stream in self.streams.items():
             for each in stream.patterns:
                 if not each.startswith(("http://", "https://")) and self.path is None and self.s3 is None:

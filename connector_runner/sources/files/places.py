@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from shared.errors import SetupError, Transient
+from shared.errors import Permanent, SetupError, Transient
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
 PIECE_BYTES = 1 << 20
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+"""Endings of packed files."""
 SILENCE_SECONDS = 60.0
+
+
+class Broken(Permanent):
+    """A file cannot be read on; the other files can."""
 
 
 class Found(NamedTuple):
@@ -110,7 +117,7 @@ class Addresses:
         found = []
         async with self._session() as session:
             for each in patterns:
-                async with self._asked(session, "HEAD", each) as answer:
+                async with self._head(session, each) as answer:
                     changed = answer.headers.get("Last-Modified")
                     modified = parsedate_to_datetime(changed) if changed else datetime.fromtimestamp(0, UTC)
                     size = int(answer.headers.get("Content-Length", "0"))
@@ -127,6 +134,16 @@ class Addresses:
                     file.write(piece)
         return path
 
+    @asynccontextmanager
+    async def _head(self, session: Any, address: str) -> AsyncGenerator[Any, None]:
+        """Asks for the headers of an answer alone; of a server that refuses HEAD, as for a signed address, for all and leaves the rest."""
+        try:
+            async with self._asked(session, "HEAD", address) as answer:
+                yield answer
+        except Refusal:
+            async with self._asked(session, "GET", address) as answer:
+                yield answer
+
     def _session(self) -> Any:
         import aiohttp
 
@@ -134,10 +151,20 @@ class Addresses:
         return aiohttp.ClientSession(headers=dict(self._headers), timeout=limits, auto_decompress=False)
 
     def _asked(self, session: Any, method: str, address: str) -> _Asked:
-        return _Asked(session.request(method, address), urlsplit(address).path or address)
+        return _Asked(session.request(method, address), shown(address))
 
     async def close(self) -> None:
         """Does nothing: each call has a session of its own."""
+
+
+class Refusal(SetupError):
+    """A server answers, and not with the file."""
+
+
+def shown(address: str) -> str:
+    """Returns an address without what may be secret: the user, and what follows `?`."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class _Asked:
@@ -158,11 +185,9 @@ class _Asked:
             return answer
         await self._request.__aexit__(None, None, None)
         words = f"{self._shown}: the server answers {answer.status} {answer.reason}"
-        raise (
-            Transient(words)
-            if answer.status in (408, 429) or answer.status >= 500
-            else SetupError(f"{words}; check `files` and `headers`")
-        )
+        if answer.status in (408, 429) or (answer.status >= 500 and answer.status != 501):
+            raise Transient(words)
+        raise Refusal(f"{words}; check `files` and `headers`")
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         import aiohttp
@@ -192,6 +217,6 @@ def opened(path: Path, name: str) -> IO[bytes]:
     """Opens a file, unpacked where its name ends with `.gz` or `.zst`."""
     import pyarrow as pa
 
-    packed = {".gz": "gzip", ".zst": "zstd"}.get(Path(urlsplit(name).path).suffix)
+    packed = PACKED.get(Path(urlsplit(name).path).suffix.lower())
     stream: IO[bytes] = pa.input_stream(str(path), compression=packed)
     return stream

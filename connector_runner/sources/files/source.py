@@ -1,4 +1,4 @@
-"""Files as a `Source`: lists them, and gives the rows of those that are new or changed."""
+"""Files as a `Source`: lists them, and gives the rows of new and changed ones."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from connector_runner.contract import (
     Checkpoint,
     Ended,
     Environment,
+    JsonRows,
     Message,
     Row,
     Rows,
@@ -25,8 +26,9 @@ from connector_runner.contract import (
     Stream,
     StreamName,
 )
-from connector_runner.sources.files.formats import Broken, Part, parts_of, with_more
-from connector_runner.sources.files.places import Addresses, Bucket, Folder, Found
+from connector_runner.sources.files.delimited import Unread
+from connector_runner.sources.files.formats import Part, parts_of, types_of, with_more
+from connector_runner.sources.files.places import Addresses, Broken, Bucket, Folder, Found, Refusal
 from shared.errors import PenstockError, SetupError
 from shared.reading.decode import json_schema
 from shared.reading.mask import Mask
@@ -43,11 +45,12 @@ _HASH_CHARACTERS = 16
 
 
 class State(msgspec.Struct):
-    """Files that were read, by the hash of name and version; and the one in the middle of which the state stands."""
+    """Files that were read, by the hash of name and version; the one in the middle of which the state stands; and rows of broken ones."""
 
     done: list[str] = []
     file: str = ""
     rows: int = 0
+    held: dict[str, int] = {}
 
 
 class FilesSource:
@@ -79,15 +82,23 @@ class FilesSource:
         """Returns the streams; their columns are those of the newest file."""
         found = []
         for name, each in self._options.streams.items():
-            files = [file for file in await self._list(each) if file.size <= LOOKED_AT_BYTES or self._options.path]
+            try:
+                listed = await self._list(each)
+            except Refusal as exc:  # the other streams have columns
+                self._environment.heard(Said("error", f"stream {name}: {exc}"))
+                listed = []
+            files = [file for file in listed if file.size <= LOOKED_AT_BYTES or self._options.path]
             properties = await self._columns(each, files[-1]) if files else {}
+            # keys of JSON are those of the first rows only; later ones may have others
+            others: dict[str, Any] = {} if all(properties.values()) else {"patternProperties": {"": {}}}
             found.append(
                 Stream(
                     name=name,
-                    json_schema={"type": "object", "properties": properties},
+                    json_schema={"type": "object", "properties": properties, **others},
                     modes=("full_refresh", "incremental"),
                     source_cursor=True,
                     primary_key=tuple((key,) for key in each.primary_key),
+                    added=("_file", "_row", "_modified_at"),
                 )
             )
         return found
@@ -97,6 +108,7 @@ class FilesSource:
     ) -> AsyncGenerator[Message, None]:
         """Yields the rows of files that are new or changed, the oldest first; a file that is broken does not keep others back."""
         broken: list[str] = []
+        refused: PenstockError | None = None
         for each in selected:
             name = each.stream.known_as
             stream = self._options.streams.get(name.name)
@@ -105,35 +117,54 @@ class FilesSource:
             before = len(broken)
             kept = states.get(name) if each.mode == "incremental" else None
             state = msgspec.json.decode(kept, type=State) if kept else State()
-            files = await self._list(stream)
+            try:
+                files = await self._list(stream)
+            except PenstockError as exc:
+                if not any(map(_is_far, stream.patterns)):
+                    raise
+                refused = refused or exc
+                yield Said("error", f"stream {name}: {exc}")
+                yield Ended(name, False)
+                continue
             there = {_hash(file): file for file in files}
             done = {hashed for hashed in state.done if hashed in there}
+            held = {hashed: count for hashed, count in state.held.items() if hashed in there}
             weight = rows = 0
             for hashed, file in there.items():
                 if hashed in done:
                     continue
-                skip = state.rows if state.file == hashed else 0
+                end = held.get(hashed, state.rows if state.file == hashed else 0)
+                unread, first = 0, ""
                 try:
-                    async with contextlib.aclosing(self._parts(stream, file, skip, _wanted(each))) as parts:
+                    async with contextlib.aclosing(self._parts(stream, file, end, _wanted(each))) as parts:
                         async for part in parts:
                             for message in self._messages(name, file, part, _wanted(each)):
                                 yield message
-                            rows += part.length
+                            end = part.end
+                            if part.unread:
+                                first, unread = first or _words(file, part.unread[0]), unread + len(part.unread)
+                            rows += len(part.rows) + len(part.unread)
                             weight += sum(len(line) for _, line in part.rows) if isinstance(part.rows, list) else part.rows.nbytes
                             if each.mode == "incremental" and weight >= len(done) * _HASH_CHARACTERS:  # else states outweigh rows
-                                yield Checkpoint(name, _state(done, hashed, part.before + part.length), rows)
+                                yield Checkpoint(name, _state(done, held, hashed, end), rows)
                                 weight = rows = 0
                 except Broken as exc:
                     broken.append(str(exc))
+                    held[hashed] = end
                     yield Said("error", str(exc))
                     continue
+                if unread:
+                    yield Said("warn", f"{unread} rows of {file.name} cannot be read and become dead letters; the first: {first}")
+                held.pop(hashed, None)
                 done.add(hashed)
             if each.mode == "incremental":
-                yield Checkpoint(name, _state(done), rows)
+                yield Checkpoint(name, _state(done, held), rows)
             yield Ended(name, len(broken) == before)
         if broken:
             more = f" (and {len(broken) - 1} files more)" if len(broken) > 1 else ""
             raise SetupError(f"connectors.{self._name}: {broken[0]}{more}; mend the file, the others were read")
+        if refused is not None:
+            raise refused
 
     async def close(self) -> None:
         """Closes the links and ends the threads."""
@@ -143,7 +174,7 @@ class FilesSource:
 
     async def _list(self, stream: FileStream) -> list[Found]:
         """Returns the files of a stream, the oldest first."""
-        far = [each for each in stream.patterns if each.startswith(("http://", "https://"))]
+        far = list(filter(_is_far, stream.patterns))
         near = [each for each in stream.patterns if each not in far]
         try:
             found = await (await self._opened()).list(near, self._gate) if near else []
@@ -167,17 +198,22 @@ class FilesSource:
 
     async def _parts(self, stream: FileStream, file: Found, skip: int, columns: set[str] | None) -> AsyncGenerator[Part, None]:
         """Yields the rows of one file, read on a thread."""
-        folder = Path(mkdtemp(prefix="file-", dir=self._environment.private))
-        try:
-            far = file.name.startswith(("http://", "https://"))
-            place: Any = self._addresses if far else await self._opened()
-            path = await place.bring(file, folder)
+        async with self._brought(file) as path:
             parts = parts_of(stream, file.name, path=path, skip=skip, columns=columns)
             try:
                 while (part := await self._gate.run(_next, parts)) is not None:
                     yield part
             finally:
                 parts.close()  # type: ignore[attr-defined]  # it is a generator
+
+    @contextlib.asynccontextmanager
+    async def _brought(self, file: Found) -> AsyncGenerator[Path, None]:
+        """Has a file on this machine while the context is open; errors come without secrets."""
+        folder = Path(mkdtemp(prefix="file-", dir=self._environment.private))
+        try:
+            far = _is_far(file.name)
+            place: Any = self._addresses if far else await self._opened()
+            yield await place.bring(file, folder)
         except PenstockError as exc:
             self._mask.error(exc)
             raise
@@ -186,12 +222,11 @@ class FilesSource:
 
     async def _columns(self, stream: FileStream, file: Found) -> dict[str, Any]:
         with contextlib.suppress(Broken):
-            async with contextlib.aclosing(self._parts(stream, file, 0, None)) as parts:
-                async for part in parts:
-                    if isinstance(part.rows, list):
-                        rows = [msgspec.json.decode(line) for _, line in part.rows[:100]]
-                        return {key: {} for row in rows for key in row}
-                    return {each.name: _described(each.type) for each in part.rows.schema}
+            async with self._brought(file) as path:
+                found = await self._gate.run(types_of, stream, file.name, path)
+            if isinstance(found, list):
+                return {key: {} for line in found for key in msgspec.json.decode(line, type=dict[str, msgspec.Raw])}
+            return {each.name: _described(each.type) for each in found.schema}
         return {}
 
     def _messages(self, stream: StreamName, file: Found, part: Part, columns: set[str] | None) -> Iterator[Message]:
@@ -201,9 +236,15 @@ class FilesSource:
             more["_file"] = file.name
         if "modified_at" in add:
             more["_modified_at"] = file.modified
+        for each in part.unread:
+            yield Row(stream, msgspec.json.encode(_words(file, each)))
         if isinstance(part.rows, list):
-            for number, line in part.rows:
-                yield Row(stream, with_more(line, {**more, "_row": number} if "row" in add else more, columns))
+            numbered = "row" in add
+            lines = [with_more(line, {**more, "_row": number} if numbered else more, columns) for number, line in part.rows]
+            if lines:
+                yield JsonRows(stream, lines)
+            return
+        if not part.rows.num_rows:
             return
         import pyarrow as pa
 
@@ -211,9 +252,12 @@ class FilesSource:
         for key, value in more.items():
             table = table.append_column(key, pa.array([value] * table.num_rows))
         if "row" in add:
-            first = part.before + 1
-            table = table.append_column("_row", pa.array(range(first, first + table.num_rows), pa.int64()))
+            table = table.append_column("_row", pa.array(part.numbers, pa.int64()))
         yield Rows(stream, table)
+
+
+def _is_far(pattern: str) -> bool:
+    return pattern.startswith(("http://", "https://"))
 
 
 def _next(parts: Iterator[Part]) -> Part | None:
@@ -230,8 +274,12 @@ def _hash(file: Found) -> str:
     return hashlib.sha256(f"{file.name}\0{file.version}".encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
-def _state(done: set[str], file: str = "", rows: int = 0) -> bytes:
-    return msgspec.json.encode(State(sorted(done), file, rows))
+def _state(done: set[str], held: dict[str, int], file: str = "", rows: int = 0) -> bytes:
+    return msgspec.json.encode(State(done=sorted(done), file=file, rows=rows, held=held))
+
+
+def _words(file: Found, unread: Unread) -> str:
+    return f"{file.name} row {unread.number} {unread.why}: {unread.text}"
 
 
 def _described(type_: pa.DataType) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class OPTIONS(ServerOptions, frozen=True, kw_only=True):
     ] = None
     follow: Annotated[
         Duration,
-        Meta(description="of `cdc`: how long a read goes on for new changes; by default it ends with those that are there"),
+        Meta(description="of `cdc`: how long a read goes on for new changes; by default it ends with the changes that are there"),
     ] = field(default_factory=lambda: Duration(0))
     before_image: Annotated[
         bool, Meta(description="of `cdc`: give the former values that the log tells in a column `_before`")

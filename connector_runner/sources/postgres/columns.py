@@ -99,7 +99,7 @@ def typed(texts: pa.StringArray, column: Column, notes: Notes) -> pa.Array:
 
 
 def _put(texts: pa.StringArray, pattern: str, value: str | None) -> tuple[pa.StringArray, int]:
-    """Returns texts with a value in place of those that match, and how many did."""
+    """Returns texts with a value in place of each text that matches, and how many did."""
     found = pc.fill_null(pc.match_substring_regex(texts, pattern), False)
     number = pc.sum(found).as_py() or 0
     return (pc.if_else(found, pa.scalar(value, pa.string()), texts) if number else texts), number

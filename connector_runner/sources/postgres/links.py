@@ -50,7 +50,8 @@ async def connect(options: OPTIONS, what: str, **startup: str) -> asyncpg.Connec
             options.dsn, **options.login, ssl=tls, timeout=seconds, server_settings=settings
         )
     except Exception as error:
-        if isinstance(error, ValueError | KeyError) and not isinstance(error, asyncpg.PostgresError):
+        # a certificate that is not proven is an OSError too
+        if isinstance(error, ValueError | KeyError) and not isinstance(error, asyncpg.PostgresError | OSError):
             # its text may quote the dsn, and with it the password
             raise SetupError(
                 f"{where}: the address is not readable; expected postgresql://user:password@host:port/database"

@@ -24,8 +24,9 @@ from connector_runner.contract import (
 )  # fmt: skip
 from connector_runner.sources.postgres import OPTIONS
 from connector_runner.sources.postgres.catalogue import Table, tables
-from connector_runner.sources.postgres.changes.capture import Capture, followed_stream
-from connector_runner.sources.postgres.changes.slots import Lag, system_of
+from connector_runner.sources.postgres.changes.capture import Capture
+from connector_runner.sources.postgres.changes.followed import followed_stream
+from connector_runner.sources.postgres.changes.slots import Lag, server_of
 from connector_runner.sources.postgres.columns import Notes, parse
 from connector_runner.sources.postgres.copying import copy_out
 from connector_runner.sources.postgres.errors import translate
@@ -73,7 +74,7 @@ class PostgresSource:
             )
         if self._capture is not None:
             try:
-                await system_of(await self._link(), self._what)
+                await server_of(await self._link(), self._what)
             except SetupError as exc:
                 return Checked(False, str(exc))
         return Checked(True)
@@ -86,11 +87,12 @@ class PostgresSource:
     async def read(
         self, selected: Sequence[Selected], states: Mapping[StreamName | None, bytes]
     ) -> AsyncGenerator[Message, None]:
-        """Yields one table after the other. A table that fails alone is said, and the others go on."""
+        """Yields one table after the other. A table that fails alone is said, the others go on, and its error ends the read."""
+        failed: PenstockError | None = None
         known = {each.known_as: each for each in await self._tables()}
         if self._capture is not None:
             changes = [each for each in selected if each.mode == "incremental"]
-            async with aclosing(self._changes(self._capture, known, changes, states.get(None))) as messages:
+            async with aclosing(self._changes(self._capture, known, changes, states)) as messages:
                 async for message in messages:
                     yield message
             selected = [each for each in selected if each.mode != "incremental"]
@@ -101,15 +103,17 @@ class PostgresSource:
                 walk = walk_of(known.get(name), each, self._options)
                 async with aclosing(self._walk(walk, states.get(name))) as messages:
                     async for message in messages:
-                        # beside the one state of changes there is no other
-                        if self._capture is None or not isinstance(message, Checkpoint):
-                            yield message
+                        yield message
             except NotConnected:
                 raise
             except (SetupError, Transient) as exc:
                 complete = False
+                # one that a person must mend is told rather than one that may pass
+                failed = exc if failed is None or (isinstance(exc, SetupError) and not isinstance(failed, SetupError)) else failed
                 yield Said("error", str(exc))
             yield Ended(name, complete)
+        if failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Ends the link."""
@@ -119,8 +123,8 @@ class PostgresSource:
 
     async def stored(self, states: Mapping[StreamName | None, bytes]) -> None:
         """Takes states that are stored while a read goes on; the server may then forget what they cover."""
-        if self._capture is not None and None in states:
-            self._capture.confirm(states[None])
+        if self._capture is not None:
+            self._capture.confirm(states)
 
     async def lag(self) -> Lag | None:
         """Returns how far the slot is behind; None: there is none."""
@@ -141,7 +145,11 @@ class PostgresSource:
             raise translate(exc, f"{self._what}: dropping the slot") from exc
 
     async def _changes(
-        self, capture: Capture, known: Mapping[StreamName, Table], selected: Sequence[Selected], stored: bytes | None
+        self,
+        capture: Capture,
+        known: Mapping[StreamName, Table],
+        selected: Sequence[Selected],
+        stored: Mapping[StreamName | None, bytes],
     ) -> AsyncGenerator[Message, None]:
         driver = await self._link()
         try:

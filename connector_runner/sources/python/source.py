@@ -17,8 +17,8 @@ from connector_runner.contract import (
     Checkpoint,
     Ended,
     Environment,
+    JsonRows,
     Message,
-    Row,
     Rows,
     Said,
     Selected,
@@ -62,6 +62,10 @@ class _Declared(msgspec.Struct, frozen=True):
     cursor: list[str]
     incremental: bool
     columns: dict[str, Any]
+
+
+THE_FILE = "the file"
+"""In messages: the name of the file does not travel with its text."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -149,15 +153,17 @@ class PythonSource:
         """
         options = self._options
         folder = Path(mkdtemp(prefix="run-", dir=self._environment.private))  # for this user alone
+        secret = Path(mkdtemp(prefix="run-", dir=self._environment.secret or self._environment.private))
         try:
-            request = folder / "request.json"
-            file = options.file or f"connectors.{self._name}.code"
+            request = secret / "request.json"
+            file = options.file or THE_FILE
             request.write_bytes(
                 msgspec.json.encode({"call": call, "file": file, "code": self._code, "config": options.config, **asked})
             )
             program = await Program.start(
                 [self._interpreter(), "-I", str(CHILD), str(request)],
                 folder=folder,
+                secret=secret,
                 environment={"PYTHONFAULTHANDLER": "1", "LANG": "C.UTF-8", **options.environment},
                 limits=limits,
                 mask=self._mask,
@@ -181,7 +187,8 @@ class PythonSource:
         except PenstockError as exc:
             raise type(exc)(self._mask.text(str(exc))) from exc
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for each in (secret, folder):
+                shutil.rmtree(each, ignore_errors=True)
 
     def _interpreter(self) -> str:
         chosen = self._options.python
@@ -224,7 +231,7 @@ def _messages(frame: Frame) -> list[Message]:
         case "R":
             named, *lines = bytes(frame.content).split(b"\n")
             stream = StreamName(msgspec.json.decode(named, type=str))
-            return [Row(stream, line) for line in lines]
+            return [JsonRows(stream, lines)]
         case "A":
             return [_table(frame.content)]
         case "C":

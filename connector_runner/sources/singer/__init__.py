@@ -21,10 +21,10 @@ from typing import Annotated, Any
 from msgspec import Meta, field
 
 from connector_runner.contract import Environment, Source
-from connector_runner.programs.options import Bounded
+from connector_runner.programs.options import Packaged, check_version
 
 
-class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OPTIONS(Packaged, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a Singer tap."""
 
     package: Annotated[str, Meta(min_length=1, description="the package on PyPI, such as `meltanolabs-tap-postgres`")]
@@ -32,9 +32,6 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
     program: Annotated[
         str | None, Meta(description="the command that the package brings, where it is not named as the package")
     ] = None
-    build: Annotated[list[str], Meta(description="packages without a wheel that uv may build, by name")] = field(
-        default_factory=list
-    )
     properties: Annotated[
         bool, Meta(description="the tap takes its catalogue with `--properties`, as in the first years, and not with `--catalog`")
     ] = False
@@ -43,13 +40,16 @@ class OPTIONS(Bounded, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="the options that the tap itself takes; its own page lists them", extra={"secret": True}),
     ] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_version(self.version)
+
 
 async def open_source(name: str, options: OPTIONS, environment: Environment) -> Source:
     """Opens a tap; installs nothing before its first call."""
     from connector_runner.programs.running import Package
     from connector_runner.sources.singer.source import SingerSource
 
-    launcher = Package(options.package, options.version, environment, program=options.program or "", build=options.build)
+    launcher = Package(options.package, options.version, environment, program=options.program or "", recipe=options.recipe())
     return SingerSource(
         name,
         launcher,

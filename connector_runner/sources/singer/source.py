@@ -22,6 +22,7 @@ from connector_runner.contract import (
     StreamName,
 )
 from connector_runner.programs.program import Limits, Program
+from connector_runner.programs.refusals import remedy
 from connector_runner.programs.running import Launcher, running
 from connector_runner.singer.catalog import Entry, configured, read_catalog, resumed, stream_of
 from connector_runner.singer.messages import Announced, read_line
@@ -151,5 +152,6 @@ class SingerSource:
         """
         if code := await program.ended():
             words = program.last_words or "it wrote no error"
-            failed: type[PenstockError] = SetupError if _OF_OPTIONS.search(words) else Transient
-            raise failed(f"connectors.{self._name}: the tap ended with code {code}: {words}")
+            hint = remedy(words)
+            failed: type[PenstockError] = SetupError if hint or _OF_OPTIONS.search(words) else Transient
+            raise failed(f"connectors.{self._name}: the tap ended with code {code}: {words}{hint}")

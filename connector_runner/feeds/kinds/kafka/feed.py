@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from connector_runner.feeds.contract import MOST_RECORDS, Chunk, Environment, Feed, Lag, Record, start_time
 from connector_runner.feeds.kinds.kafka.registry import Registry
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 OPEN_SECONDS = 30.0
 REQUEST_SECONDS = 10.0
 LAG_SECONDS = 4.0
+TOPICS_SECONDS = 20.0
+"""Between two looks whether the topics are still there: the driver waits for ever for one that is gone."""
 CLOSE_SECONDS = 4.0
 REBALANCE_SECONDS = 15.0
 """Longer than the worker takes to commit what it holds."""
@@ -54,13 +59,25 @@ _WORDS = {
 class KafkaFeed(Feed):
     """An open feed; `open` makes one."""
 
-    def __init__(self, what: str, options: KafkaFeedOptions, given: Mapping[str, Any], environment: Environment) -> None:
+    def __init__(
+        self, name: str, what: str, options: KafkaFeedOptions, given: Mapping[str, Any], environment: Environment
+    ) -> None:
         self._what = what
         self._options = options
         self._given = given
         self._environment = environment
         self._consumer: Any = None
         self._registry: Registry | None = None
+        self._key = f"feed.{name}.since"
+        self._group = options.group or f"penstock-{name}"
+        self._topics_at = 0.0
+        self._begun = asyncio.Event()
+        self._begun.set()
+        self._starts: dict[Any, int] = {}
+        """Where partitions without a position begin."""
+        self._beginnings = 0
+        self._not_begun: Exception | None = None
+        """Why partitions could not be given their start: the driver only logs what its listener raises."""
 
     @classmethod
     async def open(cls, name: str, options: KafkaFeedOptions, environment: Environment) -> KafkaFeed:
@@ -69,7 +86,7 @@ class KafkaFeed(Feed):
         given = arguments(options, what, REQUEST_SECONDS)
         from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
-        feed = cls(what, options, given, environment)
+        feed = cls(name=name, what=what, options=options, given=given, environment=environment)
 
         class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             async def on_partitions_revoked(self, revoked: Any) -> None:
@@ -77,11 +94,19 @@ class KafkaFeed(Feed):
                     await environment.settle()
 
             async def on_partitions_assigned(self, assigned: Any) -> None:
-                await feed._begin(assigned)
+                feed._begun.clear()
+                feed._beginnings += 1
+                feed._starts = {}
+                try:
+                    await feed._begin(assigned)
+                except Exception as exc:  # noqa: BLE001  # `read` raises it
+                    feed._not_begun = exc
+                finally:
+                    feed._begun.set()
 
         feed._consumer = AIOKafkaConsumer(
             **given,
-            group_id=options.group or f"penstock-{name}",
+            group_id=feed._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -95,12 +120,7 @@ class KafkaFeed(Feed):
         try:
             async with timeout(OPEN_SECONDS):
                 await feed._consumer.start()
-                missing = set(options.topics) - await feed._consumer.topics()
-            if missing:
-                names = ", ".join(sorted(missing))
-                raise SetupError(
-                    f"{what}: the brokers have no topic {names}; create it, or check `topics` and the user's permissions"
-                )
+                await feed._look_for_topics()
             feed._consumer.subscribe(options.topics, listener=Listener())
         except PenstockError:
             await feed.close()
@@ -119,10 +139,17 @@ class KafkaFeed(Feed):
 
     async def read(self, wait_seconds: float) -> Sequence[Chunk]:
         """See `Feed.read`."""
+        await self._begun.wait()
+        before = self._beginnings
         try:
             found = await self._consumer.getmany(timeout_ms=int(wait_seconds * 1000), max_records=MOST_RECORDS)
         except Exception as exc:
             raise await self._translate(exc) from exc
+        await self._begun.wait()
+        if self._beginnings != before:  # it may have fetched before it was told where to begin
+            found = {place: kept for place, records in found.items() if (kept := self._behind_start(place, records))}
+        if self._not_begun is not None:
+            raise await self._translate(self._not_begun) from self._not_begun
         if self._registry is not None:
             return [Chunk(await self._decoded(records), (place, records[-1].offset + 1)) for place, records in found.items()]
         return [Chunk([_record(each) for each in records], (place, records[-1].offset + 1)) for place, records in found.items()]
@@ -150,8 +177,8 @@ class KafkaFeed(Feed):
         try:
             async with timeout(LAG_SECONDS):
                 ends = await self._consumer.end_offsets(mine) if mine else {}
-                if not mine:
-                    await self._consumer.topics()
+                if not mine or time.monotonic() >= self._topics_at + TOPICS_SECONDS:
+                    await self._look_for_topics()
                 lags = {}
                 for place in mine:
                     with contextlib.suppress(TimeoutError):  # it has no position before its first fetch
@@ -169,22 +196,58 @@ class KafkaFeed(Feed):
         if not await _end(self._consumer.stop()):
             await _end(self._consumer._client.close())
 
+    async def _look_for_topics(self) -> None:
+        missing = set(self._options.topics) - await self._consumer.topics()
+        self._topics_at = time.monotonic()
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise SetupError(
+                f"{self._what}: the brokers have no topic {names}; create it, or check `topics` and the user's permissions"
+            )
+
     async def _begin(self, assigned: Any) -> None:
-        """Gives partitions without a position the one that `start` names, and commits it: a reader that dies must not begin later."""
+        """Gives partitions without a position the one that `start` names, and commits it: a reader that dies must not begin later.
+
+        A partition that was added since the feed first read its topic is read from that time on: `latest` counts at the first time.
+        """
         if self._options.start == "earliest":
             return
         fresh = [place for place in assigned if await self._consumer.committed(place) is None]
         if not fresh:
             return
-        moment = start_time(self._options.start)
+        since = await self._since({place.topic for place in fresh})
         ends = await self._consumer.end_offsets(fresh)
         starts: dict[Any, int] = dict(ends)
-        if moment is not None:
-            found = await self._consumer.offsets_for_times(dict.fromkeys(fresh, int(moment.timestamp() * 1000)))
+        wanted = {place: since[place.topic] for place in fresh if since[place.topic]}
+        if wanted:
+            found = await self._consumer.offsets_for_times(wanted)
             starts.update({place: each.offset for place, each in found.items() if each is not None})
+        self._starts = starts
+        await self._consumer.commit(starts)
         for place, offset in starts.items():
             self._consumer.seek(place, offset)
-        await self._consumer.commit(starts)
+
+    def _behind_start(self, place: Any, records: Sequence[Any]) -> Sequence[Any]:
+        start = self._starts.get(place, 0)
+        return records if records[0].offset >= start else [each for each in records if each.offset >= start]
+
+    async def _since(self, topics: set[str]) -> dict[str, int]:
+        """Returns from when on fresh partitions of topics are read, in ms since 1970; 0: from their ends."""
+        moment = start_time(self._options.start)
+        if moment is not None:
+            return dict.fromkeys(topics, int(moment.timestamp() * 1000))
+        entry = await self._environment.state.get(self._key)
+        known: dict[str, int] = {}
+        if entry is not None and entry.value is not None:
+            known = msgspec.json.decode(entry.value, type=dict[str, int])
+        now = int(time.time() * 1000)
+        names = {topic: f"{self._group}:{topic}" for topic in topics}
+        added = dict.fromkeys((name for name in names.values() if name not in known), now)
+        if added:
+            await self._environment.state.put(
+                self._key, msgspec.json.encode(known | added), revision=entry.revision if entry is not None else 0
+            )
+        return {topic: known.get(name, 0) for topic, name in names.items()}
 
     async def _decoded(self, records: Sequence[Any]) -> list[Record]:
         registry = self._registry
@@ -202,6 +265,8 @@ class KafkaFeed(Feed):
 
     async def _translate(self, error: BaseException) -> PenstockError:
         """Returns our error for one of the driver's, with the reason where the driver only says that it cannot connect."""
+        if isinstance(error, PenstockError):
+            return error
         name = type(error).__name__
         if name in ("KafkaConnectionError", "NoBrokersAvailable", "KafkaTimeoutError", "TimeoutError"):
             with contextlib.suppress(TimeoutError):
@@ -236,6 +301,6 @@ def _record(each: Any) -> Record:
         offset=each.offset,
         value=each.value,
         key=each.key,
-        headers=each.headers,
+        headers=[(name, value or b"") for name, value in each.headers],  # a header may be null
         timestamp_ms=each.timestamp if each.timestamp is not None and each.timestamp >= 0 else None,
     )

@@ -8,6 +8,7 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,8 @@ ASK_SECONDS = 10.0
 MOST_SCHEMAS = 5_000
 MOST_REFERENCES = 200
 HEAD_BYTES = 5
+UNKNOWN_SECONDS = 5.0
+"""How long a schema that the registry does not have is not asked for again: it may be registered a moment later."""
 
 Decode = Callable[[bytes], bytes]
 
@@ -55,6 +58,8 @@ class Registry:
         self._session: Any = None
         self._decoders: dict[int, Decode | str] = {}
         """By number of the schema; a text says why it cannot be used."""
+        self._unknown: dict[int, tuple[float, str]] = {}
+        """Schemas that the registry does not have: until when that counts, and its words."""
 
     async def decode(self, value: bytes) -> tuple[bytes, str]:
         """Returns a value as JSON, or unchanged with the reason why it cannot be read. One without a schema's number is returned as it is.
@@ -82,10 +87,16 @@ class Registry:
             await self._session.close()
 
     async def _learn(self, number: int) -> Decode | str:
+        now = asyncio.get_running_loop().time()
+        until, why = self._unknown.get(number, (0.0, ""))
+        if now < until:
+            return why
         schema = await self._ask(f"/schemas/ids/{number}")
         if isinstance(schema, str):
-            # not kept: the schema may be registered a moment later
-            return f"schema {number}: {schema}"
+            if len(self._unknown) >= MOST_SCHEMAS:
+                self._unknown.clear()
+            self._unknown[number] = now + UNKNOWN_SECONDS, f"schema {number}: {schema}"
+            return self._unknown[number][1]
         if len(self._decoders) >= MOST_SCHEMAS:
             self._decoders.clear()
         try:
@@ -151,10 +162,15 @@ class Registry:
         if status in (401, 403):
             remedy = "check schema_registry_user and schema_registry_password"
             raise SetupError(f"{self._what}: the schema registry {self._url} refuses the login ({status}); {remedy}")
-        if status == 404:
+        if status == 404 and b'"error_code"' in text:
             return "the registry does not have it"
+        if status == 404:  # else every record of a feed with a wrong address would be a dead letter
+            raise SetupError(f"{self._what}: there is no schema registry at {self._url} (404); check schema_registry")
         if status != 200:
             raise Transient(
                 f"{self._what}: the schema registry {self._url} answers {status}: {text[:200].decode(errors='replace')}"
             )
-        return msgspec.json.decode(text, type=Schema)
+        try:
+            return msgspec.json.decode(text, type=Schema)
+        except msgspec.MsgspecError as exc:
+            raise SetupError(f"{self._what}: {self._url} answers no schema ({exc}); check schema_registry") from exc

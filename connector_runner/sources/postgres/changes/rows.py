@@ -7,6 +7,7 @@ row and a new one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
@@ -28,25 +29,39 @@ class Shape:
 
     Args:
         columns: in the log's order.
-        key: the columns that tell rows apart.
+        key: the columns by which the log tells which row was changed.
+        tells: the columns that tell rows apart in the destination.
         wanted: names of the columns that are given on; None: all.
         place: its name, as SQL has it.
         before: whether a row tells its former values.
     """
 
     def __init__(
-        self, columns: Sequence[Column], key: Sequence[str], wanted: frozenset[str] | None, *, place: str, before: bool
+        self,
+        columns: Sequence[Column],
+        *,
+        key: Sequence[str],
+        tells: Sequence[str],
+        wanted: frozenset[str] | None,
+        place: str,
+        before: bool,
     ) -> None:
         self.columns = tuple(columns)
         self.place = place
         names = [each.name for each in columns]
         self.key = [names.index(each) for each in key if each in names]
-        self.given = [index for index, name in enumerate(names) if wanted is None or name in wanted or name in key]
+        self._tells = [names.index(each) for each in tells if each in names]
+        self.given = [index for index, name in enumerate(names) if wanted is None or name in wanted or name in (*key, *tells)]
         self.before = before
 
     def key_of(self, values: Values) -> Key:
         """Returns the key of a row."""
         return tuple([values[index] for index in self.key])
+
+    def moved(self, old: Values, new: Values) -> bool:
+        """Whether the destination takes two versions of a row for two rows."""
+        former = [old[index] for index in self._tells]
+        return bool(former) and None not in former and former != [new[index] for index in self._tells]
 
 
 class Block:
@@ -76,11 +91,18 @@ class Block:
                 new = [
                     former if value is UNCHANGED and former is not None else value for former, value in zip(old, new, strict=True)
                 ]
-            if shape.key and (former := shape.key_of(old)) != shape.key_of(new) and None not in former:
+            if shape.moved(old, new):
                 self._put(old, lsn, moment, deleted=moment, before=before)
         if UNCHANGED in new and any(value is UNCHANGED for value in new):
             self.unfinished.append(len(self._rows))
         return self._put(new, lsn, moment, deleted=None, before=before)
+
+    def forget(self, lsn: int) -> None:
+        """Takes rows from a position on back."""
+        count = bisect_left(self._lsns, lsn)
+        for each in (self._rows, self._lsns, self._moments, self._deleted, self._before):
+            del each[count:]
+        self.unfinished = [row for row in self.unfinished if row < count]
 
     def missing(self) -> tuple[set[int], dict[Key, list[int]]]:
         """Returns the columns whose values the log did not repeat, and the rows without them by key."""

@@ -9,11 +9,11 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from connector_runner.sources.postgres.catalogue import Table
-from connector_runner.sources.postgres.changes.state import shown
+from connector_runner.sources.postgres.changes.state import Server, shown
 from connector_runner.sources.postgres.links import literal, quoted
 from shared.errors import SetupError, Transient
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import asyncpg
 
 _LOOK_SECONDS = 0.05
+RELEASE_SECONDS = 10.0
 _SERVER = """
 SELECT current_setting('wal_level') AS level, pg_is_in_recovery() AS standby, current_setting('server_version_num')::int AS version,
        (SELECT system_identifier::text FROM pg_control_system()) AS system,
+       CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
        (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may
 """
 _SLOT = """
@@ -31,7 +33,12 @@ SELECT s.*, pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn)::bigint
        pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept, d.datname = current_database() AS here
 FROM pg_replication_slots s LEFT JOIN pg_database d ON d.oid = s.datoid WHERE s.slot_name = $1
 """
-_PUBLISHED = "SELECT relid::bigint AS oid FROM pg_get_publication_tables($1)"
+_PUBLISHED = """
+SELECT t.relid::bigint AS oid, coalesce(r.oid, p.oid)::bigint AS number, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AS whole,
+       to_jsonb(r) ->> 'prqual' IS NOT NULL OR to_jsonb(r) ->> 'prattrs' IS NOT NULL AS partly
+FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) t
+LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = t.relid WHERE p.pubname = $1
+"""
 
 
 class Lag(NamedTuple):
@@ -44,12 +51,14 @@ class Lag(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A slot. `confirmed`: the server has no changes before it any more. `lost`: why it cannot be read; empty if it can."""
+    """A slot. `confirmed`: the server has no changes before it any more. `lost`: why it cannot be read; empty if it can. `follows`: a standby
+    that is promoted has it too."""
 
     name: str
     confirmed: int
     lost: str
     lag: Lag
+    follows: bool
 
 
 def name_of(connector: str) -> str:
@@ -59,8 +68,8 @@ def name_of(connector: str) -> str:
     return f"penstock_{plain}{tag}"
 
 
-async def system_of(driver: asyncpg.Connection, what: str) -> str:
-    """Returns the identifier of a server's data, if changes can be read from it.
+async def server_of(driver: asyncpg.Connection, what: str) -> Server:
+    """Returns what a server is, if changes can be read from it.
 
     Raises:
         SetupError: they cannot; says what to do.
@@ -75,7 +84,7 @@ async def system_of(driver: asyncpg.Connection, what: str) -> str:
         raise SetupError(f"{what}: change data capture needs PostgreSQL 13 or later; use `method: cursor`")
     if not server["may"]:
         raise SetupError(f"{what}: the user may not read the log; ALTER ROLE … REPLICATION")
-    return str(server["system"])
+    return Server(system=server["system"], timeline=int(server["timeline"], 16))
 
 
 async def look(driver: asyncpg.Connection, name: str) -> Slot | None:
@@ -93,7 +102,8 @@ async def look(driver: asyncpg.Connection, name: str) -> Slot | None:
     elif row.get("wal_status") == "lost":
         lost = "the server has removed the log that it needs (max_slot_wal_keep_size)"
     confirmed = row["confirmed_flush_lsn"] or 0
-    return Slot(name, confirmed, lost, Lag(row["behind"] or 0, row["kept"] or 0, row.get("safe_wal_size")))
+    lag = Lag(row["behind"] or 0, row["kept"] or 0, row.get("safe_wal_size"))
+    return Slot(name, confirmed, lost, lag, follows=bool(row.get("failover")))
 
 
 async def create(driver: asyncpg.Connection, name: str, what: str) -> int:
@@ -110,52 +120,78 @@ async def create(driver: asyncpg.Connection, name: str, what: str) -> int:
         raise await _open_for_long(driver, what, "a slot is made") from exc
 
 
-async def publish(driver: asyncpg.Connection, publication: str, tables: Sequence[Table], what: str, *, own: bool) -> set[int]:
+async def publish(
+    driver: asyncpg.Connection, publication: str, tables: Sequence[Table], what: str, *, own: bool
+) -> Mapping[int, int]:
     """Makes a publication be of some tables.
 
     Args:
         own: whether we make and change it; else a person does.
 
     Returns:
-        the numbers of tables that it did not have before.
+        for each table a number that is another one if it was taken out of the publication meanwhile.
 
     Raises:
-        SetupError: it is a person's, and does not have them all.
+        SetupError: it is a person's, and does not tell all changes of them.
     """
     there = await driver.fetchval("SELECT true FROM pg_publication WHERE pubname = $1", publication)
-    held = {row["oid"] for row in await driver.fetch(_PUBLISHED, publication)} if there else set()
+    held = await driver.fetch(_PUBLISHED, publication)
     wanted = {each.oid: each.quoted for each in tables}
-    missing = set(wanted) - held
     named = ", ".join(wanted.values())
     if not own:
-        if missing:
-            lacking = ", ".join(wanted[oid] for oid in missing)
+        _require(what, publication, wanted, held)
+    elif not there or {row["oid"] for row in held} != set(wanted):
+        statement = (
+            f"ALTER PUBLICATION {quoted(publication)} SET TABLE {named}"
+            if there
+            else f"CREATE PUBLICATION {quoted(publication)} FOR TABLE {named} WITH (publish_via_partition_root = true)"
+        )
+        try:
+            await _write(driver, statement)
+        except Exception as exc:
+            if getattr(exc, "sqlstate", None) != "42501":
+                raise
             raise SetupError(
-                f"{what}: the publication {quoted(publication)} does not have {lacking}; add them, or leave out `publication`"
-            )
-        return set()
-    if there and held == set(wanted):
-        return set()
-    statement = (
-        f"ALTER PUBLICATION {quoted(publication)} SET TABLE {named}"
-        if there
-        else f"CREATE PUBLICATION {quoted(publication)} FOR TABLE {named} WITH (publish_via_partition_root = true)"
-    )
-    try:
-        await _write(driver, statement)
-    except Exception as exc:
-        if getattr(exc, "sqlstate", None) != "42501":
-            raise
+                f"{what}: the user may not publish the tables ({exc}); let their owner run: CREATE PUBLICATION {quoted(publication)} "
+                f"FOR TABLE {named} WITH (publish_via_partition_root = true), and write `publication: {publication}`"
+            ) from exc
+        held = await driver.fetch(_PUBLISHED, publication)
+    return {row["oid"]: row["number"] for row in held if row["oid"] in wanted}
+
+
+def _require(what: str, publication: str, wanted: Mapping[int, str], held: Sequence[asyncpg.Record]) -> None:
+    """Raises if a person's publication does not tell all changes of some tables."""
+    there = {row["oid"] for row in held}
+    if lacking := ", ".join(name for oid, name in wanted.items() if oid not in there):
         raise SetupError(
-            f"{what}: the user may not publish the tables ({exc}); let their owner run: CREATE PUBLICATION {quoted(publication)} "
-            f"FOR TABLE {named} WITH (publish_via_partition_root = true), and write `publication: {publication}`"
-        ) from exc
-    return missing
+            f"{what}: the publication {quoted(publication)} does not have {lacking}; add them (partitioned tables need "
+            "`publish_via_partition_root = true`), or leave out `publication`"
+        )
+    if not all(row["whole"] for row in held):
+        raise SetupError(
+            f"{what}: the publication {quoted(publication)} does not tell all kinds of changes; ALTER PUBLICATION {quoted(publication)} "
+            "SET (publish = 'insert, update, delete, truncate')"
+        )
+    if partly := ", ".join(wanted[row["oid"]] for row in held if row["partly"] and row["oid"] in wanted):
+        raise SetupError(
+            f"{what}: the publication {quoted(publication)} tells only some rows or columns of {partly}; publish them whole, and choose "
+            "columns in the sync"
+        )
+
+
+async def released(driver: asyncpg.Connection, slot: str) -> None:
+    """Waits until nobody reads a slot, a few seconds at most: a session that was ended holds it until its server process sees that."""
+    end = time.monotonic() + RELEASE_SECONDS
+    while await driver.fetchval("SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot):
+        if time.monotonic() >= end:
+            return  # the server says who reads it
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def drop(driver: asyncpg.Connection, slot: str, publication: str | None) -> list[str]:
     """Drops a slot and, if named, a publication; returns what was dropped."""
     dropped = []
+    await released(driver, slot)
     if (
         await driver.fetchval(
             "SELECT pg_drop_replication_slot(slot_name) IS NULL FROM pg_replication_slots WHERE slot_name = $1", slot

@@ -1,4 +1,4 @@
-"""The state of change data capture: how far the log was read, and which tables are copied. Pure."""
+"""The state of change data capture, one for each table: how far its changes were given on, and how far its copy is. Pure."""
 
 from __future__ import annotations
 
@@ -7,56 +7,53 @@ import msgspec
 from shared.errors import SetupError
 
 
-class Copied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A table. `since`: the position of the log that its copy stands for; `values`: the key of the last row that was copied."""
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What positions are of. `system`: the identifier of the server's data; `timeline`: grows when a standby is promoted or a backup put
+    back."""
 
-    schema: str
-    name: str
+    system: str
+    timeline: int
+
+
+class TableState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A table. All that was committed before `lsn` was given on.
+
+    `published`: the number of its entry in the publication. `since`: the position of the log that its copy stands for; `values`: the key of
+    the last row that was copied.
+    """
+
+    server: Server
+    slot: str
     oid: int
+    published: int
+    lsn: int
     since: int
     done: bool = False
     values: tuple[str, ...] = ()
-    truncated: bool = False
-    """The table lost all rows, and the destination still has them."""
 
-
-class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was committed before `lsn` was given on. `system`: the identifier of the server's data."""
-
-    system: str
-    slot: str
-    lsn: int
-    tables: tuple[Copied, ...] = ()
-
-    def table(self, oid: int) -> Copied | None:
-        """Returns the state of a table."""
-        return next((each for each in self.tables if each.oid == oid), None)
-
-    def with_table(self, copied: Copied) -> Position:
-        """Returns the state with another one of a table."""
-        others = tuple(each for each in self.tables if each.oid != copied.oid)
-        return msgspec.structs.replace(self, tables=(*others, copied))
-
-    def at(self, lsn: int) -> Position:
+    def at(self, lsn: int) -> TableState:
         """Returns the state at a later position."""
-        return msgspec.structs.replace(self, lsn=max(lsn, self.lsn))
+        return self if lsn <= self.lsn else msgspec.structs.replace(self, lsn=lsn)
 
     def encoded(self) -> bytes:
         """Returns it as it is stored."""
         return msgspec.json.encode(self)
 
 
-def stored_position(stored: bytes | None, what: str) -> Position | None:
+def stored_table(stored: bytes, what: str) -> TableState:
     """Returns a stored state.
+
+    Args:
+        what: it is of, for the message.
 
     Raises:
         SetupError: it is none of ours; to begin again would leave changes out without a word.
     """
     try:
-        return None if stored is None else msgspec.json.decode(stored, type=Position)
+        return msgspec.json.decode(stored, type=TableState)
     except msgspec.MsgspecError as exc:
         raise SetupError(
-            f"{what}: the stored state is not of change data capture; remove it, and all tables are copied again"
+            f"{what}: the stored state is not of change data capture; forget it (`penstock sync reset`), and the table is copied again"
         ) from exc
 
 

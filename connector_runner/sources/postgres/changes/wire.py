@@ -62,8 +62,11 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     @classmethod
-    async def follow(cls, options: OPTIONS, what: str, *, slot: str, publication: str, lsn: int) -> Wire:
-        """Begins a stream behind a position of the log, and confirms it.
+    async def follow(cls, options: OPTIONS, what: str, *, slot: str, publication: str, lsn: int, confirmed: int) -> Wire:
+        """Begins a stream behind a position of the log.
+
+        Args:
+            confirmed: the server may forget the log before it.
 
         Raises:
             SetupError, Transient, NotConnected
@@ -71,7 +74,7 @@ class Wire(asyncio.Protocol):
         spelled = {name: value for name, value in SPELLING.items() if name != "xmloption"}
         wire = cls(await connect(options, what, replication="database", **spelled), what)
         try:
-            wire._confirmed = lsn
+            wire._confirmed = confirmed
             names = literal(quoted(publication)).strip()
             wire._send(
                 f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {lsn >> 32:X}/{lsn & 0xFFFFFFFF:X} "

@@ -4,7 +4,7 @@ A shard is read once its parents are read to their ends, so the records of a par
 `state` under `feed.<name>.shards`: of each shard the last sequence number, and whether it is read to its end.
 
 Known traps: a shard answers five calls a second at most; an iterator is good for five minutes; a call may give nothing although more
-records follow. Records that Amazon's producer library packed into one (KPL) are not unpacked.
+records follow. Records that Amazon's producer library packed into one (KPL) are taken apart; their offsets are `<sequence>.<number>`.
 
 https://docs.aws.amazon.com/streams/latest/dev/developing-consumers-with-sdk.html
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from connector_runner.feeds.contract import Chunk, Environment, Feed, Lag, Record, start_time
+from connector_runner.feeds.kinds.kinesis.packed import unpack
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
 
 CALL_SECONDS = 0.25
@@ -37,6 +39,8 @@ _LOGIN = frozenset(
     }
 )  # fmt: skip
 _PAUSE = frozenset({"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"})
+
+log = logging.getLogger(__name__)
 
 
 class KinesisOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,15 +66,20 @@ OPTIONS = KinesisOptions
 
 
 class _Position(msgspec.Struct):
-    """How far a shard is read: `at` is the sequence number of its last record, empty before the first."""
+    """How far a shard is read: `at` is the sequence number of its last record, empty before the first.
+
+    `first`: the number at which the shard begins. A shard of a stream that was deleted and made again has the same name and another one.
+    """
 
     at: str = ""
     done: bool = False
+    first: str = ""
 
 
 class _State(msgspec.Struct):
     """The entry in the bucket. `since_ms`: from when on shards without a position are read; 0: from their beginning."""
 
+    stream: str = ""
     since_ms: int = 0
     shards: dict[str, _Position] = {}
 
@@ -78,8 +87,9 @@ class _State(msgspec.Struct):
 class _Shard:
     """A shard that is read."""
 
-    def __init__(self, name: str, at: str) -> None:
+    def __init__(self, name: str, first: str, at: str) -> None:
         self.name = name
+        self.first = first
         self.at = at
         self.iterator = ""
         self.due = 0.0
@@ -148,9 +158,14 @@ class KinesisFeed(Feed):
         entry = await self._environment.state.get(self._key)
         if entry is not None and entry.value is not None:
             self._state, self._revision = msgspec.json.decode(entry.value, type=_State), entry.revision
-        elif self._options.start != "earliest":
-            moment = start_time(self._options.start) or datetime.now(UTC)
-            self._state.since_ms = int(moment.timestamp() * 1000)
+        place = f"{self._options.region}/{self._options.stream}"
+        if not self._state.stream and self._revision:
+            self._state.stream = place  # an earlier version noted no name
+        if self._state.stream != place:
+            self._state = _State(stream=place)
+            if self._options.start != "earliest":
+                moment = start_time(self._options.start) or datetime.now(UTC)
+                self._state.since_ms = int(moment.timestamp() * 1000)
             await self._store()
         await self._list()
 
@@ -181,8 +196,11 @@ class KinesisFeed(Feed):
         """See `Feed.commit`."""
         finished = False
         for chunk in chunks:
-            shard, at, done = cast("tuple[str, str, bool]", chunk.place)
-            position = self._state.shards.setdefault(shard, _Position())
+            shard, first, at, done = cast("tuple[str, str, str, bool]", chunk.place)
+            position = self._state.shards.setdefault(shard, _Position(first=first))
+            if position.first and position.first != first:
+                continue  # of a stream that was made again since
+            position.first = first
             position.at = at or position.at
             position.done = position.done or done
             finished = finished or done
@@ -203,7 +221,7 @@ class KinesisFeed(Feed):
         self._revision = await self._environment.state.put(self._key, msgspec.json.encode(self._state), revision=self._revision)
 
     async def _list(self) -> None:
-        """Begins shards whose parents are read to their ends, and forgets those that the stream no longer has."""
+        """Begins shards whose parents are read to their ends, and forgets shards that the stream no longer has."""
         shards: dict[str, Any] = {}
         given: dict[str, Any] = {"StreamName": self._options.stream}
         while given:
@@ -216,10 +234,16 @@ class KinesisFeed(Feed):
             del positions[gone]
         for name, shard in shards.items():
             position = positions.get(name, _Position())
+            first = shard.get("SequenceNumberRange", {}).get("StartingSequenceNumber", "")
+            if position.first and first and position.first != first:
+                log.warning("the stream was made again: it is read from its beginning", extra={"shard": name})
+                position = positions[name] = _Position(first=first)
+                self._reading.pop(name, None)
+                self._ended.discard(name)
             parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
             waits = any(parent in shards and not positions.get(parent, _Position()).done for parent in parents if parent)
             if not position.done and not waits and name not in self._reading and name not in self._ended:
-                self._reading[name] = _Shard(name, position.at)
+                self._reading[name] = _Shard(name, first, position.at)
 
     async def _read_shard(self, shard: _Shard) -> Chunk | None:
         """Returns the next records of a shard, or its end; None if there is nothing now."""
@@ -243,13 +267,13 @@ class KinesisFeed(Feed):
         shard.behind_ms = answer.get("MillisBehindLatest") or 0
         shard.iterator = answer.get("NextShardIterator") or ""
         done = not shard.iterator
-        records = [self._record(shard.name, each) for each in answer["Records"]]
-        if records:
-            shard.at = str(records[-1].offset)
+        records = [record for each in answer["Records"] for record in self._records(shard.name, each)]
+        if answer["Records"]:
+            shard.at = str(answer["Records"][-1]["SequenceNumber"])
         if done:
             del self._reading[shard.name]
             self._ended.add(shard.name)
-        return Chunk(records, (shard.name, shard.at, done)) if records or done else None
+        return Chunk(records, (shard.name, shard.first, shard.at, done)) if answer["Records"] or done else None
 
     async def _iterator(self, shard: _Shard) -> str:
         given: dict[str, Any] = {"StreamName": self._options.stream, "ShardId": shard.name}
@@ -261,8 +285,8 @@ class KinesisFeed(Feed):
             given["ShardIteratorType"] = "TRIM_HORIZON"
         return str((await self._client.get_shard_iterator(**given))["ShardIterator"])
 
-    def _record(self, shard: str, each: Any) -> Record:
-        return Record(
+    def _records(self, shard: str, each: Any) -> Iterator[Record]:
+        whole = Record(
             topic=self._options.stream,
             partition=shard,
             offset=each["SequenceNumber"],
@@ -270,6 +294,12 @@ class KinesisFeed(Feed):
             key=each["PartitionKey"].encode(),
             timestamp_ms=int(each["ApproximateArrivalTimestamp"].timestamp() * 1000),
         )
+        packed = unpack(each["Data"])
+        if packed is None:
+            yield whole
+        else:
+            for number, (key, value) in enumerate(packed):
+                yield whole._replace(offset=f"{whole.offset}.{number}", key=key, value=value)
 
 
 def _translate(error: Exception, what: str, options: KinesisOptions, environment: Environment) -> PenstockError:
