@@ -7,20 +7,35 @@ it drains, at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
+from router.alerts.keeper import keep_alerts
+from router.archive.archiver import Archiver
+from router.archive.older import Older
+from router.forgetting.work import keep_forgetting
 from router.forwarding.removed import keep_removed
+from router.problems.copy import keep_copied
+from router.replay.runs import keep_runs
 from router.room.dead import keep_dead_room
+from router.room.measured import keep_measured
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project
 from router.settings import RouterSettings
 from router.site import SiteRouter
+from shared.archive.place import archive_of
 from shared.errors import ConfigError, Problem
 from shared.jetstream.lease import Lease
+from shared.project.archive import ArchiveOptions, LocalArchive
+from shared.project.snapshot import ConfigSnapshot
 from shared.service import ServiceContext
 from shared.settings import read_settings
-from shared.tasks import first_of, task_group
+from shared.tasks import first_of, task_group, together
+from shared.threads import ThreadGate
 from shared.workers import Workers
 
+THREADS = 2
+"""For packing archives."""
 STAGGER_SECONDS = 0.1
 """How long a router waits, for each site that it has, before it asks for another; so the others get some."""
 
@@ -34,34 +49,93 @@ async def serve(context: ServiceContext) -> None:
     settings = read_settings(RouterSettings, "PENSTOCK_ROUTER_")
     if settings.lease < 2:
         raise ConfigError([Problem("PENSTOCK_ROUTER_LEASE", f"expected at least 2s, got {settings.lease:g}s")])
+    try:
+        default = settings.archive
+    except ValueError as exc:
+        raise ConfigError([Problem("PENSTOCK_ROUTER_ARCHIVE_PERIOD", str(exc))]) from exc
+    if settings.alerts_period < 0.2:
+        told = f"expected at least 200ms, got {settings.alerts_period:g}s"
+        raise ConfigError([Problem("PENSTOCK_ROUTER_ALERTS_PERIOD", told)])
+    context.health.write_to(lambda: _folders_of(settings, archived_sites(context.config.current, default)))
+    gate = ThreadGate(THREADS, "archive")
+    older = Older(gate, lambda: archived_sites(context.config.current, default), health=context.health)
     sites: Workers[SiteRules] = Workers(
         context,
         what="site",
         prefix="router",
         lease_seconds=float(settings.lease),
-        wanted=compile_project,
-        make=lambda site, rules: _Site(context, settings, site, rules),
+        wanted=lambda snapshot: compile_project(snapshot, context.forgotten),
+        make=lambda site, rules: _Site(context=context, settings=settings, site=site, rules=rules, older=older),
+        in_order=True,
+        stagger_seconds=STAGGER_SECONDS,
+    )
+    archives: Workers[ArchiveOptions] = Workers(
+        context,
+        what="archive",
+        prefix="archive",
+        lease_seconds=float(settings.lease),
+        wanted=lambda snapshot: archived_sites(snapshot, default),
+        make=lambda site, options: Archiver(context, gate, site, options),
         in_order=True,
         stagger_seconds=STAGGER_SECONDS,
     )
     try:
         async with task_group() as group:
             keepers = [
-                group.create_task(keep_room(context), name="shed-events"),
+                group.create_task(
+                    keep_room(context, lambda: archived_sites(context.config.current, default)), name="shed-events"
+                ),
                 group.create_task(keep_dead_room(context), name="dead-room"),
+                group.create_task(keep_measured(context, settings.nats_monitor), name="measured"),
                 group.create_task(keep_removed(context), name="removed"),
+                group.create_task(keep_alerts(context, settings), name="alerts"),
+                group.create_task(keep_runs(context, older), name="runs"),
+                group.create_task(older.wishes.follow(context.broker), name="wishes"),
+                group.create_task(
+                    keep_forgetting(
+                        context=context,
+                        gate=gate,
+                        lease_seconds=float(settings.lease),
+                        archived=lambda: archived_sites(context.config.current, default),
+                        place=lambda: archive_place(context.config.current, default),
+                    ),
+                    name="forget",
+                ),
+                group.create_task(keep_copied(context), name="problems"),
             ]
-            await sites.run()
+            await together(sites.run(), archives.run())
             for keeper in keepers:
                 keeper.cancel()
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
+    finally:
+        gate.close()
+
+
+def _folders_of(settings: RouterSettings, archives: Mapping[str, ArchiveOptions]) -> dict[str, str]:
+    """Returns the folders that this process writes to, and folders that the operator wants watched, by purpose."""
+    named = {f"{folder} (PENSTOCK_ROUTER_DISKS)": folder for folder in settings.disks}
+    places = {each.path for each in archives.values() if isinstance(each, LocalArchive)}
+    return named | {f"the archive {path}": str(Path(path).expanduser()) for path in places}
+
+
+def archived_sites(snapshot: ConfigSnapshot, default: ArchiveOptions | None) -> dict[str, ArchiveOptions]:
+    """Returns where each archived site of a project is archived."""
+    found = {site: archive_of(snapshot.project, site, default) for site in snapshot.project.sites}
+    return {site: options for site, options in found.items() if options is not None}
+
+
+def archive_place(snapshot: ConfigSnapshot, default: ArchiveOptions | None) -> ArchiveOptions | None:
+    """Returns where a project archives, whichever sites it has; None: nowhere that it says."""
+    archive = snapshot.project.archive
+    return default if archive is None or archive == "off" else archive
 
 
 class _Site:
     """The worker of one site: makes a new router each time it gets the lease."""
 
-    def __init__(self, context: ServiceContext, settings: RouterSettings, site: str, rules: SiteRules) -> None:
+    def __init__(self, context: ServiceContext, settings: RouterSettings, site: str, rules: SiteRules, *, older: Older) -> None:
+        self._older = older
         self._context = context
         self._settings = settings
         self._rules = rules
@@ -85,6 +159,7 @@ class _Site:
             self._settings,
             epoch=lease.epoch,
             on_ready=lambda: self._context.health.good(self._part),
+            older=self._older,
         )
         try:
             async with task_group() as group:

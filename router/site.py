@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from router.archive.older import Older
 from router.forwarding.account import Account, expire, export
 from router.forwarding.forwarder import Cursor, Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
@@ -49,12 +50,10 @@ from shared.streams.waiting import look_ahead
 from shared.tasks import first_of, task_group
 from shared.telemetry.metrics import Telemetry
 
-SAVE_SECONDS = 0.2
-"""The time between two writes of the state: after a kill, frames sent since the last write are sent again, and recognised as repeats."""
+SAVE_SECONDS = 0.2  # between two writes of the state: after a kill, frames sent since are sent again, and recognised as repeats
 WATCH_SECONDS = 15.0
 LAG_SECONDS = 2.0
-QUIET_SECONDS = 1.0
-"""If EVENTS gives nothing for so long at the start, the window counts as filled."""
+QUIET_SECONDS = 1.0  # without a frame at the start: then the window counts as filled
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ class SiteRouter:
     Args:
         epoch: of the lease; stored, for people.
         on_ready: called once the window is filled and frames flow.
+        older: reads frames that EVENTS has no longer.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class SiteRouter:
         *,
         epoch: int = 0,
         on_ready: Callable[[], None] = lambda: None,
+        older: Older | None = None,
     ) -> None:
+        self._older = older
         self._broker = broker
         self._rules = rules
         self._telemetry = telemetry
@@ -128,7 +130,7 @@ class SiteRouter:
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
                     group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
                     group.create_task(self._watch_rewinds(forwarders), name=f"rewind-{self.site}"),
-                    group.create_task(send_replays_again(self._broker, self.site), name=f"replays-{self.site}"),
+                    group.create_task(send_replays_again(self._broker, self.site, self._older), name=f"replays-{self.site}"),
                 ]
                 await stop.wait()
                 reading.cancel()
@@ -210,12 +212,13 @@ class SiteRouter:
             group=group,
             new_window=self._new_window if self._window is not None else None,
             on_moved=self._changed.set,
+            older=self._older,
         )
         # a site that was never routed begins with its first frame: every connection gets all frames
         begun = state.connections if stored is not None else None
         lost = state.queues not in ("", queues) or state.functions not in ("", functions)
         if lost:
-            log.error("queues were created again; the router reads their events again from EVENTS", extra={"site": self.site})
+            log.error("queues were created again; the router reads their events again", extra={"site": self.site})
         await forwarders.begin(
             rules=self._rules, behind=state.behind, begun=begun, accounts=accounts, lives=state.lives, again=lost
         )
@@ -280,7 +283,7 @@ class SiteRouter:
         try:
             with_heads = any(forwarder.rules.needs_heads for forwarder in forwarders.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
-            with traced(self._telemetry, f"route {self.site}", trace_of(message.headers), arrival):
+            with traced(self._telemetry, f"route events.{self.site}", trace_of(message.headers), arrival):
                 mark_repeats(self._window, arrival)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited

@@ -1,4 +1,4 @@
-"""Catching up: a forwarder that is behind reads EVENTS itself until it is level with the front of its site.
+"""Catching up: a forwarder that is behind reads EVENTS itself, and before it the archive for what EVENTS has no longer, until it is level with the front of its site.
 
 It decides as the site's reading did: by the front's remembered verdicts if they reach back far enough, else by a second window,
 filled from EVENTS (`router/window/history.py`). It sends in order and waits while the queue is full; no other forwarder waits for
@@ -8,18 +8,22 @@ offers those.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
+from router.archive.older import ArchiveUnreadError, Older
 from router.forwarding.forwarder import Cursor, Forwarder
+from router.forwarding.send import FAULT_SECONDS
 from router.rules.arrival import Arrival
 from router.rules.match import match
 from router.trace import traced
 from router.window.dedupe import Window
 from router.window.history import mark_repeats, open_reader, remember
+from shared.backoff import Backoff
 from shared.errors import Permanent
 from shared.events.headers import trace_of
 from shared.jetstream import topology
@@ -32,24 +36,57 @@ QUIET_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-async def run_forwarder(forwarder: Forwarder, broker: Broker, new_window: Callable[[], Window] | None) -> None:
+async def run_forwarder(
+    forwarder: Forwarder, broker: Broker, new_window: Callable[[], Window] | None, older: Older | None = None
+) -> None:
     """Runs a forwarder for ever: live while it can, catching up when it must.
 
     Args:
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
+        older: reads frames that EVENTS has no longer.
     """
+    try:
+        await _run(forwarder=forwarder, broker=broker, new_window=new_window, older=older)
+    finally:
+        if older is not None:
+            older.tell(forwarder.name, "")
+
+
+async def _run(*, forwarder: Forwarder, broker: Broker, new_window: Callable[[], Window] | None, older: Older | None) -> None:
+    pause = Backoff(*FAULT_SECONDS)
     while True:
         await forwarder.send_pending()
         while forwarder.cursor is not None:
-            await _catch_up(forwarder, forwarder.cursor, broker, new_window)
+            before = forwarder.cursor.seq
+            try:
+                await _catch_up(forwarder=forwarder, cursor=forwarder.cursor, broker=broker, new_window=new_window, older=older)
+            except ArchiveUnreadError as exc:
+                log.warning("connection cannot read the archive yet", extra={"connection": forwarder.name, "error": str(exc)})
+                if forwarder.cursor is None or forwarder.cursor.seq > before:
+                    pause.reset()
+                _tell(forwarder, older, str(exc))
+                await asyncio.sleep(pause.next())
+            else:
+                _tell(forwarder, older, "")
 
 
-async def _catch_up(forwarder: Forwarder, cursor: Cursor, broker: Broker, new_window: Callable[[], Window] | None) -> None:
+def _tell(forwarder: Forwarder, older: Older | None, why: str) -> None:
+    """Tells in the site's state and in `/ready` why a connection does not come further; empty: it does."""
+    if forwarder.cursor is not None and forwarder.cursor.why != why:
+        forwarder.cursor.why = why
+        forwarder.note_moved()
+    if older is not None:
+        older.tell(forwarder.name, why)
+
+
+async def _catch_up(
+    *, forwarder: Forwarder, cursor: Cursor, broker: Broker, new_window: Callable[[], Window] | None, older: Older | None
+) -> None:
     """Reads from the cursor on, until the forwarder is level or its verdicts are forgotten."""
     window = None if new_window is None or forwarder.front.knows(cursor.seq) else new_window()
     log.info("connection catches up", extra={"connection": forwarder.name, "seq": cursor.seq, "window": window is not None})
     async with open_reader(
-        broker=broker, site=forwarder.sender.site, seq=cursor.seq, at_seconds=cursor.at_seconds, window=window
+        broker=broker, site=forwarder.sender.site, seq=cursor.seq, at_seconds=cursor.at_seconds, window=window, older=older
     ) as reader:
         while True:
             message = await reader.next(QUIET_SECONDS)
@@ -64,7 +101,15 @@ async def _catch_up(forwarder: Forwarder, cursor: Cursor, broker: Broker, new_wi
                 return forwarder.go_live()
             if window is None and new_window is not None and not forwarder.front.knows(message.seq):
                 return None
+            if older is not None:
+                await older.wishes.may_go_on(forwarder.name)
+                if message.seq <= min(older.wishes.left_out(forwarder.name), cursor.counted):
+                    cursor.seq, cursor.at_seconds = message.seq + 1, message.at_seconds
+                    forwarder.note_moved()
+                    continue
             await _forward(forwarder, cursor, message, window)
+            if cursor.why:
+                _tell(forwarder, older, "")
             _join_when_near(forwarder, cursor, message)
             if cursor.seq > (forwarder.join_after if forwarder.accepting else forwarder.front.seq):
                 return forwarder.go_live()
@@ -76,7 +121,7 @@ async def _forward(forwarder: Forwarder, cursor: Cursor, message: Message, windo
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=forwarder.rules.needs_heads)
         total = len(arrival)
-        with traced(forwarder.telemetry, f"catch up {forwarder.name}", trace_of(message.headers), arrival):
+        with traced(forwarder.telemetry, f"catch_up events.{forwarder.sender.site}", trace_of(message.headers), arrival):
             if window is None:
                 arrival.repeated = forwarder.front.repeated(message.seq)
             else:

@@ -27,9 +27,11 @@ from dataclasses import dataclass, field
 from router.forwarding.account import RunningAccount
 from router.forwarding.front import Front
 from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
+from router.forwarding.state import Mark
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import Matched, match
+from router.trace import sending
 from shared.backoff import Backoff
 from shared.errors import Permanent, QueueFull, Transient
 from shared.events.headers import Place
@@ -70,6 +72,22 @@ class Cursor:
     """Frames up to here were in the queue once and count no more."""
     disabled_at: int | None = None
     """`Front.events` when the connection was disabled; later events are not owed."""
+    why: str = ""
+    """Why the connection does not come further."""
+
+    def mark(self, position: Cursor) -> Mark:
+        """Returns it as a site's state holds it, short of the site's position."""
+        until = position.events_before
+        if self.disabled_at is not None:
+            until = min(until, self.disabled_at)
+        return Mark(
+            seq=self.seq,
+            at_seconds=self.at_seconds,
+            owed=max(0, until - self.events_before),
+            gaps=list(self.gaps),
+            counted=self.counted,
+            why=self.why,
+        )
 
     def in_gap(self, seq: int) -> bool:
         """Whether the connection was disabled when a frame came."""
@@ -162,6 +180,9 @@ class Forwarder:
             Permanent: the frame is damaged inside.
         """
         matched = match(self.rules, arrival)
+        if arrival.repeated and DropReason.DUPLICATE in matched.drops:
+            sample = f"messageId {arrival.ids[arrival.repeated[0]]}"
+            self.telemetry.show("router_events_dropped_total", sample, connection=self.name, reason=DropReason.DUPLICATE)
         return matched, self.parcel(arrival, matched)
 
     def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
@@ -273,6 +294,11 @@ class Forwarder:
 
     async def send(self, parcel: Parcel) -> bool:
         """Puts a parcel into the queue, however long it takes. False: the forwarder fell behind, and the parcel may not be in."""
+        subject = f"{'functions' if parcel.through_functions else 'deliver'}.{self.name}"
+        with sending(self.telemetry, subject, parcel.trace, parcel.events) as trace:
+            return await self._send(parcel, trace)
+
+    async def _send(self, parcel: Parcel, trace: Mapping[str, str]) -> bool:
         was_behind = self.behind
         full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
         while True:
@@ -284,7 +310,7 @@ class Forwarder:
                     revision=parcel.revision,
                     place=place,
                     payload=parcel.payload,
-                    trace=parcel.trace,
+                    trace=trace,
                     through_functions=parcel.through_functions,
                 )
             except QueueFull:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from router.archive.older import Older
 from router.forwarding.account import Account, RunningAccount, removed_of
 from router.forwarding.catch_up import run_forwarder
 from router.forwarding.forwarder import Cursor, Forwarder
@@ -36,10 +37,8 @@ from shared.streams.rewind import Answer, Rewinds
 from shared.tasks import timeout
 from shared.telemetry.metrics import Telemetry
 
-STUCK_SECONDS = 5.0
-"""How long a full forwarder that sends nothing may hold up its neighbours while the broker is there."""
-FINISH_SECONDS = 2.0
-"""How long a forwarder gets to send the rest when its connection is disabled or removed."""
+STUCK_SECONDS = 5.0  # for which a full forwarder that sends nothing may hold up its neighbours while the broker is there
+FINISH_SECONDS = 2.0  # for sending the rest when a connection is disabled or removed
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class Forwarders:
         group: owns the forwarders' tasks.
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
         on_moved: called when a forwarder has come further.
+        older: reads frames that EVENTS has no longer.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Forwarders:
         group: asyncio.TaskGroup,
         new_window: Callable[[], Window] | None,
         on_moved: Callable[[], None],
+        older: Older | None = None,
     ) -> None:
+        self._older = older
         self._broker = broker
         self._front = front
         self._sender = sender
@@ -213,8 +215,8 @@ class Forwarders:
                 position = Cursor(place.seq - 1, place.at_seconds, place.events_before)
         if position.seq < stored.seq:
             position = stored
-        behind = {name: _mark(place, position) for name, place in places.items() if place.seq <= position.seq}
-        behind.update({name: _mark(cursor, position) for name, cursor in self._parked.items()})
+        behind = {name: place.mark(position) for name, place in places.items() if place.seq <= position.seq}
+        behind.update({name: cursor.mark(position) for name, cursor in self._parked.items()})
         return position, behind
 
     def accounts(self, position: Cursor) -> dict[str, Account]:
@@ -281,14 +283,13 @@ class Forwarders:
             cursor=cursor,
             on_moved=self._on_moved,
         )
-        self._tasks[name] = self._group.create_task(
-            run_forwarder(forwarder, self._broker, self._new_window), name=f"forward-{name}"
-        )
+        running = run_forwarder(forwarder, self._broker, self._new_window, self._older)
+        self._tasks[name] = self._group.create_task(running, name=f"forward-{name}")
 
     async def _read_all_again(self, name: str) -> None:
         life = self._lives.get(name, Life())
         place = self._parked.get(name) or Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
-        first = await first_from(self._broker, self._sender.site, life.first)
+        first = await first_from(self._broker, self._sender.site, life.first, self._older)
         if first is not None and first[0] < place.seq:
             counted = max(place.seq - 1, place.counted)
             self._parked[name] = Cursor(*first, place.events_before, [*life.gaps], counted)
@@ -301,7 +302,7 @@ class Forwarders:
         rewind = asked.lanes.get(forwarder.lane)
         if rewind is None or rewind.number <= forwarder.rewind:
             return
-        first = await first_from(self._broker, self._sender.site, rewind.first)
+        first = await first_from(self._broker, self._sender.site, rewind.first, self._older)
         await self._cancel(name)
         place = forwarder.place()
         forwarder.account.forget(place.seq)
@@ -357,7 +358,7 @@ class Forwarders:
 
     async def _backfill(self, connection: ConnectionRules) -> Cursor | None:
         """Returns the place in the past where a new connection begins; None: EVENTS has no frame there."""
-        first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds)
+        first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds, self._older)
         if first is None or first[0] > self._front.seq:
             return None
         log.info("connection begins in the past", extra={"connection": connection.name, "seq": first[0]})
@@ -382,19 +383,5 @@ class Forwarders:
         until = self._front.events if cursor.disabled_at is None else cursor.disabled_at
         events = self._unsent[name] = max(0, until - cursor.events_before)
         self._telemetry.count("router_events_dropped_total", events, connection=name, reason=DropReason.REMOVED)
-        log.warning(
-            "connection was removed before it had caught up", extra={"connection": name, "seq": cursor.seq, "events": events}
-        )
-
-
-def _mark(place: Cursor, position: Cursor) -> Mark:
-    until = position.events_before
-    if place.disabled_at is not None:
-        until = min(until, place.disabled_at)
-    return Mark(
-        seq=place.seq,
-        at_seconds=place.at_seconds,
-        owed=max(0, until - place.events_before),
-        gaps=list(place.gaps),
-        counted=place.counted,
-    )
+        extra = {"connection": name, "seq": cursor.seq, "events": events}
+        log.warning("connection was removed before it had caught up", extra=extra)

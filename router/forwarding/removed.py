@@ -112,7 +112,7 @@ class Keeper:
         gone = {
             site: state
             for site, state in (await read_states(self._broker, damaged=True)).items()
-            if site not in snapshot.project.sites
+            if site not in snapshot.project.every_site
         }
         self._sites = {}
         for site, state in gone.items():

@@ -20,6 +20,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.streams.waiting import count_frames
 from shared.telemetry.metrics import Telemetry
+from shared.telemetry.tracing.spans import current_headers
 
 STAGE = "router"
 FULL_SECONDS = (0.05, 1.0)
@@ -120,6 +121,7 @@ class QueueWriter:
                     name=name,
                     letters=[letter],
                     msg_id=f"{self._source}.{seq}.{STAGE}.{name}",
+                    trace=current_headers(),
                 )
                 break
             except Permanent as exc:

@@ -25,7 +25,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     Every frame before `seq` is in its queue; `at_seconds` is not later than that frame's time. `owed` counts the events from
     there to the position, as they were accepted. `gaps` are ranges of sequences, ends included, in which the connection was
     disabled. Frames up to `counted` were in its queue once: they are read again for a destination that went back, and do not
-    count again.
+    count again. `why`: why it does not come further, such as an archive that cannot be read.
     """
 
     seq: int
@@ -33,6 +33,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     owed: int = 0
     gaps: list[tuple[int, int | None]] = []
     counted: int = 0
+    why: str = ""
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Sends a part of a replay again, for a loader whose destination went back (`shared/streams/rewind.py`).
+"""Sends a part of a replay again, or of an EVENTS stream that is gone, for a loader whose destination went back (`shared/streams/rewind.py`).
 
 It is a new replay of the same range that sends only missing frames. It has its own lane and id. So if it begins again after a
 failure it repeats nothing, and frames of the first replay in the queue do not matter.
@@ -12,14 +12,16 @@ import logging
 
 import msgspec
 
+from router.archive.older import Older
+from router.archive.past import past_streams
 from router.replay.range import bound_of, noted_range
 from router.replay.run import replay
 from shared.errors import PenstockError
-from shared.events.headers import id_of_replay
+from shared.events.headers import id_of_replay, stream_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project.snapshot import current_snapshot
+from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.streams.rewind import PATTERN, Again, Rewinds, connection_of, decode_resent, decode_rewinds, resent_key
 from shared.tasks import timeout, together
 
@@ -30,7 +32,7 @@ KEPT = 128
 log = logging.getLogger(__name__)
 
 
-async def send_replays_again(broker: Broker, site: str) -> None:
+async def send_replays_again(broker: Broker, site: str, older: Older | None = None) -> None:
     """Answers the requests of the loaders of a site's connections, for ever; for the router that holds the site."""
     bucket, asked, changed = Bucket(broker, topology.STATE_BUCKET), dict[str, Rewinds](), asyncio.Event()
 
@@ -46,7 +48,14 @@ async def send_replays_again(broker: Broker, site: str) -> None:
             for name, rewinds in list(asked.items()):
                 for replay_id, again in rewinds.replays.items():
                     left |= not again.done and not await _send(
-                        broker=broker, bucket=bucket, site=site, name=name, queue=rewinds.queue, replay_id=replay_id, again=again
+                        broker=broker,
+                        bucket=bucket,
+                        site=site,
+                        name=name,
+                        queue=rewinds.queue,
+                        replay_id=replay_id,
+                        again=again,
+                        older=older,
                     )
             with contextlib.suppress(TimeoutError):
                 async with timeout(AGAIN_SECONDS if left else FOREVER_SECONDS):
@@ -55,7 +64,9 @@ async def send_replays_again(broker: Broker, site: str) -> None:
     await together(follow(), work())
 
 
-async def _send(broker: Broker, bucket: Bucket, site: str, name: str, queue: str, replay_id: str, again: Again) -> bool:
+async def _send(
+    *, broker: Broker, bucket: Bucket, site: str, name: str, queue: str, replay_id: str, again: Again, older: Older | None
+) -> bool:
     """Sends one part; False: it failed, try again."""
     try:
         config = await current_snapshot(broker)
@@ -66,18 +77,43 @@ async def _send(broker: Broker, bucket: Bucket, site: str, name: str, queue: str
         resent = decode_resent(stored.value if stored else None)
         if replay_id in resent:
             return True
-        noted = await noted_range(bucket, id_of_replay(again.lane) or "")
-        if noted is not None:
-            where = None if noted.where is None else msgspec.json.decode(noted.where)
-            log.warning("a part of a replay is sent again", extra={"connection": name, "first": again.first, "last": again.last})
-            await replay(
-                broker=broker, config=config, site=site, start=bound_of(noted.start), end=again.last,
-                replay_id=replay_id, connection=name, where=where, send_from=again.first,
-            )  # fmt: skip
+        whole = await _send_range(
+            broker=broker, config=config, site=site, name=name, replay_id=replay_id, again=again, older=older
+        )
         kept = dict(list(resent.items())[-KEPT:])
-        value = msgspec.json.encode({**kept, replay_id: noted is not None})
+        value = msgspec.json.encode({**kept, replay_id: whole})
         await bucket.put(resent_key(name), value, revision=stored.revision if stored else 0)
     except PenstockError as exc:
         log.warning("a part of a replay cannot be sent again yet", extra={"connection": name, "error": str(exc)})
         return False
     return True
+
+
+async def _send_range(
+    *, broker: Broker, config: ConfigSnapshot, site: str, name: str, replay_id: str, again: Again, older: Older | None
+) -> bool:
+    """Sends the frames; returns whether that was all of them.
+
+    Raises:
+        ConfigError, NotConnected, Transient, QueueFull
+    """
+    log.warning("missing frames are sent again", extra={"connection": name, "first": again.first, "last": again.last})
+    stream = stream_of(again.lane)
+    if stream is not None:
+        found = (
+            [past for past in await past_streams(broker, site, older) if past.stream == stream[0]] if older is not None else []
+        )
+        if found:
+            await replay(
+                broker=broker, config=config, site=site, start=again.first, end=again.last,
+                replay_id=replay_id, connection=name, older=older, stream=stream[0],
+            )  # fmt: skip
+        return bool(found) and found[0].first <= again.first and found[0].last >= again.last
+    noted = await noted_range(Bucket(broker, topology.STATE_BUCKET), id_of_replay(again.lane) or "")
+    if noted is not None:
+        where = None if noted.where is None else msgspec.json.decode(noted.where)
+        await replay(
+            broker=broker, config=config, site=site, start=bound_of(noted.start), end=again.last,
+            replay_id=replay_id, connection=name, where=where, send_from=again.first, older=older, stream=noted.stream,
+        )  # fmt: skip
+    return noted is not None

@@ -21,7 +21,10 @@ Bound = datetime | int | None
 
 
 class ReplayRange(msgspec.Struct, frozen=True):
-    """A value of the bucket: the requested range, and the newest frame of the site at that time."""
+    """A value of the bucket: the requested range, and the newest frame of the site at that time.
+
+    `stream`: the incarnation of EVENTS whose frames these are; None: the present one.
+    """
 
     site: str
     start: str | None
@@ -29,6 +32,7 @@ class ReplayRange(msgspec.Struct, frozen=True):
     connection: str | None
     where: str | None
     last: int
+    stream: str | None = None
 
     @property
     def words(self) -> str:
@@ -36,13 +40,18 @@ class ReplayRange(msgspec.Struct, frozen=True):
         bounds = f"{self.start or 'the oldest frame'} to {self.end or 'the newest'}"
         to = f", to {self.connection}" if self.connection else ""
         conditions = f", where {self.where}" if self.where else ""
-        return f"site {self.site}, {bounds}{to}{conditions}"
+        stream = f" of the lost stream {self.stream}" if self.stream else ""
+        return f"site {self.site}, {bounds}{stream}{to}{conditions}"
 
 
-def range_of(site: str, start: Bound, end: Bound, connection: str | None, where: object, last: int) -> ReplayRange:
+def range_of(
+    *, site: str, start: Bound, end: Bound, connection: str | None, where: object, last: int, stream: str | None = None
+) -> ReplayRange:
     """Returns the range that a replay asks for."""
     conditions = None if where is None else msgspec.json.encode(where, order="sorted").decode()
-    return ReplayRange(site=site, start=_text(start), end=_text(end), connection=connection, where=conditions, last=last)
+    return ReplayRange(
+        site=site, start=_text(start), end=_text(end), connection=connection, where=conditions, last=last, stream=stream
+    )
 
 
 async def note_range(bucket: Bucket, replay_id: str, wanted: ReplayRange) -> ReplayRange:

@@ -5,12 +5,13 @@ takes its frames for new ones and loads their rows again. In tables that merge o
 Ids that repeat within the replay are sent once; it neither asks nor changes the live router's window. Live frames keep flowing
 beside it, and it waits while a queue is full.
 
-It cannot read frames that EVENTS no longer has, and does not order its frames among the live ones.
+It reads frames that EVENTS no longer has from the archive. It does not order its frames among the live ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from datetime import UTC, datetime
 
 from nats.js.errors import NotFoundError
 
+from router.archive.older import FAR, LongReader, Older
+from router.archive.past import PastReader
 from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
 from router.replay.range import Bound, note_range, range_of
 from router.rules.arrival import Arrival
@@ -27,13 +30,13 @@ from router.rules.where import compile_where
 from router.window.dedupe import Window
 from shared.backoff import Backoff
 from shared.errors import ConfigError, Permanent, Problem, QueueFull, Transient
-from shared.events.headers import Place, replay_lane
+from shared.events.headers import Place, replay_lane, trace_of
 from shared.events.outcome import DropReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import hold_back
 from shared.jetstream.kv import Bucket
-from shared.jetstream.reader import Message, StreamReader
+from shared.jetstream.reader import Message
 from shared.project.snapshot import ConfigSnapshot
 from shared.tasks import task_group
 
@@ -85,6 +88,9 @@ async def replay(
     where: object = None,
     dry_run: bool = False,
     send_from: int = 0,
+    older: Older | None = None,
+    stream: str | None = None,
+    max_ids: int = MAX_IDS,
     progress: Callable[[ReplayReport], None] = lambda _: None,
 ) -> ReplayReport:
     """Sends a range of a site's frames again, in order; returns when every one is in every queue.
@@ -100,6 +106,9 @@ async def replay(
         where: further conditions beside those of the connections.
         dry_run: read and count, send nothing.
         send_from: the first sequence that is sent; earlier frames only tell which ids repeat.
+        older: reads frames that EVENTS has no longer; None: they are left out.
+        stream: an EVENTS stream that is gone; its frames come from the archive, and sequences of the range are its own.
+        max_ids: how many ids are remembered to find repeats.
         progress: called after every frame with the report so far.
 
     Raises:
@@ -108,27 +117,30 @@ async def replay(
     """
     rules = _rules(config, site, connection, where)
     report = ReplayReport(replay_id, dry_run, connections={each.name: Sent() for each in rules})
-    last, last_at = await _newest(broker, site)
+    last, last_at = await _newest(broker, site, older, stream)
     if not last or _begins_after(start, last, last_at):
         return report
     if not dry_run:
-        asked = range_of(site=site, start=start, end=end, connection=connection, where=where, last=last)
+        asked = range_of(site=site, start=start, end=end, connection=connection, where=where, last=last, stream=stream)
         last = (await note_range(Bucket(broker, topology.STATE_BUCKET), replay_id, asked)).last
     sender = QueueWriter(broker, site, replay_lane(replay_id), replay_lane(replay_id))
-    window = Window(WHOLE_REPLAY_SECONDS, MAX_IDS)
+    window = Window(WHOLE_REPLAY_SECONDS, max_ids)
     with_heads = any(each.needs_heads for each in rules)
-    reader = _open(broker, site, start)
-    begins = start if isinstance(start, int) else 1
-    async with hold_back(broker, lambda: (reader.last_seq + 1) if reader.last_seq else begins), reader:
+    reader = _open(broker=broker, site=site, start=start, older=older, stream=stream)
+    async with _hold(broker, reader, start, stream), reader:
         while reader.last_seq < last:
             message = await reader.next(QUIET_SECONDS)
             if message is None:
                 # frames ahead may have expired meanwhile
-                if (await _newest(broker, site))[0] in (0, reader.last_seq):
+                if stream is not None or (await _newest(broker, site))[0] <= reader.last_seq:
                     break
                 continue
             if message.seq > last or _is_after(message, end):
                 break
+            if older is not None and connection is not None:
+                await older.wishes.may_go_on(connection)
+                if older.wishes.cancels(connection):
+                    break
             arrival = _arrive(message, window, report, with_heads=with_heads)
             if arrival is not None and message.seq >= send_from:
                 # connections go side by side: a full queue holds up the replay, but not the other connections' current frame
@@ -167,21 +179,36 @@ def _both(own: object, further: object) -> list[object]:
     return [part for part in parts if part is not None]
 
 
-def _open(broker: Broker, site: str, start: Bound) -> StreamReader:
-    subject = topology.events_filter(site)
-    if isinstance(start, datetime):
-        return StreamReader(broker, topology.EVENTS, subject, start_seconds=start.timestamp())
-    return StreamReader(broker, topology.EVENTS, subject, start_seq=max(1, start) if start is not None else None)
+def _open(*, broker: Broker, site: str, start: Bound, older: Older | None, stream: str | None) -> LongReader | PastReader:
+    start_seconds = start.timestamp() if isinstance(start, datetime) else None
+    start_seq = max(1, start) if isinstance(start, int) else None
+    if stream is None:
+        return LongReader(broker, site, older, start_seq=start_seq, start_seconds=start_seconds)
+    assert older is not None  # noqa: S101  # only the archive has it
+    return PastReader(older, site, stream, start_seq=start_seq, start_seconds=start_seconds)
 
 
-async def _newest(broker: Broker, site: str) -> tuple[int, datetime]:
-    """Returns sequence and time of the newest frame of the site; 0 if EVENTS keeps none."""
+def _hold(
+    broker: Broker, reader: LongReader | PastReader, start: Bound, stream: str | None
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """Keeps the frames of the range in EVENTS; those of a stream that is gone are not there."""
+    if stream is not None:
+        return contextlib.nullcontext()
+    begins = start if isinstance(start, int) else 1
+    return hold_back(broker, lambda: (reader.last_seq + 1) if reader.last_seq else begins)
+
+
+async def _newest(broker: Broker, site: str, older: Older | None = None, stream: str | None = None) -> tuple[int, datetime]:
+    """Returns sequence and time of the newest frame of the site; 0 if neither EVENTS nor the archive keeps one."""
+    if stream is not None:
+        return await older.last(broker, site, stream) if older is not None else (0, _EPOCH)
     with asking(f"cannot look at the stream {topology.EVENTS}"):
         try:
             message = await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(site))
+            return message.seq or 0, message.time or _EPOCH
         except NotFoundError:
-            return 0, _EPOCH
-    return message.seq or 0, message.time or _EPOCH
+            pass
+    return await older.last(broker, site) if older is not None else (0, _EPOCH)
 
 
 def _begins_after(start: Bound, last: int, last_at: datetime) -> bool:
@@ -198,7 +225,7 @@ def _arrive(message: Message, window: Window, report: ReplayReport, *, with_head
     report.frames += 1
     report.first_seq = report.first_seq or message.seq
     report.last_seq = message.seq
-    report.left = message.waiting
+    report.left = message.waiting if message.waiting < FAR else report.frames
     try:
         arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
     except Permanent as exc:
@@ -207,6 +234,7 @@ def _arrive(message: Message, window: Window, report: ReplayReport, *, with_head
         report.unreadable += 1
         return None
     report.events += len(arrival)
+    arrival.trace = trace_of(message.headers)
     arrival.repeated = window.seen(arrival.ids, message.at_seconds)
     return arrival
 
@@ -227,16 +255,24 @@ async def _forward(sender: QueueWriter, rules: ConnectionRules, arrival: Arrival
         return
     events = len(arrival) if matched.indexes is None else len(matched.indexes)
     if not dry_run:
-        await _send(sender, rules, Place(sender.lane, arrival.seq, events, sent.events + events), payload)
+        place = Place(sender.lane, arrival.seq, events, sent.events + events)
+        await _send(sender=sender, rules=rules, place=place, payload=payload, trace=arrival.trace)
     sent.frames += 1
     sent.events += events
 
 
-async def _send(sender: QueueWriter, rules: ConnectionRules, place: Place, payload: bytes) -> None:
+async def _send(*, sender: QueueWriter, rules: ConnectionRules, place: Place, payload: bytes, trace: Mapping[str, str]) -> None:
     full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
     while True:
         try:
-            return await sender.try_send(rules.queue, rules.revision, place, payload, through_functions=rules.through_functions)
+            return await sender.try_send(
+                queue=rules.queue,
+                revision=rules.revision,
+                place=place,
+                payload=payload,
+                trace=trace,
+                through_functions=rules.through_functions,
+            )
         except QueueFull:
             await asyncio.sleep(full.next())
         except Transient as exc:

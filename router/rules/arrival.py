@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from router.rules.view import Path, View
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
+from shared.forget.ids import Forgotten
 
 
 class Arrival:
@@ -30,6 +31,7 @@ class Arrival:
         "_bodies",
         "_events",
         "_facts",
+        "_forgotten",
         "_frame",
         "_heads",
         "_selections",
@@ -57,6 +59,7 @@ class Arrival:
         """Headers of the trace the frame belongs to."""
         self.repeated: Sequence[int] = ()
         """Indexes, ascending, of the events that the site has seen before."""
+        self._forgotten: frozenset[int] | None = None
         self._frame: Frame | None = None
         self._facts: list[RequestFacts] | None = None
         self._bodies: list[bytes] | None = None
@@ -99,6 +102,12 @@ class Arrival:
             head = self.heads[index]
             event = self._events[index] = materialise(self.bodies[index], head, self.facts[head.request])
         return event
+
+    def forgotten(self, ids: Forgotten) -> frozenset[int]:
+        """Returns the indexes of events of forgotten people; asks once, so that all connections of the site hear the same."""
+        if self._forgotten is None:
+            self._forgotten = frozenset(ids.find(self.heads, lambda: self.bodies))
+        return self._forgotten
 
     def looking(self, view: View | None) -> Callable[[int], JSON]:
         """Returns a function from an index to the canonical event, as far as a view shows it, or all of it (None).

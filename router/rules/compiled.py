@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
+from shared.forget.ids import Forgotten
 from shared.project.model import Connection
 from shared.project.snapshot import ConfigSnapshot
 
@@ -33,13 +34,15 @@ class ConnectionRules:
     """Names under which an event can exclude the connection; empty: it cannot."""
     through_functions: bool = False
     """True: its frames go to its functions, or privacy rules, before its destination gets them."""
+    forgotten: Forgotten = field(default_factory=Forgotten, compare=False, repr=False)
+    """Ids whose events no connection gets; it changes while the rules stay."""
     known: dict[tuple[str, str | None], bool | None] = field(default_factory=dict, compare=False, repr=False)
     """Verdicts by type and event name, if the predicate asks the head for nothing else."""
 
     @property
     def needs_heads(self) -> bool:
         """False: the connection takes whole frames."""
-        return self.predicate is not None or self.sample < 1 or self.needs_bodies
+        return self.predicate is not None or self.sample < 1 or self.needs_bodies or bool(self.forgotten)
 
     @property
     def needs_bodies(self) -> bool:
@@ -57,18 +60,18 @@ class SiteRules:
     disabled: frozenset[str] = frozenset()
 
 
-def compile_project(snapshot: ConfigSnapshot) -> dict[str, SiteRules]:
-    """Returns the rules of every site.
+def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None) -> dict[str, SiteRules]:
+    """Returns the rules of every site; they leave out the events of forgotten ids.
 
     Raises:
         ConfigError: with every problem of every `where`.
     """
     project = snapshot.project
     problems: list[Problem] = []
-    connections: dict[str, dict[str, ConnectionRules]] = {site: {} for site in project.sites}
+    connections: dict[str, dict[str, ConnectionRules]] = {site: {} for site in project.every_site}
     for name, connection in project.connections.items():
         try:
-            rules = _compile(name, connection, snapshot)
+            rules = _compile(name, connection, snapshot, Forgotten() if forgotten is None else forgotten)
         except ConfigError as exc:
             problems.extend(exc.problems)
             continue
@@ -83,11 +86,11 @@ def compile_project(snapshot: ConfigSnapshot) -> dict[str, SiteRules]:
             connections[name],
             frozenset(key for key, value in project.connections.items() if value.site == name and not value.enabled),
         )
-        for name, site in project.sites.items()
+        for name, site in project.every_site.items()
     }
 
 
-def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> ConnectionRules:
+def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot, forgotten: Forgotten) -> ConnectionRules:
     destination_type = str(snapshot.project.destinations.get(connection.destination, {}).get("type", ""))
     return ConnectionRules(
         name=name,
@@ -98,5 +101,6 @@ def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot) -> Con
         sample=connection.sample,
         consent=tuple(connection.consent),
         through_functions=connection.through_functions,
+        forgotten=forgotten,
         integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),
     )

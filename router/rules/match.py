@@ -1,7 +1,7 @@
 """Decides which events of a frame a connection gets, and why it does not get the others. Pure.
 
 An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether
-the head alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the
+its person is forgotten, whether the head alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the
 connection, and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without
 rules about bodies opens none.
 
@@ -60,6 +60,10 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         repeated = set(arrival.repeated)
         indexes = [index for index in indexes if index not in repeated]
         drops[DropReason.DUPLICATE] = total - len(indexes)
+    if rules.forgotten and indexes and (gone := arrival.forgotten(rules.forgotten)):
+        kept = [index for index in indexes if index not in gone]
+        _count(drops, DropReason.FORGOTTEN, len(indexes) - len(kept))
+        indexes = kept
     errors = 0
     undecided: Container[int] = ()
     if rules.predicate is not None and indexes:

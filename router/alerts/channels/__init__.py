@@ -1,0 +1,1 @@
+"""One file for each channel of alerts. The contract is `router/alerts/contract.py`."""

@@ -1,0 +1,1 @@
+"""Archives the accepted events of each site; `shared/archive/` says how an archive is laid out."""
