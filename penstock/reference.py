@@ -1,7 +1,7 @@
 """Writes the generated pages of the documentation: `python -m penstock.reference` (or `make docs`), `--check` only compares.
 
 A generated page agrees with the code, because it is made from it: the project file and the settings from their Structs, metrics
-from `shared/telemetry/declared.py`, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
+from `shared/telemetry/declared/`, the catalogue of connectors from their registry, reasons from `shared/events/outcome.py`, the command from its own help. `tests/meta/test_docs.py` fails when a
 page is stale. Pages that people write have the reasons and the advice; they link to the generated ones.
 """
 
@@ -29,15 +29,21 @@ from loader import registry
 from loader.settings import PREFIX as LOADER_PREFIX
 from loader.settings import LoaderSettings
 from penstock.command.cli import cli
+from penstock.connector_catalogue import catalogue
 from penstock.control.project.schema import schema_text
 from penstock.option_words import default_text, description, type_text
 from penstock.terminal import exits
+from router.alerts.contract import AlertRules
+from router.alerts.registry import CHANNELS
 from router.settings import RouterSettings
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import Connection, Project
+from shared.secrets.reading import PREFIX as SECRETS_PREFIX
+from shared.secrets.reading import VAULT_PREFIX, SecretsSettings, VaultSettings
 from shared.settings import ServiceSettings
 from shared.telemetry.declared import METRICS
 from shared.telemetry.metric import Metric
+from shared.warnings.declared import WARNED
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 100
@@ -45,6 +51,8 @@ NOTE = "<!-- made by `python -m penstock.reference`; edit the code it is made fr
 
 SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Every service", "PENSTOCK_", ServiceSettings),
+    ("Secrets, wherever a destination is opened", SECRETS_PREFIX, SecretsSettings),
+    ("The vault, wherever a destination is opened", VAULT_PREFIX, VaultSettings),
     ("ingest", INGEST_PREFIX, IngestSettings),
     ("router", "PENSTOCK_ROUTER_", RouterSettings),
     ("functions_runtime", FUNCTIONS_PREFIX, FunctionsSettings),
@@ -66,6 +74,9 @@ _AREAS = {
     "loader": "loader",
     "feeds": "connector_runner",
     "account": "accounting",
+    "stream": "the broker",
+    "broker": "the broker",
+    "alerts": "router",
 }
 
 
@@ -76,6 +87,7 @@ def pages() -> dict[str, str]:
         "metrics.md": "\n".join(_metrics()) + "\n",
         "reasons.md": "\n".join(_reasons()) + "\n",
         "command.md": "\n".join(_command()) + "\n",
+        "connectors/catalogue.md": "\n".join(catalogue(NOTE)) + "\n",
         "project.schema.json": schema_text(),
         "openapi.json": openapi.text(),
     }
@@ -133,7 +145,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations, functions, connections, connectors, syncs and feeds are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions, connections, connectors, syncs, feeds and alerts are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}
@@ -177,6 +189,19 @@ def _configuration() -> Iterator[str]:
         info = inspect.type_info(FEEDS.get(name).OPTIONS)
         assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
         yield from (f"### Feed from {name}", "", f"How it works: [feeds/{name}.md](feeds/{name}.md).", "", *_fields(info))
+    yield from (
+        "## Alerts",
+        "",
+        "An alert has the `type` of its channel, the options of that type beside it, and those of every alert.",
+        "",
+    )
+    info = inspect.type_info(AlertRules)
+    assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+    yield from ("### Every alert", "", "[alerts.md](alerts.md) says what an alert tells, and when.", "", *_fields(info))
+    for name in CHANNELS.names():
+        info = inspect.type_info(CHANNELS.get(name).OPTIONS)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
+        yield from (f"### Alert by {name}", "", f"How it works: [alerts/{name}.md](alerts/{name}.md).", "", *_fields(info))
     yield from (
         "## Settings",
         "",
@@ -264,21 +289,39 @@ def _reasons() -> Iterator[str]:
         "",
         NOTE,
         "",
-        "An event that does not reach a table has one of these reasons. Nothing leaves the path without one.\n",
+        "What may happen to an event, and what to do. Nothing leaves the path without a reason.\n",
         "## Dead letters",
         "",
         "The event could not be processed. It is kept whole, with its original bytes, the reason and a detail, and can be replayed:",
-        "[operations.md](operations.md#dead-letters). The reason is a label of the stage's `..._events_dead_total` or `ingest_events_rejected_total`.",
-        "",
-        *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DeadReason]),
-        "",
+        "[operations.md](operations.md#dead-letters). The reason is a label of the stage's `..._events_dead_total` or `ingest_events_rejected_total`,",
+        "and a column of [`dead_letters`](problems.md#dead-letters-as-rows).\n",
+    )
+    for reason in DeadReason:
+        yield from (
+            f"### Dead letter `{reason}`",
+            "",
+            f"{reason.meaning[0].upper()}{reason.meaning[1:]}. What to do: {reason.advice}.",
+            "",
+        )
+    yield from (
         "## Drops",
         "",
         "The event was left out on purpose, counted and not stored. The reason is a label of the stage's `..._events_dropped_total`.",
         "",
         *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DropReason]),
+        "\n## Warnings\n",
+        "What [`penstock warnings`](problems.md#warnings) shows, and connections with `from: warnings` get. The counter is a metric of every service.",
         "",
     )
+    for each in WARNED:
+        labels = "".join(f", `{name}` is `{value}`" for name, value in each.labels.items())
+        yield from (
+            f"### Warning `{each.reason}`\n",
+            f"{each.meaning[0].upper()}{each.meaning[1:]}. What to do: {each.advice}.",
+            "",
+            f"Counted in {each.unit}: `{each.counter}`{labels}.",
+            "",
+        )
 
 
 # -- the command

@@ -58,12 +58,18 @@ COMMANDS = {
     "send": ("events", "Send a file of events through the edge."),
     "tail": ("events", "Print accepted events, old and new ones."),
     "dead": ("dead", "List, show, replay, export and purge dead letters."),
+    "warnings": ("warnings", "Show what happened to events that a person may want to know."),
     "replay": ("replay", "Send accepted events of a range to their connections again."),
+    "forget": ("forget", "Forget a person: leave out their events, remove what is stored."),
+    "rebuild": ("runs", "Load all events of a wiped destination again."),
+    "runs": ("runs", "List, show, pause, resume and cancel what takes long."),
+    "archive": ("archive", "Show how far sites are archived, verify their archives."),
     "explain": ("events", "Show what every connection would do with an event, without a stack."),
     "fn": ("fn", "Write, run and test functions, without a stack."),
     "load": ("load", "Load rows of a file into a table."),
     "connector": ("connector", "Ask connectors, and read their rows, without a stack."),
     "sync": ("sync", "Run syncs, look at their runs, cancel, reset."),
+    "alerts": ("alerts", "List what alerts tell of, send test messages, silence."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
 """Each command, its module in `verbs/`, and its line in the overview."""

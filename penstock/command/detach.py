@@ -40,7 +40,9 @@ def start_detached(setting: Setting, wishes: Wishes) -> None:
             start_new_session=True,
         )
     try:
-        state = _wait_until_ready(setting, supervisor)
+        state = _wait_until_ready(
+            setting, supervisor, processes=wishes.nodes + 2 * len(SERVICES) if wishes.nodes else 1 + len(SERVICES)
+        )
     except KeyboardInterrupt:
         screen.note("stopping what was started")
         supervisor.terminate()
@@ -72,15 +74,19 @@ def _command(home: Home, wishes: Wishes) -> list[str]:
         command += ["--port-base", str(wishes.port_base)]
     if wishes.port is not None:
         command += ["--port", str(wishes.port)]
+    if wishes.nodes:
+        command += ["--cluster", str(wishes.nodes)]
+    if wishes.tls:
+        command += ["--tls"]
     if wishes.project is not None:
         command += ["--project", str(wishes.project.absolute())]
     return command
 
 
-def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes]) -> StackState:
+def _wait_until_ready(setting: Setting, supervisor: subprocess.Popen[bytes], *, processes: int) -> StackState:
     home = setting.home
     ends_at = time.monotonic() + 2 * START_SECONDS
-    with setting.screen.progress("starting", total=1 + len(SERVICES)) as advance:
+    with setting.screen.progress("starting", total=processes) as advance:
         while time.monotonic() < ends_at:
             if supervisor.poll() is not None:
                 raise failure(home, supervisor.returncode)

@@ -17,7 +17,7 @@ from penstock.command.apply import apply_checked
 from penstock.command.dotenv import with_dotenv
 from penstock.control.moments import moment_of
 from penstock.control.project.projects import check_document, read_text
-from penstock.control.reach import Reach, open_broker
+from penstock.control.reach import local_reach, open_broker
 from penstock.stack.home import StackState
 from penstock.stack.leftovers import clean_up
 from penstock.stack.stack import Stack, choose_ports
@@ -45,6 +45,9 @@ class Wishes:
     project: Path | None = None
     demo: bool = False
     exit_after_demo: bool = False
+    nodes: int = 0
+    """Of a cluster; 0: one broker."""
+    tls: bool = False
 
 
 async def run_foreground(setting: Setting, wishes: Wishes) -> None:
@@ -60,8 +63,8 @@ async def run_foreground(setting: Setting, wishes: Wishes) -> None:
         for process in clean_up(setting.home):
             screen.note(f"ended {process.name} (process {process.pid}), left behind by a stack that was killed")
         view = _StartView(screen)
-        ports = dataclasses.replace(choose_ports(wishes.port_base, wishes.port), host=wishes.host)
-        stack = Stack(setting.home, ports, lambda: view.refresh(stack))
+        ports = dataclasses.replace(choose_ports(wishes.port_base, wishes.port, wishes.nodes), host=wishes.host)
+        stack = Stack(setting.home, ports, lambda: view.refresh(stack), tls=wishes.tls)
         _stop_on_signals(stack, screen)
 
         async def prepare() -> None:
@@ -85,11 +88,13 @@ async def show_addresses(setting: Setting, state: StackState) -> None:
         screen.say(f"  {name:<{NAME_WIDTH}} {text}")
 
     told("events go to", f"{state.ingest_url}/v1/batch   (segment protocol; /v1/ws for WebSocket)")
+    for url in state.more_ingest_urls:
+        told("", f"{url}/v1/batch")
     told("broker", state.broker_url)
     for name, url in admin.items():
         told(name, f"{url}/ready   {url}/metrics")
     told("home", f"{state.home}   (logs in {state.home}/logs)")
-    async with open_broker(Reach(setting.home, state.broker_url, state)) as broker:
+    async with open_broker(local_reach(setting.home, state)) as broker:
         found = await stored_project(broker)
     if found is None:
         told("project", "none yet; write one with `penstock init`, then run `penstock apply`")
@@ -98,7 +103,7 @@ async def show_addresses(setting: Setting, state: StackState) -> None:
 
 
 async def _apply(setting: Setting, state: StackState, file: Path) -> None:
-    reach = Reach(setting.home, state.broker_url, state)
+    reach = local_reach(setting.home, state)
     text = read_text(file)
     document = parse_document(text, str(file))
     resolved = check_document(document, with_dotenv(reach.environment, file.parent), file.parent)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shared.reading.moments import shown
 from shared.reading.units import Duration
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ def epoch_of(text: str) -> float | None:
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def shown(seconds: float | None) -> str | None:
-    """Returns epoch seconds as people read them."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def gone(removed: RemovedBalance) -> str:

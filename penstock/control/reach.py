@@ -55,7 +55,12 @@ def find_reach(home: Home, url: str | None) -> Reach:
             f"no stack runs in {home.folder}; start one with `penstock up`, point to its folder with --home, "
             "or name a broker with --url nats://host:4222"
         )
-    return Reach(home, state.broker_url, state)
+    return local_reach(home, state)
+
+
+def local_reach(home: Home, state: StackState) -> Reach:
+    """Returns the broker of the stack that runs in a home."""
+    return Reach(home, home.address(state), state)
 
 
 @contextlib.asynccontextmanager

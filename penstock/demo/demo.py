@@ -20,7 +20,7 @@ from penstock.control.data.send import Sent, batches, send
 from penstock.control.data.tables import TableLook, look_at_tables, sample_rows, telling_columns
 from penstock.control.letters.letters import Filter, Group, Stored, find, group
 from penstock.control.metrics import Scrape, scrape_all, total
-from penstock.control.reach import Reach, open_broker
+from penstock.control.reach import local_reach, open_broker
 from penstock.control.wording import cut
 from penstock.demo.sample import EVENTS, sample_events
 from penstock.stack.home import DEFAULT_HOME, StackState
@@ -57,7 +57,7 @@ async def show_demo(setting: Setting, state: StackState, count: int = EVENTS) ->
         NotConnected: the edge or the broker does not answer.
     """
     screen = setting.screen
-    reach = Reach(setting.home, state.broker_url, state)
+    reach = local_reach(setting.home, state)
     admin = [process.admin_url for process in state.processes if process.admin_url]
     began = time.time()
     async with open_broker(reach) as broker:

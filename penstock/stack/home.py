@@ -2,11 +2,13 @@
 
     home/stack.json   what runs: ports, process ids, urls; replaced whole
     home/stack.lock   held by the supervisor as long as it lives, so that a home has one stack
-    home/store/       JetStream's files
+    home/store/       JetStream's files; of a cluster home/store-1/ and so on
     home/logs/        one log a process, rotated by size
     home/cache/       the last good project of each service
     home/scratch/     what does not fit into the loader's memory; gone with its process
-    home/spool/       ingest's journal for the time the broker is away
+    home/archive/     accepted events, unless the project says where they are archived
+    home/spool/       ingest's journal for the time the broker is away; of the second edge of a cluster home/spool-2/
+    home/secrets/     of a cluster: passwords, certificates, and the brokers' address for commands
 
 The kernel gives the lock back however the supervisor ends, so it is the lock that tells a running stack from a stale file, and a
 process id counts only together with the time its process started.
@@ -60,6 +62,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: ProcessState
     broker_url: str
     ingest_url: str
+    more_ingest_urls: list[str] = []
     monitor_url: str
     started_at: str
     processes: list[ProcessState] = []
@@ -79,6 +82,10 @@ class Home:
         self.cache = self.folder / "cache"
         self.scratch = self.folder / "scratch"
         self.spool = self.folder / "spool"
+        self.archive = self.folder / "archive"
+        self.secrets = self.folder / "secrets"
+        self.passwords = self.secrets / "passwords.json"
+        self.address_file = self.secrets / "address"
 
     def prepare(self) -> None:
         """Creates the folders.
@@ -109,6 +116,12 @@ class Home:
     def forget(self) -> None:
         """Removes the state file."""
         self.state_file.unlink(missing_ok=True)
+
+    def address(self, state: StackState) -> str:
+        """Returns the brokers' address for commands; of a cluster with user and password, which `stack.json` has not."""
+        with contextlib.suppress(OSError):
+            return self.address_file.read_text(encoding="utf-8")
+        return state.broker_url
 
     def is_running(self) -> bool:
         """True while a supervisor holds the lock."""

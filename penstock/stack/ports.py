@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 from shared.errors import SetupError
 
 INGEST_PORT = 8080
 BROKER_PORT = 4222
 MONITOR_PORT = 8222
+ROUTE_PORT = 6222
 ADMIN_PORT = 9464
 SPAN = 200
 """How many ports are tried from the first one on."""
+
+
+_reserved: dict[int, int] = {}
+"""File descriptors by port; they are closed with the process."""
 
 
 class PortPicker:
@@ -32,7 +38,7 @@ class PortPicker:
         """
         if port > 65_535:
             raise SetupError(f"{option}: port {port} for {whose} is beyond 65535")
-        if port in self._given or not is_free(port):
+        if port in self._given or not is_free(port) or not reserve(port):
             raise SetupError(
                 f"{option}: port {port} for {whose} is taken by another program; choose another, or stop that program"
             )
@@ -46,7 +52,7 @@ class PortPicker:
             SetupError: none of them is free.
         """
         for port in range(first, min(first + SPAN, 65_536)):
-            if port not in self._given and is_free(port):
+            if port not in self._given and is_free(port) and reserve(port):
                 self._given.add(port)
                 return port
         raise SetupError(f"no free port from {first} to {first + SPAN - 1}; choose another range with --port-base")
@@ -63,4 +69,23 @@ def is_free(port: int) -> bool:
                 probe.listen(1)
             except OSError:
                 return False
+    return True
+
+
+def reserve(port: int) -> bool:
+    """Keeps other stacks that start now from choosing the same port, until this process ends.
+
+    Returns:
+        False if another process reserved it. A name in Linux' abstract namespace stands for the port: it is gone with the process. On other systems
+        there is no such namespace, and nothing is reserved.
+    """
+    if port in _reserved or sys.platform != "linux":
+        return True
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        mark.bind(f"\0penstock-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _reserved[port] = mark.detach()
     return True

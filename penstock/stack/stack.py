@@ -1,4 +1,4 @@
-"""The local stack: nats-server and one process for each service, in one home, supervised.
+"""The local stack: nats-server and one process for each service, in one home, supervised; or a cluster with two of each service.
 
 `Stack.run` starts the broker, then the services, says when all of them are ready, keeps them running until it is told to stop,
 and stops them in the order of the path, so that each can hand on what it holds: connectors, ingest, router, functions, loader, broker. What it runs
@@ -12,19 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
 
-from penstock.stack.home import DRAIN_SECONDS, SERVICES, Home, Phase, ProcessState, StackState, stack_environment, start_time
+from penstock.stack.home import SERVICES, Home, Phase, ProcessState, StackState, start_time
 from penstock.stack.logfile import rotate
-from penstock.stack.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, PortPicker
-from penstock.stack.processes import Program, Supervised
+from penstock.stack.nodes import NodePorts
+from penstock.stack.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, ROUTE_PORT, PortPicker
+from penstock.stack.processes import Supervised
+from penstock.stack.programs import Cluster, OneBroker, Ports
 from shared.errors import SetupError
-from shared.jetstream.nats_server import config_text, find_nats_server
 from shared.jetstream.topology import MORE_ROOM
 from shared.tasks import first_of, task_group, timeout
 
@@ -34,51 +33,61 @@ WATCH_EVERY_SECONDS = 2.0
 TRIES_AT_START = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the stack listens."""
-
-    ingest: int
-    broker: int
-    monitor: int
-    admin: tuple[int, ...]
-    host: str = "127.0.0.1"
-    """Interface that takes events; everything else listens on the local one."""
-
-
-def choose_ports(base: int | None = None, events: int | None = None) -> Ports:
+def choose_ports(base: int | None = None, events: int | None = None, nodes: int = 0) -> Ports:
     """Returns free ports: those asked for, and for the others the well-known ones or the next free ones behind them.
 
     Args:
         base: `--port-base`: all ports, one after the other.
         events: `--port`: where events go.
+        nodes: of a cluster, in which each service has a second process; 0: one broker.
 
     Raises:
         SetupError: one that was asked for is taken, or none is free.
     """
     picker = PortPicker()
     ingest = None if events is None else picker.demand(events, "events", "--port")
-    if base is not None:
-        names = ("events", "the broker", "the broker's monitor", *(f"{name}'s admin page" for name in SERVICES))
-        wanted = [
-            ingest if ingest is not None and not offset else picker.demand(base + offset, whose, "--port-base")
-            for offset, whose in enumerate(names)
-        ]
-        return Ports(wanted[0], wanted[1], wanted[2], tuple(wanted[3:]))
-    return Ports(
-        picker.pick(INGEST_PORT) if ingest is None else ingest,
-        picker.pick(BROKER_PORT),
-        picker.pick(MONITOR_PORT),
-        tuple(picker.pick(ADMIN_PORT) for _ in SERVICES),
+    copies = 2 if nodes else 1
+    # what listens, and the first port to try; in the order of --port-base
+    wanted = [("events", INGEST_PORT), ("the broker", BROKER_PORT), ("the broker's monitor", MONITOR_PORT)]
+    wanted += [(f"{name}'s admin page", ADMIN_PORT) for name in SERVICES * copies]
+    if nodes:
+        wanted += [("the second edge", INGEST_PORT)]
+        wanted += [("a broker", BROKER_PORT), ("a broker's monitor", MONITOR_PORT)] * (nodes - 1)
+        wanted += [("the routes of a broker", ROUTE_PORT)] * nodes
+    found: list[int] = []
+    for offset, (whose, first) in enumerate(wanted):
+        if not offset and ingest is not None:
+            found.append(ingest)
+        else:
+            found.append(picker.pick(first) if base is None else picker.demand(base + offset, whose, "--port-base"))
+    admin_end = 3 + len(SERVICES) * copies
+    admin, rest = tuple(found[3:admin_end]), found[admin_end:]
+    if not nodes:
+        return Ports(found[0], found[1], found[2], admin)
+    second, pairs, routes = (
+        rest[0],
+        [found[1:3], *zip(rest[1 : 2 * nodes - 1 : 2], rest[2 : 2 * nodes - 1 : 2], strict=True)],
+        rest[2 * nodes - 1 :],
     )
+    of_nodes = tuple(NodePorts(broker, monitor, route) for (broker, monitor), route in zip(pairs, routes, strict=True))
+    return Ports(found[0], found[1], found[2], admin, nodes=of_nodes, second_ingest=second)
 
 
 class Stack:
     """A stack in a home whose lock the caller holds. `on_change` is called whenever the state of a process changes."""
 
-    def __init__(self, home: Home, ports: Ports, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, home: Home, ports: Ports, on_change: Callable[[], None] = lambda: None, *, tls: bool = False) -> None:
+        """
+        Args:
+            tls: between all and the brokers; only a cluster has it.
+
+        Raises:
+            SetupError: the home is another kind of stack's, or cannot be written.
+        """
         self.home = home
         self.ports = ports
+        self._plan = Cluster(home, ports, tls=tls) if ports.nodes else OneBroker(home, ports)
+        self._plan.prepare()
         self.phase: Phase = "starting"
         self.ready = asyncio.Event()
         self.stopping = asyncio.Event()
@@ -88,23 +97,30 @@ class Stack:
         """Why a process is not ready, by name."""
         self._on_change = on_change
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self.broker = Supervised(self._broker_program(), self._changed)
-        self.services = [Supervised(self._service_program(index), self._changed) for index in range(len(SERVICES))]
+        self.brokers = [Supervised(program, self._changed) for program in self._plan.brokers()]
+        self._path = [[Supervised(program, self._changed) for program in copies] for copies in self._plan.services()]
+        self.services = [process for copies in self._path for process in copies]
 
     @property
     def processes(self) -> list[Supervised]:
         """Every process, in the order they start."""
-        return [self.broker, *self.services]
+        return [*self.brokers, *self.services]
 
     @property
     def broker_url(self) -> str:
-        """Address of the broker."""
-        return f"nats://127.0.0.1:{self.ports.broker}"
+        """Address of the broker, without a password."""
+        return self._plan.shown_address
 
     @property
     def ingest_url(self) -> str:
         """Where events go."""
         return f"http://{local_address(self.ports.host)}:{self.ports.ingest}"
+
+    @property
+    def more_ingest_urls(self) -> list[str]:
+        """Further edges, for a balancer."""
+        second = self.ports.second_ingest
+        return [] if second is None else [f"http://{local_address(self.ports.host)}:{second}"]
 
     @property
     def state(self) -> StackState:
@@ -115,6 +131,7 @@ class Stack:
             supervisor=ProcessState(name="supervisor", pid=os.getpid(), started=start_time(os.getpid())),
             broker_url=self.broker_url,
             ingest_url=self.ingest_url,
+            more_ingest_urls=self.more_ingest_urls,
             monitor_url=f"http://127.0.0.1:{self.ports.monitor}",
             started_at=self._started_at,
             processes=[process.snapshot for process in self.processes],
@@ -130,13 +147,13 @@ class Stack:
         Raises:
             SetupError: a process cannot start; says why and where its log is. Nothing is left running.
         """
-        self._configure_broker()
         try:
             async with task_group() as group:
                 rotation = group.create_task(self._rotate_logs())
                 try:
-                    group.create_task(self.broker.keep_running())
-                    if await self._until_ready([self.broker]):
+                    for broker in self.brokers:
+                        group.create_task(broker.keep_running())
+                    if await self._until_ready(self.brokers):
                         for service in self.services:
                             group.create_task(service.keep_running())
                         if await self._until_ready(self.services):
@@ -217,9 +234,11 @@ class Stack:
     async def _stop_all(self) -> None:
         self.phase = "stopping"
         self._changed()
-        *path, connectors = self.services
-        for process in (connectors, *path, self.broker):
-            await process.stop(at_once=self.hurry)
+        *path, connectors = self._path
+        for copies in (connectors, *path, self.brokers):
+            async with task_group() as group:
+                for process in copies:
+                    group.create_task(process.stop(at_once=self.hurry))
 
     async def _rotate_logs(self) -> None:
         while True:
@@ -232,44 +251,6 @@ class Stack:
         with contextlib.suppress(OSError):
             self.home.write(self.state)
         self._on_change()
-
-    def _configure_broker(self) -> None:
-        text = config_text(self.home.store, port=self.ports.broker, monitor_port=self.ports.monitor)
-        (self.home.folder / "nats.conf").write_text(text)
-
-    def _broker_program(self) -> Program:
-        return Program(
-            name="nats",
-            command=(find_nats_server(), "-c", str(self.home.folder / "nats.conf")),
-            environment=dict(os.environ),
-            log=self.home.logs / "nats.log",
-            ready_url=f"http://127.0.0.1:{self.ports.monitor}/healthz",
-            stop_seconds=15,
-        )
-
-    def _service_program(self, index: int) -> Program:
-        name, admin = SERVICES[index], f"http://127.0.0.1:{self.ports.admin[index]}"
-        return Program(
-            name=name,
-            command=(sys.executable, "-P", "-m", name),
-            environment={
-                "PENSTOCK_DRAIN_PERIOD": f"{DRAIN_SECONDS}s",
-                **os.environ,
-                **stack_environment(self.home),
-                "PENSTOCK_NATS_URL": self.broker_url,
-                "PENSTOCK_ADMIN_HOST": "127.0.0.1",
-                "PENSTOCK_ADMIN_PORT": str(self.ports.admin[index]),
-                "PENSTOCK_CACHE_DIR": str(self.home.cache / name),
-                "PENSTOCK_LOADER_SCRATCH_DIR": str(self.home.scratch),
-                "PENSTOCK_INGEST_HOST": self.ports.host,
-                "PENSTOCK_INGEST_PORT": str(self.ports.ingest),
-                "PENSTOCK_INGEST_SPOOL_DIR": str(self.home.spool),
-            },
-            log=self.home.logs / f"{name}.log",
-            ready_url=f"{admin}/ready",
-            admin_url=admin,
-            stop_seconds=DRAIN_SECONDS + 5,
-        )
 
 
 def local_address(host: str) -> str:

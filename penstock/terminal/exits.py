@@ -15,6 +15,12 @@ SETUP = 4
 """A person must change something first: no stack runs, a file is missing, a port is taken."""
 CONFLICT = 5
 """Another person changed the project first; look again."""
+PARTIAL = 6
+"""Part of the work failed, and the rest is done."""
+CANCELLED = 7
+"""A person ended it before its end."""
+TIMED_OUT = 8
+"""It took longer than it may."""
 INTERRUPTED = 130
 
 MEANINGS = {
@@ -24,6 +30,9 @@ MEANINGS = {
     UNREACHABLE: "a server does not answer; trying again may help",
     SETUP: "a person must change something first",
     CONFLICT: "another person changed the project first; look again",
+    PARTIAL: "part of the work failed, and the rest is done: some streams of a run",
+    CANCELLED: "a person ended it before its end",
+    TIMED_OUT: "it took longer than it may",
     INTERRUPTED: "interrupted",
 }
 

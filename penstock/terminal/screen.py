@@ -46,8 +46,10 @@ SPEAK_AT_LEAST_EVERY_SECONDS = 30.0
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 """Words of a style, as terminals read them."""
-_MOVES_THE_CURSOR = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
-"""Control characters, but for tabulators and new lines: what events hold must not write elsewhere on the terminal."""
+_MOVES_THE_CURSOR = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+"""Control characters, but for tabulators and new lines, and characters that turn the direction of a line: what events hold must not write
+elsewhere on the terminal, nor look as if it were something else.
+"""
 
 
 class Styled(NamedTuple):
@@ -74,6 +76,16 @@ class Screen:
         """Prints a sentence for people."""
         if not self.json:
             self.out.print(Styled(text, style))
+
+    def source(self, text: str, language: str) -> None:
+        """Prints a text for people, on a terminal with its syntax coloured."""
+        if self.json or not self.out.is_terminal:
+            self.say(text)
+            return
+        from rich.syntax import Syntax
+
+        text = text.translate(_MOVES_THE_CURSOR)  # which rich would pass on
+        self.out.console().print(Syntax(text, language, word_wrap=True, background_color="default"))
 
     def note(self, text: str, style: str = "dim") -> None:
         """Prints a sentence beside the result, on standard error, also with --json.
@@ -232,6 +244,11 @@ class Screen:
                 self.err.print(Styled("error: ", "bold red"), Styled(text))
 
 
+def harmless(text: str) -> str:
+    """Returns a text of any author that may be printed on a terminal."""
+    return text.translate(_MOVES_THE_CURSOR)
+
+
 def typed_command() -> str:
     """Returns what to type for `penstock` here: its path, where the environment it lives in is not active."""
     beside = Path(sysconfig.get_path("scripts")) / "penstock"
@@ -260,7 +277,7 @@ class _Output:
     def print(self, *parts: Styled) -> None:
         """Prints a line; styles show on a terminal only."""
         coloured = self.is_terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        text = "".join(_coloured(part) if coloured else part.text.translate(_MOVES_THE_CURSOR) for part in parts) + "\n"
+        text = "".join(_coloured(part) if coloured else harmless(part.text) for part in parts) + "\n"
         stream = getattr(sys, self._name)
         try:
             stream.write(text)
@@ -276,7 +293,7 @@ class _Output:
 
 
 def _coloured(part: Styled) -> str:
-    text, codes = part.text.translate(_MOVES_THE_CURSOR), ";".join(_CODES[word] for word in part.style.split())
+    text, codes = harmless(part.text), ";".join(_CODES[word] for word in part.style.split())
     return f"\x1b[{codes}m{text}\x1b[0m" if codes and text else text
 
 

@@ -12,7 +12,7 @@ import penstock
 from penstock.terminal.options import Setting, at_home
 from shared.errors import SetupError
 
-BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge", "functions")
+BENCHMARKS = ("edge", "router", "loader", "path", "destinations", "shape", "judge", "functions", "cluster", "rebuild")
 """The benchmarks; they start the other modules of the folder."""
 
 FOLDER = Path(penstock.__file__).resolve().parents[1] / "bench"

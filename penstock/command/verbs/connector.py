@@ -20,6 +20,7 @@ from penstock.command.dotenv import with_dotenv
 from penstock.control.project.projects import DEFAULT_FILE, read_document
 from penstock.control.reach import local_environment
 from penstock.control.wording import counted, cut
+from penstock.stack.home import stack_environment
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_home
 from shared.errors import SetupError
@@ -61,6 +62,9 @@ def list_(setting: Setting, file: Path) -> int:
         setting.screen.say(f"{file} has no connectors; docs/connectors.md says how to write one")
         return exits.OK
     setting.screen.table(("connector", "type", "runs"), rows)
+    for name, entry in entries.items():
+        if (fault := _unknown_type(entry)) is not None:
+            setting.screen.note(f"connectors.{name}.type: {fault}", "yellow")
     return exits.OK
 
 
@@ -144,7 +148,7 @@ def discover(setting: Setting, name: str, file: Path, verbose: bool) -> int:
 def cleanup(setting: Setting, name: str, file: Path, verbose: bool) -> int:
     """Removes what connector NAME made in the system behind it, such as a replication slot, which else keeps a server's log for ever.
 
-    The next read begins anew: remove its state too.
+    The next read begins at the beginning: remove its state too.
 
     \b
     Example:
@@ -212,7 +216,7 @@ async def _read(
     state_file: Path | None,
     verbose: bool,
 ) -> Counter[str]:
-    from connector_runner.contract import Checkpoint, Row, Rows, Said
+    from connector_runner.contract import Checkpoint, JsonRows, Row, Rows, Said
     from connector_runner.json_rows import json_rows
     from penstock.control.connectors.asked import read_rows, state_of, states_of
 
@@ -231,8 +235,12 @@ async def _read(
     async with aclosing(messages):
         async for message in messages:
             match message:
+                case Row(stream, data) if data.startswith(b'"'):  # a row that cannot be read
+                    heard(Said("error", json.loads(data)))
                 case Row(stream, data):
                     rows[str(stream)] += _printed(stream, [data], streams, _left(limit, rows))
+                case JsonRows(stream, lines):
+                    rows[str(stream)] += _printed(stream, lines, streams, _left(limit, rows))
                 case Rows(stream, table):
                     rows[str(stream)] += _printed(stream, json_rows(table), streams, _left(limit, rows))
                 case Checkpoint(stream, state):
@@ -273,7 +281,7 @@ def _entry(setting: Setting, name: str, file: Path) -> dict[str, Any]:
 
 
 def _cache(setting: Setting) -> Path:
-    return (setting.home.folder / "connectors").absolute()
+    return Path(stack_environment(setting.home)["PENSTOCK_CONNECTOR_CACHE_DIR"]).absolute()
 
 
 def _heard(setting: Setting, *, verbose: bool) -> Any:
@@ -292,10 +300,22 @@ def _described(entry: Any) -> tuple[str, str]:
     found = entry if isinstance(entry, dict) else {}
     manifest = found.get("manifest")
     if manifest is None and "package" not in found:
-        return str(found.get("type")), "in this process"
+        runs = found.get("image") or ("its file" if found.get("type") == "python" else "in this process")
+        return str(found.get("type")), "" if _unknown_type(found) else str(runs)
     package = f"{found.get('package')} {found.get('version')}"
     runs = "its own manifest" if isinstance(manifest, dict) else str(manifest or package)
     return str(found.get("type")), runs
+
+
+def _unknown_type(entry: Any) -> str | None:
+    """Returns what is wrong with the type of an entry; None: nothing."""
+    from connector_runner.registry import SOURCES
+    from shared.reading.decode import meant
+
+    written, known = str(entry.get("type")) if isinstance(entry, dict) else "", SOURCES.names()
+    return (
+        None if written in known else f"expected one of {', '.join(known)}, got {written!r};{meant(written, known)}".rstrip(";")
+    )
 
 
 def _type_of(schema: dict[str, Any]) -> str:
@@ -303,6 +323,9 @@ def _type_of(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(map(str, schema.get("enum") or [schema["const"]]))
     if "oneOf" in schema:
         return "one of several"
+    if "anyOf" in schema:
+        kinds = [_type_of(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
     found = schema.get("type", "any")
     return " or ".join(map(str, found)) if isinstance(found, list) else str(found)
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 import msgspec
 
 from penstock.control.letters.forms import as_json, as_line, body_of, pretty
 from penstock.control.letters.letters import Filter, Group, Groups, Seen, fetch_letter, find, parse_ids, remove_all
-from penstock.control.moments import Moment, shown
+from penstock.control.letters.outcomes import Outcome, told
+from penstock.control.moments import Moment
 from penstock.control.reach import open_broker
 from penstock.control.wording import cut
 from penstock.terminal import exits
@@ -25,10 +25,9 @@ from penstock.terminal.options import Integer, Setting, at_broker
 from shared.errors import SetupError
 from shared.events.dead import DeadLetter
 from shared.events.outcome import DeadReason
+from shared.project.problems import are_wanted
 from shared.project.snapshot import current_snapshot
-
-if TYPE_CHECKING:
-    from penstock.control.letters.redeliver import Outcome
+from shared.reading.moments import shown
 
 SHOWN = 20
 SHOWN_DETAIL = 100
@@ -49,6 +48,10 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Only letters with this reason (docs/reasons.md).",
     )
     @click.option("--since", type=Moment(), help="Only letters since then: 2026-03-01T12:00:00Z, or 15m for how long ago.")
+    @click.option("--until", type=Moment(), help="Only letters until then.")
+    @click.option(
+        "--where", help="Only letters whose event meets conditions, as in the project file: '{field: event, eq: Paid}'."
+    )
     @functools.wraps(function)
     def wrapper(
         setting: Setting,
@@ -57,13 +60,29 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
         stage: str | None,
         reason: str | None,
         since: float | None,
+        until: float | None,
+        where: str | None,
         ids: tuple[str, ...] = (),
         **rest: Any,
     ) -> Any:
-        wanted = Filter(ids=parse_ids(ids), connection=connection, site=site, stage=stage, reason=reason, since=since)
+        if since is not None and until is not None and until < since:
+            raise click.UsageError("--until is before --since, so no letter can match")
+        wanted = Filter(
+            ids=parse_ids(ids), connection=connection, site=site, stage=stage, reason=reason, since=since, until=until,
+            meets=_conditions(where),
+        )  # fmt: skip
         return function(setting, wanted=wanted, **rest)
 
     return wrapper
+
+
+def _conditions(where: str | None) -> Callable[[DeadLetter], bool] | None:
+    if where is None:
+        return None
+    from penstock.control.letters.conditions import compile_conditions  # brings the rules of routing with it
+    from shared.reading.document import parse_yaml
+
+    return compile_conditions(parse_yaml(where, "--where"))
 
 
 @click.group()
@@ -91,7 +110,7 @@ def list_(setting: Setting, wanted: Filter, limit: int) -> int:
         }
     )
     if not groups.total:
-        setting.screen.say("no dead letter matches" if wanted != Filter() else "no dead letters")
+        setting.screen.say("no dead letter matches" if _is_narrow(wanted) else "no dead letters")
         return exits.OK
     _show_groups(setting, groups.largest_first())
     rows = [
@@ -131,8 +150,9 @@ def show(setting: Setting, letter: str) -> int:
     setting.screen.result({**as_json(letter, each), **body_of(each)})
     reason = str(each.reason)
     meaning = DeadReason(reason).meaning if reason in list(DeadReason) else ""
+    advice = DeadReason(reason).advice if reason in list(DeadReason) else ""
     for name, value in (
-        ("reason", f"{reason}: {meaning}" if meaning else reason), ("detail", each.detail), ("stage", each.stage),
+        ("reason", f"{reason}: {meaning}" if meaning else reason), ("detail", each.detail), ("what to do", advice), ("stage", each.stage),
         ("site", each.site), ("connection", each.connection), ("table", each.table), ("at", f"{shown(each.at)} UTC"),
         ("origin", each.origin), ("messageId", each.message_id), ("key", each.request.key if each.request else None),
     ):  # fmt: skip
@@ -143,12 +163,8 @@ def show(setting: Setting, letter: str) -> int:
         text = body_of(each).get("body")
         if text is None:
             setting.screen.say(repr(each.body))
-        elif setting.screen.out.is_terminal:
-            from rich.syntax import Syntax
-
-            setting.screen.out.console().print(Syntax(pretty(text), "json", word_wrap=True, background_color="default"))
         else:
-            setting.screen.say(text)
+            setting.screen.source(pretty(text) if setting.screen.out.is_terminal else text, "json")
     return exits.OK
 
 
@@ -166,9 +182,10 @@ def show(setting: Setting, letter: str) -> int:
     show_default=True,
     help="Seconds to wait for room in a full queue, and then for the result.",
 )
+@click.option("--dry-run", is_flag=True, help="Count what would be done, and change nothing.")
 @at_broker
 @_filtered
-def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float) -> int:
+def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: float, dry_run: bool) -> int:
     """Replays dead letters. None is removed before its replay is stored; each arrives once, also when this is interrupted.
 
     Dead letters of the edge are judged again by its present rules; letters that these still refuse stay. Exit code 1 if some
@@ -181,59 +198,28 @@ def replay(setting: Setting, wanted: Filter, everything: bool, into: str, wait: 
     """
     _demand_filter(wanted, everything=everything)
     seen = Seen(wanted.ids)
-    outcome = asyncio.run(_replay(setting=setting, wanted=wanted, into=into, wait=wait, seen=seen))
+    outcome = asyncio.run(_replay(setting=setting, wanted=wanted, into=into, wait=wait, seen=seen, dry_run=dry_run))
     unknown = wanted.unmatched(seen)
     setting.screen.result({**msgspec.to_builtins(outcome), "unknown": unknown})
     say = setting.screen.say
     if outcome.finished:
         say(f"{outcome.finished} letters of an earlier replay that was interrupted are done")
-    say(f"{outcome.replayed} replayed")
-    later = outcome.foreign_until > time.time()
-    for count, text in (
-        (outcome.dead_again, "failed again; they are new dead letters"),
-        (outcome.waiting, "are stored and wait for their loader"),
-        (outcome.still_bad, "stay: the edge would refuse them again"),
-        (
-            outcome.held_back,
-            (
-                "stay: the router would drop them as repeats within the site's dedupe_window; --into start works for all of them from"
-                f" {_minute(outcome.held_back_until)} on, --into stage now where their connection is still there"
-            ),
-        ),
-        (
-            outcome.foreign,
-            "stay: their connection was removed or moved to another site; --into start sends them to all connections of their site"
-            + (f", from {_minute(outcome.foreign_until)} on: until then the router drops some as repeats" if later else ""),
-        ),
-        (
-            outcome.of_syncs,
-            (
-                "stay: they are rows of a sync, which come again when its source gives them again, at the latest with the next full refresh"
-                " of their stream; then `penstock dead purge` removes the letters"
-            ),
-        ),
-        (outcome.unreadable, "stay: they hold a frame that this version cannot read"),
-        (
-            outcome.not_kept,
-            "stay: privacy rules could not clean their bytes, so these were not kept; `penstock dead show` has size and hash",
-        ),
-    ):
-        if count:
-            say(f"{count} {text}", "yellow")
+    say(f"{outcome.replayed} would be replayed; nothing was changed" if dry_run else f"{outcome.replayed} replayed")
+    for line in told(outcome, time.time()):
+        say(line, "yellow")
     for each in outcome.refused:
         say(f"  {each.id} {each.reason}: {each.detail}")
-    stayed = outcome.dead_again + outcome.still_bad + outcome.held_back + outcome.foreign + outcome.unreadable
-    stayed += outcome.not_kept + outcome.of_syncs
-    return max(_deny(setting, unknown), exits.NO if stayed else exits.OK)
+    return max(_deny(setting, unknown), exits.NO if outcome.stayed else exits.OK)
 
 
 @dead.command(short_help="Delete dead letters for good.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All letters; otherwise name ids or a filter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Count what would be done, and change nothing.")
 @at_broker
 @_filtered
-def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
+def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool, dry_run: bool) -> int:
     """Deletes dead letters for good. Exit code 1 if a named ID, connection or site has no letter.
 
     \b
@@ -243,6 +229,12 @@ def purge(setting: Setting, wanted: Filter, everything: bool, yes: bool) -> int:
     _demand_filter(wanted, everything=everything)
     seen = Seen(wanted.ids)
     groups, _ = asyncio.run(_look(setting, wanted, 0, seen))
+    if dry_run:
+        unknown = wanted.unmatched(seen)
+        setting.screen.result({"purged": 0, "would_purge": groups.total, "unknown": unknown})
+        _show_groups(setting, groups.largest_first())
+        setting.screen.say(f"{groups.total} would be purged; nothing was changed")
+        return _deny(setting, unknown)
     if groups.total and not yes:
         if not setting.screen.is_terminal:
             raise click.UsageError(f"{groups.total} dead letters would be deleted for good; say --yes")
@@ -292,15 +284,15 @@ def export(setting: Setting, wanted: Filter, output: Path | None, events: bool) 
     return max(_deny(setting, wanted.unmatched(seen)), exits.NO if left_out else exits.OK)
 
 
-def _minute(moment: float) -> str:
-    """Returns the first whole minute that is not before a moment."""
-    return f"{shown(math.ceil(moment / 60) * 60)} UTC"
-
-
 def _demand_filter(wanted: Filter, *, everything: bool) -> None:
-    named = wanted.ids or any((wanted.connection, wanted.site, wanted.stage, wanted.reason, wanted.since))
-    if not named and not everything:
+    if not _is_narrow(wanted) and not everything:
         raise click.UsageError("say which: ids, a filter such as --connection, or --all")
+
+
+def _is_narrow(wanted: Filter) -> bool:
+    """Whether a filter leaves letters out."""
+    fields = (wanted.connection, wanted.site, wanted.stage, wanted.reason, wanted.since, wanted.until, wanted.meets)
+    return bool(wanted.ids) or any(each is not None for each in fields)
 
 
 def _gone(what: str) -> str:
@@ -355,11 +347,12 @@ async def _fetch(setting: Setting, letter_id: str) -> DeadLetter | None:
 async def _purge(setting: Setting, wanted: Filter, counted: Groups) -> None:
     async with open_broker(setting.reach()) as broker:
         with setting.screen.progress("purging", total=counted.total) as advance:
+            marks = are_wanted((await current_snapshot(broker)).project.connections, "dead")
             # the person was not asked about letters that came after the count
-            await remove_all(broker, wanted, counted.last_seq, advance)
+            await remove_all(broker, wanted, counted.last_seq, advance, marks=marks)
 
 
-async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen: Seen) -> Outcome:
+async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen: Seen, *, dry_run: bool) -> Outcome:
     from penstock.control.letters.redeliver import Redelivery  # brings the edge with it, which the others do not need
 
     async with open_broker(setting.reach()) as broker:
@@ -370,6 +363,8 @@ async def _replay(setting: Setting, wanted: Filter, into: str, wait: float, seen
                 broker, await current_snapshot(broker), "start" if into == "start" else "stage", time.time,
                 room_seconds=wait, on_progress=lambda done, note: advance(done, note=note),
             )  # fmt: skip
+            if dry_run:
+                return await redelivery.forecast(wanted)
             await redelivery.run(wanted)
         with setting.screen.progress("waiting for loaders"):
             return await redelivery.wait(wait)

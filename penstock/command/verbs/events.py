@@ -22,7 +22,7 @@ from penstock.control.reach import local_environment, open_broker
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_broker, at_home
-from penstock.terminal.screen import Screen
+from penstock.terminal.screen import Screen, harmless
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
 from shared.project.model import Project, decode_project
@@ -133,7 +133,7 @@ async def _tail(setting: Setting, name: str | None, last: int, *, follow: bool, 
             event = found.event
             if setting.screen.json or full:
                 text = encode_event({"site": found.site, "seq": found.seq, "event": event})
-                sys.stdout.write((text if setting.screen.json else msgspec.json.format(text)).decode() + "\n")
+                sys.stdout.write((text.decode() if setting.screen.json else harmless(msgspec.json.format(text).decode())) + "\n")
                 sys.stdout.flush()
                 continue
             setting.screen.say(_told(found, setting.screen.out.width if setting.screen.out.is_terminal else None))

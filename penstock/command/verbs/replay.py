@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from shared.errors import ConfigError, Problem, SetupError
 from shared.project.model import Project
 from shared.project.snapshot import stored_project
 from shared.reading.document import parse_yaml
+from shared.threads import ThreadGate
 
 if TYPE_CHECKING:
     from router.replay.run import ReplayReport
@@ -34,6 +36,11 @@ Bound = datetime | int | None
 @click.option("--to-seq", type=Integer(1), help="The last sequence.")
 @click.option("--connection", help="Only to this connection; default: all of the site.")
 @click.option("--where", help="Further conditions, as in the project file: '{field: type, eq: track}'.")
+@click.option(
+    "--lost",
+    is_flag=True,
+    help="Instead of a range: what the archive has of an EVENTS stream that was lost, and destinations lack.",
+)
 @click.option("--dry-run", is_flag=True, help="Count what would be sent, send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about connections that append.")
 @click.option("--id", "replay_id", help="Name of the replay. An interrupted replay goes on under its id without repeats.")
@@ -47,19 +54,28 @@ def replay(
     to_seq: int | None,
     connection: str | None,
     where: str | None,
+    lost: bool,
     dry_run: bool,
     yes: bool,
     replay_id: str | None,
 ) -> int:
-    """Reads a site's events from EVENTS and sends them to the site's connections again, by their present rules.
+    """Reads a site's events from EVENTS, older ones from the archive, and sends them to the site's connections again, by their present rules.
 
     Rows are loaded again. A connection that merges on the message id replaces existing rows; a connection that appends doubles
     them, so the command names it and asks first.
 
+    With --lost it sends what a broker took with it whose disk was lost: each connection gets the archived events behind the last one that its
+    destination has, once. Begun again, it repeats nothing.
+
     \b
-    Example:
+    Examples:
       penstock replay --site shop --from 2h --connection shop-wh --dry-run
+      penstock replay --site shop --lost
     """
+    if lost:
+        return _lost(
+            setting, site, connection, dry_run=dry_run, agreed=yes, others=(start, end, from_seq, to_seq, where, replay_id)
+        )
     if (start is not None and from_seq is not None) or (end is not None and to_seq is not None):
         raise click.UsageError("a range begins at a time or at a sequence, and ends likewise: not both")
     if start is None and from_seq is None:
@@ -92,6 +108,22 @@ def replay(
     return exits.NO if report.unreadable else exits.OK
 
 
+def _lost(setting: Setting, site: str, connection: str | None, *, dry_run: bool, agreed: bool, others: Sequence[object]) -> int:
+    from penstock.command.lost import replay_lost
+
+    if any(each is not None for each in others):
+        raise click.UsageError("--lost finds its range itself: leave out --from, --to, --from-seq, --to-seq, --where and --id")
+
+    def agree(project: Project) -> None:
+        _agree(setting.screen, appending(project, site, connection), dry_run=dry_run, agreed=agreed)
+
+    reports = asyncio.run(replay_lost(setting, site, connection, dry_run=dry_run, agree=agree))
+    setting.screen.result(reports)
+    for report in reports:
+        _show(setting.screen, report)
+    return exits.NO if any(report.unreadable for report in reports) else exits.OK
+
+
 async def _replay(
     setting: Setting,
     site: str,
@@ -103,8 +135,12 @@ async def _replay(
     dry_run: bool,
     agreed: bool,
 ) -> ReplayReport:
+    from penstock.control.archives import options_of
+    from router.archive.older import Older
     from router.replay.run import replay as replay_range  # brings the router with it, which --help does not need
+    from shared.archive.note import read_notes
 
+    gate = ThreadGate(2, "replay")
     async with open_broker(setting.reach()) as broker:
         stored = await stored_project(broker)
         if stored is None:
@@ -116,10 +152,15 @@ async def _replay(
             def progress(report: ReplayReport) -> None:
                 advance(report.frames, note=f"{report.events} events", total=report.frames + report.left)
 
-            return await replay_range(
-                broker, config, site, *bounds,
-                replay_id=replay_id, connection=connection, where=where, dry_run=dry_run, progress=progress,
-            )  # fmt: skip
+            archives = options_of(config.project, await read_notes(broker))
+            try:
+                return await replay_range(
+                    broker, config, site, *bounds,
+                    replay_id=replay_id, connection=connection, where=where, dry_run=dry_run, progress=progress,
+                    older=Older(gate, lambda: archives),
+                )  # fmt: skip
+            finally:
+                gate.close()
 
 
 def range_options(start: Bound, end: Bound) -> str:
@@ -173,7 +214,7 @@ def _conditions(text: str | None) -> Any:
 
 def _show(screen: Screen, report: ReplayReport) -> None:
     if not report.frames:
-        screen.say("EVENTS keeps no frame of the site in this range")
+        screen.say("neither EVENTS nor the archive keeps a frame of the site in this range")
         return
     verb = "would be sent" if report.dry_run else "sent"
     screen.say(f"{report.events} events in {report.frames} frames read, sequences {report.first_seq} to {report.last_seq}")

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.command.fed import show_feeds
+from penstock.command.synced import show_syncs
 from penstock.control.metrics import scrape_all
-from penstock.control.moments import Moment, gone, shown
+from penstock.control.moments import Moment, gone
 from penstock.control.reach import open_broker
 from penstock.control.status.rest import Rest
-from penstock.control.status.status import ConnectionStatus, Status, not_answering, read_status, said_by_services
+from penstock.control.status.services import not_answering, said_by_services
+from penstock.control.status.status import ConnectionStatus, Status, read_status
 from penstock.control.wording import counted, waits
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
@@ -20,6 +23,7 @@ from penstock.terminal.screen import Screen, Styled
 from shared.errors import NotConnected, SetupError
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot, stored_project
+from shared.reading.moments import shown
 
 if TYPE_CHECKING:
     from penstock.control.status.audit import Audit
@@ -51,6 +55,9 @@ STYLES = {"ok": "green", "idle": "green", "disabled": "dim", "catching up": "yel
 @at_broker
 def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool, since: float | None, wait: float | None) -> int:
     """Shows every connection in one line: events received, delivered, dropped, dead and waiting, and why it is not well.
+
+    Below, every sync in one line: its newest run, what waits for its destination, when rows came last, and when it runs next.
+    And every feed in one line: records received, dead, and not read yet, and when the last one came.
 
     The counts begin with the connection; replayed events stand behind received ones, as "5 + 3", and behind those the events that
     functions made more, as "5 + 0 + 1". Without a local stack or --metrics the facts that only the services know are missing. Exit
@@ -147,9 +154,9 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
 
 
 def _show(screen: Screen, found: Status) -> None:
-    if not found.connections:
+    if not (found.connections or found.syncs or found.feeds):
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
-    else:
+    if found.connections:
         screen.table(COLUMNS, [_row(each) for each in found.connections], spare=SPARE)
         if any(each.replayed or each.made for each in found.connections):
             made = " + made by functions" if any(each.made for each in found.connections) else ""
@@ -157,6 +164,10 @@ def _show(screen: Screen, found: Status) -> None:
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
+    if found.syncs:
+        show_syncs(screen, found.syncs)
+    if found.feeds:
+        show_feeds(screen, found.feeds)
     for left in found.removed:
         ends = f"{left.delivered} delivered, {sum(left.dropped.values())} dropped, {sum(left.dead.values())} dead"
         more = f", {left.waiting} waiting" if left.waiting else ""
@@ -186,6 +197,16 @@ def _show(screen: Screen, found: Status) -> None:
             f"{counted(sum(lost), 'dead letter')} of {counted(len(lost), 'other')} lost for want of room; --json has all",
             "yellow",
         )
+    for archive in found.archives:
+        oldest = "" if archive.oldest_waiting_seconds is None else f", the oldest for {archive.oldest_waiting_seconds:.0f} s"
+        missed = f"; {archive.missed} frames were gone before they were archived" if archive.missed else ""
+        to_come = counted(archive.waiting_events, "event")
+        screen.say(f"archive of {archive.site}: {to_come} to come{oldest}{missed}", "yellow" if archive.missed else "dim")
+    for run_id, what in found.runs.items():
+        screen.say(f"run {run_id}: {what}; see: penstock runs show {run_id}", "yellow")
+    if found.warnings:
+        most = ", ".join(f"{reason} {count}" for reason, count in list(found.warnings.items())[:SHOWN_REFUSED])
+        screen.say(f"warnings of the last hour: {most}; see: penstock warnings", "yellow")
     for service, why in found.not_answering.items():
         screen.say(f"{service} does not answer: {why}", "red")
     for part, why in found.problems.items():

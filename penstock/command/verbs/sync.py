@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.command.dotenv import with_dotenv
+from penstock.command.synced import show_syncs
 from penstock.control.project.projects import DEFAULT_FILE, read_document
 from penstock.control.reach import local_environment, open_broker
 from penstock.control.wording import counted
 from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_broker, at_home
+from penstock.terminal.screen import Styled
 
 if TYPE_CHECKING:
     from shared.syncs.records import RunRecord
 
 _streams = click.option("--stream", "streams", multiple=True, help="Only this stream; may be given several times.")
 _wait = click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
-GOOD = ("succeeded", "cancelled")
+CODES = {
+    "succeeded": exits.OK, "partial": exits.PARTIAL, "failed": exits.NO, "cancelled": exits.CANCELLED, "timed_out": exits.TIMED_OUT,
+}  # fmt: skip
+"""Exit codes by the end of a run."""
+STREAM_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
 @click.group()
@@ -50,21 +56,7 @@ def list_(setting: Setting) -> int:
     if not found:
         setting.screen.say("the applied project has no syncs; write one with `penstock sync init`")
         return exits.OK
-    rows = [
-        (
-            each.name,
-            f"{each.sync.connector} → {each.sync.destination}",
-            (each.newest.status if each.newest else "never ran") if each.sync.enabled else "off",
-            each.newest.rows if each.newest else "",
-            _time(each.newest.began) if each.newest else "",
-            _time(each.due) if each.due is not None else "",
-        )
-        for each in found
-    ]
-    setting.screen.table(("sync", "way", "newest run", "rows", "began", "next"), rows)
-    for each in found:
-        if each.newest is not None and (each.newest.error or each.newest.waits):
-            setting.screen.note(f"{each.name}: {each.newest.error or 'waits for ' + each.newest.waits}", "yellow")
+    show_syncs(setting.screen, [each.status for each in found])
     return exits.OK
 
 
@@ -74,7 +66,10 @@ def list_(setting: Setting) -> int:
 @_wait
 @at_broker
 def run(setting: Setting, name: str, streams: tuple[str, ...], no_wait: bool) -> int:
-    """Runs sync NAME now, and shows how it goes on. Exit code 1 if it does not succeed.
+    """Runs sync NAME now, and shows how each stream goes on, until the end. Ctrl-C only ends the showing.
+
+    If a run goes on already, this one begins after it. Exit codes: 0 it succeeded, 6 some streams failed, 1 it failed, 7 it was cancelled,
+    8 it took longer than `timeout`.
 
     \b
     Example:
@@ -121,10 +116,19 @@ def logs(setting: Setting, name: str, number: int | None) -> int:
     runs, shown, log = asyncio.run(look())
     setting.screen.result({"runs": runs, "run": shown, "log": log})
     if number is None:
-        rows = [(each.number, each.status, _time(each.began), f"{each.seconds:.1f} s", each.rows, each.error) for each in runs]
-        setting.screen.table(("run", "status", "began", "took", "rows", "error"), rows)
+        rows = [
+            (each.number, each.status, _time(each.began), f"{each.seconds:.1f} s", each.rows, each.filtered or "", each.error)
+            for each in runs
+        ]
+        setting.screen.table(("run", "status", "began, UTC", "took", "rows", "filtered", "error"), rows)
     if log is None:
-        setting.screen.note(f"the log of run {shown} is not kept any more")
+        asked = next((each.rows or each.streams for each in runs if each.number == shown), True)
+        none = (
+            f"the log of run {shown} is not kept any more"
+            if asked
+            else f"run {shown} ended before it asked for rows: it has no log"
+        )
+        setting.screen.note(none)
         return exits.OK
     if log.left_out:
         setting.screen.note(f"{counted(log.left_out, 'line')} before these had no room")
@@ -148,7 +152,7 @@ def cancel(setting: Setting, name: str) -> int:
     async def do() -> bool:
         async with open_broker(setting.reach()) as broker:
             newest = (await known_sync(broker, name)).newest
-            if newest is None or newest.status != "running":
+            if newest is None or not newest.is_open:
                 return False
             await ask_for(broker, name, "cancel")
             return True
@@ -203,7 +207,7 @@ def init(setting: Setting, connector: str, destination: str, name: str | None, s
       penstock sync init crm wh --schedule 'every 1h'
     """
     from penstock.control.connectors.asked import ask_streams, connector_of
-    from penstock.control.syncs.written import add_sync, sync_text
+    from penstock.control.syncs.written import add_sync, free_prefix, sync_text
     from shared.errors import ConfigError, Problem
     from shared.reading.decode import meant
     from shared.syncs.schedule import Schedule
@@ -223,54 +227,73 @@ def init(setting: Setting, connector: str, destination: str, name: str | None, s
     entry = connector_of(document, connector, file.parent, with_dotenv(local_environment(setting.home), file.parent))
     cache = Path(os.path.abspath(setting.home.folder)) / "connectors"
     streams = asyncio.run(ask_streams(connector, entry, cache, lambda _: None))
-    text = sync_text(name, connector=connector, destination=destination, schedule=schedule, streams=streams)
+    prefix = free_prefix(document, name, connector=connector, destination=destination, streams=streams)
+    text = sync_text(name, connector=connector, destination=destination, schedule=schedule, streams=streams, prefix=prefix)
     add_sync(file, text, name)
     setting.screen.result({"sync": name, "file": str(file), "streams": [str(each.known_as) for each in streams]})
     setting.screen.say(text.rstrip())
+    if prefix:
+        setting.screen.note(
+            f"another sync fills tables of these names in {destination}; the new ones begin with {prefix}", "yellow"
+        )
     setting.screen.say(f"written into {file}; `penstock apply {file}` makes it run", "green")
     return exits.OK
 
 
 def _run(setting: Setting, name: str, streams: tuple[str, ...], *, afresh: bool, no_wait: bool) -> int:
-    from penstock.control.syncs.runs import ask_for, follow_run
+    from penstock.command.followed import followed, sum_of
+    from penstock.control.syncs.runs import ask_for, follow_run, known_sync
+
+    asked = False
 
     async def do() -> RunRecord | None:
+        nonlocal asked
         async with open_broker(setting.reach()) as broker:
-            asked = await ask_for(broker, name, "run", streams, afresh=afresh)
+            newest = (await known_sync(broker, name)).newest
+            if newest is not None and newest.status == "running":
+                setting.screen.note(
+                    f"run {newest.number} of {name} goes on since {_time(newest.began)}; the one you ask for begins after it",
+                    "yellow",
+                )
+            wanted = await ask_for(broker, name, "run", streams, afresh=afresh)
+            asked = True
             if no_wait:
                 return None
-            with setting.screen.progress(name) as advance:
+            with followed(setting.screen, name) as seen:
+                return await follow_run(broker, name, wanted, seen)
 
-                def seen(record: RunRecord) -> None:
-                    expected = [of.estimate for of in record.streams.values()]
-                    total = sum(each or 0 for each in expected) if expected and all(expected) else None
-                    advance(record.rows, note=_note(record), total=total)
-
-                return await follow_run(broker, name, asked, seen)
-
-    record = asyncio.run(do())
+    try:
+        record = asyncio.run(do())
+    except KeyboardInterrupt:
+        if asked:
+            setting.screen.note(
+                f"the run of {name} goes on; to look at it: penstock sync list; to end it: penstock sync cancel {name}", "yellow"
+            )
+        return exits.INTERRUPTED
     if record is None:
         setting.screen.result({"sync": name, "asked": True})
         setting.screen.say(f"a run of {name} is asked for", "green")
         return exits.OK
     setting.screen.result(record)
     rows = [
-        (stream, of.status, of.rows, of.loaded, of.dead or "", f"{of.table} ({of.write})", of.error)
+        (
+            stream,
+            Styled(of.status, STREAM_STYLES.get(of.status, "")),
+            of.rows,
+            of.filtered or "",
+            of.loaded,
+            of.dead,
+            f"{of.table} ({of.write})",
+            of.error,
+        )
         for stream, of in record.streams.items()
     ]
     if rows:
-        setting.screen.table(("stream", "status", "read", "loaded", "dead", "table", "error"), rows)
-    why = f": {record.error}" if record.error else ""
-    good = record.status in GOOD
-    setting.screen.say(f"run {record.number} {record.status} in {record.seconds:.1f} s{why}", "green" if good else "red")
-    return exits.OK if record.status == "succeeded" else exits.NO
-
-
-def _note(record: RunRecord) -> str:
-    if record.waits:
-        return f"waits for {record.waits}"
-    streams = [f"{name} {of.rows}" for name, of in record.streams.items() if of.status == "running"]
-    return ", ".join(streams[:3])
+        setting.screen.table(("stream", "status", "read", "filtered", "loaded", "dead", "table", "error"), rows)
+    setting.screen.say(sum_of(record), "green" if record.status == "succeeded" else "red")
+    if record.status != "succeeded":
+        setting.screen.say(f"what the connector said: penstock sync logs {name} --run {record.number}", "dim")
+    return CODES.get(record.status, exits.NO)
 
 
 def _time(seconds: float) -> str:

@@ -25,7 +25,7 @@ STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 @click.option("--detach", is_flag=True, help="Return when everything is ready; the stack runs on.")
 @click.option(
     "--port-base", type=Integer(1, 65_000), metavar="N",
-    help="Seven ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
+    help="Eight ports from N on: events, broker, monitor, admin pages. One that is taken is an error. Default: 8080 for events, "
          "4222 for the broker, and so on; the next free one when taken.",
 )  # fmt: skip
 @click.option("--port", type=Integer(1, 65_535), metavar="N", envvar="PENSTOCK_INGEST_PORT", help="Port for events.")
@@ -34,6 +34,11 @@ STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
     help="Interface for events. 0.0.0.0 takes them from other machines: give the sites' keys secrets or `origins` first.",
 )  # fmt: skip
 @click.option("--project", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Apply this file once it runs.")
+@click.option(
+    "--cluster", "nodes", type=Integer(3, 5), metavar="N",
+    help="N brokers with three copies of each stream, users and their rights, and two processes of each service.",
+)  # fmt: skip
+@click.option("--tls", is_flag=True, help="With --cluster: TLS to and between the brokers, with certificates made here.")
 @click.option("--demo", is_flag=True, help="Send a few thousand sample events and show what arrives; needs the sample project.")
 @click.option("--exit-after-demo", is_flag=True, envvar="PENSTOCK_UP_ONCE", help="Stop after the demo instead of staying up.")
 @at_home
@@ -44,6 +49,8 @@ def up(
     port: int | None,
     host: str,
     project: Path | None,
+    nodes: int | None,
+    tls: bool,
     demo: bool,
     exit_after_demo: bool,
 ) -> int:
@@ -57,6 +64,7 @@ def up(
     Examples:
       penstock up --project examples/shop/penstock.yaml --demo
       penstock up --detach --home /var/lib/penstock --port-base 9000
+      penstock up --cluster 3 --tls --home /var/lib/penstock-cluster
     """
     # imported here: `down` needs none of it
     from penstock.command.detach import start_detached
@@ -66,11 +74,22 @@ def up(
     asked = click.get_current_context().get_parameter_source("exit_after_demo")
     if exit_after_demo and not demo and asked is ParameterSource.COMMANDLINE:
         raise click.UsageError("--exit-after-demo stops the stack after the demo; add --demo")
+    if tls and not nodes:
+        raise click.UsageError("--tls is for the brokers of a cluster; add --cluster 3")
     if project is not None:
         # a wrong file is found before any process starts
         environment = {**os.environ, **stack_environment(setting.home)}
         check_document(read_document(project), with_dotenv(environment, project.parent), project.parent)
-    wishes = Wishes(port_base=port_base, port=port, host=host, project=project, demo=demo, exit_after_demo=exit_after_demo)
+    wishes = Wishes(
+        port_base=port_base,
+        port=port,
+        host=host,
+        project=project,
+        demo=demo,
+        exit_after_demo=exit_after_demo,
+        nodes=nodes or 0,
+        tls=tls,
+    )
     if detach:
         start_detached(setting, wishes)
     else:

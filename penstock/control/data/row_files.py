@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
-from loader.types.written import Guess, Written, as_type
 from shared.errors import Permanent, SetupError
 from shared.events import exact
+from shared.reading.written import Guess, Written, as_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,6 @@ import msgspec
 
 from functions_runtime.definition import Definition
 from functions_runtime.rules.packing import Finished, finish, prepare
-from functions_runtime.rules.privacy import NONCE_BYTES, Rules, compile_rules
 from functions_runtime.rules.stitching import passing
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
@@ -25,6 +24,7 @@ from shared.events.outcome import DeadReason
 from shared.project.functions import PrivacyRule
 from shared.project.identity import Identity
 from shared.reading.mask import Mask
+from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
 
 SEVERAL = "only the last function of a chain may return more than one event"
 

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from functions_runtime.host.fetch import Fetcher
-from functions_runtime.host.guard import Guard
 from functions_runtime.host.store import Store, kept_values
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate, Given
 from functions_runtime.sandbox.chain import CallError, Chain
 from functions_runtime.sandbox.guest import BrokenError, Code, Limits, Spec
 from penstock.control.functions.bucket import MemoryBucket
+from shared.driving.egress import Guard
 from shared.errors import ConfigError, Problem, SetupError
 
 OWNER = "local"

@@ -14,6 +14,7 @@ from shared.events.dead import DeadLetter
 from shared.events.frame import Head
 from shared.events.outcome import Dead
 from shared.project.model import Project, Site
+from shared.secrets.references import with_placeholders
 
 JUDGED = ("ingest", STAGE)
 """Stages whose letters are no events yet."""
@@ -52,7 +53,7 @@ def _of_feed(letter: DeadLetter, project: Project, site: Site) -> tuple[Head, by
     if document is None:
         return Refusal(letter.reason, f'the feed "{name}" left the project, so nothing says how its records are read')
     try:
-        _, rules, _ = parse_feed(name, document)
+        _, rules, _ = parse_feed(name, with_placeholders(document))
     except ConfigError as exc:
         return Refusal(letter.reason, f"the feed cannot be read by this version: {exc}")
     found = shape_again(letter, rules, site.limits, LARGEST_BYTES)

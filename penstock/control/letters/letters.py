@@ -9,27 +9,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from nats.js.errors import NotFoundError
 
-from shared.errors import ConfigError, Permanent, Problem
-from shared.events.dead import DeadLetter, bury, decode_dead
+from shared.errors import ConfigError, Permanent, Problem, QueueFull
+from shared.events.dead import DeadLetter, State, bury, decode_dead, id_of, note_ended
+from shared.events.headers import trace_of
 from shared.jetstream import topology
-from shared.jetstream.broker import Broker, asking
+from shared.jetstream.broker import Broker, asking, delete_message
 from shared.jetstream.reader import StreamReader
 from shared.tasks import together
 
 SILENCE_SECONDS = 10.0
-REMOVED_AT_ONCE = 64
+AT_ONCE = 64
+"""Messages that are looked at, or removed, together."""
 _ID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Selects dead letters; a field that is None or empty matches all. `since` is epoch seconds."""
+    """Selects dead letters; a field that is None or empty matches all. `since` and `until` are epoch seconds."""
 
     ids: Collection[str] = ()
     connection: str | None = None
@@ -37,6 +39,9 @@ class Filter:
     stage: str | None = None
     reason: str | None = None
     since: float | None = None
+    until: float | None = None
+    meets: Callable[[DeadLetter], bool] | None = None
+    """Conditions on the event (`penstock/control/letters/conditions.py`)."""
 
     def matches(self, letter: DeadLetter, letter_id: str) -> bool:
         """True if all conditions hold."""
@@ -47,6 +52,8 @@ class Filter:
             and self.stage in (None, letter.stage)
             and self.reason in (None, str(letter.reason))
             and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at <= self.until)
+            and (self.meets is None or self.meets(letter))
         )
 
     @property
@@ -59,7 +66,7 @@ class Filter:
     @property
     def whole_subject(self) -> str | None:
         """Returns the subject whose letters all match; None if letters must be looked at."""
-        if self.ids or self.reason or self.since is not None:
+        if self.ids or self.reason or self.meets or self.since is not None or self.until is not None:
             return None
         match self.stage, self.connection, self.site:
             case None, None, None:
@@ -105,6 +112,8 @@ class Stored:
     letters: Sequence[DeadLetter]
     matching: Sequence[int]
     payload_bytes: int
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the trace in which they died."""
 
     def ids(self) -> list[str]:
         """Ids of the matching letters."""
@@ -153,25 +162,45 @@ async def find(broker: Broker, wanted: Filter, *, through: int | None = None) ->
                         letters=letters,
                         matching=matching,
                         payload_bytes=len(message.payload),
+                        trace=trace_of(message.headers),
                     )
             if message.waiting == 0:
                 return
 
 
-async def fetch(broker: Broker, seq: int) -> list[DeadLetter] | None:
-    """Returns the letters of one message; None if it is gone.
+async def present(broker: Broker, seqs: Sequence[int]) -> list[Stored]:
+    """Returns the messages that are still there, in their order, each without matching letters.
 
     Raises:
         NotConnected: the broker does not answer.
-        Permanent: a later version wrote it.
+        Permanent: a later version wrote one.
     """
-    with asking(f"cannot read message {seq} of the dead letters"):
-        try:
-            message = await broker.js.get_msg(topology.DEAD, seq)
-        except NotFoundError:
-            return None
+    found: dict[int, Stored] = {}
+
+    async def look(seq: int) -> None:
+        with asking(f"cannot read message {seq} of the dead letters"):
+            try:
+                message = await broker.js.get_msg(topology.DEAD, seq)
+            except NotFoundError:
+                return
+        payload = message.data or b""
+        found[seq] = Stored(
+            seq=seq,
+            subject=message.subject or "",
+            letters=_letters_in(seq, payload),
+            matching=(),
+            payload_bytes=len(payload),
+            trace=trace_of(message.headers or {}),
+        )
+
+    for begin in range(0, len(seqs), AT_ONCE):
+        await together(*(look(seq) for seq in seqs[begin : begin + AT_ONCE]))
+    return [found[seq] for seq in seqs if seq in found]
+
+
+def _letters_in(seq: int, payload: bytes) -> list[DeadLetter]:
     try:
-        return decode_dead(message.data or b"")
+        return decode_dead(payload)
     except msgspec.MsgspecError as exc:
         raise Permanent(f"message {seq} of the dead letters cannot be read: {exc}") from exc
 
@@ -181,12 +210,32 @@ async def fetch_letter(broker: Broker, letter_id: str) -> DeadLetter | None:
     seq = int(letter_id.partition(".")[0])
     if "." not in letter_id:
         letter_id += ".0"
-    for index, letter in enumerate(await fetch(broker, seq) or ()):
-        if id_of(letter, seq, index) == letter_id:
-            return letter
+    for stored in await present(broker, [seq]):
+        for index, letter in enumerate(stored.letters):
+            if stored.id_of(index) == letter_id:
+                return letter
     async for stored in find(broker, Filter(ids=[letter_id])):
         return stored.letters[stored.matching[0]]
     return None
+
+
+async def mark(broker: Broker, stored: Stored, state: State) -> bool:
+    """Notes that the matching letters are about to leave DEAD; False: DEAD has no room for the note.
+
+    Raises:
+        NotConnected, Transient: the note may not be stored; doing it again is harmless.
+    """
+    letters = [msgspec.structs.replace(stored.letters[index], id=stored.id_of(index)) for index in stored.matching]
+    with contextlib.suppress(QueueFull):
+        await note_ended(
+            publisher=broker.publisher,
+            subject=stored.subject,
+            letters=letters,
+            state=state,
+            msg_id=f"{state}.{stored.seq}.{_digest(stored)}",
+        )
+        return True
+    return False
 
 
 async def remove(broker: Broker, stored: Stored) -> None:
@@ -203,42 +252,50 @@ async def remove(broker: Broker, stored: Stored) -> None:
     ]
     if rest:
         _, stage, name = stored.subject.split(".", 2)
-        digest = hashlib.sha256(repr(stored.matching).encode()).hexdigest()[:16]
-        await bury(publisher=broker.publisher, stage=stage, name=name, letters=rest, msg_id=f"rest.{stored.seq}.{digest}")
-    with asking("cannot remove dead letters"), contextlib.suppress(NotFoundError):
-        await broker.js.delete_msg(topology.DEAD, stored.seq)
+        msg_id = f"rest.{stored.seq}.{_digest(stored)}"
+        await bury(publisher=broker.publisher, stage=stage, name=name, letters=rest, msg_id=msg_id)
+    await delete_message(broker, topology.DEAD, stored.seq, erase=False)
 
 
-async def remove_all(broker: Broker, wanted: Filter, through: int, on_progress: Callable[[int], None]) -> None:
+def _digest(stored: Stored) -> str:
+    return hashlib.sha256(repr(list(stored.matching)).encode()).hexdigest()[:16]
+
+
+async def remove_all(
+    broker: Broker, wanted: Filter, through: int, on_progress: Callable[[int], None], *, marks: bool = False
+) -> None:
     """Removes every matching letter of the messages up to sequence `through`.
+
+    Args:
+        marks: note it for connections with `from: dead`.
 
     Raises:
         NotConnected, Transient: not known to be removed; doing it again is harmless.
     """
     subject = wanted.whole_subject
-    if subject is not None:  # the broker does it at once, however many there are
+    if subject is not None and not marks:  # the broker does it at once, however many there are
         with asking("cannot remove dead letters"):
             await broker.js.purge_stream(topology.DEAD, seq=through + 1, subject=subject)
         return
     done, batch = 0, list[Stored]()
 
+    async def end(stored: Stored) -> None:
+        if marks:
+            await mark(broker, stored, "purged")
+        await remove(broker, stored)
+
     async def remove_batch() -> None:
         nonlocal done
-        await together(*(remove(broker, stored) for stored in batch))
+        await together(*(end(stored) for stored in batch))
         done += sum(len(stored.matching) for stored in batch)
         batch.clear()
         on_progress(done)
 
     async for found in find(broker, wanted, through=through):
         batch.append(found)
-        if len(batch) >= REMOVED_AT_ONCE:
+        if len(batch) >= AT_ONCE:
             await remove_batch()
     await remove_batch()
-
-
-def id_of(letter: DeadLetter, seq: int, index: int) -> str:
-    """The id of a letter that lies at this place."""
-    return letter.id or f"{seq}.{index}"
 
 
 class Groups:

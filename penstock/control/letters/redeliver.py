@@ -1,8 +1,12 @@
 """Replays dead letters, so that each arrives once and none leaves DEAD before its replay is acknowledged.
 
-Letters are taken in groups. The command notes a group in the bucket `state`, publishes it, removes it from DEAD, then deletes the
-note. If it is killed in between, the note stays. The next replay finishes that group first, under the same lane and sequences, so
-the loader's ledger recognises the events that it has.
+Letters are taken in groups. The command notes a group in the bucket `state`: its letters, and which frame each is in. It publishes
+the frames, notes that, removes the letters from DEAD, then deletes the note. If it is killed in between, the note stays. The next
+replay finishes that group first, in the same frames under the same lane and sequences, so the loader's ledger recognises the
+events that it has. That holds although letters of the group were purged, evicted or moved meanwhile: the others keep their frames.
+
+The note is also a lock. A second replay at the same time helps to finish the group before it takes its own, and looks again which
+of its letters are still there, because the first may have replayed them since they were read.
 
 Letters of the loader, and of functions, go into their connection's queue there, in a new lane (`into="stage"`). Letters of ingest
 and feeds are judged again by the present rules of their protocol or feed; good ones go to EVENTS, bad ones stay. `into="start"` sends letters of any stage to
@@ -13,29 +17,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
 from nats.js.errors import NotFoundError
 
-from loader.syncs.definition import is_of_sync
 from penstock.control.letters.judged import JUDGED, Refusal, judge_again
-from penstock.control.letters.letters import Filter, Stored, fetch, find, remove
-from shared.errors import Conflict, Permanent, QueueFull
+from penstock.control.letters.letters import AT_ONCE, Filter, Stored, find, mark, present, remove
+from penstock.control.letters.outcomes import Outcome, Refused
+from penstock.control.letters.packing import number_frames, pack_letters, whole_frame
+from shared.errors import Conflict, QueueFull
 from shared.events.dead import DeadLetter
-from shared.events.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
+from shared.events.frame import Head, encode_frame
 from shared.events.headers import Place, replay_lane, write_place
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
 from shared.jetstream.publisher import PubAck
+from shared.project.problems import are_wanted
 from shared.project.snapshot import ConfigSnapshot
-from shared.tasks import timeout
+from shared.syncs.naming import is_of_sync
+from shared.tasks import timeout, together
 
 Into = Literal["stage", "start"]
 
@@ -51,52 +59,18 @@ GENERATION_SLACK = 1.125
 """The router remembers an id up to an eighth longer than its window (`router/window/dedupe.py`)."""
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A letter that stays, and why."""
-
-    id: str
-    reason: str
-    detail: str
-
-
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A group under way: its letters (message sequence to indexes), their target and their lane."""
+    """A group under way: the messages in which its letters lie, the number of each letter's frame by its id, their target and lane.
+
+    `sent`: all frames are acknowledged.
+    """
 
     lane: str
     into: Into
     subject: str
-    messages: dict[int, list[int]]
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The result of a replay, in letters."""
-
-    replayed: int = 0
-    still_bad: int = 0
-    """Letters of ingest and feeds that are still refused; they stay."""
-    refused: list[Refused] = field(default_factory=list)
-    """The first of them."""
-    held_back: int = 0
-    """Letters that the router would now drop as repeats; they stay."""
-    held_back_until: float = 0.0
-    """The time from which the router drops none of them; epoch seconds."""
-    unreadable: int = 0
-    """Letters with a frame that this version cannot read; they stay."""
-    of_syncs: int = 0
-    """Letters of rows of syncs; they stay, and the rows come again when the source gives them again."""
-    not_kept: int = 0
-    """Letters whose bytes were not kept, because privacy rules could not clean them; they stay."""
-    foreign: int = 0
-    """Letters of a loader whose connection was removed, or now belongs to another site; they stay."""
-    foreign_until: float = 0.0
-    """As `held_back_until`, for these."""
-    waiting: int = 0
-    """Replayed letters that their loader has not taken yet."""
-    dead_again: int = 0
-    """Replayed letters that failed again; they are new dead letters."""
-    finished: int = 0
-    """Letters of an earlier replay that was interrupted."""
+    messages: list[int]
+    frames: dict[str, int]
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +107,7 @@ class Redelivery:
         self._broker = broker
         self._snapshot = snapshot
         self._project = snapshot.project
+        self._marks = are_wanted(snapshot.project.connections, "dead")
         self._into: Into = into
         self._clock = clock
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
@@ -149,6 +124,17 @@ class Redelivery:
         async for group in _groups(find(self._broker, wanted)):
             await self._replay(group)
             self._on_progress(self.outcome.replayed, "")
+        return self.outcome
+
+    async def forecast(self, wanted: Filter) -> Outcome:
+        """Counts what `run` would replay, and what would stay; changes nothing.
+
+        Raises:
+            NotConnected: the broker does not answer.
+        """
+        async for stored in find(self._broker, wanted):
+            kept = self._sift(stored)
+            self.outcome.replayed += len(kept.matching) if kept is not None else 0
         return self.outcome
 
     async def wait(self, timeout_seconds: float) -> Outcome:
@@ -183,42 +169,67 @@ class Redelivery:
         if entry is None or entry.value is None:
             return
         note = msgspec.json.decode(entry.value, type=Note)
-        left: list[Stored] = []
-        for seq, indexes in note.messages.items():
-            letters = await fetch(self._broker, seq)
-            if letters is not None:
-                left.append(Stored(seq=seq, subject=note.subject, letters=letters, matching=indexes, payload_bytes=0))
-        # removing begins only after all is published: a missing message shows that
-        if len(left) == len(note.messages):
-            # the rules may have changed since: a letter that the edge would now refuse is not published and stays
-            left = [kept for stored in left if (kept := self._without_refused(stored)) is not None]
+        left = await self._left_of(note)
+        if not note.sent:
+            # the rules may have changed since: letters that cannot go there now are not published, and stay
+            left = [kept for stored in left if (kept := self._allowed(note, stored)) is not None]
             await self._publish(note, left)
-        for stored in left:
-            await remove(self._broker, stored)
-            self.outcome.finished += len(stored.matching)
+        self.outcome.finished += await self._remove(left)
         await self._bucket.remove(entry.revision)
 
     async def _replay(self, group: Sequence[Stored]) -> None:
         ready = [kept for stored in group if (kept := self._sift(stored)) is not None]
         if not ready:
             return
+        ids = [letter_id for stored in ready for letter_id in stored.ids()]
+        numbers = number_frames([stored.letters[index] for stored in ready for index in stored.matching])
         note = Note(
             lane=replay_lane(f"dead-{uuid.uuid4().hex[:16]}"),
             into=self._into,
             subject=ready[0].subject,
-            messages={stored.seq: list(stored.matching) for stored in ready},
+            messages=[stored.seq for stored in ready],
+            frames=dict(zip(ids, numbers, strict=True)),
         )
         while True:
             try:
                 revision = await self._bucket.put(NOTE, msgspec.json.encode(note), revision=0)
                 break
-            except Conflict:  # another replay began meanwhile; doing its work twice is harmless
+            except Conflict:  # another replay is under way: doing its work twice is harmless
                 await self._finish_earlier()
-        await self._publish(note, ready)
-        for stored in ready:
-            await remove(self._broker, stored)
-            self.outcome.replayed += len(stored.matching)
+        left = await self._left_of(note)
+        await self._publish(note, left)
+        with contextlib.suppress(Conflict):  # another replay finished this group meanwhile
+            sent = msgspec.json.encode(msgspec.structs.replace(note, sent=True))
+            revision = await self._bucket.put(NOTE, sent, revision=revision)
+        self.outcome.replayed += await self._remove(left)
         await self._bucket.remove(revision)
+
+    async def _left_of(self, note: Note) -> list[Stored]:
+        """Returns the letters of a group that are still in DEAD, where they lie now."""
+        found = [
+            replace(stored, matching=matching)
+            for stored in await present(self._broker, note.messages)
+            if (matching := [index for index in range(len(stored.letters)) if stored.id_of(index) in note.frames])
+        ]
+        gone = note.frames.keys() - {letter_id for stored in found for letter_id in stored.ids()}
+        if gone:  # or stored again elsewhere, because others of their message were removed
+            stage, name = note.subject.split(".", 2)[1:]
+            site, connection = (name, None) if stage in JUDGED else (None, name)
+            wanted = Filter(ids=gone, stage=stage, site=site, connection=connection)
+            found += [stored async for stored in find(self._broker, wanted)]
+        return found
+
+    async def _remove(self, left: Sequence[Stored]) -> int:
+        """Removes letters whose replay is stored, and returns their number; tells connections with `from: dead` first."""
+
+        async def end(stored: Stored) -> None:
+            if self._marks and not await mark(self._broker, stored, "replayed"):
+                self.outcome.unmarked += len(stored.matching)
+            await remove(self._broker, stored)
+
+        for begin in range(0, len(left), AT_ONCE):  # the broker syncs them together
+            await together(*(end(stored) for stored in left[begin : begin + AT_ONCE]))
+        return sum(len(stored.matching) for stored in left)
 
     def _sift(self, stored: Stored) -> Stored | None:
         """Returns the message with only the letters that can be replayed now."""
@@ -227,15 +238,12 @@ class Redelivery:
             letter = stored.letters[index]
             if is_of_sync(letter.connection):
                 self.outcome.of_syncs += 1
-            elif letter.reason == DeadReason.FRAME_UNREADABLE and _whole_frame(letter) is None:
+            elif letter.reason == DeadReason.FRAME_UNREADABLE and whole_frame(letter) is None:
                 self.outcome.unreadable += 1
             elif letter.stage == "functions" and not letter.body:
                 self.outcome.not_kept += 1
-            elif self._is_refused(stored, index):
+            elif not self._has_way(letter, self._into) or self._is_refused(stored, index):
                 continue
-            elif self._into == "stage" and letter.stage in QUEUES and not self._is_at_home(letter):
-                self.outcome.foreign += 1
-                self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
             elif self._into == "start" and letter.stage not in JUDGED and self._remembered_until(letter) > self._clock():
                 self.outcome.held_back += 1
                 self.outcome.held_back_until = max(self.outcome.held_back_until, self._remembered_until(letter))
@@ -243,8 +251,13 @@ class Redelivery:
                 kept.append(index)
         return replace(stored, matching=kept) if kept else None
 
-    def _without_refused(self, stored: Stored) -> Stored | None:
-        kept = [index for index in stored.matching if not self._is_refused(stored, index)]
+    def _allowed(self, note: Note, stored: Stored) -> Stored | None:
+        """Returns the message with only the letters that the present project lets go where the note says."""
+        kept = [
+            index
+            for index in stored.matching
+            if self._has_way(stored.letters[index], note.into) and not self._is_refused(stored, index)
+        ]
         return replace(stored, matching=kept) if kept else None
 
     def _is_refused(self, stored: Stored, index: int) -> bool:
@@ -258,14 +271,24 @@ class Redelivery:
             self.outcome.refused.append(Refused(stored.id_of(index), str(judged.reason), judged.detail))
         return True
 
-    def _is_at_home(self, letter: DeadLetter) -> bool:
-        """Whether the letter's connection exists, and still belongs to the event's site."""
-        connection = self._project.connections.get(letter.connection or "")
-        return connection is not None and connection.site == letter.site
+    def _has_way(self, letter: DeadLetter, into: Into) -> bool:
+        """Whether the project has the letter's site, or for its queue the connection, still with the site of its event; notes if not."""
+        if into == "stage" and letter.stage in QUEUES:
+            connection = self._project.connections.get(letter.connection or "")
+            if connection is not None and connection.site == letter.site:
+                return True
+            self.outcome.foreign += 1
+            self.outcome.foreign_until = max(self.outcome.foreign_until, self._remembered_until(letter))
+            return False
+        whole = whole_frame(letter)
+        if (whole.site if whole is not None else letter.site) in self._project.every_site:
+            return True
+        self.outcome.siteless += 1
+        return False
 
     def _remembered_until(self, letter: DeadLetter) -> float:
         """Returns the time (epoch) when the router has certainly forgotten the letter's messageId."""
-        site = self._project.sites.get(letter.site)
+        site = self._project.every_site.get(letter.site)
         window = float(site.dedupe_window) if site else 0.0
         accepted = letter.request.received_at / 1e6 if letter.request else letter.at
         return accepted + window * GENERATION_SLACK + 60 if window > 0 else 0.0
@@ -273,13 +296,20 @@ class Redelivery:
     def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Refusal:
         return judge_again(letter, self._project)
 
-    async def _publish(self, note: Note, messages: Sequence[Stored]) -> None:
-        letters = [stored.letters[index] for stored in messages for index in stored.matching]
+    async def _publish(self, note: Note, left: Iterable[Stored]) -> None:
+        """Publishes the frames of a group; each has its number, however many of its letters are left."""
+        messages = list(left)
+        there = {stored.id_of(index): stored.letters[index] for stored in messages for index in stored.matching}
+        letters = [(number, there[letter_id]) for letter_id, number in note.frames.items() if letter_id in there]
         stage, name = note.subject.split(".", 2)[1:]
         delivers = stage in QUEUES and note.into == "stage"
-        frames = self._frames(letters, judged=stage in JUDGED, origins=delivers)
+        trace = next((stored.trace for stored in messages if stored.trace), {})
         total = 0
-        for number, frame in enumerate(frames, 1):
+        for number, some in itertools.groupby(letters, key=lambda each: each[0]):
+            judge = self._judged if stage in JUDGED else None
+            frame = pack_letters([letter for _, letter in some], judge=judge, origins=delivers)
+            if frame is None:
+                continue
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if delivers:
@@ -287,9 +317,9 @@ class Redelivery:
                 passed = stage != "functions" and (frame.origins or frame.trusted_hints)
                 functions = not passed and self._snapshot.takes_functions_way(name)
                 subject = (topology.functions_subject if functions else topology.deliver_subject)(self._snapshot.queue_of(name))
-                headers = write_place(Place(note.lane, number, len(frame), total))
+                headers = {**write_place(Place(note.lane, number, len(frame), total)), **trace}
             else:
-                subject, headers = topology.events_subject(frame.site), {}
+                subject, headers = topology.events_subject(frame.site), dict(trace)
             ack = await self._send(subject, encode_frame(frame), msg_id, headers)
             if delivers:
                 self._sent.append(_Sent(ack.stream, ack.seq, note.lane, len(frame)))
@@ -309,51 +339,6 @@ class Redelivery:
                 self._on_progress(self.outcome.replayed, "the queue is full, waiting for room")
                 await asyncio.sleep(POLL_SECONDS)
 
-    def _frames(self, letters: Sequence[DeadLetter], *, judged: bool, origins: bool) -> list[Frame]:
-        """Packs letters, in their order, a frame for each run of one site.
-
-        Args:
-            origins: whether a frame has the first origins of its events, by which events that die again are recognised.
-        """
-        frames: list[Frame] = []
-        requests: list[RequestContext] = []
-        heads: list[Head] = []
-        bodies: list[bytes] = []
-        first: list[str] = []
-        site = ""
-
-        def end() -> None:
-            nonlocal requests, heads, bodies, first
-            if heads:
-                frame = pack(site, requests, heads, bodies)
-                frame.origins = first
-                # full events passed their connection's rules and functions, so there they pass for that
-                frame.trusted_hints = origins and requests[0].complete
-                frames.append(frame)
-            requests, heads, bodies, first = [], [], [], []
-
-        for letter in letters:
-            whole = _whole_frame(letter)
-            found = self._judged(letter) if judged else (_head(letter), letter.body)
-            if whole is not None or letter.site != site or (requests and _is_complete(letter) != requests[0].complete):
-                end()
-            if whole is not None:
-                frames.append(whole)
-                continue
-            if isinstance(found, Refusal):
-                continue
-            site = letter.site
-            request = letter.request or RequestContext(received_at=int(letter.at * 1e6), protocol="replay", key="")
-            if not requests or requests[-1] != request:
-                requests.append(request)
-            head, body = found
-            heads.append(msgspec.structs.replace(head, request=len(requests) - 1))
-            bodies.append(body)
-            if origins:
-                first.append(letter.first_origin or letter.origin)
-        end()
-        return frames
-
 
 async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:
     """Packs messages of one subject together."""
@@ -369,24 +354,3 @@ async def _groups(found: AsyncIterator[Stored]) -> AsyncIterator[list[Stored]]:
         sizes[stored.subject] = (letters + len(stored.matching), size + stored.payload_bytes)
     for group in held.values():
         yield group
-
-
-def _whole_frame(letter: DeadLetter) -> Frame | None:
-    """Returns the whole frame of a letter that has no single event, if this version can read it."""
-    if letter.reason != DeadReason.FRAME_UNREADABLE:
-        return None
-    try:
-        frame = decode_frame(letter.body)
-        frame.bodies()
-    except Permanent:
-        return None
-    return frame
-
-
-def _is_complete(letter: DeadLetter) -> bool:
-    return letter.request is not None and letter.request.complete
-
-
-def _head(letter: DeadLetter) -> Head:
-    id_, type_ = letter.message_id or "", letter.type or ""
-    return Head(message_id=id_, type=type_, event=letter.event, user_id=letter.user_id, anonymous_id=letter.anonymous_id)

@@ -18,6 +18,7 @@ from connector_runner.feeds.registry import FEEDS
 from connector_runner.registry import SOURCES
 from loader.registry import secrets_of
 from penstock.control.project.code import code_of, difference
+from router.alerts.registry import CHANNELS
 from shared.plugins import secret_options
 from shared.project.functions import PrivacyRule
 from shared.project.model import Connection
@@ -108,13 +109,14 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
 
 
 def _marked(value: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the members that hold secrets, under any name: of a destination, a connector, a feed, a connection, or a privacy rule."""
+    """Returns the members that hold secrets, under any name: of a destination, a connector, a feed, an alert, a connection, or a privacy rule."""
     if "do" in value and "field" in value:
         return _secret_options(PrivacyRule)
     type_name = value.get("type")
     of_connector = _secret_options(SOURCES.get(type_name).OPTIONS) if type_name in SOURCES.names() else frozenset[str]()
     of_feed = _secret_options(FEEDS.get(type_name).OPTIONS) if type_name in FEEDS.names() else frozenset[str]()
-    return secrets_of(type_name) | of_connector | of_feed | _secret_options(Connection)
+    of_alert = _secret_options(CHANNELS.get(type_name).OPTIONS) if type_name in CHANNELS.names() else frozenset[str]()
+    return secrets_of(type_name) | of_connector | of_feed | of_alert | _secret_options(Connection)
 
 
 @cache

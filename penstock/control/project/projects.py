@@ -25,6 +25,8 @@ from penstock.control.project.code import read_functions
 from penstock.control.project.consequences import Loss, losses
 from penstock.control.project.doubts import doubts, misspelt_types
 from penstock.control.project.plan import Change, compare, inline_secrets, plain
+from penstock.control.syncs.tables import shared_tables
+from router.alerts.registry import parse_alert
 from router.rules.where import compile_where
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
@@ -32,6 +34,8 @@ from shared.project.model import decode_project
 from shared.project.snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
 from shared.project.variables import interpolate, required_variables
 from shared.reading.document import parse_document
+from shared.rules.where import read_where
+from shared.secrets.references import misplaced, with_placeholders
 
 DEFAULT_FILE = Path("penstock.yaml")
 
@@ -100,6 +104,7 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str], 
     with_texts, unread = _with_texts(filled, folder)
     problems.extend(unread)
     filled["connectors"] = {**(filled.get("connectors") or {}), **with_texts}
+    problems.extend(misplaced(filled))
     problems.extend(_check_plugins(filled))
     if not any(problem.path.startswith("functions") for problem in problems):
         problems.extend(compile_functions(dict(_entries(filled, "functions"))))
@@ -193,14 +198,20 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     for name, options in _entries(document, "destinations"):
         if isinstance(options.get("type"), str):
-            problems.extend(_problems_of(partial(registry.parse_options, name, options)))
+            problems.extend(_problems_of(partial(registry.parse_options, name, with_placeholders(options))))
     for name, options in _entries(document, "connectors"):
-        problems.extend(_problems_of(partial(connectors.parse_options, name, options)))
+        problems.extend(_problems_of(partial(connectors.parse_options, name, with_placeholders(options))))
     for name, options in _entries(document, "feeds"):
         if isinstance(options.get("type"), str) and isinstance(options.get("site"), str):
-            problems.extend(_problems_of(partial(parse_feed, name, options)))
+            problems.extend(_problems_of(partial(parse_feed, name, with_placeholders(options))))
+    for name, options in _entries(document, "alerts"):
+        if isinstance(options.get("type"), str):
+            problems.extend(_problems_of(partial(parse_alert, name, with_placeholders(options))))
     for name, sync in _entries(document, "syncs"):
         problems.extend(_check_sync(document, name, sync))
+        for stream, how in _entries(sync, "streams"):
+            problems.extend(_problems_of(partial(read_where, how.get("where"), f"syncs.{name}.streams.{stream}.where")))
+    problems.extend(shared_tables(document.get("syncs")))
     for name, connection in _entries(document, "connections"):
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):
@@ -259,6 +270,10 @@ def _check_sync(document: Mapping[str, Any], name: str, sync: Mapping[str, Any])
             yield Problem(path, f"a destination of type {type_name} cannot replace a table; write: append")
         if write in ("merge", "insert_only", "history") and can.merge == "no":
             yield Problem(path, f"a destination of type {type_name} finds no row by its key; write: append, or choose another")
+        leaves = how.get("where") is not None and how.get("unmatched", "remove") == "remove"
+        if write == "merge" and leaves and not can.deletes:
+            text = f"a destination of type {type_name} cannot take away rows that no longer meet `where`; write unmatched: keep"
+            yield Problem(f"syncs.{name}.streams.{stream}.where", f"{text}, or write: append")
         yield from misspelt_types(how.get("column_types"), f"syncs.{name}.streams.{stream}.column_types")
 
 

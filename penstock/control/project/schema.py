@@ -1,6 +1,6 @@
 """The JSON Schema of the project file; editors complete and check the file by it.
 
-It is made from the Structs of `shared/project/model.py`, the options of every destination, connector and feed, and the operators of `where`, so it
+It is made from the Structs of `shared/project/model.py`, the options of every destination, connector, feed and alert, and the operators of `where`, so it
 cannot differ from the code. `penstock plan` also checks references between sites, destinations and connections, and a plug-in's
 own rules, which the schema lacks. `penstock/reference.py` writes it to docs/project.schema.json.
 """
@@ -15,9 +15,11 @@ from connector_runner.feeds.contract import FeedRules
 from connector_runner.feeds.registry import FEEDS
 from connector_runner.registry import SOURCES
 from loader import registry
-from router.rules.operators import KINDS, OPERATORS
+from router.alerts.contract import AlertRules
+from router.alerts.registry import CHANNELS
 from shared.project.model import Project
 from shared.reading.decode import json_schema
+from shared.rules.operators import KINDS, OPERATORS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VARIABLE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
@@ -52,8 +54,11 @@ def project_schema() -> dict[str, Any]:
     definitions["Project"]["properties"]["connectors"]["additionalProperties"] = {"$ref": "#/$defs/Connector"}
     definitions["Feed"] = {"oneOf": [_feed(name, definitions) for name in FEEDS.names()]}
     definitions["Project"]["properties"]["feeds"]["additionalProperties"] = {"$ref": "#/$defs/Feed"}
+    definitions["Alert"] = {"oneOf": [_alert(name, definitions) for name in CHANNELS.names()]}
+    definitions["Project"]["properties"]["alerts"]["additionalProperties"] = {"$ref": "#/$defs/Alert"}
     definitions["Where"] = _where()
-    definitions["Connection"]["properties"]["where"]["$ref"] = "#/$defs/Where"
+    for holder in ("Connection", "SyncStream"):
+        definitions[holder]["properties"]["where"]["$ref"] = "#/$defs/Where"
     return {"$schema": DIALECT, "title": "Penstock project file", **_with_variables(schema)}
 
 
@@ -75,6 +80,14 @@ def _feed(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     rules = json_schema(FeedRules)["$defs"]["FeedRules"]
     own["properties"] = {"site": rules["properties"]["site"], **own["properties"], **rules["properties"]}
     own["required"] = ["site", *own["required"]]
+    return own
+
+
+def _alert(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schema of one channel of alerts: its options, and the rules of every alert."""
+    own = _plugin("channel", name, CHANNELS.get(name).OPTIONS, definitions)
+    rules = json_schema(AlertRules)["$defs"]["AlertRules"]
+    own["properties"] = {**own["properties"], **rules["properties"]}
     return own
 
 

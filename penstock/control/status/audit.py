@@ -37,6 +37,7 @@ from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
 from shared.events.outcome import DeadReason, DropReason
+from shared.forget.listing import read_forgotten
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
@@ -122,7 +123,8 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
     audit_.check_counts(sites, balances, removed)
     by_name = {each.connection: each for each in balances}
     try:
-        for rules in compile_project(snapshot).values():
+        # events of people who are forgotten are nowhere, on purpose
+        for rules in compile_project(snapshot, await read_forgotten(broker)).values():
             await audit_.check_site(rules, by_name, since)
     finally:
         audit_.gate.close()
@@ -190,6 +192,10 @@ class _Audit:
         # the number of backfilled events that met the rules was never counted
         if account is None or (whole and change is None and not 0 <= account.forwarded - wanted.events <= account.backfilled):
             self.notes.append(f"{name}: its rules changed or it was not always there, so only repeats are looked for")
+            return False
+        key = self._snapshot.project.connections[name].primary_key
+        if key is not None and not set(key) & {"id", "message_id"}:
+            self.notes.append(f"{name}: rows of its primary_key replace each other, so only repeats are looked for")
             return False
         if change is None and await _is_moved(self._broker, self._snapshot.queue_of(name)):
             self.notes.append(f"{name}: it was moved to another destination, so only repeats are looked for")

@@ -163,7 +163,7 @@ async def read_balances(broker: Broker, snapshot: ConfigSnapshot) -> tuple[list[
         NotConnected: the broker does not answer.
     """
     project = snapshot.project
-    sites = [await read_site(broker, name) for name in project.sites]
+    sites = [await read_site(broker, name) for name in project.every_site]
     connections = [
         await settle_balance(broker, each.site, name, snapshot.queue_of(name)) for name, each in project.connections.items()
     ]

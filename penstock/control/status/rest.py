@@ -1,4 +1,7 @@
-"""Decides when `penstock status --wait` ends: nothing waits, and the counts say so or no longer change. Pure."""
+"""Decides when `penstock status --wait` ends: nothing waits, and the counts say so or no longer change. Pure.
+
+A stack that has just started has a moment in which its loader opens the destinations: that is no fault, so the wait includes it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from penstock.control.status.status import Status
 STILL_SECONDS = 6.0
 """Router and loader store their counts within two seconds; counts that are wrong for longer than this stay wrong."""
 
+START_SECONDS = 30.0
+"""A connection that no service has taken up for longer than this is not starting."""
+
 
 class Rest:
     """Looks at one status after the other."""
@@ -14,6 +20,7 @@ class Rest:
     def __init__(self) -> None:
         self._counts: object = None
         self._since = 0.0
+        self._starting_since: float | None = None
 
     def is_reached(self, found: Status, at_seconds: float) -> bool:
         """Whether the wait is over.
@@ -26,4 +33,8 @@ class Rest:
         ]
         if counts != self._counts or found.waiting:
             self._counts, self._since = counts, at_seconds
+        if found.starting:
+            self._starting_since = at_seconds if self._starting_since is None else self._starting_since
+            if at_seconds - self._starting_since < START_SECONDS:
+                return False
         return found.settled or (not found.waiting and at_seconds - self._since >= STILL_SECONDS)

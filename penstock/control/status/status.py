@@ -8,19 +8,24 @@ clients that the edge refuses. Each state that needs a person is a problem with 
 from __future__ import annotations
 
 import contextlib
-import re
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 import nats.errors
 from nats.js.errors import APIError
 
-from loader.watch.stop import Stop, next_step, read_stop
+from loader.watch.stop import OPENING, Stop, next_step, read_stop
 from penstock.control.letters.letters import Filter, find
 from penstock.control.metrics import Scrape, total
+from penstock.control.status.archived import ArchiveStatus, read_archives, read_open_runs
 from penstock.control.status.balance import Balance, SiteBalance, View, balance_of, read_site, read_view
-from penstock.control.wording import counted, waits
+from penstock.control.status.feeds import GOOD as GOOD_FEEDS
+from penstock.control.status.feeds import FeedStatus, read_feeds
+from penstock.control.status.services import dead_lost_of, not_answering, of_processes, of_services, refused_by, words_on
+from penstock.control.status.warned import Wanted, read_all
+from penstock.control.wording import waits
 from penstock.stack.home import StackState
 from router.forwarding.state import SiteState, StateKeeper
 from shared.errors import NotConnected
@@ -29,24 +34,18 @@ from shared.jetstream import lease, topology
 from shared.jetstream.broker import Broker
 from shared.project.model import Connection, Project
 from shared.project.snapshot import current_snapshot
+from shared.streams.connection_state import GOOD, ConnectionFacts, state_of
 from shared.streams.fill import WARN_RATIO, advice, read_fill
 from shared.streams.removed import RemovedBalance, read_all_removed
-from shared.streams.waiting import CALLS
+from shared.streams.sync_state import GOOD as GOOD_SYNCS
+from shared.streams.sync_state import SyncStatus, read_syncs
 
 COUNTED_DEAD_MESSAGES = 2000
 """Letters of more messages than this are not counted one by one; the figure is then a lower bound."""
 
-LATE_SLACK_SECONDS = 30.0
-DYING_SECONDS = 300.0
-"""A process that died more than once, the last time within this time, is not well although it runs."""
+WARNED_SECONDS = 3600.0
 UNROUTED_SECONDS = 10.0
 """An event that waits for the router for longer counts as not routed."""
-CLIENTS = "clients"
-"""The part of `/ready` for refused clients. Any client can cause refusals: they are shown, and are no problem of the stack."""
-_PROCESS = re.compile(r"^process \d+: ")
-"""The prefix of each process's parts in the `/ready` of an edge of several processes."""
-GOOD = ("ok", "idle", "disabled", "catching up")
-"""States that need no person."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +83,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     connections: list[ConnectionStatus]
+    syncs: list[SyncStatus] = []
+    feeds: list[FeedStatus] = []
     removed: list[RemovedBalance] = []
     """Accounts of connections that left the project, each incarnation apart; the oldest are added up."""
     edge_accepted: int = 0
@@ -98,6 +99,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Requests refused at the edge since its start, by code, site and key, as far as known."""
     dead_lost: dict[str, int] = {}
     """Dead letters that DEAD had no room for, by what became of them (evicted, refused) and whose they were, since the services started."""
+    warnings: dict[str, int] = {}
+    """Warnings of the last hour, by reason."""
+    archives: list[ArchiveStatus] = []
+    runs: dict[str, str] = {}
+    """Runs that have not ended, by id, in words."""
     not_answering: dict[str, str] = {}
     problems: dict[str, str] = {}
     """Problems apart from connections: of a service, a process, a stream, the journal; with a next step."""
@@ -113,9 +119,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return not self.waiting and all(each.settled for each in self.connections)
 
     @property
+    def starting(self) -> bool:
+        """Whether a service is just taking up a connection, or none has yet."""
+        return any(each.state == "unknown" or each.why == OPENING for each in self.connections)
+
+    @property
     def healthy(self) -> bool:
         """Whether nothing needs a person."""
-        return not self.not_answering and not self.problems and all(each.state in GOOD for each in self.connections)
+        lines = (
+            *(each.state in GOOD for each in self.connections),
+            *(each.state in GOOD_SYNCS for each in self.syncs),
+            *(each.state in GOOD_FEEDS for each in self.feeds),
+        )
+        return all(lines) and not self.not_answering and not self.problems
 
 
 async def read_status(
@@ -131,12 +147,12 @@ async def read_status(
     Raises:
         NotConnected: the broker does not answer.
     """
-    problems = {**_of_processes(stack, scrapes), **_of_services(stack, scrapes)}
+    problems = {**of_processes(stack, scrapes), **of_services(stack, scrapes)}
     connections: list[ConnectionStatus] = []
     edge_dead = 0
     try:
         snapshot = await current_snapshot(broker)
-        states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.sites}
+        states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.every_site}
         sites = {site: await read_site(broker, site, state) for site, state in states.items()}
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])
@@ -153,7 +169,18 @@ async def read_status(
                     queue=queue,
                 )
             )
+        said = {name: words_on(scrapes, f"sync {name}", ("problems",)) for name in project.syncs}
+        syncs, _ = await read_syncs(broker, project, now, said)
+        feeds = await read_feeds(broker, project, scrapes)
         removed = await read_all_removed(broker)
+        warnings = Counter[str]()
+        for each in await read_all(broker, Wanted(since=now - WARNED_SECONDS)):
+            warnings[each.reason] += each.count
+        archives, runs = await read_archives(broker, project, now), await read_open_runs(broker)
+        for archive in archives:
+            # the router that archives it says the same
+            if archive.trouble and not any(part.endswith(f" archive {archive.site}") for part in problems):
+                problems[f"archive {archive.site}"] = archive.trouble
         dead = (await broker.js.stream_info(topology.DEAD, subjects_filter="dead.ingest.*")).state.subjects or {}
         for subject, messages in dead.items():
             edge_dead += await _count_dead(broker, subject, messages)
@@ -162,91 +189,28 @@ async def read_status(
             if fill.ratio >= WARN_RATIO:
                 part = f"stream {stream}"
                 # only the services know their policy
-                what = next(iter(_said(scrapes, part)), f"{fill}; {advice(stream)}")
+                what = next(iter(words_on(scrapes, part)), f"{fill}; {advice(stream)}")
                 problems[part] = f"{what}; {_readers(states, sites)}" if stream == topology.EVENTS else what
     except (APIError, nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotConnected(f"the broker does not tell its state: {exc or type(exc).__name__}") from exc
     return Status(
         revision=revision,
         connections=connections,
+        syncs=syncs,
+        feeds=feeds,
         removed=removed,
-        edge_accepted=sum(each.accepted + each.unrouted for each in sites.values()),
+        edge_accepted=sum(sites[site].accepted + sites[site].unrouted for site in project.sites),
         unrouted=sum(each.unrouted for each in sites.values()),
         unrouted_by_site={each.site: each.unrouted for each in sites.values() if each.unrouted},
         edge_dead=edge_dead,
-        refused=_refused(scrapes),
-        dead_lost=_dead_lost(scrapes),
+        refused=refused_by(scrapes),
+        dead_lost=dead_lost_of(scrapes),
+        warnings=dict(warnings.most_common()),
+        archives=archives,
+        runs=runs,
         not_answering=not_answering(stack, scrapes),
         problems=problems,
     )
-
-
-def not_answering(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns the services that do not answer, and why."""
-    return {_named(stack, scrape.url): scrape.error for scrape in scrapes if scrape.error}
-
-
-def said_by_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns the state without the broker: which services are ready, and the problems of services and processes."""
-    said = {_named(stack, scrape.url): "ready" if scrape.ready else "not ready" for scrape in scrapes if not scrape.error}
-    parts = {
-        f"{_named(stack, scrape.url)} {part}": why
-        for scrape in scrapes
-        for part, why in {**scrape.warnings, **scrape.problems}.items()
-    }
-    return {**_of_processes(stack, scrapes), **said, **parts}
-
-
-def _named(stack: StackState | None, url: str) -> str:
-    """Returns a service's address, with its name if known."""
-    names = [process.name for process in stack.processes if process.admin_url == url] if stack is not None else []
-    return f"{names[0]} ({url})" if names else url
-
-
-def _of_processes(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns the processes that the supervisor cannot keep running."""
-    found: dict[str, str] = {}
-    for process in stack.processes if stack is not None else ():
-        died = time.time() - process.died_at < DYING_SECONDS
-        keeps_dying = process.restarts > 1 and died
-        if keeps_dying or (process.restarts and process.state != "ready"):
-            scrape = next((each for each in scrapes if each.url == process.admin_url), None)
-            parts = scrape.problems if scrape is not None else {}
-            why = "".join(f"; {part}: {why}" for part, why in parts.items())
-            log = f"{stack.home}/logs/{process.name}.log" if stack is not None else ""
-            # a death of long ago does not explain why it does not answer now
-            deaths = f"; it died {counted(process.restarts, 'time')}" if died or process.state != "not ready" else ""
-            found[f"process {process.name}"] = f"{process.state}{why}{deaths}; its log says why: {log}"
-    return found
-
-
-def _of_services(stack: StackState | None, scrapes: Sequence[Scrape]) -> dict[str, str]:
-    """Returns the services' problems, except those of connections and refused clients; streams are measured here."""
-    return {
-        f"{_named(stack, scrape.url)} {part}": why
-        for scrape in scrapes
-        for part, why in {**scrape.warnings, **scrape.problems}.items()
-        if not _PROCESS.sub("", part).startswith(("connection ", "stream ", CLIENTS))
-    }
-
-
-def _refused(scrapes: Sequence[Scrape]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for scrape in scrapes:
-        for labels, value in scrape.samples.get("ingest_requests_refused_total", ()):
-            what = ", ".join(f"{label} {labels[label]}" for label in sorted(labels) if labels[label])
-            found[what] = found.get(what, 0) + int(value)
-    return dict(sorted(found.items(), key=lambda each: -each[1]))
-
-
-def _dead_lost(scrapes: Sequence[Scrape]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for what in ("evicted", "refused"):
-        for scrape in scrapes:
-            for labels, value in scrape.samples.get(f"dead_letters_{what}_total", ()):
-                name = f"{what}, {labels.get('stage', '')} {labels.get('source', '')}"
-                found[name] = found.get(name, 0) + int(value)
-    return found
 
 
 async def _read_connection(
@@ -305,35 +269,25 @@ async def _state_of(
     stop: Stop | None,
 ) -> tuple[str, str]:
     """Returns the state and why."""
-    if not connection.enabled:
-        return "disabled", "enabled: false in the project"
-    if stop is not None:
-        return "stopped", f"{stop.why}; {next_step(name)}"
-    said = _said(scrapes, f"connection {name}")
-    if said:
-        return "failing", said[0]
-    if await lease.holder(broker, f"loader.{name}") is None:
-        return "unknown", "no loader works on it; is the service up?"
-    if view.functions.frames.frames and await lease.holder(broker, f"functions.{name}") is None:
-        return "unknown", "frames wait for its functions and no service runs them; is functions_runtime up?"
-    if view.aside.rows:
-        told = _said(scrapes, f"connection {name}: tables") + _said(scrapes, f"connection {name}: calls")
-        return "calls failing" if CALLS in view.aside.rows else "table failing", "; ".join(told) or _of_tables(view.aside.rows)
-    if name in view.state.behind or total(scrapes, "router_connection_stopped", connection=name):
-        owed = balance.waiting["events"]
-        return "catching up", f"its queue was full; the router reads again from EVENTS, {owed} events are left"
-    if stuck := _said(scrapes, f"connection {name}: waiting"):
-        return "stuck", stuck[0]
-    period = float(connection.batch.period) if connection.mode == "batch" else 0.0
-    if (view.queue.frames or view.functions.frames.frames) and age is not None and age > 2 * period + LATE_SLACK_SECONDS:
-        return (
-            "late",
-            f"the oldest event waits for {age:.0f} s; see the loader's log, or try: penstock check {connection.destination}",
+    frames = view.functions.frames.frames
+    return state_of(
+        ConnectionFacts(
+            name=name,
+            destination=connection.destination,
+            enabled=connection.enabled,
+            period_seconds=float(connection.batch.period) if connection.mode == "batch" else 0.0,
+            words=partial(words_on, scrapes),
+            loader=await lease.holder(broker, f"loader.{name}"),
+            functions=await lease.holder(broker, f"functions.{name}") if frames else None,
+            functions_frames=frames,
+            queue_frames=view.queue.frames,
+            aside=view.aside.rows,
+            behind=name in view.state.behind or bool(total(scrapes, "router_connection_stopped", connection=name)),
+            owed=balance.waiting["events"],
+            age_seconds=age,
+            stop=f"{stop.why}; {next_step(name)}" if stop is not None else "",
         )
-    if missing := _said(scrapes, f"connection {name}: missing"):
-        return "rows missing", missing[0]
-    dropped = _said(scrapes, f"connection {name}: dropped tables")
-    return ("table dropped", dropped[0]) if dropped else ("ok", "")
+    )
 
 
 async def _routing_state(broker: Broker, site: SiteBalance, age: float) -> tuple[str, str]:
@@ -347,31 +301,11 @@ async def _routing_state(broker: Broker, site: SiteBalance, age: float) -> tuple
     )
 
 
-def _said(scrapes: Sequence[Scrape], part: str) -> list[str]:
-    """Returns the services' words about a part, problems before warnings."""
-    return [
-        why
-        for said in ("problems", "warnings")
-        for scrape in scrapes
-        for name, why in getattr(scrape, said).items()
-        if _PROCESS.sub("", name) == part
-    ]
-
-
 def _readers(states: Mapping[str, SiteState], sites: Mapping[str, SiteBalance]) -> str:
     """Returns the readers that have not read EVENTS to its end."""
     behind = [f"connection {name}" for state in states.values() for name in state.behind]
     behind += [f"the router of site {each.site} ({waits(each.unrouted)})" for each in sites.values() if each.unrouted]
     return f"behind now: {', '.join(behind)}" if behind else "no connection and no router is behind"
-
-
-def _of_tables(rows: Mapping[str, int]) -> str:
-    if CALLS in rows:
-        return (
-            f"{rows[CALLS]} events wait for another call, because one failed; the loader's log says why, and when it tries again"
-        )
-    each = ", ".join(f"{count} rows of {table}" for table, count in sorted(rows.items()))
-    return f"{each} are set aside because loading the table fails; the loader's log says why, and when it tries again"
 
 
 async def _count_dead(broker: Broker, subject: str, messages: int) -> int:

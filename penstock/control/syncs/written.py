@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from connector_runner.contract import Stream
 from connector_runner.syncs.selection import choose
+from penstock.control.syncs.tables import tables_of
 from shared.errors import SetupError
 from shared.project.syncs import Sync
 from shared.reading.document import parse_document
@@ -17,7 +19,19 @@ from shared.reading.document import parse_document
 _SECTION = re.compile(r"^syncs:[ \t]*(#.*)?\n", re.MULTILINE)
 
 
-def sync_text(name: str, connector: str, destination: str, schedule: str, streams: Sequence[Stream]) -> str:
+def free_prefix(document: Mapping[str, Any], name: str, connector: str, destination: str, streams: Sequence[Stream]) -> str:
+    """Returns a prefix with which no table of a new sync is that of another sync of the project file; empty: none is needed."""
+    taken: set[str] = set()
+    for other in (document.get("syncs") or {}).values():
+        if isinstance(other, dict) and other.get("destination") == destination:
+            taken |= {table.lower() for _, table, _ in tables_of(other)}
+    for prefix in ("", f"{connector}_", f"{name}_"):
+        if not taken.intersection((prefix + each.name).lower() for each in streams):
+            return prefix
+    return f"{name}_"
+
+
+def sync_text(name: str, connector: str, destination: str, schedule: str, streams: Sequence[Stream], prefix: str = "") -> str:
     """Returns the entry of a sync as lines of YAML, with what the catalogue says of each stream.
 
     Raises:
@@ -27,8 +41,10 @@ def sync_text(name: str, connector: str, destination: str, schedule: str, stream
     lines = [f"  {name}:", f"    connector: {connector}", f"    destination: {destination}"]
     if schedule:
         lines.append(f"    schedule: {_scalar(schedule)}")
+    if prefix:
+        lines.append(f"    table_prefix: {_scalar(prefix)}")
     lines.append("    streams:")
-    for selected, stored in chosen:
+    for selected, stored, _ in chosen:
         what = [f"mode: {selected.mode}", f"write: {stored.write}"]
         if selected.primary_key and not selected.stream.primary_key:
             what.append(f"primary_key: [{', '.join(_scalar('.'.join(path)) for path in selected.primary_key)}]")
