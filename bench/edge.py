@@ -187,19 +187,19 @@ class Stand:
 def stand(settings: dict[str, str], against: Path | None = None) -> Iterator[Stand]:
     """Starts a broker, the edge, the ceiling, and the edge of another checkout with a broker of its own."""
     with contextlib.ExitStack() as stack:
-        nats, port, ingest = stack.enter_context(_edge(ROOT, settings))
+        nats, port, ingest = stack.enter_context(open_edge(ROOT, settings))
         bare_port = free_port()
         bare = stack.enter_context(_process("bench.kit.bare", str(bare_port)))
         _wait_for(bare_port)
         before = None
         if against is not None:
-            _, before_port, before_ingest = stack.enter_context(_edge(against, {}))
+            _, before_port, before_ingest = stack.enter_context(open_edge(against, {}))
             before = Before(before_port, before_ingest)
         yield Stand(nats, port, bare_port, ingest, bare.pid, before)
 
 
 @contextlib.contextmanager
-def _edge(folder: Path, settings: dict[str, str]) -> Iterator[tuple[NatsServer, int, int]]:
+def open_edge(folder: Path, settings: dict[str, str]) -> Iterator[tuple[NatsServer, int, int]]:
     with tempfile.TemporaryDirectory() as data, nats_server(Path(data)) as nats:
         asyncio.run(prepare(nats))
         port = free_port()

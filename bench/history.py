@@ -60,7 +60,7 @@ def keep(benchmark: str, case: str, ratios: Mapping[str, float], file: Path = FI
     result = Result(
         at=round(time.time()),
         commit=_commit(),
-        machine=f"{platform.node()}, {os.cpu_count()} x {_processor()}",
+        machine=machine(),
         python=platform.python_version(),
         benchmark=benchmark,
         case=case,
@@ -68,6 +68,11 @@ def keep(benchmark: str, case: str, ratios: Mapping[str, float], file: Path = FI
     )
     with file.open("ab") as output:
         output.write(msgspec.json.encode(result) + b"\n")
+
+
+def machine() -> str:
+    """Returns the words by which results of one machine are known."""
+    return f"{platform.node()}, {os.cpu_count()} x {_processor()}"
 
 
 def in_decodes(micros: float, kind: str = "flat") -> float:

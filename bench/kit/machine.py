@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds and memory by process, and how much of the machine somebody else used meanwhile."""
+"""What processes cost: CPU seconds and memory by process, and how much of the machine other programs used meanwhile."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import psutil
 
 @dataclass(slots=True)
 class Cost:
-    """CPU seconds, the largest and the last resident size in MB of one named group of processes."""
+    """CPU seconds, the largest and the last resident size in MB of one named group of processes; `own…`: of its first process alone."""
 
     cpu_seconds: float = 0.0
+    own_cpu_seconds: float = 0.0
     peak_mb: float = 0.0
+    own_peak_mb: float = 0.0
     curve_mb: list[float] = field(default_factory=list)
 
 
@@ -34,6 +36,7 @@ class Meter:
     def __enter__(self) -> Meter:
         self._began = time.monotonic()
         self._before = {name: _cpu(process) for name, process in self._processes.items()}
+        self._own_before = {name: _own_cpu(process) for name, process in self._processes.items()}
         self._machine = _busy()
         self._own = time.process_time()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -47,6 +50,7 @@ class Meter:
         total = time.process_time() - self._own
         for name, process in self._processes.items():
             self.costs[name].cpu_seconds = _cpu(process) - self._before[name]
+            self.costs[name].own_cpu_seconds = _own_cpu(process) - self._own_before[name]
             total += self.costs[name].cpu_seconds
         busy = _busy() - self._machine
         self.others_share = max(0.0, busy - total) / max(1e-9, self.wall_seconds * (psutil.cpu_count() or 1))
@@ -57,6 +61,7 @@ class Meter:
                 size = _memory(process)
                 cost = self.costs[name]
                 cost.peak_mb = max(cost.peak_mb, size)
+                cost.own_peak_mb = max(cost.own_peak_mb, _own_memory(process))
                 cost.curve_mb.append(size)
 
 
@@ -77,6 +82,21 @@ def _cpu(process: psutil.Process) -> float:
         # children_user and children_system count those that ended meanwhile
         total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def _own_cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _own_memory(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / 1e6
+    except psutil.Error:
+        return 0.0
 
 
 def _memory(process: psutil.Process) -> float:

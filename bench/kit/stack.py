@@ -22,9 +22,9 @@ __all__ = ["KEY", "Stack", "finish", "pump", "stack"]
 
 def pump(running: Stack, **options: Any) -> subprocess.Popen[bytes]:
     """Starts the sender of `bench/kit/pump.py`; options as its arguments."""
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ({"key": KEY} | options).items() if value is not None]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.kit.pump", f"--port={running.port}", f"--key={KEY}", *arguments],
+        [sys.executable, "-m", "bench.kit.pump", f"--port={running.port}", *arguments],
         stdout=subprocess.PIPE,
         cwd=ROOT,
     )
