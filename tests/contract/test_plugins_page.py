@@ -24,10 +24,10 @@ from ingest.registry import PROTOCOLS
 from loader import registry
 from loader.contract.events import HTTPDestination, Response
 from loader.contract.warehouse import Environment, Kind
-from router.rules import operators
 from router.rules.where import compile_where
 from shared.errors import Fenced
 from shared.events.outcome import Dead, Ok, Outcome, Retry
+from shared.rules import operators
 from shared.threads import ThreadGate
 from tests.contract.destinations import test_exactly_once as once
 from tests.contract.destinations import test_rows as rows
@@ -222,7 +222,7 @@ def test_the_layout_of_the_page_makes_a_row_of_each_event(monkeypatch: pytest.Mo
 
 def test_the_operator_of_the_page_judges_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = dict(vars(operators))
-    exec(BLOCKS["router/rules/operators.py"], names)
+    exec(BLOCKS["shared/rules/operators.py"], names)
     monkeypatch.setitem(operators.OPERATORS, "between", names["_between"])
     assert compile_where({"field": "properties.total", "between": [1, 5]}) is not None
     test, missing = names["_between"]([1, 5])

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import asyncpg
-import duckdb
 import msgspec
 
 from shared.events.dead import DeadLetter, decode_dead
@@ -20,6 +19,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import current_snapshot
+from tests.support.duckdb_file import opened_here
 from tests.support.postgres import PostgresServer
 from tests.support.stack import Stack
 
@@ -44,9 +44,9 @@ def project(postgres: PostgresServer, schema: str, **connection: Any) -> dict[st
     }
 
 
-async def queue(broker: Broker) -> str:
-    """Returns the name of the queue of `c`."""
-    return (await current_snapshot(broker)).queue_of("c")
+async def queue(broker: Broker, connection: str = "c") -> str:
+    """Returns the name of the queue of a connection."""
+    return (await current_snapshot(broker)).queue_of(connection)
 
 
 async def put(
@@ -57,6 +57,7 @@ async def put(
     lane: str = LIVE,
     msg_id: str | None = None,
     received: str | None = None,
+    connection: str = "c",
 ) -> None:
     received_at = parse_time(received) if received else RECEIVED
     assert received_at is not None
@@ -68,7 +69,10 @@ async def put(
     payload = encode_frame(pack("shop", [request], heads, [msgspec.json.encode(event) for event in events]))
     headers = write_place(Place(lane, seq, len(events)))
     await broker.publisher.publish(
-        topology.deliver_subject(await queue(broker)), payload, msg_id=msg_id or f"{lane}.{seq}", headers=headers
+        topology.deliver_subject(await queue(broker, connection)),
+        payload,
+        msg_id=msg_id or f"{connection}.{lane}.{seq}",
+        headers=headers,
     )
 
 
@@ -78,10 +82,8 @@ def events(*ids: str, **properties: Any) -> list[dict[str, Any]]:
 
 async def drained(broker: Broker, stream: str = topology.DELIVER) -> None:
     """Waits until the queue is empty: every frame is acknowledged."""
-    async with asyncio.timeout(60):
-        while True:
-            if (await broker.js.stream_info(stream)).state.messages == 0:
-                return
+    async with asyncio.timeout(120):
+        while (await broker.js.stream_info(stream)).state.messages:
             await asyncio.sleep(0.05)
 
 
@@ -102,9 +104,13 @@ async def execute(postgres: PostgresServer, statement: str) -> None:
 
 
 async def dead(broker: Broker) -> list[DeadLetter]:
+    """Returns all letters that are in DEAD now."""
     letters: list[DeadLetter] = []
+    count = (await broker.js.stream_info(topology.DEAD)).state.messages
     async with StreamReader(broker, topology.DEAD) as reader:
-        while (message := await reader.next(0.5)) is not None:
+        for _ in range(count):
+            message = await reader.next(60)
+            assert message is not None
             letters.extend(decode_dead(message.payload))
     return letters
 
@@ -133,8 +139,5 @@ async def warning(running: Stack, part: str) -> str:
 
 async def in_duckdb(file: Path, statement: str) -> list[Any]:
     """Runs a statement as soon as the loader has closed the file."""
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(duckdb.IOException), duckdb.connect(str(file)) as link:
-                return link.execute(statement).fetchall()
-            await asyncio.sleep(0.05)
+    with await opened_here(file) as link:
+        return link.execute(statement).fetchall()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import msgspec
 import pytest
 
@@ -21,6 +20,7 @@ from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.settings import ServiceSettings
 from shared.streams.ended import Counts, Ended, ended_key
 from shared.telemetry.metrics import Telemetry
+from tests.support.duckdb_file import opened
 from tests.support.router import apply, put, routing
 
 pytestmark = pytest.mark.timeout(240)
@@ -40,7 +40,7 @@ def snapshot(file: Path, **connection: Any) -> ConfigSnapshot:
 
 
 def change(file: Path, *statements: str) -> None:
-    with duckdb.connect(str(file)) as link:
+    with opened(file) as link:
         for statement in statements:
             link.execute(statement)
 

@@ -1,79 +1,88 @@
-"""The whole way of a feed: Kafka, site, DuckDB, with the real services, and runners that are killed in the middle."""
+"""The whole way of feeds: sources, site, DuckDB, with the real services, and runners that are killed in the middle."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from aiokafka import AIOKafkaProducer
 
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
-from tests.support.kafka_mock import mock_cluster
+from tests.contract.feeds import of_kafka, of_kinesis, of_mqtt, of_nats
+from tests.contract.feeds.source import Source
+from tests.support.feeds import record
 from tests.support.stack import stack
 
 pytestmark = pytest.mark.timeout(240)
-COUNT = 6_000
+KINDS: dict[str, Any] = {"kafka": of_kafka, "kinesis": of_kinesis, "mqtt": of_mqtt, "nats": of_nats}
+ROUNDS, EACH = 4, 600
 
 
-def project(servers: str, folder: Path) -> dict[str, Any]:
+def project(sources: dict[str, Source], folder: Path) -> dict[str, Any]:
     return {
         "sites": {"shop": {}},
-        "feeds": {
-            "orders": {
-                "site": "shop", "type": "kafka", "bootstrap_servers": servers, "topics": ["orders"], "session_timeout": "1s",
-                "event": "order", "user_id": "{value.user}",
-            }
-        },
+        "feeds": {name: {"site": "shop", "event": "order", **source.document} for name, source in sources.items()},
         "destinations": {"wh": {"type": "duckdb", "path": str(folder / "wh.duckdb")}},
         "connections": {
-            "shop-wh": {"site": "shop", "destination": "wh", "layout": "passthrough", "table": "orders", "deduplicate": False, "batch": {"period": "1s"}}
+            "shop-wh": {
+                "site": "shop",
+                "destination": "wh",
+                "layout": "passthrough",
+                "table": "orders",
+                "batch": {"period": "1s"},
+            }
         },
-    }  # fmt: skip
+    }
 
 
 async def test_records_reach_the_warehouse_once_although_runners_are_killed(tmp_path: Path) -> None:
-    with mock_cluster(1) as cluster, stack(tmp_path) as running:
-        cluster.join_at_once()
-        cluster.create("orders", 3)
+    async with contextlib.AsyncExitStack() as held:
+        sources: dict[str, Source] = {}
+        for name, kind in KINDS.items():
+            server = held.enter_context(kind.server(tmp_path / name))
+            sources[name] = await held.enter_async_context(kind.open_source(server))
+        running = held.enter_context(stack(tmp_path))
         services = ("router", "loader", "connector_runner", "connector_runner-2")
         await asyncio.to_thread(running.start_all, *services)
-        document = project(cluster.servers, tmp_path)
+        document = project(sources, tmp_path)
         async with connect(running.nats.url, "test") as broker:
             await apply_project(broker, StoredProject(document, resolve(document)))
-        producer = AIOKafkaProducer(bootstrap_servers=cluster.servers)
-        await producer.start()
-        for n in range(COUNT):
-            await producer.send("orders", json.dumps({"n": n, "user": f"u{n % 9}"}).encode(), key=b"%d" % (n % 9))
-            if n and n % 1_500 == 0:
-                await producer.flush()
-                victim = services[2 + n // 1_500 % 2]
-                await asyncio.to_thread(running.kill, victim)
-                await asyncio.to_thread(running.start, victim)
-        await producer.flush()
-        await producer.stop()
 
+        async def put(number: int) -> None:
+            values = range(number * EACH, (number + 1) * EACH)
+            await asyncio.gather(*(source.put([record(n, kind=name) for n in values]) for name, source in sources.items()))
+
+        for number in range(ROUNDS):
+            putting = asyncio.create_task(put(number))
+            victim = services[2 + number % 2]
+            await asyncio.to_thread(running.kill, victim)
+            await asyncio.to_thread(running.start, victim)
+            await putting
+
+        wanted = {(name, n) for name in KINDS for n in range(ROUNDS * EACH)}
         async with asyncio.timeout(120):
-            while len(rows := await asyncio.to_thread(_rows, tmp_path / "wh.duckdb")) < COUNT:
+            while not wanted <= (rows := await asyncio.to_thread(_rows, tmp_path / "wh.duckdb")).keys():
                 await asyncio.sleep(0.2)
-        assert sorted(rows) == list(range(COUNT))
-        said = [await asyncio.to_thread(_metrics, running.admin[name]) for name in services[2:]]
-        assert any('feeds_records_total{feed="orders"}' in each for each in said)
+        assert rows.keys() == wanted
+        assert {row: times for row, times in rows.items() if times > 1} == {}
+        said = "".join([await asyncio.to_thread(_metrics, running.admin[name]) for name in services[2:]])
+        assert all(f'feeds_records_total{{feed="{name}"}}' in said for name in KINDS)
 
 
 def _metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
-def _rows(path: Path) -> list[int]:
+def _rows(path: Path) -> Counter[tuple[str, int]]:
     try:
         with duckdb.connect(str(path), read_only=True) as link:
-            return [row[0] for row in link.execute("select properties_n from orders").fetchall()]
+            return Counter(link.execute("select properties_kind, properties_n from orders").fetchall())
     except duckdb.Error:  # the loader has it open, or has made no table yet
-        return []
+        return Counter()

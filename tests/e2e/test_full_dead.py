@@ -83,7 +83,9 @@ async def test_while_dead_is_full_letters_wait_in_the_queue_and_when_it_evicts_t
             await drained(broker)
             after = await balance(broker)
             assert (after.delivered, after.dead, after.all_waiting) == (1, {"type_conflict": SENT - 1}, 0)
-            assert running.metric("router", "dead_letters_evicted_total", stage="loader", source="c") > 0
+            async with asyncio.timeout(60):
+                while not running.metric("router", "dead_letters_evicted_total", stage="loader", source="c"):
+                    await asyncio.sleep(0.05)
             result = await audit(broker, await current_snapshot(broker))
             assert result.passed
             assert any("that DEAD holds no more" in note for note in result.notes)

@@ -17,8 +17,6 @@ from shared.telemetry.metrics import Telemetry
 from tests.support.lives import Journal, Lives, Side, Step, is_done, put
 from tests.support.nats import NatsServer
 
-pytestmark = pytest.mark.timeout(120)
-
 FICKLE = """
 export const config = {retryPolicy: {delays: [0]}};
 const asked = new Map();
@@ -143,7 +141,7 @@ async def test_while_a_stream_is_full_events_wait_and_it_is_told_and_then_each_i
     for death in (False, True):  # a successor finds it full as well
         await limited(broker, stream, 0)
         sent += await frames_of(broker, 11 + 10 * death, f"e{death}")
-        async with lives.life(), asyncio.timeout(30):
+        async with lives.life(), asyncio.timeout(60):
             while "takes no more" not in lives.health.problems.get(part, ""):
                 await asyncio.sleep(0.01)
             told = lives.health.problems[part]

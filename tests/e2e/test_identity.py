@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
@@ -155,6 +156,27 @@ async def test_what_another_runtime_kept_in_the_middle_goes_with_the_next_event(
     assert await send(slow, frame_of((4, "e", "d", None))) == {"e": "jane", "b": "jane"}
 
 
+async def test_visitors_whose_events_compress_well_do_not_fill_the_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("functions_runtime.stitcher.MOST_REMEMBERED_BYTES", 500_000)
+    runtime = make()
+
+    async def come(number: int) -> None:
+        request = RequestContext(SECOND, "segment", "web")
+        head = Head(f"m{number}", "page", None, None, f"d{number}", 0)
+        body = json.dumps({"n": number, "pad": "x" * 200_000}).encode()
+        await send(runtime, pack("shop", [request], [head], [body]))
+
+    await come(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 40):
+            await come(number)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 3_000_000, "39 visitors of 200,000 bytes"
+
+
 async def test_a_full_bucket_holds_no_event_back(broker: Broker, make: Make, context: ServiceContext) -> None:
     config = (await broker.js.stream_info(STREAM)).config
     config.max_bytes = 64 * 1024
@@ -229,7 +251,7 @@ async def test_many_keys_are_read_at_once(nats: NatsServer, broker: Broker) -> N
     assert {key: entry.value for key, entry in some.items()} == large, "more than one answer holds"
     with pytest.raises(Conflict):
         await bucket.put("q.4", b"", revision=found["q.6"].revision)
-    async with connect(nats.url, "away", patience_seconds=10) as other:
+    async with connect(nats.url, "away", patience_seconds=60) as other:
         with pytest.raises(NotConnected):
             await Bucket(other, "none").get_many(["a"])
 
@@ -250,7 +272,7 @@ async def test_values_are_written_together_or_not_at_all(nats: NatsServer, broke
     assert await bucket.get("other") is None
     assert await Bucket(broker, "store").put_together([Write("a", b"z", 0), Write("b", b"z", 0)], ttl_seconds=60) is None
     assert await Bucket(broker, "none").put_together([Write("a", b"z", 0), Write("b", b"z", 0)], ttl_seconds=60) is None
-    async with connect(nats.url, "away", patience_seconds=10) as other:
+    async with connect(nats.url, "away", patience_seconds=60) as other:
         await other.nc.close()
         with pytest.raises(NotConnected):
             await Bucket(other, topology.IDENTITY_BUCKET).put_together([Write("a", b"z", 0)], ttl_seconds=60)

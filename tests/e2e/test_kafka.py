@@ -107,8 +107,8 @@ async def test_a_loader_that_is_frozen_and_wakes_up_loses_nothing_to_its_success
         found = await read(front.servers, "frozen", 2000)
         assert set(ids(found)) == set(everything(2000))
         assert in_order(found)
-        # what was under way when it froze, and what was acknowledged since its last note
-        assert len(found) - 2000 <= 200
+        # again comes only what was under way when it froze, and what was acknowledged since its last note: once more, by the successor
+        assert max(Counter(ids(found)).values()) <= 2
 
 
 @pytest.mark.parametrize("how", ["frozen", "refuses"])
@@ -138,7 +138,7 @@ async def test_brokers_that_are_away_double_nothing_and_ready_says_why(running: 
             assert ids(found) == everything(2000)
         assert set(ids(found)) == set(everything(2000))
         assert in_order(found)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await not_ready(running):
                 await asyncio.sleep(0.1)
 

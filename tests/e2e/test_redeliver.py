@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
 from penstock.control.letters import redeliver
+from penstock.control.letters.conditions import compile_conditions
 from penstock.control.letters.judged import Refusal, judge_again
 from penstock.control.letters.letters import Filter, fetch_letter, find, remove
 from penstock.control.letters.redeliver import NOTE, Into, Redelivery
@@ -47,7 +48,7 @@ async def bury_all(broker: Broker, letters: Sequence[DeadLetter], name: str = "s
 async def frames_on(broker: Broker, stream: str) -> list[tuple[Place | None, Frame]]:
     state = (await broker.js.stream_info(stream)).state
     found = []
-    for seq in range(state.first_seq, state.last_seq + 1):
+    for seq in range(max(1, state.first_seq), state.last_seq + 1):
         try:
             message = await broker.js.get_msg(stream, seq)
         except NotFoundError:
@@ -74,6 +75,17 @@ async def test_letters_of_a_connection_that_is_gone_or_of_another_site_now_stay(
         assert (outcome.replayed, outcome.foreign, outcome.foreign_until < time.time()) == (0, 1, True)
     assert await dead_ids(broker) == ["m1"]
     assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
+
+
+async def test_letters_of_a_site_that_is_gone_stay_where_routing_would_not_take_them(broker: Broker) -> None:
+    await bury_all(broker, [letter(1)])
+    await bury_all(broker, [letter(2, stage="ingest", reason="missing_id")], name="shop", msg_id="two")
+    renamed = Project(sites={"store": Site()})
+    for into, siteless in (("stage", 1), ("start", 2)):
+        outcome = await redelivery(broker, cast("Into", into), project=renamed).run(Filter())
+        assert (outcome.replayed, outcome.siteless, outcome.foreign, outcome.stayed) == (0, siteless, 2 - siteless, 2)
+    assert await dead_ids(broker) == ["m1", "m2"]
+    assert (await broker.js.stream_info(topology.EVENTS)).state.messages == 0
 
 
 async def test_letters_of_the_loader_go_to_their_queue_as_the_same_events(broker: Broker) -> None:
@@ -314,4 +326,18 @@ async def test_what_waits_for_its_loader_is_counted(broker: Broker) -> None:
     await run.run(Filter())
     assert (await run.wait(0.3)).waiting == 2
     await broker.js.purge_stream(topology.DELIVER)
-    assert (await run.wait(5)).waiting == 0
+    assert (await run.wait(60)).waiting == 0
+
+
+async def test_a_forecast_counts_what_a_replay_would_do_and_changes_nothing(broker: Broker) -> None:
+    await bury_all(broker, [letter(1), letter(2), letter(3)])
+    meets = compile_conditions({"field": "messageId", "in": ["m1", "m3"]})
+    for into, wanted in (("stage", (2, 0)), ("start", (0, 2))):
+        sites = {"shop": Site(dedupe_window=Duration(10**10))}
+        project = Project(sites=sites, connections={"shop-wh": Connection(site="shop", destination="wh")})
+        outcome = await redelivery(broker, into=cast("Into", into), project=project).forecast(Filter(meets=meets))
+        assert (outcome.replayed, outcome.held_back) == wanted
+    assert await dead_ids(broker) == ["m1", "m2", "m3"]
+    assert (await broker.js.stream_info(topology.DELIVER)).state.messages == 0
+    assert (await redelivery(broker).run(Filter(meets=meets))).replayed == 2
+    assert await dead_ids(broker) == ["m2"]

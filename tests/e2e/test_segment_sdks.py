@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
-import os
-import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,56 +11,21 @@ from typing import Any
 import pytest
 
 from shared.jetstream.broker import Broker
-from tests.e2e.ingest.edge import ROOT, Edge, edge_here, edge_process, start, stop
+from tests.e2e.ingest.edge import Edge, edge_here, edge_process, start, stop
 from tests.support.nats import NatsServer
+from tests.support.sdks import node_sdks, python_sdk, run
+
+__all__ = ["node_sdks"]
 
 HERE = Path(__file__).parent
 OLD_VERSION = "2.3.4"
 KINDS = ["track", "identify", "page", "screen", "group", "alias"]
 
 
-def _install(target: Path, command: list[str], *, cwd: Path | None = None) -> Path:
-    """Installs into the build folder once, whoever else wants it; what is half done is done again."""
-    done = target / ".installed"
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            subprocess.run(command, cwd=cwd, check=True, capture_output=True, timeout=180)
-            done.touch()
-    return target
-
-
 @pytest.fixture(scope="session")
 def old_python_sdk() -> Path:
     """The folder with segment-analytics-python 2.3.4, which knows no Authorization header."""
-    target = ROOT / "build" / f"segment-python-{OLD_VERSION}"
-    installer = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
-    return _install(target, [*installer, "--target", str(target), f"segment-analytics-python=={OLD_VERSION}"])
-
-
-@pytest.fixture(scope="session")
-def node_sdk() -> Path:
-    """The folder with the packages for Node."""
-    if shutil.which("npm") is None:
-        pytest.fail("npm is not installed, so the SDK for Node cannot be tested; get it with: make test-servers")
-    target = ROOT / "build" / "node"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / "node" / name, target / name)
-    _install(target, ["npm", "ci", "--no-audit", "--no-fund"], cwd=target)
-    return target / "node_modules"
-
-
-async def run(command: list[str], **environment: str) -> dict[str, Any]:
-    """Runs a sender and returns what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment}
-    )
-    output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
+    return python_sdk(f"segment-analytics-python=={OLD_VERSION}")
 
 
 async def check(edge: Edge, sent: dict[str, Any], rounds: int) -> None:
@@ -100,9 +60,9 @@ async def test_the_python_sdk_delivers_every_call(
 
 
 @pytest.mark.timeout(200)
-async def test_the_node_sdk_delivers_every_call(nats: NatsServer, broker: Broker, node_sdk: Path) -> None:
+async def test_the_node_sdk_delivers_every_call(nats: NatsServer, broker: Broker, node_sdks: Path) -> None:
     async with edge_here(nats, broker) as edge:
-        sent = await run(["node", str(HERE / "node" / "send.cjs"), edge.url, "web", "40"], NODE_PATH=str(node_sdk))
+        sent = await run(["node", str(HERE / "node" / "send.cjs"), edge.url, "web", "40"], NODE_PATH=str(node_sdks))
         await check(edge, sent, 40)
 
 
@@ -119,7 +79,7 @@ async def test_a_wrong_key_is_reported_to_the_sdk_as_it_expects(nats: NatsServer
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("sdk", ["python", "node"])
 async def test_an_sdk_gets_through_a_restart_of_the_edge_and_of_the_broker(
-    nats: NatsServer, broker: Broker, tmp_path: Path, node_sdk: Path, sdk: str
+    nats: NatsServer, broker: Broker, tmp_path: Path, node_sdks: Path, sdk: str
 ) -> None:
     async with edge_process(nats, broker, tmp_path, PENSTOCK_INGEST_DEADLINE="1s") as edge:
         command = (
@@ -127,7 +87,7 @@ async def test_an_sdk_gets_through_a_restart_of_the_edge_and_of_the_broker(
             if sdk == "python"
             else ["node", str(HERE / "node" / "send.cjs"), edge.url, "web", "400", "5"]
         )
-        sender = asyncio.create_task(run(command, NODE_PATH=str(node_sdk)))
+        sender = asyncio.create_task(run(command, NODE_PATH=str(node_sdks)))
         while not await edge.ids():
             await asyncio.sleep(0.01)
         stop(edge)

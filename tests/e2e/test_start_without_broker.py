@@ -41,7 +41,7 @@ async def test_an_edge_started_without_its_broker_takes_events_and_loses_none(tm
         running.nats.start()
         running.wait_ready("ingest")
         async with connect(running.nats.url, "test") as broker, StreamReader(broker, topology.EVENTS) as reader:
-            message = await reader.next(20)
+            message = await reader.next(60)
             assert message is not None
             assert [head.message_id for head in decode_frame(message.payload).heads] == ["m1"]
             assert await reader.next(1) is None

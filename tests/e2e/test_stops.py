@@ -30,7 +30,7 @@ REACHED = TooManyDeadError("90 of 100 events would be dead letters")
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
     with nats_server(tmp_path / "nats", sync="2m") as server:
-        async with connect(server.url, "test", patience_seconds=10) as connected:
+        async with connect(server.url, "test", patience_seconds=60) as connected:
             await topology.ensure(connected, topology.TopologySettings())
             yield connected
 

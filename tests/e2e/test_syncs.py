@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.kv import Bucket
 from shared.project.snapshot import StoredProject, apply_project, resolve
+from shared.syncs.progress import key_of, progress_of
 from shared.syncs.records import Ask, RunRecord, ask, log_of, newest_run
+from tests.support.duckdb_file import opened
 from tests.support.stack import stack
 
 pytestmark = pytest.mark.timeout(240)
@@ -62,12 +64,21 @@ async def ended(broker: Broker, number: int) -> RunRecord:
             await asyncio.sleep(0.1)
 
 
+async def more_loaded(broker: Broker, than: float) -> float:
+    """Waits until rows were loaded after a time (epoch seconds); returns when they were."""
+    async with asyncio.timeout(100):
+        async for entry in Bucket(broker, topology.STATE_BUCKET).watch(key_of("mine-wh")):
+            if (at := progress_of(entry).rows_at) > than:
+                return at
+    raise AssertionError("the watch ended")
+
+
 async def wanted(broker: Broker, what: Any = "run", **more: Any) -> None:
-    await ask(Bucket(broker, topology.STATE_BUCKET), "mine-wh", Ask(id="1", what=what, at=0.0, **more))
+    await ask(Bucket(broker, topology.STATE_BUCKET), "mine-wh", Ask(id=uuid.uuid4().hex, what=what, at=0.0, **more))
 
 
 def rows(folder: Path, table: str, column: str) -> list[Any]:
-    with duckdb.connect(str(folder / "wh.duckdb"), read_only=True) as link:
+    with opened(folder / "wh.duckdb", read_only=True) as link:
         return sorted(row[0] for row in link.execute(f"select {column} from {table}").fetchall())
 
 
@@ -108,8 +119,9 @@ async def test_no_row_is_lost_when_runner_and_loader_are_killed(tmp_path: Path) 
         await asyncio.to_thread(running.start_all, *services)
         async with connect(running.nats.url, "test") as broker:
             await put(broker, project(tmp_path, pause=0.3, schedule="every 1h"))
+            at = 0.0
             for victim in (*services, "loader"):
-                await asyncio.sleep(1.5)
+                at = await more_loaded(broker, at)
                 await asyncio.to_thread(running.kill, victim)
                 await asyncio.to_thread(running.start, victim)
             record = await ended(broker, 1)
@@ -132,9 +144,14 @@ async def test_a_failure_is_said_and_what_a_person_cancels_ends(tmp_path: Path) 
             await wanted(broker)
             bucket = Bucket(broker, topology.STATE_BUCKET)
             async with asyncio.timeout(60):
-                while (record := await newest_run(bucket, "mine-wh")) is None or record.number < 2 or not record.rows:
+                while (
+                    (record := await newest_run(bucket, "mine-wh")) is None
+                    or record.number < 2
+                    or "users" not in record.streams
+                    or not record.streams["users"].loaded
+                ):
                     await asyncio.sleep(0.1)
-            await wanted(broker, "cancel")
+            await wanted(broker, "cancel", number=2)
             cancelled = await ended(broker, 2)
     assert failed.status in ("partial", "failed")
     assert "invalid literal" in failed.error

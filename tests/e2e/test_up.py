@@ -17,7 +17,7 @@ import pytest
 from tests.support.command import COMMAND, LocalStack, is_running, local_stack, wait_until
 from tests.support.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

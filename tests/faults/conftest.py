@@ -10,14 +10,24 @@ import os
 import random
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from shared.jetstream.broker import Broker
+from shared.settings import ServiceSettings
+from shared.telemetry.metrics import Telemetry
+from shared.threads import ThreadGate
 from tests.faults.places import Schema
+from tests.support.clickhouse import Place
+from tests.support.destinations.clickhouse import ClickHouseSubject
+from tests.support.destinations.duckdb import DuckDBSubject
+from tests.support.destinations.postgres import PostgresSubject
+from tests.support.nats import NatsServer
 from tests.support.postgres import PostgresServer
 from tests.support.sender import seed_of
+from tests.support.syncs import Loaders, Queue, Warehouse
 
 
 @pytest.fixture
@@ -46,3 +56,46 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=False)
+
+
+@pytest.fixture(scope="module")
+def telemetry() -> Telemetry:
+    """What services of the tests of syncs count with."""
+    return Telemetry("test", ServiceSettings())
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[ThreadGate]:
+    """Threads of the tests of syncs."""
+    gate = ThreadGate(4, "test")
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+async def wh(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Warehouse]:
+    """A warehouse of the test's own; Postgres, if it names no other."""
+    kind = getattr(request, "param", "postgres")
+    subject: Warehouse
+    if kind == "duckdb":
+        yield DuckDBSubject(tmp_path)
+        return
+    if kind == "clickhouse":
+        place: Place = request.getfixturevalue("clickhouse")
+        subject = ClickHouseSubject(place)
+    else:
+        subject = PostgresSubject(request.getfixturevalue("postgres_dsn"))
+    yield subject
+    await subject.drop()
+
+
+@pytest.fixture
+def loaders(nats: NatsServer, telemetry: Telemetry, gate: ThreadGate, wh: Warehouse) -> Loaders:
+    """Loaders of a sync into it."""
+    return Loaders(nats.url, telemetry, gate, wh.document)
+
+
+@pytest.fixture
+def queue(broker: Broker) -> Queue:
+    """The queue of the sync."""
+    return Queue(broker)

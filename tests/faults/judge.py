@@ -34,7 +34,7 @@ async def verify(
     dead_services = [name for name in running.names if not running.running(name)]
     assert not dead_services, f"{dead_services} ended by themselves"
     await settled(running, seconds, but=but)
-    dead = await dead_letters(running.nats.url)
+    dead = await dead_letters(running.url)
     wrong = await unbalanced(running)
     if ids:
         wrong += await audited(running)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tests.support.clickhouse import ClickHouseServer, ask
+from tests.support.duckdb_file import opened, opened_here
 from tests.support.exactly_once import Rows, rows_in_duckdb, rows_in_mysql, rows_in_postgres
 from tests.support.mysql import MySQLServer
 from tests.support.postgres import USER, PostgresServer
@@ -50,6 +51,16 @@ class Schema:
 
     async def rows(self) -> Rows:
         return await rows_in_postgres(self.server.dsn(), self.name)
+
+    async def text(self, table: str) -> str:
+        """Returns all rows of a table as one text."""
+        import asyncpg
+
+        link = await asyncpg.connect(self.server.dsn())
+        try:
+            return "\n".join(str(dict(row)) for row in await link.fetch(f'SELECT * FROM "{self.name}"."{table}"'))
+        finally:
+            await link.close()
 
     async def run(self, *statements: str) -> None:
         """Runs SQL, all in one transaction; `{}` stands for the schema."""
@@ -222,19 +233,8 @@ class DuckSchema:
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Keeps the file open, and everybody else out, while the context is open."""
-        import duckdb
-
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    link = duckdb.connect(str(self.path))
-                    break
-                except duckdb.IOException:
-                    await asyncio.sleep(0.02)
-        try:
+        with await opened_here(self.path):
             yield
-        finally:
-            link.close()
 
     async def has(self, table: str, seconds: float = 60.0) -> None:
         """Waits until a table is there."""
@@ -242,11 +242,9 @@ class DuckSchema:
             while table not in await self.rows():
                 await asyncio.sleep(0.1)
 
-    async def _write(self, statements: Sequence[str], query: str = "SELECT 1", seconds: float = 60.0) -> list[str]:
-        import duckdb
-
+    async def _write(self, statements: Sequence[str], query: str = "SELECT 1") -> list[str]:
         def write() -> list[str]:
-            with duckdb.connect(str(self.path)) as link:
+            with opened(self.path) as link:
                 link.execute("BEGIN")
                 found = [row[0] for row in link.execute(query).fetchall()]
                 for statement in statements:
@@ -254,14 +252,7 @@ class DuckSchema:
                 link.execute("COMMIT")
                 return found
 
-        ends_at = asyncio.get_running_loop().time() + seconds
-        while True:
-            try:
-                return await asyncio.to_thread(write)
-            except duckdb.IOException:
-                if asyncio.get_running_loop().time() > ends_at:
-                    raise
-                await asyncio.sleep(0.02)
+        return await asyncio.to_thread(write)
 
 
 class Files:

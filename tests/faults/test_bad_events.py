@@ -12,6 +12,7 @@ import pytest
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
+from tests.support.duckdb_file import opened
 from tests.support.sender import EVENTS, Event, Fate, Sender, track
 from tests.support.stack import stack
 
@@ -88,10 +89,8 @@ async def test_bad_events_in_every_batch_are_dead_once_and_their_neighbours_load
 
 @pytest.mark.timeout(240 * ROUNDS)
 async def test_bad_events_in_every_batch_hurt_nobody_in_duckdb(tmp_path: Path, chance: random.Random) -> None:
-    import duckdb
-
     place = DuckSchema(tmp_path / "warehouse.duckdb")
-    with duckdb.connect(str(place.path)) as link:
+    with opened(place.path) as link:
         link.execute(TABLE.replace("{}", "main").replace("PRIMARY KEY", ""))
     with stack(tmp_path, QUICK) as running:
         await running.apply(project({"c": refusing(batch("duck"))}, {"duck": place.destination}))

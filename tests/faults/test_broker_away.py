@@ -94,6 +94,9 @@ async def test_an_edge_killed_with_a_full_journal_and_a_torn_record_sends_all_th
             await asyncio.sleep(1)
             running.nats.kill()
             for _ in range(2):
+                async with asyncio.timeout(60):
+                    while not journals(spool):
+                        await asyncio.sleep(0.1)
                 await asyncio.sleep(chance.uniform(2.0, 3.0))
                 running.kill("ingest")
                 # what a crash in the middle of a write leaves: the beginning of a record at the end of the file

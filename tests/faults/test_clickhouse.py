@@ -110,7 +110,7 @@ async def test_a_loader_killed_between_any_two_of_its_requests_loses_and_doubles
                 proxy.at(step, side, lambda: running.kill("loader"))
                 await sender.send(150)  # a full load, and one that waits for its period
                 running.start("loader")
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while proxy.armed:
                         await asyncio.sleep(0.02)
                 running.start("loader")

@@ -22,7 +22,7 @@ NewSchema = Callable[[], Schema]
 
 async def taken_by(running: Stack, lease: str, seconds: float = 60.0) -> str:
     """Waits until a service of the stack that lives holds a lease; returns its name."""
-    async with connect(running.nats.url, "test-lease", patience_seconds=10) as broker, asyncio.timeout(seconds):
+    async with connect(running.url, "test-lease", patience_seconds=60) as broker, asyncio.timeout(seconds):
         while True:
             owner = await holder(broker, lease)
             for name, pid in running.pids.items():

@@ -172,7 +172,6 @@ async def test_functions_killed_at_any_moment_and_changed_under_load_lose_and_do
         await verify(running, judged, places, fates={**through, "straight": books.fates})
 
 
-@pytest.mark.timeout(120)
 async def test_events_wait_while_functions_cannot_run_and_go_on_when_they_can(
     tmp_path: Path, new_schema: Callable[[], Schema], chance: random.Random
 ) -> None:

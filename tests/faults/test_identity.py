@@ -1,4 +1,4 @@
-"""Stitching under kills: in the end every event of a visitor has its user, in a row of its own, whoever dies in between."""
+"""Stitching under kills: in the end every event of a visitor has its user, in a row of its own, although processes die in between."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
 from tests.faults.project import QUICK, ROUNDS, batch, merging, project, stream
+from tests.support.duckdb_file import opened
 from tests.support.exactly_once import settled
 from tests.support.sender import EVENTS, Event, Fate, Sender
 from tests.support.stack import Stack, stack
@@ -88,7 +88,7 @@ async def test_every_event_of_a_visitor_ends_with_its_user_whoever_is_killed(
         await verify(running, books, places, ids=True)
         users = await plain.fetch("SELECT DISTINCT anonymous_id || ' ' || coalesce(user_id, 'none') FROM {}.events")
         assert sorted(users) == sorted(f"d{number} u{number}" for number in range(VISITORS))
-        with duckdb.connect(str(private.path), read_only=True) as link:
+        with opened(private.path, read_only=True) as link:
             pairs = link.execute("SELECT DISTINCT anonymous_id, user_id, seen FROM one.events").fetchall()
         assert sorted(pairs) == sorted((hashed(f"d{number}"), hashed(f"u{number}"), True) for number in range(VISITORS))
         again = sum(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.jetstream import topology
+from shared.jetstream.broker import connect
 from tests.faults.judge import verify
 from tests.faults.places import DuckSchema, Place, Schema
 from tests.faults.project import QUICK, batch, project, stream
@@ -54,4 +56,21 @@ async def test_what_comes_after_the_loss_of_the_store_is_loaded_once_and_at_once
             await running.apply(document)
             await asyncio.to_thread(running.start_all)
         await sender.send(500, requests_of=20)
-        await verify(running, sender.books, places, seconds=40)
+        await verify(running, sender.books, places, seconds=90)
+
+
+@pytest.mark.timeout(240)
+async def test_a_queue_that_a_person_deletes_is_made_again_while_the_services_run(tmp_path: Path, chance: random.Random) -> None:
+    places: dict[str, Place] = {"duck": DuckSchema(tmp_path / "warehouse.duckdb")}
+    with stack(tmp_path, QUICK) as running:
+        await running.apply(project({"duck": stream("duck")}, {"duck": places["duck"].destination}))
+        await asyncio.to_thread(running.start_all)
+        sender = Sender(running.port, chance.randrange(10**6))
+        await sender.send(100, requests_of=20)
+        await verify(running, sender.books, places)
+        async with connect(running.url, "person", patience_seconds=60) as broker, asyncio.timeout(120):
+            await broker.js.delete_stream(topology.DELIVER)
+            while topology.DELIVER in await topology.missing(broker):
+                await asyncio.sleep(0.05)
+        await sender.send(100, requests_of=20)
+        await verify(running, sender.books, places)

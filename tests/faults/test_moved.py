@@ -121,7 +121,7 @@ async def test_a_load_that_was_cut_off_by_a_kill_at_any_request_is_ended_before_
                 proxy.at(step, "behind", lambda: running.kill("loader"))
                 await sender.send(150)
                 running.start("loader")
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while proxy.armed:
                         await asyncio.sleep(0.02)
                 await running.apply(moved(1))

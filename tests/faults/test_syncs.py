@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
 import pytest
 
-from loader.contract.warehouse import Kind
 from loader.delivery.leftovers import _leftovers
-from loader.fitting.fit import fit_batch
-from loader.syncs import deliver
 from loader.syncs.removed import sweep
 from shared.jetstream.broker import Broker
 from shared.project.snapshot import StoredProject, apply_project, current_snapshot
@@ -25,67 +19,10 @@ from shared.syncs.progress import SyncProgress, write_progress
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from shared.threads import ThreadGate
-from tests.support.clickhouse import Place
-from tests.support.destinations.clickhouse import ClickHouseSubject
-from tests.support.destinations.duckdb import DuckDBSubject
 from tests.support.destinations.postgres import PostgresSubject
 from tests.support.lives import Step
 from tests.support.nats import NatsServer
-from tests.support.syncs import SYNC, Loaders, Queue, stream
-
-SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
-Warehouse = PostgresSubject | DuckDBSubject | ClickHouseSubject
-
-
-@pytest.fixture(scope="module")
-def telemetry() -> Telemetry:
-    return Telemetry("test", ServiceSettings())
-
-
-@pytest.fixture(scope="module")
-def gate() -> Iterator[ThreadGate]:
-    gate = ThreadGate(4, "test")
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-async def wh(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Warehouse]:
-    kind = getattr(request, "param", "postgres")
-    subject: Warehouse
-    if kind == "duckdb":
-        yield DuckDBSubject(tmp_path)
-        return
-    if kind == "clickhouse":
-        place: Place = request.getfixturevalue("clickhouse")
-        subject = ClickHouseSubject(place)
-    else:
-        subject = PostgresSubject(request.getfixturevalue("postgres_dsn"))
-    yield subject
-    await subject.drop()
-
-
-@pytest.fixture
-def loaders(nats: NatsServer, telemetry: Telemetry, gate: ThreadGate, wh: Warehouse) -> Loaders:
-    return Loaders(nats.url, telemetry, gate, wh.document)
-
-
-@pytest.fixture
-def queue(broker: Broker) -> Queue:
-    return Queue(broker)
-
-
-def rows(*ids: int, text: str = "a") -> list[dict[str, Any]]:
-    return [{"id": each, "text": text} for each in ids]
-
-
-def arrow(*ids: int, text: str = "a") -> pa.Table:
-    return pa.table({"id": pa.array(ids, pa.int64()), "text": pa.array([text] * len(ids), pa.string())})
-
-
-async def ids(wh: Warehouse, table: str = "orders") -> Counter[int]:
-    return Counter(row["id"] for row in await wh.rows(table, SHAPE))
-
+from tests.support.syncs import SHAPE, SYNC, Loaders, Queue, Warehouse, arrow, ids, rows, stream
 
 ALL = pytest.mark.parametrize("wh", ["postgres", "duckdb", "clickhouse"], indirect=True)
 
@@ -170,83 +107,6 @@ async def test_a_frozen_loader_that_wakes_up_writes_nothing_over_its_successor(
             await asyncio.wait_for(former, 60)
     assert await ids(wh) == Counter((1, 2, 3))
     assert (await queue.progress()).streams["orders"].loaded == 3
-
-
-async def test_a_stream_whose_table_fails_fails_alone_and_its_state_stays(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
-    assert isinstance(wh, PostgresSubject)
-    await wh.run('CREATE SCHEMA "{}"')
-    await wh.run("CREATE VIEW \"{}\".seen AS SELECT 1::bigint AS id, 'a' AS text")
-    bad, good = stream("seen", "replace"), stream()
-    states = [State(b"all")]
-    await queue.put(1, 1, [(good, rows(1))], states=states)
-    await queue.put(1, 2, [(bad, rows(2)), (good, rows(3))], states=[State(b"newer")])
-    await queue.put(1, 3, [(bad, rows(4)), (good, rows(5))], states=[State(b"s", "seen"), State(b"o", "orders")])
-    over = [Over(bad, complete=True), Over(good, complete=True)]
-    await queue.put(1, 4, over=over, states=[State(b"newest")], last=True)
-    async with loaders.life():
-        await queue.is_empty()
-    progress = await queue.progress()
-    assert await ids(wh) == Counter((1, 3, 5))
-    assert "seen" in progress.streams["seen"].failed
-    assert (progress.streams["seen"].over, progress.streams["orders"].over) == (False, True)
-    assert progress.states == (State(b"all"), State(b"o", "orders"))
-    assert await queue.letters() == []
-    # the next run brings them again, and the table can be written by then
-    await wh.run('DROP VIEW "{}".seen')
-    await queue.put(2, 1, [(bad, rows(2, 4))], over=[Over(bad, complete=True)], states=[State(b"s2", "seen")], last=True)
-    async with loaders.life():
-        await queue.is_empty()
-    assert await ids(wh, "seen") == Counter((2, 4))
-    assert (await queue.progress()).streams["seen"].failed == ""
-
-
-async def test_a_row_that_does_not_fit_is_a_dead_letter_and_its_neighbours_are_loaded(
-    wh: Warehouse, queue: Queue, loaders: Loaders
-) -> None:
-    await wh.run('CREATE SCHEMA "{}"')
-    await wh.run('CREATE TABLE "{}".orders (id bigint CHECK (id < 100), text text)')
-    bad: list[Any] = [*rows(1, 100), b"{", b"[1]", b'{"id": 2, "text": NaN}']
-    await queue.put(1, 1, [(stream(), bad), (stream("people", "merge", key=["id"]), arrow(7))])
-    await queue.put(1, 2, [(stream(), arrow(3, 200, 4))], last=True)
-    async with loaders.life():
-        await queue.is_empty()
-    assert await ids(wh) == Counter((1, 2, 3, 4))
-    assert await ids(wh, "people") == Counter((7,))
-    letters = {letter.body: letter for letter in await queue.letters()}
-    assert set(letters) == {b'{"id":100,"text":"a"}', b"{", b"[1]", b'{"id":200,"text":"a"}'}
-    assert {letter.reason for letter in letters.values()} == {"rejected_by_destination", "malformed_json", "not_an_object"}
-    assert {(letter.stage, letter.connection, letter.table) for letter in letters.values()} == {
-        ("loader", "sync:orders", "orders")
-    }
-    found = (await queue.progress()).streams["orders"]
-    assert (found.loaded, found.dead, found.failed) == (4, 4, "")
-
-
-async def test_a_stream_with_too_many_dead_rows_fails_and_buries_none(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:
-    bad: list[Any] = [*rows(*range(80)), *[b"{"] * 20]
-    await queue.put(1, 1, [(stream(), bad), (stream("people"), rows(1))], states=[State(b"o", "orders"), State(b"p", "people")])
-    async with loaders.life():
-        await queue.is_empty()
-    progress = await queue.progress()
-    assert "20 of 100 rows" in progress.streams["orders"].failed
-    assert progress.states == (State(b"p", "people"),)
-    assert (await ids(wh), await ids(wh, "people"), await queue.letters()) == (Counter(), Counter((1,)), [])
-
-
-async def test_a_stream_on_which_our_own_code_fails_fails_alone(
-    queue: Queue, wh: Warehouse, loaders: Loaders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(left: Any, *rest: Any) -> Any:
-        if "people" in left.tables:
-            raise KeyError("oops")
-        return fit_batch(left, *rest)
-
-    monkeypatch.setattr(deliver, "fit_batch", fails)
-    await queue.put(1, 1, {"orders": rows(1), "people": rows(1)}, last=True)
-    async with loaders.life():
-        await queue.is_empty()
-    assert await ids(wh) == Counter((1,))
-    assert "KeyError" in (await queue.progress()).streams["people"].failed
 
 
 async def test_versions_and_rows_that_are_inserted_once_and_deleted(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:

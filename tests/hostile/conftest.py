@@ -19,6 +19,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
 from tests.hostile.edge import PROJECT, SECONDS, Target, wait_for_calm
+from tests.support import logs
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 
@@ -27,7 +28,7 @@ READ_SECONDS = 2
 
 
 async def _prepare(url: str) -> None:
-    async with connect(url, "hostile", patience_seconds=10) as broker:
+    async with connect(url, "hostile", patience_seconds=60) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         await apply_project(broker, StoredProject(PROJECT, resolve(PROJECT)))
 
@@ -48,6 +49,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             "PENSTOCK_INGEST_PORT": str(port),
             "PENSTOCK_INGEST_READ_TIMEOUT": f"{READ_SECONDS}s",
         }
+        logs.note("ingest", log)
         with log.open("ab") as output:
             process = subprocess.Popen([sys.executable, "-m", "ingest"], cwd=ROOT, stdout=output, stderr=output, env=environment)
         try:
@@ -63,7 +65,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 @pytest.fixture

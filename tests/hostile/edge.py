@@ -62,7 +62,7 @@ class Target:
 
     def gauges(self) -> dict[str, float]:
         """What must be as before when an attack is over."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=60) as page:
             lines = page.read().decode().splitlines()
         found = dict.fromkeys(GAUGES, 0.0)
         found |= {

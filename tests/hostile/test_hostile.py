@@ -15,8 +15,6 @@ from tests.hostile.requests import Row, rows
 from tests.hostile.sockets import SCRIPTS, Script
 from tests.support.dear_bodies import allowed_seconds
 
-pytestmark = pytest.mark.timeout(120)
-
 SMALL_REQUESTS = 100
 """Of an attack of many requests so many may cost together what one may."""
 

@@ -13,10 +13,11 @@ from connector_runner.registry import SOURCES
 from ingest import registry as ingest_registry
 from loader import registry as loader_registry
 from loader.rows.layouts import LAYOUTS
-from router.rules.operators import OPERATORS
 from shared.events.outcome import DeadReason
 from shared.jetstream import topology
 from shared.project.model import Layout, Mode, OnConflict, SchemaPolicy
+from shared.rules.operators import OPERATORS
+from shared.warnings.declared import WARNED
 from tests.meta.pages import DOCS, ROOT, WRITTEN, anchors, codes, command_names, inline_code, rows
 
 
@@ -35,7 +36,7 @@ from tests.meta.pages import DOCS, ROOT, WRITTEN, anchors, codes, command_names,
     ],
 )
 def test_every_plug_in_has_its_page_and_every_page_its_plug_in(folder: str, names: list[str]) -> None:
-    assert {page.stem for page in (DOCS / folder).glob("*.md")} == set(names)
+    assert {page.stem for page in WRITTEN if page.parent == DOCS / folder} == set(names)
 
 
 @pytest.mark.parametrize("type_name", loader_registry.destination_types())
@@ -100,13 +101,11 @@ def test_every_choice_of_a_connection_is_explained() -> None:
     assert set(LAYOUTS) == set(get_args(Layout))
 
 
-def test_every_reason_of_a_dead_letter_has_advice() -> None:
-    advised = {
-        code
-        for row in rows(DOCS / "operations.md", "[reasons.md](reasons.md) says what the reasons mean. This is what to do:")
-        for code in codes(row[0])
-    }
-    assert advised == {str(reason) for reason in DeadReason}
+def test_every_reason_has_a_place_that_says_what_to_do() -> None:
+    found = anchors(DOCS / "reasons.md")
+    assert {f"dead-letter-{reason}" for reason in DeadReason} <= found
+    assert {f"warning-{each.reason}" for each in WARNED} <= found
+    assert all(each.advice and each.meaning for each in (*DeadReason, *WARNED))
 
 
 def test_the_page_of_the_architecture_knows_every_stream_and_bucket() -> None:

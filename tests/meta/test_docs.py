@@ -169,7 +169,7 @@ def test_targets_of_make_that_pages_show_exist() -> None:
 
 def test_every_threat_names_tests() -> None:
     page = DOCS / "security.md"
-    for heading in ("### The edge", "### Inside", "### Secrets"):
+    for heading in ("### The edge", "### Inside", "### Secrets", "### People"):
         table = rows(page, heading)
         assert len(table) > 3
         for threat, _, tests in table:

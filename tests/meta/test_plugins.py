@@ -35,6 +35,7 @@ DRIVERS = (
     "aiokafka",
     "botocore",
     "duckdb",
+    "paho",
     "pyarrow",
     "pgpq",
     "zstandard.backend_cffi",

@@ -1,4 +1,4 @@
-"""The quick start and README do what they say: their commands, pasted into one shell as they stand there, print what they show.
+"""The quick start, the runbooks and README do what they say: their commands, pasted into one shell as they stand there, print what they show.
 
 Blocks marked `sh` run in order, in one folder, one after the other without a pause. A block marked `text` behind one is what it
 prints, where `…` stands for anything. The stack is real. Only the port of the edge is another one, so that 8080 may be taken.
@@ -20,7 +20,7 @@ from penstock.stack.home import Home
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"quickstart": ROOT / "docs" / "quickstart.md", "readme": ROOT / "README.md"}
+PAGES = {"quickstart": ROOT / "docs" / "quickstart.md", "readme": ROOT / "README.md", "runbooks": ROOT / "docs" / "runbooks.md"}
 EDGE = "http://127.0.0.1:8080"
 MARK = "-- next block --"
 
@@ -53,7 +53,7 @@ def matches(shown: str, printed: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("page", list(PAGES))
 def test_a_page_does_what_it_shows(page: str, tmp_path: Path) -> None:
     home, port = Home(tmp_path / ".penstock"), free_port()
@@ -69,7 +69,7 @@ def test_a_page_does_what_it_shows(page: str, tmp_path: Path) -> None:
     script = f"\necho; echo '{MARK}'\n".join(block.script for block in blocks)
     try:
         done = subprocess.run(
-            ["bash", "-e"], input=script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+            ["bash", "-e"], input=script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
         )
         printed = done.stdout.split(f"{MARK}\n")
         for block, output in zip(blocks, printed, strict=False):

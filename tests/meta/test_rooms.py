@@ -13,24 +13,24 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
-        "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "telemetry",
-        "syncs", "project", "streams", "service", "workers",
+        "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "secrets", "telemetry",
+        "syncs", "project", "rules", "streams", "forget", "archive", "warnings", "service", "workers",
     ),
     "ingest": (
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
-    "router": ("rules", "trace", "window", "settings", "forwarding", "room", "replay", "site", "service", "__main__"),
+    "router": ("rules", "trace", "archive", "window", "settings", "forwarding", "alerts", "room", "forgetting", "replay", "problems", "site", "service", "__main__"),
     "loader": (
         "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "links", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
-        "delivery", "syncs", "settings",
+        "delivery", "syncs", "forgetting", "settings",
         "service", "__main__",
     ),
-    "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "service", "__main__"),
-    "connector_runner": ("contract", "json_rows", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
+    "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "again", "outcomes", "stitcher", "connection", "forgetting", "service", "__main__"),
+    "connector_runner": ("contract", "json_rows", "rules", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
-        "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
-        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "reference", "__main__",
+        "probe", "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
+        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "connector_catalogue", "reference", "__main__",
     ),
 }  # fmt: skip
 """Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""
@@ -44,8 +44,12 @@ PURE = (
     "loader/sql",
     "loader/calls",
     "shared/reading",
+    "shared/rules",
     "functions_runtime/rules",
+    "router/alerts/channels",
+    "router/alerts/judge",
     "connector_runner/airbyte",
+    "connector_runner/rules",
     "connector_runner/feeds/rules",
     "connector_runner/singer",
 )
@@ -68,6 +72,7 @@ PLUGINS: dict[str, str] = {
     "loader/cloud": r"loader\.(contract|calls|links|cloud)(\.|$)|shared\.",
     "connector_runner/sources": r"connector_runner\.(contract|programs|airbyte|singer|sql|sources)(\.|$)|shared\.",
     "connector_runner/feeds/kinds": r"connector_runner\.feeds\.(contract|kinds)(\.|$)|shared\.",
+    "router/alerts/channels": r"router\.alerts\.(contract|kit|channels)(\.|$)|shared\.",
     "loader/rows/layouts": r"loader\.(contract|types|rows\.layouts)(\.|$)|shared\.",
 }
 """What the plug-ins of a folder may import of ours: their contract, the kit of their kind, and the kernel."""

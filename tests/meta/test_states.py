@@ -42,12 +42,29 @@ PROVOKED = {
     "something of a destination that went back cannot come again": (
         "unit/loader/test_look_back.py::test_what_cannot_come_again_by_itself_is_told_with_the_command_for_a_day"
     ),
+    "a site's archive does not move": "e2e/router/test_archive.py::test_while_the_store_is_away_it_says_so_and_loses_nothing",
+    "a connection cannot read the archive": (
+        "faults/test_rebuild.py::test_a_rebuild_tells_of_a_damaged_archive_is_paused_resumed_and_merges_into_what_is_there"
+    ),
     "the broker's store is older than the destination": (
         "unit/loader/test_look_back.py::test_a_store_that_ends_before_the_destination_is_told_in_the_state_and_in_the_log"
     ),
     "another stack's ledger": (
         "unit/loader/test_persistence.py::"
         "test_a_ledger_of_another_stack_is_told_as_such_and_taken_over_only_when_that_is_asked_for"
+    ),
+    "a sync fails": (
+        "unit/connector_runner/test_told.py::test_a_run_that_failed_is_a_warning_also_after_a_restart_and_until_one_succeeds"
+    ),
+    "a sync is held": "unit/connector_runner/test_told.py::test_what_holds_a_run_is_said_while_it_does_and_logged_once",
+    "a sync tries again": "unit/connector_runner/test_told.py::test_what_holds_a_run_is_said_while_it_does_and_logged_once",
+    "a connector is silent": "unit/connector_runner/test_told.py::test_what_holds_a_run_is_said_while_it_does_and_logged_once",
+    "alerts are not evaluated": "e2e/router/test_alert_deaths.py::test_alerts_that_cannot_be_evaluated_are_said_until_they_are",
+    "a feed fails": "contract/feeds/test_feeds.py::test_a_source_that_goes_away_is_said_and_followed_again",
+    "a feed is held": "contract/feeds/test_states.py::test_a_feed_is_held_while_our_broker_has_no_room_or_is_away",
+    "records of a feed die": "contract/feeds/test_states.py::test_a_feed_whose_records_die_says_so_until_they_live",
+    "an alert cannot be sent": (
+        "e2e/router/test_alert_deaths.py::test_a_channel_that_does_not_work_is_warned_of_and_asked_less_and_less_until_it_works"
     ),
     "clients are refused": "unit/ingest/test_readiness.py::test_who_is_refused_is_told_for_a_while_and_the_edge_stays_ready",
     "a process of the edge keeps dying": (
@@ -70,7 +87,7 @@ def rows() -> Iterator[list[str]]:
 ROWS = {row[0]: row for row in rows()}
 CODE = [
     node
-    for folder in ("ingest", "router", "functions_runtime", "loader", "shared")
+    for folder in ("ingest", "router", "functions_runtime", "connector_runner", "loader", "shared")
     for file in (ROOT / folder).rglob("*.py")
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
 ]

@@ -69,6 +69,8 @@ class _AnyVariable(defaultdict[str, str]):
     def __missing__(self, name: str) -> str:
         if name == "MYSQL_DSN":
             return "mysql://somewhere/shop"
+        if name.endswith("_URL"):
+            return "https://example.com/somewhere"
         return "postgresql://somewhere" if name.endswith("DSN") else super().__missing__(name)
 
     def __contains__(self, _: object) -> bool:
@@ -95,7 +97,8 @@ def test_yaml_in_pages_is_part_of_a_project_that_can_be_applied(block: Fence, tm
         return
     jsonschema.validate(document, project_schema())
     for connection in (document.get("connections") or {}).values():
-        document.setdefault("sites", {}).setdefault(connection["site"], {})
+        if "site" in connection:
+            document.setdefault("sites", {}).setdefault(connection["site"], {})
         document.setdefault("destinations", {}).setdefault(connection["destination"], {"type": "duckdb", "path": "x"})
     for feed in (document.get("feeds") or {}).values():
         document.setdefault("sites", {}).setdefault(feed["site"], {})

@@ -116,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--path", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--user", required=True)
     parser.add_argument("--password", required=True)
     arguments = parser.parse_args()
@@ -127,7 +128,7 @@ def main() -> None:
     application.router.add_post("/", front.answer)
     application.router.add_get("/ping", lambda _: _pong())
     try:
-        web.run_app(application, host="127.0.0.1", port=arguments.port, print=None, access_log=None, keepalive_timeout=3)
+        web.run_app(application, host=arguments.host, port=arguments.port, print=None, access_log=None, keepalive_timeout=3)
     finally:
         engine.close()
     sys.exit(0)

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from penstock.stack.home import Home, StackState
+from tests.support import logs
 from tests.support.ports import free_port
 from tests.support.stack import SHORT_LEASES
 
@@ -47,6 +48,7 @@ class LocalStack:
         self.folder = folder
         self.home = Home(folder / ".penstock")
         self.project = folder / "penstock.yaml"
+        logs.note("the stack", self.home.logs)
         self.project.write_text(SHOP.read_text().replace("period: 3s", "period: 1s"))  # so that rows come sooner
 
     @property

@@ -40,6 +40,8 @@ class _Silence:
     def record(self, *_: object, **__: object) -> None:
         """Records nothing."""
 
+    show = record
+
 
 class Delivery:
     """One connection into an open destination; `passthrough` into the table `events`, appending, unless told otherwise."""

@@ -29,6 +29,7 @@ from shared.jetstream.reader import StreamReader
 from shared.project.snapshot import current_snapshot
 from shared.streams.removed import read_all_removed
 from shared.streams.waiting import look_ahead
+from tests.support.duckdb_file import opened
 from tests.support.sender import Books, Fate
 from tests.support.stack import Stack
 
@@ -111,11 +112,9 @@ async def rows_in_duckdb(path: Path, schema: str = "main", seconds: float = 60.0
 
 
 def _read_duckdb(path: Path, schema: str) -> Rows:
-    import duckdb
-
     if not path.exists():
         return {}
-    with duckdb.connect(str(path), read_only=True) as link:
+    with opened(path, read_only=True) as link:
         columns: dict[str, list[str]] = defaultdict(list)
         for table, name in link.execute(
             "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = ?", [schema]
@@ -142,11 +141,11 @@ def _id_column(table: str, names: Iterable[str]) -> str:
 async def dead_letters(url: str) -> list[Dead]:
     """Reads all of the stream DEAD."""
     found: list[Dead] = []
-    async with connect(url, "test-dead", patience_seconds=10) as broker:
+    async with connect(url, "test-dead", patience_seconds=60) as broker:
         count = (await broker.js.stream_info(topology.DEAD)).state.messages
         async with StreamReader(broker, topology.DEAD) as reader:
             for _ in range(count):
-                message = await reader.next(10)
+                message = await reader.next(60)
                 assert message is not None, "the stream of dead letters cannot be read"
                 for letter in decode_dead(message.payload):
                     id_ = letter.message_id or _id_in(letter.body)
@@ -215,7 +214,7 @@ def problems(
 
 async def unbalanced(running: Stack) -> list[str]:
     """Returns what the accounts of sites and connections do not add up to, in words; nothing when all is right."""
-    async with connect(running.nats.url, "test-accounts", patience_seconds=10) as broker:
+    async with connect(running.url, "test-accounts", patience_seconds=60) as broker:
         sites, connections = await read_balances(broker, await current_snapshot(broker))
         removed = await read_all_removed(broker)
         held = await look_ahead(broker, "*", 0)
@@ -229,7 +228,7 @@ async def unbalanced(running: Stack) -> list[str]:
 
 async def audited(running: Stack) -> list[str]:
     """Returns what `penstock status --check` finds and what it cannot look at, in words; nothing when all is right."""
-    async with connect(running.nats.url, "test-audit", patience_seconds=10) as broker:
+    async with connect(running.url, "test-audit", patience_seconds=60) as broker:
         found = await audit(broker, await current_snapshot(broker))
     if not found.ids:
         return ["the check read no ids"]
@@ -248,7 +247,7 @@ async def settled(running: Stack, seconds: float = 60.0, *, but: Iterable[str] =
     """
     ends_at = asyncio.get_running_loop().time() + seconds
     ignored = frozenset(but)
-    async with connect(running.nats.url, "test-settled", patience_seconds=10) as broker:
+    async with connect(running.url, "test-settled", patience_seconds=60) as broker:
         while left := await _left(broker, ignored):
             if asyncio.get_running_loop().time() > ends_at:
                 raise AssertionError(f"not settled within {seconds:g} s: {', '.join(left)}")

@@ -95,7 +95,7 @@ class Lives:
     async def life(self, step: Step | None = None) -> AsyncIterator[asyncio.Event]:
         """A worker that ends with the context; yields the event that asks it to end in order."""
         step = step or Step()
-        async with connect(self.url, "life", patience_seconds=10) as broker:
+        async with connect(self.url, "life", patience_seconds=60) as broker:
             _watch(broker, step)
             context = ServiceContext(
                 "connector_runner", "here", ServiceSettings(), broker, cast("Any", None), self.telemetry, self.health
@@ -160,7 +160,7 @@ class Journal:
 
     async def look(self) -> None:
         """Reads both again from the beginning."""
-        async with connect(self._lives.url, "journal", patience_seconds=10) as broker:
+        async with connect(self._lives.url, "journal", patience_seconds=60) as broker:
             self.events = []
             for message in await _all(broker, topology.EVENTS, topology.events_filter(self._lives.site)):
                 frame = decode_frame(message)
@@ -211,7 +211,7 @@ async def _all(broker: Broker, stream: str, subject: str) -> list[bytes]:
     if count:
         async with StreamReader(broker, stream, subject) as reader:
             while len(found) < count:
-                message = await reader.next(5)
+                message = await reader.next(60)
                 assert message is not None
                 found.append(message.payload)
     return found

@@ -23,6 +23,7 @@ from typing import IO, Protocol
 from tests.support.nursery import NUMBER
 
 ROOT = Path(__file__).parents[2]
+CHECKOUT = "PENSTOCK_TEST_CHECKOUT"
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy starts threads at its import otherwise, and only a process of one thread can be forked safely."""
 
@@ -53,8 +54,9 @@ def start_forked(service: str, environment: Mapping[str, str], output: IO[bytes]
 
 
 def start_service(service: str, environment: Mapping[str, str], output: IO[bytes]) -> Process:
-    """Starts a service as users do; see `start_forked`."""
-    return subprocess.Popen([sys.executable, "-m", service], stdout=output, stderr=output, env=environment, cwd=ROOT)
+    """Starts a service as users do; see `start_forked`. The variable `CHECKOUT` names the folder whose code it runs; else this one."""
+    folder = environment.get(CHECKOUT, ROOT)
+    return subprocess.Popen([sys.executable, "-m", service], stdout=output, stderr=output, env=environment, cwd=folder)
 
 
 class Forked:

@@ -31,7 +31,7 @@ async def read(servers: str, topic: str, count: int, partitions: int = 3) -> lis
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
         found: dict[TopicPartition, list[Any]] = {place: [] for place in places}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum(map(len, found.values())) < max(count, sum(ends.values())):
                 for place, records in (await consumer.getmany(timeout_ms=200)).items():
                     found[place] += records

@@ -17,12 +17,12 @@ import msgspec
 from functions_runtime.connection import ConnectionFunctions
 from functions_runtime.definition import Definition
 from functions_runtime.host.fetch import Fetcher
-from functions_runtime.host.guard import Guard
 from functions_runtime.rules.outcome import STAGE
 from functions_runtime.sandbox.chain import Chain, Host
 from functions_runtime.sandbox.guest import Code, Spec
 from functions_runtime.sandbox.pool import Pool
 from functions_runtime.settings import FunctionsSettings
+from shared.driving.egress import Guard
 from shared.errors import PenstockError, Transient
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
@@ -116,7 +116,7 @@ class Lives:
         self._epoch += 1
         connection = Connection(site="shop", destination="wh", functions=["f"], **self._options)
         definition = Definition("c", "c", connection, (Code("f", self._code),), "duckdb")
-        async with connect(self._url, f"life-{self._epoch}", patience_seconds=10) as broker:
+        async with connect(self._url, f"life-{self._epoch}", patience_seconds=60) as broker:
             lease, settings = Lease("functions.c", self._epoch, 3600), ServiceSettings()
             _pass_by(step, broker)
             context = ServiceContext("functions", "here", settings, broker, cast("Any", None), self._telemetry, self.health)
@@ -216,7 +216,7 @@ class Journal:
         subject = topology.deliver_subject("c")
         async with QueueReader(broker, topology.DELIVER, subject, "test-loader") as reader:
             for _ in range(await reader.count()):
-                message = await reader.next(10)
+                message = await reader.next(60)
                 assert message is not None
                 place = read_place(message.headers)
                 assert place is not None
@@ -237,7 +237,7 @@ class Journal:
         self.dead.clear()
         async with StreamReader(broker, topology.DEAD) as reader:
             for _ in range(count):
-                message = await reader.next(10)
+                message = await reader.next(60)
                 assert message is not None
                 self.dead += decode_dead(message.payload)
 

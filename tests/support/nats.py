@@ -37,6 +37,23 @@ class NatsServer(OwnServer):
         """Address for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {"nats": self.pid}
+
+    @property
+    def logs(self) -> dict[str, Path]:
+        """Logs by name."""
+        return {"nats": self.log_path}
+
+    replicas = 1
+    """Copies of each stream."""
+
+    def address(self, user: str) -> str:  # as of a cluster, which has users
+        """Address for a user."""
+        return self.url
+
     def command(self) -> Sequence[str | Path]:
         """Writes the configuration of the moment."""
         store, config = self.directory / "store", self.directory / "nats.conf"

@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 
 import psutil
 
+from tests.support import logs
 from tests.support.ports import free_port
 
 START_SECONDS = 60.0
@@ -84,6 +85,7 @@ class OwnServer:
             RuntimeError: it did not start; with the end of its log.
         """
         command = self.command()
+        logs.note(self.name, self.log_path)
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
                 command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, user=self._owner, group=self._group(),
@@ -98,7 +100,7 @@ class OwnServer:
         self._process.kill()
         self._process.wait()
         self._process = None
-        raise RuntimeError(f"{self.name} did not start on port {self.port}:\n{self.log_path.read_text(errors='replace')[-2000:]}")
+        raise RuntimeError(f"{self.name} did not start on port {self.port}:\n{logs.end_of(self.log_path)}")
 
     def environment(self) -> dict[str, str]:
         """Returns the environment of the process."""

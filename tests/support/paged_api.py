@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +30,8 @@ class PagedApi:
     url: str = ""
     orders: list[dict[str, Any]] = field(default_factory=lambda: [order(number) for number in range(1, 96)])
     busy: int = 0
+    pause: str = "1"
+    """What a refusal with 429 asks to wait."""
     refuses: bool = False
     """Whether it knows no token any more."""
     requests: list[str] = field(default_factory=list)
@@ -39,12 +43,13 @@ class PagedApi:
             return web.json_response({"error": "unknown token"}, status=401)
         if self.busy:
             self.busy -= 1
-            return web.json_response({"error": "slow down"}, status=429, headers={"Retry-After": "1"})
+            return web.json_response({"error": "slow down"}, status=429, headers={"Retry-After": self.pause})
         if request.path == "/empty":
             return web.json_response({"data": []})
         since, offset = request.query.get("since", ""), int(request.query.get("offset", "0"))
         found = [each for each in self.orders if each["updated_at"] >= since]
-        return web.json_response({"data": found[offset : offset + PAGE]})
+        page = found[offset : offset + int(request.query.get("limit", PAGE))]
+        return web.json_response({"data": page})
 
 
 @asynccontextmanager
@@ -62,6 +67,22 @@ async def paged_api() -> AsyncIterator[PagedApi]:
         yield api
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def paged_api_apart() -> Iterator[PagedApi]:
+    """Serves an API on a thread with a loop of its own while the context is open: its tasks are not among those of the test."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="paged-api", daemon=True)
+    thread.start()
+    serving = paged_api()
+    try:
+        yield asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result()
+    finally:
+        asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def manifest(url: str) -> dict[str, Any]:

@@ -30,3 +30,11 @@ def _is_free(port: int) -> bool:
         probe.bind(("0.0.0.0", port))
         return True
     return False
+
+
+def free_ports(count: int) -> int:
+    """Returns the first of so many free ports in a row, in the range of `free_port`."""
+    while True:
+        parts = [free_port() for _ in range(-(-count // PORTS_PER_STACK))]
+        if parts == list(range(parts[0], parts[0] + PORTS_PER_STACK * len(parts), PORTS_PER_STACK)):
+            return parts[0]

@@ -32,11 +32,20 @@ class PostgresServer(OwnServer):
     name = "postgres"
     how_to_stop = signal.SIGINT  # fast shutdown: sessions are ended, everything is flushed
 
-    def __init__(self, *, durable: bool = True, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, *, durable: bool = True, settings: dict[str, str] | None = None, certificate: Path | None = None) -> None:
         super().__init__(owner="postgres" if os.geteuid() == 0 else None)
         self._bin = find_binaries()
         self._data = self.directory / "data"
         self._settings = {"fsync": "on" if durable else "off", "max_connections": "100", **(settings or {})}
+        if (
+            certificate is not None
+        ):  # what it proves itself with, `key.pem` beside it; the server may not look into the folders of tests
+            for option, name in (("ssl_cert_file", certificate.name), ("ssl_key_file", "key.pem")):
+                copy = Path(shutil.copy(certificate.parent / name, self.directory))
+                copy.chmod(0o600)
+                self.give(copy)
+                self._settings[option] = str(copy)
+            self._settings["ssl"] = "on"
         secret = self.directory / "password"
         secret.write_text(PASSWORD)
         self.give(secret)
@@ -46,6 +55,26 @@ class PostgresServer(OwnServer):
                 "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync",
             ]
         )  # fmt: skip
+
+    @classmethod
+    def standby(cls, primary: PostgresServer) -> PostgresServer:
+        """Returns a server that follows another one; not started."""
+        made = cls(durable=False, settings=primary._settings)
+        shutil.rmtree(made._data)
+        command: list[str | Path] = [
+            made._bin / "pg_basebackup",
+            "-D",
+            made._data,
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-d",
+            primary.dsn(""),
+        ]
+        made.run(command)
+        return made
 
     def dsn(self, database: str = "postgres", user: str = USER, password: str = PASSWORD, port: int | None = None) -> str:
         """Returns the address of a database, over TCP with a password."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.ports import free_port
+
 BLOCK = b"x" * 65_536
 
 
@@ -91,9 +93,9 @@ class Receiver:
         await self.stop()
 
     async def start(self) -> None:
-        """Listens, on the same port as before."""
+        """Listens, on the same port as before, which nobody takes meanwhile."""
+        self.port = self.port or free_port()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**20)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Closes the port and all connections."""
@@ -104,6 +106,11 @@ class Receiver:
             await asyncio.gather(*self._serving)
             await self._server.wait_closed()
             self._server = None
+
+    @property
+    def connected(self) -> int:
+        """Number of clients that are connected; a dead one is, until its last call is answered."""
+        return len(self._serving)
 
     async def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Waits until something is true of it."""

@@ -73,7 +73,7 @@ class Sender:
     """Sends from several workers until told to stop.
 
     Args:
-        port: of the edge.
+        port: of the edge; of several, each attempt goes to one of them.
         seed: of what is sent.
         make: makes the events; `track` unless given.
         batches: sizes of requests to choose from; 1 is a single event on its own path.
@@ -83,7 +83,7 @@ class Sender:
 
     def __init__(
         self,
-        port: int,
+        port: int | Sequence[int],
         seed: int,
         *,
         make: Make = track,
@@ -96,7 +96,7 @@ class Sender:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.books = Books() if books is None else books
-        self._url = f"http://127.0.0.1:{port}"
+        self._urls = [f"http://127.0.0.1:{each}" for each in ([port] if isinstance(port, int) else port)]
         self._chance = random.Random(seed)
         self._make = make
         self._batches = batches
@@ -166,7 +166,9 @@ class Sender:
 
     async def _attempt(self, session: aiohttp.ClientSession, path: str, body: bytes) -> int | None:
         try:
-            async with session.post(self._url + path, data=body, headers=self._headers, timeout=self._timeout) as answer:
+            async with session.post(
+                self._chance.choice(self._urls) + path, data=body, headers=self._headers, timeout=self._timeout
+            ) as answer:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError, OSError):
             self.books.statuses["-"] += 1

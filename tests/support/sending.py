@@ -34,9 +34,11 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.queue_reader import QueueReader
 from shared.project.model import Connection, Site
+from shared.service import ServiceContext
 from shared.streams.ended import Ended, decode_ended, ended_key
 from shared.streams.waiting import look_aside, look_at_queue
 from shared.telemetry.health import Health
+from shared.telemetry.tracing.spans import NO_SPAN, Span
 from shared.threads import ThreadGate
 
 T = TypeVar("T")
@@ -58,7 +60,11 @@ class _Silence:
     def record(self, *_: object, **__: object) -> None:
         """Records nothing."""
 
-    gauge = forget = record
+    gauge = forget = show = record
+
+    def span(self, *_: object, **__: object) -> contextlib.AbstractContextManager[Span]:
+        """Opens a span of nothing."""
+        return contextlib.nullcontext(NO_SPAN)
 
 
 class Steps:
@@ -131,14 +137,15 @@ class Sending:
         self.epoch += 1
         steps = Steps(kill_at)
         draining = asyncio.Event()
-        settings = SimpleNamespace(deliver_max_frames=1000)
-        context = SimpleNamespace(
-            broker=self.broker,
-            draining=draining,
-            telemetry=self.telemetry,
-            health=self.health,
-            settings=settings,
+        context = ServiceContext(
+            name="loader",
             instance="test",
+            settings=cast("Any", SimpleNamespace(deliver_max_frames=1000)),
+            broker=self.broker,
+            config=cast("Any", None),
+            telemetry=cast("Any", self.telemetry),
+            health=self.health,
+            draining=draining,
         )
         gate = ThreadGate(1, "test")
         try:

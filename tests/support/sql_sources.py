@@ -14,6 +14,7 @@ from typing import Any
 from connector_runner import registry
 from connector_runner.contract import Checkpoint, Environment, Message, Rows, Said, Selected, Source, Stream, StreamName
 from tests.support.clickhouse import Place, ask
+from tests.support.duckdb_file import opened
 from tests.support.mysql import run_sql
 
 TABLE = "or\"d`er\\s 'select' ✓"
@@ -128,9 +129,7 @@ class DuckDBDatabase(Database):
     """A file of DuckDB."""
 
     async def run(self, *statements: str) -> None:
-        import duckdb
-
-        with duckdb.connect(self.document["path"]) as link:
+        with opened(self.document["path"]) as link:
             for statement in statements:
                 link.execute(statement)
 

@@ -1,7 +1,7 @@
 """A whole stack for tests and benchmarks: broker, ingest, router, functions_runtime and loader as processes of their own, which can be killed and frozen.
 
 Everything runs as in production: synced writes, real sockets, one process a service, which only starts faster. A service runs under its own name, further
-replicas of it under `loader-2`, `loader-3`. All ingest replicas would share the one edge port, so there is one.
+replicas of it under `loader-2`, `loader-3`. Each replica of ingest has a port of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import yaml
 from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.project.snapshot import StoredProject, apply_project, resolve
+from tests.support import logs
 from tests.support.forked import Process, start_forked, start_service
 from tests.support.nats import NatsServer, nats_server
+from tests.support.nats_cluster import Cluster, nats_cluster
 from tests.support.ports import free_port
 
 SERVICES = ("ingest", "router", "loader")
@@ -35,19 +37,32 @@ SHORT_LEASES = {"PENSTOCK_ROUTER_LEASE": "2s", "PENSTOCK_LOADER_LEASE": "2s", "P
 class Stack:
     """A running stack. Services keep their ports over `kill` and `start`."""
 
-    def __init__(self, folder: Path, nats: NatsServer, environment: Mapping[str, str], *, fork: bool = True) -> None:
+    def __init__(self, folder: Path, nats: NatsServer | Cluster, environment: Mapping[str, str], *, fork: bool = True) -> None:
         self.folder = folder
-        self.nats = nats
+        self.brokers = nats
         self.port = free_port()
+        self.ports = {"ingest": self.port}
+        """Of the edge, by name."""
         self.admin: dict[str, int] = {}
         self._environment = environment
         self._processes: dict[str, Process] = {}
         self._start_service = start_forked if fork else start_service
 
     @property
+    def nats(self) -> NatsServer:
+        """The one broker, of a stack that has no cluster."""
+        assert isinstance(self.brokers, NatsServer)
+        return self.brokers
+
+    @property
+    def url(self) -> str:
+        """Address of the brokers for commands."""
+        return self.brokers.url
+
+    @property
     def pids(self) -> dict[str, int]:
         """Process ids by name, the broker among them."""
-        return {"nats": self.nats.pid, **{name: process.pid for name, process in self._processes.items()}}
+        return {**self.brokers.pids, **{name: process.pid for name, process in self._processes.items()}}
 
     @property
     def names(self) -> list[str]:
@@ -62,19 +77,23 @@ class Stack:
             environment: on top of the stack's.
         """
         self.admin.setdefault(name, free_port())
+        service = name.partition("-")[0]
+        port = self.ports.setdefault(name, free_port()) if service == "ingest" else self.port
         variables = {
             **os.environ,
-            "PENSTOCK_NATS_URL": self.nats.url,
+            "PENSTOCK_NATS_URL": self.brokers.address(service),
+            "PENSTOCK_REPLICAS": str(self.brokers.replicas),
             "PENSTOCK_ADMIN_PORT": str(self.admin[name]),
             "PENSTOCK_LOG_FORMAT": "text",
-            "PENSTOCK_INGEST_PORT": str(self.port),
+            "PENSTOCK_INGEST_PORT": str(port),
             "PENSTOCK_INGEST_HOST": "127.0.0.1",
             **SHORT_LEASES,
             **self._environment,
             **environment,
         }
+        logs.note(name, self._log_path(name))
         with self._log_path(name).open("ab") as output:
-            self._processes[name] = self._start_service(name.partition("-")[0], variables, output)
+            self._processes[name] = self._start_service(service, variables, output)
 
     def wait_ready(self, name: str, seconds: float = 60) -> None:
         """Waits until a service says it is ready; blocks.
@@ -126,7 +145,7 @@ class Stack:
         """Lets a frozen service run on."""
         self.signal(name, signal.SIGCONT)
 
-    def stop(self, name: str, seconds: float = 30) -> int:
+    def stop(self, name: str, seconds: float = 60) -> int:
         """Ends a service in order (SIGTERM); returns its exit code, -9 if it did not end in time."""
         process = self._processes.pop(name)
         process.terminate()
@@ -153,15 +172,16 @@ class Stack:
 
     async def apply(self, project: dict[str, Any]) -> int:
         """Applies a project as `penstock apply` does; returns its revision."""
-        async with connect(self.nats.url, "stack", patience_seconds=10) as broker:
-            await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=1))
+        async with connect(self.brokers.address("router"), "stack", patience_seconds=60) as broker:
+            await topology.ensure(broker, topology.TopologySettings(deliver_max_frames=1, replicas=self.brokers.replicas))
+        async with connect(self.brokers.url, "stack", patience_seconds=60) as broker:
             revision = await apply_project(broker, StoredProject(project, resolve(project, os.environ)))
         (self.folder / "penstock.yaml").write_text(yaml.safe_dump(project))
         return revision
 
     def metric(self, name: str, metric: str, **labels: str) -> float:
         """Returns the sum of a service's metric over the labels that are not given."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin[name]}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin[name]}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
@@ -171,25 +191,37 @@ class Stack:
         )
 
     def _log_path(self, name: str) -> Path:
-        return self.folder / "nats" / "nats.log" if name == "nats" else self.folder / f"{name}.log"
+        return self.brokers.logs.get(name, self.folder / f"{name}.log")
 
 
 @contextlib.contextmanager
 def stack(
-    folder: Path, environment: Mapping[str, str] | None = None, *, sync: str = "always", fork: bool = True
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    sync: str = "always",
+    fork: bool = True,
+    cluster: Cluster | None = None,
 ) -> Iterator[Stack]:
-    """Starts a broker; services are started by the caller and ended here. An exception brings the ends of all logs to stdout.
+    """Starts a broker; services are started by the caller and ended here. In a benchmark an exception brings the ends of all logs to stdout.
 
     Args:
         fork: start services quickly (`tests/support/forked.py`); False: as users do.
+        cluster: run these brokers instead of one.
     """
-    with nats_server(folder / "nats", sync=sync) as nats:
+    with contextlib.ExitStack() as held:
+        nats: NatsServer | Cluster
+        if cluster is None:
+            nats = held.enter_context(nats_server(folder / "nats", sync=sync))
+        else:
+            nats = held.enter_context(nats_cluster(cluster))
         running = Stack(folder, nats, environment or {}, fork=fork)
         try:
             yield running
         except BaseException:
-            for name in [*running.admin, "nats"]:
-                print(f"\n--- log of {name} ---\n{running.log(name)}")
+            if "PYTEST_CURRENT_TEST" not in os.environ:  # else the report of the test has them
+                for name, path in {**{each: running._log_path(each) for each in running.admin}, **nats.logs}.items():
+                    print(f"\n--- end of the log of {name}, {path} ---\n{logs.end_of(path)}")
             raise
         finally:
             running.stop_all()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import msgspec
 import pyarrow as pa
 
-from loader.contract.warehouse import LoadPlan, LoadReport, TableLoad
+from loader.contract.warehouse import Kind, LoadPlan, LoadReport, TableLoad
 from loader.delivery import destinations as opening
 from loader.delivery.destinations import Destinations, MaskedSession
-from loader.syncs.definition import Definition, known_as
+from loader.syncs.definition import Definition
 from loader.syncs.worker import SyncLoader
 from shared.events.dead import DeadLetter, decode_dead
 from shared.jetstream import topology
@@ -28,15 +29,50 @@ from shared.jetstream.reader import StreamReader
 from shared.scratch import Scratch
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings
-from shared.syncs.frames import BatchEnd, Over, RowBlock, RowFrame, RowStream, State, Write, encode_rows, pack_columns, pack_lines
+from shared.syncs.frames import (
+    BatchEnd,
+    Emptied,
+    Over,
+    RowBlock,
+    RowFrame,
+    RowStream,
+    State,
+    Write,
+    decode_rows,
+    encode_rows,
+    pack_columns,
+    pack_emptied,
+    pack_lines,
+)
+from shared.syncs.naming import known_as
 from shared.syncs.progress import SyncProgress, read_progress
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from shared.threads import ThreadGate
+from tests.support.destinations.clickhouse import ClickHouseSubject
+from tests.support.destinations.duckdb import DuckDBSubject
+from tests.support.destinations.postgres import PostgresSubject
 from tests.support.lives import Step
 
 SYNC = "orders"
+SHAPE = {"id": Kind.BIGINT, "text": Kind.TEXT}
+Warehouse: TypeAlias = PostgresSubject | DuckDBSubject | ClickHouseSubject
 Rows: TypeAlias = Sequence[Mapping[str, Any] | bytes] | pa.Table
+
+
+def rows(*ids: int, text: str = "a") -> list[dict[str, Any]]:
+    """Returns rows with these ids."""
+    return [{"id": each, "text": text} for each in ids]
+
+
+def arrow(*ids: int, text: str = "a") -> pa.Table:
+    """Returns `rows` in columns."""
+    return pa.table({"id": pa.array(ids, pa.int64()), "text": pa.array([text] * len(ids), pa.string())})
+
+
+async def ids(wh: Warehouse, table: str = "orders") -> Counter[int]:
+    """Returns how often each id is in a table."""
+    return Counter(row["id"] for row in await wh.rows(table, SHAPE))
 
 
 def stream(
@@ -77,6 +113,7 @@ class Queue:
         last: bool = False,
         lost: Sequence[int] = (),
         destination: str = "",
+        emptied: Sequence[tuple[RowStream, int]] = (),
     ) -> None:
         """Publishes a batch.
 
@@ -85,10 +122,12 @@ class Queue:
             frames: into how many its blocks are cut.
             end: whether the last frame comes.
             lost: numbers of frames that do not come.
+            emptied: streams that lost what was older than a cursor.
         """
         listed = [(stream(name), own) for name, own in rows.items()] if isinstance(rows, Mapping) else list(rows)
-        streams = tuple(each for each, _ in listed)
+        streams = tuple(each for each, _ in (*listed, *emptied))
         blocks = [_block(number, part) for number, (_, own) in enumerate(listed) for part in _parts(own, frames) if len(part)]
+        blocks += [pack_emptied(number, Emptied(before, 0)) for number, (_, before) in enumerate(emptied, len(listed))]
         for number in range(frames):
             mine = tuple(blocks[number::frames])
             is_end = number == frames - 1
@@ -118,6 +157,18 @@ class Queue:
         info = await self._broker.js.stream_info(topology.DELIVER, subjects_filter=self._subject)
         return sum((info.state.subjects or {}).values())
 
+    async def first_behind(self, progress: SyncProgress) -> int:
+        """Returns the sequence of the first frame in the queue that is not loaded; waits until there is one."""
+        async with asyncio.timeout(60):
+            while True:
+                found = (await self._broker.js.stream_info(topology.DELIVER)).state
+                for seq in range(found.first_seq, found.last_seq + 1):
+                    message = await self._broker.js.get_msg(topology.DELIVER, seq)
+                    frame = decode_rows(message.data or b"")
+                    if (frame.run, frame.batch) > (progress.run, progress.batch):
+                        return seq
+                await asyncio.sleep(0.02)
+
     async def is_empty(self) -> None:
         """Waits until all frames are acknowledged."""
         async with asyncio.timeout(60):
@@ -131,7 +182,7 @@ class Queue:
         count = (await self._broker.js.stream_info(topology.DEAD, subjects_filter=subject)).state.subjects or {}
         async with StreamReader(self._broker, topology.DEAD, subject) as reader:
             for _ in range(sum(count.values())):
-                message = await reader.next(10)
+                message = await reader.next(60)
                 assert message is not None
                 found += decode_dead(message.payload)
         return found
@@ -173,7 +224,7 @@ class Loaders:
         """A loader that ends with the context: what it had not sent by then it never sends. Yields its work."""
         step = step or Step()
         self._epoch += 1
-        async with connect(self._url, f"life-{self._epoch}", patience_seconds=10) as broker:
+        async with connect(self._url, f"life-{self._epoch}", patience_seconds=60) as broker:
             lease = Lease(f"loader-sync.{SYNC}", self._epoch, 3600)
             publish, request = broker.nc.publish, broker.nc.request
             context = ServiceContext("loader", "here", ServiceSettings(), broker, cast("Any", None), self._telemetry, self.health)
@@ -185,7 +236,7 @@ class Loaders:
                     yield working
                 finally:
                     # a dead process says no farewell
-                    broker.nc.publish = broker.nc.request = _silence  # type: ignore[method-assign]
+                    broker.nc.publish = broker.nc.request = silence  # type: ignore[method-assign]
                     working.cancel()
                     await asyncio.gather(working, return_exceptions=True)
                     broker.nc.publish, broker.nc.request = publish, request  # type: ignore[method-assign]
@@ -218,5 +269,6 @@ def _watched(step: Step, broker: Broker) -> Iterator[None]:
         opening.MaskedSession = session  # type: ignore[misc]
 
 
-async def _silence(*_: Any, **__: Any) -> Any:
+async def silence(*_: Any, **__: Any) -> Any:
+    """Stands for sending when a process is dead."""
     raise TimeoutError

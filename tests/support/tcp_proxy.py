@@ -23,6 +23,7 @@ class TcpProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._trigger: tuple[int, Callable[[], None]] | None = None
+        self._refusing = False
         self.port = 0
         self.sent = 0
         """Bytes that went from clients to the server."""
@@ -54,11 +55,23 @@ class TcpProxy:
         """Lets bytes through again."""
         self._flowing.set()
 
+    def refuse(self) -> None:
+        """Resets every connection and takes no new one, until `accept`."""
+        self._refusing = True
+        self.cut()
+
+    def accept(self) -> None:
+        """Takes connections again."""
+        self._refusing = False
+
     def after(self, count: int, action: Callable[[], None]) -> None:
         """Calls `action` once, before the byte after the next `count` from clients is forwarded."""
         self._trigger = (self.sent + count, action)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._target)
         except OSError:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connector_runner import registry
-from connector_runner.contract import Checkpoint, Environment, Message, Row, Said, Selected, Source, Stream, StreamName
+from connector_runner.contract import Checkpoint, Environment, JsonRows, Message, Row, Said, Selected, Source, Stream, StreamName
 from tests.support.paged_api import TOKEN, manifest, paged_api
 from tests.support.sources.place import CACHE
 
@@ -40,7 +40,14 @@ class Reading:
 
     def rows(self, stream: str) -> list[bytes]:
         """Returns the rows of a stream."""
-        return [each.data for each in self.messages if isinstance(each, Row) and each.stream.name == stream]
+        found: list[bytes] = []
+        for each in self.messages:
+            match each:
+                case Row() if each.stream.name == stream:
+                    found.append(each.data)
+                case JsonRows() if each.stream.name == stream:
+                    found += each.rows
+        return found
 
     @property
     def states(self) -> dict[StreamName | None, bytes]:
@@ -64,10 +71,34 @@ async def read_selected(
         return Reading([message async for message in messages])
 
 
-@pytest.fixture(params=["faker", "manifest"])
+@pytest.fixture(params=["faker", "manifest", "hardcoded", "file"])
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     """Each connector in turn."""
-    if request.param == "faker":
+    if request.param == "hardcoded":
+        document = {
+            "type": "airbyte",
+            "package": "airbyte-source-hardcoded-records",
+            "version": "0.0.48",
+            "config": {"count": 40},
+        }
+        yield Subject(document, {}, {"products": 40, "customers": 40}, tmp_path)
+    elif request.param == "file":
+        (tmp_path / "orders.csv").write_text("id,name\n" + "".join(f"{n},order {n}\n" for n in range(1, 31)))
+        config: dict[str, Any] = {
+            "dataset_name": "orders",
+            "format": "csv",
+            "url": str(tmp_path / "orders.csv"),
+            "provider": {"storage": "local"},
+        }
+        document = {
+            "type": "airbyte",
+            "package": "airbyte-source-file",
+            "version": "0.5.39",
+            "build": ["genson"],
+            "config": config,
+        }
+        yield Subject(document, {}, {"orders": 30}, tmp_path)
+    elif request.param == "faker":
         config = {"count": 60, "seed": 1, "parallelism": 1, "records_per_slice": 20}
         document = {"type": "airbyte", "package": "airbyte-source-faker", "version": "7.2.1", "config": config}
         yield Subject(document, {"count": "many-too-many"}, {"users": 60, "products": 60}, tmp_path)

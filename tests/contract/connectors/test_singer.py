@@ -17,7 +17,7 @@ from connector_runner.contract import Ended, Environment, Said, Selected, Source
 from tests.contract.connectors.conftest import read_selected
 from tests.support.sources.place import CACHE
 
-pytestmark = pytest.mark.timeout(180)  # the first test of a run installs the tap
+pytestmark = pytest.mark.timeout(400)  # the first test of a run installs the tap
 
 ORDERS, EMPTY = "shop-orders", "shop-empty"
 

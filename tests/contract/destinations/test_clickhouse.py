@@ -371,7 +371,6 @@ async def mortal() -> AsyncIterator[tuple[ClickHouseServer, Open]]:
             yield server, wh
 
 
-@pytest.mark.timeout(60)
 async def test_a_server_that_is_killed_and_comes_back_has_what_it_acknowledged_and_knows_the_tokens(
     mortal: tuple[ClickHouseServer, Open],
 ) -> None:

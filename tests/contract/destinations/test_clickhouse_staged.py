@@ -91,7 +91,6 @@ def requests_of(destination: Destination, monkeypatch: pytest.MonkeyPatch) -> Re
     return requests
 
 
-@pytest.mark.timeout(120)
 async def test_a_loader_killed_between_any_two_steps_leaves_what_the_repeat_completes(
     wh: Open, bucket: S3Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

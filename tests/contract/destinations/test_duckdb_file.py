@@ -122,7 +122,7 @@ async def test_a_load_waits_for_another_process_to_close_the_file(wh: Open) -> N
         counted = wh.environment.telemetry
         assert isinstance(counted, Counted)
         load = asyncio.ensure_future(append(session, 1, "t", SHAPE, {"id": 1}))
-        async with timeout(10):
+        async with timeout(60):
             while not counted.of("destination_retries_total", plugin="duckdb", reason="locked"):
                 await asyncio.sleep(0.01)
         assert not load.done()
@@ -148,7 +148,7 @@ async def test_what_does_not_fit_into_memory_goes_to_the_scratch_space_and_no_fu
                 session.load(plan(sequence, connection="c"), [TableLoad("t", rows, "replace", part=Part(sequence, True))])
             )
             while not loading.done():
-                spilled |= {path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
+                spilled.update(*(names for _, _, names in os.walk(tmp_path / "scratch")))  # in folders that come and go
                 await asyncio.sleep(0)
             if sequence == 1:
                 await loading
@@ -184,7 +184,7 @@ async def test_a_lingering_file_is_closed_when_loads_pause(wh: Open) -> None:
     await append(session, 1, "t", SHAPE, {"id": 1})
     script = (
         "import duckdb, sys, time\n"
-        "deadline = time.monotonic() + 10\n"
+        "deadline = time.monotonic() + 60\n"
         "while time.monotonic() < deadline:\n"
         "    try: print(duckdb.connect(sys.argv[1], read_only=True).sql('SELECT count(*) FROM t').fetchall()[0][0]); break\n"
         "    except duckdb.IOException: time.sleep(0.02)\n"
@@ -256,7 +256,6 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_a_loader_killed_again_and_again_loses_and_repeats_nothing(wh: Open) -> None:
     session = await wh.session()
     await make(session, "t", SHAPE, ["id"])

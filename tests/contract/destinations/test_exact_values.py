@@ -90,7 +90,6 @@ VALUES = st.lists(st.one_of(NUMBERS, TIMES.map(json.dumps)), min_size=6, max_siz
 
 @pytest.mark.needs("evolve")
 @pytest.mark.parametrize("policy", ["unmapped", "widen", "variant", "dead_letter"])
-@pytest.mark.timeout(120)
 async def test_a_column_has_the_value_or_it_is_kept_or_refused(wh: Open, policy: str) -> None:
     types = OWN.get(wh.subject.label) or [*TYPES, *MORE[wh.subject.label]]
     await wh.session()  # makes the schema
@@ -121,7 +120,6 @@ async def test_a_column_has_the_value_or_it_is_kept_or_refused(wh: Open, policy:
 
 
 @pytest.mark.only("local")
-@pytest.mark.timeout(60)
 async def test_a_column_of_a_file_has_the_value(wh: Open) -> None:
     one = Delivery(wh, await wh.session())
     for batch in generated(1):

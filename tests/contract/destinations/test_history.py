@@ -316,7 +316,6 @@ async def test_no_session_makes_a_second_current_version(wh: Open) -> None:
 
 
 @pytest.mark.apart("mysql", "its joins of temporary tables are slow: known limits of its page")
-@pytest.mark.timeout(120)
 async def test_a_hundred_thousand_versions_go_set_by_set(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.BIGINT, "at": Kind.TIMESTAMP, "v": Kind.BIGINT}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -62,6 +63,16 @@ async def test_a_load_goes_on_where_it_was_cut_off_and_a_finished_one_changes_no
     assert again.skipped in (0, 5), "without a ledger the same objects are written again"
     await load(wh, objects(6), token="two")
     assert await texts(wh) == sorted([*whole, (6, "new 6")])
+
+
+async def test_decimals_of_arrow_arrive_exactly(wh: Open) -> None:
+    """In a warehouse their column is a number that keeps their scale: one with more digits does not fit."""
+    totals = pa.array([Decimal("1.10"), Decimal("-1234567890.25")], pa.decimal128(12, 2))
+    await load(wh, pa.table({"id": [1, 2], "total": totals}))
+    stored = [row["total"] for row in await wh.rows("t", {"id": Kind.BIGINT, "total": Kind.TEXT})]
+    assert [Decimal(str(each)) for each in stored] == totals.to_pylist()
+    finer = await load(wh, [{"id": 3, "total": 1.105}, {"id": 4, "total": 10.5}], token="two")
+    assert dict(finer.unmapped) == ({"total": 1} if wh.capabilities.merge != "no" else {})
 
 
 @pytest.mark.needs("merge")

@@ -145,7 +145,6 @@ HELD: dict[str, list[tuple[str, Any, list[Any]]]] = {
 }
 
 
-@pytest.mark.timeout(90)
 async def test_a_value_that_a_column_would_round_or_cut_or_refuse_goes_to_the_unmapped_data(wh: Open) -> None:
     await wh.session()  # makes the schema
     if wh.subject.label == "postgres":
@@ -193,7 +192,6 @@ SURVIVING: list[tuple[str, str, Any, list[Any]]] = [
 """A type, a value stored in it, one that does not fit, and what the column has afterwards."""
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.apart("clickhouse", "it widens only what any value survives")
 async def test_a_column_is_widened_only_if_every_stored_value_survives(wh: Open) -> None:
     await wh.session()  # makes the schema

@@ -311,7 +311,6 @@ async def test_a_cancelled_end_leaves_the_old_rows_or_the_new_ones(wh: Open) -> 
     assert await left_over(wh) == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_loader_killed_between_any_two_steps_of_a_run_loses_and_repeats_nothing(wh: Open) -> None:
     epoch, sequence, run = 1, 0, 0
     session = await wh.session(epoch=epoch)

@@ -188,7 +188,6 @@ def peak_of_memory() -> Iterator[list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_load_after_load_in_bounded_memory(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.BIGINT, "text": Kind.TEXT, "n": Kind.DOUBLE, "received_at": Kind.TIMESTAMP, "ok": Kind.BOOLEAN}

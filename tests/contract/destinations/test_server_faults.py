@@ -58,7 +58,6 @@ async def until_loading(kind: ServerKind, wh: Open) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("write", ["append", "merge"])
 async def test_a_connection_lost_at_any_byte_of_a_load_is_recovered_without_loss_or_repeat(
     kind: ServerKind, wh: Open, write: str
@@ -111,7 +110,7 @@ async def test_a_connection_lost_in_other_calls_is_told_as_such(kind: ServerKind
 
 
 async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_loaded(kind: ServerKind, wh: Open) -> None:
-    async with proxied(kind, wh, stall_timeout="500ms", statement_timeout="500ms") as (proxy, destination):
+    async with proxied(kind, wh, stall_timeout="2s", statement_timeout="2s") as (proxy, destination):
         session = await wh.session(destination=destination)
         await make(session, "t", SHAPE)
         for point in (100_000, 50):
@@ -127,7 +126,7 @@ async def test_a_network_that_swallows_bytes_ends_in_a_timeout_and_nothing_is_lo
 async def test_a_server_that_answers_nobody_during_a_long_statement_is_given_up_long_before_the_statement_timeout(
     kind: ServerKind, wh: Open
 ) -> None:
-    limits = {"stall_timeout": "500ms", "connect_timeout": "500ms", "statement_timeout": "10m"}
+    limits = {"stall_timeout": "2s", "connect_timeout": "2s", "statement_timeout": "10m"}
     async with proxied(kind, wh, **limits) as (proxy, destination):
         session = await wh.session(destination=destination)
         await make(session, "t", SHAPE)
@@ -138,7 +137,7 @@ async def test_a_server_that_answers_nobody_during_a_long_statement_is_given_up_
 
 
 async def test_a_long_statement_of_a_server_that_answers_is_waited_for(kind: ServerKind, wh: Open) -> None:
-    patient = await wh.another(stall_timeout="300ms", connect_timeout="5s")
+    patient = await wh.another(stall_timeout="300ms", connect_timeout="60s")
     session = await wh.session(destination=patient)
     await make(session, "t", SHAPE)
     for statement in kind.slow:
@@ -180,7 +179,8 @@ async def test_the_epoch_can_be_raised_while_rows_travel_and_the_load_that_was_u
 
 @pytest.mark.parametrize("when", ["idle", "loading"])
 async def test_a_connection_that_an_administrator_ends_is_lost_at_once(kind: ServerKind, wh: Open, when: str) -> None:
-    session = await wh.session()
+    # a lost connection that is not seen at once counts as stalled much later
+    session = await wh.session(destination=await wh.another(stall_timeout="10m"))
     await make(session, "t", SHAPE)
     if when == "idle":
         await kind.end_sessions(wh)
@@ -188,7 +188,7 @@ async def test_a_connection_that_an_administrator_ends_is_lost_at_once(kind: Ser
     if when == "loading":
         await until_loading(kind, wh)
         await kind.end_sessions(wh)
-    async with asyncio.timeout(15):  # half of the time after which it would count as stalled
+    async with asyncio.timeout(60):
         with pytest.raises(NotConnected):
             await load
     again = await wh.session(epoch=2)
@@ -198,7 +198,6 @@ async def test_a_connection_that_an_administrator_ends_is_lost_at_once(kind: Ser
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_server_killed_in_the_middle_of_loads_loses_and_repeats_nothing(kind: ServerKind, wh: Open) -> None:
     size = 20_000
     delays = [0.0, 0.01, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3]

@@ -21,7 +21,6 @@ from tests.support.kafka_topics import create, ids, in_order, read
 from tests.support.nats import NatsServer, nats_server
 from tests.support.sending import Sending
 
-pytestmark = pytest.mark.timeout(120)
 NAMES = itertools.count(1)
 
 
@@ -76,7 +75,7 @@ class World:
 
     async def __aenter__(self) -> World:
         await create(self.front.servers, self.topic)
-        self._connecting = connect(self._server.url, "test", patience_seconds=10)
+        self._connecting = connect(self._server.url, "test", patience_seconds=60)
         self.broker = await self._connecting.__aenter__()
         await topology.ensure(self.broker, topology.TopologySettings())
         self.sending = self.another(self.topic)

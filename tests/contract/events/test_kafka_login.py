@@ -18,7 +18,6 @@ from tests.support.kafka_broker import Tansu, front_of
 from tests.support.kafka_login import Login
 from tests.support.kafka_mock import mock_cluster
 
-pytestmark = pytest.mark.timeout(60)
 PASSWORD = "password-of-the-tests"
 USERS = {"shop": PASSWORD}
 MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]

@@ -18,8 +18,6 @@ from shared.jetstream.broker import connect
 from tests.support.nats import NatsServer, nats_server
 from tests.support.sending import Sending
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
@@ -63,7 +61,7 @@ async def test_records_are_the_events_and_users_keep_their_order(server: NatsSer
     client(aws).create_stream(StreamName=stream, ShardCount=2)
     document = {"type": "kinesis", "stream": stream, "region": "eu-central-1", "endpoint": aws, "ordered": ordered}
     document |= {"access_key_id": "AK", "secret_access_key": "sk"}
-    async with connect(server.url, "test", patience_seconds=10) as broker:
+    async with connect(server.url, "test", patience_seconds=60) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         sending = Sending(broker, f"k{ordered}", document)
         everything = events(60, 7)
@@ -84,7 +82,7 @@ async def test_records_are_the_events_and_users_keep_their_order(server: NatsSer
 async def test_a_stream_that_is_not_there_holds_all_events(server: NatsServer, aws: str) -> None:
     document = {"type": "kinesis", "stream": "later", "region": "eu-central-1", "endpoint": aws, "retry_delay": 0.05}
     document |= {"access_key_id": "AK", "secret_access_key": "sk"}
-    async with connect(server.url, "test", patience_seconds=10) as broker:
+    async with connect(server.url, "test", patience_seconds=60) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         sending = Sending(broker, "klater", document)
         await sending.put(1, events(4, 2))

@@ -20,7 +20,6 @@ from tests.support.receiver import Behaviour, Receiver
 from tests.support.sending import Sending
 from tests.support.services import SECRET, SERVICES, Service, event
 
-pytestmark = pytest.mark.timeout(60)
 NAMES = itertools.count(1)
 PAGE = b"<html><title>Sign in to the network</title></html>"
 
@@ -64,7 +63,7 @@ async def test_no_odd_answer_loses_an_event_or_tells_a_secret(
     monkeypatch.setattr(amplitude, "THROTTLED_SECONDS", 0.03)
     caplog.set_level(logging.DEBUG, "loader")
     rules = SERVICES[type_name]
-    async with Receiver() as elsewhere, connect(server.url, "test", patience_seconds=10) as broker:
+    async with Receiver() as elsewhere, connect(server.url, "test", patience_seconds=60) as broker:
         service = Service(rules, odd_answers(elsewhere.url))
         async with Receiver(service.behave) as receiver:
             await topology.ensure(broker, topology.TopologySettings())

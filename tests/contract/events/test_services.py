@@ -19,7 +19,7 @@ from tests.support.receiver import Behaviour, Receiver
 from tests.support.sending import Sending
 from tests.support.services import SECRET, SERVICES, WRONG, Service, event
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.parametrize("type_name", sorted(SERVICES))]
+pytestmark = pytest.mark.parametrize("type_name", sorted(SERVICES))
 NAMES = itertools.count(1)
 
 
@@ -44,7 +44,7 @@ async def test_each_event_arrives_or_is_a_letter_whatever_the_service_answers(se
     rules = SERVICES[type_name]
     everything = [event(number, rules) for number in range(24)]
     service = Service(rules, [rules.broken, rules.throttled, Behaviour(what="lose"), Behaviour(what="cut")], bad=["mid-7"])
-    async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=10) as broker:
+    async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=60) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         own = document(type_name, endpoint=receiver.url.removesuffix("/in"), retry_delay=0.05)
         sending = Sending(broker, f"s{next(NAMES)}", own)
@@ -67,7 +67,7 @@ async def test_a_wrong_credential_holds_all_events_and_makes_no_letter(server: N
     rules = SERVICES[type_name]
     service = Service(rules)
     wrong = {key: value.replace(SECRET, WRONG) if isinstance(value, str) else value for key, value in rules.document.items()}
-    async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=10) as broker:
+    async with Receiver(service.behave) as receiver, connect(server.url, "test", patience_seconds=60) as broker:
         await topology.ensure(broker, topology.TopologySettings())
         own = {"type": type_name, **wrong, "endpoint": receiver.url.removesuffix("/in"), "retry_delay": 0.05}
         sending = Sending(broker, f"s{next(NAMES)}", own)

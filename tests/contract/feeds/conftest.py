@@ -14,11 +14,11 @@ from shared.jetstream import topology
 from shared.jetstream.broker import connect
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry
-from tests.contract.feeds import of_kafka, of_kinesis, of_nats
+from tests.contract.feeds import of_kafka, of_kinesis, of_mqtt, of_nats
 from tests.support.feeds import SECONDS
 from tests.support.nats import NatsServer, nats_server
 
-KINDS: dict[str, ModuleType] = {"kafka": of_kafka, "kinesis": of_kinesis, "nats": of_nats}
+KINDS: dict[str, ModuleType] = {"kafka": of_kafka, "kinesis": of_kinesis, "mqtt": of_mqtt, "nats": of_nats}
 """The source of each kind; `tests/meta/test_plugins.py` misses a new one otherwise."""
 
 
@@ -33,7 +33,7 @@ def telemetry() -> Iterator[Telemetry]:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """Our broker, with its streams."""
     with nats_server(tmp_path_factory.mktemp("nats"), sync="1m") as server:
-        asyncio.run(_ensure(server.url))
+        asyncio.run(ensure(server.url))
         yield server
 
 
@@ -58,6 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _ensure(url: str) -> None:
-    async with connect(url, "test", patience_seconds=10) as broker:
+async def ensure(url: str) -> None:
+    """Makes our streams."""
+    async with connect(url, "test", patience_seconds=60) as broker:
         await topology.ensure(broker, ServiceSettings().topology())

@@ -16,8 +16,6 @@ from tests.contract.feeds.conftest import until
 from tests.support.feeds import SECONDS, Journal, Lives, Side, Step, record
 from tests.support.nats import NatsServer
 
-pytestmark = pytest.mark.timeout(90)
-
 
 async def test_each_record_becomes_one_event_with_its_position(
     kind: ModuleType, server: Any, broker: NatsServer, telemetry: Telemetry
@@ -130,11 +128,15 @@ async def test_a_login_that_is_refused_says_what_to_check(
             pytest.skip("this server asks for no login")
         lives = Lives(broker.url, {**source.document, **source.wrong_login}, telemetry)
         async with lives.life():
-            await until(lambda: lives.problem != "")
-        assert "login" in lives.problem or "credentials" in lives.problem, lives.problem
+            # the server's words may get lost with the connection that it resets; the next try has them
+            await until(lambda: "login" in lives.problem or "credentials" in lives.problem)
 
 
-async def test_a_topic_that_is_gone_is_said(kind: ModuleType, server: Any, broker: NatsServer, telemetry: Telemetry) -> None:
+async def test_a_topic_that_is_gone_is_said(
+    kind: ModuleType, server: Any, broker: NatsServer, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connector_runner.feeds.worker.LAG_SECONDS", 0.2)
+    monkeypatch.setattr("connector_runner.feeds.kinds.kafka.feed.TOPICS_SECONDS", 0.0)
     async with kind.open_source(server) as source:
         lives = Lives(broker.url, source.document, telemetry)
         await source.put([record(1)])
@@ -142,8 +144,8 @@ async def test_a_topic_that_is_gone_is_said(kind: ModuleType, server: Any, broke
         async with lives.life():
             await journal.until(1)
             await source.spoil()
-        async with lives.life():
             await until(lambda: source.name in lives.problem)
+            assert "check" in lives.problem
 
 
 async def test_the_lag_is_told(kind: ModuleType, server: Any, broker: NatsServer, telemetry: Telemetry) -> None:

@@ -7,10 +7,13 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -19,6 +22,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, ti
 
 from connector_runner.feeds.kinds.kafka.registry import Registry
 from shared.errors import NotConnected, SetupError
+from shared.telemetry.metrics import Telemetry
+from tests.contract.feeds import of_kafka
+from tests.contract.feeds.conftest import until
+from tests.support.feeds import Journal, Lives, record
+from tests.support.nats import NatsServer
 from tests.support.schema_registry import PASSWORD, USER, SchemaRegistry, schema_registry
 
 AT = SerializationContext("orders", MessageField.VALUE)
@@ -71,8 +79,10 @@ async def test_avro_becomes_json_with_all_digits_and_each_schema_is_asked_for_on
         assert "does not fit schema 1" in fault
         _, fault = await registry.decode(value + b"\0")
         assert "1 bytes are left over" in fault
-        _, fault = await registry.decode(b"\0\0\0\0\x63" + value[5:])
-        assert fault == "schema 99: the registry does not have it"
+        for _ in range(3):  # records of one kind come in crowds
+            _, fault = await registry.decode(b"\0\0\0\0\x63" + value[5:])
+            assert fault == "schema 99: the registry does not have it"
+        assert server.asked["/schemas/ids/99"] == 1
         await registry.close()
 
 
@@ -133,3 +143,51 @@ async def test_values_without_a_number_stay_and_a_registry_that_does_not_answer_
     with pytest.raises(NotConnected, match="does not answer"):
         await away.decode(b"\0\0\0\0\1x")
     await away.close()
+
+
+@pytest.mark.parametrize(("status", "body"), [(404, "<html>not found</html>"), (200, "<html>welcome</html>")])
+async def test_an_address_without_a_registry_is_no_fault_of_the_records(status: int, body: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    server = TestServer(web.Application())
+    server.app.router.add_route("*", "/{path:.*}", answer)
+    async with server:
+        registry = Registry(str(server.make_url("/")), None, None, "reading")
+        with pytest.raises(SetupError, match="check schema_registry"):
+            await registry.decode(b"\0\0\0\0\1x")
+        await registry.close()
+
+
+async def test_a_feed_whose_registry_fails_says_so_all_the_time(broker: NatsServer, telemetry: Telemetry, tmp_path: Path) -> None:
+    failing = True
+
+    async def answer(_: web.Request) -> web.Response:
+        return (
+            web.Response(status=500, text="out of memory")
+            if failing
+            else web.json_response({"schema": "{}", "schemaType": "JSON"})
+        )
+
+    server = TestServer(web.Application())
+    server.app.router.add_route("*", "/{path:.*}", answer)
+    with of_kafka.server(tmp_path) as cluster:
+        async with server, of_kafka.open_source(cluster) as source:
+            lives = Lives(broker.url, {**source.document, "schema_registry": str(server.make_url("/"))}, telemetry)
+            await source.put([b"\0\0\0\0\1" + record(n) for n in range(20)])
+            journal, said = Journal(lives), set()
+            async with lives.life() as ending:
+                await until(lambda: lives.problem != "")
+
+                def has_failed_again() -> bool:
+                    said.add(lives.problem.partition(";")[0])
+                    return telemetry.value("feeds_errors_total", feed=lives.name) >= 3
+
+                await until(has_failed_again)
+                assert len(said) == 1
+                assert "answers 500: out of memory" in said.pop()
+                failing = False
+                await journal.until(20)
+                await until(lambda: lives.problem == "")
+                ending.set()
+            assert sorted(journal.values()) == list(range(20))

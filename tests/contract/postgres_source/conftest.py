@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,8 +14,21 @@ import asyncpg
 import pytest
 
 from connector_runner import registry
-from connector_runner.contract import Checkpoint, Ended, Environment, Message, Rows, Said, Selected, Source, Stream, StreamName
+from connector_runner.contract import (
+    Checkpoint,
+    Emptied,
+    Ended,
+    Environment,
+    Message,
+    Rows,
+    Said,
+    Selected,
+    Source,
+    Stream,
+    StreamName,
+)
 from connector_runner.json_rows import json_rows
+from shared.errors import SetupError
 
 
 @dataclass
@@ -111,6 +125,16 @@ class Replica:
             if former is None or former["_lsn"] <= row["_lsn"]:
                 self.held[row[self.key]] = row
 
+    def take(self, messages: Sequence[Message], stream: str) -> None:
+        """Takes messages of one stream as they come."""
+        for message in messages:
+            if isinstance(message, Rows) and message.stream.name == stream:
+                self.load(Reading([message]).rows(stream))
+            elif isinstance(message, Emptied) and message.stream.name == stream:
+                for row in self.held.values():
+                    if row["_lsn"] < message.before and row["_deleted_at"] is None:
+                        row |= {"_lsn": message.before, "_deleted_at": message.at}
+
     def rows(self) -> dict[Any, dict[str, Any]]:
         """Returns the rows that are not deleted, without our own columns."""
         return {
@@ -139,12 +163,14 @@ async def read(
     states: Mapping[StreamName | None, bytes] | None = None,
     *,
     until: int | None = None,
+    fails: bool = False,
 ) -> Reading:
-    """Reads to the end, or to so many messages and then leaves, as a killed runner does."""
+    """Reads to the end, or to so many messages and then leaves, as a killed runner does; `fails`: the end is an error for a person."""
     messages: list[Message] = []
-    async with aclosing(source.read(selected, states or {})) as found:
-        async for message in found:
-            messages.append(message)
-            if until is not None and len(messages) >= until:
-                break
+    with pytest.raises(SetupError) if fails else contextlib.nullcontext():
+        async with aclosing(source.read(selected, states or {})) as found:
+            async for message in found:
+                messages.append(message)
+                if until is not None and len(messages) >= until:
+                    break
     return Reading(messages)

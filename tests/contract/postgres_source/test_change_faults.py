@@ -11,7 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from connector_runner.contract import Checkpoint, Message, Rows, Selected, Source
+from connector_runner.contract import Checkpoint, Message, Rows, Selected, Source, StreamName
+from connector_runner.sources.postgres.changes import slots
 from shared.errors import NotConnected, PenstockError, SetupError, Transient
 from shared.tasks import task_group
 from tests.contract.postgres_source.conftest import Place, Reading, Replica, chosen, read
@@ -65,7 +66,7 @@ async def lives(
         got = await read(source, selected, states, until=None if last else cut)
         behind = [index for index, each in enumerate(got.messages) if isinstance(each, Checkpoint)]
         loaded: list[Message] = got.messages if kept else got.messages[: behind[-1] + 1 if behind else 0]
-        replica.load(Reading(loaded).rows("t"))
+        replica.take(loaded, "t")
         states.update(got.states)
         if last:
             return replica
@@ -129,7 +130,7 @@ async def test_a_stream_that_the_server_ends_is_a_lost_link_and_the_next_read_go
     await place.driver.execute(TABLE)
     source = await place.open(method="cdc", follow="1h")
     selected = chosen(await source.discover(), "t")
-    states = (await read(source, selected, until=3)).states
+    states = (await read(source, selected, until=4)).states
     messages = source.read(selected, states)
     await place.driver.execute("INSERT INTO t VALUES (1, 1, '')")
     while not isinstance(await anext(messages), Rows):
@@ -163,7 +164,7 @@ async def test_a_server_that_is_killed_loses_no_change(place: Place, postgres: P
                 if isinstance(message, Rows):
                     replica.load(Reading([message]).rows("t"))
                 elif isinstance(message, Checkpoint):
-                    states[None] = message.state
+                    states[message.stream] = message.state
                 if len(replica.held) > 100 and postgres.running:
                     await asyncio.to_thread(postgres.kill)
     await asyncio.gather(writer, return_exceptions=True)
@@ -175,7 +176,8 @@ async def test_a_server_that_is_killed_loses_no_change(place: Place, postgres: P
     assert set(replica.rows()) == there >= committed
 
 
-async def test_a_second_reader_of_the_slot_waits_for_the_first(place: Place) -> None:
+async def test_a_second_reader_of_the_slot_waits_for_the_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "RELEASE_SECONDS", 0.0)
     await place.driver.execute(TABLE)
     source = await place.open(method="cdc", follow="1h")
     selected = chosen(await source.discover(), "t")
@@ -195,21 +197,26 @@ async def test_lost_changes_are_said_with_what_to_do(place: Place) -> None:
     states = (await read(source, selected)).states
     await place.driver.execute("INSERT INTO t VALUES (1, 1, '')")
 
+    name = selected[0].stream.known_as
+
     async def refused(stored: bytes) -> str:
         with pytest.raises(SetupError) as caught:
-            await read(source, selected, {None: stored})
+            await read(source, selected, {name: stored})
         return str(caught.value)
 
-    state = json.loads(states[None])
-    assert "another server" in await refused(json.dumps({**state, "system": "1"}).encode())
+    state = json.loads(states[name])
+    server = state["server"]
+    assert "another server" in await refused(json.dumps({**state, "server": {**server, "system": "1"}}).encode())
+    assert "timeline" in await refused(json.dumps({**state, "server": {**server, "timeline": 99}}).encode())
+    assert "put back from a backup" in await refused(json.dumps({**state, "lsn": 1 << 60}).encode())
     assert "of the slot other" in await refused(json.dumps({**state, "slot": "other"}).encode())
     assert "not of change data capture" in await refused(b'{"cursor": "id"}')
     slot = state["slot"]
     await place.driver.execute("SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", slot)
-    assert "was moved to" in await refused(states[None])
+    assert "was moved to" in await refused(states[name])
     assert await source.cleanup() == [f"slot {slot}", f"publication {slot}"]
     assert await source.cleanup() == []
-    assert "is gone" in (message := await refused(states[None]))
+    assert "is gone" in (message := await refused(states[name]))
     assert "copied again" in message
     assert [row["id"] for row in (await read(source, selected)).rows("t")] == [1], "without the state it begins anew"
 
@@ -229,7 +236,7 @@ async def test_tables_that_the_log_cannot_tell_of_are_refused_and_never_publishe
     await place.driver.execute("UPDATE no_key SET id = 3")  # a table without identity that is published would refuse it
     whole = await read(source, [Selected(streams["no_key"], "full_refresh"), Selected(streams["t"], "incremental")], got.states)
     assert whole.rows("no_key") == [{"id": 3}]
-    assert set(whole.states) == {None}
+    assert {name.name for name in whole.states if name is not None} == {"t", "no_key"}
 
 
 async def test_tables_join_leave_and_are_made_again(place: Place) -> None:
@@ -240,22 +247,99 @@ async def test_tables_join_leave_and_are_made_again(place: Place) -> None:
     streams = await source.discover()
     states = (await read(source, chosen(streams, "a"))).states
     await place.driver.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
-    got = await read(source, chosen(streams, "a", "b"), states)
+    first = got = await read(source, chosen(streams, "a", "b"), states)
     assert ([row["id"] for row in got.rows("a")], [row["id"] for row in got.rows("b")]) == ([1], [1, 2])
-    states = (await read(source, chosen(streams, "a"), got.states)).states
+    states = got.states
+    del states[StreamName("b", "public")]
+    states |= (await read(source, chosen(streams, "a"), states)).states
     await place.driver.execute(
         "INSERT INTO b VALUES (3); DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (9)"
     )
     got = await read(source, chosen(streams, "a", "b"), states)
-    assert [row["id"] for row in got.rows("b")] == [1, 2, 3]
-    assert [row["id"] for row in got.rows("a")] == [9]
+    assert {row["id"] for row in got.rows("b")} == {1, 2, 3}
+    assert {row["id"] for row in got.rows("a")} == {9}
     assert "made again" in " ".join(got.said)
+    mirror = Replica()
+    mirror.take([*first.messages, *got.messages], "a")
+    assert set(mirror.rows()) == {9}, "rows of the former table are gone"
     (publication,) = await place.driver.fetch("SELECT pubname FROM pg_publication")
     await place.driver.execute(f"ALTER PUBLICATION {publication['pubname']} DROP TABLE b")
     await place.driver.execute("INSERT INTO b VALUES (4)")
     got = await read(source, chosen(streams, "a", "b"), got.states)
     assert [row["id"] for row in got.rows("b")] == [1, 2, 3, 4]
     assert "not published" in " ".join(got.said)
+
+
+async def test_tables_that_are_read_alone_cost_the_others_no_change(place: Place) -> None:
+    await place.driver.execute("""
+        CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)
+    """)
+    source = await place.open(method="cdc")
+    streams = await source.discover()
+    states = (await read(source, chosen(streams, "a", "b"))).states
+    for step in (2, 3):
+        await place.driver.execute(
+            f"INSERT INTO a VALUES ({step}); INSERT INTO b VALUES ({step}); DELETE FROM b WHERE id = {step - 1}"
+        )
+        alone = await read(source, chosen(streams, "a"), states)
+        assert [row["id"] for row in alone.rows("a")] == [step]
+        states |= alone.states
+    both = await read(source, chosen(streams, "a", "b"), states)
+    assert both.rows("a") == []
+    assert [(row["id"], row["_deleted_at"] is None) for row in both.rows("b")] == [(2, True), (1, False), (3, True), (2, False)]
+    states |= both.states
+    # a person forgets the state of one (`penstock sync reset SYNC --stream public.a`)
+    del states[StreamName("a", "public")]
+    await place.driver.execute("DELETE FROM b")
+    again = await read(source, chosen(streams, "a", "b"), states)
+    assert [row["id"] for row in again.rows("a")] == [1, 2, 3]
+    assert [row["id"] for row in again.rows("b")] == [3]
+
+
+async def test_a_table_under_another_name_is_another_stream_and_is_copied(place: Place) -> None:
+    await place.driver.execute("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)")
+    source = await place.open(method="cdc")
+    states = (await read(source, chosen(await source.discover(), "a"))).states
+    await place.driver.execute("INSERT INTO a VALUES (2); ALTER TABLE a RENAME TO b; INSERT INTO b VALUES (3)")
+    got = await read(source, chosen(await source.discover(), "b"), states)
+    assert {row["id"] for row in got.rows("b")} == {1, 2, 3}
+
+
+async def test_a_publication_that_does_not_tell_all_is_refused_and_one_that_lacked_a_table_is_noticed(place: Place) -> None:
+    await place.driver.execute("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE PUBLICATION mine FOR TABLE t")
+    source = await place.open(method="cdc", publication="mine")
+    selected = chosen(await source.discover(), "t")
+    states = (await read(source, selected)).states
+    await place.driver.execute(
+        "ALTER PUBLICATION mine DROP TABLE t; INSERT INTO t VALUES (1, 1); ALTER PUBLICATION mine ADD TABLE t"
+    )
+    got = await read(source, selected, states)
+    assert [row["id"] for row in got.rows("t")] == [1]
+    assert "not published for a while" in " ".join(got.said)
+    for change, words in (
+        ("ALTER PUBLICATION mine SET (publish = 'insert')", "all kinds of changes"),
+        ("DROP PUBLICATION mine; CREATE PUBLICATION mine FOR TABLE t WHERE (id > 1)", "only some rows or columns"),
+        ("DROP PUBLICATION mine; CREATE PUBLICATION mine FOR TABLE t (id)", "only some rows or columns"),
+        ("DROP PUBLICATION mine", "does not have"),
+    ):
+        await place.driver.execute(change)
+        with pytest.raises(SetupError, match=words):
+            await read(source, selected, got.states)
+
+
+async def test_a_key_that_the_log_does_not_tell_of_deleted_rows_is_refused(place: Place) -> None:
+    await place.driver.execute("CREATE TABLE t (id int PRIMARY KEY, code text NOT NULL); INSERT INTO t VALUES (1, 'a')")
+    source = await place.open(method="cdc")
+    (stream,) = await source.discover()
+    by_code = [Selected(stream, "incremental", ("_lsn",), (("code",),))]
+    refused = await read(source, by_code)
+    assert refused.ended == {"t": False}
+    assert "cannot be told apart by code" in " ".join(refused.said)
+    await place.driver.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    states = (await read(source, by_code)).states
+    await place.driver.execute("UPDATE t SET code = 'b'; DELETE FROM t")
+    rows = (await read(source, by_code, states)).rows("t")
+    assert [(row["code"], row["_deleted_at"] is None) for row in rows] == [("a", False), ("b", True), ("b", False)]
 
 
 async def test_a_copy_waits_for_transactions_that_wrote_before_it_was_published(place: Place) -> None:

@@ -171,7 +171,7 @@ async def test_a_table_that_fails_alone_is_said_and_the_others_are_read(place: P
     source = await place.open()
     streams = await source.discover()
     await place.driver.execute("DROP TABLE a")
-    got = await read(source, chosen(streams, "a", "b", "broken", "empty"))
+    got = await read(source, chosen(streams, "a", "b", "broken", "empty"), fails=True)
     assert got.ended == {"a": False, "b": True, "broken": False, "empty": True}
     assert got.rows("b") == [{"id": 1}]
     assert "no such table" in got.said[0]

@@ -46,7 +46,7 @@ async def test_bytes_that_are_no_utf8_are_said(place: Place, postgres_dsn: str) 
         await driver.execute(r"CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, E'caf\xe9')")
         await driver.close()
         source = await place.open(dsn=dsn)
-        got = await read(source, chosen(await source.discover(), "t"))
+        got = await read(source, chosen(await source.discover(), "t"), fails=True)
         assert got.ended == {"t": False}
         assert "no UTF-8" in " ".join(got.said)
         await source.close()

@@ -10,7 +10,9 @@ import pytest
 from tests.support.sources.airbyte import AirbytePlace
 from tests.support.sources.databases import ClickHousePlace, DuckDBPlace, MySQLPlace
 from tests.support.sources.files import FilesPlace
+from tests.support.sources.http_api import HttpApiPlace
 from tests.support.sources.place import Place
+from tests.support.sources.postgres import PostgresLogPlace, PostgresPlace
 from tests.support.sources.python import PythonPlace
 
 PLACES: dict[str, type[Place]] = {
@@ -18,7 +20,10 @@ PLACES: dict[str, type[Place]] = {
     "files": FilesPlace,
     "clickhouse": ClickHousePlace,
     "duckdb": DuckDBPlace,
+    "http_api": HttpApiPlace,
     "mysql": MySQLPlace,
+    "postgres": PostgresPlace,
+    "postgres_log": PostgresLogPlace,
     "python": PythonPlace,
 }
 """Label to place. A new plug-in gets its line here; a test misses it otherwise."""

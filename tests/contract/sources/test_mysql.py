@@ -153,7 +153,7 @@ async def test_a_read_that_is_cancelled_while_the_server_works_ends_its_statemen
         "CREATE TABLE t (id int primary key)", "INSERT INTO t VALUES (1)", "CREATE VIEW slow AS SELECT id, sleep(600) FROM t"
     )
     reading = asyncio.create_task(database.read(full=True, table="slow"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await running(database):
             await asyncio.sleep(0.01)
         reading.cancel()

@@ -13,8 +13,6 @@ from tests.support.command import Done, LocalStack
 from tests.support.paged_api import TOKEN, manifest, order, paged_api
 from tests.support.sources.place import CACHE
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> LocalStack:
@@ -38,7 +36,9 @@ async def test_a_connector_is_listed_tried_read_and_read_on(folder: LocalStack) 
     async with paged_api() as api:
         (folder.folder / "orders.json").write_text(json.dumps(manifest(api.url)))
         write(folder, shop={"type": "airbyte", "manifest": "orders.json", "config": {"token": "${API_TOKEN}"}})
-        assert "orders.json" in (await run(folder, "list")).out
+        listed = await run(folder, "list")
+        assert "orders.json" in listed.out
+        assert "did you mean" not in listed.err
         assert (await run(folder, "spec", "shop", "--json")).json["required"] == ["token"]
         streams = (await run(folder, "discover", "shop", "--json")).json
         assert {(each["name"], tuple(each["cursor"])) for each in streams} == {("orders", ("updated_at",)), ("empty", ())}
@@ -65,6 +65,9 @@ async def test_a_wrong_entry_is_named_before_anything_is_installed(folder: Local
         b={"type": "airbite"},
         c={"type": "airbyte", "manifest": "gone.yaml"},
     )
+    listed = await run(folder, "list")
+    assert "connectors.b.type: expected one of airbyte" in listed.err
+    assert "did you mean `airbyte`?" in listed.err
     for arguments, words in (
         (("check", "a"), "connectors.a: write `version`"),
         (("check", "b"), "connectors.b.type: expected one of airbyte"),

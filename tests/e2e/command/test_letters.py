@@ -33,6 +33,12 @@ def test_dead_letters_are_listed_shown_and_purged(stack: LocalStack) -> None:
     assert stack.run("dead", "export", *ids, "--events", "-o", str(file), "--json").json["written"] == 2
     assert file.read_text().splitlines() == [each["body"] for each in shown]
 
+    mine = ["--where", f"{{field: userId, eq: {marker}}}", "--since", "10m"]
+    dry = stack.run("dead", "purge", *mine, "--dry-run", "--json").json
+    assert dry == {"purged": 0, "would_purge": 1, "unknown": []}
+    dry = stack.run("dead", "replay", *mine, "--dry-run", "--json").json
+    assert (dry["replayed"], [each["id"] for each in dry["refused"]]) == (0, [shown[1]["id"]])
+
     assert stack.run("dead", "purge", shown[0]["id"]).code == 2, "nobody is there to be asked"
     assert stack.run("dead", "purge", shown[0]["id"], "--yes", "--json").json == {"purged": 1, "unknown": []}
     after = stack.run("dead", "list", "--stage", "ingest", "--limit", "100", "--json").json

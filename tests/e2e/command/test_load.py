@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -14,6 +13,7 @@ from pyarrow import parquet
 import penstock
 from shared.errors import ConfigError
 from tests.support.command import LocalStack
+from tests.support.duckdb_file import opened
 
 ORDERS = [{"id": number, "total": number * 1.25, "customer": {"name": f"Kunde {number}"}} for number in range(1, 31)]
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> LocalStack:
 
 
 def ask(folder: LocalStack, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(folder.folder / "wh.duckdb"), read_only=True) as database:
+    with opened(folder.folder / "wh.duckdb", read_only=True) as database:
         return database.sql(sql).fetchall()
 
 

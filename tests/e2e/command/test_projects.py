@@ -87,7 +87,7 @@ def test_a_bad_file_changes_nothing_and_lists_every_problem(stack: LocalStack) -
 async def test_nothing_is_applied_over_a_revision_nobody_looked_at(stack: LocalStack) -> None:
     document = read_document(stack.project)
     resolved = check_document(document, {})
-    async with connect(stack.state.broker_url, "test", patience_seconds=10) as broker:
+    async with connect(stack.state.broker_url, "test", patience_seconds=60) as broker:
         found = await stored_project(broker)
         assert found is not None
         with pytest.raises(Conflict):

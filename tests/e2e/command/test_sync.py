@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import local_stack
+from tests.support.command import PATIENCE_SECONDS, local_stack, wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 CODE = """from pathlib import Path
 from penstock.source import stream
@@ -51,6 +52,7 @@ def test_a_sync_is_written_applied_run_and_looked_at(tmp_path: Path) -> None:
         assert stack.run("sync", "list").out.count("never ran") == 1
         done = stack.run("sync", "run", "mine-wh", "--json")
         assert done.code == 0, done.err
+        assert "mine-wh: users: succeeded, 10 rows read, 10 loaded" in done.err
         assert {name: of["loaded"] for name, of in done.json["streams"].items()} == {"users": 10, "tags": 2}
         asked = stack.run("query", "select count(*) as n from users", "--json")
         assert json.loads(asked.out)["rows"] == [[10]] or "10" in asked.out
@@ -66,10 +68,37 @@ def test_a_sync_is_written_applied_run_and_looked_at(tmp_path: Path) -> None:
         assert "reads users" in logs.out
         unknown = stack.run("sync", "run", "mine-w")
         assert (unknown.code, "did you mean" in unknown.err) == (2, True)
+        nowhere = stack.run("sync", "run", "mine-wh", "--stream", "user")
+        assert "has no stream user" in nowhere.out
+        assert "error  sync mine-wh has no stream user; it has: users, tags" in stack.run("sync", "logs", "mine-wh").out
 
+        # one try: those that follow wait for 5, 10 and 20 s
+        stack.project.write_text(text.replace("connector: mine\n", "connector: mine\n    retries: 0\n"))
         (tmp_path / "mine.py").write_text(CODE.replace('[{"tag": "a"}, {"tag": "b"}]', "1 / 0"))
         assert stack.run("apply", "--yes").code == 0
         failed = stack.run("sync", "run", "mine-wh", "--stream", "tags")
         assert failed.code == 1
-        assert "ZeroDivisionError" in failed.out
-        assert "failed" in stack.run("sync", "list").out
+        assert "the file, line 12 (stream tags): ZeroDivisionError" in failed.out
+        assert "penstock sync logs mine-wh --run 5" in failed.out
+        for command in (("sync", "list"), ("status",)):
+            shown = stack.run(*command).out
+            assert "mine-wh: run 5 failed: " in shown
+            assert "ZeroDivisionError" in shown
+        assert stack.run("status").code == 1
+
+        # another run while one goes on; Ctrl-C ends the showing alone
+        (tmp_path / "mine.py").write_text(
+            CODE.replace("for n in range(10):", "import time; time.sleep(3600)\n    for n in range(10):")
+        )
+        assert stack.run("apply", "--yes").code == 0
+        assert stack.run("sync", "run", "mine-wh", "--no-wait").code == 0
+        wait_until(lambda: stack.run("sync", "list", "--json").json[0]["status"]["state"] == "running")
+        follows = stack.start("sync", "run", "mine-wh")
+        assert follows.stdout is not None
+        assert b"run 6 of mine-wh goes on since" in follows.stdout.readline()
+        assert b"mine-wh: run 6: " in follows.stdout.readline()
+        follows.send_signal(signal.SIGINT)
+        rest, _ = follows.communicate(timeout=PATIENCE_SECONDS)
+        assert follows.returncode == 130
+        assert b"to end it: penstock sync cancel mine-wh" in rest
+        assert stack.run("sync", "cancel", "mine-wh").code == 0

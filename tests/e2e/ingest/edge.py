@@ -31,6 +31,7 @@ from shared.settings import ServiceSettings
 from shared.telemetry.health import Health
 from shared.telemetry.metrics import Telemetry
 from shared.telemetry.names import CounterName, GaugeName
+from tests.support import logs
 from tests.support.forked import Process, start_forked
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
@@ -136,7 +137,7 @@ async def edge_here(
     port = free_port()
     options: IngestSettings = msgspec.structs.replace(IngestSettings(host="127.0.0.1", port=port), **settings)
     service_settings = ServiceSettings(nats_url=nats.url, drain_period=8)  # type: ignore[arg-type]  # a number of seconds
-    async with connect(nats.url, "edge", patience_seconds=10) as own, watch_config(own) as config:
+    async with connect(nats.url, "edge", patience_seconds=60) as own, watch_config(own) as config:
         telemetry = Telemetry("ingest", service_settings)
         context = ServiceContext("ingest", "edge-here", service_settings, own, config, telemetry, Health())
         task = asyncio.create_task(service.run(context, options))
@@ -150,7 +151,7 @@ async def edge_here(
         finally:
             context.draining.set()
             try:
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, 60)
             finally:
                 telemetry.shutdown()
 
@@ -171,6 +172,7 @@ async def edge_process(nats: NatsServer, broker: Broker, folder: Path, **environ
 async def start(edge: Edge, nats: NatsServer, environment: Mapping[str, str] | None = None) -> None:
     """Starts the process of an edge and waits until it serves."""
     assert edge.log is not None
+    logs.note("ingest", edge.log)
     with edge.log.open("ab") as output:
         variables = {
             **os.environ,
@@ -193,7 +195,7 @@ def stop(edge: Edge, number: int = signal.SIGTERM) -> int:
     assert edge.process is not None
     if edge.process.poll() is None:
         edge.process.send_signal(number)
-    return edge.process.wait(25)
+    return edge.process.wait(60)
 
 
 @contextlib.asynccontextmanager

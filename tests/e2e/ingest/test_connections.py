@@ -102,7 +102,10 @@ async def test_a_client_that_leaves_before_its_answer_harms_no_neighbour(nats: N
         assert len(ids) == len(set(ids))
 
 
-async def test_a_request_that_crosses_with_the_end_of_the_edge_is_answered(nats: NatsServer, broker: Broker) -> None:
+async def test_a_request_that_crosses_with_the_end_of_the_edge_is_answered(
+    nats: NatsServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.http.server.FAREWELL_SECONDS", 10.0)  # however slow the client is
     async with edge_here(nats, broker) as edge:
         assert edge.context is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)

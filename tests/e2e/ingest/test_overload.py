@@ -91,7 +91,7 @@ async def test_rejected_events_that_wait_for_the_broker_are_bounded_as_accepted_
 
 
 async def test_more_requests_than_the_limit_are_refused_with_503(nats: NatsServer, broker: Broker) -> None:
-    async with edge_here(nats, broker, max_requests=3, linger=0.3, window=1) as edge, browser() as session:
+    async with edge_here(nats, broker, max_requests=3, linger=2.0, window=1) as edge, browser() as session:
         await post(edge, "/v1/track", track("first"))  # the next frame lingers
 
         async def send(number: int) -> int:

@@ -236,7 +236,7 @@ async def test_several_processes_share_a_port_and_one_that_dies_comes_back(
             cwd=ROOT,
             env={"PATH": "", "PENSTOCK_NATS_URL": nats.url, **environment, "PENSTOCK_INGEST_PORT": str(edge.port)},
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert (second.returncode, b"address already in use" in second.stderr) == (EXIT_CONFIG, True)
@@ -257,7 +257,7 @@ async def test_a_killed_parent_takes_its_processes_with_it_and_the_next_finds_po
             assert len(children) == 2
             edge.process.kill()
             edge.process.wait()
-            _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
+            _, alive = await asyncio.to_thread(psutil.wait_procs, children, 60)
             assert not alive
             await start(edge, nats, environment)
             await state.until(300)
@@ -300,7 +300,7 @@ def test_wrong_settings_end_the_process_with_their_name_and_a_code_of_their_own(
         cwd=ROOT,
         env={"PATH": "", "PENSTOCK_NATS_URL": nats.url, "PENSTOCK_INGEST_PORT": str(free_port()), **environment},
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert ended.returncode == EXIT_CONFIG, ended.stderr.decode()

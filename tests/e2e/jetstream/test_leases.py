@@ -53,15 +53,15 @@ async def test_a_write_sent_again_because_its_answer_was_lost_is_not_taken_for_s
     assert second == first + 1
     with pytest.raises(Conflict):
         await bucket.put("k", b"2", revision=first)
-    async with lease.hold(broker, "site.shop", "one", ttl_seconds=2) as held:
-        await asyncio.sleep(2.5)
+    async with lease.hold(broker, "site.shop", "one", ttl_seconds=4) as held:
+        await asyncio.sleep(4.5)
         assert not held.lost.is_set()
 
 
 async def test_a_second_holder_waits_and_gets_a_larger_epoch(broker: Broker) -> None:
-    async with lease.hold(broker, "site.shop", "one", ttl_seconds=2) as first:
-        waiting = asyncio.create_task(lease.hold(broker, "site.shop", "two", ttl_seconds=2).__aenter__())
-        await asyncio.sleep(3)
+    async with lease.hold(broker, "site.shop", "one", ttl_seconds=4) as first:
+        waiting = asyncio.create_task(lease.hold(broker, "site.shop", "two", ttl_seconds=4).__aenter__())
+        await asyncio.sleep(4.5)
         assert not waiting.done(), "a renewed lease outlives its time to live"
         assert await lease.holder(broker, "site.shop") == "one"
     async with asyncio.timeout(60):
@@ -82,9 +82,9 @@ async def test_a_lease_that_the_broker_forgot_to_end_is_taken_and_one_that_is_re
     dead = await bucket.put("forgotten", b"dead", revision=0)  # no time to live
     async with lease.hold(broker, "renewed", "slow", ttl_seconds=9) as held:
         impatient = asyncio.create_task(lease.hold(broker, "renewed", "quick", ttl_seconds=1).__aenter__())
-        async with asyncio.timeout(60), lease.hold(broker, "forgotten", "alive", ttl_seconds=2) as taken:
+        async with asyncio.timeout(60), lease.hold(broker, "forgotten", "alive", ttl_seconds=4) as taken:
             assert taken.epoch > dead
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(4.5)
             assert not taken.lost.is_set()
         assert not impatient.done()
         assert not held.lost.is_set()

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from nats.js.api import StreamConfig
 
 from router.replay.run import replay
@@ -21,8 +20,6 @@ from shared.streams.waiting import count_frames
 from shared.telemetry.metrics import Telemetry
 from tests.support.router import put, reading, routing, snapshot, until, waiting
 
-pytestmark = pytest.mark.timeout(60)
-
 SMALL = RouterSettings(pending_frames=4)
 
 RULE: dict[str, Any] = {"privacy": [{"field": "properties.card", "do": "drop"}]}
@@ -34,7 +31,7 @@ async def in_functions(broker: Broker) -> int:
 
 
 async def until_in_functions(broker: Broker, frames: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await in_functions(broker) != frames:
             await asyncio.sleep(0.01)
 

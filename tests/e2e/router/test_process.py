@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import signal
@@ -74,7 +75,9 @@ async def test_routers_killed_at_any_moment_lose_and_repeat_nothing(broker: Brok
     some = Queue("some")
     async with reading(broker, "all", some) as (everything, _), reading(broker, "slow", pause_seconds=0.01) as (slow,):
         async with load(broker) as accepted:
-            for turn in range(4):
+            turns = itertools.count()
+            # until the kills repeated something, which they do unless a router is quicker than its load; else they show nothing
+            while (turn := next(turns)) < 4 or not everything.repeats + slow.repeats:
                 with router_process(nats.url, tmp_path / f"router{turn}.log", PENSTOCK_DELIVER_MAX_FRAMES="40") as router:
                     reached = accepted.frames + 20
                     await until(lambda: bool(everything.seqs) and everything.seqs[-1] >= reached, 60)  # noqa: B023
@@ -93,7 +96,6 @@ async def test_routers_killed_at_any_moment_lose_and_repeat_nothing(broker: Brok
     assert not some.twice()
     assert 0 < len(some.ids) < len(ids)
     assert set(some.ids) < set(ids)
-    assert everything.repeats + slow.repeats > 0, "the kills repeated nothing, so the test showed nothing"
 
 
 @pytest.mark.slow
@@ -197,12 +199,12 @@ async def test_a_site_that_cannot_be_routed_leaves_the_other_sites_of_the_proces
     await apply(broker, document)
     with router_process(nats.url, tmp_path / "router.log") as router:
         async with reading(broker, "good") as (good,):
-            for number in range(30):  # long enough for blog to fail more than once
+            for number in range(30):
                 await put(broker, [f"m{number}"])
-                await asyncio.sleep(0.1)
+                if number == 15:
+                    await until(lambda: router.log.read_text().count("work failed") > 1)
             await until(lambda: len(good.ids) == 30)
         assert router.running
-    assert "work failed" in router.log.read_text()
 
 
 async def streams_are_there(broker: Broker) -> None:

@@ -82,7 +82,10 @@ async def test_a_replay_waits_while_a_queue_is_full(broker: Broker) -> None:
     await limit_queues(broker, 3)
     await accept(broker, 0, 40)
     running = asyncio.create_task(replay(broker, CONFIG, "shop", replay_id="r1", connection="one"))
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(60):
+        while await waiting(broker, "one") < 3:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
     assert not running.done()
     assert await waiting(broker, "one") == 3
     async with reading(broker, "one") as (one,):

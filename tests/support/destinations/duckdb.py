@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.destinations.subject import Row, Shape
+from tests.support.duckdb_file import opened_here
 
 
 class DuckDBSubject:
@@ -19,9 +20,7 @@ class DuckDBSubject:
         self.document: dict[str, Any] = {"type": "duckdb", "path": str(self.path), "linger": 0}
 
     async def rows(self, table: str, shape: Shape) -> list[Row]:
-        import duckdb
-
-        with duckdb.connect(str(self.path)) as link:
+        with await opened_here(self.path) as link:
             found = link.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [table]).fetchone()
             if not found or not found[0]:
                 return []
@@ -32,13 +31,9 @@ class DuckDBSubject:
 
     async def tables(self) -> list[str]:
         """Returns the names of all tables."""
-        import duckdb
-
-        with duckdb.connect(str(self.path)) as link:
+        with await opened_here(self.path) as link:
             return [name for (name,) in link.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
 
     async def run(self, statement: str) -> None:
-        import duckdb
-
-        with duckdb.connect(str(self.path)) as link:
+        with await opened_here(self.path) as link:
             link.execute(statement.replace("{}", "main"))

@@ -26,6 +26,7 @@ from connector_runner.contract import (
     Checkpoint,
     Ended,
     Environment,
+    JsonRows,
     Message,
     Row,
     Rows,
@@ -78,6 +79,8 @@ class Place(ABC):
     """What `check` says of `wrong`, as a regular expression: the words that tell a person what to do."""
     secret: ClassVar[str] = ""
     """A secret of `wrong`; no message has it."""
+    sessions: ClassVar[str] = ""
+    """The name of processes of a test's server that serve one session each; `leftovers` tells of them."""
     stops: ClassVar[int] = 40
     """At how many messages and moments, spread over a read, the suite breaks off; fewer where a read is dear."""
 
@@ -174,6 +177,8 @@ def written(message: Message) -> list[bytes]:
     """Returns the rows of a message as JSON; none if it is no message of rows."""
     if isinstance(message, Row):
         return [message.data]
+    if isinstance(message, JsonRows):
+        return message.rows
     return list(json_rows(message.rows)) if isinstance(message, Rows) else []
 
 

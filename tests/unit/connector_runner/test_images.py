@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import psutil
 import pytest
 
 from connector_runner import registry
-from connector_runner.contract import Checkpoint, Ended, Environment, Message, Row, Said, Selected, Source, Stream
+from connector_runner.contract import Checkpoint, Ended, Environment, JsonRows, Message, Said, Selected, Source, Stream
 from connector_runner.programs.images import Image
 from connector_runner.programs.options import read_image
 from connector_runner.programs.program import Limits
@@ -86,9 +85,9 @@ async def test_an_image_is_pulled_once_and_read(engine: Engine) -> None:
     source = await engine.open()
     for _ in range(2):
         messages = await read(source)
-        assert [type(each) for each in messages] == [Row, Checkpoint, Ended]
-    assert isinstance(messages[0], Row)
-    row = json.loads(messages[0].data)
+        assert [type(each) for each in messages] == [JsonRows, Checkpoint, Ended]
+    assert isinstance(messages[0], JsonRows)
+    row = json.loads(messages[0].rows[0])
     assert row["config"] == {"token": SECRET}
     assert row["env"] == sorted(
         [
@@ -126,16 +125,15 @@ async def test_the_command_line_gives_a_container_its_files_and_nothing_else(tmp
     ]  # fmt: skip
 
 
-async def test_a_read_that_is_left_removes_its_container_at_once(engine: Engine) -> None:
+async def test_a_read_that_is_left_removes_its_container_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connector_runner.programs.program.TERM_SECONDS", 3600.0)  # it is not asked first: it would not hear
     engine.publish("row('a', {'pid': os.getpid()}); time.sleep(600)")
     source = await engine.open()
-    began = time.monotonic()
     async with aclosing(source.read([Selected(Stream(name="a"), "full_refresh")], {})) as coming:
-        row = await anext(coming)
-    assert isinstance(row, Row)
-    assert not psutil.pid_exists(json.loads(row.data)["pid"])
+        rows = await anext(coming)
+    assert isinstance(rows, JsonRows)
+    assert not psutil.pid_exists(json.loads(rows.rows[0])["pid"])
     assert engine.containers == []
-    assert time.monotonic() - began < 10, "it is not asked first: it would not hear"
 
 
 async def test_what_a_killed_runner_left_is_removed_and_what_runs_is_not(engine: Engine) -> None:
@@ -151,7 +149,7 @@ async def test_what_a_killed_runner_left_is_removed_and_what_runs_is_not(engine:
             (engine.home / "containers" / name).write_text(json.dumps({"pid": sleeper.pid, "labels": labels}))
         await read(await engine.open())
         assert sorted(engine.containers) == ["alive", "elsewhere"]
-        assert sleepers[0].wait(5) == -9
+        assert sleepers[0].wait(60) == -9
         assert sleepers[1].poll() is None
         assert any("gone" in each.text for each in engine.heard)
     finally:

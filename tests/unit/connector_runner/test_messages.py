@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from connector_runner.airbyte.catalog import configured, read_stream, states_file
-from connector_runner.airbyte.messages import Discovered, Failure, Specification, Verdict, read_line
-from connector_runner.contract import Checkpoint, Ended, Estimate, NewOptions, Row, Said, Selected, StreamName
+from connector_runner.airbyte.messages import Discovered, Failure, Specification, Verdict, read_line, read_lines
+from connector_runner.contract import Checkpoint, Ended, Estimate, JsonRows, NewOptions, Row, Said, Selected, StreamName
 from shared.errors import Permanent
 
 USERS = StreamName("users")
@@ -24,6 +24,41 @@ def test_a_row_keeps_the_bytes_of_its_data() -> None:
         b'{"type":"RECORD","record":{"stream":"users","emitted_at":17,"data":{"n":12345678901234567890.10,  "a":"\\u00e9"}}}'
     )
     assert read_line(written) == Row(USERS, b'{"n":12345678901234567890.10,  "a":"\\u00e9"}', 17)
+
+
+def test_rows_that_follow_each_other_come_together_and_all_stay_in_order() -> None:
+    def record(stream: str, data: str, **more: Any) -> bytes:
+        return b'{"type":"RECORD","record":%s}' % line(stream=stream, **more).replace(b"}", b', "data": %s}' % data.encode())
+
+    state = line(type="STATE", state={"type": "STREAM", "stream": {"stream_descriptor": {"name": "users"}}})
+    lines = [
+        record("users", '{"n": 1.50}'),
+        record("users", '{"n": "é"}'),
+        record("tags", "{}"),
+        record("users", "{}", namespace="crm"),
+        b"a word",
+        record("users", "{}"),
+        state,
+        record("users", '{"n": 3}'),
+        record("users", "[]"),
+        record("users", '{"n": 4}'),
+    ]
+    came: list[object] = []
+
+    def take() -> None:
+        for each in read_lines(lines):
+            came.append(each)  # noqa: PERF402  # one that raises gives those before
+
+    with pytest.raises(Permanent, match="its `data` is no object"):
+        take()
+    assert came[:3] == [
+        JsonRows(USERS, [b'{"n": 1.50}', '{"n": "é"}'.encode()]),
+        JsonRows(StreamName("tags"), [b"{}"]),
+        JsonRows(StreamName("users", "crm"), [b"{}"]),
+    ]
+    assert came[3:5] == [Said("info", "a word"), JsonRows(USERS, [b"{}"])]
+    assert isinstance(came[5], Checkpoint)
+    assert came[6:] == [JsonRows(USERS, [b'{"n": 3}'])]
 
 
 @pytest.mark.parametrize("namespace", [None, ""])
@@ -154,3 +189,16 @@ def test_a_stream_is_read_and_told_again() -> None:
 def test_a_catalogue_that_is_none_says_so() -> None:
     with pytest.raises(Permanent, match="catalogue"):
         read_stream({"json_schema": {}})
+
+
+@pytest.mark.parametrize(
+    ("message", "internal", "words"),
+    [
+        ("Something went wrong in the connector. See the logs for more details.", "the key is not one", "the key is not one"),
+        ("Something went wrong in the connector. See the logs for more details.", None, "Something went wrong"),
+        ("no such account", "HTTP 404", "no such account"),
+        (None, "HTTP 404", "HTTP 404"),
+    ],
+)
+def test_words_of_a_failure_say_something_where_it_has_such(message: str | None, internal: str | None, words: str) -> None:
+    assert Failure(message, internal).words.startswith(words)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from connector_runner.contract import Said
 from connector_runner.programs import packages
-from connector_runner.programs.packages import Installed
+from connector_runner.programs.packages import USUAL, Installed, Recipe
 from shared.errors import PenstockError, SetupError, Transient
 from tests.support.index import Index, index
 
@@ -35,11 +35,11 @@ async def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def install(
-    folder: Path, package: str = "tap-small", version: str = "1.0", program: str = "", build: Sequence[str] = ()
+    folder: Path, package: str = "tap-small", version: str = "1.0", program: str = "", recipe: Recipe = USUAL
 ) -> tuple[Installed, list[Said]]:
     heard: list[Said] = []
     found = await packages.install(
-        package=package, version=version, cache=folder / "cache", heard=heard.append, program=program, build=build
+        package=package, version=version, cache=folder / "cache", heard=heard.append, program=program, recipe=recipe
     )
     return found, heard
 
@@ -76,10 +76,46 @@ async def test_what_is_no_package_and_exact_version_is_refused_before_anything_r
     assert not list(tmp_path.iterdir())
 
 
-async def test_only_names_may_be_built(tmp_path: Path) -> None:
-    for name in (":all:", "--index-url=x", "../x"):
-        with pytest.raises(SetupError, match="in `build`"):
-            await install(tmp_path, build=[name])
+async def test_only_names_versions_and_requirements_change_an_environment(tmp_path: Path) -> None:
+    for recipe, words in (
+        *((Recipe(build=(name,)), "in `build`") for name in (":all:", "--index-url=x", "../x")),
+        *((Recipe(requires=(name,)), "in `requires`") for name in ("--index-url=x", "a b", "a @ http://127.0.0.1:1/a.whl")),
+        *((Recipe(python=name), "`python`") for name in ("--help", "3.x", "../python")),
+    ):
+        with pytest.raises(SetupError, match=words):
+            await install(tmp_path, recipe=recipe)
+
+
+async def test_another_recipe_is_another_environment(wheels: tuple[Index, web.AppRunner], tmp_path: Path) -> None:
+    found, _ = wheels
+    for version in ("1.0", "2.0"):
+        found.wheel("part", version)
+    found.wheel("tap-small", "1.0", needs="part")
+    first, _ = await install(tmp_path)
+    second, heard = await install(tmp_path, recipe=Recipe(requires=("part<2",), python=sys.executable))
+    parts = [next(each.folder.glob("lib/python*/site-packages/part-*")).name for each in (first, second)]
+    assert parts == ["part-2.0.dist-info", "part-1.0.dist-info"]
+    assert len(heard) == 2, "it is made, though the other one is there"
+    assert (await install(tmp_path, recipe=Recipe(requires=("part<2",), python=sys.executable)))[1] == []
+
+
+async def test_a_python_that_does_not_fit_or_is_not_there_is_named(wheels: tuple[Index, web.AppRunner], tmp_path: Path) -> None:
+    wheels[0].wheel("tap-small", "1.0", python=">=3.99")
+    with pytest.raises(SetupError, match=r"tap-small==1\.0 needs Python >=3\.99, and `python` says /"):
+        await install(tmp_path, recipe=Recipe(python=sys.executable))
+    with pytest.raises(SetupError, match=r"needs Python 3\.90"):
+        await install(tmp_path, recipe=Recipe(python="3.90"))
+
+
+async def test_a_pre_release_is_not_taken_where_later_releases_have_no_wheel(
+    wheels: tuple[Index, web.AppRunner], tmp_path: Path
+) -> None:
+    found, _ = wheels
+    found.source("part", "1.0")
+    found.wheel("part", "0.2.dev0")
+    found.wheel("tap-small", "1.0", needs="part")
+    with pytest.raises(SetupError, match=r"part has no wheel.*`build: \[part\]`"):
+        await install(tmp_path)
 
 
 async def test_two_at_once_install_once_and_the_next_finds_it(wheels: tuple[Index, web.AppRunner], tmp_path: Path) -> None:
@@ -160,6 +196,15 @@ async def test_uv_sees_no_secret_of_ours(
         await install(tmp_path)
     assert "hunter2" not in seen.read_text()
     assert "UV_DEFAULT_INDEX" in seen.read_text()
+
+
+async def test_an_installation_that_is_killed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "uv-that-dies"
+    fake.write_text("#!/bin/sh\nkill -9 $$\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(packages, "find_uv", lambda: str(fake))
+    with pytest.raises(Transient, match="signal 9"):
+        await install(tmp_path)
 
 
 async def test_a_program_is_the_one_named_or_the_only_one(wheels: tuple[Index, web.AppRunner], tmp_path: Path) -> None:

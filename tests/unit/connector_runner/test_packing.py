@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector_runner.contract import Checkpoint, Row, Rows, StreamName
+from connector_runner.contract import Checkpoint, JsonRows, Row, Rows, StreamName
+from connector_runner.rules.sifting import Rules as RowRules
+from connector_runner.rules.sifting import Sieve
 from connector_runner.syncs.packing import Packer
 from shared.errors import Permanent
+from shared.rules.where import read_where
 from shared.syncs.frames import ARROW, BatchEnd, Over, RowFrame, RowStream
 
 USERS, TAGS = StreamName("users", "crm"), StreamName("tags")
@@ -33,6 +38,35 @@ def rows_of(frames: list[RowFrame]) -> list[tuple[str, bytes]]:
             else:
                 found.extend((name, line) for line in block.lines())
     return found
+
+
+def test_rows_that_are_filtered_count_as_read_and_are_in_no_frame() -> None:
+    sieve = Sieve(RowRules(where=read_where({"field": "id", "gte": 2})), datetime.now(UTC), lambda: b"")
+    packing = Packer(
+        sync="s", destination="wh", run=9, streams=STREAMS, max_rows=3, max_bytes=1 << 20, sieves={"crm.users": sieve}
+    )
+    packing.add(JsonRows(USERS, [b'{"id":1}', b'{"id":2}']))
+    packing.add(Rows(USERS, pa.table({"id": [0, 1]})))
+    packing.add(Rows(USERS, pa.table({"id": [1, 3]})))
+    packing.add(Row(USERS, b'{"id":0}'))
+    packing.note(Checkpoint(USERS, b"1", rows=7))
+    assert packing.counted["crm.users"].rows == 7
+    assert not packing.batch_is_full or packing.holds
+    frame = packing.end(last=True)
+    assert rows_of([frame]) == [("crm.users", b'{"id":2}'), ("crm.users", b"3")]
+    assert (frame.rows, packing.counted["crm.users"].packed, sieve.filtered) == (2, 2, 5)
+    packing.add(Row(USERS, b'{"id":0}'))
+    with pytest.raises(Permanent, match="sent 2 rows before this state, 1 came"):
+        packing.note(Checkpoint(USERS, b"2", rows=2))
+
+
+def test_what_is_no_json_in_a_column_of_json_fails_the_run() -> None:
+    sieve = Sieve(
+        RowRules(where=read_where({"field": "doc.x", "eq": 2}), json=frozenset(("doc",))), datetime.now(UTC), lambda: b""
+    )
+    packing = Packer(sync="s", destination="wh", run=9, streams=STREAMS, max_rows=3, max_bytes=1, sieves={"tags": sieve})
+    with pytest.raises(Permanent, match=r"stream tags: .* column of JSON"):
+        packing.add(Rows(TAGS, pa.table({"doc": ["{"]})))
 
 
 def test_rows_of_a_stream_keep_their_order_in_either_form() -> None:
@@ -93,6 +127,20 @@ def test_rows_that_no_state_covers_are_dropped_on_request() -> None:
     assert rows_of([frame]) == [("crm.users", b"1"), ("tags", b"7")]
 
 
+def test_lines_that_a_state_covers_stay_also_where_columns_come_behind_it() -> None:
+    packing = packer()
+    packing.add(JsonRows(USERS, [b"1", b"2"]))
+    packing.note(Checkpoint(USERS, b"s", 2))
+    packing.add(Row(USERS, b"3"))
+    packing.add(Rows(TAGS, pa.table({"id": [8]})))
+    packing.add(Row(USERS, b"4"))
+    packing.drop_uncovered()
+    frame = packing.end(last=True)
+    assert rows_of([frame]) == [("crm.users", b"1"), ("crm.users", b"2")]
+    assert frame.end is not None
+    assert [each.state for each in frame.end.states] == [b"s"]
+
+
 @pytest.mark.parametrize(("said", "came"), [(2, 1), (0, 1), (1, 2)])
 def test_a_wrong_count_of_the_connector_is_refused(said: int, came: int) -> None:
     packing = packer()
@@ -108,8 +156,8 @@ def test_rows_of_a_stream_that_was_not_asked_for_are_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["row", "rows", "tag", "state", "all", "take", "end"]), max_size=60))
-def test_each_row_is_in_one_frame_and_before_the_states_that_cover_it(steps: list[str]) -> None:
+@given(st.lists(st.sampled_from(["row", "rows", "tag", "state", "all", "take", "end"]), max_size=60), st.booleans())
+def test_each_row_is_in_one_frame_and_before_the_states_that_cover_it(steps: list[str], dropped: bool) -> None:
     packing, frames, sent = packer(max_rows=7), [], 0
     covered: dict[bytes, int] = {}
     for step in steps:
@@ -129,10 +177,12 @@ def test_each_row_is_in_one_frame_and_before_the_states_that_cover_it(steps: lis
                 frames.append(packing.take())
             case "end":
                 frames.append(packing.end())
+    if dropped:
+        packing.drop_uncovered()
     frames.append(packing.end(last=True))
     came: list[bytes] = []
     for frame in frames:
         came.extend(row for name, row in rows_of([frame]) if name == "crm.users")
         for state in frame.end.states if frame.end is not None else ():
             assert len(came) >= covered[state.state]
-    assert came == [b"%d" % number for number in range(sent)]
+    assert came == [b"%d" % number for number in range(len(came) if dropped else sent)]

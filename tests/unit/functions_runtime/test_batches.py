@@ -131,7 +131,7 @@ async def test_a_batch_may_stand_in_the_middle_of_a_chain() -> None:
     before = "export default async (event, ctx) => { await ctx.store.get(event.messageId); return {...event, before: 1} }"
     after = "export default (event) => ({...event, after: event.before + 1})"
     async with chain_of(before, rudder("return events.map((e) => ({...e, of: events.length}))"), after) as chain:
-        fates = await asyncio.wait_for(chain.run(REQUESTS, events()), 20)
+        fates = await asyncio.wait_for(chain.run(REQUESTS, events()), 60)
     made = [outputs(fate)[0] for fate in fates]
     assert [(each["n"], each["after"]) for each in made] == [(number, 2) for number in ALL]
     assert all(each["of"] >= 1 for each in made)

@@ -19,9 +19,9 @@ from aiohttp.test_utils import TestServer
 
 from functions_runtime.host import fetch as fetching
 from functions_runtime.host.fetch import Fetcher
-from functions_runtime.host.guard import Guard, is_public, networks
 from functions_runtime.host.host import ConnectionHost
 from functions_runtime.sandbox.chain import CallError, Chain
+from shared.driving.egress import Guard, is_public, networks
 from shared.errors import ConfigError
 from tests.support.functions import outputs, run_one, spec_of
 

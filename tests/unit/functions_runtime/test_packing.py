@@ -12,7 +12,6 @@ import pytest
 
 from functions_runtime.rules.outcome import digest_of, encode_outcome, outcome_of
 from functions_runtime.rules.packing import Finished, Prepared, finish, prepare
-from functions_runtime.rules.privacy import compile_rules
 from functions_runtime.sandbox import wire
 from functions_runtime.sandbox.batch import Fate
 from loader.rows.batch import SEQUENCE_FACTOR
@@ -21,7 +20,9 @@ from shared.events.event import facts_of, materialise
 from shared.events.frame import MOST_EVENTS, Frame, Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.headers import Place
 from shared.events.outcome import DeadReason, DropReason
+from shared.forget.ids import Forgotten, digest, listed
 from shared.project.functions import PrivacyRule
+from shared.rules.privacy import compile_rules
 
 REQUEST = RequestContext(1_767_225_600_000_000, "segment", "web", ip="203.0.113.7", user_agent="Mozilla", geo={"country": "DE"})
 
@@ -263,3 +264,12 @@ def test_a_dead_letter_is_not_tried_again() -> None:
         prepared, [Fate(wire.DEAD, reason="function_failed", retry=again), Fate(wire.OUTPUTS, (b"x",), retry=again)]
     )
     assert ([letter.index for letter in finished.letters], finished.retries) == ([0, 1], [])
+
+
+def test_no_function_sees_events_of_forgotten_people_and_the_frame_counts_them() -> None:
+    salt, forgotten = bytes(32), Forgotten()
+    forgotten.put(digest("u1", salt), listed("u1", salt, at=0.0, request=""))
+    prepared = prepare(frame_of(b'{"n":0}', b'{"n":1}', b'{"n":2}'), None, forgotten=forgotten)
+    assert list(prepared.given) == [0, 2]
+    made = finish(prepared, same(prepared)).frame
+    assert ([head.message_id for head in made.heads], made.dropped, made.source_events) == (["m0", "m2"], {"forgotten": 1}, 3)

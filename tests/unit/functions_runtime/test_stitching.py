@@ -53,6 +53,7 @@ class Path:
 
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.bounds = bounds
+        self.now = 10**9 * SECOND
         self.visitors: dict[str, Visitor] = {}
         self.table: dict[str, tuple[int, str | None]] = {}
         self.rows = 0
@@ -73,7 +74,12 @@ class Path:
         for brought in made.brought:
             name = brought.anonymous_id
             visitor, lost = updated(
-                self.visitors.get(name, Visitor(name)), brought.sightings, brought.kept, brought.gone, self.bounds
+                self.visitors.get(name, Visitor(name)),
+                sightings=brought.sightings,
+                kept=brought.kept,
+                gone=brought.gone,
+                bounds=self.bounds,
+                now=self.now,
             )
             self.visitors[name] = decode_visitor(encode_visitor(visitor), name) or pytest.fail("not as it was")
             self.lost += lost
@@ -146,6 +152,16 @@ def test_an_event_that_its_user_overtook_gets_the_id_at_once() -> None:
     path.take(frame_of((5, "b", "d", "jane")))
     assert path.take(frame_of((1, "a", "d", None))).stamped == 1
     assert path.users() == {"a": "jane", "b": "jane"}
+
+
+@pytest.mark.parametrize("user", [None, "joe"])
+def test_a_clock_that_ran_ahead_for_a_while_does_not_make_later_events_look_old(user: str | None) -> None:
+    path = Path()
+    path.now = 1_000 * SECOND
+    path.take(frame_of((50_000, "ahead", "d", user)))
+    path.take(frame_of((1_001, "page", "d", None)))
+    path.take(frame_of((1_002, "login", "d", "jane")))
+    assert path.users() == {"ahead": user, "page": "jane", "login": "jane"}
 
 
 def test_what_is_older_than_the_look_back_stays_without_a_user() -> None:

@@ -18,6 +18,7 @@ from ingest.contract import Accepted, Parsed, Refusal, Reject, SocketMessage, So
 from ingest.http.pipeline import Pipeline
 from ingest.http.routes import Routes
 from ingest.intake.intake import Intake
+from ingest.judge import calls
 from ingest.judge.batch import LARGE_BYTES
 from ingest.judge.encoding import MOST_UNKNOWN
 from ingest.limits.bounds import Bounds, Held
@@ -236,7 +237,7 @@ def test_a_strangers_body_is_not_read(route: str, headers: dict[str, str], monke
         raise AssertionError("the body was read")
 
     for name in ("Scan", "read_batch", "_decode_single", "_decode_single_item", "read_leniently"):
-        monkeypatch.setattr(segment, name, fails)
+        monkeypatch.setattr(calls, name, fails)
     for body in (HOSTILE, HOSTILE.replace(b"x]", b'{"writeKey":"nobody"}]')):
         refusal = parse(route, body, headers=headers)
         assert isinstance(refusal, Refusal)
@@ -316,7 +317,10 @@ def test_a_strangers_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> No
     def fails(*_: object) -> bytes:
         raise AssertionError("the body was unpacked")
 
-    pipeline = Pipeline(cast("Intake", SimpleNamespace(keys=KeyIndex(project()), proxies=Proxies())), Routes([segment]))
+    pipeline = Pipeline(
+        cast("Intake", SimpleNamespace(keys=KeyIndex(project()), proxies=Proxies(), telemetry=SimpleNamespace(tracing=None))),
+        Routes([segment]),
+    )
     match = pipeline.find("POST", "/v1/batch")
     assert match is not None
     held = Held(Bounds(max_requests=1, max_body_bytes=1000))

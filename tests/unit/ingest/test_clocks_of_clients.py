@@ -32,7 +32,7 @@ def skew_of(path: str, sent_at: datetime | str, largest: float = 86_400) -> tupl
     counted: Counter[str] = Counter()
     intake = SimpleNamespace(
         sites={"shop": SimpleNamespace(site=Site(max_clock_skew=Duration(largest)))},
-        telemetry=SimpleNamespace(count=lambda name, **_: counted.update([name])),
+        telemetry=SimpleNamespace(count=lambda name, **_: counted.update([name]), show=lambda *_, **__: None),
     )
     skew = Intake._skew(cast("Any", intake), parsed, int(NOW.timestamp() * 1_000_000))
     return None if skew is None else skew / 1_000_000, counted["ingest_skew_ignored_total"]

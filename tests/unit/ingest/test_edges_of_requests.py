@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from multidict import CIMultiDict
 
-from ingest.clients.address import Proxies, parse_networks, treat_address
+from ingest.clients.address import Proxies, Treatment, parse_networks, stricter, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins, preflight_headers
 from ingest.clients.sender import agent_reader, location_reader, names_bot
@@ -128,6 +128,24 @@ def test_a_wrong_network_is_named() -> None:
 )
 def test_an_address_is_kept_truncated_or_dropped(address: str | None, treatment: Any, kept: str | None) -> None:
     assert treat_address(address, treatment) == kept
+
+
+@pytest.mark.parametrize(
+    ("site", "asked", "treatment"),
+    [
+        ("keep", None, "keep"),
+        ("keep", "keep", "keep"),
+        ("keep", "stripLastOctet", "truncate"),
+        ("keep", "remove", "drop"),
+        ("drop", "stripLastOctet", "drop"),
+        ("truncate", "remove", "drop"),
+        ("truncate", "nonsense", "truncate"),
+    ],
+)
+def test_a_client_may_ask_that_less_of_its_address_is_kept_and_never_more(
+    site: Treatment, asked: str | None, treatment: Treatment
+) -> None:
+    assert stricter(site, asked) == treatment
 
 
 def test_a_site_without_origins_takes_any_page_without_credentials() -> None:
@@ -356,6 +374,7 @@ def test_a_user_agent_is_cut_before_it_is_read_and_stored() -> None:
     parsed = segment.parse(post("/v1/page", '{"type":"page","userId":"u"}', headers={"x-write-key": "web"}), CountingDesk())
     assert isinstance(parsed, Parsed)
     read: list[str] = []
+    cut: list[tuple[str, str]] = []
 
     def reader(text: str) -> tuple[None, bool, bool]:
         read.append(text)
@@ -368,7 +387,9 @@ def test_a_user_agent_is_cut_before_it_is_read_and_stored() -> None:
         _read_agent=reader,
         _skew=lambda *_: None,
         _keep_headers=(),
+        telemetry=SimpleNamespace(count=lambda name, **labels: cut.append((name, labels["reason"]))),
     )
     context = Intake._context(cast("Any", intake), parsed, Sender("192.0.2.1", {"user-agent": "a" * 10_000}), "segment")
     assert context is not None
     assert [context.user_agent, *read] == ["a" * 512] * 2
+    assert cut == [("ingest_texts_cut_total", "user_agent")]

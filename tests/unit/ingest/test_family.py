@@ -87,7 +87,7 @@ def test_what_a_parent_holds_for_its_children_nobody_else_can_bind_though_nobody
         for _ in range(2):  # two lives of a child
             (listener,) = listen_beside([held])
             with listener:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                socket.create_connection(("127.0.0.1", port), timeout=60).close()
                 with pytest.raises(ConfigError, match="P_PORT"):
                     hold("127.0.0.1", port, "P_")
         with pytest.raises(ConfigError, match="P_PORT"):
@@ -103,7 +103,7 @@ def test_the_interface_of_all_takes_both_kinds_of_addresses() -> None:
     (listener,) = open_listeners("::", 0, None, "P_")
     with listener:
         for host in ("127.0.0.1", "::1"):
-            socket.create_connection((host, listener.getsockname()[1]), timeout=5).close()
+            socket.create_connection((host, listener.getsockname()[1]), timeout=60).close()
 
 
 def test_a_unix_socket_left_behind_is_taken_over_and_one_in_use_is_not(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_client_that_says_nothing_does_not_hold_a_thread_of_the_admin_page(mon
     port = held.getsockname()[1]
     held.close()
     family.FamilyPage("127.0.0.1", port, [])
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         assert client.recv(1) == b"", "the page ends the connection"
 
 

@@ -33,7 +33,9 @@ class Desk(CountingDesk):
         self.keys = KeyIndex(LIMITS)
         self.proxies = Proxies()
         self.sites: dict[str, Any] = {}
-        self.telemetry = cast("Any", SimpleNamespace(count=self._count, counter=lambda *_, **__: lambda amount: None))
+        self.telemetry = cast(
+            "Any", SimpleNamespace(count=self._count, counter=lambda *_, **__: lambda amount: None, tracing=None)
+        )
         self.refusals = Refusals(self.telemetry)
         self.counted: Counter[tuple[str, str, str]] = Counter()
 

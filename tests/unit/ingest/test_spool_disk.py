@@ -52,7 +52,7 @@ async def test_a_file_that_somebody_removed_does_not_hold_up_the_others(tmp_path
     async with open_spool(tmp_path, 10 * MIB) as spool:
         (tmp_path / "00000001.journal").unlink()
         (tmp_path / "00000003.journal").unlink()
-        async with emptying(spool, sink), asyncio.timeout(30):
+        async with emptying(spool, sink), asyncio.timeout(60):
             await until_empty(spool)
         assert spool.stored_bytes == 0
     assert sink.ids() == ["id-1"]
@@ -165,7 +165,7 @@ async def test_a_record_that_is_stored_after_a_disk_failed_twice_is_sent_without
         while len(results) < len(second):
             results += await asyncio.gather(*second[len(results) :], return_exceptions=True)
         assert results[-1] is True
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await until_empty(spool)
     assert sink.ids() == ["id-2"]
 

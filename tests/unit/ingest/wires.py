@@ -20,6 +20,7 @@ from ingest.limits.guard import Guard
 from ingest.registry import http_protocols
 from shared.events.frame import decode_frame
 from shared.project.model import Project
+from shared.telemetry.tracing.spans import NO_SPAN, Span
 
 PEER = ("192.0.2.7", 4711)
 
@@ -44,12 +45,14 @@ class Counters:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Nor are gauges."""
 
-    def span(self, *_: object) -> contextlib.AbstractContextManager[None]:
-        """Nor are spans."""
-        return contextlib.nullcontext()
+    def record_in(self, trail: object, name: str, value: float, **labels: str) -> None:
+        """Nor are exemplars."""
 
-    def inject(self, carrier: dict[str, str]) -> None:
-        """Nor are traces."""
+    def span(self, *_: object) -> contextlib.AbstractContextManager[Span]:
+        """Nor are spans."""
+        return contextlib.nullcontext(NO_SPAN)
+
+    tracing = None
 
 
 class Broker:
@@ -166,7 +169,7 @@ class Edge:
         for segment in segments:
             wire.send(segment)
             await asyncio.sleep(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await wire.closed.wait()
         return answers_of(wire)
 

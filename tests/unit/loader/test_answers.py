@@ -214,18 +214,44 @@ def test_google_ads_gets_a_token_first_and_a_new_one_when_it_is_too_old() -> Non
     assert isinstance(none, Retry)
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"), [("UNPARSEABLE_GCLID", "D"), ("CLICK_CONVERSION_ALREADY_EXISTS", "O"), ("TOO_RECENT_CLICK", "R")]
-)
-def test_conversions_that_google_names_are_refused_there_already_or_too_early(code: str, kind: str) -> None:
+def refused_by_google(kind: str, code: str) -> list[Outcome]:
+    """Returns the outcomes of three conversions of which Google refuses the second."""
     destination, first = sent("google_ads", 3, event="Order Completed")
     assert isinstance(first, TokenCall)
     error = {
-        "errorCode": {"conversionUploadError": code},
+        "errorCode": {kind: code},
         "message": "Words.",
         "location": {"fieldPathElements": [{"fieldName": "conversions", "index": 1}]},
     }
     body = {"partialFailureError": {"message": "some failed", "details": [{"errors": [error]}]}}
     outcomes = destination.answer(first.then, Response(200, {}, json.dumps(body).encode(), AT))
     assert not isinstance(outcomes, Call)
-    assert kinds(list(outcomes)) == f"O{kind}O"
+    return list(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("UNPARSEABLE_GCLID", "D"), ("CLICK_CONVERSION_ALREADY_EXISTS", "O"), ("TOO_RECENT_CLICK", "R")]
+)
+def test_conversions_that_google_names_are_refused_there_already_or_too_early(code: str, kind: str) -> None:
+    assert kinds(refused_by_google("conversionUploadError", code)) == f"O{kind}O"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("notAllowlistedError", "CUSTOMER_NOT_ALLOWLISTED_FOR_THIS_FEATURE"),
+        ("conversionUploadError", "CUSTOMER_NOT_ACCEPTED_CUSTOMER_DATA_TERMS"),
+        ("authorizationError", "USER_PERMISSION_DENIED"),
+    ],
+)
+def test_an_account_that_may_not_upload_is_no_conversions_fault(kind: str, code: str) -> None:
+    _, held, _ = refused_by_google(kind, code)
+    assert isinstance(held, Retry)
+    assert held.denied
+    assert code in held.reason
+
+
+def test_a_trait_whose_name_google_keeps_for_itself_gets_another_one() -> None:
+    _, call = sent("ga4", 1, context={"traits": {"userId": "u", "user_id": "v", "plan": "p"}})
+    said = {name: value["value"] for name, value in json.loads(call.body)["user_properties"].items()}
+    assert said == {"userId": "u", "n_user_id": "v", "plan": "p"}

@@ -19,6 +19,8 @@ def test_personal_data_is_hashed_as_in_the_examples_of_meta() -> None:
     # developers.facebook.com/docs/marketing-api/conversions-api/parameters/customer-information-parameters
     assert personal.email(" John_Smith@gmail.com") == "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"
     assert personal.phone("1 (650)555-1212", plus=False) == "e323ec626319ca94ee8bff2e4c87cf613be6ea19919ed1364124e16807ab3176"
+    assert personal.postal_code("94025-1234") == personal.word("94025")
+    assert personal.postal_code("SW1A 1AA") == personal.word("sw1a1aa")
     assert personal.word("Mary") == "6915771be1c5aa0c886870b6951b03d7eafc121fea0e80a5ea83beb7c449f4ec"
     assert personal.word("정") == "8fa8cd9c440be61d0151429310034083132b35975c4bea67fdd74158eb51db14"
 

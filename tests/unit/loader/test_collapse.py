@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.contract.warehouse import Kind
-from loader.fitting.collapse import collapse
+from loader.fitting.collapse import collapse, collapse_marked
 from shared.events.frame import Head, pack
 from tests.unit.loader.shaping import REQUEST, Desk, capabilities, table_of
 
@@ -65,6 +65,35 @@ def test_the_newest_row_of_every_key_wins_as_if_they_had_come_one_by_one(
     assert [list(row.values()) for row in kept.to_pylist()] == [expected[key] for key in order]
     if events is not None:
         assert events.tolist() == [winners[key] for key in order]
+
+
+@given(ROWS, st.booleans())
+@pytest.mark.filterwarnings("error")
+def test_a_row_that_marks_a_deletion_stands_behind_the_row_that_it_marks(rows: list[Any], by_cursor: bool) -> None:
+    table = pa.table(
+        {
+            "k": pa.array([row[0] for row in rows]),
+            "cursor": pa.array([row[2] for row in rows], type=pa.int64()),
+            "gone": pa.array([row[3] for row in rows], type=pa.string()),
+            "place": pa.array(range(len(rows))),
+        }
+    )
+    kept, events = collapse_marked(table, ["k"], "cursor" if by_cursor else None, "gone")
+    ordered = list(enumerate(rows))
+    if by_cursor:
+        ordered.sort(key=lambda each: (each[1][2] is not None, each[1][2] or 0, each[0]))
+    expected: dict[str, list[int]] = {}
+    for place, row in ordered:
+        if row[3] is None:
+            expected[row[0]] = [place]
+        else:
+            expected[row[0]] = [each for each in expected.get(row[0], []) if rows[each][3] is None] + [place]
+    found: dict[str, list[int]] = {}
+    for row in kept.to_pylist():
+        found.setdefault(row["k"], []).append(row["place"])
+    assert found == expected
+    if events is not None:
+        assert events.tolist() == kept["place"].to_pylist()
 
 
 def test_the_last_repeat_of_a_message_is_loaded() -> None:

@@ -14,8 +14,8 @@ from loader.contract.warehouse import Capabilities, Kind
 from loader.rows.given import shape_rows
 from loader.rows.runs import NUL_REPLACED
 from loader.types.names import Namer
-from loader.types.written import Guess, as_type
 from shared.events.rescue import NOT_FINITE
+from shared.reading.written import Guess, as_type
 
 POSTGRES = registry.plugin("postgres").CAPABILITIES
 assert isinstance(POSTGRES, Capabilities)
@@ -63,6 +63,19 @@ def arrow(**columns: pa.Array) -> pa.Table:
 )  # fmt: skip
 def test_each_arrow_type_becomes_a_kind(values: pa.Array, kind: Kind, expected: dict[int, Any]) -> None:
     assert shaped(arrow(v=values))[0] == {"v": (kind, expected)}
+
+
+def test_a_decimal_asks_for_a_column_of_its_scale_but_in_the_key() -> None:
+    money, wide = pa.array([Decimal("1.10")], pa.decimal128(12, 2)), pa.array([Decimal("1.1")], pa.decimal256(76, 38))
+    rows = arrow(
+        total=money,
+        id=money,
+        of=pa.array([{"tax": Decimal("0.25")}]),
+        any=wide,
+        whole=pa.array([Decimal(7)], pa.decimal128(5, 0)),
+    )
+    batch = shape_rows(rows, "t", NAMER, compared=["id"])
+    assert batch.tables["t"].hints == {("total",): (Kind.OTHER, "numeric(38,2)"), ("of", "tax"): (Kind.OTHER, "numeric(38,2)")}
 
 
 def test_members_of_a_struct_are_columns_as_those_of_an_object() -> None:

@@ -43,7 +43,7 @@ async def test_the_first_change_is_copied_at_once_and_later_ones_when_it_is_time
     write(path, 2)
     async with lock:
         await copies.file_closed()
-    async with timeout(10):
+    async with timeout(60):
         while read_other(target) != 2:
             await asyncio.sleep(0.02)
     assert held.sql("SELECT n FROM t").fetchall() == [(1,)]

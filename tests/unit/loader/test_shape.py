@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ from loader.rows import shape
 from loader.rows.shape import Shaper
 from shared.errors import ConfigError, Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
-from shared.events.outcome import DeadReason
+from shared.events.outcome import DeadReason, DropReason
+from shared.forget.ids import Forgotten, digest, listed
 from shared.project.model import Connection
 from tests.unit.loader.shaping import Desk, capabilities, frame_of, patched
 
@@ -220,3 +222,16 @@ def test_events_that_a_function_gave_have_rows_whatever_it_left_of_them(layout: 
         ids = {row.get("message_id", row.get("id")) for ready in finished.ready for row in ready.load.rows.to_pylist()}
         assert {f"m{number}" for number in range(len(given))} <= ids
         assert "198.51.100.1" not in str([ready.load.rows.to_pylist() for ready in finished.ready])
+
+
+def test_events_of_forgotten_people_get_no_rows_and_are_counted() -> None:
+    salt, forgotten = bytes(32), Forgotten()
+    forgotten.put(digest("jane", salt), listed("jane", salt, at=0.0, request=""))
+    desk = Desk()
+    desk.shaper = Shaper("shop-wh", desk.connection, desk.capabilities, "shop", forgotten=forgotten)
+    frame = frame_of([{"n": number} for number in range(4)])
+    for index in (0, 2):
+        frame.heads[index] = msgspec.structs.replace(frame.heads[index], user_id="jane")
+    desk.shaper.add(frame, 1, refused={0: "broken"}, ended=0b100)
+    batch = desk.shaper.take()
+    assert (batch.dropped, batch.rows, batch.events, batch.dead) == (Counter({DropReason.FORGOTTEN: 1}), 2, 3, [])

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
+import msgspec
 import pyarrow as pa
 import pytest
 
+from loader.contract.warehouse import TableSchema
+from loader.fitting.fit import fit_batch
+from loader.rows.rules import Stamp
 from loader.syncs.dead import too_many
 from loader.syncs.gather import Gatherer, MissingError, Waiting
 from loader.syncs.note import states_behind
@@ -36,6 +43,18 @@ def test_frames_of_a_batch_come_together_and_those_of_other_runs_are_left_out() 
             found.append((batch.run, batch.number, list(batch.seqs)))
     assert found == [(2, 2, [2, 3]), (3, 1, [5]), (3, 2, [8])]
     assert left == [([0], "older_run"), ([1], "repeated"), ([4], "older_run"), ([6], "older_run"), ([7], "destination")]
+
+
+def test_a_frame_that_the_broker_stored_twice_is_one() -> None:
+    gatherer, left = Gatherer("wh", 0, 0), list[int]()
+    frames = [(1, frame(1, 1)), (1, frame(1, 1)), (2, frame(1, 1, 2)), (2, frame(1, 1, 2)), (3, frame(1, 2, 1))]
+    found = []
+    for seq, (number, each) in enumerate(frames):
+        out, batch = gatherer.add(Waiting(seq, each, number=number))
+        left += [one for each_out in out for one in each_out.seqs]
+        found += [(batch.number, list(batch.seqs), batch.broken)] if batch is not None else []
+    assert found == [(1, [0, 2], ""), (2, [4], "")]
+    assert left == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +101,40 @@ def test_blocks_of_lines_and_columns_of_one_stream_are_one_batch_and_each_row_is
         b'{"id":4}',
         b'{"id":2}',
     ]
+
+
+def test_what_a_connector_says_of_a_row_that_it_cannot_read_is_why_the_row_is_dead() -> None:
+    rows = pack_lines(0, [b'{"id":1}', b'"a.csv row 3 has 1 values and not 2: x"', b"[5]"])
+    one = RowFrame(version=1, sync="o", destination="wh", run=1, batch=1, streams=(STREAM,), blocks=(rows,), end=BatchEnd(1))
+    _, batch = Gatherer("wh", 0, 0).add(Waiting(1, one))
+    assert batch is not None
+    (shaped,) = Shaper(CAPABILITIES).shape(batch).streams
+    assert shaped.unread[1] == (DeadReason.UNREADABLE_RECORD, "a.csv row 3 has 1 values and not 2: x")
+    assert shaped.unread[2][0] is DeadReason.NOT_AN_OBJECT
+    assert shaped.batch is not None
+    assert shaped.batch.rows == 1
+
+
+def test_a_row_with_more_columns_than_a_table_can_have_keeps_its_key_and_cursor_and_all_values() -> None:
+    stream = RowStream("s", "s", "merge", key=(("id",),), cursor=("at",))
+    row: dict[str, int] = {**{f"c{number}": number for number in range(CAPABILITIES.max_columns)}, "id": 1, "at": 2}
+    block = pack_lines(0, [msgspec.json.encode(row)])
+    one = RowFrame(version=1, sync="o", destination="wh", run=1, batch=1, streams=(stream,), blocks=(block,), end=BatchEnd(1))
+    _, batch = Gatherer("wh", 0, 0).add(Waiting(1, one))
+    assert batch is not None
+    (shaped,) = Shaper(CAPABILITIES).shape(batch).streams
+    assert shaped.batch is not None
+    fitted = fit_batch(shaped.batch, {}, shaped.rules, Stamp(datetime(2026, 1, 1, tzinfo=UTC), "1"))
+    (patch,) = fitted.patches
+    names = [column.name for column in patch.add]
+    assert {"id", "at", "_unmapped_data"} <= set(names)
+    assert len(names) <= CAPABILITIES.max_columns
+    made = TableSchema({column.name: column for column in patch.add}, primary_key=patch.primary_key or ())
+    done = fitted.finish({"s": made})
+    assert not done.dead
+    (found,) = done.ready[0].load.rows.to_pylist()
+    unmapped = json.loads(found.pop("_unmapped_data"))
+    assert {**found, **unmapped} == row
 
 
 def test_a_damaged_block_fails_its_stream_alone() -> None:

@@ -130,7 +130,6 @@ def test_a_mistyped_command_is_told_what_it_may_have_been(capsys: pytest.Capture
     assert "up, down, plan" in capsys.readouterr().err
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("arguments", [["bench"], ["bench", "--json"]])
 @pytest.mark.parametrize(
     ("shell", "code", "said"),

@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 
 async def test_events_that_wait_for_a_removed_connection_are_counted_in_both_queues(server: NatsServer) -> None:
     after = {"sites": {"shop": {}}, "connections": {"kept": {"site": "shop"}, "moved": {"site": "blog"}}}
-    async with connect(server.url, "test", patience_seconds=10) as broker:
+    async with connect(server.url, "test", patience_seconds=60) as broker:
         assert [loss.events for loss in await losses(broker, STORED, after)] == [0, 0, 0]  # no streams at all
         await topology.ensure(broker, topology.TopologySettings(events_max_bytes=2**24, dead_max_bytes=2**24))
         for subject, seq, events in (
@@ -69,6 +69,6 @@ async def test_a_key_that_stops_working_is_a_loss() -> None:
 
 
 async def test_nothing_is_lost_where_nothing_is_removed(server: NatsServer) -> None:
-    async with connect(server.url, "test", patience_seconds=10) as broker:
+    async with connect(server.url, "test", patience_seconds=60) as broker:
         assert await losses(broker, StoredProject({}, {}), BEFORE) == []
         assert await losses(broker, STORED, BEFORE) == []

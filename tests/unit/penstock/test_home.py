@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from penstock.command.detach import failure
+from penstock.command.verbs import connector
 from penstock.stack.home import Home, ProcessState, StackState, is_alive, start_time
 from penstock.stack.leftovers import clean_up
 from penstock.terminal import exits
+from penstock.terminal.options import Setting
+from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, SetupError
 
 
@@ -90,8 +93,8 @@ def test_what_a_killed_stack_left_behind_is_ended_and_nothing_else(home: Home) -
         home.write(state_of(home, process_of(polite, "polite"), process_of(deaf, "deaf"), reused))
         ended = clean_up(home, patience_seconds=0.5)
         assert [process.name for process in ended] == ["polite", "deaf"]
-        assert polite.wait(5) == -signal.SIGTERM
-        assert deaf.wait(5) == -signal.SIGKILL
+        assert polite.wait(60) == -signal.SIGTERM
+        assert deaf.wait(60) == -signal.SIGKILL
         assert stranger.poll() is None
         assert home.read() is None
     finally:
@@ -116,3 +119,12 @@ def test_what_ended_a_detached_stack_is_an_error_of_the_same_kind(home: Home) ->
     assert isinstance(wrong, ConfigError)
     assert [str(each) for each in wrong.problems] == ["a: b", "c"]
     assert isinstance(failure(home, exits.SETUP), SetupError)
+
+
+def test_the_command_keeps_connectors_where_the_stack_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(home=Home(tmp_path), screen=Screen())
+    monkeypatch.delenv("PENSTOCK_CONNECTOR_CACHE_DIR", raising=False)
+    assert connector._cache(setting) == tmp_path / "connectors"
+    # as in a container, whose other folders are read-only
+    monkeypatch.setenv("PENSTOCK_CONNECTOR_CACHE_DIR", "/var/lib/penstock/connectors")
+    assert connector._cache(setting) == Path("/var/lib/penstock/connectors")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import msgspec
 import pytest
 from nats.js.api import RawStreamMsg
 
-from penstock.control.letters.letters import Filter, Seen, Stored, fetch, find, group, parse_ids, remove, remove_all
+from penstock.command.cli import run
+from penstock.control.letters.conditions import compile_conditions
+from penstock.control.letters.letters import Filter, Seen, Stored, find, group, parse_ids, present, remove, remove_all
 from shared.errors import ConfigError, NotConnected, PenstockError, Permanent
 from shared.events.dead import DeadLetter, decode_dead
 from shared.events.outcome import DeadReason
@@ -96,15 +99,16 @@ class Broker:
     """Takes what is stored and deleted."""
 
     def __init__(self) -> None:
-        self.publisher = self.js = self
+        self.publisher = self.js = self.nc = self
         self.stored: list[DeadLetter] = []
         self.deleted: list[int] = []
 
     async def publish(self, _subject: str, payload: bytes, **_: object) -> None:
         self.stored = decode_dead(payload)
 
-    async def delete_msg(self, _stream: str, seq: int) -> None:
-        self.deleted.append(seq)
+    async def request(self, _subject: str, payload: bytes, **_: object) -> RawStreamMsg:
+        self.deleted.append(msgspec.json.decode(payload)["seq"])
+        return RawStreamMsg(data=b"{}")
 
 
 async def test_a_letter_keeps_its_id_when_its_neighbours_are_removed() -> None:
@@ -138,7 +142,7 @@ class Away:
 
     def __init__(self, answer: bytes | None = None) -> None:
         self._answer = answer
-        self.js = self
+        self.js = self.nc = self
 
     async def get_msg(self, *_: object) -> RawStreamMsg:
         if self._answer is None:
@@ -148,22 +152,53 @@ class Away:
     async def stream_info(self, *_: object, **__: object) -> object:
         raise TimeoutError
 
-    delete_msg = purge_stream = stream_info
+    request = purge_stream = stream_info
 
 
 @pytest.mark.parametrize(
     ("ask", "error"),
     [
         (lambda: anext(find(cast("Any", Away()), Filter())), NotConnected),
-        (lambda: fetch(cast("Any", Away()), 1), NotConnected),
-        (lambda: fetch(cast("Any", Away(b"\xc1")), 1), Permanent),
+        (lambda: present(cast("Any", Away()), [1]), NotConnected),
+        (lambda: present(cast("Any", Away(b"\xc1")), [1]), Permanent),
         (lambda: remove(cast("Any", Away()), Stored(1, "dead.loader.shop-wh", [letter()], [0], 0)), NotConnected),
         (lambda: remove_all(cast("Any", Away()), Filter(), 1, lambda _: None), NotConnected),
     ],
-    ids=["find", "fetch", "unreadable", "remove", "remove_all"],
+    ids=["find", "present", "unreadable", "remove", "remove_all"],
 )
 async def test_a_broker_that_goes_away_is_one_line_and_no_traceback(
     ask: Callable[[], Awaitable[object]], error: type[PenstockError]
 ) -> None:
     with pytest.raises(error, match=r": .+"):
         await ask()
+
+
+@pytest.mark.parametrize("where", [None, [], {}])
+def test_conditions_that_are_none_select_no_letters(where: object) -> None:
+    with pytest.raises(ConfigError, match="--where"):
+        compile_conditions(where)
+
+
+@pytest.mark.parametrize("command", [["dead", "purge", "--yes"], ["warnings"]])
+def test_a_range_that_ends_before_it_begins_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command, "--url", "nats://127.0.0.1:1", "--since", "1h", "--until", "2h"]) == 2
+    assert "--until is before --since" in capsys.readouterr().err
+
+
+def test_letters_are_selected_by_time_and_by_conditions_on_their_event() -> None:
+    def letter(body: bytes, at: float = 5.0) -> DeadLetter:
+        return DeadLetter(stage="ingest", site="shop", reason="missing_id", detail="", body=body, at=at, origin="o")
+
+    paid = letter(b'{"type":"track","event":"Paid","properties":{"total":7}}')
+    meets = compile_conditions([{"field": "event", "eq": "Paid"}, {"field": "properties.total", "gt": 5}])
+    assert meets(paid)
+    assert not meets(letter(b'{"type":"track","event":"Paid","properties":{"total":3}}'))
+    assert not meets(letter(b"no json")), "what is no object meets nothing"
+    assert not meets(letter(b"[1]"))
+    wanted = Filter(meets=meets, since=4.0, until=6.0)
+    assert wanted.matches(paid, "1.0")
+    assert not wanted.matches(letter(paid.body, at=7.0), "1.0")
+    assert wanted.whole_subject is None, "the broker cannot look into events"
+    assert Filter(until=6.0).whole_subject is None
+    with pytest.raises(ConfigError, match="--where"):
+        compile_conditions({"feld": "event"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,17 @@ def test_the_address_that_is_printed_can_be_typed(host: str, address: str) -> No
 def test_a_range_without_a_free_port_says_what_to_do() -> None:
     with pytest.raises(SetupError, match="--port-base"):
         PortPicker().pick(65_536)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that end with their process")
+def test_a_stack_that_starts_at_the_same_time_chooses_another_port_until_the_first_one_ends() -> None:
+    first = free_port()
+    code = f"from penstock.stack.ports import PortPicker; print(PortPicker().pick({first}), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        chosen = int(other.stdout.readline())
+        assert PortPicker().pick(chosen) > chosen
+        with pytest.raises(SetupError, match="taken by another program"):
+            PortPicker().demand(chosen, "the edge", "--port")
+        other.communicate("\n")
+    assert PortPicker().pick(chosen) == chosen

@@ -42,7 +42,7 @@ def hold(path: str, opened: Any, let_go: Any) -> None:
     with duckdb.connect(path) as database:
         database.execute("CREATE SCHEMA shop; CREATE TABLE shop.tracks AS SELECT range AS n FROM range(5)")
         opened.set()
-        let_go.wait(10)
+        let_go.wait(120)
 
 
 async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ async def test_a_question_waits_for_the_one_who_writes(tmp_path: Path) -> None:
     writer = processes.Process(target=hold, args=(str(file), opened, let_go))
     writer.start()
     try:
-        assert opened.wait(15)
+        assert opened.wait(60)
         with pytest.raises(duckdb.IOException):
             duckdb.connect(str(file), read_only=True)
         let_go.set()

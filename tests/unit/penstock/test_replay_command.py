@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from penstock.command.verbs.replay import appending, range_options
+from click.testing import CliRunner
+
+from penstock.command.verbs.replay import appending, range_options, replay
 from penstock.control.moments import Moment
 from shared.project.model import decode_project
 
@@ -34,3 +36,9 @@ def test_the_options_of_a_range_give_the_same_range_again() -> None:
     name, text = range_options(at, None).split()
     assert (name, datetime.fromtimestamp(Moment().convert(text, None, None), UTC)) == ("--from", at)
     assert range_options(at, 9) == f"--from {text} --to-seq 9"
+
+
+def test_what_was_lost_has_no_range() -> None:
+    for option in (["--from", "2h"], ["--to-seq", "9"], ["--id", "r"], ["--where", "{field: type, eq: track}"]):
+        found = CliRunner().invoke(replay, ["--site", "shop", "--lost", "--url", "nats://127.0.0.1:1", *option])
+        assert (found.exit_code, "--lost finds its range itself" in found.output) == (2, True), found.output

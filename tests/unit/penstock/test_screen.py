@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import pytest
 from click.testing import CliRunner
 
 from penstock.control.wording import counted, cut
 from penstock.terminal import exits
-from penstock.terminal.screen import Screen, Styled
+from penstock.terminal.screen import Screen, Styled, harmless
 
 COLUMNS = ("connection", "received", "why")
 ROWS = [
@@ -118,6 +120,20 @@ def test_colours_show_on_a_terminal_only_and_what_events_hold_moves_no_cursor(
     assert capsys.readouterr().out == "\x1b[1;32mok\x1b[0m\nok\n"
 
 
+def test_a_clients_bytes_on_a_terminal_move_no_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    Screen().source('{"a": "x\x1b]0;evil\x07\x1b[2J\x9b2J",\n"b": 1}', "json")
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)  # colours are rich's
+    assert "\x1b" not in printed
+    assert not {"\x07", "\x9b"} & set(printed)
+    assert '"x]0;evil[2J2J"' in printed
+    Screen().source("x\x1b[2J", "json")
+    assert "\x1b[2J" not in capsys.readouterr().out
+
+
 def test_a_step_that_stands_still_is_not_told_over_and_over(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,3 +144,8 @@ def test_a_step_that_stands_still_is_not_told_over_and_over(
             now[0] += 6
             advance(done)
     assert capsys.readouterr().err.split("\n") == ["loading: 1 so far", "loading: 2 so far", ""]
+
+
+def test_what_others_wrote_moves_no_cursor_and_turns_no_line() -> None:
+    hostile = "a\x1b]0;title\x07b\x9b2Jc\u202edcba\u2066e\x7f\n\tf"
+    assert harmless(hostile) == "a]0;titleb2Jcdcbae\n\tf"

@@ -9,10 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from loader.watch.stop import OPENING
 from penstock.command.verbs.status import _show
 from penstock.control.metrics import Scrape, _samples
-from penstock.control.status.rest import STILL_SECONDS, Rest
-from penstock.control.status.status import ConnectionStatus, Status, not_answering, said_by_services
+from penstock.control.status.rest import START_SECONDS, STILL_SECONDS, Rest
+from penstock.control.status.services import not_answering, said_by_services
+from penstock.control.status.status import ConnectionStatus, Status
 from penstock.stack.home import ProcessState, StackState
 from penstock.terminal.screen import Screen
 
@@ -39,8 +41,10 @@ def test_a_process_that_keeps_dying_is_told_although_it_is_ready_now() -> None:
     assert said_by_services(msgspec.structs.replace(STACK, processes=[long_ago]), []) == {}
 
 
-def of(*, waiting: int = 0, settled: bool = True, delivered: int = 0, unrouted: int = 0) -> Status:
-    line = ConnectionStatus(connection="c", state="ok", waiting_events=waiting, settled=settled, delivered=delivered)
+def of(
+    *, waiting: int = 0, settled: bool = True, delivered: int = 0, unrouted: int = 0, state: str = "ok", why: str = ""
+) -> Status:
+    line = ConnectionStatus(connection="c", state=state, why=why, waiting_events=waiting, settled=settled, delivered=delivered)
     return Status(revision=1, connections=[line], unrouted=unrouted)
 
 
@@ -59,6 +63,16 @@ def test_waiting_ends_for_counts_that_stay_wrong_and_not_while_they_move_or_anyt
     assert not rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS - 1)
     assert rest.is_reached(of(settled=False, delivered=1), 5.0 + STILL_SECONDS)
     assert not rest.is_reached(of(waiting=1, delivered=1), 100.0)
+
+
+@pytest.mark.parametrize("starting", [of(state="failing", why=OPENING), of(state="unknown", why="no loader works on it")])
+def test_waiting_includes_the_start_of_a_loader_for_a_while(starting: Status) -> None:
+    rest = Rest()
+    assert not rest.is_reached(starting, 1.0)
+    assert not rest.is_reached(starting, START_SECONDS)
+    assert rest.is_reached(of(), START_SECONDS)
+    assert rest.is_reached(starting, 1.0 + START_SECONDS), "that is no start any more"
+    assert Rest().is_reached(of(state="failing", why="wrong password"), 0.0)
 
 
 @pytest.mark.parametrize("label", ["shop", 'a "quoted" one', "back\\slash", "new\nline", "brace}, comma", ""])

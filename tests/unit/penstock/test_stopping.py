@@ -57,7 +57,7 @@ def test_down_begins_at_once_because_it_imports_no_client() -> None:
 def test_a_detached_start_that_is_interrupted_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = list[subprocess.Popen[bytes]]()
 
-    def interrupt(_setting: Setting, supervisor: subprocess.Popen[bytes]) -> StackState:
+    def interrupt(_setting: Setting, supervisor: subprocess.Popen[bytes], *, processes: int) -> StackState:
         started.append(supervisor)
         raise KeyboardInterrupt
 

@@ -23,12 +23,16 @@ from tests.support.router import REQUEST, frame, snapshot
 class Counting:
     """Stands for the telemetry."""
 
+    tracing = None
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_args, **_named: None
 
 
 class Queue:
     """Stands for the broker: takes a frame when told to."""
+
+    site = "shop"
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()

@@ -17,6 +17,7 @@ from router.rules.where import compile_where
 from shared.errors import ConfigError, Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.outcome import DropReason
+from shared.forget.ids import digest, listed
 from shared.project.model import decode_project
 from shared.project.snapshot import ConfigSnapshot
 
@@ -209,3 +210,13 @@ def test_a_project_with_wrong_conditions_is_refused_with_every_place() -> None:
     with pytest.raises(ConfigError) as refused:
         compile_project(ConfigSnapshot(0, project))
     assert [problem.path for problem in refused.value.problems] == ["connections.a.where[0].gt", "connections.b.where"]
+
+
+def test_events_of_forgotten_people_go_nowhere_and_are_counted_once() -> None:
+    salt = bytes(32)
+    rules = rules_of()
+    payload = frame_of([{"userId": "jane"}, {"userId": "joe"}, {"userId": "jane"}])
+    assert match(rules, arrive(payload)) == (None, {}, 0)
+    rules.forgotten.put(digest("jane", salt), listed("jane", salt, at=0.0, request=""))
+    assert match(rules, arrive(payload, repeated=(2,))) == ([1], {DropReason.DUPLICATE: 1, DropReason.FORGOTTEN: 1}, 0)
+    assert match(rules, arrive(frame_of([{"userId": "joe"}]))) == (None, {}, 0)

@@ -37,7 +37,13 @@ class Values:
 async def note(
     values: Values, start: Bound = 2, end: Bound = None, connection: str | None = "one", where: object = None, last: int = 9
 ) -> int:
-    return (await note_range(cast("Bucket", values), "r1", range_of("shop", start, end, connection, where, last))).last
+    return (
+        await note_range(
+            cast("Bucket", values),
+            "r1",
+            range_of(site="shop", start=start, end=end, connection=connection, where=where, last=last),
+        )
+    ).last
 
 
 async def test_the_same_range_goes_on_to_the_frame_that_was_the_newest_at_first() -> None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 from nats.js.api import StreamState
 
 from router.forwarding.state import Mark, SiteState
-from router.room.shed import Need, cut_for, history_starts, keep_room, needs_of
+from router.room.readers import Need, needs_of
+from router.room.shed import cut_for, history_starts, keep_room
 
 
 def test_a_site_needs_what_is_behind_its_position_and_what_its_connections_are_owed() -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.rules.operators import EXAMPLES, OPERATORS
 from router.rules.where import compile_where
 from shared.errors import ConfigError
 from shared.events.event import facts_of, materialise
 from shared.events.frame import Head, RequestContext
 from shared.reading.document import parse_yaml
+from shared.rules.operators import EXAMPLES, OPERATORS
 
 REQUEST = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="k", ip="10.0.0.1", geo={"country": "NO"})
 
@@ -168,7 +168,6 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=250)
 @given(where=wheres, body=bodies, kind=st.sampled_from(["track", "page"]))
 def test_a_compiled_predicate_says_what_the_sentences_say(where: Any, body: dict[str, Any], kind: str) -> None:

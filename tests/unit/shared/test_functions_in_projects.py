@@ -78,6 +78,7 @@ def test_rules_are_in_order_and_know_their_paths() -> None:
         ({"field": "a.b*", "do": "drop"}, "privacy[0].field: `*` stands for a whole key, so 'b*' finds nothing"),
         ({"field": "a.**", "do": "drop"}, "connections.c.privacy[0].field: a path ends with a key"),
         ({"field": "messageId", "do": "hash", "secret": "s"}, "privacy[0].field: an event is known by its messageId"),
+        ({"field": "a", "do": "rename", "to": "type"}, "privacy[0].to: an event is known by its type, so no other field takes"),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused(rule: dict[str, Any], expected: str) -> None:

@@ -107,8 +107,8 @@ def test_all_problems_of_one_connection_are_reported_at_once() -> None:
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"connections\.c: the key `site` is missing"):
-        load_project("connections: {c: {destination: d}}", {})
+    with pytest.raises(ConfigError, match=r"connections\.c: the key `destination` is missing"):
+        load_project("connections: {c: {site: d}}", {})
 
 
 def test_two_dollars_are_one_and_nothing_else_is_touched() -> None:

@@ -43,6 +43,12 @@ def test_jitter_spreads_names_and_keeps_each_at_its_place() -> None:
     assert Schedule("every 1h", jitter=600, name="crm").after(0) == Schedule("every 1h", jitter=600, name="crm").after(0)
 
 
+def test_a_run_whose_clock_was_ahead_puts_off_nothing() -> None:
+    schedule, now = Schedule("every 1h"), at("2026-03-01T10:03")
+    assert schedule.behind(at("2031-01-01T00:00"), now) == at("2026-03-01T11:00")
+    assert schedule.behind(at("2026-03-01T08:30"), now) == at("2026-03-01T09:00")
+
+
 def test_none_is_due_without_a_schedule() -> None:
     assert Schedule("").after(0) == math.inf
     assert Schedule("").manual

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from shared import service
+from shared.reading.units import Duration
 from shared.settings import ServiceSettings
 
 
@@ -24,11 +25,13 @@ async def test_a_service_that_waits_for_its_broker_stops_at_the_first_signal(mon
 
     monkeypatch.setattr(service, "_wait_for_broker", never)
     loop = asyncio.get_running_loop()
-    live = asyncio.create_task(service._live("loader", ServiceSettings(nats_url="nats://127.0.0.1:1"), main, True))
+    live = asyncio.create_task(
+        service._live("loader", ServiceSettings(nats_url="nats://127.0.0.1:1", drain_period=Duration(3600)), main, True)
+    )
     try:
         await waiting.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait({live}, timeout=10)  # a drain would take fifteen seconds
+        await asyncio.wait({live}, timeout=60)  # a drain would take an hour
         assert live.done()
     finally:
         live.cancel()
