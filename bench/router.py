@@ -33,7 +33,7 @@ from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.jetstream.reader import StreamReader
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot
 from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Telemetry

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from shared.project.site_checks import ANY_ORIGIN
+from shared.project.checks.sites import ANY_ORIGIN
 
 VARY: Mapping[str, str] = MappingProxyType({"Vary": "Origin"})
 

@@ -39,8 +39,8 @@ from shared.events.event import micros, read_time
 from shared.events.frame import RequestContext
 from shared.events.outcome import DropReason
 from shared.forget.ids import Forgotten
+from shared.project.checks.sites import ANY_ORIGIN
 from shared.project.model import Project, Site
-from shared.project.site_checks import ANY_ORIGIN
 from shared.streams.dead_log import DeadLog
 from shared.telemetry.metrics import Telemetry
 from shared.telemetry.tracing.spans import Trail

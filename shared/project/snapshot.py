@@ -33,8 +33,9 @@ from shared.errors import ConfigError, Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project.model import Project, decode_project
-from shared.project.site_checks import check_sites
+from shared.project.checks.sites import check_sites
+from shared.project.model import Project
+from shared.project.read import decode_project
 from shared.project.variables import interpolate
 from shared.telemetry.health import Health
 

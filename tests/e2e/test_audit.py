@@ -15,7 +15,7 @@ from router.forwarding.state import StateKeeper
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.settings import ServiceSettings
 from shared.streams.ended import Counts, Ended, ended_key

@@ -25,7 +25,7 @@ from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import hold
 from shared.jetstream.queue_reader import QueueReader
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.settings import ServiceSettings
 from shared.streams.ended import Counts, Ended, ended_key
 from shared.telemetry.metrics import Telemetry

@@ -14,7 +14,8 @@ from loader.calls.options import Batching, Sending
 from penstock.control.project.projects import check_document, read_document
 from penstock.control.project.schema import project_schema
 from shared.project.functions import Function, PrivacyRule
-from shared.project.model import Connection, Key, Site, decode_project
+from shared.project.model import Connection, Key, Site
+from shared.project.read import decode_project
 from shared.reading.decode import field_names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

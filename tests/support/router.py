@@ -24,7 +24,7 @@ from shared.events.headers import read_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.queue_reader import QueueReader
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot, StoredProject, apply_project, current_snapshot, resolve
 from shared.telemetry.metrics import Telemetry
 from tests.support.forked import Process, start_forked

@@ -25,7 +25,8 @@ from penstock.terminal.options import Integer, Setting, at_broker, at_home
 from penstock.terminal.screen import Screen, harmless
 from shared.errors import ConfigError, Problem, SetupError
 from shared.events.event import encode_event
-from shared.project.model import Project, decode_project
+from shared.project.model import Project
+from shared.project.read import decode_project
 from shared.project.snapshot import current_snapshot
 
 WHOLE_LINE = 140

@@ -22,7 +22,8 @@ from penstock.terminal import exits
 from penstock.terminal.options import Integer, Setting, at_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Problem, SetupError
-from shared.project.model import Project, decode_project, without_removed
+from shared.project.model import Project
+from shared.project.read import decode_project, without_removed
 from shared.project.snapshot import StoredProject, project_history, stored_project
 from shared.reading.document import parse_document
 

@@ -30,7 +30,7 @@ from router.alerts.registry import parse_alert
 from router.rules.where import compile_where
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import StoredProject, apply_project, hash_secret, resolve, stored_project
 from shared.project.variables import interpolate, required_variables
 from shared.reading.document import parse_document

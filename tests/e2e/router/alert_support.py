@@ -16,7 +16,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.jetstream.lease import Lease
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot, ConfigWatcher
 from shared.service import ServiceContext
 from shared.settings import ServiceSettings

@@ -23,7 +23,7 @@ from shared.events.headers import Place, write_place
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot
 from shared.streams.disks import Disk, DiskWatch, disks_of
 from shared.streams.reports import Told

@@ -19,7 +19,7 @@ from shared.jetstream.hold_back import hold_back
 from shared.jetstream.identity import identify
 from shared.jetstream.kv import Bucket
 from shared.project.archive import ArchiveOptions, LocalArchive
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.threads import ThreadGate
 
 PROJECT = decode_project({"sites": {"shop": {}}})

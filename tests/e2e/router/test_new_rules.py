@@ -10,7 +10,7 @@ import pytest
 from router.rules.compiled import compile_project
 from router.settings import RouterSettings
 from shared.jetstream.broker import Broker
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot
 from shared.telemetry.metrics import Telemetry
 from tests.support.router import limit_queues, project, put, reading, routing, snapshot, state_of, until

@@ -13,7 +13,8 @@ from loader.delivery.deliver import Work
 from loader.watch.limit import SLOTS, Limit, TooManyDeadError
 from loader.watch.stuck import Stuck
 from shared.errors import ConfigError
-from shared.project.model import DeadLimit, decode_project
+from shared.project.model import DeadLimit
+from shared.project.read import decode_project
 from shared.reading.units import Duration
 from shared.telemetry.health import Health
 from tests.unit.loader.shaping import frame_of

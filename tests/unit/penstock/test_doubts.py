@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.control.project.doubts import doubts, misspelt_types
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 
 def said(*connections: dict[str, Any]) -> list[str]:

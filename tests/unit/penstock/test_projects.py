@@ -9,7 +9,7 @@ import pytest
 
 from penstock.control.project.projects import check_document, keepable, read_document
 from shared.errors import ConfigError, SetupError
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 SHOP = Path(__file__).parents[3] / "examples/shop/penstock.yaml"
 

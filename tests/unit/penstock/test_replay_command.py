@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from penstock.command.verbs.replay import appending, range_options, replay
 from penstock.control.moments import Moment
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 
 def test_connections_that_append_are_named_whatever_makes_them_append() -> None:

@@ -18,7 +18,7 @@ from shared.errors import ConfigError, Permanent
 from shared.events.frame import Head, RequestContext, decode_frame, encode_frame, pack
 from shared.events.outcome import DropReason
 from shared.forget.ids import digest, listed
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import ConfigSnapshot
 
 REQUESTS = [

@@ -15,7 +15,7 @@ from shared.archive.lines import Stored
 from shared.errors import ConfigError, Permanent
 from shared.events.frame import Frame, Head, RequestContext, decode_frame, encode_frame, pack
 from shared.project.archive import LocalArchive, S3Archive
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 AT = 1_767_225_600.123456
 TEXTS = st.none() | st.text(max_size=5)

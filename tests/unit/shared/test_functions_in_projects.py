@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from shared.errors import ConfigError
-from shared.project.model import Project, decode_project
+from shared.project.model import Project
+from shared.project.read import decode_project
 from shared.project.variables import interpolate, required_variables
 from shared.reading.units import Duration
 

@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import ConfigError
 from shared.project.identity import Identity
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 from shared.project.snapshot import StoredProject, _functions_queues
 from shared.reading.units import ByteSize, Duration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.errors import ConfigError
-from shared.project.model import load_project
+from shared.project.read import load_project
 from shared.project.snapshot import StoredProject, _incarnations
 
 START = """

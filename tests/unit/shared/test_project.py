@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigError
-from shared.project.model import Project, load_project
+from shared.project.model import Project
+from shared.project.read import load_project
 from shared.project.snapshot import hash_secret, resolve
 from shared.project.variables import interpolate
 from shared.reading.decode import json_schema

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ConfigError
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 WEB = [{"id": "web"}]
 

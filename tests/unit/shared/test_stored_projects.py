@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Entry
 from shared.project import snapshot as config_snapshot
-from shared.project.model import decode_project, without_removed
+from shared.project.read import decode_project, without_removed
 from shared.project.snapshot import PART, StoredProject, watch_config
 from shared.telemetry.health import Health
 

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.control.project.projects import check_document
 from shared.errors import ConfigError
-from shared.project.model import decode_project
+from shared.project.read import decode_project
 
 BASE: dict[str, Any] = {
     "destinations": {

@@ -6,7 +6,8 @@ import pytest
 
 from shared.errors import NotConnected
 from shared.events.frame import decode_frame, encode_frame
-from shared.project.model import Project, load_project
+from shared.project.model import Project
+from shared.project.read import load_project
 from shared.settings import ServiceSettings
 from shared.telemetry.declared import METRICS
 from shared.telemetry.metrics import MOST_SAMPLES, Telemetry
