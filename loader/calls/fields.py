@@ -23,6 +23,7 @@ REFERRER = ("properties.referrer", "context.page.referrer")
 TITLE = ("properties.title", "context.page.title")
 IP = ("context.ip",)
 USER_AGENT = ("context.userAgent",)
+VALUE = ("properties.total", "properties.revenue", "properties.value", "properties.price")
 
 PAGE_VIEWED, SCREEN_VIEWED = "Page Viewed", "Screen Viewed"
 """Names of pages and screens, for services that know only named events."""
@@ -143,3 +144,18 @@ def as_uuid(key: str) -> str:
     digest[8] = digest[8] & 0x3F | 0x80
     made = digest.hex()
     return f"{made[:8]}-{made[8:12]}-{made[12:16]}-{made[16:20]}-{made[20:]}"
+
+
+def price(event: JSON, currency: object) -> JSON:
+    """Returns what an event is worth: `value`, a number, and `currency` in capitals; each if the event has it."""
+    found: JSON = {"currency": currency.upper()} if isinstance(currency, str) else {}
+    value = first_number(event, VALUE)
+    return found if value is None else found | {"value": value}
+
+
+def products(event: JSON) -> list[JSON]:
+    """Returns the products of an event; an event about one product holds it in its properties."""
+    found = objects(lookup(event, "properties.products"))
+    if not found and lookup(event, "properties.product_id") is not None:
+        return [object_at(event, "properties")]
+    return found

@@ -13,12 +13,9 @@ from loader.contract.events import SendLimits
 from shared.reading.units import Duration
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of every service that takes one event a call."""
+class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How fast calls follow each other, and how long they are tried."""
 
-    endpoint: Annotated[
-        str | None, Meta(description="address to send to instead of the service's own, such as a proxy's; paths are added to it")
-    ] = None
     ordered: Annotated[
         bool,
         Meta(description="true: the events of a user arrive in their order; a waiting event holds up later ones of its user"),
@@ -36,6 +33,17 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if self.timeout <= 0:
             raise ValueError("timeout: expected more than 0")
+
+
+class Sending(Pace, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of every service that takes one event a call."""
+
+    endpoint: Annotated[
+        str | None, Meta(description="address to send to instead of the service's own, such as a proxy's; paths are added to it")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.endpoint is not None:
             _require_address(self.endpoint)
 

@@ -159,14 +159,8 @@ class TikTok(Service):
 
 def _properties(event: JSON) -> JSON:
     found = fields.filled(event, PROPERTIES)
-    if isinstance(found.get("currency"), str):
-        found["currency"] = found["currency"].upper()
-    value = fields.first_number(event, ("properties.total", "properties.revenue", "properties.value", "properties.price"))
-    if value is not None:
-        found["value"] = value
-    products = fields.objects(fields.lookup(event, "properties.products"))
-    if not products and fields.lookup(event, "properties.product_id") is not None:
-        products = [fields.object_at(event, "properties")]
+    found |= fields.price(event, found.get("currency"))
+    products = fields.products(event)
     if products:
         found |= {
             "contents": [fields.as_numbers(fields.filled(each, CONTENT), "price", "quantity") for each in products],

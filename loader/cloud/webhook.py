@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta, field
 
 from loader.calls.answers import outcome_of
+from loader.calls.options import Pace
 from loader.calls.signature import sign
 from loader.calls.text import TemplateFailed, Text, one_line
 from loader.cloud import Service
@@ -32,7 +33,7 @@ from loader.contract.events import Call, Calls, EventCapabilities, EventDestinat
 from loader.contract.warehouse import Environment
 from shared.events.event import JSON, encode_event
 from shared.events.outcome import Dead, DeadReason, Drop, DropReason, Outcome
-from shared.reading.units import ByteSize, Duration
+from shared.reading.units import ByteSize
 
 MOST_URL = 8_000
 MOST_HEADER = 8_000
@@ -45,7 +46,7 @@ _OWN = frozenset({"content-length", "transfer-encoding", "connection", "host"})
 _ONE, _MANY = ("event", "events"), ("events",)
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(Pace, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of a webhook."""
 
     url: Annotated[
@@ -54,7 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     method: Annotated[Literal["POST", "PUT", "PATCH", "GET", "DELETE"], Meta(description="method of each call")] = "POST"
     headers: Annotated[
         dict[str, str], Meta(extra={"secret": True}, description="headers of each call; their values may be templates")
-    ] = {}
+    ] = field(default_factory=dict)
     body: Annotated[
         str | None, Meta(description="template of the body; default: the event as JSON, or a JSON array of events")
     ] = None
@@ -66,24 +67,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     batch_bytes: Annotated[ByteSize, Meta(description="most bytes in the body of a call with several events")] = field(
         default_factory=lambda: ByteSize(1024 * 1024)
     )
-    ordered: Annotated[
-        bool,
-        Meta(description="true: the events of a user arrive in their order; a waiting event holds up later ones of its user"),
-    ] = True
     calls_at_once: Annotated[int, Meta(ge=1, le=256, description="calls under way together")] = 8
-    rate: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="most calls a second; none: unlimited")] = None
-    timeout: Annotated[Duration, Meta(description="longest time for a call")] = field(default_factory=lambda: Duration(30))
-    retry_delay: Annotated[
-        Duration, Meta(description="first wait of a failed call; each further wait is three times as long, up to 1h")
-    ] = field(default_factory=lambda: Duration(10))
-    max_age: Annotated[Duration, Meta(description="an event on which the destination fails for longer becomes a dead letter")] = (
-        field(default_factory=lambda: Duration(3 * 86_400))
-    )
 
     def __post_init__(self) -> None:
         _Templates(self)
-        if self.timeout <= 0:
-            raise ValueError("timeout: expected more than 0")
+        super().__post_init__()
 
 
 OPTIONS = Options
