@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from io import BytesIO
 
 from loader.contract.check import check_destination
+from loader.contract.forgets import Changed, ObjectRows
 from loader.contract.warehouse import Capabilities, CheckResult, Session
-from loader.objects import formats, names
+from loader.objects import forgetting, formats, names
 from loader.objects.session import FilesSession, Layout
 from shared.stores.contract import Store
 from shared.threads import ThreadGate
@@ -50,6 +51,19 @@ class FilesDestination:
         """Fences every session of the connection with a lower epoch, and opens one."""
         area = await self._store.claim(connection, epoch)
         return FilesSession(area=area, layout=self._layout, gate=self._gate, connection=connection, what=self._what)
+
+    def forget_in_objects(
+        self, names: Sequence[str], *, columns: Sequence[str], epoch: int, delete: bool, changed: Changed | None = None
+    ) -> AsyncIterator[ObjectRows]:
+        """See `ForgetsPeopleInObjects`."""
+        rewriting = forgetting.Rewriting(
+            store=self._store, gate=self._gate, prefix=self._layout.prefix, names=names, columns=columns, epoch=epoch
+        )
+        return rewriting.run(changed, delete=delete)
+
+    async def remains(self) -> str:
+        """See `ForgetsPeopleInObjects`."""
+        return await forgetting.remains(self._store)
 
     async def close(self) -> None:
         """Closes the store."""

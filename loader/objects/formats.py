@@ -39,7 +39,7 @@ def write(rows: pa.Table, output: IO[bytes], format_: Format, compression: Compr
 
         pq.write_table(rows, output, compression=compression, row_group_size=ROW_GROUP_ROWS)
         return
-    with _compressed(output, compression) as stream:
+    with compressed(output, compression) as stream:
         if format_ == "ndjson":
             for lines in _json_lines(rows):
                 stream.write(lines)
@@ -90,7 +90,8 @@ def _times_as_text(rows: pa.Table) -> pa.Table:
 
 
 @contextmanager
-def _compressed(output: IO[bytes], compression: Compression) -> Iterator[IO[bytes]]:
+def compressed(output: IO[bytes], compression: Compression) -> Iterator[IO[bytes]]:
+    """Yields a stream whose bytes arrive compressed in `output`, which stays open."""
     if compression == "none":
         yield output
     elif compression == "gzip":

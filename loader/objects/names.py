@@ -9,6 +9,7 @@ is its `received_at`, else its `timestamp`; rows without one go to `unknown`.
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ SEGMENT_BYTES = 200
 PART_BYTES = 50
 """The most bytes that a template may put around `{table}` in one segment."""
 
+_OBJECT = re.compile(r".+-.+-\d{20}-\d{20}-\d+\.(?:parquet|(?:ndjson|csv)(?:\.gz|\.zst)?)")
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_-.")
 
 
@@ -90,6 +92,23 @@ def divide(load: TableLoad, plan: LoadPlan, prefix: str, extension: str) -> Iter
 def folder(prefix: str, table: str, date: str = UNKNOWN, hour: str = UNKNOWN) -> str:
     """Returns the folder of a table's objects of one hour, below the destination."""
     return prefix.strip("/").format(table=segment(table), date=date, hour=hour)
+
+
+def is_ours(key: str) -> bool:
+    """Whether an object has the name of one that `divide` names, whatever its format and prefix were."""
+    return _OBJECT.fullmatch(key.rpartition("/")[2]) is not None
+
+
+def table_in(key: str, prefix: str) -> str:
+    """Returns the table of an object, as its key has it; empty where the prefix was another one when it was written."""
+    pattern, known = "", set[str]()
+    for literal, field, _, _ in string.Formatter().parse(prefix.strip("/")):
+        pattern += re.escape(literal)
+        if field is not None:
+            pattern += f"(?P={field})" if field in known else f"(?P<{field}>[^/]*)"
+            known.add(field)
+    found = re.fullmatch(pattern, key.rpartition("/")[0])
+    return found["table"] if found is not None else ""
 
 
 def segment(text: str) -> str:

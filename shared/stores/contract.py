@@ -13,8 +13,8 @@ Errors come from `shared/errors.py` and name the place and the remedy. Cancellat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import IO, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import IO, NamedTuple, Protocol, runtime_checkable
 
 from shared.errors import Fenced, SetupError
 
@@ -135,6 +135,37 @@ class Store(Protocol):
     async def close(self) -> None:
         """Closes links. Never raises."""
         ...
+
+
+@runtime_checkable
+class Walked(Protocol):
+    """A store that lists its objects in portions, for places with more objects than fit into memory. Optional."""
+
+    def walk(self, prefix: str) -> AsyncIterator[list[Entry]]:
+        """Yields the objects whose keys start with `prefix`, in any order. Raises as `list`."""
+        ...
+
+
+@runtime_checkable
+class KeepsVersions(Protocol):
+    """A store that may keep what was replaced or removed. Optional."""
+
+    async def versions(self) -> str:
+        """Returns what it keeps, and how a person removes it; empty: nothing. Never raises for a missing right, but says that it is missing.
+
+        Raises:
+            NotConnected, Transient
+        """
+        ...
+
+
+async def walk(store: Store, prefix: str) -> AsyncIterator[list[Entry]]:
+    """Yields all objects whose keys start with `prefix`, in portions where the store offers them. Raises as `Store.list`."""
+    if isinstance(store, Walked):
+        async for portion in store.walk(prefix):
+            yield portion
+    else:
+        yield await store.list(prefix)
 
 
 def is_private(key: str) -> bool:

@@ -10,11 +10,12 @@ begun can still happen.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
@@ -76,6 +77,18 @@ class LocalStore:
             return sorted(entry for key, path in wanted if (entry := _entry(key, path)) is not None)
 
         return await self._run(f"listing {prefix}", list_)
+
+    async def walk(self, prefix: str) -> AsyncIterator[builtins.list[Entry]]:
+        """Yields the files of one directory after the other."""
+        folders = os.walk(self._root / prefix.rpartition("/")[0])
+        while (found := await self._run(f"listing {prefix}", next, folders, None)) is not None:
+            keys = [
+                ((Path(found[0]) / name).relative_to(self._root).as_posix(), Path(found[0]) / name) for name in sorted(found[2])
+            ]
+            entries = await self._run(
+                f"listing {prefix}", lambda keys: [entry for key, path in keys if (entry := _entry(key, path))], keys
+            )
+            yield [entry for entry in entries if entry.key.startswith(prefix) and not is_private(entry.key)]
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes objects, and directories that are then empty."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,15 @@ def archived(running: Stack, name: str) -> int:
     return count
 
 
+def in_lake(running: Stack) -> Counter[str]:
+    """Returns the ids of the rows of `tracks` in files."""
+    found: list[bytes] = []
+    for file in (running.folder / "lake" / "tracks").rglob("*.ndjson.gz"):
+        with contextlib.suppress(FileNotFoundError):  # a rewrite took it
+            found += gzip.decompress(file.read_bytes()).splitlines()
+    return Counter(json.loads(line)["id"] for line in found)
+
+
 def texts(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
@@ -151,18 +162,20 @@ async def test_a_person_is_forgotten_everywhere_and_her_neighbours_nowhere(
     running: Stack, postgres_server: PostgresServer
 ) -> None:
     postgres, duck = Schema(postgres_server, "forget"), DuckSchema(running.folder / "wh.duckdb")
+    lake = {"type": "local", "path": str(running.folder / "lake"), "format": "ndjson"}
     async with connect(running.nats.url, "test") as broker:
         await running.apply(
             {
                 "sites": {"shop": {"keys": [{"id": "k"}]}},
                 "functions": {"f": {"code": FUNCTION}},
-                "destinations": {"pg": postgres.destination, "duck": duck.destination},
+                "destinations": {"pg": postgres.destination, "duck": duck.destination, "lake": lake},
                 "connections": {
                     "merging": {"site": "shop", "destination": "pg", "mode": "stream", "layout": "segment", "identity": {}},
                     "appending": {
                         "site": "shop", "destination": "duck", "mode": "stream", "layout": "single_table",
                         "deduplicate": False, "functions": ["f"], "on_error": "dead_letter",
                     },
+                    "files": {"site": "shop", "destination": "lake", "mode": "stream", "deduplicate": False},
                     "problems": {"from": "dead", "destination": "pg", "mode": "stream"},
                 },
             }
@@ -174,8 +187,10 @@ async def test_a_person_is_forgotten_everywhere_and_her_neighbours_nowhere(
         neighbours = of_neighbours(*range(100), *range(120, 140))
 
         async def loaded() -> bool:
-            return neighbours <= set((await postgres.rows()).get("tracks", ())) and of_neighbours(*range(100)) <= set(
-                (await duck.rows()).get("events", ())
+            return (
+                neighbours <= set((await postgres.rows()).get("tracks", ()))
+                and of_neighbours(*range(100)) <= set((await duck.rows()).get("events", ()))
+                and neighbours <= set(in_lake(running))
             )
 
         await until(loaded, "the first events are not loaded")
@@ -188,6 +203,7 @@ async def test_a_person_is_forgotten_everywhere_and_her_neighbours_nowhere(
             return "dead_letters" in await postgres.rows() and await letters(JANE) > 0 and await letters(DEVICE) > 0
 
         await until(letters_loaded, "dead letters are no rows")
+        assert {"m0", "m1"} <= set(in_lake(running))
         assert {"m0", "m1"} <= set((await postgres.rows())["tracks"]) & set((await duck.rows())["events"])
 
         async def all_archived() -> bool:
@@ -231,6 +247,7 @@ async def test_a_person_is_forgotten_everywhere_and_her_neighbours_nowhere(
         # m0 to m99 and m120 to m139, two of ten
         assert places["destination pg, table tracks"].removed >= 24, places
         assert places["destination duck, table events"].removed >= 20, places
+        assert sum(place.removed for where, place in places.items() if where.startswith("destination lake, file tracks/")) >= 24
         assert places["dead letters"].removed >= 4 + 4, places
         assert places["store of functions"].removed > 0
         assert places["identity"].removed > 0
@@ -261,6 +278,12 @@ async def test_a_person_is_forgotten_everywhere_and_her_neighbours_nowhere(
         assert "dead.ingest.shop" in dead
         assert "dead.functions.appending" in dead
         await settled(running)  # the accounts, too
+
+        async def all_in_lake() -> bool:
+            return neighbours <= set(in_lake(running))
+
+        await until(all_in_lake, "neighbours are not in the lake")
+        assert in_lake(running) == Counter(neighbours)
         # events that are gone on purpose are not missed
         assert (await audit(broker, await current_snapshot(broker))).findings == []
         # a look finds what is left, and so does ours

@@ -6,7 +6,8 @@ Objects are multipart uploads, small ones too: no reader sees an upload before i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import builtins
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,6 +19,7 @@ from shared.stores.s3.connect import CONNECT_SECONDS, connect
 from shared.stores.s3.errors import UploadGone, translate
 from shared.stores.s3.keys import Keys
 from shared.stores.s3.options import S3Options
+from shared.stores.s3.versions import kept_versions
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 
@@ -82,19 +84,26 @@ class S3Store:
             raise translate(error, f"{self._what}: reading {key}", self.options) from error
 
     async def list(self, prefix: str) -> list[Entry]:
-        found: list[Entry] = []
+        return [entry async for portion in self.walk(prefix) for entry in portion]
+
+    async def walk(self, prefix: str) -> AsyncIterator[builtins.list[Entry]]:
+        """Yields the objects of one answer after the other."""
+        private = prefix.startswith(f"{PRIVATE}/")
         more: dict[str, Any] = {}
         while True:
             answer = await self.call("list_objects_v2", "listing objects", Prefix=self._root + prefix, **more)
-            found += (
+            found = (
                 Entry(each["Key"].removeprefix(self._root), each["Size"], each["LastModified"].timestamp())
                 for each in answer.get("Contents", ())
             )
+            yield [entry for entry in found if private or not entry.key.startswith(f"{PRIVATE}/")]
             if not answer.get("IsTruncated"):
-                break
+                return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
-        private = prefix.startswith(f"{PRIVATE}/")
-        return [entry for entry in found if private or not entry.key.startswith(f"{PRIVATE}/")]
+
+    async def versions(self) -> str:
+        """Returns what the bucket keeps of replaced and removed objects."""
+        return await kept_versions(self, self._root)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes objects by one request each, because not every server knows the request for many."""

@@ -59,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for label, (type_name, _) in SUBJECTS.items()
         if (label != STAGED or metafunc.module.__name__.rpartition(".")[2] in WITH_STAGING)
         and all(can(type_name, need) for need in needs)
-        and (not only or type_name in only)
+        and (not only or type_name in only or label in only)
         and type_name not in apart
     ]
     metafunc.parametrize("subject_label", labels)
