@@ -10,6 +10,7 @@ Every protocol is one file that defines:
 
     NAME: str                                             equals the file name; goes into `RequestContext.protocol`
     ROUTES: tuple[Route, ...]                             `Route("POST", "/v1/pixel/{type}")`; a parameter is one path segment
+    COOKIES: bool                                         optional: pages send it cookies, from any origin that may send
     def credentials(request) -> list[Credential]          keys found without reading the body, strongest carrier first
     def parse(request, desk) -> Parsed | Reply | Refusal  never raises, whatever the bytes
     def reply(request, result) -> Reply                   what the client of this protocol wants to hear
@@ -44,6 +45,7 @@ import msgspec
 from shared.events.frame import Head
 from shared.events.outcome import DeadReason, DropReason
 from shared.project.model import SiteLimits
+from shared.project.snowplow import Snowplow
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -95,6 +97,9 @@ class Admission:
     kind: Literal["browser", "server"]
     limits: SiteLimits
     require_id: bool = True
+    ip: Literal["keep", "truncate", "drop"] = "keep"
+    """What becomes of an address that an event names itself."""
+    snowplow: Snowplow = field(default_factory=Snowplow)
     bucket: str = ""
     """The name under which the key's events a second are counted; never shown."""
 
@@ -154,6 +159,10 @@ class Parsed:
     """Number of events whose bytes were not JSON and were mended."""
     made_ids: int = 0
     """Number of events that came without a messageId."""
+    headers: Mapping[str, str] | None = None
+    """Headers of the answer, once the events are durable."""
+    hide_address: bool = False
+    """The sender wants neither its address nor its place kept."""
     ignored: Sequence[IgnoredReason] = ()
     """Parts of the request outside its events that the protocol ignores."""
 

@@ -48,16 +48,20 @@ class KeyIndex:
         project = project or Project()
         self._by_id: dict[str, _Entry] = {}
         self._by_host: dict[str, _Entry] = {}
+        """By domain, and by a path of the site's own, which begins with a slash."""
+        self.paths: dict[str, str] = {}
+        """The sites' own paths, and what each takes."""
         self._proven: dict[str, _Entry] = {}
         """Correct pairs of id and secret that came before: at most one for each key, hashed once a revision."""
         self.sites = project.sites
         for name, site in project.sites.items():
             for key in site.keys:
                 self._by_id[key.id] = _entry(name, site, key, largest_event)
-            if site.domains:
+            if site.domains or site.snowplow.paths:
                 browser = next((key for key in site.keys if key.kind == "browser" and not key.secret), None)
-                for domain in site.domains:
-                    self._by_host[domain.lower()] = _entry(name, site, browser, largest_event)
+                entry = _entry(name, site, browser, largest_event)
+                self._by_host.update(dict.fromkeys([*map(str.lower, site.domains), *site.snowplow.paths], entry))
+                self.paths.update(site.snowplow.paths)
         limits = [int(site.limits.request_bytes) for site in project.sites.values()] or [8 * 2**20]
         self.smallest_request, self.largest_request = min(limits), max(limits)
 
@@ -149,6 +153,8 @@ def _entry(name: str, site: Site, key: Key | None, largest_event: int | None) ->
         kind=key.kind if key is not None else "browser",
         limits=limits,
         require_id=site.require_id,
+        ip=site.ip,
+        snowplow=site.snowplow,
         bucket=f"{name}/{key.id if key is not None else ''}",
     )
     return _Entry(site_name=name, site=site, key=key, digest=digest, admission=admission)

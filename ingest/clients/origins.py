@@ -64,8 +64,13 @@ class Origins:
                 origin = "a page that hides its address"
         return None if self.lists(origin) else origin
 
-    def headers(self, origin: str) -> dict[str, str]:
-        """Returns the headers of an answer to a request from `origin`."""
+    def headers(self, origin: str, *, cookies: bool = False) -> dict[str, str]:
+        """Returns the headers of an answer to a request from `origin`.
+
+        Args:
+            origin: the page's.
+            cookies: pages send this protocol cookies: an origin that may send at all may send them. Its answers tell a page nothing.
+        """
         if not self.allows(origin):
             return {"Vary": "Origin"}
         headers = {
@@ -73,15 +78,15 @@ class Origins:
             "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
             "Vary": "Origin",
         }
-        if self.lists(origin):
+        if cookies or self.lists(origin):
             headers["Access-Control-Allow-Credentials"] = "true"
         return headers
 
 
-def preflight_headers(origins: Origins, request_headers: Mapping[str, str]) -> dict[str, str]:
-    """Returns the headers that answer OPTIONS."""
+def preflight_headers(origins: Origins, request_headers: Mapping[str, str], *, cookies: bool = False) -> dict[str, str]:
+    """Returns the headers that answer OPTIONS; `cookies` as `Origins.headers` has it."""
     origin = request_headers.get("origin", "")
-    headers = origins.headers(origin) if origin else {"Vary": "Origin"}
+    headers = origins.headers(origin, cookies=cookies) if origin else {"Vary": "Origin"}
     if "Access-Control-Allow-Origin" in headers:
         asked = request_headers.get("access-control-request-headers", "")
         extra = [name.strip() for name in asked.lower().split(",") if _TOKEN.fullmatch(name.strip())]

@@ -6,6 +6,7 @@ table each time. A request with its own task returns an `Answer` to aiohttp; all
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -13,14 +14,20 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
-from ingest.contract import NO_HEADERS, Reply
+from ingest.contract import NO_HEADERS, Admission, Refusal, Reply
 from ingest.http.request_ids import new_request_id
+from shared.errors import Permanent, Transient
+
+RETRY_AFTER_SECONDS = 2
 
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
+log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
 _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
 
 
@@ -91,3 +98,19 @@ def _head(status: int, content_type: str) -> bytes:
 @lru_cache(2)
 def _date_line(second: int) -> bytes:
     return f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+def as_reply(refusal: Refusal) -> Reply:
+    """Words a refusal that no protocol words."""
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    return Reply(refusal.status, _encode({"code": refusal.code, "message": refusal.message}), headers=headers)
+
+
+def not_stored(exc: Exception, admission: Admission) -> Refusal:
+    if isinstance(exc, Transient):
+        log.debug("request not accepted", extra={"site": admission.site, "error": str(exc)})
+        message = f"the events could not be stored yet; send them again: {exc}"
+        return admission.refuse(503, "unavailable", message, RETRY_AFTER_SECONDS)
+    if isinstance(exc, Permanent):
+        return admission.refuse(413, "too_large", f"the events cannot be stored: {exc}")
+    raise exc

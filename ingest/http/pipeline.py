@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import cast
 from urllib.parse import parse_qsl
 
-import msgspec
 from multidict import MultiMapping
 
 from ingest.clients.address import Place
@@ -23,7 +22,7 @@ from ingest.clients.early import decides
 from ingest.clients.origins import VARY, Origins, preflight_headers
 from ingest.clients.own_address import host_of, own_url
 from ingest.contract import NO_HEADERS, Admission, HttpRequest, Parsed, Refusal, Reply
-from ingest.http.answer import Answered
+from ingest.http.answer import RETRY_AFTER_SECONDS, Answered, as_reply, not_stored
 from ingest.http.request_ids import new_request_id
 from ingest.http.routes import Match, Routes
 from ingest.intake.intake import Intake, Sender
@@ -38,7 +37,6 @@ from shared.telemetry.tracing.spans import Span, Trail
 TIMED_REQUESTS = 64
 """One request in so many is timed: a histogram costs more than all other counting."""
 
-RETRY_AFTER_SECONDS = 2
 HEALTH_PATH = "/health"
 
 LAST_STATUSES = frozenset({408, 413})
@@ -51,7 +49,6 @@ _NO_PLACE = Place()
 _NO_ANSWER = Answered(Reply(0, b""))
 _NO_QUERY: Mapping[str, str] = {}
 _INTERNAL = Refusal(500, "internal", "the request failed; its events were not accepted")
-_ENCODE = msgspec.json.Encoder().encode
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +97,6 @@ class Pipeline:
         self._routes = routes
         self.is_ready = is_ready
         self._public_url = public_url.rstrip("/")
-        self.find = routes.find
         self.draining = False
         """Every answer closes its connection."""
         self._begun = 0
@@ -108,6 +104,11 @@ class Pipeline:
         self._spans = RequestSpans(tracing) if tracing is not None else None
         self._count_answer = lru_cache(512)(self._answer_counter)
         self._plain = _NO_ANSWER
+        self._with_cookies = frozenset(each.NAME for each in routes.protocols if getattr(each, "COOKIES", False))
+
+    def find(self, method: str, path: str) -> Match | None:
+        """Returns the match of a raw path: a protocol's route, or a path of a site's own."""
+        return self._routes.find(method, path) or self._routes.find_own(method, path, self.intake.keys.paths)
 
     def ask(
         self, match: Match, method: str, query: str, headers: Mapping[str, str], body: bytes, peer: str | None, local: str = ""
@@ -165,9 +166,11 @@ class Pipeline:
         try:
             if failure is None:
                 reply = match.protocol.reply(asked, self.intake.accepted(parsed, match.protocol.NAME))
+                if parsed.headers:
+                    reply = reply._replace(headers={**reply.headers, **parsed.headers})
                 answered = self.answer(asked.headers, match.protocol.NAME, reply, site)
             else:
-                answered = self.refuse(match, asked, _not_stored(failure, parsed.admission), pending.peer)
+                answered = self.refuse(match, asked, not_stored(failure, parsed.admission), pending.peer)
         except Exception:
             log.exception("request failed", extra={"path": match.route, "protocol": match.protocol.NAME})
             answered = self.answer(asked.headers, match.protocol.NAME, as_reply(_INTERNAL))
@@ -222,16 +225,25 @@ class Pipeline:
         if reply is self._plain.reply and not origin and not self.draining:
             return self._plain
         # a cache must not give an answer without an origin to a page with one
-        extra = self._origins(site).headers(origin) if origin else VARY if "Cache-Control" in reply.headers else NO_HEADERS
+        extra = (
+            self._origins(site).headers(origin, cookies=protocol in self._with_cookies)
+            if origin
+            else VARY
+            if "Cache-Control" in reply.headers
+            else NO_HEADERS
+        )
         answered = Answered(reply, extra, self.draining or reply.status in LAST_STATUSES)
         if reply.status == 200 and not answered.close and not extra:
             self._plain = answered  # success is one object in most protocols, and nearly always the next answer
         return answered
 
-    def preflight(self, headers: Mapping[str, str]) -> Answered:
+    def preflight(self, headers: Mapping[str, str], path: str) -> Answered:
         """Answers OPTIONS."""
-        by_host = self.intake.keys.site_of_host(host_of(headers.get("host", "")))
-        allowed = preflight_headers(self._origins(by_host), headers)
+        keys = self.intake.keys
+        site = keys.site_of_host(path if path in keys.paths else host_of(headers.get("host", "")))
+        match = self.find("POST", path) or self.find("GET", path)
+        cookies = match is not None and match.protocol.NAME in self._with_cookies
+        allowed = preflight_headers(self._origins(site), headers, cookies=cookies)
         allowed["Allow"] = "GET, POST, OPTIONS"
         return Answered(Reply(204, b"", "", allowed), close=self.draining)
 
@@ -239,7 +251,7 @@ class Pipeline:
         """Answers a request that no protocol takes."""
         if is_upgrade:
             return as_reply(Refusal(426, "upgrade_required", f"{path} speaks WebSocket only"))
-        known = self._routes.methods(path)
+        known = self._routes.methods(path, self.intake.keys.paths)
         if known:
             reply = as_reply(Refusal(405, "wrong_method", f"{path} takes {' and '.join(known)}, not {method[:20]}"))
             return reply._replace(headers={"Allow": ", ".join([*known, "OPTIONS"])})
@@ -295,7 +307,7 @@ class Pipeline:
         try:
             result = self.intake.take(parsed, Sender(peer, asked.headers), protocol.NAME, pending)
         except (Transient, Permanent) as exc:
-            result = _not_stored(exc, parsed.admission)
+            result = not_stored(exc, parsed.admission)
         if result is None:
             return None
         if isinstance(result, Refusal):
@@ -373,19 +385,3 @@ def too_large(what: str, limit: int, admission: Admission | None = None) -> Refu
     """Returns the refusal of a body."""
     refusal = Refusal(413, "request_too_large", f"{what}, the limit is {limit}")
     return refusal if admission is None else admission.refuse(413, refusal.code, refusal.message)
-
-
-def as_reply(refusal: Refusal) -> Reply:
-    """Words a refusal that no protocol words."""
-    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-    return Reply(refusal.status, _ENCODE({"code": refusal.code, "message": refusal.message}), headers=headers)
-
-
-def _not_stored(exc: Exception, admission: Admission) -> Refusal:
-    if isinstance(exc, Transient):
-        log.debug("request not accepted", extra={"site": admission.site, "error": str(exc)})
-        message = f"the events could not be stored yet; send them again: {exc}"
-        return admission.refuse(503, "unavailable", message, RETRY_AFTER_SECONDS)
-    if isinstance(exc, Permanent):
-        return admission.refuse(413, "too_large", f"the events cannot be stored: {exc}")
-    raise exc

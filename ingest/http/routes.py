@@ -14,6 +14,15 @@ NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 
 _ADDRESS = re.compile(r"\Ahttps?://[^/]*/?")
 _SLASHES = re.compile(r"//+")
+OWN_PATHS: Mapping[str, str] = MappingProxyType(
+    {
+        "tp2": "/com.snowplowanalytics.snowplow/tp2",
+        "iglu": "/com.snowplowanalytics.iglu/v1",
+        "redirect": "/r/tp2",
+    }
+)
+"""The routes that a site's own paths stand for (`shared/project/snowplow.py`)."""
+
 PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -33,17 +42,18 @@ class Routes:
         Raises:
             ValueError: two protocols claim one route.
         """
+        self.protocols = tuple(protocols)
         self._fixed: dict[tuple[str, str], Match] = {}
         self._patterns: list[tuple[str, re.Pattern[str], HttpProtocol, str]] = []
         claimed: dict[tuple[str, str], str] = {}
-        for protocol in protocols:
+        for protocol in self.protocols:
             for route in protocol.ROUTES:
                 shape = (route.method, PARAMETER.sub("{}", route.path))
                 if shape in claimed:
                     raise ValueError(f"{route.method} {route.path} is claimed by {claimed[shape]} and {protocol.NAME}")
                 claimed[shape] = protocol.NAME
                 if "{" in route.path:
-                    pattern = re.compile(PARAMETER.sub(r"(?P<\1>[^/]+)", route.path))
+                    pattern = re.compile(PARAMETER.sub(r"(?P<\1>[^/]+)", route.path.replace(".", r"\.")))
                     self._patterns.append((route.method, pattern, protocol, route.path))
                 else:
                     self._fixed[route.method, route.path] = Match(protocol, route.path)
@@ -63,6 +73,12 @@ class Routes:
                 return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})
         return None
 
-    def methods(self, path: str) -> list[str]:
+    def find_own(self, method: str, path: str, own: Mapping[str, str]) -> Match | None:
+        """Returns the match of a path of a site's own; `own` says for each what it takes."""
+        target = own.get(path)
+        found = None if target is None else self.find(method, OWN_PATHS[target])
+        return None if found is None else found._replace(params={"path": path})
+
+    def methods(self, path: str, own: Mapping[str, str] = NO_PARAMS) -> list[str]:
         """Returns the methods a path knows, for 405."""
-        return [method for method in ("GET", "POST") if self.find(method, path) is not None]
+        return [each for each in ("GET", "POST") if self.find(each, path) or self.find_own(each, path, own)]

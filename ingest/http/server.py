@@ -22,11 +22,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ingest.clients.own_address import host_of
 from ingest.contract import HttpRequest, Refusal
-from ingest.http.answer import Answer, Answered
+from ingest.http.answer import RETRY_AFTER_SECONDS, Answer, Answered
 from ingest.http.connections import Connection, Connections
 from ingest.http.pipeline import (
     HEALTH_PATH,
-    RETRY_AFTER_SECONDS,
     TOO_MANY_BYTES,
     TOO_MANY_REQUESTS,
     Pipeline,
@@ -110,7 +109,7 @@ class EdgeServer:
         headers = request.headers
         pipeline = self._pipeline
         if method == "OPTIONS":
-            return Answer(pipeline.preflight(headers))
+            return Answer(pipeline.preflight(headers, path))
         sockets = self._sockets.get(path)
         if sockets is not None and method == "GET" and headers.get("upgrade", "").lower() == "websocket":
             return await self._upgrade(request, path, query, sockets)

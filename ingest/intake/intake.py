@@ -291,7 +291,7 @@ class Intake:
         headers = sender.headers
         if admission.kind == "browser":
             desk = self.sites.get(admission.site)
-            address = self.proxies.client_address(sender.peer, headers)
+            address = None if parsed.hide_address else self.proxies.client_address(sender.peer, headers)
             user_agent = text_of(headers.get("user-agent"))
             if user_agent:
                 if len(user_agent) > MAX_USER_AGENT:

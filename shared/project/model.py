@@ -20,6 +20,7 @@ from shared.project.archive import ArchiveOptions
 from shared.project.functions import Function, OnError, PrivacyRule
 from shared.project.identity import Identity
 from shared.project.problems import From, is_reserved
+from shared.project.snowplow import Snowplow
 from shared.project.syncs import Sync
 from shared.reading.units import ByteSize, Duration
 
@@ -100,6 +101,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = field(default_factory=lambda: Duration(86_400))
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
+    snowplow: Annotated[Snowplow, Meta(description="how it takes events of Snowplow's trackers")] = field(
+        default_factory=Snowplow
+    )
     limits: Annotated[SiteLimits, Meta(description="bounds of the events that the site accepts")] = field(
         default_factory=SiteLimits
     )

@@ -57,6 +57,7 @@ def test_the_reference_has_every_key() -> None:
     assert used(document["connections"].values()) == set(field_names(Connection))
     for struct, name, entries in (
         (Site, "limits", "sites"),
+        (Site, "snowplow", "sites"),
         (Connection, "batch", "connections"),
         (Connection, "dead_limit", "connections"),
         (Connection, "identity", "connections"),

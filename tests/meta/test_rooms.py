@@ -65,7 +65,7 @@ VERBS = "penstock/command/verbs"
 """A module for each group of commands; `penstock/command/cli.py` lists them."""
 
 PLUGINS: dict[str, str] = {
-    "ingest/protocols": r"ingest\.(contract|judge|clients)(\.|$)|shared\.",
+    "ingest/protocols": r"ingest\.(contract|judge|clients|protocols)(\.|$)|shared\.",
     "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from shared.errors import Problem
+from shared.project.checks.snowplow import check_snowplow
 
 if TYPE_CHECKING:
     from shared.project.model import Site
@@ -25,6 +26,7 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
     problems: list[Problem] = []
     key_owners: dict[str, str] = {}
     domain_owners: dict[str, str] = {}
+    path_owners: dict[str, str] = {}
     for name, site in sites.items():
         path = f"sites.{name}"
         for index, key in enumerate(site.keys):
@@ -56,10 +58,12 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
             if not _DOMAIN.fullmatch(domain):
                 text = f"expected a host name such as events.example.com, without scheme, port and path, got {domain!r}"
                 problems.append(Problem(where, text))
-        if site.domains and site.keys and all(key.secret or key.kind != "browser" for key in site.keys):
-            text = "requests by host name need no key, so they would bypass the secrets of `keys`; add a browser key or remove `domains`"
-            problems.append(Problem(f"{path}.domains", text))
+        if (site.domains or site.snowplow.paths) and site.keys and all(key.secret or key.kind != "browser" for key in site.keys):
+            what, option = ("host name", "domains") if site.domains else ("a path of its own", "snowplow.paths")
+            text = f"requests by {what} need no key, so they would bypass the secrets of `keys`; add a browser key or remove `{option}`"
+            problems.append(Problem(f"{path}.{option}", text))
         problems += _check_origins(path, site.origins)
+        problems += check_snowplow(path, site.snowplow, path_owners)
     return problems
 
 
