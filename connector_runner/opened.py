@@ -12,7 +12,7 @@ from typing import Any
 from connector_runner import registry
 from connector_runner.contract import Environment, Listener, Source
 from connector_runner.programs.folders import private_folders
-from shared.errors import PenstockError, SetupError
+from shared.errors import SetupError
 from shared.secrets.reading import reveal
 
 
@@ -33,7 +33,7 @@ async def opened(name: str, document: Mapping[str, Any], cache: Path, heard: Lis
     try:
         async with _opened(name, revealed, cache, heard) as source:
             yield source
-    except PenstockError as error:
+    except Exception as error:
         registry.mask_of(document).error(error)
         raise
 

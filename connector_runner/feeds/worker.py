@@ -85,6 +85,9 @@ class FeedWorker:
                     with contextlib.suppress(TimeoutError):
                         async with timeout(pause):
                             await ending.wait()
+                except Exception as error:
+                    mask_of(self._definition.document).error(error)
+                    raise
         finally:
             self._context.telemetry.forget(*GAUGES, feed=self._name)
 

@@ -73,7 +73,7 @@ class Destinations:
                     environment = Environment(entry.gate, self._locks, self._telemetry, self._scratch)
                     entry.destination = await plugin.open_destination(name, options, environment)
             yield entry.destination
-        except PenstockError as error:
+        except Exception as error:
             registry.mask_of(given).error(error)
             raise
         finally:
@@ -108,7 +108,7 @@ class MaskedSession:
     def _masked(self) -> Iterator[None]:
         try:
             yield
-        except PenstockError as error:
+        except Exception as error:
             self._mask.error(error)
             raise
 

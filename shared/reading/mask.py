@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, unquote, urlsplit
 
-from shared.errors import PenstockError
-
 HIDDEN = "•••"
 FEWEST = 6
 """Characters of a secret that is hidden. Shorter ones are in many words, which would tell more of them by being hidden."""
@@ -66,17 +64,39 @@ class Mask:
                 data = data.replace(form, HIDDEN.encode())
         return data
 
-    def error(self, error: PenstockError) -> None:
-        """Hides the secrets in all texts of an error."""
-        error.args = tuple(self._any(each) for each in error.args)
-        for name, value in vars(error).items():
-            setattr(error, name, self._any(value))
+    def error(self, error: BaseException) -> None:
+        """Hides the secrets in all texts of an error, and of the errors that led to it: a traceback in a log shows these too."""
+        known: set[int] = set()
+        waiting: list[BaseException | None] = [error]
+        while waiting:
+            each = waiting.pop()
+            if each is None or id(each) in known:
+                continue
+            known.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
+            with contextlib.suppress(Exception):  # of a driver, which may allow no change
+                each.args = tuple(self._any(value) for value in each.args)
+            of_system = ("strerror", "filename", "filename2") if isinstance(each, OSError) else ()
+            for name in (*getattr(each, "__dict__", ()), *of_system):
+                with contextlib.suppress(Exception):
+                    setattr(each, name, self._any(getattr(each, name)))
 
-    def _any(self, value: Any) -> Any:
+    def _any(self, value: Any, depth: int = 8) -> Any:
         if isinstance(value, str):
             return self.text(value)
+        if isinstance(value, bytes):
+            return self.body(value)
+        if not depth:
+            return value
         if isinstance(value, Mapping):
-            return {key: self._any(each) for key, each in value.items()}
+            return {key: self._any(each, depth - 1) for key, each in value.items()} if type(value) is dict else value
+        if isinstance(value, tuple):
+            parts = [self._any(each, depth - 1) for each in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if type(value) is list:
+            return [self._any(each, depth - 1) for each in value]
         return value
 
 

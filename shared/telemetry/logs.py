@@ -19,6 +19,9 @@ import msgspec
 
 from shared.telemetry.tracing.spans import current_trail
 
+OWN = ("connector_runner", "functions_runtime", "ingest", "loader", "penstock", "router", "shared")
+"""Packages whose loggers follow the level that an operator chooses; others say nothing below info."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _bound: ContextVar[dict[str, object] | None] = ContextVar("log_fields", default=None)
 
@@ -29,7 +32,11 @@ def configure(service: str, level: str, form: str) -> None:
     handler.setFormatter(_Text() if form == "text" else _Json(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    own = logging.getLevelNamesMapping()[level.upper()]
+    # below info, drivers tell what they send: botocore the session token, for one
+    root.setLevel(max(own, logging.INFO))
+    for package in OWN:
+        logging.getLogger(package).setLevel(own)
     # nats-py logs each failed attempt to connect with a traceback; our broker says once that the connection is gone
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
