@@ -7,11 +7,15 @@ paid once, and so is the encoding of a selection that several connections have i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from router.rules.view import Path, View
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
 from shared.events.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
 from shared.forget.ids import Forgotten
+
+if TYPE_CHECKING:
+    from router.rules.gate import Gated
 
 
 class Arrival:
@@ -37,6 +41,7 @@ class Arrival:
         "_selections",
         "_views",
         "at_seconds",
+        "gated",
         "ids",
         "payload",
         "repeated",
@@ -59,6 +64,8 @@ class Arrival:
         """Headers of the trace the frame belongs to."""
         self.repeated: Sequence[int] = ()
         """Indexes, ascending, of the events that the site has seen before."""
+        self.gated: Gated | None = None
+        """What the site's gate says to its events, once it was asked: all connections hear the same."""
         self._forgotten: frozenset[int] | None = None
         self._frame: Frame | None = None
         self._facts: list[RequestFacts] | None = None

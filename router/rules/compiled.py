@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.rules.gate import Gate, Known
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
 from shared.forget.ids import Forgotten
-from shared.project.model import Connection
+from shared.project.model import Connection, Site
 from shared.project.snapshot import ConfigSnapshot
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRules:
-    """The rules of one enabled connection, in the order in which they are asked: `where` as far as heads tell, sampling, consent,
-    the integrations object, then the rest of `where`."""
+    """The rules of one enabled connection. They are asked in this order: forgotten, gate, consent, the integrations object, `where`, sampling."""
 
     name: str
     revision: int
@@ -36,13 +36,14 @@ class ConnectionRules:
     """True: its frames go to its functions, or privacy rules, before its destination gets them."""
     forgotten: Forgotten = field(default_factory=Forgotten, compare=False, repr=False)
     """Ids whose events no connection gets; it changes while the rules stay."""
-    known: dict[tuple[str, str | None], bool | None] = field(default_factory=dict, compare=False, repr=False)
-    """Verdicts by type and event name, if the predicate asks the head for nothing else."""
+    gate: Gate | None = None
+    """The rules of its site; None: the site has none."""
+    known: Known = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def needs_heads(self) -> bool:
         """False: the connection takes whole frames."""
-        return self.predicate is not None or self.sample < 1 or self.needs_bodies or bool(self.forgotten)
+        return self.predicate is not None or self.sample < 1 or self.needs_bodies or self.gate is not None or bool(self.forgotten)
 
     @property
     def needs_bodies(self) -> bool:
@@ -64,14 +65,22 @@ def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None
     """Returns the rules of every site; they leave out the events of forgotten ids.
 
     Raises:
-        ConfigError: with every problem of every `where`.
+        ConfigError: with every problem of every `where`, of sites and of connections.
     """
     project = snapshot.project
     problems: list[Problem] = []
     connections: dict[str, dict[str, ConnectionRules]] = {site: {} for site in project.every_site}
+    gates: dict[str, Gate | None] = {}
+    for name, site in project.sites.items():
+        try:
+            gates[name] = _gate(name, site)
+        except ConfigError as exc:
+            problems.extend(exc.problems)
     for name, connection in project.connections.items():
         try:
-            rules = _compile(name, connection, snapshot, Forgotten() if forgotten is None else forgotten)
+            rules = _compile(
+                name, connection, snapshot, Forgotten() if forgotten is None else forgotten, gate=gates.get(connection.site)
+            )
         except ConfigError as exc:
             problems.extend(exc.problems)
             continue
@@ -90,7 +99,14 @@ def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None
     }
 
 
-def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot, forgotten: Forgotten) -> ConnectionRules:
+def _gate(name: str, site: Site) -> Gate | None:
+    where = compile_where(site.where, f"sites.{name}.where")
+    return None if where is None else Gate(where)
+
+
+def _compile(
+    name: str, connection: Connection, snapshot: ConfigSnapshot, forgotten: Forgotten, *, gate: Gate | None
+) -> ConnectionRules:
     destination_type = str(snapshot.project.destinations.get(connection.destination, {}).get("type", ""))
     return ConnectionRules(
         name=name,
@@ -102,5 +118,6 @@ def _compile(name: str, connection: Connection, snapshot: ConfigSnapshot, forgot
         consent=tuple(connection.consent),
         through_functions=connection.through_functions,
         forgotten=forgotten,
+        gate=gate,
         integrations=frozenset({name, connection.destination, destination_type} if connection.integrations else ()),
     )

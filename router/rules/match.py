@@ -1,9 +1,9 @@
 """Decides which events of a frame a connection gets, and why it does not get the others. Pure.
 
 An event is asked, in this order, whether it was seen before (decided for the whole site, see `router/window/dedupe.py`), whether
-its person is forgotten, whether the head alone fails `where`, whether sampling leaves its user out, whether its consent and its integrations object allow the
-connection, and whether the body passes `where`. The first no counts; the cheap questions come first, and a connection without
-rules about bodies opens none.
+its person is forgotten, what the site's gate says (`router/rules/gate.py`), whether its consent and its integrations object allow the
+connection, whether it meets `where`, and whether sampling keeps its user. The first no counts, so no answer depends on what is cheap to
+ask. A connection without rules about bodies opens none.
 
 - Consent: an event without `context.consent.categoryPreferences` passes; with it, every category of the connection must be true.
 - Integrations: an event is excluded by `false` for the connection, its destination or the destination's type, and by
@@ -14,22 +14,15 @@ Filters fail closed: if a rule needs a body that cannot be read, the event is le
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
+from router.rules.gate import UNREADABLE, ask, pass_gate
 from router.rules.sample import is_kept
-from router.rules.where import Predicate
 from shared.events.event import JSON, RequestFacts
-from shared.events.frame import Head
 from shared.events.outcome import DropReason
-
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_BY_NAME = frozenset({"type", "event"})
-_MAX_KNOWN = 4096
 
 
 class Matched(NamedTuple):
@@ -65,60 +58,28 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         _count(drops, DropReason.FORGOTTEN, len(indexes) - len(kept))
         indexes = kept
     errors = 0
-    undecided: Container[int] = ()
+    if rules.gate is not None and indexes:
+        gated = arrival.gated
+        if gated is None:
+            gated = arrival.gated = pass_gate(rules.gate, arrival, indexes)
+        if gated.filtered:
+            indexes = [index for index in indexes if index not in gated.filtered]
+            _count(drops, DropReason.SITE_FILTERED, len(gated.filtered))
+            errors += gated.unread
+    if rules.needs_bodies and indexes:
+        indexes, unread = _ask_permission(rules, arrival, indexes, drops)
+        errors += unread
     if rules.predicate is not None and indexes:
-        indexes, undecided = _ask_heads(rules=rules, predicate=rules.predicate, heads=arrival.heads, indexes=indexes, drops=drops)
+        passing, unread = ask(rules.predicate, rules.known, arrival, indexes)
+        _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
+        errors += unread
+        indexes = passing
     if rules.sample < 1 and indexes:
         heads = arrival.heads
         kept = [index for index in indexes if is_kept(heads[index], rules.sample)]
         _count(drops, DropReason.SAMPLED, len(indexes) - len(kept))
         indexes = kept
-    if rules.needs_bodies and indexes:
-        indexes, errors = _ask_permission(rules, arrival, indexes, drops)
-    if rules.predicate is not None and undecided and indexes:
-        indexes, unread = _ask_bodies(
-            predicate=rules.predicate, arrival=arrival, indexes=indexes, undecided=undecided, drops=drops
-        )
-        errors += unread
     return Matched(None if len(indexes) == total else list(indexes), drops, errors)
-
-
-def _ask_heads(
-    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int], drops: dict[DropReason, int]
-) -> tuple[Sequence[int], Container[int]]:
-    """Returns the events that may pass, and which of these only their body can decide."""
-    if predicate.head_fields <= _BY_NAME:
-        verdicts = _verdicts_by_name(rules, predicate, heads, indexes)
-    else:
-        on_head = predicate.on_head
-        verdicts = [on_head(heads[index]) for index in indexes]
-    given = set(verdicts)
-    if given == {True}:
-        return indexes, ()
-    if given == {None}:
-        return indexes, set(indexes)
-    passing = [index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is not False]
-    _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
-    if None not in given:
-        return passing, ()
-    return passing, {index for index, verdict in zip(indexes, verdicts, strict=True) if verdict is None}
-
-
-def _verdicts_by_name(
-    rules: ConnectionRules, predicate: Predicate, heads: list[Head], indexes: Sequence[int]
-) -> list[bool | None]:
-    """Returns verdicts by name: events have few names, so this saves asking five hundred times."""
-    known = rules.known
-    names = [(heads[index].type, heads[index].event) for index in indexes]
-    try:
-        return [known[name] for name in names]
-    except KeyError:
-        if len(known) > _MAX_KNOWN:
-            known.clear()
-        for index, name in zip(indexes, names, strict=True):
-            if name not in known:
-                known[name] = predicate.on_head(heads[index])
-        return [known[name] for name in names]
 
 
 def _ask_permission(
@@ -133,30 +94,13 @@ def _ask_permission(
         if _may_exclude(rules, bodies[index], facts[heads[index].request]):
             try:
                 reason = _exclusion(rules, arrival.event(index))
-            except _UNREADABLE:
+            except UNREADABLE:
                 reason = DropReason.FILTERED
                 errors += 1
         if reason is None:
             passing.append(index)
         else:
             _count(drops, reason, 1)
-    return passing, errors
-
-
-def _ask_bodies(
-    predicate: Predicate, arrival: Arrival, indexes: Sequence[int], undecided: Container[int], drops: dict[DropReason, int]
-) -> tuple[list[int], int]:
-    """Returns the events that pass `where`, and how many could not be read."""
-    passing: list[int] = []
-    errors = 0
-    heads, on_event, look = arrival.heads, predicate.on_event, arrival.looking(predicate.view)
-    for index in indexes:
-        try:
-            if index not in undecided or on_event(heads[index], look(index)):
-                passing.append(index)
-        except _UNREADABLE:
-            errors += 1
-    _count(drops, DropReason.FILTERED, len(indexes) - len(passing))
     return passing, errors
 
 

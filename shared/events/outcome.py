@@ -55,6 +55,7 @@ class DropReason(StrEnum):
 
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
+    SITE_FILTERED = "site_filtered"
     BOT = "bot"
     TABLE_TEMPLATE_EMPTY = "table_template_empty"
     INTEGRATIONS = "integrations"
@@ -172,6 +173,7 @@ _DEAD_ADVICE = {
 _DROP_MEANING = {
     DropReason.DUPLICATE: "the same messageId was accepted before, within the site's window",
     DropReason.FILTERED: "the connection's `where` does not match",
+    DropReason.SITE_FILTERED: "the site's `where` does not match, so no connection gets the event",
     DropReason.BOT: "the site drops requests of bots",
     DropReason.TABLE_TEMPLATE_EMPTY: "the connection's table template gave an empty name, which skips the event",
     DropReason.INTEGRATIONS: "the event's `integrations` object excludes the destination",
@@ -185,5 +187,5 @@ _DROP_MEANING = {
     DropReason.UNSUPPORTED: "the destination has no place for an event of this type or name; its page says which it takes",
     DropReason.UNIDENTIFIED: "the event has none of the ids by which the destination knows people; its page names them",
     DropReason.TOO_OLD: "the event is older than the destination accepts; its page says how old it may be",
-    DropReason.FORGOTTEN: "the event belongs to a person who is forgotten (`penstock forget`)",
+    DropReason.FORGOTTEN: "the event belongs to a person who is forgotten (`penstock forget`) or suppressed (`penstock suppress`)",
 }

@@ -99,6 +99,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="how far a client's clock (`sentAt`) may be off to be corrected; beyond it times stay as sent; 0: never"
         ),
     ] = field(default_factory=lambda: Duration(86_400))
+    where: Annotated[
+        Any, Meta(description="conditions an event must meet to go to any connection of the site; see docs/routing.md")
+    ] = None
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
     snowplow: Annotated[Snowplow, Meta(description="how it takes events of Snowplow's trackers")] = field(

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from penstock.control import suppressing
 from penstock.control.status.balance import settle_balance
 from shared.events.frame import Head, RequestContext, encode_frame, pack
-from shared.forget.listing import stop_suppressing, suppress
+from shared.forget.listing import suppress
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from shared.project.snapshot import current_snapshot
@@ -88,8 +89,10 @@ async def test_each_service_leaves_out_what_it_is_the_first_to_meet(running: Sta
             while not (wanted <= set((await files.rows()).get("events", ())) and called <= set(receiver.ids)):
                 await asyncio.sleep(0.05)
         # the list changes while all run
-        await suppress(broker, ["joe"], "r2")
-        await stop_suppressing(broker, digests)
+        assert await suppressing.add(broker, ["joe"]) == 1
+        assert await suppressing.remove(broker, ["jim"], digests) == 2
+        assert [each.by for each in await suppressing.entries(broker)] == ["suppress"]
+        assert [each.suppressed for each in await suppressing.check(broker, ["joe", "jane"])] == [True, False]
         while await asyncio.to_thread(running.metric, "ingest", "ingest_events_dropped_total", reason="forgotten") < 3:
             send(running, [event(9, "joe")])
         number, rows = 10, set[str]()

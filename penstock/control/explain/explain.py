@@ -1,7 +1,7 @@
 """What every connection of a site would do with one event, without a stack and without effects.
 
 The code of the services decides: the edge's judge, the router's rules, the sandbox, the loader's shaping, and the calls of
-destinations. Only the window of duplicates is not asked, and existing tables are not read.
+destinations. Only the window of duplicates and the list of suppressed people are not asked, and existing tables are not read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from loader import registry
 from penstock.control.explain.edge import judge
 from penstock.control.explain.landing import call, land
 from penstock.control.explain.passage import passed, stitched
-from penstock.control.explain.routing import left_out
+from penstock.control.explain.routing import asked
 from penstock.control.explain.steps import Explanation, Way
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
@@ -74,10 +74,11 @@ async def _way(snapshot: ConfigSnapshot, name: str, rules: ConnectionRules | Non
         way.result = "disabled"
         return way
     try:
-        out = left_out(rules, connection, arrival)
-        if out is not None:
-            way.result, (way.reason, way.detail) = "dropped", out
-            return way
+        way.route = asked(rules, connection, project.sites[connection.site], arrival)
+        for step in way.route:
+            if step.verdict == "drops":
+                way.result, way.reason, way.detail = "dropped", step.reason, step.detail
+                return way
         frame = decode_frame(arrival.payload)
         if rules.through_functions:
             found = await _passed(way, snapshot, frame, fetch=fetch)

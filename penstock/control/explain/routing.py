@@ -1,12 +1,14 @@
-"""Says why the router leaves an event out: which condition fails, which consent is missing, which name excludes it."""
+"""Asks the router's questions one by one: which condition fails, which consent is missing, which name excludes the event."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
+from penstock.control.explain.steps import RouteStep
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.match import match
@@ -15,15 +17,49 @@ from router.rules.where import compile_where
 from shared.events.event import JSON
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
-from shared.project.model import Connection
+from shared.project.model import Connection, Site
+
+UNSEEN = "only a stack knows: `penstock suppress check ID`"
 
 
-def left_out(rules: ConnectionRules, connection: Connection, arrival: Arrival) -> tuple[str, str] | None:
-    """Returns the reason and its details if a connection leaves out the only event of an arrival; None: it takes the event.
+def asked(rules: ConnectionRules, connection: Connection, site: Site, arrival: Arrival) -> list[RouteStep]:
+    """Returns the questions that a project asks about the only event of an arrival, in the router's order; at most one drops it.
 
     Raises:
         Permanent, msgspec.DecodeError, UnicodeDecodeError: the event cannot be read.
     """
+    questions = _questions(rules)
+    steps = [RouteStep(step="suppressed", verdict="unasked", detail=UNSEEN)]
+    dropped = False
+    for name, alone in questions:
+        found = None if dropped else _left_out(alone, connection, site, arrival)
+        if found is not None:
+            steps.append(RouteStep(step=name, verdict="drops", reason=found[0], detail=found[1]))
+        else:
+            steps.append(RouteStep(step=name, verdict="unasked" if dropped else "passes"))
+        dropped = dropped or found is not None
+    return steps
+
+
+def _questions(rules: ConnectionRules) -> list[tuple[str, ConnectionRules]]:
+    """Returns a connection's questions, each as rules that ask nothing else."""
+    bare = replace(rules, gate=None, consent=(), integrations=frozenset(), predicate=None, sample=1.0, known={})
+    found: list[tuple[str, ConnectionRules]] = []
+    if rules.gate is not None:
+        found.append(("site where", replace(bare, gate=rules.gate)))
+    if rules.consent:
+        found.append(("consent", replace(bare, consent=rules.consent)))
+    if rules.integrations:
+        found.append(("integrations", replace(bare, integrations=rules.integrations)))
+    if rules.predicate is not None:
+        found.append(("where", replace(bare, predicate=rules.predicate)))
+    if rules.sample < 1:
+        found.append(("sample", replace(bare, sample=rules.sample)))
+    return found
+
+
+def _left_out(rules: ConnectionRules, connection: Connection, site: Site, arrival: Arrival) -> tuple[str, str] | None:
+    """Returns the reason and its details if a connection leaves out the only event of an arrival; None: it takes the event."""
     matched = match(rules, arrival)
     reason = next(iter(matched.drops), None)
     if reason is None:
@@ -32,6 +68,8 @@ def left_out(rules: ConnectionRules, connection: Connection, arrival: Arrival) -
         return reason, "the event cannot be read, and a filter needs it"
     head, event = arrival.heads[0], arrival.event(0)
     match reason:
+        case DropReason.SITE_FILTERED:
+            return reason, "; ".join(failing(site.where, f"sites.{connection.site}.where", head, event))
         case DropReason.SAMPLED:
             return reason, f"sample is {rules.sample:g}, and the user's place is {place(head.user_key):.3f}"
         case DropReason.CONSENT:

@@ -24,6 +24,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class RouteStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One question of the router. `passes`, `drops` with the reason and its detail, or `unasked`: an earlier question dropped the event,
+    or only a running stack can tell."""
+
+    step: str
+    verdict: Literal["passes", "drops", "unasked"]
+    reason: str = ""
+    detail: str = ""
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
     """A field that a privacy rule changed. Without `after` the field is gone, without `before` it is new."""
 
@@ -102,6 +112,8 @@ class Way(msgspec.Struct, kw_only=True):
     result: Result = "unknown"
     reason: str = ""
     detail: str = ""
+    route: list[RouteStep] = []
+    """The questions of the router that this project asks, in their order."""
     rules: list[RuleStep] = []
     functions: list[FunctionStep] = []
     identity: list[IdentityStep] = []

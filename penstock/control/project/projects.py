@@ -212,6 +212,8 @@ def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
         for stream, how in _entries(sync, "streams"):
             problems.extend(_problems_of(partial(read_where, how.get("where"), f"syncs.{name}.streams.{stream}.where")))
     problems.extend(shared_tables(document.get("syncs")))
+    for name, site in _entries(document, "sites"):
+        problems.extend(_problems_of(partial(compile_where, site.get("where"), f"sites.{name}.where")))
     for name, connection in _entries(document, "connections"):
         problems.extend(_problems_of(partial(compile_where, connection.get("where"), f"connections.{name}.where")))
         if isinstance(connection.get("table"), str):

@@ -117,6 +117,22 @@ def test_a_connection_that_leaves_it_out_says_by_which_rule(
     assert (way["reason"], way["detail"]) == (reason, detail)
 
 
+def test_the_questions_of_the_router_are_shown_in_their_order_up_to_the_one_that_drops_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.PROJECT", PROJECT.replace("shop: {", "shop: {where: {field: event, eq: Order}, "))
+    rules = "consent: [mail], integrations: true, where: {field: type, eq: track}, sample: 0.5"
+    way = explained(capsys, connections=f"  a: {{site: shop, destination: wh, {rules}}}\n")["connections"][0]
+    assert [(step["step"], step["verdict"]) for step in way["route"]] == [
+        ("suppressed", "unasked"),
+        ("site where", "passes"),
+        ("consent", "drops"),
+        ("integrations", "unasked"),
+        ("where", "unasked"),
+        ("sample", "unasked"),
+    ]
+
+
 def test_rules_functions_and_tables_are_shown_step_by_step(capsys: pytest.CaptureFixture[str]) -> None:
     connection = """\
   a:

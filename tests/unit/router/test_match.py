@@ -48,9 +48,9 @@ def frame_of(events: list[dict[str, Any]], requests: list[int] | None = None) ->
     return encode_frame(pack("shop", REQUESTS, heads, [msgspec.json.encode(event) for event in events]))
 
 
-def rules_of(**options: Any) -> ConnectionRules:
+def rules_of(site: dict[str, Any] | None = None, **options: Any) -> ConnectionRules:
     document = {
-        "sites": {"shop": {}},
+        "sites": {"shop": site or {}},
         "destinations": {"wh": {"type": "duckdb"}},
         "connections": {"shop-wh": {"site": "shop", "destination": "wh", **options}},
     }
