@@ -43,9 +43,9 @@ def show_explanation(screen: Screen, found: Explanation) -> None:
 
 
 def _lines(way: Way) -> Iterator[str]:
-    for step in way.route:
-        if step.verdict != "unasked" or step.detail:
-            yield f"{step.step}: " + (step.verdict if step.verdict != "unasked" else step.detail)
+    for question in way.route:
+        if question.verdict != "unasked" or question.detail:
+            yield f"{question.step}: " + (question.verdict if question.verdict != "unasked" else question.detail)
     for rule in way.rules:
         yield f"privacy {rule.do} {rule.field}" + (": finds nothing" if rule.missed else "")
         yield from (f"  {_changed(each)}" for each in rule.changed)
