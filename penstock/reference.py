@@ -37,7 +37,7 @@ from router.alerts.contract import AlertRules
 from router.alerts.registry import CHANNELS
 from router.settings import RouterSettings
 from shared.events.outcome import DeadReason, DropReason
-from shared.project.model import Connection, Project
+from shared.project.model import Connection, Project, Site
 from shared.secrets.reading import PREFIX as SECRETS_PREFIX
 from shared.secrets.reading import VAULT_PREFIX, SecretsSettings, VaultSettings
 from shared.settings import ServiceSettings
@@ -64,6 +64,7 @@ SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
 _SPECIAL = {
     (Project, "destinations"): "name to a [destination](#destinations)",
     (Connection, "where"): "[conditions](routing.md#conditions)",
+    (Site, "where"): "[conditions](routing.md#conditions)",
 }
 """What the Structs hold as plain JSON because another module checks it."""
 
@@ -145,7 +146,7 @@ def _configuration() -> Iterator[str]:
         "- A *size* is a number of bytes or a text such as `512KiB`, `64MiB`, `1GB`.",
         "- Only `true` and `false` are booleans: `no`, `off` and `2026-03-01` are texts. A key that stands twice in one mapping is an",
         "  error, and so is an empty file: write `sites: {}` for a project with nothing in it.",
-        "- Names of sites, destinations, functions, connections, connectors, syncs, feeds and alerts are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
+        "- Names of sites, destinations, functions, connections, connectors, syncs, feeds, tracking plans and alerts are 1 to 63 of `a-z`, `0-9`, `_` and `-`, and begin with a letter or digit.",
         "",
     )
     structs: dict[type, inspect.StructType] = {}

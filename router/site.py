@@ -25,8 +25,10 @@ from router.forwarding.account import Account, expire, export
 from router.forwarding.forwarder import Cursor, Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
 from router.forwarding.front import Front
+from router.forwarding.lag import watch_lag
 from router.forwarding.send import FAULT_SECONDS, QueueWriter
 from router.forwarding.state import SiteState, StateKeeper, shed_before
+from router.problems.reported import report
 from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -46,13 +48,11 @@ from shared.jetstream.kv import Bucket
 from shared.jetstream.reader import Message
 from shared.streams.rewind import PATTERN as REWINDS
 from shared.streams.rewind import Answer, answer_key, connection_of, decode_rewinds
-from shared.streams.waiting import look_ahead
 from shared.tasks import first_of, task_group
 from shared.telemetry.metrics import Telemetry
 
 SAVE_SECONDS = 0.2  # between two writes of the state: after a kill, frames sent since are sent again, and recognised as repeats
 WATCH_SECONDS = 15.0
-LAG_SECONDS = 2.0
 QUIET_SECONDS = 1.0  # without a frame at the start: then the window counts as filled
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class SiteRouter:
                 others = [
                     group.create_task(self._keep_saving(forwarders), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
-                    group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
+                    group.create_task(watch_lag(self._broker, self._telemetry, self.site, self._front), name=f"lag-{self.site}"),
                     group.create_task(self._watch_rewinds(forwarders), name=f"rewind-{self.site}"),
                     group.create_task(send_replays_again(self._broker, self.site, self._older), name=f"replays-{self.site}"),
                 ]
@@ -281,10 +281,12 @@ class SiteRouter:
     async def _route(self, message: Message, forwarders: Forwarders) -> None:
         arrival: Arrival | None = None
         try:
-            with_heads = any(forwarder.rules.needs_heads for forwarder in forwarders.accepting())
+            with_heads = self._rules.gate is not None or any(each.rules.needs_heads for each in forwarders.accepting())
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=with_heads)
             with traced(self._telemetry, f"route events.{self.site}", trace_of(message.headers), arrival):
                 mark_repeats(self._window, arrival)
+                if self._rules.gate is not None:
+                    await self._report_violations(arrival)
                 await forwarders.make_room()
                 # from here to the end of `_offer` nothing is awaited
                 prepared = [(forwarder, *forwarder.prepare(arrival)) for forwarder in forwarders.accepting()]
@@ -297,6 +299,15 @@ class SiteRouter:
                 forwarder.account.bury(message.seq, 0 if arrival is None else len(arrival))
         self._offer(message, arrival, prepared)
         self._report()
+
+    async def _report_violations(self, arrival: Arrival) -> None:
+        await report(
+            publisher=self._broker.publisher,
+            telemetry=self._telemetry,
+            rules=self._rules,
+            arrival=arrival,
+            incarnation=self._saved.incarnation,
+        )
 
     def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Forwarder, Matched, Parcel | None]]) -> None:
         total, repeated = (0, ()) if arrival is None else (len(arrival), arrival.repeated)
@@ -368,17 +379,6 @@ class SiteRouter:
             except Transient as exc:
                 log.warning("state cannot be stored yet", extra={"site": self.site, "error": str(exc)})
                 await asyncio.sleep(pause.next())
-
-    async def _watch_lag(self) -> None:
-        """Keeps the gauges of waiting frames true, also while no frame comes or moves."""
-        while True:
-            with contextlib.suppress(NotConnected):
-                lag = await look_ahead(self._broker, self.site, self._front.seq)
-                self._telemetry.gauge("router_lag_frames", lag.frames, site=self.site)
-                self._telemetry.gauge("account_unrouted_events", lag.events, site=self.site)
-                oldest = 0.0 if lag.oldest_at is None else max(0.0, time.time() - lag.oldest_at)
-                self._telemetry.gauge("router_oldest_seconds", oldest, site=self.site)
-            await asyncio.sleep(LAG_SECONDS)
 
     async def _watch_rewinds(self, forwarders: Forwarders) -> None:
         async for entry in Bucket(self._broker, topology.STATE_BUCKET).watch(REWINDS):

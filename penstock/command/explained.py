@@ -44,8 +44,9 @@ def show_explanation(screen: Screen, found: Explanation) -> None:
 
 def _lines(way: Way) -> Iterator[str]:
     for question in way.route:
-        if question.verdict != "unasked" or question.detail:
-            yield f"{question.step}: " + (question.verdict if question.verdict != "unasked" else question.detail)
+        told = "" if question.verdict == "unasked" else question.verdict
+        if told or question.detail:
+            yield f"{question.step}: " + ": ".join(filter(None, (told, question.detail)))
     for rule in way.rules:
         yield f"privacy {rule.do} {rule.field}" + (": finds nothing" if rule.missed else "")
         yield from (f"  {_changed(each)}" for each in rule.changed)

@@ -58,6 +58,7 @@ class _Passed:
     forwarded: int = 0
     drops: Mapping[DropReason, int] | None = None
     dead: int = 0
+    why: DeadReason = DeadReason.FRAME_UNREADABLE
     backfilled: int = 0
 
 
@@ -113,9 +114,9 @@ class RunningAccount:
         self.sent += events
         self._passed.append(_Passed(seq, forwarded=events))
 
-    def bury(self, seq: int, events: int) -> None:
+    def bury(self, seq: int, events: int, why: DeadReason = DeadReason.FRAME_UNREADABLE) -> None:
         """Counts events that are in the dead letters."""
-        self._passed.append(_Passed(seq, dead=events))
+        self._passed.append(_Passed(seq, dead=events, why=why))
 
     def backfill(self, seq: int, events: int) -> None:
         """Counts events from before the connection began."""
@@ -181,5 +182,5 @@ def _add(base: Account, done: list[_Passed]) -> Account:
         for reason, amount in (each.drops or {}).items():
             dropped[reason] = dropped.get(reason, 0) + amount
         if each.dead:
-            dead[DeadReason.FRAME_UNREADABLE] = dead.get(DeadReason.FRAME_UNREADABLE, 0) + each.dead
+            dead[each.why] = dead.get(each.why, 0) + each.dead
     return msgspec.structs.replace(base, forwarded=forwarded, backfilled=backfilled, dropped=dropped, dead=dead)

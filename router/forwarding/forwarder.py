@@ -21,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.forwarding.account import RunningAccount
+from router.forwarding.broken import letters_of
 from router.forwarding.front import Front
 from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
 from router.forwarding.state import Mark
@@ -34,8 +35,9 @@ from router.rules.match import Matched, match
 from router.trace import sending
 from shared.backoff import Backoff
 from shared.errors import Permanent, QueueFull, Transient
+from shared.events.dead import DeadLetter
 from shared.events.headers import Place
-from shared.events.outcome import DropReason
+from shared.events.outcome import DeadReason, DropReason
 from shared.tasks import timeout
 from shared.telemetry.metrics import Telemetry
 
@@ -44,8 +46,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """The part of one frame that goes to a connection: `events` of the frame's `total`. `events_before`: `Front.events` before
-    the frame."""
+    """The part of one frame that goes to a connection: `events` of the frame's `total`, perhaps none, and the letters of events that the
+    site's tracking plan buries. `events_before`: `Front.events` before the frame."""
 
     seq: int
     at_seconds: float
@@ -57,6 +59,12 @@ class Parcel:
     trace: Mapping[str, str] = field(default_factory=dict)
     drops: Mapping[DropReason, int] = field(default_factory=dict)
     through_functions: bool = False
+    letters: Sequence[DeadLetter] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """Its size in memory, about."""
+        return len(self.payload) + sum(letter.held_bytes for letter in self.letters)
 
 
 @dataclass(slots=True)
@@ -186,13 +194,11 @@ class Forwarder:
         return matched, self.parcel(arrival, matched)
 
     def parcel(self, arrival: Arrival, matched: Matched) -> Parcel | None:
-        """Wraps the events that passed."""
-        if matched.indexes is not None and not matched.indexes:
-            return None
+        """Wraps the events that passed, and the letters of events that the tracking plan buries."""
         events = len(arrival) if matched.indexes is None else len(matched.indexes)
-        if not events:
+        if not events and not matched.dead:
             return None
-        payload = arrival.payload_of(matched.indexes)
+        payload = arrival.payload_of(matched.indexes) if events else b""
         return Parcel(
             seq=arrival.seq,
             at_seconds=arrival.at_seconds,
@@ -204,6 +210,9 @@ class Forwarder:
             trace=arrival.trace,
             drops=matched.drops,
             through_functions=self.rules.through_functions,
+            letters=letters_of(arrival, matched.dead, site=self.sender.site, connection=self.name, lane=self.lane)
+            if matched.dead
+            else (),
         )
 
     def take(self, seq: int, matched: Matched, parcel: Parcel | None) -> None:
@@ -212,7 +221,7 @@ class Forwarder:
         if parcel is None:
             return
         self._pending.append(parcel)
-        self._pending_bytes += len(parcel.payload)
+        self._pending_bytes += parcel.held_bytes
         self._wake.set()
 
     def fall_behind(self) -> None:
@@ -280,7 +289,7 @@ class Forwarder:
             cursor: Cursor | None = self.cursor
             if cursor is None:
                 self._pending.popleft()
-                self._pending_bytes -= len(parcel.payload)
+                self._pending_bytes -= parcel.held_bytes
             elif sent and cursor.seq == parcel.seq:
                 self.account.drop(parcel.seq, parcel.drops)
                 cursor.seq += 1
@@ -301,8 +310,19 @@ class Forwarder:
     async def _send(self, parcel: Parcel, trace: Mapping[str, str]) -> bool:
         was_behind = self.behind
         full, fault = Backoff(*FULL_SECONDS), Backoff(*FAULT_SECONDS)
+        buried = not parcel.letters
         while True:
             try:
+                if not buried:
+                    await self.sender.bury_events(
+                        telemetry=self.telemetry, seq=parcel.seq, connection=self.name, letters=parcel.letters
+                    )
+                    buried = True
+                    if not self.is_counted(parcel.seq):
+                        self.account.bury(parcel.seq, len(parcel.letters), DeadReason.TRACKING_PLAN)
+                if not parcel.events:
+                    self.blocked = False
+                    return True
                 total = 0 if self.is_counted(parcel.seq) else self.account.sent + parcel.events
                 place = Place(lane=self.lane, seq=parcel.seq, events=parcel.events, total=total, rewind=self.rewind)
                 await self.sender.try_send(

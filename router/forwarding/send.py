@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shared.backoff import Backoff
 from shared.errors import Permanent, QueueFull, Transient
@@ -96,6 +96,22 @@ class QueueWriter:
         if frames:
             raise QueueFull(f"{frames} earlier frames of {queue} are in its functions still")
         self._past_functions.add(queue)
+
+    async def bury_events(self, *, telemetry: Telemetry, seq: int, connection: str, letters: Sequence[DeadLetter]) -> None:
+        """Puts events of a frame that break the site's tracking plan into a connection's dead letters, once, and counts them.
+
+        Raises:
+            QueueFull, NotConnected, Transient: they may not be stored; send the same again.
+        """
+        await bury(
+            publisher=self._publisher,
+            stage=STAGE,
+            name=connection,
+            letters=letters,
+            msg_id=f"{self._source}.{seq}.{STAGE}.{connection}.plan",
+            trace=current_headers(),
+        )
+        telemetry.count("router_events_dead_total", len(letters), site=self.site, reason=DeadReason.TRACKING_PLAN)
 
     async def bury_frame(
         self, telemetry: Telemetry, seq: int, at_seconds: float, payload: bytes, why: str, connection: str | None = None

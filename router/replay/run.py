@@ -251,6 +251,8 @@ async def _forward(sender: QueueWriter, rules: ConnectionRules, arrival: Arrival
     drops: Mapping[DropReason, int] = matched.drops
     for reason, amount in drops.items():
         sent.dropped[reason] = sent.dropped.get(reason, 0) + amount
+    if matched.dead:  # their letters were made when they were first routed
+        sent.dropped[DropReason.TRACKING_PLAN] = sent.dropped.get(DropReason.TRACKING_PLAN, 0) + len(matched.dead)
     if payload is None:
         return
     events = len(arrival) if matched.indexes is None else len(matched.indexes)

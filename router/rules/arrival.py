@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from router.rules.view import Path, View
 from shared.events.event import JSON, RequestFacts, facts_of, materialise
-from shared.events.frame import Frame, Head, decode_frame, decode_heads, decode_ids, encode_frame, select
+from shared.events.frame import Frame, Head, RequestContext, decode_frame, decode_heads, decode_ids, encode_frame, select
 from shared.forget.ids import Forgotten
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Arrival:
         "_forgotten",
         "_frame",
         "_heads",
+        "_rewritten",
         "_selections",
         "_views",
         "at_seconds",
@@ -72,6 +73,7 @@ class Arrival:
         self._bodies: list[bytes] | None = None
         self._events: dict[int, JSON] = {}
         self._views: dict[frozenset[Path], dict[int, JSON]] = {}
+        self._rewritten = False
         self._selections: dict[tuple[int, ...], bytes] = {}
 
     def __len__(self) -> int:
@@ -90,6 +92,11 @@ class Arrival:
         if self._bodies is None:
             self._bodies = self._opened().bodies()
         return self._bodies
+
+    @property
+    def requests(self) -> list[RequestContext]:
+        """The requests that the heads refer to."""
+        return self._opened().requests
 
     @property
     def facts(self) -> list[RequestFacts]:
@@ -137,11 +144,20 @@ class Arrival:
 
         return look
 
+    def rewrite(self, index: int, body: bytes) -> None:
+        """Puts other bytes in place of an event's body, for all connections of the site."""
+        if not self._rewritten:
+            self._rewritten, self._bodies = True, list(self.bodies)
+        self.bodies[index] = body
+        self._events.pop(index, None)
+        for seen in self._views.values():
+            seen.pop(index, None)
+
     def payload_of(self, indexes: Sequence[int] | None) -> bytes:
-        """Returns a frame with the events at `indexes`; None: all of them, as this frame's own bytes."""
-        if indexes is None:
+        """Returns a frame with the events at `indexes`; None: all of them, as this frame's own bytes unless one was rewritten."""
+        if indexes is None and not self._rewritten:
             return self.payload
-        key = tuple(indexes)
+        key = tuple(range(len(self)) if indexes is None else indexes)
         payload = self._selections.get(key)
         if payload is None:
             payload = self._selections[key] = encode_frame(select(self._opened(), key, self.bodies))

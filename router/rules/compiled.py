@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.plans.compiled import Plan, compile_plan
 from router.rules.gate import Gate, Known
+from router.rules.view import compile_view
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
 from shared.forget.ids import Forgotten
-from shared.project.model import Connection, Site
+from shared.project.model import Connection, Project, Site
+from shared.project.problems import are_wanted
 from shared.project.snapshot import ConfigSnapshot
 
 
@@ -59,28 +62,35 @@ class SiteRules:
     dedupe_seconds: float
     connections: Mapping[str, ConnectionRules]
     disabled: frozenset[str] = frozenset()
+    gate: Gate | None = None
+    """The rules of the site itself."""
+    revision: int = 0
+    """Of the project."""
+    reports: bool = False
+    """A connection takes violations of tracking plans, so they are told."""
+    forgotten: Forgotten = field(default_factory=Forgotten, compare=False, repr=False)
 
 
 def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None) -> dict[str, SiteRules]:
     """Returns the rules of every site; they leave out the events of forgotten ids.
 
     Raises:
-        ConfigError: with every problem of every `where`, of sites and of connections.
+        ConfigError: with every problem of every `where`, of sites and of connections, and of every plan that a site follows.
     """
     project = snapshot.project
     problems: list[Problem] = []
     connections: dict[str, dict[str, ConnectionRules]] = {site: {} for site in project.every_site}
     gates: dict[str, Gate | None] = {}
+    plans = _plans(project, problems)
     for name, site in project.sites.items():
         try:
-            gates[name] = _gate(name, site)
+            gates[name] = _gate(name, site, plans.get(site.tracking_plan or ""))
         except ConfigError as exc:
             problems.extend(exc.problems)
+    forgotten = Forgotten() if forgotten is None else forgotten
     for name, connection in project.connections.items():
         try:
-            rules = _compile(
-                name, connection, snapshot, Forgotten() if forgotten is None else forgotten, gate=gates.get(connection.site)
-            )
+            rules = _compile(name, connection, snapshot, forgotten, gate=gates.get(connection.site))
         except ConfigError as exc:
             problems.extend(exc.problems)
             continue
@@ -94,14 +104,31 @@ def compile_project(snapshot: ConfigSnapshot, forgotten: Forgotten | None = None
             float(site.dedupe_window),
             connections[name],
             frozenset(key for key, value in project.connections.items() if value.site == name and not value.enabled),
+            gate=gates.get(name),
+            revision=snapshot.revision,
+            reports=are_wanted(project.connections, "violations"),
+            forgotten=forgotten,
         )
         for name, site in project.every_site.items()
     }
 
 
-def _gate(name: str, site: Site) -> Gate | None:
+def _plans(project: Project, problems: list[Problem]) -> dict[str, Plan]:
+    """Returns the plans that sites follow; adds what is wrong with them."""
+    found: dict[str, Plan] = {}
+    for name in {site.tracking_plan for site in project.sites.values()} & project.tracking_plans.keys():
+        try:
+            found[str(name)] = compile_plan(str(name), project.tracking_plans[str(name)])
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+    return found
+
+
+def _gate(name: str, site: Site, plan: Plan | None) -> Gate | None:
     where = compile_where(site.where, f"sites.{name}.where")
-    return None if where is None else Gate(where)
+    if plan is None:
+        return None if where is None else Gate(where)
+    return Gate(where, plan, compile_view(plan.paths or {("properties",)}))
 
 
 def _compile(

@@ -1,16 +1,21 @@
 """The gate of a site: the rules that an event of the site meets before any connection's. Decided once for all connections.
 
-It asks the site's `where`. A body that a condition needs and that cannot be read fails: the filter is closed.
+It asks the site's `where`, and then its tracking plan, which may also take values out of an event. A body that a condition needs and that
+cannot be read fails: the filter is closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from router.plans.compiled import Plan
+from router.plans.judged import Verdict, judge, unreadable
+from router.plans.strip import strip
 from router.rules.arrival import Arrival
+from router.rules.view import View
 from router.rules.where import Predicate
 from shared.events.frame import Head
 
@@ -27,15 +32,25 @@ class Gate:
     """The rules of one site."""
 
     where: Predicate | None = None
+    plan: Plan | None = None
+    view: View | None = field(default=None, compare=False, repr=False)
+    """What the plan looks at; None: whole events."""
     known: Known = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """What a gate says to the events of a frame, by index. `filtered`: the site's `where` fails; `unread` of them could not be read."""
+    """What a gate says to the events of a frame, by index.
+
+    `filtered`: the site's `where` fails; `unread` of them could not be read. `dropped`, `dead`: what the plan does with them. `verdicts`: of all
+    events that break the plan.
+    """
 
     filtered: frozenset[int] = frozenset()
     unread: int = 0
+    dropped: frozenset[int] = frozenset()
+    dead: frozenset[int] = frozenset()
+    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
 
 
 def pass_gate(gate: Gate, arrival: Arrival, indexes: Sequence[int]) -> Gated:
@@ -44,10 +59,35 @@ def pass_gate(gate: Gate, arrival: Arrival, indexes: Sequence[int]) -> Gated:
     Raises:
         Permanent: the frame is damaged inside.
     """
-    if gate.where is None:
-        return Gated()
-    passing, unread = ask(gate.where, gate.known, arrival, indexes)
-    return Gated(filtered=frozenset(indexes).difference(passing), unread=unread)
+    filtered, unread = frozenset[int](), 0
+    if gate.where is not None:
+        passing, unread = ask(gate.where, gate.known, arrival, indexes)
+        filtered, indexes = frozenset(indexes).difference(passing), passing
+    if gate.plan is None or not indexes:
+        return Gated(filtered=filtered, unread=unread)
+    verdicts = _check(gate.plan, gate.view, arrival, indexes)
+    ends = {
+        action: frozenset(index for index, each in verdicts.items() if each.action == action)
+        for action in ("drop", "dead_letter")
+    }
+    return Gated(filtered=filtered, unread=unread, dropped=ends["drop"], dead=ends["dead_letter"], verdicts=verdicts)
+
+
+def _check(plan: Plan, view: View | None, arrival: Arrival, indexes: Sequence[int]) -> dict[int, Verdict]:
+    """Judges events by a plan, and takes out of them what it strips."""
+    found: dict[int, Verdict] = {}
+    heads, look = arrival.heads, arrival.looking(view)
+    for index in indexes:
+        try:
+            verdict = judge(plan, heads[index], look(index))
+            if verdict is None:
+                continue
+            if verdict.without:
+                arrival.rewrite(index, strip(arrival.bodies[index], verdict.without))
+        except (*UNREADABLE, ValueError):
+            verdict = unreadable()
+        found[index] = verdict
+    return found
 
 
 def ask(predicate: Predicate, known: Known, arrival: Arrival, indexes: Sequence[int]) -> tuple[Sequence[int], int]:

@@ -19,19 +19,21 @@ from typing import NamedTuple
 
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
-from router.rules.gate import UNREADABLE, ask, pass_gate
+from router.rules.gate import UNREADABLE, Gate, Gated, ask, pass_gate
 from router.rules.sample import is_kept
 from shared.events.event import JSON, RequestFacts
 from shared.events.outcome import DropReason
+from shared.forget.ids import Forgotten
 
 
 class Matched(NamedTuple):
     """A connection's part of a frame: `indexes` ascending, None for all; the number left out by reason; the number of these for
-    which a filter failed."""
+    which a filter failed. `dead`: events that the site's tracking plan makes dead letters of this connection."""
 
     indexes: list[int] | None
     drops: Mapping[DropReason, int]
     errors: int
+    dead: Sequence[int] = ()
 
 
 _NO_DROPS: Mapping[DropReason, int] = {}
@@ -48,23 +50,17 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         return _ALL
     total = len(arrival)
     drops: dict[DropReason, int] = {}
-    indexes: Sequence[int] = range(total)
-    if arrival.repeated:
-        repeated = set(arrival.repeated)
-        indexes = [index for index in indexes if index not in repeated]
-        drops[DropReason.DUPLICATE] = total - len(indexes)
-    if rules.forgotten and indexes and (gone := arrival.forgotten(rules.forgotten)):
-        kept = [index for index in indexes if index not in gone]
-        _count(drops, DropReason.FORGOTTEN, len(indexes) - len(kept))
-        indexes = kept
+    indexes = admitted(rules.forgotten, arrival, drops)
     errors = 0
+    dead: Sequence[int] = ()
     if rules.gate is not None and indexes:
-        gated = arrival.gated
-        if gated is None:
-            gated = arrival.gated = pass_gate(rules.gate, arrival, indexes)
-        if gated.filtered:
-            indexes = [index for index in indexes if index not in gated.filtered]
+        gated = gated_of(rules.gate, rules.forgotten, arrival)
+        if gated.filtered or gated.dropped or gated.dead:
+            dead = sorted(gated.dead) if gated.dead else ()
             _count(drops, DropReason.SITE_FILTERED, len(gated.filtered))
+            _count(drops, DropReason.TRACKING_PLAN, len(gated.dropped))
+            out = gated.filtered | gated.dropped | gated.dead
+            indexes = [index for index in indexes if index not in out]
             errors += gated.unread
     if rules.needs_bodies and indexes:
         indexes, unread = _ask_permission(rules, arrival, indexes, drops)
@@ -79,7 +75,37 @@ def match(rules: ConnectionRules, arrival: Arrival) -> Matched:
         kept = [index for index in indexes if is_kept(heads[index], rules.sample)]
         _count(drops, DropReason.SAMPLED, len(indexes) - len(kept))
         indexes = kept
-    return Matched(None if len(indexes) == total else list(indexes), drops, errors)
+    return Matched(None if len(indexes) == total else list(indexes), drops, errors, dead)
+
+
+def admitted(forgotten: Forgotten, arrival: Arrival, drops: dict[DropReason, int]) -> Sequence[int]:
+    """Returns the events that are no repeats and of nobody who is forgotten; counts the others in `drops`.
+
+    Raises:
+        Permanent: the frame is damaged inside.
+    """
+    total = len(arrival)
+    indexes: Sequence[int] = range(total)
+    if arrival.repeated:
+        repeated = set(arrival.repeated)
+        indexes = [index for index in indexes if index not in repeated]
+        drops[DropReason.DUPLICATE] = total - len(indexes)
+    if forgotten and indexes and (gone := arrival.forgotten(forgotten)):
+        kept = [index for index in indexes if index not in gone]
+        _count(drops, DropReason.FORGOTTEN, len(indexes) - len(kept))
+        indexes = kept
+    return indexes
+
+
+def gated_of(gate: Gate, forgotten: Forgotten, arrival: Arrival) -> Gated:
+    """Returns what a site's gate says to the events of a frame; it is asked once, for all connections.
+
+    Raises:
+        Permanent: the frame is damaged inside.
+    """
+    if arrival.gated is None:
+        arrival.gated = pass_gate(gate, arrival, admitted(forgotten, arrival, {}))
+    return arrival.gated
 
 
 def _ask_permission(

@@ -38,6 +38,7 @@ class DeadReason(StrEnum):
     FUNCTION_TIMEOUT = "function_timeout"
     FUNCTION_MEMORY = "function_memory"
     FUNCTION_RESULT = "function_result"
+    TRACKING_PLAN = "tracking_plan"
 
     @property
     def meaning(self) -> str:
@@ -56,6 +57,7 @@ class DropReason(StrEnum):
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
     SITE_FILTERED = "site_filtered"
+    TRACKING_PLAN = "tracking_plan"
     BOT = "bot"
     TABLE_TEMPLATE_EMPTY = "table_template_empty"
     INTEGRATIONS = "integrations"
@@ -140,6 +142,7 @@ _DEAD_MEANING = {
     DeadReason.FUNCTION_TIMEOUT: "a function ran for longer than the connection's function_timeout, or waited for longer than an event may take",
     DeadReason.FUNCTION_MEMORY: "a function took more memory than it has, or its process ended while it worked on this event",
     DeadReason.FUNCTION_RESULT: "a function returned no event: not JSON, too large, or too many events",
+    DeadReason.TRACKING_PLAN: "the event breaks the site's tracking plan, which sends such events here; the detail has every fault",
 }
 
 _MEND_CLIENT = "a client is wrong: mend it; replay what the new rules allow"
@@ -168,12 +171,14 @@ _DEAD_ADVICE = {
     DeadReason.FUNCTION_TIMEOUT: "the function hangs on this event: mend it, or raise the connection's `function_timeout`; then replay",
     DeadReason.FUNCTION_MEMORY: "the function takes too much memory for this event: mend it, then replay",
     DeadReason.FUNCTION_RESULT: "the function's result is no event; the detail says why: mend it, then replay",
+    DeadReason.TRACKING_PLAN: "mend the client, or the plan and apply it; then replay: the present plan and the connection's rules judge the event again",
 }
 
 _DROP_MEANING = {
     DropReason.DUPLICATE: "the same messageId was accepted before, within the site's window",
     DropReason.FILTERED: "the connection's `where` does not match",
     DropReason.SITE_FILTERED: "the site's `where` does not match, so no connection gets the event",
+    DropReason.TRACKING_PLAN: "the event breaks the site's tracking plan, which drops such events",
     DropReason.BOT: "the site drops requests of bots",
     DropReason.TABLE_TEMPLATE_EMPTY: "the connection's table template gave an empty name, which skips the event",
     DropReason.INTEGRATIONS: "the event's `integrations` object excludes the destination",

@@ -22,6 +22,7 @@ from shared.project.identity import Identity
 from shared.project.problems import From, is_reserved
 from shared.project.snowplow import Snowplow
 from shared.project.syncs import Sync
+from shared.project.tracking import TrackingPlan
 from shared.reading.units import ByteSize, Duration
 
 Layout = Literal["segment", "single_table", "passthrough"]
@@ -101,6 +102,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = field(default_factory=lambda: Duration(86_400))
     where: Annotated[
         Any, Meta(description="conditions an event must meet to go to any connection of the site; see docs/routing.md")
+    ] = None
+    tracking_plan: Annotated[
+        str | None, Meta(description="name of the plan that its events must follow; see docs/tracking_plans.md")
     ] = None
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
@@ -260,6 +264,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, dict[str, Any]],
         Meta(description="endless sources by name: `site`, `type` and the options of that type; their records become events"),
     ] = {}
+    tracking_plans: Annotated[dict[str, TrackingPlan], Meta(description="which events sites expect, by name")] = {}
     archive: Annotated[
         ArchiveOptions | Literal["off"] | None,
         Meta(

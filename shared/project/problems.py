@@ -1,9 +1,9 @@
-"""Problems as data: what `from: dead` and `from: warnings` mean for a connection.
+"""Problems as data: what `from: dead`, `from: warnings` and `from: violations` mean for a connection.
 
 Problems travel as events of reserved sites, so that routing, functions and destinations need not know that they are none of a
 client's. No name of a project begins with an underscore, so no client can send to such a site.
 
-One rule keeps problems from feeding themselves: what befalls an event of a reserved site is in neither source. Its dead letters
+One rule keeps problems from feeding themselves: what befalls an event of a reserved site is in no source. Its dead letters
 and warnings are where all are (`penstock dead list`, `penstock warnings`), but become no rows.
 """
 
@@ -23,13 +23,14 @@ From = Literal["dead", "warnings", "violations"]
 
 DEAD_SITE = "_dead"
 WARNINGS_SITE = "_warnings"
-SITES: Mapping[str, str] = {"dead": DEAD_SITE, "warnings": WARNINGS_SITE}
+VIOLATIONS_SITE = "_violations"
+SITES: Mapping[str, str] = {"dead": DEAD_SITE, "warnings": WARNINGS_SITE, "violations": VIOLATIONS_SITE}
 """The reserved site of each source."""
-TABLES: Mapping[str, str] = {"dead": "dead_letters", "warnings": "ingestion_warnings"}
+TABLES: Mapping[str, str] = {"dead": "dead_letters", "warnings": "ingestion_warnings", "violations": "plan_violations"}
 """The table of each source, if the connection names no other."""
 KEYS: Mapping[str, list[str]] = {"dead": ["store", "letter"]}
 """Columns that identify a row: the row of a dead letter is written again when the letter is replayed or purged."""
-MISSING = "expected the name of a site; or `from: dead` or `from: warnings` instead"
+MISSING = "expected the name of a site; or `from: dead`, `from: warnings` or `from: violations` instead"
 LIFTING = ("segment", "single_table")
 """Layouts that name the properties of an event as they are, so that the columns of `KEYS` exist."""
 
@@ -42,7 +43,7 @@ def is_reserved(site: str) -> bool:
 def settle(connection: Connection) -> Connection:
     """Returns a connection with the site, table and key that its `from` stands for; one with a site stays as it is."""
     source = connection.from_
-    if source is None or source not in SITES or connection.site:
+    if source is None or connection.site:
         return connection
     key = connection.primary_key
     if key is None and connection.layout in LIFTING:
@@ -57,9 +58,7 @@ def are_wanted(connections: Mapping[str, Connection], source: From) -> bool:
 
 def check_source(path: str, connection: Connection) -> Iterator[Problem]:
     """Yields the problems of `site` and `from` of a connection that is settled."""
-    if connection.from_ == "violations":
-        yield Problem(f"{path}.from", "violations need tracking plans, which this version does not have; known: dead, warnings")
-    elif connection.from_ is None:
+    if connection.from_ is None:
         if not connection.site:
             yield Problem(f"{path}.site", MISSING)
     elif connection.site != SITES[connection.from_]:

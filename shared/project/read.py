@@ -14,6 +14,7 @@ from shared.project.functions import Function, check_functions
 from shared.project.model import NAME, NAME_RULE, Connection, Project, Site
 from shared.project.problems import settle
 from shared.project.syncs import Sync, check_sync_references, check_syncs
+from shared.project.tracking import TrackingPlan, check_plans
 from shared.project.variables import interpolate
 from shared.reading.decode import decode, kind_of, meant
 
@@ -42,6 +43,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         "connectors": dict[str, Any],
         "syncs": Sync,
         "feeds": dict[str, Any],
+        "tracking_plans": TrackingPlan,
         "alerts": dict[str, Any],
     }
     parts: dict[str, Any] = {key: value for key, value in document.items() if key not in (*shapes, "archive")}
@@ -82,6 +84,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *check_connections(project),
         *check_syncs(project),
         *check_alerts(project),
+        *check_plans(project),
     ]
     if problems:
         raise ConfigError(problems)
@@ -134,7 +137,17 @@ def _sync_references(path: str, entry: Mapping[str, Any], document: Mapping[str,
 def _check_names(project: Project) -> list[Problem]:
     return [
         Problem(f"{kind}.{name}", NAME_RULE)
-        for kind in ("sites", "destinations", "functions", "connections", "connectors", "syncs", "feeds", "alerts")
+        for kind in (
+            "sites",
+            "destinations",
+            "functions",
+            "connections",
+            "connectors",
+            "syncs",
+            "feeds",
+            "tracking_plans",
+            "alerts",
+        )
         for name in getattr(project, kind)
         if not NAME.fullmatch(name)
     ]

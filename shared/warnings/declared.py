@@ -112,6 +112,13 @@ WARNED: tuple[Warned, ...] = (
         labels={"reason": "bot"},
     ),
     Warned(
+        "plan_violation",
+        "router_plan_broken_total",
+        "events",
+        meaning="the event breaks the site's tracking plan; the plan says what became of it",
+        advice="look at `from: violations` or the dead letters, then mend the client or the plan (docs/tracking_plans.md)",
+    ),
+    Warned(
         "duplicate",
         "router_events_dropped_total",
         "events",

@@ -16,6 +16,7 @@ from penstock.control.project.schema import project_schema
 from shared.project.functions import Function, PrivacyRule
 from shared.project.model import Connection, Key, Site
 from shared.project.read import decode_project
+from shared.project.tracking import PlannedEvent, TrackingPlan
 from shared.reading.decode import field_names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -64,6 +65,9 @@ def test_the_reference_has_every_key() -> None:
     ):
         parts = (entry.get(name, {}) for entry in document[entries].values())
         assert used(parts) == set(field_names(inner(struct, name)))
+    assert used(document["tracking_plans"].values()) == set(field_names(TrackingPlan))
+    events = (event for plan in document["tracking_plans"].values() for event in plan["events"].values())
+    assert used(events) == set(field_names(PlannedEvent))
     assert used(document["functions"].values()) == set(field_names(Function))
     rules = (rule for connection in document["connections"].values() for rule in connection.get("privacy", ()))
     assert used(rules) == set(field_names(PrivacyRule))

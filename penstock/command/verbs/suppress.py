@@ -55,7 +55,13 @@ def _named(function: Callable[..., Any]) -> Callable[..., Any]:
 @at_broker
 @_named
 def add_ids(setting: Setting, names: list[str]) -> int:
-    """Puts IDS on the list. Doing it twice changes nothing."""
+    """Puts IDS on the list. Doing it twice changes nothing.
+
+    \b
+    Example:
+      penstock suppress add u-17 5c1e
+      penstock suppress add --ids people.txt
+    """
 
     async def put() -> int:
         async with open_broker(setting.reach()) as broker:
@@ -72,7 +78,12 @@ def add_ids(setting: Setting, names: list[str]) -> int:
 @at_broker
 @_named
 def remove_ids(setting: Setting, names: list[str], digests: tuple[str, ...]) -> int:
-    """Takes IDS off the list, also when `penstock forget` put them there: their events pass from now on."""
+    """Takes IDS off the list, also when `penstock forget` put them there: their events pass from now on.
+
+    \b
+    Example:
+      penstock suppress remove u-17
+    """
     if not names and not digests:
         raise click.UsageError("name ids, a file of them with --ids, or an entry with --digest")
 
@@ -91,7 +102,12 @@ def remove_ids(setting: Setting, names: list[str], digests: tuple[str, ...]) -> 
 @suppress.command("list")
 @at_broker
 def list_ids(setting: Setting) -> int:
-    """Lists the entries, the oldest first. The list holds digests and no ids: `penstock suppress check` finds an id."""
+    """Lists the entries, the oldest first. The list holds digests and no ids: `penstock suppress check` finds an id.
+
+    \b
+    Example:
+      penstock suppress list
+    """
 
     async def read() -> list[Suppressed]:
         async with open_broker(setting.reach()) as broker:
@@ -113,7 +129,12 @@ def list_ids(setting: Setting) -> int:
 @at_broker
 @_named
 def check_ids(setting: Setting, names: list[str]) -> int:
-    """Says of each of IDS whether it is on the list. Exit code 1 if one is not."""
+    """Says of each of IDS whether it is on the list. Exit code 1 if one is not.
+
+    \b
+    Example:
+      penstock suppress check u-17
+    """
 
     async def ask() -> list[Checked]:
         async with open_broker(setting.reach()) as broker:

@@ -74,12 +74,14 @@ async def _way(snapshot: ConfigSnapshot, name: str, rules: ConnectionRules | Non
         way.result = "disabled"
         return way
     try:
+        arrival = Arrival(arrival.seq, arrival.at_seconds, arrival.payload, with_heads=True)  # a tracking plan may change it
         way.route = asked(rules, connection, project.sites[connection.site], arrival)
         for step in way.route:
-            if step.verdict == "drops":
-                way.result, way.reason, way.detail = "dropped", step.reason, step.detail
+            if step.verdict in ("drops", "buries"):
+                way.result = "dropped" if step.verdict == "drops" else "dead_letter"
+                way.reason, way.detail = step.reason, step.detail
                 return way
-        frame = decode_frame(arrival.payload)
+        frame = decode_frame(arrival.payload_of(None))
         if rules.through_functions:
             found = await _passed(way, snapshot, frame, fetch=fetch)
             if found is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from penstock.control.explain.steps import RouteStep
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
-from router.rules.match import match
+from router.rules.gate import Gate
+from router.rules.match import gated_of, match
 from router.rules.sample import place
 from router.rules.where import compile_where
 from shared.events.event import JSON
@@ -19,6 +20,7 @@ from shared.events.frame import Head
 from shared.events.outcome import DropReason
 from shared.project.model import Connection, Site
 
+ENDS = ("drops", "buries")
 UNSEEN = "only a stack knows: `penstock suppress check ID`"
 
 
@@ -28,25 +30,47 @@ def asked(rules: ConnectionRules, connection: Connection, site: Site, arrival: A
     Raises:
         Permanent, msgspec.DecodeError, UnicodeDecodeError: the event cannot be read.
     """
-    questions = _questions(rules)
     steps = [RouteStep(step="suppressed", verdict="unasked", detail=UNSEEN)]
-    dropped = False
-    for name, alone in questions:
-        found = None if dropped else _left_out(alone, connection, site, arrival)
-        if found is not None:
-            steps.append(RouteStep(step=name, verdict="drops", reason=found[0], detail=found[1]))
+    for name, alone in _questions(rules):
+        if steps[-1].verdict in ENDS or (steps[-1].verdict == "unasked" and len(steps) > 1):
+            steps.append(RouteStep(step=name, verdict="unasked"))
+        elif alone is None:
+            steps.append(_of_plan(rules, arrival))
         else:
-            steps.append(RouteStep(step=name, verdict="unasked" if dropped else "passes"))
-        dropped = dropped or found is not None
+            found = _left_out(alone, connection, site, arrival)
+            steps.append(
+                RouteStep(step=name, verdict="passes")
+                if found is None
+                else RouteStep(step=name, verdict="drops", reason=found[0], detail=found[1])
+            )
     return steps
 
 
-def _questions(rules: ConnectionRules) -> list[tuple[str, ConnectionRules]]:
-    """Returns a connection's questions, each as rules that ask nothing else."""
+def _of_plan(rules: ConnectionRules, arrival: Arrival) -> RouteStep:
+    """Returns what the site's tracking plan says; from here on the event is as the plan leaves it."""
+    arrival.gated = None
+    found = gated_of(rules.gate, rules.forgotten, arrival).verdicts.get(0) if rules.gate is not None else None
+    if found is None:
+        return RouteStep(step="tracking plan", verdict="passes")
+    told = "; ".join(map(str, found.violations))
+    if found.without:
+        told += "; without " + ", ".join(".".join(map(str, path)) for path in found.without)
+    verdict: Literal["passes", "drops", "buries"] = (
+        "buries" if found.action == "dead_letter" else "drops" if found.action == "drop" else "passes"
+    )
+    return RouteStep(
+        step="tracking plan", verdict=verdict, reason="" if verdict == "passes" else DropReason.TRACKING_PLAN, detail=told
+    )
+
+
+def _questions(rules: ConnectionRules) -> list[tuple[str, ConnectionRules | None]]:
+    """Returns a connection's questions, each as rules that ask nothing else; None: the plan is asked."""
     bare = replace(rules, gate=None, consent=(), integrations=frozenset(), predicate=None, sample=1.0, known={})
-    found: list[tuple[str, ConnectionRules]] = []
-    if rules.gate is not None:
-        found.append(("site where", replace(bare, gate=rules.gate)))
+    found: list[tuple[str, ConnectionRules | None]] = []
+    if rules.gate is not None and rules.gate.where is not None:
+        found.append(("site where", replace(bare, gate=Gate(rules.gate.where))))
+    if rules.gate is not None and rules.gate.plan is not None:
+        found.append(("tracking plan", None))
     if rules.consent:
         found.append(("consent", replace(bare, consent=rules.consent)))
     if rules.integrations:

@@ -25,11 +25,11 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One question of the router. `passes`, `drops` with the reason and its detail, or `unasked`: an earlier question dropped the event,
-    or only a running stack can tell."""
+    """One question of the router. `passes`, `drops` or `buries` (a dead letter) with the reason and its detail, or `unasked`: an earlier
+    question ended the event, or only a running stack can tell. A tracking plan that lets an event pass may have details too."""
 
     step: str
-    verdict: Literal["passes", "drops", "unasked"]
+    verdict: Literal["passes", "drops", "buries", "unasked"]
     reason: str = ""
     detail: str = ""
 

@@ -31,6 +31,8 @@ from penstock.control.letters.judged import JUDGED, Refusal, judge_again
 from penstock.control.letters.letters import AT_ONCE, Filter, Stored, find, mark, present, remove
 from penstock.control.letters.outcomes import Outcome, Refused
 from penstock.control.letters.packing import number_frames, pack_letters, whole_frame
+from penstock.control.letters.planned import is_planned, judge_planned
+from router.rules.compiled import SiteRules, compile_project
 from shared.errors import Conflict, QueueFull
 from shared.events.dead import DeadLetter
 from shared.events.frame import Head, encode_frame
@@ -106,6 +108,8 @@ class Redelivery:
         self._on_progress = on_progress
         self._broker = broker
         self._snapshot = snapshot
+        self._rules: dict[str, SiteRules] = {}
+        """Compiled when a letter needs them."""
         self._project = snapshot.project
         self._marks = are_wanted(snapshot.project.connections, "dead")
         self._into: Into = into
@@ -263,7 +267,7 @@ class Redelivery:
     def _is_refused(self, stored: Stored, index: int) -> bool:
         """Whether the edge, or the feed, would refuse the letter's event again; notes why."""
         letter = stored.letters[index]
-        judged = self._judged(letter) if letter.stage in JUDGED else None
+        judged = self._judged(letter) if letter.stage in JUDGED or (self._into == "stage" and is_planned(letter)) else None
         if not isinstance(judged, Refusal):
             return False
         self.outcome.still_bad += 1
@@ -273,7 +277,7 @@ class Redelivery:
 
     def _has_way(self, letter: DeadLetter, into: Into) -> bool:
         """Whether the project has the letter's site, or for its queue the connection, still with the site of its event; notes if not."""
-        if into == "stage" and letter.stage in QUEUES:
+        if into == "stage" and (letter.stage in QUEUES or is_planned(letter)):
             connection = self._project.connections.get(letter.connection or "")
             if connection is not None and connection.site == letter.site:
                 return True
@@ -294,6 +298,9 @@ class Redelivery:
         return accepted + window * GENERATION_SLACK + 60 if window > 0 else 0.0
 
     def _judged(self, letter: DeadLetter) -> tuple[Head, bytes] | Refusal:
+        if is_planned(letter):
+            self._rules = self._rules or compile_project(self._snapshot)
+            return judge_planned(letter, self._rules.get(letter.site))
         return judge_again(letter, self._project)
 
     async def _publish(self, note: Note, left: Iterable[Stored]) -> None:
@@ -302,19 +309,21 @@ class Redelivery:
         there = {stored.id_of(index): stored.letters[index] for stored in messages for index in stored.matching}
         letters = [(number, there[letter_id]) for letter_id, number in note.frames.items() if letter_id in there]
         stage, name = note.subject.split(".", 2)[1:]
-        delivers = stage in QUEUES and note.into == "stage"
         trace = next((stored.trace for stored in messages if stored.trace), {})
         total = 0
-        for number, some in itertools.groupby(letters, key=lambda each: each[0]):
-            judge = self._judged if stage in JUDGED else None
-            frame = pack_letters([letter for _, letter in some], judge=judge, origins=delivers)
+        for number, numbered in itertools.groupby(letters, key=lambda each: each[0]):
+            some = [letter for _, letter in numbered]
+            planned = is_planned(some[0])
+            delivers = (stage in QUEUES or planned) and note.into == "stage"
+            judge = self._judged if stage in JUDGED or (planned and delivers) else None
+            frame = pack_letters(some, judge=judge, origins=delivers)
             if frame is None:
                 continue
             total += len(frame)
             msg_id = f"{note.lane}.{number}"
             if delivers:
                 # a frame that could not be read has no origins
-                passed = stage != "functions" and (frame.origins or frame.trusted_hints)
+                passed = stage not in ("functions", "router") and (frame.origins or frame.trusted_hints)
                 functions = not passed and self._snapshot.takes_functions_way(name)
                 subject = (topology.functions_subject if functions else topology.deliver_subject)(self._snapshot.queue_of(name))
                 headers = {**write_place(Place(note.lane, number, len(frame), total)), **trace}

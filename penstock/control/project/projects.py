@@ -25,6 +25,7 @@ from penstock.control.project.code import read_functions
 from penstock.control.project.consequences import Loss, losses
 from penstock.control.project.doubts import doubts, misspelt_types
 from penstock.control.project.plan import Change, compare, inline_secrets, plain
+from penstock.control.project.planned import check_tracking_plans, read_plans
 from penstock.control.syncs.tables import shared_tables
 from router.alerts.registry import parse_alert
 from router.rules.where import compile_where
@@ -104,6 +105,11 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str], 
     with_texts, unread = _with_texts(filled, folder)
     problems.extend(unread)
     filled["connectors"] = {**(filled.get("connectors") or {}), **with_texts}
+    plans, unplanned = read_plans(filled, folder)
+    problems.extend(unplanned)
+    if plans:
+        filled["tracking_plans"] = {**filled["tracking_plans"], **plans}
+    problems.extend(check_tracking_plans(filled))
     problems.extend(misplaced(filled))
     problems.extend(_check_plugins(filled))
     if not any(problem.path.startswith("functions") for problem in problems):
@@ -115,6 +121,8 @@ def check_document(document: Mapping[str, Any], environment: Mapping[str, str], 
     resolved = resolve(document, environment)
     if with_texts:
         resolved["connectors"] = {**resolved["connectors"], **with_texts}
+    if plans:
+        resolved["tracking_plans"] = {**resolved["tracking_plans"], **plans}
     return resolved
 
 

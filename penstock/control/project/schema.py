@@ -57,7 +57,7 @@ def project_schema() -> dict[str, Any]:
     definitions["Alert"] = {"oneOf": [_alert(name, definitions) for name in CHANNELS.names()]}
     definitions["Project"]["properties"]["alerts"]["additionalProperties"] = {"$ref": "#/$defs/Alert"}
     definitions["Where"] = _where()
-    for holder in ("Connection", "SyncStream"):
+    for holder in ("Site", "Connection", "SyncStream"):
         definitions[holder]["properties"]["where"]["$ref"] = "#/$defs/Where"
     return {"$schema": DIALECT, "title": "Penstock project file", **_with_variables(schema)}
 

@@ -23,7 +23,8 @@ from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
 from router.rules.match import match
 from shared.errors import Permanent
-from shared.events.frame import decode_frame, select
+from shared.events.frame import decode_frame
+from shared.events.outcome import DeadReason
 from shared.jetstream.broker import Broker
 from shared.jetstream.reader import Message
 from shared.project.model import Project
@@ -90,11 +91,10 @@ async def _try(
         try:
             arrival = Arrival(message.seq, message.at_seconds, message.payload, with_heads=True)
             matched = match(rules, arrival)
-            frame = decode_frame(arrival.payload)
             trial.events += len(arrival)
             dropped.update({str(reason): count for reason, count in matched.drops.items()})
-            if matched.indexes is not None:
-                frame = select(frame, matched.indexes)
+            dead.update({str(DeadReason.TRACKING_PLAN): len(matched.dead)} if matched.dead else {})
+            frame = decode_frame(arrival.payload_of(matched.indexes))
             trial.taken += len(frame)
             going_on = frame if passage is None else await passage.through(frame)
             if shaper is not None and going_on is not None:

@@ -134,6 +134,10 @@ async def audit(broker: Broker, snapshot: ConfigSnapshot, since: float | None = 
     )  # fmt: skip
 
 
+OF_ROUTER = (DeadReason.FRAME_UNREADABLE, DeadReason.TRACKING_PLAN)
+"""Events that died of these were never forwarded, so nobody expects them."""
+
+
 class _Audit:
     """An audit under way, and its findings so far."""
 
@@ -211,7 +215,7 @@ class _Audit:
         """Weighs ids that are nowhere: dropped by a template or a function, dead with a letter that is gone, or lost."""
         dropped = sum(balance.dropped.get(reason, 0) for reason in LEFT_OUT)
         # the account counts all that died, also of letters that were evicted or purged; a replayed one may be in a table
-        died = sum(amount for reason, amount in balance.dead.items() if reason != DeadReason.FRAME_UNREADABLE)
+        died = sum(amount for reason, amount in balance.dead.items() if reason not in OF_ROUTER)
         buried = max(0, died - letters - balance.replayed)
         if len(missing) <= dropped:
             return

@@ -33,4 +33,19 @@ OF_ROUTER: tuple[Metric, ...] = (
         "conditions that failed to evaluate; the event was left out",
         labels=("connection",),
     ),
+    Metric("router_plan_broken_total", "counter", "events", "events that broke the site's tracking plan", labels=("site",)),
+    Metric(
+        "router_plan_violations_total",
+        "counter",
+        "violations",
+        "what was wrong with them: the rule that they broke, and what the plan did with it",
+        labels=("site", "rule", "action"),
+    ),
+    Metric(
+        "router_plan_violations_lost_total",
+        "counter",
+        "violations",
+        "violations that became no events, because EVENTS had no room",
+        labels=("site",),
+    ),
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules, compile_project
-from router.rules.match import match
+from router.rules.match import Matched, match
 from router.rules.sample import is_kept
 from router.rules.where import compile_where
 from shared.errors import ConfigError, Permanent
@@ -48,8 +48,9 @@ def frame_of(events: list[dict[str, Any]], requests: list[int] | None = None) ->
     return encode_frame(pack("shop", REQUESTS, heads, [msgspec.json.encode(event) for event in events]))
 
 
-def rules_of(site: dict[str, Any] | None = None, **options: Any) -> ConnectionRules:
+def rules_of(site: dict[str, Any] | None = None, plans: dict[str, Any] | None = None, **options: Any) -> ConnectionRules:
     document = {
+        "tracking_plans": plans or {},
         "sites": {"shop": site or {}},
         "destinations": {"wh": {"type": "duckdb"}},
         "connections": {"shop-wh": {"site": "shop", "destination": "wh", **options}},
@@ -216,7 +217,7 @@ def test_events_of_forgotten_people_go_nowhere_and_are_counted_once() -> None:
     salt = bytes(32)
     rules = rules_of()
     payload = frame_of([{"userId": "jane"}, {"userId": "joe"}, {"userId": "jane"}])
-    assert match(rules, arrive(payload)) == (None, {}, 0)
+    assert match(rules, arrive(payload)) == Matched(None, {}, 0)
     rules.forgotten.put(digest("jane", salt), listed("jane", salt, at=0.0, request=""))
-    assert match(rules, arrive(payload, repeated=(2,))) == ([1], {DropReason.DUPLICATE: 1, DropReason.FORGOTTEN: 1}, 0)
-    assert match(rules, arrive(frame_of([{"userId": "joe"}]))) == (None, {}, 0)
+    assert match(rules, arrive(payload, repeated=(2,))) == Matched([1], {DropReason.DUPLICATE: 1, DropReason.FORGOTTEN: 1}, 0)
+    assert match(rules, arrive(frame_of([{"userId": "joe"}]))) == Matched(None, {}, 0)

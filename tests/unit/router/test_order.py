@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.rules.match import match
+from router.rules.match import Matched, match
 from router.rules.sample import is_kept
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
@@ -57,7 +57,7 @@ def test_an_event_that_fails_a_question_and_all_later_ones_is_counted_under_the_
 def test_the_site_is_asked_once_for_all_of_its_connections_and_its_filter_fails_closed() -> None:
     rules = rules_of(site={"where": {"field": "properties.x", "eq": 1}})
     arrival = arrive(frame_of([{"properties": {"x": 1}}, {"properties": {"x": 2}}, {}]))
-    assert match(rules, arrival) == ([0], {DropReason.SITE_FILTERED: 2}, 0)
+    assert match(rules, arrival) == Matched([0], {DropReason.SITE_FILTERED: 2}, 0)
     gated = arrival.gated
     assert match(rules, arrival).indexes == [0]
     assert arrival.gated is gated

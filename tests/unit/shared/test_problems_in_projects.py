@@ -35,9 +35,11 @@ def test_options_of_the_connection_come_first() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("mode: stream}", "connections.c.site: expected the name of a site; or `from: dead` or `from: warnings` instead"),
+        (
+            "mode: stream}",
+            "connections.c.site: expected the name of a site; or `from: dead`, `from: warnings` or `from: violations` instead",
+        ),
         ("site: shop, from: dead}", "connections.c.from: a connection has either a site or `from`; take one of them out"),
-        ("from: violations}", "connections.c.from: violations need tracking plans, which this version does not have"),
         ("from: deed}", "connections.c.from: expected one of dead, warnings, violations, got 'deed'; did you mean `dead`?"),
         ("site: _dead}", "connections.c.site: no site is named '_dead'"),
     ],
@@ -52,7 +54,7 @@ def test_a_connection_with_another_source_is_another_connection() -> None:
     def stored(**connection: str) -> StoredProject:
         return StoredProject({}, {"connections": {"c": {"destination": "wh", **connection}}}, incarnations={"c": "1-a"})
 
-    sources = ({"site": "shop"}, {"from": "dead"}, {"from": "warnings"})
+    sources = ({"site": "shop"}, {"from": "dead"}, {"from": "warnings"}, {"from": "violations"})
     for before in sources:
         for after in sources:
             kept = _incarnations(stored(**before), stored(**after), 2)["c"] == "1-a"

@@ -1,0 +1,137 @@
+"""Compiles a tracking plan, once, into rules that an event is checked by.
+
+A schema with `properties` that does not say what else may be there gets `additionalProperties: false`, unless the plan allows
+unplanned properties: so one look of the validator finds all that is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from router.plans.bounds import REGEX_BYTES, UnboundedError, check_bounds
+from shared.errors import ConfigError, Problem
+from shared.project.tracking import TYPES, Action, PlannedEvent, TrackingPlan, UnplannedEvents, UnplannedProperties
+
+PROPERTIES, TRAITS, CONTEXT_TRAITS = ("properties",), ("traits",), ("context", "traits")
+_APPLIED = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas")
+"""Words by which other schemas can name properties of the same object."""
+_CLOSED = ("additionalProperties", "unevaluatedProperties")
+
+
+class Validator(Protocol):
+    """What we use of a compiled schema."""
+
+    def is_valid(self, instance: Any) -> bool:
+        """Whether a value meets the schema."""
+        ...
+
+    def iter_errors(self, instance: Any) -> Any:
+        """Yields every error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is asked of one event: `paths` are where its object may lie, the first that is there counts."""
+
+    paths: tuple[tuple[str, ...], ...]
+    on_violation: Action
+    unplanned_properties: UnplannedProperties
+    schema: Mapping[str, Any]
+    validator: Validator = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan of one revision. `revision` is made of its content, so it stays while the plan stays."""
+
+    name: str
+    revision: str
+    unplanned_events: UnplannedEvents
+    events: Mapping[str, Rule]
+    types: Mapping[str, Rule]
+
+    @property
+    def paths(self) -> frozenset[tuple[str, ...]]:
+        """What the rules look at in an event."""
+        return frozenset(path for rule in (*self.events.values(), *self.types.values()) for path in rule.paths)
+
+
+def compile_plan(name: str, plan: TrackingPlan) -> Plan:
+    """Returns the rules of a plan.
+
+    Raises:
+        ConfigError: with every schema that is none, or is beyond the bounds; each problem has its place.
+    """
+    problems: list[Problem] = []
+    path = f"tracking_plans.{name}"
+    rules: dict[tuple[str, str], Rule] = {}
+    for event, planned in plan.events.items():
+        _add(rules, ("events", event), f"{path}.events.{event}", plan, planned, problems)
+    for kind in TYPES:
+        of_type: PlannedEvent | None = getattr(plan, kind)
+        if of_type is not None:
+            _add(rules, ("types", kind), f"{path}.{kind}", plan, of_type, problems)
+    if problems:
+        raise ConfigError(problems)
+    content = msgspec.json.encode(msgspec.structs.replace(plan, file=None), order="sorted")
+    return Plan(
+        name=name,
+        revision=hashlib.sha256(content).hexdigest()[:12],
+        unplanned_events=plan.unplanned_events,
+        events={event: rule for (group, event), rule in rules.items() if group == "events"},
+        types={kind: rule for (group, kind), rule in rules.items() if group == "types"},
+    )
+
+
+def _add(
+    rules: dict[tuple[str, str], Rule],
+    key: tuple[str, str],
+    path: str,
+    plan: TrackingPlan,
+    planned: PlannedEvent,
+    problems: list[Problem],
+) -> None:
+    unplanned = planned.unplanned_properties or plan.unplanned_properties
+    schema = closed(planned.schema) if unplanned != "allow" else planned.schema
+    try:
+        check_bounds(planned.schema)
+        validator = _compile(schema)
+    except (UnboundedError, ValueError, RecursionError) as exc:
+        problems.append(Problem(f"{path}.schema", str(exc) or "it nests too deep"))
+        return
+    paths = (TRAITS, CONTEXT_TRAITS) if key[1] == "identify" else (TRAITS,) if key[1] == "group" else (PROPERTIES,)
+    rules[key] = Rule(
+        paths=paths if key[0] == "types" else (PROPERTIES,),
+        on_violation=planned.on_violation or plan.on_violation,
+        unplanned_properties=unplanned,
+        schema=schema,
+        validator=validator,
+    )
+
+
+def closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a schema that allows no other properties than it names, unless it names none or says more of them itself."""
+    if "properties" not in schema or any(word in schema for word in _CLOSED):
+        return schema
+    return {**schema, _CLOSED[any(word in schema for word in _APPLIED)]: False}
+
+
+def _compile(schema: Mapping[str, Any]) -> Validator:
+    """Compiles a schema; raises ValueError with what is wrong with it, and where."""
+    import jsonschema_rs  # only projects with a plan need it
+
+    try:
+        options = jsonschema_rs.RegexOptions(size_limit=REGEX_BYTES, dfa_size_limit=REGEX_BYTES)
+        made: Validator = jsonschema_rs.validator_for(
+            {"type": "object", **schema}, pattern_options=options, validate_formats=True, offline=True
+        )
+    except jsonschema_rs.ValidationError as exc:
+        place = ".".join(map(str, exc.instance_path))
+        raise ValueError(f"{place}: {exc.message}" if place else exc.message) from exc
+    return made
