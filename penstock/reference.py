@@ -63,8 +63,7 @@ SETTINGS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
 
 _SPECIAL = {
     (Project, "destinations"): "name to a [destination](#destinations)",
-    (Connection, "where"): "[conditions](routing.md#conditions)",
-    (Site, "where"): "[conditions](routing.md#conditions)",
+    **dict.fromkeys(((Connection, "where"), (Site, "where")), "[conditions](routing.md#conditions)"),
 }
 """What the Structs hold as plain JSON because another module checks it."""
 

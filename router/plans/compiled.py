@@ -72,11 +72,11 @@ def compile_plan(name: str, plan: TrackingPlan) -> Plan:
     path = f"tracking_plans.{name}"
     rules: dict[tuple[str, str], Rule] = {}
     for event, planned in plan.events.items():
-        _add(rules, ("events", event), f"{path}.events.{event}", plan, planned, problems)
+        _add(plan, planned, key=("events", event), path=f"{path}.events.{event}", rules=rules, problems=problems)
     for kind in TYPES:
         of_type: PlannedEvent | None = getattr(plan, kind)
         if of_type is not None:
-            _add(rules, ("types", kind), f"{path}.{kind}", plan, of_type, problems)
+            _add(plan, of_type, key=("types", kind), path=f"{path}.{kind}", rules=rules, problems=problems)
     if problems:
         raise ConfigError(problems)
     content = msgspec.json.encode(msgspec.structs.replace(plan, file=None), order="sorted")
@@ -90,11 +90,12 @@ def compile_plan(name: str, plan: TrackingPlan) -> Plan:
 
 
 def _add(
-    rules: dict[tuple[str, str], Rule],
-    key: tuple[str, str],
-    path: str,
     plan: TrackingPlan,
     planned: PlannedEvent,
+    *,
+    key: tuple[str, str],
+    path: str,
+    rules: dict[tuple[str, str], Rule],
     problems: list[Problem],
 ) -> None:
     unplanned = planned.unplanned_properties or plan.unplanned_properties

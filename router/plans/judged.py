@@ -34,10 +34,10 @@ class Violation:
     """One fault. `field` is a path with `[]` for every element of an array; `expected` is of the schema, `got` a kind of value."""
 
     rule: str
-    field: str
-    expected: str
-    got: str
     action: Action
+    field: str = ""
+    expected: str = ""
+    got: str = ""
 
     def __str__(self) -> str:
         found = f", got {self.got}" if self.got else ""
@@ -65,7 +65,7 @@ def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
         if head.type != "track" or plan.unplanned_events == "allow":
             return None
         action: Action = plan.unplanned_events
-        return Verdict(action, [Violation(UNPLANNED_EVENT, "", "", "", action)])
+        return Verdict(action, [Violation(UNPLANNED_EVENT, action)])
     path, value = _object_of(rule, event)
     if rule.validator.is_valid(value):
         return None
@@ -77,7 +77,7 @@ def judge(plan: Plan, head: Head, event: Mapping[str, Any]) -> Verdict | None:
 
 def unreadable() -> Verdict:
     """Returns the verdict about an event whose JSON cannot be read."""
-    return Verdict("dead_letter", [Violation(UNREADABLE, "", "JSON that can be read", "", "dead_letter")])
+    return Verdict("dead_letter", [Violation(UNREADABLE, "dead_letter", expected="JSON that can be read")])
 
 
 def _object_of(rule: Rule, event: Mapping[str, Any]) -> tuple[tuple[str, ...], Any]:
@@ -120,7 +120,7 @@ def _of_error(rule: Rule, value: Any, error: Any, root: tuple[str, ...]) -> list
         action: Action = rule.on_violation if rule.unplanned_properties == "allow" else rule.unplanned_properties
         return [
             (
-                Violation(UNPLANNED_PROPERTY, _shown((*root, *path, name)), "", kind_of(value_at(inner, (name,))), action),
+                Violation(UNPLANNED_PROPERTY, action, _shown((*root, *path, name)), got=kind_of(value_at(inner, (name,)))),
                 (*path, name),
             )
             for name in names
@@ -128,7 +128,7 @@ def _of_error(rule: Rule, value: Any, error: Any, root: tuple[str, ...]) -> list
     if word == "required":
         missing = str(getattr(error.kind, "property", "") or "")
         act: Action = "report" if rule.on_violation == "strip" else rule.on_violation
-        return [(Violation(word, _shown((*root, *path, missing)), "a value", "nothing", act), path)]
+        return [(Violation(word, act, _shown((*root, *path, missing)), expected="a value", got="nothing"), path)]
     taken = path
     while taken and isinstance(taken[-1], int):
         taken = taken[:-1]
@@ -136,7 +136,7 @@ def _of_error(rule: Rule, value: Any, error: Any, root: tuple[str, ...]) -> list
     expected = value_at(rule.schema, tuple(schema_path))
     told = "" if expected is None else msgspec.json.encode(expected, enc_hook=str).decode()
     got = kind_of(value_at(value, path))
-    return [(Violation(word, _shown((*root, *path)), _cut(told), got, act), taken)]
+    return [(Violation(word, act, _shown((*root, *path)), expected=_cut(told), got=got), taken)]
 
 
 def value_at(value: Any, path: Path) -> Any:
