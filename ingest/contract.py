@@ -165,6 +165,8 @@ class Parsed:
     """The sender wants neither its address nor its place kept."""
     ignored: Sequence[IgnoredReason] = ()
     """Parts of the request outside its events that the protocol ignores."""
+    ip_policy: str | None = None
+    """How the client wants its address treated, in the words of `X-IP-Policy`, if it says so elsewhere."""
 
 
 SHOWN_REJECTS = 10

@@ -303,7 +303,7 @@ class Intake:
             if address:
                 place = self._read_location(address)
             if desk is not None:
-                ip = treat_address(address, stricter(desk.site.ip, headers.get("x-ip-policy")))
+                ip = treat_address(address, stricter(desk.site.ip, parsed.ip_policy or headers.get("x-ip-policy")))
                 if bot and desk.site.bots != "keep":
                     return None
         kept = (

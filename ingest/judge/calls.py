@@ -74,7 +74,7 @@ def as_event(body: bytes, form: str) -> bytes:
     return body
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
     """The part of a request outside its events."""
 
     found: list[Credential]
@@ -87,17 +87,24 @@ class _Opened(NamedTuple):
     """The body in UTF-8, decoded from its charset."""
 
 
-def _open(request: HttpRequest, body: bytes, desk: Desk) -> _Opened | Refusal:
+def open_request(
+    request: HttpRequest, body: bytes, desk: Desk, find: Callable[[HttpRequest], list[Credential]] = carriers.from_request
+) -> Opened | Refusal:
+    """Looks up the keys outside the body, and decodes the body from its charset.
+
+    Args:
+        find: the places of keys in this protocol.
+    """
     known = request.admission
     if known is not None:
-        return _Opened([], known, known, body)
-    found = carriers.from_request(request)
+        return Opened([], known, known, body)
+    found = find(request)
     decided = decides(found)
     early = admit_early(found, body, desk, decided=decided)
     if isinstance(early, Refusal):
         return early
     read = _utf8(request, body)
-    return read if isinstance(read, Refusal) else _Opened(found, early, early if decided else None, read)
+    return read if isinstance(read, Refusal) else Opened(found, early, early if decided else None, read)
 
 
 def read_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Parsed | Refusal:
@@ -107,7 +114,7 @@ def read_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Par
         body: the bytes of the call; those of the request, or others that stand in its address.
         kind: its type, from the path; empty: the call says it.
     """
-    opened = _open(request, body, desk)
+    opened = open_request(request, body, desk)
     if isinstance(opened, Refusal):
         return opened
     scan = Scan(opened.body)
@@ -151,7 +158,7 @@ def read_single(request: HttpRequest, desk: Desk, body: bytes, kind: str) -> Par
 
 def read_calls(request: HttpRequest, desk: Desk) -> Parsed | Refusal:
     """Reads a request of many calls, `{"batch": [...]}`."""
-    opened = _open(request, request.body, desk)
+    opened = open_request(request, request.body, desk)
     if isinstance(opened, Refusal):
         return opened
     scan = Scan(opened.body)

@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 def read_pixel(request: HttpRequest, desk: Desk, kind: str) -> Parsed | Refusal:
     """Reads a call of one type from the query of an image's address."""
     data = request.query.get("data")
-    body = _encode(_unflatten(request.query)) if data is None else _decode_data(data)
+    body = _encode(unflatten(request.query)) if data is None else decode_data(data)
     parsed = read_single(request, desk, body, kind)
     if not isinstance(parsed, Refusal):
         return parsed
@@ -44,7 +44,8 @@ def read_pixel(request: HttpRequest, desk: Desk, kind: str) -> Parsed | Refusal:
     return Parsed(admission, form=kind, rejects=[Reject(0, reason, parsed.message, body)])
 
 
-def _decode_data(data: str) -> bytes:
+def decode_data(data: str) -> bytes:
+    """Returns the bytes of an event in base64 of any alphabet, or as plain JSON."""
     text = data.strip()
     if text.startswith("{"):
         return text.encode("utf-8", "replace")
@@ -55,7 +56,7 @@ def _decode_data(data: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
-def _unflatten(query: Any) -> dict[str, Any]:
+def unflatten(query: Any) -> dict[str, Any]:
     """Builds an event from flattened parameters: `properties.total=5` is `{"properties": {"total": "5"}}`."""
     event: dict[str, Any] = {}
     for name, value in query.items():

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from router.plans.compiled import Plan, compile_plan
@@ -13,10 +13,12 @@ from router.rules.gate import Gate, Known
 from router.rules.view import compile_view
 from router.rules.where import Predicate, compile_where
 from shared.errors import ConfigError, Problem
+from shared.events.event import JSON
 from shared.forget.ids import Forgotten
 from shared.project.model import Connection, Project, Site
 from shared.project.problems import are_wanted
 from shared.project.snapshot import ConfigSnapshot
+from shared.rules.consent import is_named, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,14 @@ class ConnectionRules:
     def needs_bodies(self) -> bool:
         """True: the rules ask for each event's consent or integrations object."""
         return bool(self.consent or self.integrations)
+
+    def may_lack_consent(self, body: bytes, context: Container[str]) -> bool:
+        """Whether the JSON must be read for `lacks_consent`; `context` is what the request says of all of its events."""
+        return bool(self.consent) and is_named(body, context)
+
+    def lacks_consent(self, event: JSON) -> list[str]:
+        """Returns the connection's categories that the event's person refuses."""
+        return refused(self.consent, event.get("context")) if self.consent else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ its person is forgotten, what the site's gate says (`router/rules/gate.py`), whe
 connection, whether it meets `where`, and whether sampling keeps its user. The first no counts, so no answer depends on what is cheap to
 ask. A connection without rules about bodies opens none.
 
-- Consent: an event without `context.consent.categoryPreferences` passes; with it, every category of the connection must be true.
+- Consent: an event that says nothing of it passes; else it must grant the categories of the connection (`shared/rules/consent.py`).
 - Integrations: an event is excluded by `false` for the connection, its destination or the destination's type, and by
   `Warehouses: {all: false}`. `All: false` excludes nothing, as with Segment's warehouses.
 
@@ -134,7 +134,7 @@ def _may_exclude(rules: ConnectionRules, body: bytes, facts: RequestFacts) -> bo
     """Whether the JSON must be read: most bodies do not hold the words, and a search in the bytes shows that."""
     if b"\\u" in body:  # a key may be written in escapes
         return True
-    if rules.consent and (b'"categoryPreferences"' in body or "consent" in facts.fallback_context):
+    if rules.may_lack_consent(body, facts.fallback_context):
         return True
     if not rules.integrations:
         return False
@@ -143,12 +143,8 @@ def _may_exclude(rules: ConnectionRules, body: bytes, facts: RequestFacts) -> bo
 
 
 def _exclusion(rules: ConnectionRules, event: JSON) -> DropReason | None:
-    if rules.consent:
-        context = event.get("context")
-        consent = context.get("consent") if type(context) is dict else None
-        granted = consent.get("categoryPreferences") if type(consent) is dict else None
-        if type(granted) is dict and any(granted.get(category) is not True for category in rules.consent):
-            return DropReason.CONSENT
+    if rules.lacks_consent(event):
+        return DropReason.CONSENT
     if rules.integrations:
         wanted = event.get("integrations")
         if type(wanted) is dict:

@@ -25,7 +25,7 @@ from shared.project.syncs import Sync
 from shared.project.tracking import TrackingPlan
 from shared.reading.units import ByteSize, Duration
 
-Layout = Literal["segment", "single_table", "passthrough"]
+Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy"]
 Mode = Literal["batch", "stream"]
 OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]
@@ -209,7 +209,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     consent: Annotated[
         list[str],
         Meta(
-            description="categories that an event's `context.consent.categoryPreferences` must all grant; events without it pass"
+            description="categories that an event's `context.consent.categoryPreferences` or `context.consentManagement` must grant; events without them pass"
         ),
     ] = []
     privacy: Annotated[

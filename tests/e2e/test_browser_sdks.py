@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from playwright.async_api import Route
+
 from shared.jetstream.broker import Broker
+from shared.rules.consent import refused
 from tests.e2e.ingest.edge import Edge, Stored, edge_here
 from tests.support.browser import chromium, opened, pages
 from tests.support.nats import NatsServer
@@ -67,6 +71,23 @@ async def test_analytics_next_sends_every_call_singly_and_what_it_holds_when_the
             stored = await arrived(edge, 19)
             assert len({each.head.message_id for each in stored}) == 19
             assert problems == []
+            # a server that is overloaded is asked again, and the events have the same ids
+            third = await opened(browser, f"{site.url}/", [])
+            turned_away: list[str] = []
+
+            async def overloaded(route: Route) -> None:
+                if route.request.method != "POST" or len(turned_away) >= 2:
+                    await route.continue_()
+                    return
+                turned_away.append(json.loads(route.request.post_data or "{}")["messageId"])
+                await route.fulfill(status=503, headers={"Retry-After": "1", "Access-Control-Allow-Origin": "*"}, body="{}")
+
+            await third.route(f"{edge.url}/v1/*", overloaded)
+            await third.evaluate("calls(load({}))")
+            stored = await arrived(edge, 28)
+            assert len(set(turned_away)) == 2
+            assert set(turned_away) <= {each.head.message_id for each in stored[19:]}
+            assert len({each.head.message_id for each in stored}) == 28
         assert await edge.dead() == []
 
 
@@ -93,12 +114,19 @@ async def test_rudderstacks_sdk_sends_every_call_by_xhr_and_by_beacon(nats: Nats
                 assert event["context"]["library"]["name"] == "RudderLabs JavaScript SDK"
                 assert event["context"]["page"]["url"] == f"{site.url}/"
             other = await opened(browser, f"{site.url}/", problems)
-            await other.evaluate("calls(load({useBeacon: true, beaconQueueOptions: {flushQueueInterval: 600000}}))")
+            consent = (
+                "consentManagement: {enabled: true, provider: 'custom', allowedConsentIds: ['stats'], deniedConsentIds: ['ads']}"
+            )
+            await other.evaluate(
+                f"calls(load({{useBeacon: true, beaconQueueOptions: {{flushQueueInterval: 600000}}, {consent}}}))"
+            )
             await other.wait_for_function(
                 "Object.keys(localStorage).some((key) => key.includes('beacon') || key.includes('queue'))"
             )
             await other.goto("about:blank")
             stored = await arrived(edge, 18)
             assert Counter(each.head.type for each in stored) == {kind: 2 * count for kind, count in KINDS.items()}
+            for each in stored[9:]:  # in the form that a connection's `consent` reads
+                assert refused(["ads", "stats"], each.materialised()["context"]) == ["ads"]
             assert problems == []
         assert await edge.dead() == []

@@ -11,6 +11,7 @@ import asyncio
 import pytest
 
 from tests.hostile.edge import MIB, SECONDS, Target, measured, neighbour
+from tests.hostile.protocols import protocol_rows
 from tests.hostile.requests import Row, rows
 from tests.hostile.sockets import SCRIPTS, Script
 from tests.support.dear_bodies import allowed_seconds
@@ -28,7 +29,7 @@ def allowed_for(requests: int) -> float:
     return allowed_seconds() * max(1.0, requests / SMALL_REQUESTS)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*rows(), *protocol_rows()], ids=lambda row: row.name)
 async def test_a_hostile_request_costs_little_and_hurts_nobody(target: Target, idle_bytes: int, row: Row) -> None:
     async with asyncio.timeout(SECONDS), neighbour(target) as healthy, measured(target, idle_bytes) as cost:
         heard = await target.send(row.data)

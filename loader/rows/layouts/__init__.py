@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from loader.rows.layouts.contract import Layout
+from loader.rows.layouts.jitsu_legacy import JitsuLegacy
 from loader.rows.layouts.passthrough import Passthrough
 from loader.rows.layouts.segment import Segment
 from loader.rows.layouts.single_table import SingleTable
@@ -14,5 +15,6 @@ LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
     "segment": Segment,
     "single_table": SingleTable,
     "passthrough": Passthrough,
+    "jitsu_legacy": JitsuLegacy,
 }
 """By their name in the project file."""

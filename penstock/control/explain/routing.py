@@ -97,8 +97,7 @@ def _left_out(rules: ConnectionRules, connection: Connection, site: Site, arriva
         case DropReason.SAMPLED:
             return reason, f"sample is {rules.sample:g}, and the user's place is {place(head.user_key):.3f}"
         case DropReason.CONSENT:
-            granted = event["context"]["consent"]["categoryPreferences"]
-            return reason, "no consent to " + ", ".join(each for each in rules.consent if granted.get(each) is not True)
+            return reason, "no consent to " + ", ".join(rules.lacks_consent(event))
         case DropReason.INTEGRATIONS:
             named = sorted(name for name in rules.integrations if event["integrations"].get(name) is False)
             return reason, "its `integrations` say false for " + (", ".join(named) or "Warehouses.all")

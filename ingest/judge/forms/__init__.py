@@ -1,0 +1,1 @@
+"""Events in other forms than Segment's, rewritten one by one; pure."""

@@ -1,0 +1,111 @@
+"""Events in another form than Segment's: each is rewritten as a canonical event, or rejected with the client's own bytes. Pure.
+
+A rewriting sees the members of an event as raw JSON and moves them; values keep their bytes, so no number loses a digit. Limits of
+size, depth and keys are checked before a member is built. The rewritten events are then judged as all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ingest.contract import Parsed, Refusal, Reject
+from ingest.judge.batch import unreadable
+from ingest.judge.budget import Budget
+from ingest.judge.mend import Fault, json_type, mend_object, read_leniently
+from ingest.judge.verdicts import judge
+from shared.events.outcome import DeadReason
+
+Members = dict[str, msgspec.Raw]
+"""An object whose values are not built."""
+Rewrite = Callable[[Members, int], dict[str, Any] | Fault]
+"""Returns the canonical event of one event; the number is its position in the request."""
+
+_members = msgspec.json.Decoder(Members).decode
+_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def judge_rewritten(
+    parsed: Parsed,
+    originals: Sequence[bytes],
+    rewrite: Rewrite,
+    new_id: Callable[[], str],
+    *,
+    budget: Budget,
+    positions: Sequence[int] | None = None,
+) -> None:
+    """Adds every event to `parsed`, rewritten or as a reject with its original bytes.
+
+    Args:
+        positions: of the events in the request, if they are not 0, 1, 2 …
+    """
+    bodies: list[bytes] = []
+    kept: list[int] = []
+    for index, original in enumerate(originals):
+        position = index if positions is None else positions[index]
+        body = _rewritten(parsed=parsed, original=original, rewrite=rewrite, position=position, budget=budget)
+        if isinstance(body, Fault):
+            parsed.rejects.append(Reject(position, body.reason, body.detail, original))
+        else:
+            bodies.append(body)
+            kept.append(index)
+    before = len(parsed.rejects)
+    judge(parsed, bodies, new_id, budget=budget)
+    for place in range(before, len(parsed.rejects)):
+        index = kept[parsed.rejects[place].position]
+        position = index if positions is None else positions[index]
+        parsed.rejects[place] = parsed.rejects[place]._replace(position=position, body=originals[index])
+    if before and len(parsed.rejects) > before:
+        parsed.rejects.sort(key=lambda each: each.position)
+
+
+def open_object(body: bytes, budget: Budget) -> tuple[bytes, Members] | Refusal:
+    """Returns a body that is one object as strict JSON, and its members; or the refusal of another body."""
+    try:
+        return body, _members(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        lenient = read_leniently(body, budget)
+    if isinstance(lenient, Fault):
+        return unreadable(body, lenient)
+    value, clean = lenient
+    if not isinstance(value, dict):
+        return Refusal(400, "invalid_json", f"the body is {json_type(clean)}, expected an object")
+    return clean, _members(clean)
+
+
+def members_of(raw: msgspec.Raw | bytes | None) -> Members:
+    """Returns the members of an object without its nulls; none of any other value."""
+    text = bytes(raw) if raw is not None else b""
+    if text.lstrip()[:1] != b"{":
+        return {}
+    try:
+        return {name: value for name, value in _members(text).items() if bytes(value) != b"null"}
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {}
+
+
+def text_of_member(raw: msgspec.Raw | None) -> str:
+    """Returns a member that is a text; an empty text for any other value."""
+    if raw is None or bytes(raw)[:1] != b'"':
+        return ""
+    try:
+        return _text(raw)
+    except (msgspec.MsgspecError, UnicodeError):
+        return ""
+
+
+def _rewritten(parsed: Parsed, original: bytes, rewrite: Rewrite, position: int, budget: Budget) -> bytes | Fault:
+    limits = parsed.admission.limits
+    if len(original) > limits.event_bytes:
+        return Fault(DeadReason.TOO_LARGE, f"the event has {len(original)} bytes, the limit is {limits.event_bytes}")
+    found = mend_object(original, limits, budget)
+    if isinstance(found, Fault):
+        return found
+    event = rewrite(_members(found.body), position)
+    if isinstance(event, Fault):
+        return event
+    parsed.repaired += found.repaired
+    return _encode(event)

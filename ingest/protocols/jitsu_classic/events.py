@@ -1,0 +1,97 @@
+"""A classic event as a canonical one. Pure.
+
+The classic form is flat: what the page is (`url`, `doc_path`), who the user is (`user`), when (`utc_time`) and the properties stand
+side by side. SDKs in compatibility mode put all but the properties into `eventn_ctx`. Members that say the same in both forms move
+to their place in the canonical event, and `shared/events/classic.py` moves them back; all others are properties.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ingest.judge.forms.rewrite import Members, members_of, text_of_member
+from ingest.judge.mend import Fault
+from shared.events import classic
+from shared.events.outcome import DeadReason
+
+IDENTIFY = frozenset({"user_identify", "identify"})
+PAGE = frozenset({"pageview", "page"})
+OF_SENDER = ("api_key", "src", "event_type", "source_ip", "anon_ip", "eventn_ctx", "eventn_ctx_event_id")
+"""Members at the top in both spellings."""
+OF_CONTEXT = frozenset(
+    {"event_id", "user", "utc_time", "utm", "ids", "click_id", "screen_resolution", "vp_size", *classic.PAGE, *classic.CONTEXT}
+)
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+
+
+def to_event(members: Members) -> dict[str, Any] | Fault:
+    """Returns the canonical event of a classic one."""
+    name = text_of_member(members.get("event_type"))
+    if not name:
+        return Fault(DeadReason.MISSING_TYPE, "the event has no `event_type`, its name")
+    nested = members_of(members.get("eventn_ctx"))
+    about: Members = nested or members
+    user = members_of(about.get("user"))
+    kind = "identify" if name in IDENTIFY else "page" if name in PAGE else "track"
+    given = {
+        "event": members["event_type"] if kind == "track" else None,
+        "messageId": _first(about, "event_id") or _first(members, "eventn_ctx_event_id"),
+        "userId": _first(user, "internal_id", "id", "email"),
+        "anonymousId": _first(user, "anonymous_id", "hashed_anonymous_id"),
+        "timestamp": about.get("utc_time"),
+    }
+    event: dict[str, Any] = {"type": kind, **{member: value for member, value in given.items() if value is not None}}
+    context = _context(members, about)
+    if kind != "track":
+        context["jitsu"] = {"event_type": name}
+    traits = {name: value for name, value in user.items() if name not in ("internal_id", "id", "anonymous_id")}
+    if traits and kind == "identify":
+        event["traits"] = traits
+    elif traits:
+        context["traits"] = traits
+    event["context"] = context
+    known = OF_CONTEXT.union(OF_SENDER) if about is members else OF_SENDER
+    properties = {name: value for name, value in members.items() if name not in known}
+    if properties:
+        event["properties"] = properties
+    return event
+
+
+def _context(members: Members, about: Members) -> dict[str, Any]:
+    context: dict[str, Any] = {ours: about[name] for name, ours in classic.CONTEXT.items() if name in about}
+    page = {ours: about[name] for name, ours in classic.PAGE.items() if name in about}
+    if page:
+        context["page"] = page
+    if "source_ip" in members:
+        context["ip"] = members["source_ip"]
+    screen = {
+        **_size(about.get("screen_resolution"), "width", "height"),
+        **_size(about.get("vp_size"), "innerWidth", "innerHeight"),
+    }
+    if screen:
+        context["screen"] = screen
+    utm = members_of(about.get("utm"))
+    if utm:
+        context["campaign"] = {classic.CAMPAIGN.get(name, name): value for name, value in utm.items()}
+    for name, ours in classic.IDS.items():
+        if members_of(about.get(name)):
+            context[ours] = about[name]
+    source = text_of_member(members.get("src"))
+    if source:
+        context["library"] = {"name": source}
+    if about is not members:
+        context.update({name: value for name, value in about.items() if name not in OF_CONTEXT and name not in context})
+    return context
+
+
+def _first(members: Members, *names: str) -> msgspec.Raw | None:
+    """Returns the first member that says anything."""
+    return next((members[name] for name in names if name in members and bytes(members[name]) not in (b'""', b"null")), None)
+
+
+def _size(raw: msgspec.Raw | None, width: str, height: str) -> dict[str, int]:
+    found = _SIZE.fullmatch(text_of_member(raw))
+    return {width: int(found[1]), height: int(found[2])} if found else {}

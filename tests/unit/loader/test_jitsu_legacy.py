@@ -1,0 +1,124 @@
+"""Golden cases of the layout `jitsu_legacy`: classic events come back as they were sent, others get classic names."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from ingest.contract import Parsed
+from ingest.protocols import jitsu_classic
+from tests.unit.ingest.desks import CountingDesk, post
+from tests.unit.ingest.test_jitsu_classic import FLAT
+from tests.unit.loader.shaping import RECEIVED, Desk, Row
+
+
+def rows(*events: dict[str, Any], **options: Any) -> list[Row]:
+    loaded = Desk({"layout": "jitsu_legacy", **options}).load(*events)
+    assert not loaded.dead
+    assert len(loaded.tables) == 1
+    return loaded.rows(next(iter(loaded.tables)))
+
+
+def through_the_edge(event: dict[str, Any]) -> dict[str, Any]:
+    parsed = jitsu_classic.parse(post("/api/v1/event", json.dumps(event), query={"token": "web"}), CountingDesk())
+    assert isinstance(parsed, Parsed)
+    canonical: dict[str, Any] = json.loads(bytes(parsed.bodies[0]))
+    return canonical
+
+
+def test_a_classic_event_is_the_row_that_it_was() -> None:
+    assert rows(through_the_edge({**FLAT, "source_ip": "203.0.113.7"})) == [
+        {
+            "eventn_ctx_event_id": "e1",
+            "event_type": "order",
+            "_timestamp": RECEIVED,
+            "utc_time": datetime(2026, 9, 1, 11, 59, tzinfo=UTC),
+            "src": "jitsu",
+            "source_ip": "203.0.113.7",
+            "anon_ip": "203.0.113.0",
+            "user_id": "u1",
+            "user_anonymous_id": "a1",
+            "user_email": "a@x",
+            "user_plan": "pro",
+            "ids_ga": "GA1.2",
+            "user_agent": "Mozilla/5.0",
+            "user_language": "de-DE",
+            "local_tz_offset": 120,
+            "referer": "https://from.example.com/",
+            "url": "https://shop.example.com/a?b=1",
+            "page_title": "A",
+            "doc_path": "/a",
+            "doc_host": "shop.example.com",
+            "doc_search": "?b=1",
+            "doc_encoding": "UTF-8",
+            "screen_resolution": "1920x1080",
+            "vp_size": "800x600",
+            "utm_campaign": "c",
+            "utm_source": "s",
+            "click_id_gclid": "g",
+            "total": 9.5,
+            "items": '[{"sku":"x"}]',
+        }
+    ]
+
+
+def test_names_of_pages_and_identifies_come_back() -> None:
+    found = rows(*(through_the_edge({"event_type": name, "user": {"id": "u"}}) for name in ("pageview", "user_identify", "sold")))
+    assert [row["event_type"] for row in found] == ["pageview", "user_identify", "sold"]
+
+
+def test_an_event_of_another_protocol_has_classic_names_and_loses_nothing() -> None:
+    event = {
+        "type": "identify",
+        "userId": "u1",
+        "traits": {"email": "a@x"},
+        "groupId": "g1",
+        "context": {
+            "ip": "2001:db8::7",
+            "page": {"path": "/a", "tab": 1},
+            "screen": {"width": 1, "density": 2},
+            "campaign": {"name": "c"},
+            "geo": {"country": "DE", "postalCode": "89073"},
+            "agent": {"browser": "Firefox", "osVersion": "1"},
+            "bot": True,
+            "library": {"name": "@jitsu/js", "version": "1.11.0"},
+            "consent": {"categoryPreferences": {"ads": False}},
+        },
+        "sentAt": "2026-09-01T12:00:00Z",
+        "event_type": "mine",
+    }
+    assert rows(event) == [
+        {
+            "eventn_ctx_event_id": "m0",
+            "event_type": "identify",
+            "_timestamp": RECEIVED,
+            "utc_time": RECEIVED,
+            "src": "@jitsu/js",
+            "source_ip": "2001:db8::7",
+            "anon_ip": "2001:db8::0",
+            "user_email": "a@x",
+            "user_id": "u1",
+            "doc_path": "/a",
+            "utm_campaign": "c",
+            "location_country": "DE",
+            "location_zip": "89073",
+            "parsed_ua_ua_family": "Firefox",
+            "parsed_ua_os_version": "1",
+            "parsed_ua_bot": True,
+            "context_library_version": "1.11.0",
+            "context_consent_category_preferences_ads": False,
+            "context_page_tab": 1,
+            "context_screen_width": 1,
+            "context_screen_density": 2,
+            "group_id": "g1",
+            "sent_at": datetime(2026, 9, 1, 12, tzinfo=UTC),
+            "event_event_type": "mine",
+        }
+    ]
+
+
+def test_a_property_does_not_take_the_place_of_a_column_of_the_layout() -> None:
+    row = rows({"type": "track", "event": "Sold", "userId": "u", "properties": {"event_type": "mine", "user": {"id": "mine"}}})[0]
+    assert (row["event_type"], row["user_id"]) == ("Sold", "u")
+    assert [name for name, value in row.items() if value == "mine" and name not in ("event_type", "user_id")]
