@@ -26,6 +26,7 @@ from functions_runtime.host.host import ConnectionHost
 from functions_runtime.host.lines import Lines
 from functions_runtime.host.store import Store
 from functions_runtime.outcomes import Outcomes
+from functions_runtime.revealed import Revealed
 from functions_runtime.rules.outcome import STAGE, Outcome, outcome_of
 from functions_runtime.rules.packing import MOST_BODY_BYTES, Prepared, finish, prepare
 from functions_runtime.sandbox import wire
@@ -78,6 +79,7 @@ class ConnectionFunctions:
         self._name = definition.name
         self._part = f"connection {definition.name}"
         self._span_name = f"transform {topology.functions_subject(definition.name)}"
+        self._revealed = Revealed()
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._lines = Lines(context.broker, definition.name)
@@ -229,8 +231,8 @@ class ConnectionFunctions:
     async def _run_frame(self, frame: Frame, failures: int) -> tuple[Prepared, list[Fate]]:
         """Runs the events of a frame; waits for as long as the functions cannot run."""
         while True:
-            definition = self._definition
             try:
+                definition = await self._revealed.of(self._definition)
                 chain = await self._ready(definition)
                 prepared = prepare(frame, definition.rules(), failures, self._context.forgotten)
                 given = list(prepared.given.values())

@@ -6,14 +6,35 @@ import os
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
+
 from functions_runtime.sandbox.guest import Code, Limits, Spec
 from functions_runtime.settings import FunctionsSettings
+from shared.project.functions import PrivacyRule
 from shared.project.model import Connection
 from shared.project.snapshot import ConfigSnapshot
 from shared.rules.privacy import NONCE_BYTES, Rules, compile_rules
+from shared.secrets.reading import reveal
+from shared.secrets.references import references_in
 
 MASKED_CHARACTERS = 6
 """Shorter values of `functions_env` stand in too many texts to be taken for secrets."""
+
+
+def with_secrets(connection: Connection) -> Connection:
+    """Returns a connection with the secrets that its rules and the props of its functions refer to; blocks if they refer to any.
+
+    Raises:
+        SetupError, NotConnected: a secret cannot be read.
+    """
+    rules = [reveal_rule(rule) for rule in connection.privacy]
+    return msgspec.structs.replace(connection, functions_env=reveal(connection.functions_env), privacy=rules)
+
+
+def reveal_rule(rule: PrivacyRule) -> PrivacyRule:
+    """Returns a privacy rule with the secret that it refers to. Raises as `with_secrets`."""
+    found = reveal({"secret": rule.secret, "key": rule.key})
+    return msgspec.structs.replace(rule, secret=found["secret"], key=found["key"])
 
 
 class Definition(NamedTuple):
@@ -48,6 +69,24 @@ class Definition(NamedTuple):
             process_bytes=int(settings.memory),
         )
         return Spec(self.functions, shared, connection.on_error, limits)
+
+    @property
+    def refers(self) -> bool:
+        """Whether it refers to secrets."""
+        return bool(references_in(self._read()))
+
+    def revealed(self) -> Definition:
+        """Returns it with the secrets that it refers to, as they are now; blocks if it refers to any.
+
+        Raises:
+            SetupError, NotConnected: a secret cannot be read.
+        """
+        if not self.refers:
+            return self
+        return self._replace(connection=with_secrets(self.connection))
+
+    def _read(self) -> list[Any]:
+        return [self.connection.functions_env, [(rule.secret, rule.key) for rule in self.connection.privacy]]
 
     def secrets(self) -> list[str]:
         """Returns texts that no line of log may show."""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from functions_runtime.definition import reveal_rule
 from shared.errors import ConfigError, Problem
 from shared.events.event import JSON
 from shared.forget.ids import digest
@@ -123,13 +124,16 @@ async def _receipt(broker: Broker, request_id: str) -> Receipt:
 
 
 def with_derived(project: Project, names: Sequence[str]) -> list[str]:
-    """Returns the ids, and the ids that privacy rules of connections make of them: a rule that hashes `userId` leaves no other in a warehouse. Pure.
+    """Returns the ids, and the ids that privacy rules of connections make of them: a rule that hashes `userId` leaves no other in a warehouse.
 
-    What `encrypt` makes differs each time, so nobody can look for it.
+    What `encrypt` makes differs each time, so nobody can look for it. Reads the secrets that rules refer to, and blocks meanwhile.
+
+    Raises:
+        SetupError, NotConnected: a secret cannot be read here, so the ids that its rule made cannot be looked for.
     """
     found = dict.fromkeys(names)
     for connection in project.connections.values():
-        rules = compile_rules([each for each in connection.privacy if each.do != "encrypt"], nonce=bytes)
+        rules = compile_rules([reveal_rule(each) for each in connection.privacy if each.do != "encrypt"], nonce=bytes)
         for name in names if rules is not None else ():
             event: JSON = dict.fromkeys(ID_KEYS, name)
             if rules is not None:

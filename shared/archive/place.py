@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from shared.errors import ConfigError, SetupError
 from shared.project.archive import ArchiveOptions, LocalArchive, S3Archive
 from shared.project.model import Project
+from shared.secrets.reading import reveal
+from shared.secrets.references import references_in
 from shared.stores import s3
 from shared.stores.contract import Store
 from shared.stores.local import LocalStore
@@ -28,8 +33,10 @@ async def open_store(options: ArchiveOptions, gate: ThreadGate) -> Store:
     """Opens the store of an archive; the caller closes it. Makes no request.
 
     Raises:
-        SetupError: the driver is not installed, or the settings of the machine are wrong.
+        SetupError: the driver is not installed, the settings of the machine are wrong, or a secret that it refers to cannot be read.
+        NotConnected: a vault does not answer.
     """
+    options = await gate.run(with_secrets, options)
     what = f"archive in {where(options)}"
     match options:
         case S3Archive():
@@ -37,6 +44,21 @@ async def open_store(options: ArchiveOptions, gate: ThreadGate) -> Store:
         case LocalArchive():
             root = await gate.run(lambda: Path(options.path).expanduser().resolve())
             return LocalStore(root, gate, what)
+
+
+def with_secrets(options: ArchiveOptions) -> ArchiveOptions:
+    """Returns options with the secrets that they refer to, as they are now; blocks if they refer to any.
+
+    Raises:
+        SetupError, NotConnected: a secret cannot be read, or does not fit.
+    """
+    document = msgspec.structs.asdict(options)
+    if not references_in(document):
+        return options
+    try:
+        return type(options)(**reveal(document))
+    except (ValueError, ConfigError) as error:
+        raise SetupError(f"archive in {where(options)}: a secret that it refers to does not fit: {error}") from None
 
 
 def where(options: ArchiveOptions) -> str:

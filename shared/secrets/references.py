@@ -17,8 +17,11 @@ _SCHEMES = {"postgres": "postgresql", "clickhouse": "https"}
 PLACEHOLDER = "0"
 """Stands for a secret where a document is checked without it: fits texts, and parts of addresses."""
 
-TAKES = ("destinations", "connectors", "feeds", "alerts")
+TAKES = ("destinations", "connectors", "feeds", "alerts", "archive")
 """The parts of a project file whose values may refer to secrets."""
+OF_FUNCTIONS = "functions_env"
+OF_RULES = ("secret", "key")
+"""In connections: the values of `functions_env`, and these of the rules in `privacy`."""
 
 
 class Reference(NamedTuple):
@@ -78,8 +81,24 @@ def misplaced(document: dict[str, Any]) -> Iterator[Problem]:
         if part in TAKES:
             continue
         for name, entry in entries.items() if isinstance(entries, dict) else (("", entries),):
-            for reference in sorted(references_in(entry)):
+            for reference in sorted(references_in(_without_read(entry) if part == "connections" else entry)):
                 path = f"{part}.{name}" if name else part
                 yield Problem(
-                    path, f"{reference} is not read here, only in {', '.join(TAKES)}; write ${{NAME}}, and set the variable"
+                    path,
+                    f"{reference} is not read here, only in {', '.join(TAKES)}, and in `{OF_FUNCTIONS}` and the `secret` and `key` of "
+                    "`privacy` of connections; write ${NAME}, and set the variable",
                 )
+
+
+def _without_read(connection: Any) -> Any:
+    """Returns a connection without the values in which functions_runtime puts secrets."""
+    if not isinstance(connection, dict):
+        return connection
+    rest = {key: value for key, value in connection.items() if key != OF_FUNCTIONS}
+    rules = rest.get("privacy")
+    if isinstance(rules, list):
+        rest["privacy"] = [
+            {key: value for key, value in rule.items() if key not in OF_RULES} if isinstance(rule, dict) else rule
+            for rule in rules
+        ]
+    return rest

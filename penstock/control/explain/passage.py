@@ -41,6 +41,7 @@ async def passed(definition: Definition, frame: Frame, *, fetch: bool) -> tuple[
         SetupError, Transient: no sandbox starts.
     """
     rules: list[RuleStep] = []
+    definition = definition.revealed()
     prepared = prepare(frame, _noting(definition.connection.privacy, rules))
     steps: list[FunctionStep] = []
     fates = [

@@ -30,6 +30,7 @@ class Passage:
         self.rules_missed = 0
         self._again = 0
         self._broken = ""
+        definition = definition.revealed()
         self._rules = definition.rules()
         self._host = SilentHost()
         self._chain = Chain(definition.spec(FunctionsSettings()), self._host) if definition.functions else None

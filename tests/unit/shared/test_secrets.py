@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 import yaml
 
@@ -20,8 +21,10 @@ from connector_runner.registry import parse_options as parse_connector
 from loader.registry import DESTINATIONS, mask_of
 from loader.registry import parse_options as parse_destination
 from router.alerts.registry import CHANNELS, parse_alert, with_secrets
+from shared.archive.place import with_secrets as archive_with_secrets
 from shared.errors import NotConnected, PenstockError, SetupError
 from shared.plugins import Plugins, secret_options
+from shared.project.archive import ArchiveOptions
 from shared.secrets.reading import reveal
 from shared.secrets.references import Reference, misplaced, references_in, with_placeholders
 from tests.meta.pages import ROOT, fences
@@ -171,6 +174,29 @@ def test_an_alert_reads_its_secret_at_each_message_and_hides_all_that_it_had(fol
     (folder / "hook").unlink()
     with pytest.raises(SetupError, match="hook"):
         with_secrets(alert)
+
+
+def test_an_archive_reads_its_secret_when_it_is_opened(folder: Path) -> None:
+    (folder / "key").write_text("first-value\n")
+    document = {"type": "s3", "bucket": "b", "access_key_id": "a", "secret_access_key": f"${{file:{folder}/key}}"}
+    options: Any = msgspec.convert(document, ArchiveOptions)
+    assert list(misplaced({"archive": document})) == []
+    assert cast("Any", archive_with_secrets(options)).secret_access_key == "first-value"
+    (folder / "key").write_text("second-value\n")
+    assert cast("Any", archive_with_secrets(options)).secret_access_key == "second-value"
+    (folder / "key").unlink()
+    with pytest.raises(SetupError, match="key"):
+        archive_with_secrets(options)
+
+
+def test_a_connection_refers_in_props_and_keys_of_rules_only() -> None:
+    secret = "${file:/run/secrets/s}"
+    rule = {"field": "userId", "do": "hash", "secret": secret}
+    good = {"site": "s", "destination": "d", "functions_env": {"A": secret}, "privacy": [rule]}
+    assert list(misplaced({"connections": {"c": good}})) == []
+    for bad in ({**good, "table": secret}, {**good, "privacy": [{**rule, "field": secret}]}):
+        (problem,) = misplaced({"connections": {"c": bad}})
+        assert problem.path == "connections.c"
 
 
 async def test_a_connector_reads_its_secret_each_time_it_is_opened_and_errors_hide_it(folder: Path) -> None:
