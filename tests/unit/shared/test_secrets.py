@@ -178,7 +178,7 @@ def test_an_alert_reads_its_secret_at_each_message_and_hides_all_that_it_had(fol
 
 def test_an_archive_reads_its_secret_when_it_is_opened(folder: Path) -> None:
     (folder / "key").write_text("first-value\n")
-    document = {"type": "s3", "bucket": "b", "access_key_id": "a", "secret_access_key": f"${{file:{folder}/key}}"}
+    document = {"type": "s3", "bucket": "bucket", "access_key_id": "a", "secret_access_key": f"${{file:{folder}/key}}"}
     options: Any = msgspec.convert(document, ArchiveOptions)
     assert list(misplaced({"archive": document})) == []
     assert cast("Any", archive_with_secrets(options)).secret_access_key == "first-value"
