@@ -5,10 +5,11 @@ Columns are never dropped, so a table that once has `max_columns` never gets ano
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 
 import numpy as np
 
+from loader.contract.warehouse import Column
 from loader.fitting.claims import Claim
 from loader.rows.layouts.contract import TableSpec
 from loader.rows.rules import Rules
@@ -45,3 +46,12 @@ def key_first(claims: Sequence[Claim], live: Collection[str], rules: Rules, spec
         return claims
     first = {rules.namer.key(name) for name in (*rules.key(spec), rules.discriminator or "")}
     return sorted(claims, key=lambda claim: claim.key not in first)
+
+
+def first_columns(spec: TableSpec, live: Container[str], rules: Rules) -> Iterator[tuple[str, Column]]:
+    """Yields, by key, the columns that a table lacks of those it has from its beginning."""
+    for fixed in spec.columns:
+        key = rules.namer.key(fixed.name)
+        if key not in live:
+            kind, native = rules.forced.get(key) or (rules.supported(fixed.kind), None)
+            yield key, Column(fixed.name, kind, native)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from loader.contract.warehouse import Column, Kind, TableSchema
 from loader.contract.writes import LOAD_ID, SEQUENCE
 from loader.fitting.claims import Claim, claim_names
-from loader.fitting.growth import crowded, key_first
+from loader.fitting.growth import crowded, first_columns, key_first
 from loader.fitting.kinds import choose_kind
 from loader.fitting.limits import fit_values
 from loader.rows.batch import RawTable
@@ -104,6 +104,8 @@ class _Settling:
             )
             self._refused = dict.fromkeys(range(self._rows), (DeadReason.SCHEMA_STRICT, detail))
             return self._settled((), None, keyless=False)
+        for key, first in first_columns(self._raw.spec, self._live, self._rules) if self._may_add(own=True) else ():
+            self._put(key, self._new(key, first), pa.nulls(self._rows, ARROW[first.kind]))
         claims = claim_names(self._raw, self._live, self._rules.namer)
         self._claimed = {claim.key for claim in claims}
         if self._evolve:
@@ -117,8 +119,8 @@ class _Settling:
             if claim.fixed is None:
                 self._settle(claim)
         self._settle_unmapped()
-        key, keyless = self._key()
-        return self._settled(key, self._newest(), keyless)
+        identity, keyless = self._key()
+        return self._settled(identity, self._newest(), keyless)
 
     def _settled(self, key: tuple[str, ...], newest: str | None, keyless: bool) -> Settled:
         return Settled(
@@ -160,8 +162,7 @@ class _Settling:
         self._fill(claim, column)
 
     def _fill(self, claim: Claim, column: Column, widened: bool = False) -> None:
-        runs: list[tuple[Rows, pa.Array]] = []
-        failures: list[Part] = []
+        runs, failures = list[tuple[Rows, pa.Array]](), list[Part]()
         for part in claim.parts:
             values, bad = self._fit_values(claim, part, column)
             if bad is None:
@@ -233,6 +234,8 @@ class _Settling:
         """Returns the kind of a new column; the claim's values may come out read as date-times."""
         if claim.fixed is not None:
             return self._rules.supported(claim.fixed.kind)
+        if self._raw.spec.documents and claim.name.startswith(self._raw.spec.documents):
+            return self._rules.supported(Kind.JSON)
         kind, claim.parts = choose_kind(claim.parts, self._rules.capabilities.kinds)
         return kind
 

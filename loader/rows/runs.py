@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from loader.contract.warehouse import Kind
 from loader.rows.hints import HINTS_LEFT_OUT, TABLE_KEY, TYPE_KEY, is_hint
-from loader.rows.layouts.contract import Event
+from loader.rows.layouts.contract import Whole
 from loader.types.lattice import ARROW, TIMESTAMP
 from shared.events import exact
 from shared.events.event import is_finer, read_time
@@ -37,12 +37,6 @@ NUL_REPLACED = "nul_characters_replaced"
 TIME_CUT = "times_cut_to_microseconds"
 
 Rows = NDArray[np.int32]
-
-
-class Whole(msgspec.Struct, frozen=True):
-    """An object that a hint keeps in one piece."""
-
-    value: Event
 
 
 def runs_of(type_: type, rows: Rows, values: list[Any], notes: Counter[str]) -> Iterator[tuple[Kind, Rows, pa.Array]]:

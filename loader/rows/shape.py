@@ -26,9 +26,8 @@ from loader.rows.batch import SEQUENCE_FACTOR, DeadEvent, RawTable, ShapedBatch,
 from loader.rows.columns import Tree
 from loader.rows.hints import may_hold_hints, take_hints, type_of_hint
 from loader.rows.layouts import LAYOUTS
-from loader.rows.layouts.contract import Event, Root, TableSpec
+from loader.rows.layouts.contract import Event, Root, TableSpec, Whole
 from loader.rows.rules import OWN_COLUMNS, Rules
-from loader.rows.runs import Whole
 from loader.rows.template import TableTemplate
 from loader.types.names import Path
 from shared.events import exact

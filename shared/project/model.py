@@ -25,7 +25,7 @@ from shared.project.syncs import Sync
 from shared.project.tracking import TrackingPlan
 from shared.reading.units import ByteSize, Duration
 
-Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy"]
+Layout = Literal["segment", "single_table", "passthrough", "jitsu_legacy", "snowplow"]
 Mode = Literal["batch", "stream"]
 OnConflict = Literal["unmapped", "widen", "variant", "dead_letter"]
 SchemaPolicy = Literal["evolve", "columns", "freeze", "strict"]

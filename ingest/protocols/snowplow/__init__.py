@@ -27,8 +27,10 @@ from ingest.judge.mend import Fault
 from ingest.judge.verdicts import Scan
 from ingest.protocols.snowplow.canonical import canonical
 from ingest.protocols.snowplow.identity import ANONYMOUS, Visitor, visitor_of
+from ingest.protocols.snowplow.others import read_redirect, read_webhook, target_of
 from ingest.protocols.snowplow.payload import Parameters, merged, parameters_of, read_body, read_event
 from shared.events.outcome import DeadReason
+from shared.project.model import SiteLimits
 
 __all__ = ["COOKIES", "NAME", "ROUTES", "as_event", "credentials", "judge_again", "parse", "reply"]
 
@@ -37,11 +39,13 @@ COOKIES = True
 
 TP2 = "/com.snowplowanalytics.snowplow/tp2"
 ANY = "/{vendor}.{name}/{version}"
+IGLU = "/com.snowplowanalytics.iglu/v1"
+REDIRECT = "/r/tp2"
 PIXEL = "/i"
 PIXELS = (PIXEL, "/ice.png")
 ROUTES = (
-    *(Route("GET", path) for path in (*PIXELS, TP2, ANY)),
-    *(Route("POST", path) for path in (TP2, ANY)),
+    *(Route("GET", path) for path in (*PIXELS, TP2, ANY, IGLU, REDIRECT)),
+    *(Route("POST", path) for path in (TP2, ANY, IGLU)),
 )
 
 SMALL_BYTES = 64 * 1024
@@ -70,7 +74,17 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
         return admission
     query = parameters_of(request.query, _NO_EVENT) if request.query else {}
     events: list[Parameters] | list[bytes]
-    if request.method == "GET" or (not request.body and "e" in query):
+    if request.route == REDIRECT:
+        if isinstance(admission, Admission) and isinstance(target := target_of(query, admission), Refusal):
+            return target
+        limits = SiteLimits() if isinstance(admission, Refusal) else admission.limits
+        events, query = [read_redirect(query, limits)], {}
+    elif request.route == IGLU:
+        called = _webhook_of(request, query, admission)
+        if isinstance(called, Refusal):
+            return called
+        events, query = called, {}
+    elif request.method == "GET" or (not request.body and "e" in query):
         events, query = [query], {}
     else:
         read = _events_of(request, admission)
@@ -81,6 +95,8 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
         admission = _by_app(query, events, desk, admission)
         if isinstance(admission, Refusal):
             return admission
+        if request.route == REDIRECT and isinstance(target := target_of(request.query, admission), Refusal):
+            return target
     limits = admission.limits
     if len(events) > limits.events_per_request:
         message = f"the request has more than {limits.events_per_request} events, the site's limit; send fewer at once"
@@ -93,7 +109,7 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     fallback = _referer(request)
     budget = Budget()
     event: Parameters | bytes
-    for index, event in enumerate(events):  # type: ignore[assignment]  # all are of one kind
+    for index, event in enumerate(events):
         _take(parsed, index, event, query=query, visitor=visitor, fallback=fallback, new_id=desk.new_id, budget=budget)
     return parsed
 
@@ -102,6 +118,8 @@ def reply(request: HttpRequest, result: Accepted | Refusal) -> Reply:
     """Words the answer."""
     if isinstance(result, Refusal):
         return calls.answer(result)
+    if request.route == REDIRECT and request.query.get("u"):
+        return Reply(302, b"", "text/plain", {"Location": request.query["u"], "Cache-Control": "no-store"})
     if request.method == "GET":
         return _IMAGE
     return calls.answer(result) if result.rejects else _OK
@@ -129,6 +147,17 @@ def _events_of(request: HttpRequest, admission: Admission | Refusal) -> list[Par
         return Refusal(415, "unknown_charset", str(exc))
     most = SMALL_BYTES if isinstance(admission, Refusal) else admission.limits.events_per_request
     return read_body(Scan(body).body, most)
+
+
+def _webhook_of(request: HttpRequest, query: Parameters, admission: Admission | Refusal) -> list[Parameters] | Refusal:
+    content_type = request.headers.get("content-type", "")
+    try:
+        body = Scan(to_utf8(request.body, content_type)).body
+    except UnknownCharset as exc:
+        return Refusal(415, "unknown_charset", str(exc))
+    most = SMALL_BYTES if isinstance(admission, Refusal) else admission.limits.events_per_request
+    form = content_type.lower().startswith("application/x-www-form-urlencoded")
+    return read_webhook(body, query | ({"nuid": request.query["nuid"]} if "nuid" in request.query else {}), form, most)
 
 
 def _by_app(query: Parameters, events: list[Parameters] | list[bytes], desk: Desk, refusal: Refusal) -> Admission | Refusal:

@@ -9,6 +9,7 @@ from loader.rows.layouts.jitsu_legacy import JitsuLegacy
 from loader.rows.layouts.passthrough import Passthrough
 from loader.rows.layouts.segment import Segment
 from loader.rows.layouts.single_table import SingleTable
+from loader.rows.layouts.snowplow import Snowplow
 from loader.types.names import Namer
 
 LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
@@ -16,5 +17,6 @@ LAYOUTS: Mapping[str, Callable[[Namer], Layout]] = {
     "single_table": SingleTable,
     "passthrough": Passthrough,
     "jitsu_legacy": JitsuLegacy,
+    "snowplow": Snowplow,
 }
 """By their name in the project file."""

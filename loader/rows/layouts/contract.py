@@ -17,10 +17,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from loader.contract.warehouse import Kind
 
 Event = dict[Any, Any]
 """A materialised event, see `shared/events/event.py`, or an object of it."""
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """An object that is kept in one piece."""
+
+    value: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,8 @@ class TableSpec:
     `reserved`: names that no client's path may use here. `key`: the column that holds the messageId, the default of
     `primary_key`. `entity`: the table keeps one row per `key` whatever `deduplicate` says, and nulls do not overwrite.
     `received`: the column of the time of receipt, which stands for the order of acceptance across batches. `load_time`: the
-    column for the time of loading, if the layout has one.
+    column for the time of loading, if the layout has one. `columns`: those that a table has from its beginning, values or not, in
+    their order. `documents`: how the names of columns begin that hold whole objects and arrays, as JSON.
     """
 
     reserved: frozenset[str]
@@ -60,6 +69,8 @@ class TableSpec:
     shared: bool = False
     entity: bool = False
     load_time: str | None = None
+    columns: tuple[Fixed, ...] = ()
+    documents: tuple[str, ...] = ()
 
 
 Rows = Sequence[tuple[str, Root, Event | None]]

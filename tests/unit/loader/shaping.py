@@ -103,7 +103,12 @@ class Desk:
         return fit_batch(batch, self.live, self.shaper.rules, STAMP)
 
     def load(self, *events: Mapping[str, Any] | bytes, trusted: bool = False) -> Loaded:
-        batch = self.shape(*events, trusted=trusted)
+        return self.load_frame(frame_of(events, trusted))
+
+    def load_frame(self, frame: Frame) -> Loaded:
+        self.seq += 1
+        self.shaper.add(frame, self.seq)
+        batch = self.shaper.take()
         fitted = self.fit(batch)
         for patch in fitted.patches:
             self.live[patch.table] = patched(self.live.get(patch.table), patch)
