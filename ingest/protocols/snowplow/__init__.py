@@ -109,7 +109,7 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     fallback = _referer(request)
     budget = Budget()
     event: Parameters | bytes
-    for index, event in enumerate(events):
+    for index, event in enumerate(events):  # type: ignore[assignment]  # all are of one kind
         _take(parsed, index, event, query=query, visitor=visitor, fallback=fallback, new_id=desk.new_id, budget=budget)
     return parsed
 
