@@ -19,6 +19,8 @@ COPY functions_runtime/ functions_runtime/
 COPY loader/ loader/
 COPY connector_runner/ connector_runner/
 COPY penstock/ penstock/
+COPY deploy/ deploy/
+COPY compose.yaml ./
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python3 -m venv --without-pip /opt/penstock \
  && /opt/build/bin/pip --python /opt/penstock/bin/python install --no-compile --no-deps --no-index /wheels/*.whl

@@ -16,13 +16,24 @@ from hypothesis import HealthCheck, settings
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, connect
 from tests.support import logs
+from tests.support.azure import azure_server
 from tests.support.clickhouse import clickhouse
 from tests.support.mysql import mysql, mysql_dsn, mysql_server
 from tests.support.nats import NatsServer, nats_server
 from tests.support.postgres import postgres, postgres_dsn, postgres_server
 from tests.support.s3 import s3_server
 
-__all__ = ["clickhouse", "mysql", "mysql_dsn", "mysql_server", "postgres", "postgres_dsn", "postgres_server", "s3_server"]
+__all__ = [
+    "azure_server",
+    "clickhouse",
+    "mysql",
+    "mysql_dsn",
+    "mysql_server",
+    "postgres",
+    "postgres_dsn",
+    "postgres_server",
+    "s3_server",
+]
 
 # no assertion about time: a busy machine is no failure of the rule under test
 settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -71,6 +71,7 @@ COMMANDS = {
     "connector": ("connector", "Ask connectors, and read their rows, without a stack."),
     "sync": ("sync", "Run syncs, look at their runs, cancel, reset."),
     "alerts": ("alerts", "List what alerts tell of, send test messages, silence."),
+    "deploy": ("deploy", "Write the files of a cluster: compose.yaml and deploy/."),
     "bench": ("bench", "Run the benchmarks of a checkout."),
 }
 """Each command, its module in `verbs/`, and its line in the overview."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from penstock.deployed import deployed
 from penstock.stack.certificates import Certificates, write_privately
 from penstock.stack.home import SERVICES
 from shared.errors import Problem, SetupError
@@ -38,15 +39,11 @@ def configuration(*, tls: bool, alone: bool = False) -> Path:
         alone: of a broker that is no cluster.
 
     Raises:
-        SetupError: the files are not here; a wheel has none.
+        SetupError: the files are not here.
     """
-    found = (
-        Path(__file__).resolve().parents[2] / "deploy" / "nats" / f"{'server' if alone else 'node'}{'_tls' if tls else ''}.conf"
-    )
+    found = deployed() / "deploy" / "nats" / f"{'server' if alone else 'node'}{'_tls' if tls else ''}.conf"
     if not found.exists():
-        raise SetupError(
-            str(Problem(str(found), "is missing; a local cluster needs a checkout of Penstock with its folder deploy/"))
-        )
+        raise SetupError(str(Problem(str(found), "is missing; install Penstock again, or take a whole checkout")))
     return found
 
 

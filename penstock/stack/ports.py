@@ -12,6 +12,7 @@ BROKER_PORT = 4222
 MONITOR_PORT = 8222
 ROUTE_PORT = 6222
 ADMIN_PORT = 9464
+PROMETHEUS_PORT = 9090
 SPAN = 200
 """How many ports are tried from the first one on."""
 

@@ -1,7 +1,7 @@
 """What a stack runs: the programs of its brokers and services, with their commands, variables and logs.
 
 One broker of its own configuration (`shared/jetstream/nats_server.py`), or the nodes of a cluster with the files of `deploy/nats`, a
-user for each service, and two of each service.
+user for each service, two of each service, and Prometheus where it is installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.stack import prometheus
 from penstock.stack.certificates import Certificates, certificates, write_privately
 from penstock.stack.home import DRAIN_SECONDS, SERVICES, Home, stack_environment
 from penstock.stack.nodes import COMMAND, NodePorts, address, configuration, kept_passwords, node_environment
@@ -38,6 +39,8 @@ class Ports:
     nodes: tuple[NodePorts, ...] = ()
     """Of a cluster; `broker` and `monitor` are those of the first."""
     second_ingest: int | None = None
+    """In a cluster."""
+    prometheus: int | None = None
     """In a cluster."""
 
 
@@ -68,6 +71,10 @@ class OneBroker:
         command = (find_nats_server(), "-c", str(self._home.folder / "nats.conf"))
         monitor = self._ports.monitor
         return [_broker(home=self._home, name="nats", command=command, environment=os.environ, monitor=monitor)]
+
+    def watchers(self) -> list[Program]:
+        """Returns no program."""
+        return []
 
     def services(self) -> list[list[Program]]:
         """Returns the programs of each service, in the order of the path."""
@@ -172,6 +179,24 @@ class Cluster:
             ]
             for index, service in enumerate(SERVICES)
         ]
+
+    def watchers(self) -> list[Program]:
+        """Returns the programs that watch the others; nothing waits for them. Prometheus, if it is installed.
+
+        Raises:
+            SetupError: the home cannot be written.
+        """
+        targets = {
+            service: [f"127.0.0.1:{self._ports.admin[index + second * len(SERVICES)]}" for second in (0, 1)]
+            for index, service in enumerate(SERVICES)
+        }
+        if self._ports.prometheus is None:
+            return []
+        try:
+            found = prometheus.program(self._home, self._ports.prometheus, targets)
+        except OSError as exc:
+            raise SetupError(str(Problem(str(self._home.folder), f"cannot be written: {exc.strerror}"))) from exc
+        return [] if found is None else [found]
 
     def _address(self, user: str) -> str:
         return address(user, [node.broker for node in self._ports.nodes], self._passwords, self._certificates)

@@ -20,7 +20,7 @@ import aiohttp
 from penstock.stack.home import SERVICES, Home, Phase, ProcessState, StackState, start_time
 from penstock.stack.logfile import rotate
 from penstock.stack.nodes import NodePorts
-from penstock.stack.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, ROUTE_PORT, PortPicker
+from penstock.stack.ports import ADMIN_PORT, BROKER_PORT, INGEST_PORT, MONITOR_PORT, PROMETHEUS_PORT, ROUTE_PORT, PortPicker
 from penstock.stack.processes import Supervised
 from penstock.stack.programs import Cluster, OneBroker, Ports
 from shared.errors import SetupError
@@ -54,6 +54,7 @@ def choose_ports(base: int | None = None, events: int | None = None, nodes: int 
         wanted += [("the second edge", INGEST_PORT)]
         wanted += [("a broker", BROKER_PORT), ("a broker's monitor", MONITOR_PORT)] * (nodes - 1)
         wanted += [("the routes of a broker", ROUTE_PORT)] * nodes
+        wanted += [("Prometheus", PROMETHEUS_PORT)]
     found: list[int] = []
     for offset, (whose, first) in enumerate(wanted):
         if not offset and ingest is not None:
@@ -67,10 +68,10 @@ def choose_ports(base: int | None = None, events: int | None = None, nodes: int 
     second, pairs, routes = (
         rest[0],
         [found[1:3], *zip(rest[1 : 2 * nodes - 1 : 2], rest[2 : 2 * nodes - 1 : 2], strict=True)],
-        rest[2 * nodes - 1 :],
+        rest[2 * nodes - 1 : -1],
     )
     of_nodes = tuple(NodePorts(broker, monitor, route) for (broker, monitor), route in zip(pairs, routes, strict=True))
-    return Ports(found[0], found[1], found[2], admin, nodes=of_nodes, second_ingest=second)
+    return Ports(found[0], found[1], found[2], admin, nodes=of_nodes, second_ingest=second, prometheus=rest[-1])
 
 
 class Stack:
@@ -100,11 +101,12 @@ class Stack:
         self.brokers = [Supervised(program, self._changed) for program in self._plan.brokers()]
         self._path = [[Supervised(program, self._changed) for program in copies] for copies in self._plan.services()]
         self.services = [process for copies in self._path for process in copies]
+        self.watchers = [Supervised(program, self._changed) for program in self._plan.watchers()]
 
     @property
     def processes(self) -> list[Supervised]:
         """Every process, in the order they start."""
-        return [*self.brokers, *self.services]
+        return [*self.brokers, *self.services, *self.watchers]
 
     @property
     def broker_url(self) -> str:
@@ -153,6 +155,8 @@ class Stack:
                 try:
                     for broker in self.brokers:
                         group.create_task(broker.keep_running())
+                    for watcher in self.watchers:
+                        group.create_task(watcher.keep_running())
                     if await self._until_ready(self.brokers):
                         for service in self.services:
                             group.create_task(service.keep_running())
@@ -235,7 +239,7 @@ class Stack:
         self.phase = "stopping"
         self._changed()
         *path, connectors = self._path
-        for copies in (connectors, *path, self.brokers):
+        for copies in (connectors, *path, [*self.brokers, *self.watchers]):
             async with task_group() as group:
                 for process in copies:
                     group.create_task(process.stop(at_once=self.hurry))

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from shared.errors import ConfigError, SetupError
-from shared.project.archive import ArchiveOptions, LocalArchive, S3Archive
+from shared.project.archive import ArchiveOptions, AzureArchive, LocalArchive, S3Archive
 from shared.project.model import Project
 from shared.secrets.reading import reveal
 from shared.secrets.references import references_in
-from shared.stores import s3
+from shared.stores import azure, s3
 from shared.stores.contract import Store
 from shared.stores.local import LocalStore
 from shared.threads import ThreadGate
@@ -41,6 +41,8 @@ async def open_store(options: ArchiveOptions, gate: ThreadGate) -> Store:
     match options:
         case S3Archive():
             return await s3.open_store(options, options.root, gate, what)
+        case AzureArchive():
+            return await azure.open_store(options, options.root, gate, what)
         case LocalArchive():
             root = await gate.run(lambda: Path(options.path).expanduser().resolve())
             return LocalStore(root, gate, what)

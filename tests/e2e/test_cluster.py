@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,9 @@ PROCESSES = {
     *("nats-1", "nats-2", "nats-3"),
     *("ingest", "ingest-2", "router", "router-2", "functions_runtime", "functions_runtime-2"),
     *("loader", "loader-2", "connector_runner", "connector_runner-2"),
+    "prometheus",
 }
-PORTS = 21
+PORTS = 22
 
 
 @pytest.fixture
@@ -33,6 +35,12 @@ def send_pages(stack: LocalStack, prefix: str, count: int) -> None:
     lines = [json.dumps({"type": "page", "name": prefix, "messageId": f"{prefix}-{n}", "userId": "u"}) for n in range(count)]
     done = stack.run("send", "-", "--key", "shop-web", stdin="\n".join(lines).encode())
     assert done.code == 0, done.err
+
+
+def watched(page: str) -> list[str]:
+    """Returns the job of each process that Prometheus reads."""
+    with urllib.request.urlopen(f"{page}/api/v1/query?query=up==1", timeout=30) as answer:
+        return [each["metric"]["job"] for each in json.load(answer)["data"]["result"]]
 
 
 def kill(stack: LocalStack, *names: str) -> None:
@@ -68,6 +76,11 @@ def test_a_cluster_of_processes_takes_events_whatever_is_killed(stack: LocalStac
     status = stack.run("status", "--json")
     assert {each["connection"]: each["state"] for each in status.json["connections"]}["shop-warehouse"] == "ok", status.out
     assert stack.run("apply", str(stack.project)).code == 0
+    page = f"http://127.0.0.1:{int(arguments[arguments.index('--port-base') + 1]) + PORTS - 1}"
+    wait_until(lambda: len(watched(page)) == 10, stack.logs)
+    assert {each.partition("-")[2] for each in watched(page)} == {
+        name for name in PROCESSES if "-" not in name and name != "prometheus"
+    }
 
     pids = stack.pids
     assert stack.run("down", "--json").json["stopped"] is True

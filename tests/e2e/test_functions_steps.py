@@ -160,6 +160,10 @@ async def test_while_a_stream_is_full_events_wait_and_it_is_told_and_then_each_i
     await journal.read_dead(broker)
     assert journal.problems(sent) == []
     assert telemetry.value("functions_events_total", connection="c") >= 9
+    assert telemetry.value("functions_events_out_total", connection="c") >= 5
+    assert telemetry.value("functions_events_dropped_total") >= 2
+    assert telemetry.value("functions_errors_total") >= 2
+    assert telemetry.value("functions_events_dead_total") >= 2
 
 
 async def test_retried_events_are_no_repeats_although_the_bucket_that_numbers_them_is_lost(broker: Broker, lives: Lives) -> None:

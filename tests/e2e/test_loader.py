@@ -295,6 +295,10 @@ async def test_events_that_unpack_to_far_more_than_they_travel_as_are_loaded_in_
         await drained(broker)
         assert await ids(postgres, schema) == wanted
         assert running.metric("loader", "loader_loads_total", result="committed") >= 3
+        assert running.metric("loader", "loader_load_seconds_count", connection="c") >= 3
+        assert running.metric("loader", "loader_last_load_seconds", connection="c") > 1.7e9
+        assert running.metric("loader", "config_revision") >= 1
+        assert (running.metric("loader", "service_ready"), running.metric("loader", "service_warnings")) == (1, 0)
 
 
 async def test_a_queue_smaller_than_a_batch_is_loaded_before_its_period_is_over(postgres: PostgresServer, tmp_path: Path) -> None:

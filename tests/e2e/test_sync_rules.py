@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,21 @@ async def test_only_rows_that_meet_where_are_there_and_leave_with_their_change(
             await execute(database, CHANGE)
             second = await run(broker, 2)
             log = await log_of(Bucket(broker, topology.STATE_BUCKET), "pg-wh", 1)
-            dropped = running.metric("connector_runner", "sync_rows_read_total", sync="pg-wh")
+            told = {
+                name: running.metric("connector_runner", name, sync="pg-wh", **labels)
+                for name, labels in (
+                    ("sync_rows_read_total", {}),
+                    ("sync_rows_dropped_total", {"reason": "filtered"}),
+                    ("sync_run_seconds_count", {}),
+                )
+            }
+            loaded = {
+                name: running.metric("loader", name, sync="pg-wh")
+                for name in (
+                    "loader_sync_rows_total", "loader_sync_bytes_total", "loader_sync_batches_total", "loader_sync_batch_seconds_count",
+                    "loader_sync_load_seconds_count", "loader_sync_last_load_seconds",
+                )
+            }  # fmt: skip
     assert set(german) == set(range(2, PEOPLE + 1, 2))
     assert all(row["email"] == hashed(f"p{number}@x.io") for number, row in german.items())
     assert all(json.loads(row["profile"]) == {"city": f"city {number}"} for number, row in german.items())
@@ -115,7 +130,15 @@ async def test_only_rows_that_meet_where_are_there_and_leave_with_their_change(
     assert (of.rows, of.filtered, of.removals, of.loaded) == (PEOPLE, 10, 10, 10)
     assert log is not None
     assert any("10 of 20 rows do not meet `where`" in line.text for line in log.lines)
-    assert dropped > 0
+    of_runs = [each.streams["public.people"] for each in (first, second)]
+    assert told["sync_rows_read_total"] == sum(each.rows for each in of_runs)
+    assert told["sync_rows_dropped_total"] == sum(each.filtered - each.removals for each in of_runs)
+    assert told["sync_run_seconds_count"] == 2
+    assert loaded["loader_sync_rows_total"] >= sum(each.loaded for each in of_runs) > 0
+    assert loaded["loader_sync_bytes_total"] > 1000
+    assert loaded["loader_sync_batches_total"] == loaded["loader_sync_batch_seconds_count"] >= 2
+    assert loaded["loader_sync_load_seconds_count"] >= 2
+    assert time.time() - 600 < loaded["loader_sync_last_load_seconds"] <= time.time() + 1
 
     now = await stored(database)
     there = {number for number, row in now.items() if row.get("_deleted_at") is None}

@@ -153,7 +153,7 @@ async def test_a_refresh_shows_the_old_rows_until_it_ends_and_for_good_if_it_is_
 
 
 async def test_what_is_not_for_this_run_or_destination_is_left_out_and_acknowledged(
-    wh: Warehouse, queue: Queue, loaders: Loaders
+    wh: Warehouse, queue: Queue, loaders: Loaders, telemetry: Telemetry
 ) -> None:
     await queue.put(1, 1, [(stream(), rows(1))], states=[State(b"1", "orders")])
     await queue.put(1, 2, [(stream(), rows(2))], destination="other")
@@ -167,6 +167,7 @@ async def test_what_is_not_for_this_run_or_destination_is_left_out_and_acknowled
     assert await ids(wh) == Counter((1, 3, 4))
     progress = await queue.progress()
     assert (progress.run, progress.batch, progress.states) == (2, 2, (State(b"3", "orders"),))
+    assert telemetry.value("loader_sync_frames_left_out_total") == 4
 
 
 async def test_a_batch_without_all_its_frames_is_never_loaded_in_part(wh: Warehouse, queue: Queue, loaders: Loaders) -> None:

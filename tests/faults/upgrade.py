@@ -27,8 +27,12 @@ FIRST = ("loader", "functions_runtime", "router", "connector_runner", "ingest")
 """Readers before writers: a newer version may write what an older one cannot read."""
 
 
-async def upgrade(checkout: Path, folder: Path) -> None:
+async def upgrade(checkout: Path, folder: Path, copies: int = 2, seconds: float = 2) -> None:
     """Runs it.
+
+    Args:
+        copies: of each service; 1: over one broker, 2: over a cluster.
+        seconds: of load before the first and behind the last service.
 
     Raises:
         AssertionError: events are lost or doubled; says which.
@@ -40,22 +44,23 @@ async def upgrade(checkout: Path, folder: Path) -> None:
     document = project(
         {"batch": batch("batch"), "stream": stream("stream")}, {name: each.destination for name, each in places.items()}
     )
-    with stack(folder, fork=False, cluster=Cluster(folder)) as running:
+    numbers = ("", "-2")[:copies]
+    with stack(folder, fork=False, cluster=Cluster(folder) if copies > 1 else None) as running:
         await running.apply(document)
-        names = [f"{service}{number}" for service in SERVICES for number in ("", "-2")]
+        names = [f"{service}{number}" for service in SERVICES for number in numbers]
         for name in names:
             running.start(name, **{CHECKOUT: str(checkout)})
         for name in names:
             await asyncio.to_thread(running.wait_ready, name)
         async with Sender(list(running.ports.values()), random.randrange(10**6)).running() as books:
-            await asyncio.sleep(2)
+            await asyncio.sleep(seconds)
             for service in FIRST:
-                for name in (service, f"{service}-2"):
+                for name in (f"{service}{number}" for number in numbers):
                     code = await asyncio.to_thread(running.stop, name)
                     running.start(name)
                     await asyncio.to_thread(running.wait_ready, name)
                     print(f"{name}: stopped with code {code}, runs the new code", flush=True)
-            await asyncio.sleep(2)
+            await asyncio.sleep(seconds)
         await verify(running, books, places)
         async with connect(running.url, "upgrade", patience_seconds=60) as broker:
             frames = (await broker.js.stream_info(topology.EVENTS)).state.messages

@@ -30,6 +30,9 @@ SECRETS = {
     "MYSQL_PASSWORD": "p",
     "S3_KEY_ID": "k",
     "S3_SECRET": "s",
+    "AZURE_KEY": "aw==",
+    "AZURE_SAS": "sv=1",
+    "AZURE_CONNECTION_STRING": "BlobEndpoint=https://acme;SharedAccessSignature=sv=1",
 }
 
 

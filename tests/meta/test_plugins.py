@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 DRIVERS = (
     "aiochclient",
     "asyncpg",
+    "azure",
     "aiomysql",
     "pymysql",
     "aioboto3",
@@ -130,6 +131,18 @@ def staged(**staging: object) -> dict[str, object]:
         ({"type": "s3", "bucket": "events", "session_token": "t"}, "destinations.wh", "access_key_id"),
         ({"type": "s3", "bucket": "events", "kms_key_id": "k"}, "destinations.wh", "aws:kms"),
         ({"type": "s3", "bucket": "events", "timeout": 0}, "destinations.wh", "more than 0"),
+        (
+            {"type": "azure", "container": "https://a/b", "account": "acme", "sas_token": "s"},
+            "destinations.wh",
+            "without an address",
+        ),
+        (
+            {"type": "azure", "container": "raw", "account": "A.b", "sas_token": "s"},
+            "destinations.wh.account",
+            "name of the storage account",
+        ),
+        ({"type": "azure", "container": "raw", "account": "acme"}, "destinations.wh", "account_key or sas_token"),
+        ({"type": "azure", "container": "raw", "account": "acme", "connection_string": "x"}, "destinations.wh", "stands alone"),
         (staged(), "destinations.wh.staging", "the key `bucket` is missing"),
         (staged(bucket="stage", buckt="c"), "destinations.wh.staging", "known keys: bucket"),
         (staged(bucket="stage", prefix="dt=1/*"), "destinations.wh.staging.prefix", "ASCII"),

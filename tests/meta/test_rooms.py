@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "functions_runtime": ("settings", "sandbox", "rules", "host", "definition", "revealed", "again", "outcomes", "stitcher", "connection", "forgetting", "service", "__main__"),
     "connector_runner": ("contract", "json_rows", "rules", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
-        "probe", "postponed", "source", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
+        "probe", "postponed", "source", "deployed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
         "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "connector_catalogue", "reference", "__main__",
     ),
 }  # fmt: skip

@@ -81,6 +81,9 @@ def planted(kind: str, name: str, options: type[msgspec.Struct], *, port: int, s
     if "dsn" in hints:  # either an address, or its parts
         for option in ("host", "port", "password", "user", "database"):
             entry.pop(option, None)
+    if "connection_string" in hints:  # three ways to log in, of which an entry has one
+        for option in ("account_key", "connection_string"):
+            entry.pop(option, None)
     if "s3" in entry:
         entry.pop("path", None)
     return entry

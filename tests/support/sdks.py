@@ -45,9 +45,14 @@ def node_sdks() -> Path:
     """The folder with the packages of npm that `tests/e2e/node/package.json` names, for NODE_PATH."""
     if shutil.which("npm") is None:
         pytest.fail("npm is not installed, so the SDKs for Node cannot be tested; get it with: make test-servers")
-    version = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:12]
-    target = ROOT / "build" / f"node-{version}"
-    files = [str(PACKAGES / name) for name in ("package.json", "package-lock.json")]
+    return npm_packages(PACKAGES, "node")
+
+
+def npm_packages(folder: Path, name: str) -> Path:
+    """Returns the folder with the packages of npm that the lock file of a folder names, for NODE_PATH."""
+    version = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:12]
+    target = ROOT / "build" / f"{name}-{version}"
+    files = [str(folder / file) for file in ("package.json", "package-lock.json")]
     _install(target, ["sh", "-c", f'cp "$@" {target} && npm ci --no-audit --no-fund', "sh", *files], cwd=target)
     return target / "node_modules"
 

@@ -57,10 +57,13 @@ class _Silence:
     def count(self, name: str, amount: float = 1, **_: object) -> None:
         self.counted[name] += int(amount)
 
-    def record(self, *_: object, **__: object) -> None:
-        """Records nothing."""
+    def record(self, name: str, value: float, **_: object) -> None:
+        self.counted[name] += 1
 
-    gauge = forget = show = record
+    def gauge(self, *_: object, **__: object) -> None:
+        """Shows nothing."""
+
+    forget = show = gauge
 
     def span(self, *_: object, **__: object) -> contextlib.AbstractContextManager[Span]:
         """Opens a span of nothing."""

@@ -52,6 +52,13 @@ _DESTINATIONS = {
     # endpoint_url: "http://127.0.0.1:9000"           # of another service than AWS
     # format: ndjson                                  # or csv
 """,
+    "azure": """\
+  warehouse:
+    type: azure                                       # Parquet files in a container, which must exist
+    container: "${AZURE_CONTAINER}"                   # in .env or the environment
+    connection_string: "${AZURE_CONNECTION_STRING}"   # as the portal shows it; or account and account_key or sas_token
+    # format: ndjson                                  # or csv
+""",
     "webhook": """\
   warehouse:
     type: webhook                                     # each event in a call
@@ -65,6 +72,7 @@ _VARIABLES = {
     "mysql": ("MYSQL_DSN",),
     "clickhouse": ("CLICKHOUSE_URL", "CLICKHOUSE_PASSWORD"),
     "s3": ("S3_BUCKET",),
+    "azure": ("AZURE_CONTAINER", "AZURE_CONNECTION_STRING"),
     "webhook": ("WEBHOOK_URL",),
 }
 """What a person must set before the file is applied."""
@@ -124,7 +132,7 @@ def init(setting: Setting, file: Path, site: str, destination: str) -> int:
         key=key,
         variable=variable,
         destination=_DESTINATIONS[destination],
-        stream="" if destination in ("local", "s3") else _STREAM,
+        stream="" if destination in ("local", "s3", "azure") else _STREAM,
     )
     try:
         with file.open("x", encoding="utf-8") as output:

@@ -77,7 +77,8 @@ def status(setting: Setting, metrics: tuple[str, ...], watch: bool, checks: bool
             continue
         if not rested:
             late = waits(found.waiting, "still ") if found.waiting else "the counts are not settled"
-            setting.screen.note(f"{late} after {wait:g} s", "yellow")
+            if found.waiting or not found.settled:
+                setting.screen.note(f"{late} after {wait:g} s", "yellow")
         elif wait is not None and not found.settled:
             setting.screen.note("the counts do not balance; penstock status --check says which", "yellow")
         if checks:

@@ -1,6 +1,8 @@
 """Decides when `penstock status --wait` ends: nothing waits, and the counts say so or no longer change. Pure.
 
 A stack that has just started has a moment in which its loader opens the destinations: that is no fault, so the wait includes it.
+Nor is a trouble that goes by itself. A status reads the services before the broker: when the last event is loaded in between, the
+services still say that a connection is behind, and the counts say that nothing waits.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from penstock.control.status.status import Status
 
 STILL_SECONDS = 6.0
 """Router and loader store their counts within two seconds; counts that are wrong for longer than this stay wrong."""
+
+ILL_SECONDS = 6.0
+"""A trouble that is told for longer than this, while nothing waits, is one for a person. Services look at themselves every two seconds."""
 
 START_SECONDS = 30.0
 """A connection that no service has taken up for longer than this is not starting."""
@@ -21,6 +26,7 @@ class Rest:
         self._counts: object = None
         self._since = 0.0
         self._starting_since: float | None = None
+        self._ill_since: float | None = None
 
     def is_reached(self, found: Status, at_seconds: float) -> bool:
         """Whether the wait is over.
@@ -37,4 +43,9 @@ class Rest:
             self._starting_since = at_seconds if self._starting_since is None else self._starting_since
             if at_seconds - self._starting_since < START_SECONDS:
                 return False
-        return found.settled or (not found.waiting and at_seconds - self._since >= STILL_SECONDS)
+        if not found.settled and (found.waiting or at_seconds - self._since < STILL_SECONDS):
+            return False
+        if found.healthy:
+            return True
+        self._ill_since = at_seconds if self._ill_since is None else self._ill_since
+        return at_seconds - self._ill_since >= ILL_SECONDS

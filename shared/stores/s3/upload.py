@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import SetupError, Transient
+from shared.stores.cutter import Cutter
 
 if TYPE_CHECKING:
     from shared.stores.s3 import S3Store
@@ -61,7 +62,7 @@ class Upload:
         Raises:
             Every error of `write`, and errors of sending until then.
         """
-        with _Cutter(self._hand_over) as output:
+        with Cutter(self._hand_over, PART_BYTES) as output:
             write(output)
             output.cut()
 
@@ -142,34 +143,3 @@ class Upload:
             return {"PartNumber": number, "ETag": answer["ETag"], **extra}
         finally:
             self._slots.release()
-
-
-class _Cutter(io.RawIOBase):
-    """A file that is written once from beginning to end, and handed over in parts."""
-
-    def __init__(self, hand_over: Callable[[io.BytesIO], None]) -> None:
-        self._hand_over = hand_over
-        self._part = io.BytesIO()
-        self._before = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._before + self._part.tell()
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            done += self._part.write(view[done : done + PART_BYTES - self._part.tell()])
-            if self._part.tell() == PART_BYTES:
-                self.cut()
-        return len(view)
-
-    def cut(self) -> None:
-        """Hands over the bytes so far; an object has at least one part."""
-        if self._part.tell() or not self._before:
-            part, self._part = self._part, io.BytesIO()
-            self._before += part.tell()
-            self._hand_over(part)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.destinations.servers import MySQLKind, PostgresKind
+from tests.support.destinations.azure import AzureSubject
 from tests.support.destinations.clickhouse import ClickHouseSubject
 from tests.support.destinations.duckdb import DuckDBSubject
 from tests.support.destinations.files import LocalSubject
@@ -36,6 +37,7 @@ SUBJECTS: dict[str, tuple[str, Callable[[pytest.FixtureRequest, Path], Subject]]
     "s3-parquet": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "parquet")),
     "s3-ndjson": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "ndjson")),
     "s3-csv": ("s3", lambda request, _: S3Subject(request.getfixturevalue("s3_server"), "csv")),
+    "azure-parquet": ("azure", lambda request, _: AzureSubject(request.getfixturevalue("azure_server"), "parquet")),
 }
 """Label to type and maker. A new plug-in gets its row here; `tests/meta/test_plugins.py` misses it otherwise."""
 

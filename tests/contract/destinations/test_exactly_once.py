@@ -222,7 +222,7 @@ async def test_a_probe_of_fit_rows_passes(wh: Open) -> None:
     assert await wh.rows("t", SHAPE) == []
 
 
-@pytest.mark.only("local", "s3")
+@pytest.mark.only("local", "s3", "azure")
 async def test_objects_are_named_by_table_hour_and_plan(wh: Open) -> None:
     session = await wh.session()
     shape = {"id": Kind.TEXT, "received_at": Kind.TIMESTAMP}

@@ -30,4 +30,12 @@ WAIVERS = {
     ("s3", "replace"): "a listing in the middle of the swap would have old and new objects, or neither",
     ("s3", "stream"): "a micro-batch would make an object of a few rows",
     ("s3", "evolve"): "each object has the columns of its rows",
+    ("azure", "transactional"): "objects of a load appear one after the other; their names make a repeat harmless",
+    ("azure", "merge"): "an object is never rewritten: its readers keep the newest row of a key",
+    ("azure", "deletes"): "an object is never rewritten",
+    ("azure", "insert_only"): "an object is written without a look at the others",
+    ("azure", "history"): "an object is never rewritten: versions have no end",
+    ("azure", "replace"): "a listing in the middle of the swap would have old and new objects, or neither",
+    ("azure", "stream"): "a micro-batch would make an object of a few rows",
+    ("azure", "evolve"): "each object has the columns of its rows",
 }

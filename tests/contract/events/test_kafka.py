@@ -206,7 +206,8 @@ async def test_an_acknowledgement_that_never_comes_ends_the_session_and_loses_no
         await world.sending.put(1, events(0, 30))
         await world.sending.put(2, events(30, 30))
         living = asyncio.create_task(world.sending.live())
-        while world.sending.telemetry.counted["loader_calls_total"] < 2:
+        counted = world.sending.telemetry.counted
+        while not (counted["loader_calls_total"] >= 2 and counted["loader_call_seconds"] >= 2):
             await asyncio.sleep(0.05)
         front.on_produce = lambda: None
         front.flow()

@@ -10,10 +10,13 @@ from typing import IO
 import pytest
 
 from shared.errors import Fenced, PenstockError
+from shared.stores import azure
+from shared.stores.azure import AzureStore
 from shared.stores.contract import Store
 from shared.stores.local import LocalStore
 from shared.stores.s3 import S3Options, S3Store, open_store
 from shared.threads import ThreadGate
+from tests.support.azure import AzureServer
 from tests.support.s3 import S3Server
 
 HOSTILE = [
@@ -21,13 +24,16 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "azure"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """A store of its own, empty."""
     gate = ThreadGate(2)
     opened: Store
     if request.param == "local":
         opened = LocalStore(tmp_path / "store", gate, "the store")
+    elif request.param == "azure":
+        azurite: AzureServer = request.getfixturevalue("azure_server")
+        opened = await azure.open_store(azurite.options(), "root/", gate, "the store")
     else:
         server: S3Server = request.getfixturevalue("s3_server")
         options = S3Options(
@@ -81,6 +87,9 @@ async def test_a_list_has_more_than_one_page(store: Store) -> None:
         store._client.meta.events.register(
             "before-parameter-build.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2)
         )
+    if isinstance(store, AzureStore):
+        whole = store._client.list_blobs
+        store._client.list_blobs = lambda **options: whole(results_per_page=2, **options)
     for number in range(5):
         await store.put(f"n/{number}", b"x")
     assert await keys(store) == [f"n/{number}" for number in range(5)]

@@ -127,6 +127,23 @@ async def test_good_events_of_a_batch_are_stored_and_bad_ones_are_dead_letters_w
         assert edge.count("ingest_events_rejected_total", site="shop", protocol="segment", reason="missing_id") == 1
 
 
+async def test_what_is_odd_in_an_accepted_request_is_counted(nats: NatsServer, broker: Broker) -> None:
+    async with edge_here(nats, broker) as edge:
+        body = b'{"writeKey":"strict","context":7,"batch":[{"type":"page","userId":"u"},{"type":"page","userId":"u","messageId":"2"}]}'
+        status, _ = await post(edge, "/v1/batch", body)
+        assert (status, len(await edge.ids())) == (200, 2)
+        assert edge.count("ingest_ids_made_total", site="shop") == 1
+        assert edge.count("ingest_members_ignored_total", site="shop", reason="context_not_an_object") == 1
+        assert edge.count("ingest_key_disagreements_total", site="shop") == 1
+        assert edge.count("ingest_requests_total") == 1
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        async with asyncio.timeout(60):  # told every two seconds
+            while edge.count("ingest_connections") != 1 or not edge.count("ingest_tasks"):
+                await asyncio.sleep(0.05)
+        writer.close()
+        assert (edge.count("ingest_inflight_bytes"), edge.count("ingest_unfinished_bytes")) == (0, 0)
+
+
 async def test_concurrent_requests_share_frames(nats: NatsServer, broker: Broker) -> None:
     async with edge_here(nats, broker, window=1) as edge, browser() as session:
 

@@ -115,5 +115,8 @@ async def test_a_trusted_proxy_says_the_address_and_each_has_its_share_of_connec
         preface = b"PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n"
         answers = [await ask(preface) for _ in range(3)] + [await ask(b""), await ask(preface.replace(b"7", b"8"))]
         assert [line.split()[1] for line, _ in answers] == [b"404", b"404", b"503", b"400", b"404"]
+        async with asyncio.timeout(60):
+            while edge.count("ingest_connections_refused_total") < 1:
+                await asyncio.sleep(0.05)
         for _, writer in answers:
             writer.transport.abort()

@@ -183,6 +183,9 @@ async def test_a_channel_that_does_not_work_is_warned_of_and_asked_less_and_less
     assert 5 <= len(evaluation.sent.messages) <= 9
     assert "cannot be sent since" in evaluation.health.warnings["alerts ops"]
     assert evaluation.telemetry.value("alerts_failing", alert="ops") == 1
+    assert evaluation.telemetry.value("alerts_firing", alert="ops") == 1
+    failed = evaluation.telemetry.value("alerts_messages_total", alert="ops", outcome="failed")
+    assert failed == len(evaluation.sent.messages)
     evaluation.keeper = evaluation.another()
     before = len(evaluation.sent.messages)
     await evaluation.look()
@@ -193,5 +196,7 @@ async def test_a_channel_that_does_not_work_is_warned_of_and_asked_less_and_less
     await evaluation.look(700.0)
     assert evaluation.sent.told[before:] == [("connection a", "recovered")]
     assert "alerts ops" not in evaluation.health.warnings
+    assert evaluation.telemetry.value("alerts_firing", alert="ops") == 0
+    assert evaluation.telemetry.value("alerts_messages_total", alert="ops", outcome="taken") == 1
     ledgers = await read_ledgers(evaluation.broker, ["ops"])
     assert (ledgers["ops"].faults, ledgers["ops"].trouble) == ({}, "")

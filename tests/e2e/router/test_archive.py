@@ -116,10 +116,17 @@ async def test_while_the_store_is_away_it_says_so_and_loses_nothing(archives: Ar
         note = await archives.note(lambda note: bool(note.trouble))
         assert (note.waiting_frames, note.waiting_events) == (1, 1)
         assert "1 events wait in EVENTS" in archives.health.warnings[f"archive {SITE}"]
+        assert archives.telemetry.value("archive_errors_total", site=SITE) >= 1
+        assert archives.telemetry.value("archive_lag_frames", site=SITE) == 1
+        assert archives.telemetry.value("archive_oldest_seconds", site=SITE) > 0
         archives.root.unlink()
         second = await put(broker, ["b"])
         await archives.note(lambda note: note.position == second and not note.trouble)
         assert archives.health.warnings == {}
+        assert archives.telemetry.value("archive_lag_frames", site=SITE) == 0
+        assert archives.telemetry.value("archive_events_total", site=SITE) == 2
+        stored = sum(each.size for each in await archives.store.list("") if each.key.endswith(".zst"))
+        assert archives.telemetry.value("archive_bytes_total", site=SITE) == stored
     assert await archives.seqs() == [first, second]
 
 

@@ -57,6 +57,13 @@ async def test_content_age_readers_and_room_of_streams_are_told(broker: Broker, 
     await measure_streams(broker, telemetry, 4e9)
     assert (value("stream_readers", "DELIVER"), value("stream_pending_messages", "DELIVER")) == (1, 3)
     assert value("stream_unacknowledged_messages", "DELIVER") == len(held) == 2
+    assert value("stream_redelivered_messages", "DELIVER") == 0
+    await held[0].nak()
+    async with asyncio.timeout(60):
+        while not any(each.metadata.num_delivered == 2 for each in await consumer.fetch(1, timeout=60)):
+            pass
+    await measure_streams(broker, telemetry, 4e9)
+    assert value("stream_redelivered_messages", "DELIVER") == 1
 
 
 async def test_a_server_tells_its_room_and_one_that_is_away_is_down(
@@ -68,9 +75,16 @@ async def test_a_server_tells_its_room_and_one_that_is_away_is_down(
         await measure_servers(session, addresses, telemetry)
         assert telemetry.value("broker_up", server=here) == 1
         assert telemetry.value("broker_up", server=nowhere) == 0
-        assert telemetry.value("broker_storage_limit_bytes", server=here) > 0
+        assert (
+            telemetry.value("broker_storage_limit_bytes", server=here) > telemetry.value("broker_storage_bytes", server=here) >= 0
+        )
         assert telemetry.value("broker_memory_bytes", server=here) > 1e6
         assert telemetry.value("broker_connections", server=here) == 1
+        assert telemetry.value("broker_api_requests", server=here) > 0
+        assert telemetry.value("broker_api_errors", server=here) > 0  # each stream was looked for before it was made
+        assert telemetry.value("broker_slow_consumers", server=here) == 0
+        assert telemetry.value("broker_storage_reserved_bytes", server=here) > 2**20
+        assert 0 <= telemetry.value("broker_cpu_cores", server=here) < 1000
         nats.stop()
         await measure_servers(session, addresses, telemetry)
     assert telemetry.value("broker_up", server=here) == 0

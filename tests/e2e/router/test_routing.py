@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.events.frame import Head, RequestContext, encode_frame, pack
 from shared.events.outcome import DropReason
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -45,6 +46,18 @@ async def test_conditions_choose_events_and_a_frame_with_none_sends_nothing(brok
     assert telemetry.value("router_events_dropped_total", connection="big", reason=DropReason.FILTERED) == 3
 
 
+async def test_a_body_that_a_condition_cannot_read_is_counted_and_its_neighbour_goes_on(
+    broker: Broker, telemetry: Telemetry
+) -> None:
+    request = RequestContext(received_at=1_700_000_000_000_000, protocol="segment", key="k", kind="server")
+    frame = pack("shop", [request], [Head("good", "track"), Head("bad", "track")], [b'{"properties":{"x":1}}', b"[1]"])
+    rule = {"where": {"field": "properties.x", "eq": 1}}
+    async with routing(broker, telemetry, snapshot({"wh": rule})), reading(broker, "wh") as (wh,):
+        await broker.publisher.publish(topology.events_subject("shop"), encode_frame(frame), msg_id="1")
+        await until(lambda: wh.ids == ["good"])
+        await until(lambda: telemetry.value("router_filter_errors_total", connection="wh") == 1)
+
+
 async def test_a_message_id_is_delivered_once_also_within_a_frame_and_over_a_restart(
     broker: Broker, telemetry: Telemetry
 ) -> None:
@@ -59,6 +72,15 @@ async def test_a_message_id_is_delivered_once_also_within_a_frame_and_over_a_res
         async with routing(broker, telemetry, config):
             await put(broker, ["d", "a", "e"])
             await until(lambda: "e" in one.ids)
+            await until(lambda: telemetry.value("router_events_forwarded_total", connection="one") == 5)
+            assert telemetry.value("router_events_dropped_total", connection="one", reason=DropReason.DUPLICATE) == 7
+            await until(lambda: telemetry.value("router_dedupe_ids", site="shop") == 5)
+            await until(lambda: telemetry.value("router_lag_frames", site="shop") == 0)
+            assert (
+                telemetry.value("account_unrouted_events", site="shop")
+                == telemetry.value("router_oldest_seconds", site="shop")
+                == 0
+            )
     assert one.ids == ["a", "b", "c", "d", "e"]
     assert one.repeats == 0
 

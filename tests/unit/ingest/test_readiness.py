@@ -103,6 +103,7 @@ async def test_a_journal_that_fills_is_a_warning_and_a_full_one_a_problem_with_t
     assert "nearly full" in edge.health.report().warnings["journal"]
     assert caplog.text.count("the journal is nearly full") == 1
     assert edge.telemetry.value("ingest_spool_fill_ratio") == pytest.approx(0.82, abs=0.01)
+    assert edge.telemetry.value("ingest_spool_bytes") == spool.stored_bytes > 0.8 * MIB
     await edge.send(MIB // 2)
     edge.readiness.refresh()
     report = edge.health.report()

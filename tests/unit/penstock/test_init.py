@@ -12,11 +12,12 @@ from penstock.control.project.projects import check_document, read_document
 
 VARIABLES = {
     "PG_DSN": "postgresql://u:p@h/d", "MYSQL_DSN": "mysql://u:p@h/d", "CLICKHOUSE_URL": "http://h:8123", "CLICKHOUSE_PASSWORD": "p",
-    "S3_BUCKET": "lake", "WEBHOOK_URL": "https://h/in", "WEBHOOK_TOKEN": "t", "MY_SHOP_SECRET": "s",
+    "S3_BUCKET": "lake", "AZURE_CONTAINER": "lake", "AZURE_CONNECTION_STRING": "BlobEndpoint=https://h;SharedAccessSignature=s",
+    "WEBHOOK_URL": "https://h/in", "WEBHOOK_TOKEN": "t", "MY_SHOP_SECRET": "s",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("destination", ["duckdb", "postgres", "local", "mysql", "clickhouse", "s3", "webhook"])
+@pytest.mark.parametrize("destination", ["duckdb", "postgres", "local", "mysql", "clickhouse", "s3", "azure", "webhook"])
 def test_the_file_is_a_project_without_a_mistake(destination: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "penstock.yaml"
     assert cli.run(["init", str(file), "--site", "my-shop", "--destination", destination]) == 0

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loader.watch.stop import OPENING
 from penstock.command.verbs.status import _show
 from penstock.control.metrics import Scrape, _samples
-from penstock.control.status.rest import START_SECONDS, STILL_SECONDS, Rest
+from penstock.control.status.rest import ILL_SECONDS, START_SECONDS, STILL_SECONDS, Rest
 from penstock.control.status.services import not_answering, said_by_services
 from penstock.control.status.status import ConnectionStatus, Status
 from penstock.stack.home import ProcessState, StackState
@@ -71,8 +71,19 @@ def test_waiting_includes_the_start_of_a_loader_for_a_while(starting: Status) ->
     assert not rest.is_reached(starting, 1.0)
     assert not rest.is_reached(starting, START_SECONDS)
     assert rest.is_reached(of(), START_SECONDS)
-    assert rest.is_reached(starting, 1.0 + START_SECONDS), "that is no start any more"
-    assert Rest().is_reached(of(state="failing", why="wrong password"), 0.0)
+    assert not rest.is_reached(starting, 1.0 + START_SECONDS)
+    assert rest.is_reached(starting, 1.0 + START_SECONDS + ILL_SECONDS), "that is no start any more"
+
+
+def test_waiting_includes_a_trouble_that_goes_by_itself_and_ends_with_one_that_stays() -> None:
+    """The services were asked before the last event was loaded, and the broker behind it."""
+    rest = Rest()
+    assert not rest.is_reached(of(state="failing", why="it went back, and is loaded again"), 0.0)
+    assert rest.is_reached(of(), 0.5)
+    rest = Rest()
+    assert not rest.is_reached(of(state="failing", why="wrong password"), 0.0)
+    assert not rest.is_reached(of(state="failing", why="wrong password"), ILL_SECONDS - 1)
+    assert rest.is_reached(of(state="failing", why="wrong password"), ILL_SECONDS)
 
 
 @pytest.mark.parametrize("label", ["shop", 'a "quoted" one', "back\\slash", "new\nline", "brace}, comma", ""])
