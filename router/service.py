@@ -15,6 +15,8 @@ from router.archive.archiver import Archiver
 from router.archive.older import Older
 from router.forgetting.work import keep_forgetting
 from router.forwarding.removed import keep_removed
+from router.forwarding.shard import ShardView
+from router.layouts import Layouts
 from router.problems.copy import keep_copied
 from router.replay.runs import keep_runs
 from router.room.dead import keep_dead_room
@@ -22,9 +24,12 @@ from router.room.measured import keep_measured
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project
 from router.settings import RouterSettings
+from router.shards.gauges import Parts, ShardTelemetry
+from router.shards.keeper import keep_shards
 from router.site import SiteRouter
 from shared.archive.place import archive_of
 from shared.errors import ConfigError, Problem
+from shared.events.shards import shard_of
 from shared.jetstream.lease import Lease
 from shared.project.archive import ArchiveOptions, LocalArchive
 from shared.project.snapshot import ConfigSnapshot
@@ -58,16 +63,24 @@ async def serve(context: ServiceContext) -> None:
         raise ConfigError([Problem("PENSTOCK_ROUTER_ALERTS_PERIOD", told)])
     context.health.write_to(lambda: _folders_of(settings, archived_sites(context.config.current, default)))
     gate = ThreadGate(THREADS, "archive")
+    layouts, parts = Layouts(), Parts()
     older = Older(gate, lambda: archived_sites(context.config.current, default), health=context.health)
     sites: Workers[SiteRules] = Workers(
         context,
         what="site",
         prefix="router",
         lease_seconds=float(settings.lease),
-        wanted=lambda snapshot: compile_project(snapshot, context.forgotten),
-        make=lambda site, rules: _Site(context=context, settings=settings, site=site, rules=rules, older=older),
+        wanted=lambda snapshot: {
+            shard.key(site): rules
+            for site, rules in compile_project(snapshot, context.forgotten).items()
+            for shard in layouts.shards(site)
+        },
+        make=lambda key, rules: _Site(
+            context=context, settings=settings, key=key, rules=rules, older=older, layouts=layouts, parts=parts
+        ),
         in_order=True,
         stagger_seconds=STAGGER_SECONDS,
+        moved=layouts.changed,
     )
     archives: Workers[ArchiveOptions] = Workers(
         context,
@@ -102,14 +115,28 @@ async def serve(context: ServiceContext) -> None:
                     name="forget",
                 ),
                 group.create_task(keep_copied(context), name="problems"),
+                group.create_task(keep_shards(context, layouts), name="shards"),
+                group.create_task(layouts.follow(context.broker), name="layouts"),
             ]
-            await together(sites.run(), archives.run())
+            await together(_route(context, layouts, sites), archives.run())
             for keeper in keepers:
                 keeper.cancel()
     except BaseExceptionGroup as exc:
         raise first_of(exc) from exc
     finally:
         gate.close()
+
+
+async def _route(context: ServiceContext, layouts: Layouts, sites: Workers[SiteRules]) -> None:
+    # a router that knew nothing of a site's shards would route all of it
+    loading, draining = asyncio.ensure_future(layouts.load(context.broker)), asyncio.ensure_future(context.draining.wait())
+    try:
+        await asyncio.wait({loading, draining}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loading.cancel()
+        draining.cancel()
+    if not context.draining.is_set():
+        await sites.run()
 
 
 def _folders_of(settings: RouterSettings, archives: Mapping[str, ArchiveOptions]) -> dict[str, str]:
@@ -132,15 +159,27 @@ def archive_place(snapshot: ConfigSnapshot, default: ArchiveOptions | None) -> A
 
 
 class _Site:
-    """The worker of one site: makes a new router each time it gets the lease."""
+    """The worker of one site, or of one of its shards: makes a new router each time it gets the lease."""
 
-    def __init__(self, context: ServiceContext, settings: RouterSettings, site: str, rules: SiteRules, *, older: Older) -> None:
+    def __init__(
+        self,
+        *,
+        context: ServiceContext,
+        settings: RouterSettings,
+        key: str,
+        rules: SiteRules,
+        older: Older,
+        layouts: Layouts,
+        parts: Parts,
+    ) -> None:
         self._older = older
         self._context = context
         self._settings = settings
         self._rules = rules
         self._changed = asyncio.Event()
-        self._part = f"site {site}"
+        self._part = f"site {key}"
+        self._view = ShardView(context.broker, layouts, rules.site, shard_of(key))
+        self._telemetry = context.telemetry if key == rules.site else ShardTelemetry(context.telemetry, parts, key)
 
     def change(self, definition: SiteRules) -> bool:
         """Takes new rules, which come into force soon."""
@@ -155,11 +194,13 @@ class _Site:
         router = SiteRouter(
             self._context.broker,
             rules,
-            self._context.telemetry,
+            self._telemetry,
             self._settings,
             epoch=lease.epoch,
             on_ready=lambda: self._context.health.good(self._part),
             older=self._older,
+            view=self._view,
+            check_lease=lease.check,
         )
         try:
             async with task_group() as group:

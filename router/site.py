@@ -15,20 +15,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from router.archive.older import Older
-from router.forwarding.account import Account, expire, export
+from router.forwarding.account import expire_all, export
 from router.forwarding.forwarder import Cursor, Forwarder, Parcel
 from router.forwarding.forwarders import Forwarders
 from router.forwarding.front import Front
 from router.forwarding.lag import watch_lag
 from router.forwarding.send import FAULT_SECONDS, QueueWriter
+from router.forwarding.shard import ShardView
 from router.forwarding.state import SiteState, StateKeeper, shed_before
 from router.problems.reported import report
+from router.reading import Reading
 from router.replay.again import send_replays_again
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules
@@ -36,11 +38,11 @@ from router.rules.match import Matched
 from router.settings import RouterSettings
 from router.trace import traced
 from router.window.dedupe import Window
-from router.window.history import mark_repeats, open_reader, remember
+from router.window.history import mark_repeats
 from shared.backoff import Backoff
 from shared.errors import NotConnected, Permanent, Transient
 from shared.events.headers import live_lane, trace_of
-from shared.events.outcome import DropReason
+from shared.events.shards import WHOLE
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.identity import identify
@@ -53,7 +55,6 @@ from shared.telemetry.metrics import Telemetry
 
 SAVE_SECONDS = 0.2  # between two writes of the state: after a kill, frames sent since are sent again, and recognised as repeats
 WATCH_SECONDS = 15.0
-QUIET_SECONDS = 1.0  # without a frame at the start: then the window counts as filled
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class SiteRouter:
         epoch: of the lease; stored, for people.
         on_ready: called once the window is filled and frames flow.
         older: reads frames that EVENTS has no longer.
+        view: of the shard that it routes; None: it routes the whole site, for ever.
+        check_lease: raises Fenced if another router may hold the lease by now.
     """
 
     def __init__(
@@ -85,25 +88,28 @@ class SiteRouter:
         epoch: int = 0,
         on_ready: Callable[[], None] = lambda: None,
         older: Older | None = None,
+        view: ShardView | None = None,
+        check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self._older = older
+        self._view = view
+        self._shard = WHOLE if view is None else view.shard
+        self._check_lease = check_lease
         self._broker = broker
         self._rules = rules
         self._telemetry = telemetry
         self._settings = settings
         self._epoch = epoch
         self._on_ready = on_ready
-        self._keeper = StateKeeper(broker, rules.site)
+        self._keeper = StateKeeper(broker, rules.site, self._shard)
         self._saved = SiteState()
         self._saved_events = 0
         """`Front.events` at the stored position."""
         self._front = Front(0, 0.0)
-        self._window = self._new_window() if rules.dedupe_seconds > 0 else None
-        self._shortened = 0
+        self._reading: Reading | None = None
         self._forwarders: Forwarders | None = None
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._ready = False
         self._answered: dict[str, Answer] = {}
 
     @property
@@ -124,13 +130,17 @@ class SiteRouter:
             async with task_group() as group:
                 async with self._between_frames:
                     forwarders = self._forwarders = await self._open(group)
-                reading = group.create_task(self._read(forwarders), name=f"read-{self.site}")
+                front_reading = self._reading = self._new_reading(forwarders)
+                reading = group.create_task(front_reading.run(), name=f"read-{self.site}")
                 others = [
+                    group.create_task(front_reading.follow_layout(), name=f"layout-{self.site}"),
                     group.create_task(self._keep_saving(forwarders), name=f"save-{self.site}"),
                     group.create_task(self._watch_events(), name=f"watch-{self.site}"),
-                    group.create_task(watch_lag(self._broker, self._telemetry, self.site, self._front), name=f"lag-{self.site}"),
+                    group.create_task(self._watch_lag(), name=f"lag-{self.site}"),
                     group.create_task(self._watch_rewinds(forwarders), name=f"rewind-{self.site}"),
-                    group.create_task(send_replays_again(self._broker, self.site, self._older), name=f"replays-{self.site}"),
+                    group.create_task(
+                        send_replays_again(self._broker, self.site, self._older, self._view), name=f"replays-{self.site}"
+                    ),
                 ]
                 await stop.wait()
                 reading.cancel()
@@ -170,12 +180,14 @@ class SiteRouter:
         events = await identify(self._broker, topology.EVENTS)
         incarnation, first_kept = events.incarnation, events.first_seq
         queues, functions = await self._identify_queues()
+        if self._view is not None:
+            self._view.check(incarnation)
         stored = await self._keeper.load()
         accepted, accounts = (stored.accepted, stored.accounts) if stored is not None else (0, {})
         if stored is not None and stored.incarnation not in ("", incarnation):
-            accounts = self._report_replaced(stored)
+            accounts = expire_all(stored, self._telemetry, self.site)
             stored = None
-        state = stored or SiteState()
+        state = stored or self._first_state()
         if state.position and first_kept > max(state.position + 1, await shed_before(self._broker, incarnation)):
             # a site without traffic looks the same as one that no router worked on for longer than EVENTS keeps frames
             log.warning(
@@ -194,14 +206,22 @@ class SiteRouter:
             lives=state.lives,
             queues=queues,
             functions=functions,
+            paused=state.paused,
+            until=state.until,
         )
         # a former router that still believes to hold the site fails from here on
         await self._save(self._saved)
         self._front = Front(state.position, state.at_seconds, accepted=accepted)
-        self._sender = QueueWriter(self._broker, self.site, live_lane(incarnation, self.site), incarnation)
+        lane = live_lane(incarnation, self.site, shard=self._shard.lane)
+        self._sender = QueueWriter(self._broker, self.site, lane, incarnation, shard=self._shard)
         log.info(
             "site is routed from here",
-            extra={"site": self.site, "position": state.position, "epoch": self._epoch, "behind": sorted(state.behind)},
+            extra={
+                "site": self._shard.key(self.site),
+                "position": state.position,
+                "epoch": self._epoch,
+                "behind": [*state.behind],
+            },
         )
         forwarders = Forwarders(
             broker=self._broker,
@@ -210,12 +230,13 @@ class SiteRouter:
             telemetry=self._telemetry,
             settings=self._settings,
             group=group,
-            new_window=self._new_window if self._window is not None else None,
+            new_window=self._new_window if self._rules.dedupe_seconds > 0 else None,
             on_moved=self._changed.set,
             older=self._older,
+            view=self._view,
         )
         # a site that was never routed begins with its first frame: every connection gets all frames
-        begun = state.connections if stored is not None else None
+        begun = state.connections if state.position or stored is not None else None
         lost = state.queues not in ("", queues) or state.functions not in ("", functions)
         if lost:
             log.error("queues were created again; the router reads their events again", extra={"site": self.site})
@@ -231,52 +252,33 @@ class SiteRouter:
             (await identify(self._broker, topology.FUNCTIONS)).incarnation,
         )
 
-    def _report_replaced(self, stored: SiteState) -> dict[str, Account]:
-        """Returns the accounts, with owed events counted as lost."""
-        log.error(
-            "EVENTS was created again; frames of the old stream that were not routed are lost",
-            extra={"site": self.site, "position": stored.position, "behind": sorted(stored.behind)},
-        )
-        for name, mark in stored.behind.items():
-            self._telemetry.count("router_events_dropped_total", mark.owed, connection=name, reason=DropReason.EXPIRED)
-        return {
-            name: expire(account, stored.behind[name].owed if name in stored.behind else 0)
-            for name, account in stored.accounts.items()
-        }
+    def _first_state(self) -> SiteState:
+        """Returns the state of a site that was never routed, or of a new shard: it begins where the shards before end."""
+        own = self._view.next_range(1) if self._view is not None else None
+        if own is None or own.first == 1:
+            return SiteState()
+        return SiteState(position=own.first - 1, at_seconds=own.at_seconds, connections=[])
 
     def _new_window(self) -> Window:
         return Window(self._rules.dedupe_seconds, self._settings.dedupe_max_ids)
 
     # -- reading
 
-    async def _read(self, forwarders: Forwarders) -> None:
-        position = self._front.seq
-        reader = open_reader(
-            broker=self._broker, site=self.site, seq=position + 1, at_seconds=self._saved.at_seconds, window=self._window
+    def _new_reading(self, forwarders: Forwarders) -> Reading:
+        return Reading(
+            broker=self._broker,
+            site=self.site,
+            front=self._front,
+            new_window=self._new_window if self._rules.dedupe_seconds > 0 else None,
+            between_frames=self._between_frames,
+            route=partial(self._route, forwarders=forwarders),
+            fall_behind=forwarders.fall_behind,
+            on_moved=self._changed.set,
+            on_ready=self._on_ready,
+            view=self._view,
+            paused=self._saved.paused,
+            check_lease=self._check_lease,
         )
-        log_at = time.monotonic() + 5
-        async with reader:
-            if self._window is None or not position:
-                self._note_ready()
-            while True:
-                message = await reader.next(None if self._ready else QUIET_SECONDS)
-                if message is None:
-                    if self._broker.nc.is_connected:
-                        self._note_ready()
-                    continue
-                if message.seq <= position:
-                    remember(self._window, message)
-                    if message.seq == position or message.waiting == 0:
-                        self._note_ready()
-                    elif time.monotonic() > log_at:
-                        log_at = time.monotonic() + 5
-                        log.info("filling the window of message ids", extra={"site": self.site, "frames_left": message.waiting})
-                    continue
-                self._note_ready()
-                async with self._between_frames:
-                    await self._route(message, forwarders)
-                # forwarders begin to send while the next frame is looked at
-                await asyncio.sleep(0)
 
     async def _route(self, message: Message, forwarders: Forwarders) -> None:
         arrival: Arrival | None = None
@@ -298,7 +300,8 @@ class SiteRouter:
             for forwarder in forwarders.accepting():
                 forwarder.account.bury(message.seq, 0 if arrival is None else len(arrival))
         self._offer(message, arrival, prepared)
-        self._report()
+        if self._reading is not None:
+            self._reading.report(self._telemetry)
 
     async def _report_violations(self, arrival: Arrival) -> None:
         await report(
@@ -306,7 +309,7 @@ class SiteRouter:
             telemetry=self._telemetry,
             rules=self._rules,
             arrival=arrival,
-            incarnation=self._saved.incarnation,
+            incarnation=self._sender.ids,
         )
 
     def _offer(self, message: Message, arrival: Arrival | None, prepared: list[tuple[Forwarder, Matched, Parcel | None]]) -> None:
@@ -316,19 +319,9 @@ class SiteRouter:
             forwarder.take(message.seq, matched, parcel)
         self._changed.set()
 
-    def _note_ready(self) -> None:
-        if not self._ready:
-            self._ready = True
-            self._on_ready()
-
-    def _report(self) -> None:
-        self._telemetry.count("router_frames_total", site=self.site)
-        if self._window is not None:
-            self._telemetry.gauge("router_dedupe_ids", len(self._window), site=self.site)
-            if self._window.shortened != self._shortened:
-                self._telemetry.count("router_dedupe_shortened_total", self._window.shortened - self._shortened, site=self.site)
-                self._shortened = self._window.shortened
-                log.warning("window of message ids is full and forgets early", extra={"site": self.site})
+    @property
+    def _window(self) -> Window | None:
+        return self._reading.window if self._reading is not None else None
 
     # -- state
 
@@ -348,6 +341,8 @@ class SiteRouter:
             lives=forwarders.lives,
             queues=self._saved.queues,
             functions=self._saved.functions,
+            paused=self._reading.paused if self._reading is not None else self._saved.paused,
+            until=self._view.until() if self._view is not None else 0,
         )
 
     async def _keep_saving(self, forwarders: Forwarders) -> None:
@@ -365,7 +360,9 @@ class SiteRouter:
         for name, answer in forwarders.answers().items():
             if self._answered.get(name) != answer and self._saved.lives.get(name) == forwarders.lives[name]:
                 with contextlib.suppress(Transient):
-                    await Bucket(self._broker, topology.STATE_BUCKET).put(answer_key(name), msgspec.json.encode(answer))
+                    await Bucket(self._broker, topology.STATE_BUCKET).put(
+                        answer_key(name, self._shard.lane), msgspec.json.encode(answer)
+                    )
                     self._answered[name] = answer
 
     async def _save(self, state: SiteState) -> None:
@@ -379,6 +376,9 @@ class SiteRouter:
             except Transient as exc:
                 log.warning("state cannot be stored yet", extra={"site": self.site, "error": str(exc)})
                 await asyncio.sleep(pause.next())
+
+    async def _watch_lag(self) -> None:
+        await watch_lag(broker=self._broker, telemetry=self._telemetry, site=self.site, front=self._front, view=self._view)
 
     async def _watch_rewinds(self, forwarders: Forwarders) -> None:
         async for entry in Bucket(self._broker, topology.STATE_BUCKET).watch(REWINDS):

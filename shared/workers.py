@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared.errors import ConfigError, Fenced, PenstockError
@@ -59,6 +59,7 @@ class Workers(Generic[D]):
         make: makes the worker of a key.
         in_order: if a key leaves the project, its worker ends in order, as when the service drains; else it is cancelled.
         stagger_seconds: before it asks for another key, a process waits so long for each key that it has; so other replicas get some.
+        moved: waits for a change of what `wanted` returns for the same project; None: only the project changes it.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Workers(Generic[D]):
         make: Callable[[str, D], Worker[D]],
         in_order: bool = False,
         stagger_seconds: float = 0.0,
+        moved: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._moved = moved
         self._context = context
         self._what = what
         self._prefix = prefix
@@ -128,7 +131,16 @@ class Workers(Generic[D]):
             else:
                 health.good("project")
                 await self._become(wanted, group)
-            snapshot = await config.changed(snapshot)
+            if self._moved is None:
+                snapshot = await config.changed(snapshot)
+                continue
+            changed, moved = asyncio.ensure_future(config.changed(snapshot)), asyncio.ensure_future(self._moved())
+            try:
+                await asyncio.wait({changed, moved}, return_when=asyncio.FIRST_COMPLETED)
+                snapshot = await changed if changed.done() else snapshot
+            finally:
+                changed.cancel()
+                moved.cancel()
 
     async def _become(self, wanted: Mapping[str, D], group: asyncio.TaskGroup) -> None:
         for key, running in list(self._running.items()):

@@ -134,6 +134,7 @@ class Intake:
         """Puts a revision of the project in force."""
         self.keys = KeyIndex(project, self._largest_event)
         self.sites = {name: SiteCache(site, Origins(site.origins)) for name, site in project.sites.items()}
+        self._packer.spread({name: site.shards for name, site in project.sites.items() if site.shards > 1})
         every = [origin for site in project.sites.values() for origin in site.origins]
         self.all_origins = Origins(
             every, any_origin=any(not site.origins or ANY_ORIGIN in site.origins for site in project.sites.values())

@@ -1,8 +1,8 @@
 """Packs events of concurrent requests into frames. This makes a synced write per acknowledgement affordable.
 
-Each (site, partition) has one open frame. It is sent when it is full, or when `linger_seconds` have passed since the previous
-frame of its subject was sent; so a lone request leaves at once, and under load the number of frames a second is bounded while
-their size grows. While `window` frames of a subject await their acknowledgement the next ones fill and queue.
+Each subject of a site (`ingest/intake/spread.py`) has one open frame. It is sent when it is full, or when `linger_seconds` have
+passed since the previous frame of its subject was sent; so a lone request leaves at once, and under load the number of frames a
+second is bounded while their size grows. While `window` frames of a subject await their acknowledgement the next ones fill and queue.
 
 Promises. A submitted event is in exactly one frame. The future of a submission resolves when every frame with its events is
 durable, and fails if one of them fails; neighbours in other frames do not notice. A cancelled future changes nothing for the
@@ -18,11 +18,11 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-from zlib import crc32
 
+from ingest.intake.spread import Spread
 from ingest.intake.ticket import FutureTicket, Ticket
 from shared.errors import Transient
 from shared.events.frame import Head, RequestContext, encode_frame, pack
@@ -93,10 +93,19 @@ class Packer:
         self.settings = settings
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._subjects: dict[tuple[str, int], _Subject] = {}
+        self._subjects: dict[str, dict[str, _Subject]] = {}
+        """By site and subject."""
+        self._spread = Spread(settings.partitions)
         self.held_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def spread(self, shards: Mapping[str, int]) -> None:
+        """Packs the users of each shard of a site into frames of their own; `shards` has the number of each site.
+
+        Until the site's open frames are sent, its events go on in them: events of one user must not overtake each other.
+        """
+        self._spread.want(shards)
 
     def submit(
         self, site: str, request: RequestContext, heads: Sequence[Head], bodies: Sequence[bytes], trail: Trail | None = None
@@ -134,33 +143,41 @@ class Packer:
         if not self.held_bytes:
             self._idle.clear()
         self.held_bytes += size
-        if self.settings.partitions == 1:
-            self._subject(site, 0).add(
+        if self._spread.wanted and site in self._spread.wanted:
+            self._change_shards(site)
+        if self._spread.is_one(site):
+            self._subject(events_subject(site), site).add(
                 ticket=ticket, request=request, heads=heads, bodies=bodies, size=size, context_bytes=context_bytes
             )
             return
-        parts: dict[int, tuple[list[Head], list[bytes]]] = {}
-        for head, body in zip(heads, bodies, strict=True):
-            part = parts.setdefault(partition_of(head, self.settings.partitions), ([], []))
-            part[0].append(head)
-            part[1].append(body)
-        for partition, (some_heads, some_bodies) in parts.items():
+        for name, some_heads, some_bodies in self._spread.parts(site, heads, bodies):
             some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)
-            self._subject(site, partition).add(
+            self._subject(name, site).add(
                 ticket=ticket, request=request, heads=some_heads, bodies=some_bodies, size=some_size, context_bytes=context_bytes
             )
 
     async def drain(self) -> None:
         """Sends the held events and waits until none is under way."""
-        for subject in self._subjects.values():
+        for subject in self._every_subject():
             subject.hurry()
         await self._idle.wait()
 
-    def _subject(self, site: str, partition: int) -> _Subject:
-        subject = self._subjects.get((site, partition))
+    def _change_shards(self, site: str) -> None:
+        subjects = self._subjects.get(site, {})
+        for subject in subjects.values():
+            subject.hurry()
+        if all(subject.is_sent for subject in subjects.values()):
+            self._spread.change(site)
+
+    def _subject(self, name: str, site: str) -> _Subject:
+        subjects = self._subjects.setdefault(site, {})
+        subject = subjects.get(name)
         if subject is None:
-            subject = self._subjects[site, partition] = _Subject(self, self._loop, site, events_subject(site, partition))
+            subject = subjects[name] = _Subject(self, self._loop, site, name)
         return subject
+
+    def _every_subject(self) -> list[_Subject]:
+        return [subject for subjects in self._subjects.values() for subject in subjects.values()]
 
     def start_sending(self, subject: _Subject, filling: _Filling) -> None:
         """Called by subjects: sends a frame in a task of its own."""
@@ -168,7 +185,7 @@ class Packer:
 
     def abandon(self) -> None:
         """Fails all unsent events; for the end of a process that cannot wait."""
-        for subject in self._subjects.values():
+        for subject in self._every_subject():
             for filling in subject.take_unsent():
                 self._settle(filling, Transient("the service is stopping"))
 
@@ -281,6 +298,11 @@ class _Subject:
             self._filling = _Filling()
         self._send_full()
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether all its events are sent, acknowledged or not."""
+        return not self._full and not self._filling.heads
+
     def sent(self) -> None:
         """A frame of this subject is durable, or has failed."""
         self._under_way -= 1
@@ -356,11 +378,6 @@ def _put(
     filling.heads.extend(heads)
     filling.bodies.extend(bodies)
     filling.size += size
-
-
-def partition_of(head: Head, partitions: int) -> int:
-    """Returns the partition of a user: the same on every host and in every release."""
-    return crc32(head.user_key.encode("utf-8", "surrogatepass")) % partitions
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.clock import Clock
-from shared.events.headers import Place
+from shared.events.headers import Place, is_live, shard_of_lane
 from shared.jetstream.reader import Message
 from shared.project.model import Connection, Site
 
@@ -113,10 +113,18 @@ def chunks(
         ends: by lane, the last sequence of a plan from before a crash: its range is a separate load again.
         apart: returns whether a frame needs a separate chunk; it keeps its place in the order.
     """
-    lanes: dict[str, list[Held]] = {}
+    lanes: dict[tuple[int, str], list[Held]] = {}
+    turn, shards = 0, ""
     for held in frames:
-        lanes.setdefault(held.place.lane, []).append(held)
-    for lane, mine in lanes.items():
+        if (
+            not held.place.rewind
+            and is_live(held.place.lane)
+            and (of := shard_of_lane(held.place.lane).partition(".")[0]) != shards
+        ):
+            # the number of shards of the site changed: frames from before and after it may be of the same users
+            turn, shards = turn + bool(lanes), of
+        lanes.setdefault((turn, held.place.lane), []).append(held)
+    for (_, lane), mine in lanes.items():
         chunk: list[Held] = []
         events = size = 0
         end = ends.get(lane, 0)

@@ -18,7 +18,7 @@ from nats.js.errors import NotFoundError
 from loader.queue.memory import Gap, Marks, Memory
 from shared.archive.note import first_kept
 from shared.errors import Conflict, Fenced
-from shared.events.headers import id_of_replay, live_lane, replay_lane, split_lane, stream_of
+from shared.events.headers import id_of_replay, replay_lane, shard_of_lane, split_lane, stream_of
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.identity import Identity, identify
@@ -118,7 +118,7 @@ class LookBack:
         asked, replays, missing = dict(self.rewinds), dict(self._rewinds.replays), list[str]()
         for lane, gap in memory.gaps(marks).items():
             self._telemetry.count("loader_destination_went_back_total", connection=self._connection)
-            if split_lane(lane)[0] == live_lane(events.incarnation, self._site):
+            if stream_of(lane) == (events.incarnation, self._site):
                 asked[lane] = _rewind(lane, gap, oldest, asked.get(lane))
                 log.error(
                     "the destination went back, the missing events are read again from EVENTS",
@@ -221,8 +221,13 @@ class LookBack:
         return found
 
     async def _answer(self) -> Answer:
-        entry = await self._bucket.get(answer_key(self._connection))
-        return decode_answer(entry.value if entry else None)
+        begun: dict[str, tuple[int, int]] = {}
+        sent: dict[str, int] = {}
+        for shard in sorted({"", *map(shard_of_lane, self.rewinds)}):  # each router of the site answers for its lanes
+            entry = await self._bucket.get(answer_key(self._connection, shard))
+            answer = decode_answer(entry.value if entry else None)
+            begun, sent = {**begun, **answer.begun}, {**sent, **answer.sent}
+        return Answer(begun=begun, sent=sent)
 
     async def _oldest(self, stream: str, subject: str, seq: int) -> float | None:
         try:
@@ -299,8 +304,8 @@ class LookBack:
         self._rewinds = rewinds
 
     def _compare(self, marks: Marks, events: Identity) -> None:
-        live = live_lane(events.incarnation, self._site)
-        last = max((seq for (_, lane), seq in marks.items() if split_lane(lane)[0] == live), default=0)
+        live = (events.incarnation, self._site)
+        last = max((seq for (_, lane), seq in marks.items() if stream_of(lane) == live), default=0)
         if last > events.last_seq:
             self._ahead = (
                 f"the destination holds frames up to {last}, EVENTS ends at {events.last_seq}: an older copy of the broker's store "

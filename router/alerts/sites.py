@@ -11,6 +11,8 @@ from router.alerts.judge.facts import OfSite
 from router.alerts.judge.volume import History, begin, note
 from router.alerts.store import HISTORIES, Cell
 from router.forwarding.state import SiteState, state_key
+from router.shards.summed import read_summed
+from shared.events.shards import decode_layout, layout_key
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.kv import Bucket
@@ -67,13 +69,17 @@ async def read_sites(
     """
     sites = snapshot.project.every_site
     histories.forget_others(sites)
-    entries = await Bucket(broker, topology.STATE_BUCKET).get_many([state_key(name) for name in sites])
+    keys = [key for name in sites for key in (state_key(name), layout_key(name))]
+    entries = await Bucket(broker, topology.STATE_BUCKET).get_many(keys)
     found: dict[str, OfSite] = {}
     states: dict[str, SiteState] = {}
     for name, site in sites.items():
         entry, states[name] = entries.get(state_key(name)), SiteState()
+        shared = entries.get(layout_key(name))
         with contextlib.suppress(msgspec.MsgspecError):  # of a later version
-            if entry is not None and entry.value:
+            if shared is not None and (layout := decode_layout(shared.value)) is not None:
+                states[name] = await read_summed(broker, name, layout)
+            elif entry is not None and entry.value:
                 states[name] = msgspec.json.decode(entry.value, type=SiteState)
         before = await histories.read(name)
         last_seq, last_at = await _last(broker, name)

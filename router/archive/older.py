@@ -281,8 +281,13 @@ class LongReader:
             raise ArchiveUnreadError(str(exc)) from exc
         return True
 
+    def nudge(self) -> None:
+        """As `StreamReader.nudge`."""
+        if self._stream is not None:
+            self._stream.nudge()
+
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """Returns the next frame; None if none came within the time.
+        """Returns the next frame; None if none came within the time, or after `nudge`.
 
         Raises:
             ArchiveUnreadError: open another reader later.

@@ -7,6 +7,7 @@ router repeats frames and counts together.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from shared.streams.removed import Removed
 if TYPE_CHECKING:
     from router.forwarding.state import SiteState
     from shared.telemetry.metrics import Telemetry
+
+
+log = logging.getLogger(__name__)
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -157,6 +161,20 @@ def expire(account: Account, events: int) -> Account:
     """Returns the account for a new EVENTS stream, whose sequences begin again, and counts the events that the old one lost."""
     kept = msgspec.structs.replace(account, began=0)
     return _add(kept, [_Passed(0, drops={DropReason.EXPIRED: events})]) if events else kept
+
+
+def expire_all(stored: SiteState, telemetry: Telemetry, site: str) -> dict[str, Account]:
+    """Returns the accounts of a site whose EVENTS was created again, with owed events counted as lost."""
+    log.error(
+        "EVENTS was created again; frames of the old stream that were not routed are lost",
+        extra={"site": site, "position": stored.position, "behind": sorted(stored.behind)},
+    )
+    for name, mark in stored.behind.items():
+        telemetry.count("router_events_dropped_total", mark.owed, connection=name, reason=DropReason.EXPIRED)
+    return {
+        name: expire(account, stored.behind[name].owed if name in stored.behind else 0)
+        for name, account in stored.accounts.items()
+    }
 
 
 def removed_of(site: str, connection: str, account: Account, accepted: int) -> Removed:

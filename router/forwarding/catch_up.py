@@ -18,6 +18,7 @@ from nats.js.errors import APIError, NotFoundError
 from router.archive.older import ArchiveUnreadError, Older
 from router.forwarding.forwarder import Cursor, Forwarder
 from router.forwarding.send import FAULT_SECONDS
+from router.forwarding.shard import ShardView
 from router.rules.arrival import Arrival
 from router.rules.match import match
 from router.trace import traced
@@ -83,6 +84,12 @@ async def _catch_up(
     *, forwarder: Forwarder, cursor: Cursor, broker: Broker, new_window: Callable[[], Window] | None, older: Older | None
 ) -> None:
     """Reads from the cursor on, until the forwarder is level or its verdicts are forgotten."""
+    view = forwarder.view if forwarder.view is not None and forwarder.view.layout is not None else None
+    if view is not None:
+        if view.is_routed(cursor.seq):
+            await _wait_for_shards_before(forwarder, cursor, view)
+        if not forwarder.accepting and cursor.seq > forwarder.front.seq:
+            return forwarder.go_live()
     window = None if new_window is None or forwarder.front.knows(cursor.seq) else new_window()
     log.info("connection catches up", extra={"connection": forwarder.name, "seq": cursor.seq, "window": window is not None})
     async with open_reader(
@@ -95,7 +102,10 @@ async def _catch_up(
                     return forwarder.go_live()
                 continue
             if message.seq < cursor.seq:
-                remember(window, message)
+                if view is None:
+                    remember(window, message)
+                else:
+                    view.remember(window, message)
                 continue
             if message.seq > (forwarder.join_after if forwarder.accepting else forwarder.front.seq):
                 return forwarder.go_live()
@@ -107,12 +117,33 @@ async def _catch_up(
                     cursor.seq, cursor.at_seconds = message.seq + 1, message.at_seconds
                     forwarder.note_moved()
                     continue
-            await _forward(forwarder, cursor, message, window)
+            mine: Message | None = message
+            if view is not None:
+                cursor.seq = message.seq
+                if view.is_routed(message.seq):
+                    await _wait_for_shards_before(forwarder, cursor, view)
+                    mine = view.cut(message)
+                else:
+                    view.remember(window, message)
+                    mine = None
+            if mine is None:
+                cursor.seq, cursor.at_seconds = message.seq + 1, message.at_seconds
+                forwarder.note_moved()
+            else:
+                await _forward(forwarder, cursor, mine, window)
             if cursor.why:
                 _tell(forwarder, older, "")
             _join_when_near(forwarder, cursor, message)
             if cursor.seq > (forwarder.join_after if forwarder.accepting else forwarder.front.seq):
                 return forwarder.go_live()
+
+
+async def _wait_for_shards_before(forwarder: Forwarder, cursor: Cursor, view: ShardView) -> None:
+    """Waits until the shards that routed the site before have sent the connection's frames from before the cursor."""
+    while view.may_hold_back(cursor.seq) and (why := await view.wait_until_clear(forwarder.name, cursor.seq)):
+        if cursor.why != why:
+            cursor.why = why
+            forwarder.note_moved()
 
 
 async def _forward(forwarder: Forwarder, cursor: Cursor, message: Message, window: Window | None) -> None:

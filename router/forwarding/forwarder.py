@@ -28,6 +28,7 @@ from router.forwarding.account import RunningAccount
 from router.forwarding.broken import letters_of
 from router.forwarding.front import Front
 from router.forwarding.send import FAULT_SECONDS, FULL_SECONDS, QueueWriter
+from router.forwarding.shard import ShardView
 from router.forwarding.state import Mark
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
@@ -119,7 +120,10 @@ class Forwarder:
         max_bytes: int,
         cursor: Cursor | None = None,
         on_moved: Callable[[], None] = lambda: None,
+        view: ShardView | None = None,
     ) -> None:
+        self.view = view
+        """Of the site's shard; None: it has none."""
         self.rules = rules
         self.front = front
         self.sender = sender
@@ -224,8 +228,8 @@ class Forwarder:
         self._pending_bytes += parcel.held_bytes
         self._wake.set()
 
-    def fall_behind(self) -> None:
-        """Forgets the collected frames; they will be read from EVENTS again."""
+    def fall_behind(self, *, full: bool = True) -> None:
+        """Forgets the collected frames; they will be read from EVENTS again. `full`: because the queue is."""
         place = self.place()
         self._forget()
         self.account.forget(place.seq)
@@ -233,7 +237,8 @@ class Forwarder:
         if self.cursor is None:
             self.cursor = place
             self.telemetry.gauge("router_connection_stopped", 1, connection=self.name)
-            log.warning("connection is stopped, its queue is full", extra={"connection": self.name, "seq": place.seq})
+            if full:
+                log.warning("connection is stopped, its queue is full", extra={"connection": self.name, "seq": place.seq})
         self._wake.set()
 
     async def wait_moved(self, timeout_seconds: float) -> bool:

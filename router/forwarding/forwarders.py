@@ -24,6 +24,7 @@ from router.forwarding.catch_up import run_forwarder
 from router.forwarding.forwarder import Cursor, Forwarder
 from router.forwarding.front import Front
 from router.forwarding.send import QueueWriter
+from router.forwarding.shard import ShardView
 from router.forwarding.state import Life, Mark
 from router.rules.compiled import ConnectionRules, SiteRules
 from router.settings import RouterSettings
@@ -50,7 +51,7 @@ class Forwarders:
         group: owns the forwarders' tasks.
         new_window: makes an empty window like the site's own; None: the site does not look for repeats.
         on_moved: called when a forwarder has come further.
-        older: reads frames that EVENTS has no longer.
+        older, view: as of the site's router.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Forwarders:
         new_window: Callable[[], Window] | None,
         on_moved: Callable[[], None],
         older: Older | None = None,
+        view: ShardView | None = None,
     ) -> None:
         self._older = older
+        self._view = view
         self._broker = broker
         self._front = front
         self._sender = sender
@@ -191,6 +194,11 @@ class Forwarders:
                 if refuses or (not await forwarder.wait_moved(STUCK_SECONDS) and self._broker.nc.is_connected):
                     forwarder.fall_behind()
 
+    def fall_behind(self) -> None:
+        """Makes every forwarder read EVENTS itself from its place on."""
+        for forwarder in self._forwarders.values():
+            forwarder.fall_behind(full=False)
+
     async def finish(self) -> None:
         """Lets every forwarder send its frames in memory, unless its queue is full, and ends them all."""
         for forwarder in self._forwarders.values():
@@ -234,9 +242,8 @@ class Forwarders:
             new = rules.connections.get(name)
             if (new is None and name not in rules.disabled) or (new is not None and new.queue != account.queue):
                 ended = account.end(self._unsent.pop(name, 0))
-                await note_removed(
-                    self._broker, removed_of(self._sender.site, name, ended, self._front.accepted(self._front.events))
-                )
+                removed = removed_of(self._sender.site, name, ended, self._front.accepted(self._front.events))
+                await note_removed(self._broker, removed, part=self._sender.shard.lane)
                 del self._accounts[name]
                 self._begun.discard(name)
                 self._telemetry.forget(connection=name)
@@ -259,6 +266,8 @@ class Forwarders:
         if name not in self._begun:
             if cursor is None and connection.backfill_seconds:
                 cursor = await self._backfill(connection)
+            if cursor is None and self._view and self._view.may_hold_back(self._front.seq + 1):
+                cursor = Cursor(self._front.seq + 1, self._front.at_seconds, self._front.events)
             first = cursor.seq if cursor is not None else self._front.seq + 1
             self._lives[name] = Life(first=first, queue=connection.queue)
         life = self._lives.get(name, Life())
@@ -275,13 +284,14 @@ class Forwarders:
             self._front,
             self._sender,
             self._telemetry,
-            lane=live_lane(self._sender.incarnation, self._sender.site, life.first),
+            lane=live_lane(self._sender.incarnation, self._sender.site, life.first, shard=self._sender.shard.lane),
             rewind=life.rewind,
             account=self._accounts[name],
             max_frames=self._settings.pending_frames,
             max_bytes=int(self._settings.pending_bytes),
             cursor=cursor,
             on_moved=self._on_moved,
+            view=self._view,
         )
         running = run_forwarder(forwarder, self._broker, self._new_window, self._older)
         self._tasks[name] = self._group.create_task(running, name=f"forward-{name}")
@@ -358,6 +368,8 @@ class Forwarders:
 
     async def _backfill(self, connection: ConnectionRules) -> Cursor | None:
         """Returns the place in the past where a new connection begins; None: EVENTS has no frame there."""
+        if self._view is not None and not self._view.has_past(self._front.seq):
+            return None
         first = await first_since(self._broker, self._sender.site, time.time() - connection.backfill_seconds, self._older)
         if first is None or first[0] > self._front.seq:
             return None

@@ -7,6 +7,7 @@ import contextlib
 import time
 
 from router.forwarding.front import Front
+from router.forwarding.shard import ShardView
 from shared.errors import NotConnected
 from shared.jetstream.broker import Broker
 from shared.streams.waiting import look_ahead
@@ -15,9 +16,13 @@ from shared.telemetry.metrics import Telemetry
 LAG_SECONDS = 2.0
 
 
-async def watch_lag(broker: Broker, telemetry: Telemetry, site: str, front: Front) -> None:
-    """Shows for ever how many frames and events wait behind the front, and how old the first is."""
+async def watch_lag(*, broker: Broker, telemetry: Telemetry, site: str, front: Front, view: ShardView | None = None) -> None:
+    """Shows for ever how many frames and events wait behind the front, and how old the first is; not of a shard whose frames ended."""
     while True:
+        if view is not None and (until := view.until()) and front.seq + 1 >= until:
+            telemetry.forget("router_lag_frames", "account_unrouted_events", "router_oldest_seconds", site=site)
+            await view.changed()
+            continue
         with contextlib.suppress(NotConnected):
             lag = await look_ahead(broker, site, front.seq)
             telemetry.gauge("router_lag_frames", lag.frames, site=site)

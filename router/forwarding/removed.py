@@ -16,6 +16,7 @@ from router.forwarding.account import removed_of
 from router.forwarding.keeper import look_while_held
 from router.forwarding.state import SiteState, StateKeeper, read_states
 from shared.events.outcome import DropReason
+from shared.events.shards import Shard, shard_of, site_of
 from shared.jetstream.broker import Broker
 from shared.jetstream.lease import hold
 from shared.project.snapshot import ConfigSnapshot, current_snapshot, replaced_revision
@@ -110,24 +111,26 @@ class Keeper:
 
     async def _look_at_sites(self, snapshot: ConfigSnapshot) -> None:
         gone = {
-            site: state
-            for site, state in (await read_states(self._broker, damaged=True)).items()
-            if site not in snapshot.project.every_site
+            name: state
+            for name, state in (await read_states(self._broker, damaged=True)).items()
+            if site_of(name) not in snapshot.project.every_site
         }
         self._sites = {}
-        for site, state in gone.items():
+        for name, state in gone.items():
             if state.accounts and all(_is_older(name, state, snapshot) for name in state.accounts):
                 try:
-                    async with timeout(LEASE_PATIENCE_SECONDS), hold(self._broker, f"router.{site}", self._instance):
-                        await self._hand_over(site)
+                    async with timeout(LEASE_PATIENCE_SECONDS), hold(self._broker, f"router.{name}", self._instance):
+                        await self._hand_over(site_of(name), shard_of(name))
                 except TimeoutError:  # its router is still ending
                     self._revision = -1
-            waiting = await look_ahead(self._broker, site, state.position)
-            self._sites[site] = (state.accepted, waiting.events)
+            site, ended = site_of(name), bool(state.until) and state.position + 1 >= state.until
+            waiting = 0 if ended else (await look_ahead(self._broker, site, state.position)).events
+            before, waited = self._sites.get(site, (0, 0))
+            self._sites[site] = (before + state.accepted, max(waited, waiting))
 
-    async def _hand_over(self, site: str) -> None:
-        """Hands over the accounts of a removed site; the caller holds its lease."""
-        keeper = StateKeeper(self._broker, site)
+    async def _hand_over(self, site: str, shard: Shard) -> None:
+        """Hands over the accounts of a removed site, or of one of its shards; the caller holds its lease."""
+        keeper = StateKeeper(self._broker, site, shard)
         state = await keeper.load()
         if state is None:
             return
@@ -135,7 +138,7 @@ class Keeper:
             owed = state.behind[name].owed if name in state.behind else 0
             removed = removed_of(site, name, account, state.accepted)
             dropped = add_reasons(removed.dropped, {DropReason.REMOVED.value: owed} if owed else {})
-            await note_removed(self._broker, replace(removed, dropped=dropped))
+            await note_removed(self._broker, replace(removed, dropped=dropped), part=shard.lane)
         await keeper.save(replace(state, accounts={}, behind={}, connections=[], lives={}))
 
     def _show(self, found: list[RemovedBalance]) -> None:

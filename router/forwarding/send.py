@@ -16,6 +16,7 @@ from shared.errors import Permanent, QueueFull, Transient
 from shared.events.dead import DeadLetter, bury
 from shared.events.headers import Place, write_place
 from shared.events.outcome import DeadReason
+from shared.events.shards import WHOLE, Shard
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.streams.waiting import count_frames
@@ -37,14 +38,18 @@ class QueueWriter:
         broker: connected.
         lane: the lane of all frames that it sends.
         source: makes message ids unique: the id of a replay, or the incarnation of EVENTS.
+        shard: of the site; several may send a part of one frame each.
     """
 
-    def __init__(self, broker: Broker, site: str, lane: str, source: str) -> None:
+    def __init__(self, broker: Broker, site: str, lane: str, source: str, shard: Shard = WHOLE) -> None:
         self._broker = broker
         self._publisher = broker.publisher
         self.site = site
         self.lane = lane
         self._source = source
+        self.shard = shard
+        self.ids = f"{source}.{shard.lane}" if shard.lane else source
+        """The beginning of ids of messages that are made of one frame."""
         self._past_functions: set[str] = set()
         """Queues of which nothing waits for functions, so that no frame overtakes another on the straight way."""
 
@@ -84,7 +89,7 @@ class QueueWriter:
         await self._publisher.publish(
             subject,
             payload,
-            msg_id=f"{self._source}.{place.seq}.{queue}.{revision}.{place.rewind}",
+            msg_id=f"{self.ids}.{place.seq}.{queue}.{revision}.{place.rewind}",
             headers={**write_place(place), **(trace or {})},
         )
 
@@ -108,7 +113,7 @@ class QueueWriter:
             stage=STAGE,
             name=connection,
             letters=letters,
-            msg_id=f"{self._source}.{seq}.{STAGE}.{connection}.plan",
+            msg_id=f"{self.ids}.{seq}.{STAGE}.{connection}.plan",
             trace=current_headers(),
         )
         telemetry.count("router_events_dead_total", len(letters), site=self.site, reason=DeadReason.TRACKING_PLAN)
@@ -136,7 +141,7 @@ class QueueWriter:
                     stage=STAGE,
                     name=name,
                     letters=[letter],
-                    msg_id=f"{self._source}.{seq}.{STAGE}.{name}",
+                    msg_id=f"{self.ids}.{seq}.{STAGE}.{name}",
                     trace=current_headers(),
                 )
                 break

@@ -14,6 +14,7 @@ import msgspec
 
 from router.forwarding.account import Account
 from shared.errors import Conflict, Fenced, Transient
+from shared.events.shards import WHOLE, Shard
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -58,6 +59,9 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     begun to get frames, so a connection that is not among them is new; None: no router has noted them yet. `lives` says more
     about them. `queues` and `functions` are the identities of the streams DELIVER and FUNCTIONS that got the frames: a stream that was
     created again has another.
+
+    Of a shard (`shared/events/shards.py`): the frames up to `position` that are its own, or of no shard any more. `paused`: the change
+    of the number of shards for which it stopped last. `until`: its frames end before this sequence; 0: they do not.
     """
 
     version: int = 1
@@ -72,6 +76,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     lives: dict[str, Life] = {}
     queues: str = ""
     functions: str = ""
+    paused: int = 0
+    until: int = 0
 
 
 SHED_KEY = "shed.events"
@@ -80,13 +86,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(SiteState).decode
 
 
-def state_key(site: str) -> str:
-    """The key of a site in the bucket `state`."""
-    return f"router.{site}"
+def state_key(site: str, shard: Shard = WHOLE) -> str:
+    """The key of a site, or of one of its shards, in the bucket `state`."""
+    return f"router.{shard.key(site)}"
 
 
 async def read_states(broker: Broker, *, damaged: bool = False) -> dict[str, SiteState]:
-    """Returns the state of every site that was ever routed, by site.
+    """Returns the state of every site that was ever routed, and of every shard, by name (`Shard.key`).
 
     Args:
         damaged: leaves out states that cannot be read, or are of a later version.
@@ -132,11 +138,11 @@ async def shed_before(broker: Broker, incarnation: str) -> int:
 
 
 class StateKeeper:
-    """Reads and writes the state of one site; knows the revision it expects to replace."""
+    """Reads and writes the state of one site, or shard; knows the revision it expects to replace."""
 
-    def __init__(self, broker: Broker, site: str) -> None:
+    def __init__(self, broker: Broker, site: str, shard: Shard = WHOLE) -> None:
         self._bucket = Bucket(broker, topology.STATE_BUCKET)
-        self._key = state_key(site)
+        self._key = state_key(site, shard)
         self._revision = 0
         self._unsure: bytes | None = None
         """The last write without an answer: it may have succeeded."""

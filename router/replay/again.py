@@ -14,6 +14,7 @@ import msgspec
 
 from router.archive.older import Older
 from router.archive.past import past_streams
+from router.forwarding.shard import ShardView
 from router.replay.range import bound_of, noted_range
 from router.replay.run import replay
 from shared.errors import PenstockError
@@ -32,8 +33,12 @@ KEPT = 128
 log = logging.getLogger(__name__)
 
 
-async def send_replays_again(broker: Broker, site: str, older: Older | None = None) -> None:
-    """Answers the requests of the loaders of a site's connections, for ever; for the router that holds the site."""
+async def send_replays_again(broker: Broker, site: str, older: Older | None = None, view: ShardView | None = None) -> None:
+    """Answers the requests of the loaders of a site's connections, for ever; for the router that holds the site.
+
+    Args:
+        view: of the shard of this router; one shard of a site does it.
+    """
     bucket, asked, changed = Bucket(broker, topology.STATE_BUCKET), dict[str, Rewinds](), asyncio.Event()
 
     async def follow() -> None:
@@ -44,8 +49,8 @@ async def send_replays_again(broker: Broker, site: str, older: Older | None = No
     async def work() -> None:
         while True:
             changed.clear()
-            left = False
-            for name, rewinds in list(asked.items()):
+            left = view is not None and not view.leads
+            for name, rewinds in [] if left else list(asked.items()):
                 for replay_id, again in rewinds.replays.items():
                     left |= not again.done and not await _send(
                         broker=broker,

@@ -15,6 +15,7 @@ import msgspec
 from router.archive.older import ArchiveUnreadError, Older
 from router.forwarding.keeper import look_while_held
 from router.forwarding.state import SiteState, read_states
+from router.shards.summed import summed_of
 from shared.errors import Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
@@ -135,8 +136,9 @@ async def _step_part(
         )
         return msgspec.structs.replace(part, state=state, why=why, first=first, last=last, place=last + 1 if lanes else 0)
     await _wish(broker, name, run, last)
-    mark = states[part.site].behind.get(name) if part.site in states else None
-    place = max(part.place, min(last + 1, _place(states.get(part.site), name)))
+    state_of_site = summed_of(states, part.site)
+    mark = state_of_site.behind.get(name) if state_of_site is not None else None
+    place = max(part.place, min(last + 1, _place(state_of_site, name)))
     chunks = part.chunks + (place > part.place)
     state = "paused" if run.wish == "pause" else "running"
     why = mark.why if mark is not None else ""

@@ -6,15 +6,17 @@ Frames that all of them have passed may be removed: to make room (`shed.py`), or
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
 from nats.js import api
 
 from router.forwarding.state import SiteState, read_states
+from router.shards.summed import has_ended
 from shared.archive.note import read_note
 from shared.errors import NotConnected
+from shared.events.shards import Layout, read_layouts
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
 from shared.jetstream.hold_back import Holds
@@ -32,12 +34,30 @@ class Need(NamedTuple):
     reader: str
 
 
-def needs_of(site: str, state: SiteState | None, incarnation: str) -> list[Need]:
-    """Returns the needs of a site's router: frames behind its position, and frames that it owes to connections. Pure."""
+def needs_of(site: str, state: SiteState | None, incarnation: str, first: int = 1) -> list[Need]:
+    """Returns the needs of a site's router: frames behind its position, and frames that it owes to connections. Pure.
+
+    Args:
+        first: where a router that has not begun yet will begin.
+    """
     if state is None or state.incarnation != incarnation:
-        return [Need(1, math.inf, f"site {site}, which no router has begun yet")]
+        return [Need(first, math.inf, f"site {site}, which no router has begun yet")]
     behind = [Need(mark.seq, mark.at_seconds, f"connection {name}, which is behind") for name, mark in state.behind.items()]
+    if has_ended(state):
+        return behind
     return [Need(state.position + 1, state.at_seconds, f"site {site}, whose router is behind"), *behind]
+
+
+def needs_of_shards(site: str, layout: Layout, states: Mapping[str, SiteState], incarnation: str) -> list[Need]:
+    """Returns the needs of the routers of a site's shards; none if the layout is of another EVENTS: then all is needed. Pure."""
+    if layout.incarnation != incarnation:
+        return [Need(1, math.inf, f"site {site}, which no router has begun yet")]
+    needs: list[Need] = []
+    for shard in layout.shards:
+        own = layout.next_range(shard, 1)
+        if own is not None:
+            needs += needs_of(f"{site} ({shard})", states.get(shard.key(site)), incarnation, own.first)
+    return needs
 
 
 async def look_at_events(broker: Broker) -> api.StreamInfo:
@@ -72,13 +92,18 @@ class Readers:
             NotConnected: the broker does not answer.
         """
         incarnation = incarnation_of(info)
-        states = await read_states(self._broker)
+        states, layouts = await read_states(self._broker), await read_layouts(self._broker)
         held = await self._holds.first()
         needs = [] if held is None else [Need(held, math.inf, "a replay")]
         for site in sorted({subject.split(".")[1] for subject in info.state.subjects or {}} | set(self._project.every_site)):
             if site in states and site not in self._project.every_site:
                 continue
-            wanted = needs_of(site, states.get(site), incarnation)
+            if site in layouts:
+                wanted = needs_of_shards(site, layouts[site], states, incarnation)
+            else:
+                wanted = needs_of(site, states.get(site), incarnation)
+            if not wanted:
+                continue
             earliest = min(wanted)
             # the next frame of this site only: a quiet site must not hold back frames of the others
             frame = await self._next_frame(site, earliest.seq)

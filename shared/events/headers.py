@@ -36,6 +36,7 @@ RUN = "Penstock-Run"
 REWIND = "Penstock-Rewind"
 
 _LIVE = "live-"
+_SHARD = "/"
 _REPLAY = "replay-"
 _AGAIN = "again-"
 _TRACE = ("traceparent", "tracestate")  # W3C Trace Context
@@ -80,7 +81,7 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _TRACE if name in headers} if _TRACE[0] in headers else {}
 
 
-def live_lane(incarnation: str, site: str, first: int = 0) -> str:
+def live_lane(incarnation: str, site: str, first: int = 0, *, shard: str = "") -> str:
     """Returns the lane of frames routed as they come; `incarnation` tells one EVENTS stream from its successor.
 
     Each site has its own lane: two routers keep no common order, and a connection may move from one site to another.
@@ -88,8 +89,10 @@ def live_lane(incarnation: str, site: str, first: int = 0) -> str:
     Args:
         first: the sequence at which the connection began; 0 if unknown. The lane's name in a ledger thus tells which frames
             it stands for: from `first` to its mark.
+        shard: of a site that several routers share, as `4.1`: each of them has a lane of its own.
     """
-    return f"{_LIVE}{incarnation}-{site}@{first}" if first else f"{_LIVE}{incarnation}-{site}"
+    lane = f"{_LIVE}{incarnation}-{site}{_SHARD}{shard}" if shard else f"{_LIVE}{incarnation}-{site}"
+    return f"{lane}@{first}" if first else lane
 
 
 def split_lane(lane: str) -> tuple[str, int]:
@@ -104,7 +107,12 @@ def stream_of(lane: str) -> tuple[str, str] | None:
     if not is_live(lane):
         return None
     incarnation, _, site = split_lane(lane)[0].removeprefix(_LIVE).partition("-")
-    return incarnation, site
+    return incarnation, site.partition(_SHARD)[0]
+
+
+def shard_of_lane(lane: str) -> str:
+    """Returns the shard of a live lane, as `4.1`; empty for other lanes, and for that of a site with one router."""
+    return split_lane(lane)[0].partition(_SHARD)[2] if is_live(lane) else ""
 
 
 def again_lane(queue: str) -> str:

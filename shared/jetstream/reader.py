@@ -106,6 +106,7 @@ class StreamReader:
         self._buffer: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._woken = False
+        self._nudged = False
         self._broken = True
         self._delivered = 0
         self._last_seq = 0
@@ -139,8 +140,13 @@ class StreamReader:
         self._woken = True
         self._arrived.set()
 
+    def nudge(self) -> None:
+        """Ends the present wait in `next`, or the next one: it returns a message that is here, else None."""
+        self._nudged = True
+        self._arrived.set()
+
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """Returns the next message; None if none came within `timeout_seconds` (None: wait for ever), or after `wake`.
+        """Returns the next message; None if none came within `timeout_seconds` (None: wait for ever), or after `wake` or `nudge`.
 
         Raises:
             StreamReplaced: another stream has this name now.
@@ -154,11 +160,12 @@ class StreamReader:
                 if not self._broken and self._outstanding <= self._pull_messages // 4 and len(self._buffer) < self._pull_messages:
                     await self._request()
                 return message
-            if self._woken:
+            if self._woken or self._nudged:
+                self._nudged = False
                 return None
             if self._broken and not await self._rebuild(ends_at):
                 return None
-            if self._buffer or self._woken:
+            if self._buffer or self._woken or self._nudged:
                 continue
             self._arrived.clear()
             wait = STALLED_SECONDS if ends_at is None else min(STALLED_SECONDS, ends_at - loop.time())

@@ -112,7 +112,7 @@ class TopologySettings:
     identity_max_bytes: int = GIB
 
 
-def events_subject(site: str, partition: int = 0) -> str:
+def events_subject(site: str, partition: int | str = 0) -> str:
     """Returns the subject to which ingest publishes a site's frames."""
     return f"events.{site}.{partition}"
 

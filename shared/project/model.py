@@ -45,9 +45,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             description="browser: the server fills ip and user agent from the request. server: the client's word about its user stays"
         ),
     ] = "browser"
-    secret: Annotated[
-        str | None, Meta(description="when set, clients present `id:secret`; only its hash is kept after apply")
-    ] = None
+    secret: Annotated[str | None, Meta(description="when set, clients present `id:secret`; apply keeps only its hash")] = None
 
 
 class SiteLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +105,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str | None, Meta(description="name of the plan that its events must follow; see docs/tracking_plans.md")
     ] = None
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
+    shards: Annotated[int, Meta(ge=1, le=16, description="routers that share its events, by user; see docs/scaling.md")] = 1
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
     snowplow: Annotated[Snowplow, Meta(description="how it takes events of Snowplow's trackers")] = field(
         default_factory=Snowplow

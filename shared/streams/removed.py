@@ -40,6 +40,8 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forwarded: int = 0
     dropped: dict[str, int] = {}
     dead: dict[str, int] = {}
+    parts: list[str] = []
+    """The shards of its site that are in the counts (`shared/events/shards.py`); empty: the only one."""
 
 
 class RemovedBalance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,15 +88,42 @@ def removed_key(queue: str) -> str:
     return f"{_PREFIX}{queue}"
 
 
-async def note_removed(broker: Broker, removed: Removed) -> None:
+async def note_removed(broker: Broker, removed: Removed, part: str = "") -> None:
     """Stores a router's counts; counts that are stored for the same queue already stay.
+
+    Args:
+        part: the shard of the site. Counts of different shards are added up.
 
     Raises:
         NotConnected, Transient: they may not be stored.
     """
-    with contextlib.suppress(Conflict):
-        bucket = Bucket(broker, topology.STATS_BUCKET)
-        await bucket.put(removed_key(removed.queue), msgspec.json.encode(removed), revision=0)
+    bucket, key = Bucket(broker, topology.STATS_BUCKET), removed_key(removed.queue)
+    if part:
+        removed = msgspec.structs.replace(removed, parts=[part])
+    while True:
+        with contextlib.suppress(Conflict):
+            await bucket.put(key, msgspec.json.encode(removed), revision=0)
+            return
+        entry = await bucket.get(key)
+        if entry is None or not entry.value:
+            continue
+        stored = msgspec.json.decode(entry.value, type=Removed)
+        if part in (stored.parts or [""]):
+            return
+        with contextlib.suppress(Conflict):
+            await bucket.put(key, msgspec.json.encode(_with_part(stored, removed, part)), revision=entry.revision)
+            return
+
+
+def _with_part(stored: Removed, other: Removed, part: str) -> Removed:
+    return msgspec.structs.replace(
+        stored,
+        received=stored.received + other.received,
+        forwarded=stored.forwarded + other.forwarded,
+        dropped=add_reasons(stored.dropped, other.dropped),
+        dead=add_reasons(stored.dead, other.dead),
+        parts=[*(stored.parts or [""]), part],
+    )
 
 
 def add_up(

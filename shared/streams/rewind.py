@@ -78,9 +78,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     sent: dict[str, int] = {}
 
 
-def answer_key(connection: str) -> str:
-    """The key of a connection's answer in the bucket `state`."""
-    return f"rewound.{connection}"
+def answer_key(connection: str, shard: str = "") -> str:
+    """The key of a connection's answer in the bucket `state`; each router of a site with several has one (`shard_of_lane`)."""
+    return f"rewound.{connection}.{shard}" if shard else f"rewound.{connection}"
 
 
 def decode_answer(value: bytes | None) -> Answer:

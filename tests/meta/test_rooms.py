@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
-    "router": ("plans", "rules", "trace", "archive", "window", "settings", "forwarding", "alerts", "room", "forgetting", "replay", "problems", "site", "service", "__main__"),
+    "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
     "loader": (
         "contract", "types", "rows", "fitting", "watch", "queue", "objects", "calls", "links", "sql", "servers", "warehouses", "files", "cloud", "queues", "registry",
         "delivery", "syncs", "forgetting", "settings",

@@ -20,7 +20,7 @@ from nats.js.errors import APIError
 
 from penstock.control.status.audit import audit
 from penstock.control.status.balance import read_balances
-from router.forwarding.state import StateKeeper
+from router.shards.summed import read_site_state
 from shared.errors import PenstockError
 from shared.events.dead import decode_dead
 from shared.jetstream import topology
@@ -260,7 +260,7 @@ async def _left(broker: Broker, ignored: frozenset[str]) -> list[str]:
         events = (await broker.js.stream_info(topology.EVENTS, subjects_filter="events.>")).state.subjects or {}
         for site in {subject.split(".")[1] for subject in events}:
             last = await broker.js.get_last_msg(topology.EVENTS, topology.events_filter(site))
-            state = await StateKeeper(broker, site).load()
+            state = await read_site_state(broker, site)
             position = state.position if state else 0
             if position < (last.seq or 0):
                 left.append(f"site {site} is routed to {position} of {last.seq}")

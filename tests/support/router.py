@@ -220,6 +220,12 @@ class RouterProcess:
         return self._process.wait(timeout_seconds)
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Says whether it lives."""
         return self._process is not None and self._process.poll() is None

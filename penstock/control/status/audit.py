@@ -29,10 +29,11 @@ from penstock.control.project.changes import Change, changes
 from penstock.control.status.balance import Balance, SiteBalance, read_balances
 from penstock.control.wording import counted, waits
 from router.forwarding.account import Account
-from router.forwarding.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState
 from router.rules.arrival import Arrival
 from router.rules.compiled import SiteRules, compile_project
 from router.rules.match import match
+from router.shards.summed import read_site_state
 from router.window.dedupe import Window
 from shared.errors import NotConnected, PenstockError, Permanent
 from shared.events.frame import decode_frame
@@ -167,7 +168,7 @@ class _Audit:
 
     async def check_site(self, rules: SiteRules, balances: Mapping[str, Balance], since: float | None) -> None:
         """Checks the ids of one site's connections."""
-        state = await StateKeeper(self._broker, rules.site).load() or SiteState()
+        state = await read_site_state(self._broker, rules.site)
         expected, read, whole = await _expect(
             broker=self._broker, rules=rules, state=state, since=since, changed_at=self._changed_at
         )

@@ -13,7 +13,8 @@ import asyncio
 import msgspec
 
 from router.forwarding.account import Account
-from router.forwarding.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState
+from router.shards.summed import read_site_state
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
@@ -87,7 +88,7 @@ async def read_view(broker: Broker, site: str, queue: str, state: SiteState | No
     Raises:
         NotConnected: the broker does not answer.
     """
-    found = state or await StateKeeper(broker, site).load() or SiteState()
+    found = state or await read_site_state(broker, site)
     stats = Bucket(broker, topology.STATS_BUCKET)
     entry = await stats.get(ended_key(queue))
     functions = await look_at_functions(broker, queue)
@@ -108,7 +109,7 @@ async def read_site(broker: Broker, site: str, state: SiteState | None = None) -
     Raises:
         NotConnected: the broker does not answer.
     """
-    found = state or await StateKeeper(broker, site).load() or SiteState()
+    found = state or await read_site_state(broker, site)
     ahead = await look_ahead(broker, site, found.position)
     return SiteBalance(site=site, accepted=found.accepted, unrouted=ahead.events, exact=ahead.exact, oldest_at=ahead.oldest_at)
 

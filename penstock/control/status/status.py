@@ -27,7 +27,8 @@ from penstock.control.status.services import dead_lost_of, not_answering, of_pro
 from penstock.control.status.warned import Wanted, read_all
 from penstock.control.wording import waits
 from penstock.stack.home import StackState
-from router.forwarding.state import SiteState, StateKeeper
+from router.forwarding.state import SiteState
+from router.shards.summed import read_site_state
 from shared.errors import NotConnected
 from shared.events.headers import is_live
 from shared.jetstream import lease, topology
@@ -152,7 +153,7 @@ async def read_status(
     edge_dead = 0
     try:
         snapshot = await current_snapshot(broker)
-        states = {site: await StateKeeper(broker, site).load() or SiteState() for site in project.every_site}
+        states = {site: await read_site_state(broker, site) for site in project.every_site}
         sites = {site: await read_site(broker, site, state) for site, state in states.items()}
         for name, connection in project.connections.items():
             view = await read_view(broker, connection.site, snapshot.queue_of(name), states[connection.site])

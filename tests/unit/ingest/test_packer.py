@@ -10,9 +10,10 @@ from collections import Counter
 import msgspec
 import pytest
 
-from ingest.intake.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer, partition_of
+from ingest.intake.packer import HEAD_BYTES, Overloaded, PackerSettings, open_packer
 from shared.errors import NotConnected
 from shared.events.frame import Frame, Head, RequestContext, decode_frame
+from shared.events.shards import Shard, part_of, shard_subject
 
 
 class Broker:
@@ -225,10 +226,34 @@ async def test_partitions_keep_the_order_of_each_user_and_one_future_covers_them
         await asyncio.gather(*waiting)
     assert len(broker.durable) == 360
     for subject, frame in zip(broker.subjects, broker.frames, strict=True):
-        assert {f"events.shop.{partition_of(head, 4)}" for head in frame.heads} == {subject}
+        assert {f"events.shop.{part_of(head.user_key, 4)}" for head in frame.heads} == {subject}
     for user in range(5):
         seen = [head.message_id for frame in broker.frames for head in frame.heads if head.user_id == f"user-{user}"]
         assert seen == [f"r{n}-{e}" for n in range(30) for e in range(12) if e % 5 == user]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 4), (4, 3)])
+async def test_a_change_of_shards_overtakes_no_event_of_a_user(before: int, after: int) -> None:
+    broker, numbers = Broker(), frame_ids()
+    async with open_packer(broker.send, lambda: f"f{next(numbers)}", settings(max_events=7)) as packer:
+        packer.spread({"shop": before})
+        waiting = []
+        for n in range(60):
+            if n == 30:
+                packer.spread({"shop": after} if after > 1 else {})
+            heads, bodies = events(f"r{n}", 12)
+            heads = [Head(head.message_id, head.type, None, f"user-{e % 5}") for e, head in enumerate(heads)]
+            waiting.append(packer.submit("shop", context(f"r{n}"), heads, bodies))
+            if n % 7 == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        await packer.submit("shop", context("last"), *events("last", 3))
+    assert len(broker.durable) == 723
+    last = broker.subjects[-1]
+    assert last in {shard_subject("shop", Shard(number, after)) for number in range(after)}
+    for user in range(5):
+        seen = [head.message_id for frame in broker.frames for head in frame.heads if head.user_id == f"user-{user}"]
+        assert seen == [f"r{n}-{e}" for n in range(60) for e in range(12) if e % 5 == user]
 
 
 async def test_sites_do_not_share_frames() -> None:
@@ -267,7 +292,7 @@ async def test_an_idle_packer_has_no_timer_running() -> None:
         for n in range(3):
             await packer.submit("shop", context(f"r{n}"), *events(f"r{n}", 1))
         await packer.drain()
-        subjects = list(packer._subjects.values())
+        subjects = packer._every_subject()
         assert all(subject._timer is None for subject in subjects)
         assert len(asyncio.all_tasks()) == 1
 
