@@ -17,6 +17,9 @@ Every protocol is one file that defines:
     def judge_again(parsed, body, form, new_id)           judges the body of a dead letter, `form` as the request's Parsed had it
     def as_event(body, form) -> bytes | None              the same body as JSON that says everything itself
 
+A file may also say `QUERY_DECIDES = True`: no key in a body is stronger than one in the query, so the server knows the site of such
+a request from its head.
+
 `parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of
 the site it is given. A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
 

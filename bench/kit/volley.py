@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 import uvloop
 
+from bench.kit.protocol_requests import requests_in
 from bench.kit.pump import requests_of
 
 
@@ -99,12 +100,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--kind", default="flat")
+    parser.add_argument("--protocol", default="", help="requests of a protocol, see bench/kit/protocol_requests.py")
     parser.add_argument("--requests", type=int, required=True)
     parser.add_argument("--per-request", type=int, default=1)
     parser.add_argument("--connections", type=int, default=128)
     arguments = parser.parse_args()
     distinct = max(1, min(2_000, 20_000 // arguments.per_request))
-    prepared = requests_of(arguments.kind, distinct, arguments.per_request, "127.0.0.1", arguments.key)
+    if arguments.protocol:
+        prepared = requests_in(arguments.protocol, distinct, arguments.per_request, "127.0.0.1", arguments.key)
+    else:
+        prepared = requests_of(arguments.kind, distinct, arguments.per_request, "127.0.0.1", arguments.key)
     result = uvloop.run(fire(arguments.port, prepared, arguments.requests, arguments.connections))
     print(msgspec.json.encode(result).decode())
 

@@ -21,9 +21,13 @@ MAX_KEYS = 32
 _KEY = re.compile(rb'"writeKey"\s{0,16}:\s{0,16}"([^"\\]{1,4096})"')
 
 
-def decides(found: Sequence[Credential]) -> bool:
-    """Whether `found`, keys outside the body, decide the site: they are stronger than any key inside."""
-    return bool(found) and any(each.carrier in ("basic", "header") for each in found)
+def decides(found: Sequence[Credential], *, query: bool = False) -> bool:
+    """Whether `found`, keys outside the body, decide the site: they are stronger than any key inside.
+
+    Args:
+        query: a key in the query is, in this protocol (`QUERY_DECIDES`).
+    """
+    return bool(found) and any(each.carrier in ("basic", "header") or (query and each.carrier == "query") for each in found)
 
 
 def admit_early(found: Sequence[Credential], body: bytes, desk: Desk, *, decided: bool) -> Admission | Refusal | None:

@@ -140,7 +140,7 @@ class Pipeline:
         if "charset" in asked.headers.get("content-type", "").lower():
             return None
         found = match.protocol.credentials(asked)
-        opened = self.intake.keys.admit(found) if decides(found) else None
+        opened = self.intake.keys.admit(found) if decides(found, query=match.query_decides) else None
         return None if opened is None or isinstance(opened, Refusal) or opened[1] else opened[0]
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
@@ -284,7 +284,7 @@ class Pipeline:
             found = match.protocol.credentials(
                 self.ask(match=match, method=method, query=query, headers=headers, body=b"", peer=None)
             )
-            if decides(found) and isinstance(refusal := self.intake.keys.admit(found), Refusal):
+            if decides(found, query=match.query_decides) and isinstance(refusal := self.intake.keys.admit(found), Refusal):
                 return refusal
         return decode(body, encoding, limit, held)
 

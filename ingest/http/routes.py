@@ -33,6 +33,11 @@ class Match(NamedTuple):
     route: str
     params: Mapping[str, str] = NO_PARAMS
 
+    @property
+    def query_decides(self) -> bool:
+        """Whether a key in the query is stronger than any in the body (`ingest/contract.py`)."""
+        return bool(getattr(self.protocol, "QUERY_DECIDES", False))
+
 
 class Routes:
     """All routes of all protocols."""

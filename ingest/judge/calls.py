@@ -88,18 +88,24 @@ class Opened(NamedTuple):
 
 
 def open_request(
-    request: HttpRequest, body: bytes, desk: Desk, find: Callable[[HttpRequest], list[Credential]] = carriers.from_request
+    request: HttpRequest,
+    body: bytes,
+    desk: Desk,
+    find: Callable[[HttpRequest], list[Credential]] = carriers.from_request,
+    *,
+    query_decides: bool = False,
 ) -> Opened | Refusal:
     """Looks up the keys outside the body, and decodes the body from its charset.
 
     Args:
         find: the places of keys in this protocol.
+        query_decides: the protocol's `QUERY_DECIDES`.
     """
     known = request.admission
     if known is not None:
         return Opened([], known, known, body)
     found = find(request)
-    decided = decides(found)
+    decided = decides(found, query=query_decides)
     early = admit_early(found, body, desk, decided=decided)
     if isinstance(early, Refusal):
         return early

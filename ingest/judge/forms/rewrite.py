@@ -6,6 +6,7 @@ size, depth and keys are checked before a member is built. The rewritten events 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,24 +43,13 @@ def judge_rewritten(
     Args:
         positions: of the events in the request, if they are not 0, 1, 2 …
     """
-    bodies: list[bytes] = []
-    kept: list[int] = []
-    for index, original in enumerate(originals):
-        position = index if positions is None else positions[index]
-        body = _rewritten(parsed=parsed, original=original, rewrite=rewrite, position=position, budget=budget)
-        if isinstance(body, Fault):
-            parsed.rejects.append(Reject(position, body.reason, body.detail, original))
-        else:
-            bodies.append(body)
-            kept.append(index)
-    before = len(parsed.rejects)
-    judge(parsed, bodies, new_id, budget=budget)
-    for place in range(before, len(parsed.rejects)):
-        index = kept[parsed.rejects[place].position]
-        position = index if positions is None else positions[index]
-        parsed.rejects[place] = parsed.rejects[place]._replace(position=position, body=originals[index])
-    if before and len(parsed.rejects) > before:
-        parsed.rejects.sort(key=lambda each: each.position)
+    watched = gc.isenabled()
+    gc.disable()  # the members live for a moment and hold no cycles: searching for cycles takes longer than building them
+    try:
+        _judge(parsed=parsed, originals=originals, rewrite=rewrite, new_id=new_id, budget=budget, positions=positions)
+    finally:
+        if watched:
+            gc.enable()
 
 
 def open_object(body: bytes, budget: Budget) -> tuple[bytes, Members] | Refusal:
@@ -95,6 +85,34 @@ def text_of_member(raw: msgspec.Raw | None) -> str:
         return _text(raw)
     except (msgspec.MsgspecError, UnicodeError):
         return ""
+
+
+def _judge(
+    parsed: Parsed,
+    originals: Sequence[bytes],
+    rewrite: Rewrite,
+    new_id: Callable[[], str],
+    budget: Budget,
+    positions: Sequence[int] | None,
+) -> None:
+    bodies: list[bytes] = []
+    kept: list[int] = []
+    for index, original in enumerate(originals):
+        position = index if positions is None else positions[index]
+        body = _rewritten(parsed=parsed, original=original, rewrite=rewrite, position=position, budget=budget)
+        if isinstance(body, Fault):
+            parsed.rejects.append(Reject(position, body.reason, body.detail, original))
+        else:
+            bodies.append(body)
+            kept.append(index)
+    before = len(parsed.rejects)
+    judge(parsed, bodies, new_id, budget=budget)
+    for place in range(before, len(parsed.rejects)):
+        index = kept[parsed.rejects[place].position]
+        position = index if positions is None else positions[index]
+        parsed.rejects[place] = parsed.rejects[place]._replace(position=position, body=originals[index])
+    if before and len(parsed.rejects) > before:
+        parsed.rejects.sort(key=lambda each: each.position)
 
 
 def _rewritten(parsed: Parsed, original: bytes, rewrite: Rewrite, position: int, budget: Budget) -> bytes | Fault:

@@ -32,6 +32,7 @@ from shared.events.outcome import DeadReason
 __all__ = ["NAME", "ROUTES", "as_event", "credentials", "judge_again", "parse", "reply"]
 
 NAME = "jitsu_classic"
+QUERY_DECIDES = True
 
 PIXEL = "/api/v1/p.gif"
 BULK = "/api/v1/events/bulk"
@@ -109,7 +110,7 @@ def _rewrite(members: Members, position: int) -> dict[str, Any] | Fault:  # noqa
 
 
 def _read(request: HttpRequest, body: bytes, desk: Desk) -> Parsed | Refusal:
-    opened = calls.open_request(request, body, desk, credentials)
+    opened = calls.open_request(request, body, desk, credentials, query_decides=QUERY_DECIDES)
     if isinstance(opened, Refusal):
         return opened
     scan = Scan(opened.body)

@@ -24,6 +24,7 @@ from ingest.protocols.otlp import cut, records, wire
 __all__ = ["NAME", "ROUTES", "as_event", "credentials", "judge_again", "parse", "reply"]
 
 NAME = "otlp"
+QUERY_DECIDES = True
 
 SIGNALS = {"/v1/logs": "logs", "/v1/traces": "traces"}
 ROUTES = tuple(Route("POST", path) for path in SIGNALS)

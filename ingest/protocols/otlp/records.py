@@ -7,6 +7,7 @@ so that a person can be forgotten in logs too.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
@@ -98,6 +99,16 @@ def judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log
         body: the whole request, of which the ids of logs are made.
         log_id: the id of the one log of a dead letter.
     """
+    watched = gc.isenabled()
+    gc.disable()  # as in ingest/judge/forms/rewrite.py
+    try:
+        _judge(parsed=parsed, pieces=pieces, signal=signal, body=body, log_id=log_id)
+    finally:
+        if watched:
+            gc.enable()
+
+
+def _judge(parsed: Parsed, pieces: Sequence[Piece], signal: str, body: bytes, log_id: str) -> None:
     request_id = log_id or blake2b(body, digest_size=16, key=parsed.admission.site.encode()[:64]).hexdigest()
     room = MERGED_REQUESTS * int(parsed.admission.limits.request_bytes)
     index = 0

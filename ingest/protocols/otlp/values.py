@@ -106,7 +106,10 @@ def of_json(value: AnyValue | None) -> Any:
 
 def of_protobuf(value: Any) -> Any:
     """Returns a value of protobuf."""
-    match value.WhichOneof("value"):
+    kind = value.WhichOneof("value")
+    if kind == "string_value":  # most are
+        return value.string_value
+    match kind:
         case None:
             return None
         case "kvlist_value":
@@ -115,7 +118,7 @@ def of_protobuf(value: Any) -> Any:
             return [of_protobuf(each) for each in bounded(value.array_value.values)]
         case "bytes_value":
             return base64.b64encode(value.bytes_value).decode()
-        case kind:
+        case _:
             return getattr(value, kind, None)
 
 

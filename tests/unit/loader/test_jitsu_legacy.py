@@ -122,3 +122,32 @@ def test_a_property_does_not_take_the_place_of_a_column_of_the_layout() -> None:
     row = rows({"type": "track", "event": "Sold", "userId": "u", "properties": {"event_type": "mine", "user": {"id": "mine"}}})[0]
     assert (row["event_type"], row["user_id"]) == ("Sold", "u")
     assert [name for name, value in row.items() if value == "mine" and name not in ("event_type", "user_id")]
+
+
+def test_an_event_of_jitsus_present_sdk_has_the_columns_of_its_single_table() -> None:
+    event = {
+        "type": "track",
+        "event": "Sold",
+        "anonymousId": "a1",
+        "userId": "u1",
+        "properties": {"orderId": "o1", "total": 9.5},
+        "context": {"page": {"url": "https://a/", "referringDomain": "b"}, "traits": {"plan": "pro"}, "groupId": "g1"},
+    }
+    loaded = Desk({"layout": "single_table"}).load(event)
+    [row] = loaded.rows()
+    assert (
+        row.items()
+        >= {
+            "message_id": "m0",
+            "type": "track",
+            "event": "Sold",
+            "anonymous_id": "a1",
+            "user_id": "u1",
+            "order_id": "o1",
+            "total": 9.5,
+            "context_page_url": "https://a/",
+            "context_page_referring_domain": "b",
+            "context_traits_plan": "pro",
+            "context_group_id": "g1",
+        }.items()
+    )
