@@ -24,6 +24,7 @@ import msgspec
 
 from bench import history
 from bench.shape import NAMES, _mixed, _track
+from ingest.browser.pages import SitePages
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
 from ingest.protocols import segment
@@ -43,6 +44,10 @@ class Desk:
         """Looks a key up."""
         found = self._keys.admit(credentials)
         return found if isinstance(found, Refusal) else found[0]
+
+    def pages(self, site: str) -> SitePages:  # noqa: ARG002  # the contract
+        """Is not asked: the requests are events."""
+        return SitePages()
 
     def new_id(self) -> str:
         """Is not asked: the events have ids."""

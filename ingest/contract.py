@@ -21,7 +21,7 @@ A file may also say `QUERY_DECIDES = True`: no key in a body is stronger than on
 a request from its head.
 
 `parse` collects every key it finds, asks `desk.admit` before it builds anything of a body, and judges the events by the limits of
-the site it is given. A `Reply` from `parse` is final: there are no events (settings documents, discarded metrics).
+the site it is given. A `Reply` from `parse` is final: there are no events (files, settings documents, discarded metrics).
 
 A protocol that keeps a connection open is a file with `PATH` instead of ROUTES, and reads and writes messages:
 
@@ -172,6 +172,30 @@ class Parsed:
     """How the client wants its address treated, in the words of `X-IP-Policy`, if it says so elsewhere."""
 
 
+class File(Protocol):
+    """A file that browsers load, in every form in which it is sent."""
+
+    def reply(self, headers: Mapping[str, str]) -> Reply:
+        """Returns the answer to a request with these headers: compressed, or 304."""
+        ...
+
+
+class SitePages(Protocol):
+    """A site as its pages know it (`ingest/browser/pages.py`)."""
+
+    @property
+    def cookie_domain(self) -> str | None: ...
+
+    @property
+    def cookie_days(self) -> int: ...
+
+    @property
+    def devices(self) -> Sequence[Mapping[str, Any]]: ...
+
+    @property
+    def settings(self) -> File: ...
+
+
 SHOWN_REJECTS = 10
 """An answer names so many rejects, and says how many more there are."""
 
@@ -225,6 +249,10 @@ class Desk(Protocol):
 
     def new_id(self) -> str:
         """Returns a new unique messageId, for events that came without one."""
+        ...
+
+    def pages(self, site: str) -> SitePages:
+        """Returns what the pages of an admitted site are told."""
         ...
 
 

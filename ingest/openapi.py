@@ -15,6 +15,8 @@ from ingest.registry import http_protocols
 
 VERSION = "1"
 
+_FILES = {"js": "text/javascript", "mjs": "text/javascript", "ts": "text/plain"}
+
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _ID = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
 _AGAIN = {**_ID, "Retry-After": {"$ref": "#/components/headers/Retry-After"}}
@@ -98,6 +100,10 @@ def _operation(protocol: str, method: str, path: str) -> dict[str, Any]:
 def _success(method: str, path: str) -> dict[str, Any]:
     if "/pixel/" in path:
         return {"description": "a GIF, also where the event is refused", "headers": _ID, "content": {"image/gif": {}}}
+    if protocol_file := _FILES.get(path.rpartition(".")[2]):
+        return {"description": "the file", "headers": _ID, "content": {protocol_file: {}}}
+    if method == "GET" and path.endswith("{file}"):
+        return {"description": "the file", "headers": _ID, "content": {"text/javascript": {}}}
     if method == "GET":
         content = {"application/json": {"schema": {"type": "object"}}}
         return {"description": "the document", "headers": _ID, "content": content}

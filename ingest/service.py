@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ingest.browser.pages import paths_of
 from ingest.clients.address import Proxies, parse_networks
 from ingest.clients.sender import agent_reader, location_reader
 from ingest.http.routes import Routes
@@ -98,15 +99,16 @@ async def run(context: ServiceContext, settings: IngestSettings | None = None) -
             on_lost_letters=lambda site, letters: lost.note("refused", "ingest", site, letters),
         )
         holder.append(intake)
-        start(_follow_project(context, intake), "ingest-project")
+        routes = Routes(http_protocols())
+        start(_follow_project(context, intake, routes), "ingest-project")
         start(_measure(context, packer), "ingest-gauges")
         readiness = Readiness(context=context, outlet=outlet, spool=spool, lost=lost, refusals=intake.refusals)
         await readiness.look()  # before `/ready` answers 200
         start(readiness.keep(), "ingest-readiness")
-        await _serve(context, settings, intake, start)
+        await _serve(context=context, settings=settings, intake=intake, routes=routes, start=start)
 
 
-async def _serve(context: ServiceContext, settings: IngestSettings, intake: Intake, start: Start) -> None:
+async def _serve(context: ServiceContext, settings: IngestSettings, intake: Intake, routes: Routes, start: Start) -> None:
     guard = Guard(
         max_connections=places_for(settings.max_connections),
         max_per_address=settings.max_connections_per_address,
@@ -116,7 +118,7 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
     )
     server = EdgeServer(
         intake,
-        Routes(http_protocols()),
+        routes,
         {
             protocol.PATH: Sockets(
                 intake,
@@ -157,13 +159,14 @@ async def _serve(context: ServiceContext, settings: IngestSettings, intake: Inta
     log.info("requests answered, sending the remaining events")
 
 
-async def _follow_project(context: ServiceContext, intake: Intake) -> None:
+async def _follow_project(context: ServiceContext, intake: Intake, routes: Routes) -> None:
     current = context.config.current
-    if context.config.loaded.is_set():
-        intake.use_project(current.project)
-    while True:
+    if not context.config.loaded.is_set():
         current = await context.config.changed(current)
+    while True:
+        routes.use_paths(paths_of(current.project))
         intake.use_project(current.project)
+        current = await context.config.changed(current)
 
 
 async def _measure(context: ServiceContext, packer: Packer) -> None:

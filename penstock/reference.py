@@ -36,7 +36,9 @@ from penstock.terminal import exits
 from router.alerts.contract import AlertRules
 from router.alerts.registry import CHANNELS
 from router.settings import RouterSettings
+from shared.devices.registry import DEVICES
 from shared.events.outcome import DeadReason, DropReason
+from shared.project.devices import DeviceConnection
 from shared.project.model import Connection, Project, Site
 from shared.secrets.reading import PREFIX as SECRETS_PREFIX
 from shared.secrets.reading import VAULT_PREFIX, SecretsSettings, VaultSettings
@@ -150,6 +152,7 @@ def _configuration() -> Iterator[str]:
     )
     structs: dict[type, inspect.StructType] = {}
     _collect(inspect.type_info(Project), structs)
+    del structs[DeviceConnection]  # people write it as a connection
     for struct in structs.values():
         yield from _struct(struct, 3)
     yield from (
@@ -158,29 +161,17 @@ def _configuration() -> Iterator[str]:
         "A destination has a `type`, and the options of that type beside it.",
         "",
     )
-    for name in registry.destination_types():
-        info = inspect.type_info(registry.plugin(name).OPTIONS)
-        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker; tests/meta/test_plugins.py holds it
-        yield from (f"### {name}", "", f"How it works: [destinations/{name}.md](destinations/{name}.md).", "")
-        yield from _fields(info)
-        inner: dict[type, inspect.StructType] = {}
-        _collect(info, inner)
-        for struct in inner.values():
-            if struct.cls not in (info.cls, *structs):
-                structs[struct.cls] = struct
-                yield from _struct(struct, 4)
+    options = [(name, registry.plugin(name).OPTIONS) for name in registry.destination_types()]
+    yield from _kinds("", "destinations", options, structs)
+    yield from (
+        "## Device destinations",
+        "",
+        "These types of destinations run in the visitor's browser: [devices.md](devices.md). Every visitor can read their options.",
+        "",
+    )
+    yield from _kinds("Device ", "devices", [(name, DEVICES.get(name).OPTIONS) for name in DEVICES.names()], structs)
     yield from ("## Connectors", "", "A connector has a `type`, and the options of that type beside it.", "")
-    for name in SOURCES.names():
-        info = inspect.type_info(SOURCES.get(name).OPTIONS)
-        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
-        yield from (f"### {name}", "", f"How it works: [connectors/{name}.md](connectors/{name}.md).", "")
-        yield from _fields(info)
-        within: dict[type, inspect.StructType] = {}
-        _collect(info, within)
-        for struct in within.values():
-            if struct.cls not in (info.cls, *structs):
-                structs[struct.cls] = struct
-                yield from _struct(struct, 4)
+    yield from _kinds("", "connectors", [(name, SOURCES.get(name).OPTIONS) for name in SOURCES.names()], structs)
     yield from ("## Feeds", "", "A feed has a `type`, the options of that type beside it, and those of every feed.", "")
     info = inspect.type_info(FeedRules)
     assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker
@@ -224,6 +215,22 @@ def _configuration() -> Iterator[str]:
     )
 
 
+def _kinds(
+    word: str, folder: str, kinds: Iterable[tuple[str, type[msgspec.Struct]]], structs: dict[type, inspect.StructType]
+) -> Iterator[str]:
+    """Yields the options of every plug-in of a kind, and the Structs in them that no part before had."""
+    for name, options in kinds:
+        info = inspect.type_info(options)
+        assert isinstance(info, inspect.StructType)  # noqa: S101  # for the type checker; tests/meta/test_plugins.py holds it
+        yield from (f"### {word}{name}", "", f"How it works: [{folder}/{name}.md]({folder}/{name}.md).", "", *_fields(info))
+        inner: dict[type, inspect.StructType] = {}
+        _collect(info, inner)
+        for struct in inner.values():
+            if struct.cls not in (info.cls, *structs):
+                structs[struct.cls] = struct
+                yield from _struct(struct, 4)
+
+
 def _collect(info: inspect.Type, structs: dict[type, inspect.StructType]) -> None:
     """Finds Structs, outer ones first."""
     if isinstance(info, inspect.StructType):
@@ -250,6 +257,8 @@ def _fields(info: inspect.StructType, prefix: str | None = None) -> Iterator[str
     if info.tag is not None:
         rows.append((f"`{info.tag_field}`", f"`{info.tag}`", "**required**", "tells this kind from the others"))
     for field in info.fields:
+        if (info.cls, field.name) == (Project, "devices"):
+            continue
         name = field.encode_name if prefix is None else prefix + field.encode_name.upper()
         type_words = _SPECIAL.get((info.cls, field.name)) or type_text(field.type)
         rows.append((f"`{name}`", type_words, default_text(field), description(field.type)))

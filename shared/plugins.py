@@ -79,9 +79,13 @@ class Plugins(Generic[P]):
         wanted: type[msgspec.Struct] = cast("Any", found).OPTIONS
         return found, decode({key: value for key, value in document.items() if key != "type"}, wanted, path)
 
-    def unknown(self, name: object) -> str:
-        """Returns the message for a name that no plug-in has: the known names, and the closest one."""
-        known = self.names()
+    def unknown(self, name: object, others: Sequence[str] = ()) -> str:
+        """Returns the message for a name that no plug-in has: the known names, and the closest one.
+
+        Args:
+            others: names that are known elsewhere.
+        """
+        known = sorted([*self.names(), *others])
         close = meant(name, known) if isinstance(name, str) else ""
         return f"expected one of {', '.join(known)}, got {name!r}" + (f";{close}" if close else "")
 

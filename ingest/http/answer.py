@@ -28,7 +28,8 @@ CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
-_NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
+BARE = {204: b"HTTP/1.1 204 No Content\r\n", 304: b"HTTP/1.1 304 Not Modified\r\n"}
+"""Statuses without a body, and so without its type and length."""
 
 
 class Answered(NamedTuple):
@@ -51,7 +52,7 @@ def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: boo
     """
     reply, extra, _, request_id = answered
     status, body, content_type, own = reply
-    if not own and not extra and status != 204:  # most answers: one piece
+    if not own and not extra and status not in BARE:  # most answers: one piece
         return b"%b%d\r\n%bX-Request-Id: %b\r\n%b\r\n%b" % (
             _head(status, content_type),
             len(body),
@@ -61,7 +62,7 @@ def encode_answer(answered: Answered, connection: bytes = b"", *, with_body: boo
             body if with_body else b"",
         )
     date = b"%bX-Request-Id: %b\r\n" % (_date_line(int(time.time())), request_id or new_request_id())
-    head = _NO_CONTENT + date if status == 204 else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
+    head = BARE[status] + date if status in BARE else b"%b%d\r\n%b" % (_head(status, content_type), len(body), date)
     if own or extra:
         lines = [f"{name}: {value}\r\n" for headers in (own, extra) for name, value in headers.items()]
         head += "".join(lines).encode("utf-8", "surrogateescape")

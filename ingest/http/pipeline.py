@@ -224,6 +224,8 @@ class Pipeline:
         origin = headers.get("origin")
         if reply is self._plain.reply and not origin and not self.draining:
             return self._plain
+        if "Access-Control-Allow-Origin" in reply.headers:  # the same for every page
+            return Answered(reply, NO_HEADERS, self.draining)
         # a cache must not give an answer without an origin to a page with one
         extra = (
             self._origins(site).headers(origin, cookies=protocol in self._with_cookies)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -11,6 +11,9 @@ from urllib.parse import unquote
 from ingest.contract import HttpProtocol
 
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+OWN_SCRIPT = "/p"
+"""The path of the script of browsers, without its end."""
 
 _ADDRESS = re.compile(r"\Ahttps?://[^/]*/?")
 _SLASHES = re.compile(r"//+")
@@ -50,6 +53,7 @@ class Routes:
         self.protocols = tuple(protocols)
         self._fixed: dict[tuple[str, str], Match] = {}
         self._patterns: list[tuple[str, re.Pattern[str], HttpProtocol, str]] = []
+        self._others: tuple[str, ...] = ()
         claimed: dict[tuple[str, str], str] = {}
         for protocol in self.protocols:
             for route in protocol.ROUTES:
@@ -63,6 +67,10 @@ class Routes:
                 else:
                     self._fixed[route.method, route.path] = Match(protocol, route.path)
 
+    def use_paths(self, paths: Sequence[str]) -> None:
+        """Serves the script of browsers, and all that it asks for, at these paths as well: `/assets/shop` for `/assets/shop.js`."""
+        self._others = tuple(f"{path}{end}" for path in paths for end in ("/", ".js", ".mjs"))
+
     def find(self, method: str, path: str) -> Match | None:
         """Returns the match of a raw path without its query; a whole address and slashes too many are tolerated."""
         match = self._fixed.get((method, path))
@@ -73,6 +81,13 @@ class Routes:
         match = self._fixed.get((method, path))
         if match is not None:
             return match
+        for other in self._others:
+            if path.startswith(other):
+                path = OWN_SCRIPT + path[len(other.removesuffix("/").removesuffix(".mjs").removesuffix(".js")) :]
+                match = self._fixed.get((method, path))
+                if match is not None:
+                    return match
+                break
         for wanted, pattern, protocol, route in self._patterns:
             if wanted == method and (found := pattern.fullmatch(path)):
                 return Match(protocol, route, {name: unquote(value) for name, value in found.groupdict().items()})

@@ -13,18 +13,18 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import msgspec
 from opentelemetry.trace import SpanKind
 
+from ingest.browser.pages import SitePages, pages_of
 from ingest.clients.address import Proxies, stricter, treat_address
 from ingest.clients.keys import KeyIndex
 from ingest.clients.origins import Origins
 from ingest.clients.sender import MAX_USER_AGENT, ReadAgent, ReadLocation
 from ingest.contract import Accepted, Admission, Credential, Parsed, Refusal
 from ingest.intake.forgotten import leave_out
+from ingest.intake.identity import identity_of
 from ingest.intake.outlet import Outlet
 from ingest.intake.packer import Overloaded, Packer
 from ingest.intake.texts import text_of
@@ -54,15 +54,6 @@ CUT_BODY_BYTES = 1024 * 1024
 
 Start = Callable[[Coroutine[Any, Any, None], str], None]
 """Starts a named task that lives at most as long as the service."""
-
-
-class _Identified(msgspec.Struct, rename="camel"):
-    """The ids of a rejected event."""
-
-    message_id: str | None = None
-
-
-_decode_identified = msgspec.json.Decoder(_Identified).decode
 
 
 class Sender(NamedTuple):
@@ -129,10 +120,12 @@ class Intake:
         self.keys = KeyIndex(None)
         self.sites: dict[str, SiteCache] = {}
         self.all_origins = Origins([])
+        self._pages: Mapping[str, SitePages] = {}
 
     def use_project(self, project: Project) -> None:
         """Puts a revision of the project in force."""
         self.keys = KeyIndex(project, self._largest_event)
+        self._pages = pages_of(project)
         self.sites = {name: SiteCache(site, Origins(site.origins)) for name, site in project.sites.items()}
         self._packer.spread({name: site.shards for name, site in project.sites.items() if site.shards > 1})
         every = [origin for site in project.sites.values() for origin in site.origins]
@@ -149,6 +142,10 @@ class Intake:
         if disagree:
             self.telemetry.count("ingest_key_disagreements_total", site=admission.site)
         return admission
+
+    def pages(self, site: str) -> SitePages:
+        """Returns what the pages of a site are told (`contract.Desk`)."""
+        return self._pages.get(site) or SitePages()
 
     def new_id(self) -> str:
         """Returns a new messageId: 48 bits of milliseconds and 80 random bits, so that ids sort by time (`contract.Desk`)."""
@@ -342,7 +339,7 @@ class Intake:
     async def _bury(self, parsed: Parsed, context: RequestContext) -> None:
         site = parsed.admission.site
         origin = self.frame_id()
-        identity = _identity(parsed)
+        identity = identity_of(parsed)
         note_cut(self.telemetry, parsed, self._cut_bytes)
         at = self._clock.now()
         letters = [
@@ -373,25 +370,3 @@ class Intake:
             on_full=lose,
         )
         self._dead_log.note([reject.reason for reject in parsed.rejects], site=site)
-
-
-def _identity(parsed: Parsed) -> str | None:
-    """Returns the identity of a request, which a repeat shares: a client that got no answer sends the same bytes again.
-
-    None if no event has the client's own messageId: then two equal requests are two requests.
-    """
-    given = (head.message_id for head, body in zip(parsed.heads, parsed.bodies, strict=True) if head.message_id.encode() in body)
-    anchor = next(given, None) or next((found for reject in parsed.rejects if (found := _message_id(reject.body))), None)
-    if anchor is None:
-        return None
-    digest = blake2b(anchor.encode("utf-8", "surrogatepass"), digest_size=20)
-    for reject in parsed.rejects:
-        digest.update(b"\0%d\0%s" % (reject.position, reject.body))
-    return digest.hexdigest()
-
-
-def _message_id(body: bytes) -> str | None:
-    try:
-        return _decode_identified(body).message_id
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None

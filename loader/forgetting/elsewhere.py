@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shared.devices.registry import is_device
+
 BY_HAND = "to do by hand: Penstock cannot delete there"
 
 _PAGES = {
@@ -28,5 +30,7 @@ _PAGES = {
 
 def by_hand(type_: object) -> str | None:
     """Returns what a person must do in a destination of a type; None: Penstock may be able to delete there."""
+    if is_device({"type": type_}):
+        return "to do by hand: the vendor got the events from the visitor's browser; delete them there"
     page = _PAGES.get(type_) if isinstance(type_, str) else None
     return f"{BY_HAND}; {page}" if page is not None else None

@@ -17,6 +17,7 @@ from penstock.control.project.projects import Plan, apply_document, make_plan
 from penstock.control.reach import Reach, open_broker
 from penstock.terminal.screen import Screen
 from shared.errors import ConfigError, Conflict, Problem
+from shared.project.devices import IN_THE_BROWSER
 
 SIGNS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow"), "variable": ("~", "yellow")}
 
@@ -85,6 +86,8 @@ def show_plan(screen: Screen, made: Plan) -> None:
     show_changes(screen, made.changes)
     for loss in made.losses:
         screen.say(f"! {loss}", "bold red" if loss.events else "yellow")
+    for path in made.in_the_browser:
+        screen.say(f"{path} {IN_THE_BROWSER}: pages load it with the script, no service sends or counts its events")
     for doubt in made.doubts:
         screen.note(f"warning: {doubt}", "yellow")
 

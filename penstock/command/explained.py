@@ -21,6 +21,7 @@ ENDS = {
     "again_later": ("tries it again later; nothing goes on now", "yellow"),
     "loaded": ("loads it", "green"),
     "sent": ("sends it", "green"),
+    "page": ("gets it in the page", "green"),
     "unknown": ("cannot be explained further here", "red"),
 }
 

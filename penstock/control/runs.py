@@ -11,6 +11,7 @@ from loader import registry
 from loader.contract.warehouse import Capabilities
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker
+from shared.project.devices import IN_THE_BROWSER
 from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.reading.decode import meant
 from shared.streams.runs import Part, Run, begin_run, change_run, read_run, read_runs
@@ -29,6 +30,8 @@ def parts_of(config: ConfigSnapshot, target: str) -> dict[str, Part]:
         names = [name for name, each in project.connections.items() if each.destination == target and each.enabled]
         if not names:
             raise ConfigError([Problem("", f"no enabled connection loads into {target!r}")])
+    elif target in project.devices:
+        raise ConfigError([Problem("", f"connection {target!r} {IN_THE_BROWSER}; there is nothing to load again")])
     else:
         known = sorted({*project.destinations, *project.connections})
         said = ", ".join(known) or "none"

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, field
 
 from shared.project.archive import ArchiveOptions
+from shared.project.devices import DeviceConnection
 from shared.project.functions import Function, OnError, PrivacyRule
 from shared.project.identity import Identity
 from shared.project.problems import From, is_reserved
@@ -66,6 +67,24 @@ class SiteLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = None
 
 
+class BrowserOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the script of a site's pages does; docs/browser.md."""
+
+    path: Annotated[
+        str | None,
+        Meta(
+            description="a further path of the script and of all that it asks for, such as `/assets/shop` for `/assets/shop.js`; blockers do not know it"
+        ),
+    ] = None
+    cookie_domain: Annotated[
+        str | None,
+        Meta(
+            description="domain for which the server sets the cookie of the anonymous id too, such as `example.com`; needs `origins`. None: only the script sets it"
+        ),
+    ] = None
+    cookie_days: Annotated[int, Meta(ge=1, le=400, description="how long the cookie lives; browsers allow 400 days")] = 365
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A push source: a website, an app, a backend."""
 
@@ -104,6 +123,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tracking_plan: Annotated[
         str | None, Meta(description="name of the plan that its events must follow; see docs/tracking_plans.md")
     ] = None
+    browser: Annotated[BrowserOptions, Meta(description="the script of its pages")] = field(default_factory=BrowserOptions)
     archive: Annotated[bool, Meta(description="false: its events are not archived; see docs/archive.md")] = True
     shards: Annotated[int, Meta(ge=1, le=16, description="routers that share its events, by user; see docs/scaling.md")] = 1
     require_id: Annotated[bool, Meta(description="refuse events with neither userId nor anonymousId")] = True
@@ -273,6 +293,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     alerts: Annotated[
         dict[str, dict[str, Any]],
         Meta(description="who is told what is wrong, by name: `type` of the channel, its options, and the rules of every alert"),
+    ] = {}
+
+    devices: Annotated[
+        dict[str, DeviceConnection],
+        Meta(description="connections to device destinations, which no service works on", extra={"derived": True}),
     ] = {}
 
     @property

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from shared.errors import ConfigError, Problem
 from shared.project.alerts import check_alerts
 from shared.project.archive import ArchiveOptions
 from shared.project.checks.connections import check_connections, check_references
 from shared.project.checks.sites import check_sites
+from shared.project.devices import DeviceConnection, check_devices, goes_to_device, read_device_connection
 from shared.project.functions import Function, check_functions
 from shared.project.model import NAME, NAME_RULE, Connection, Project, Site
 from shared.project.problems import settle
@@ -20,6 +23,8 @@ from shared.reading.decode import decode, kind_of, meant
 
 _REMOVED = (("connections", "*", "batch", "threads"),)
 """Options that earlier versions took although they did nothing."""
+
+_CONNECTION_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Connection))
 
 
 def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Project:
@@ -35,6 +40,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     if stored:
         document = without_removed(document)
     problems: list[Problem] = []
+    devices: dict[str, DeviceConnection] = {}
     shapes: dict[str, type] = {
         "sites": Site,
         "destinations": dict[str, Any],
@@ -61,7 +67,10 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         parts[kind] = {}
         for name, entry in entries.items():
             try:
-                parts[kind][str(name)] = decode(entry, type_, f"{kind}.{name}")
+                if kind == "connections" and goes_to_device(entry, document):
+                    devices[str(name)] = read_device_connection(str(name), entry, _CONNECTION_FIELDS)
+                else:
+                    parts[kind][str(name)] = decode(entry, type_, f"{kind}.{name}")
             except ConfigError as exc:
                 problems.extend(exc.problems)
                 if kind == "connections":
@@ -76,12 +85,13 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
     if problems:
         raise ConfigError(problems)
     parts["connections"] = {name: settle(each) for name, each in parts.get("connections", {}).items()}
-    project = Project(**parts)
+    project = Project(**parts, devices=devices)
     problems = [
         *_check_names(project),
         *([] if stored else check_sites(project.sites)),
         *check_functions(project.functions),
         *check_connections(project),
+        *check_devices(project, stored=stored),
         *check_syncs(project),
         *check_alerts(project),
         *check_plans(project),
@@ -148,6 +158,6 @@ def _check_names(project: Project) -> list[Problem]:
             "tracking_plans",
             "alerts",
         )
-        for name in getattr(project, kind)
+        for name in (*getattr(project, kind), *(project.devices if kind == "connections" else ()))
         if not NAME.fullmatch(name)
     ]

@@ -34,6 +34,7 @@ from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project.checks.sites import check_sites
+from shared.project.devices import of_services
 from shared.project.model import Project
 from shared.project.read import decode_project
 from shared.project.variables import interpolate
@@ -142,9 +143,9 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
 
     A new one begins with the revision that it replaces, so a reader of a later revision without it knows that it was removed.
     """
-    known = before.resolved.get("connections") or {}
+    known = of_services(before.resolved)
     found: dict[str, str] = {}
-    for name, connection in (after.resolved.get("connections") or {}).items():
+    for name, connection in of_services(after.resolved).items():
         if name in known and all(known[name].get(each) == connection.get(each) for each in ("site", "from")):
             found[name] = before.incarnations.get(name, "")
         else:
@@ -155,7 +156,7 @@ def _incarnations(before: StoredProject, after: StoredProject, revision: int) ->
 def _functions_queues(before: StoredProject, after: StoredProject, incarnations: Mapping[str, str]) -> list[str]:
     queues = {
         topology.queue_of(name, incarnations[name]): _through_functions(connection)
-        for name, connection in (after.resolved.get("connections") or {}).items()
+        for name, connection in of_services(after.resolved).items()
     }
     return sorted(queue for queue, now in queues.items() if now or queue in before.functions_queues)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
+from shared.devices.registry import is_device
 from shared.errors import Problem
 from shared.project.functions import PrivacyRule, check_rules_of_rows
 from shared.reading.decode import meant
@@ -170,3 +171,5 @@ def check_sync_references(
         if isinstance(name, str) and name not in known:
             hint = f"known: {', '.join(sorted(known)) or 'none'}"
             yield Problem(f"{path}.{what}", f"no {what} is named {name!r};{meant(name, known)} {hint}")
+        elif isinstance(name, str) and what == "destination" and is_device(known[name]):
+            yield Problem(f"{path}.{what}", f"{name!r} runs in the browser and takes no rows; name a warehouse")

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 LAYERS: dict[str, tuple[str, ...]] = {
     "shared": (
         "errors", "backoff", "locks", "scratch", "clock", "tasks", "tether", "threads", "jetstream", "events", "reading", "driving", "stores", "plugins", "settings", "secrets", "telemetry",
-        "syncs", "project", "rules", "streams", "forget", "archive", "warnings", "service", "workers",
+        "syncs", "devices", "project", "rules", "streams", "forget", "archive", "warnings", "service", "workers",
     ),
     "ingest": (
-        "contract", "clients", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
+        "contract", "clients", "browser", "limits", "journal", "intake", "judge", "http", "protocols", "registry", "openapi", "settings", "listen",
         "readiness", "service", "family", "processes", "__main__",
     ),
     "router": ("plans", "rules", "trace", "archive", "window", "settings", "layouts", "forwarding", "shards", "alerts", "room", "forgetting", "replay", "problems", "reading", "site", "service", "__main__"),
@@ -66,7 +66,8 @@ VERBS = "penstock/command/verbs"
 """A module for each group of commands; `penstock/command/cli.py` lists them."""
 
 PLUGINS: dict[str, str] = {
-    "ingest/protocols": r"ingest\.(contract|judge|clients|protocols)(\.|$)|shared\.",
+    "ingest/protocols": r"ingest\.(contract|judge|clients|browser|protocols)(\.|$)|shared\.",
+    "shared/devices/kinds": r"shared\.",
     "loader/warehouses": r"loader\.(contract|sql|servers|types|warehouses)(\.|$)|shared\.",
     "loader/files": r"loader\.(contract|objects|files)(\.|$)|shared\.",
     "loader/queues": r"loader\.(contract|calls|links|cloud|queues)(\.|$)|shared\.",

@@ -21,6 +21,7 @@ from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
 from penstock.terminal.screen import Screen, Styled
 from shared.errors import NotConnected, SetupError
+from shared.project.devices import IN_THE_BROWSER
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot, stored_project
 from shared.reading.moments import shown
@@ -155,7 +156,7 @@ async def _read(setting: Setting, metrics: tuple[str, ...]) -> Status:
 
 
 def _show(screen: Screen, found: Status) -> None:
-    if not (found.connections or found.syncs or found.feeds):
+    if not (found.connections or found.in_the_browser or found.syncs or found.feeds):
         screen.say("no connection is applied; apply a project with: penstock apply FILE")
     if found.connections:
         screen.table(COLUMNS, [_row(each) for each in found.connections], spare=SPARE)
@@ -165,6 +166,8 @@ def _show(screen: Screen, found: Status) -> None:
         for each in found.connections:
             if each.why:
                 screen.say(f"{each.connection}: {each.why}", STYLES.get(each.state, "red"))
+    for name, type_name in found.in_the_browser.items():
+        screen.say(f"{name}: {IN_THE_BROWSER} ({type_name}); no service counts its events", "dim")
     if found.syncs:
         show_syncs(screen, found.syncs)
     if found.feeds:

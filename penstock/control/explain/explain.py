@@ -12,6 +12,7 @@ from functions_runtime.definition import definitions
 from loader import registry
 from penstock.control.explain.edge import judge
 from penstock.control.explain.landing import call, land
+from penstock.control.explain.page import in_page
 from penstock.control.explain.passage import passed, stitched
 from penstock.control.explain.routing import asked
 from penstock.control.explain.steps import Explanation, Way
@@ -49,6 +50,7 @@ async def explain(body: bytes, project: Project, site: str, *, key: str | None =
         for name, connection in project.connections.items()
         if connection.site == site
     ]
+    ways += [in_page(project, name, arrival) for name, each in project.devices.items() if each.site == site]
     return Explanation(site=site, edge=judged, connections=ways)
 
 

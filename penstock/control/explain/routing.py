@@ -18,13 +18,14 @@ from router.rules.where import compile_where
 from shared.events.event import JSON
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
+from shared.project.devices import DeviceConnection
 from shared.project.model import Connection, Site
 
 ENDS = ("drops", "buries")
 UNSEEN = "only a stack knows: `penstock suppress check ID`"
 
 
-def asked(rules: ConnectionRules, connection: Connection, site: Site, arrival: Arrival) -> list[RouteStep]:
+def asked(rules: ConnectionRules, connection: Connection | DeviceConnection, site: Site, arrival: Arrival) -> list[RouteStep]:
     """Returns the questions that a project asks about the only event of an arrival, in the router's order; at most one drops it.
 
     Raises:
@@ -82,7 +83,9 @@ def _questions(rules: ConnectionRules) -> list[tuple[str, ConnectionRules | None
     return found
 
 
-def _left_out(rules: ConnectionRules, connection: Connection, site: Site, arrival: Arrival) -> tuple[str, str] | None:
+def _left_out(
+    rules: ConnectionRules, connection: Connection | DeviceConnection, site: Site, arrival: Arrival
+) -> tuple[str, str] | None:
     """Returns the reason and its details if a connection leaves out the only event of an arrival; None: it takes the event."""
     matched = match(rules, arrival)
     reason = next(iter(matched.drops), None)

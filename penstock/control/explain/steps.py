@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.control.functions.tried import Tried
 
-Result = Literal["disabled", "dropped", "dead_letter", "again_later", "loaded", "sent", "unknown"]
+Result = Literal["disabled", "dropped", "dead_letter", "again_later", "loaded", "sent", "page", "unknown"]
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ class CallStep(msgspec.Struct, frozen=True, kw_only=True):
 class Way(msgspec.Struct, kw_only=True):
     """What one connection does with the event.
 
-    `result` is where the event ends. `unknown`: something is missing here that the step needs, such as a driver; `detail` says what.
+    `result` is where the event ends. `page`: in the visitor's browser, which no service sees. `unknown`: something is missing here that the step needs, such as a driver; `detail` says what.
     """
 
     connection: str

@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from penstock.control.wording import cut
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
+from shared.project.devices import IN_THE_BROWSER, goes_to_device, of_services
 from shared.project.snapshot import StoredProject
 from shared.streams.waiting import look_at_subject
 
@@ -71,9 +72,11 @@ def _keys(path: str, before: Mapping[str, Any], after: Mapping[str, Any], ids: C
 async def _connections(broker: Broker, stored: StoredProject, after: Mapping[str, Any]) -> list[Loss]:
     kept = after.get("connections") or {}
     found: list[Loss] = []
-    for name, connection in (stored.resolved.get("connections") or {}).items():
+    for name, connection in of_services(stored.resolved).items():
         if name not in kept:
             what = "the connection goes"
+        elif goes_to_device(kept[name], after):
+            what = f"the connection now {IN_THE_BROWSER}"
         elif kept[name].get("site") != connection.get("site"):
             what = f"the connection moves from site {connection.get('site')!r} to {kept[name].get('site')!r}"
         else:

@@ -19,6 +19,8 @@ ALIKE = 0.75
 """From this similarity on, one name counts as a misspelling of the other; `property` and `properties` are 0.78."""
 
 
+_OF_THE_SERVER = ("context.ip", "context.geo", "context.agent", "context.bot", "context.location")
+
 TYPES = frozenset((
     "bigint", "bigserial", "binary", "bit", "blob", "bool", "boolean", "box", "bpchar", "bytea", "bytes", "char",
     "character", "cidr", "citext", "clob", "date", "datetime", "decimal", "double", "enum", "float", "float4", "float8",
@@ -50,6 +52,9 @@ def doubts(project: Project) -> list[Problem]:
     found += [
         Problem(f"functions.{name}", "no connection names it, so it never runs") for name in project.functions if name not in used
     ]
+    for name, device in project.devices.items():
+        found.extend(_fields(device.where, f"connections.{name}.where"))
+        found.extend(_made_by_the_server(device.where, f"connections.{name}.where"))
     for name, connection in project.connections.items():
         found.extend(_fields(connection.where, f"connections.{name}.where"))
     for (first, one), (second, other) in combinations(project.connections.items(), 2):
@@ -71,6 +76,23 @@ def _fields(where: Any, path: str) -> Iterator[Problem]:
         for word in ("all", "any", "not"):
             if word in where:
                 yield from _fields(where[word], f"{path}.{word}")
+
+
+def _made_by_the_server(where: Any, path: str) -> Iterator[Problem]:
+    """Yields fields that an event does not have yet in the page."""
+    if isinstance(where, list):
+        for index, each in enumerate(where):
+            yield from _made_by_the_server(each, f"{path}[{index}]")
+    elif isinstance(where, Mapping):
+        field = where.get("field")
+        text = ".".join(map(str, field)) if isinstance(field, list) else str(field)
+        if text == "receivedAt" or text.startswith(_OF_THE_SERVER):
+            yield Problem(
+                f"{path}.field", f"the server makes {text!r}, so an event in the page has none, and the condition fails"
+            )
+        for word in ("all", "any", "not"):
+            if word in where:
+                yield from _made_by_the_server(where[word], f"{path}.{word}")
 
 
 def misspelt_types(column_types: object, path: str) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from connector_runner.registry import SOURCES
 from loader.registry import secrets_of
 from penstock.control.project.code import code_of, difference
 from router.alerts.registry import CHANNELS
+from shared.devices.registry import is_device
 from shared.plugins import secret_options
 from shared.project.functions import PrivacyRule
 from shared.project.model import Connection
@@ -94,6 +95,8 @@ def mask(value: Any, key: str = "", *, secret: bool = False) -> Any:
             secret.
         secret: whether the value belongs to such an option.
     """
+    if is_device(value):
+        return value  # every visitor reads it
     if isinstance(value, dict):
         marked = _marked(value)
         return {

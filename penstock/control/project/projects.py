@@ -29,6 +29,7 @@ from penstock.control.project.planned import check_tracking_plans, read_plans
 from penstock.control.syncs.tables import shared_tables
 from router.alerts.registry import parse_alert
 from router.rules.where import compile_where
+from shared.devices.registry import DEVICES, is_device
 from shared.errors import ConfigError, Problem, SetupError
 from shared.jetstream.broker import Broker
 from shared.project.read import decode_project
@@ -59,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     losses: list[Loss] = []
     doubts: list[str] = []
     """The settings that are allowed and rarely meant, each with its path."""
+    in_the_browser: list[str] = []
+    """New and changed connections that no service works on, each with its path."""
 
 
 def read_document(file: Path) -> dict[str, Any]:
@@ -146,11 +149,15 @@ async def make_plan(broker: Broker, document: Mapping[str, Any], resolved: Mappi
     """
     found = await stored_project(broker)
     revision, stored = found or (0, StoredProject({}, {}))
+    project = decode_project(resolved)
+    changes = compare(stored.document, keepable(document), stored.resolved, resolved)
+    changed = tuple(f"{change.path}." for change in changes)
     return Plan(
         revision=revision,
-        changes=compare(stored.document, keepable(document), stored.resolved, resolved),
+        changes=changes,
+        in_the_browser=[path for path in map("connections.{}".format, project.devices) if f"{path}.".startswith(changed)],
         losses=await losses(broker, stored, resolved),
-        doubts=[str(doubt) for doubt in doubts(decode_project(resolved))],
+        doubts=[str(doubt) for doubt in doubts(project)],
     )
 
 
@@ -205,7 +212,12 @@ def keepable(document: Mapping[str, Any]) -> dict[str, Any]:
 def _check_plugins(document: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     for name, options in _entries(document, "destinations"):
-        if isinstance(options.get("type"), str):
+        type_name = options.get("type")
+        if is_device(options):
+            continue  # `decode_project` checks them
+        if isinstance(type_name, str) and type_name not in registry.destination_types():
+            problems.append(Problem(f"destinations.{name}.type", registry.DESTINATIONS.unknown(type_name, DEVICES.names())))
+        elif isinstance(type_name, str):
             problems.extend(_problems_of(partial(registry.parse_options, name, with_placeholders(options))))
     for name, options in _entries(document, "connectors"):
         problems.extend(_problems_of(partial(connectors.parse_options, name, with_placeholders(options))))

@@ -17,6 +17,7 @@ from connector_runner.registry import SOURCES
 from loader import registry
 from router.alerts.contract import AlertRules
 from router.alerts.registry import CHANNELS
+from shared.devices.registry import DEVICES
 from shared.project.model import Project
 from shared.reading.decode import json_schema
 from shared.rules.operators import KINDS, OPERATORS
@@ -42,9 +43,11 @@ def project_schema() -> dict[str, Any]:
     """Returns the schema, ready to be written as JSON."""
     schema = json_schema(Project)
     definitions = schema["$defs"]
+    del definitions["Project"]["properties"]["devices"], definitions["DeviceConnection"]  # written among the connections
     definitions["Destination"] = {
         "oneOf": [
-            _plugin("destination", name, registry.plugin(name).OPTIONS, definitions) for name in registry.destination_types()
+            *(_plugin("destination", name, registry.plugin(name).OPTIONS, definitions) for name in registry.destination_types()),
+            *(_plugin("destination", name, DEVICES.get(name).OPTIONS, definitions) for name in DEVICES.names()),
         ]
     }
     definitions["Project"]["properties"]["destinations"]["additionalProperties"] = {"$ref": "#/$defs/Destination"}

@@ -84,6 +84,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     connections: list[ConnectionStatus]
+    in_the_browser: dict[str, str] = {}
+    """Connections to device destinations, with the type: no service works on them, so nothing is counted."""
     syncs: list[SyncStatus] = []
     feeds: list[FeedStatus] = []
     removed: list[RemovedBalance] = []
@@ -197,6 +199,9 @@ async def read_status(
     return Status(
         revision=revision,
         connections=connections,
+        in_the_browser={
+            name: str(project.destinations[each.destination]["type"]) for name, each in project.devices.items() if each.enabled
+        },
         syncs=syncs,
         feeds=feeds,
         removed=removed,

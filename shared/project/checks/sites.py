@@ -18,6 +18,11 @@ _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<wild>\*\.)?(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?P<port>:\d{1,5})?", re.IGNORECASE
 )
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|[0-9a-f:]*:[0-9a-f:.]+", re.IGNORECASE)
+_SCRIPT_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){1,8}(?<!\.js)(?<!\.mjs)")
+_TAKEN = frozenset(
+    ("v1", "api", "pixel", "beacon", "sourceconfig", "analytics.js", "webhooks", "i", "r", "p", "s", "t", "micro", "health")
+)
+"""First parts of paths that protocols have, or may get."""
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -64,6 +69,7 @@ def check_sites(sites: Mapping[str, Site]) -> list[Problem]:
             problems.append(Problem(f"{path}.{option}", text))
         problems += _check_origins(path, site.origins)
         problems += check_snowplow(path, site.snowplow, path_owners)
+        problems += _check_browser(path, site, path_owners)
     return problems
 
 
@@ -73,6 +79,28 @@ def _check_owner(owners: dict[str, str], value: str, shown: str, site: str, path
         whose = "is in this site already" if owner == site else f"belongs to site {owner!r} already"
         yield Problem(path, f"{shown!r} {whose}; {remedy}")
     owners.setdefault(value, site)
+
+
+def _check_browser(path: str, site: Site, owners: dict[str, str]) -> Iterator[Problem]:
+    script, domain = site.browser.path, site.browser.cookie_domain
+    where = f"{path}.browser.path"
+    if script is not None:
+        if not _SCRIPT_PATH.fullmatch(script):
+            text = "expected a path without the name's end, such as /assets/shop for /assets/shop.js: letters, digits, -, _ and ."
+            yield Problem(where, f"{text}, got {script!r}")
+        elif script.split("/")[1].lower() in _TAKEN:
+            yield Problem(where, f"/{script.split('/')[1]}/ belongs to a protocol; choose another first part")
+        elif script in owners:
+            yield Problem(where, f"is the path of site {owners[script]!r} already; choose another")
+        owners.setdefault(script, path.removeprefix("sites."))
+    if domain is None:
+        return
+    where = f"{path}.browser.cookie_domain"
+    if "." not in domain or not _DOMAIN.fullmatch(domain) or domain.replace(".", "").isdigit():
+        yield Problem(where, f"expected the domain that your pages share, such as example.com, got {domain!r}")
+    elif not site.origins or ANY_ORIGIN in site.origins:
+        text = "browsers take a cookie only for listed origins; list your pages in `origins`, such as"
+        yield Problem(where, f"{text} https://*.{domain}")
 
 
 def _check_origins(path: str, origins: list[str]) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ CASES = [
 FACTS = facts_of(RequestContext(0, "test", "web"))
 
 IMAGES = {"image/gif"}
-BARE = {*IMAGES, "text/plain"}
+BARE = {*IMAGES, "text/plain", "text/plain; charset=utf-8", "text/javascript; charset=utf-8"}
 """Success in these is no JSON."""
 
 words = st.sampled_from(

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from ingest.browser.pages import SitePages, pages_of
 from ingest.clients.keys import KeyIndex
 from ingest.contract import Admission, Credential, HttpRequest, Refusal
 from shared.project.model import Key, Project, Site, SiteLimits
@@ -27,7 +28,9 @@ class CountingDesk:
     """Admits by the real index; new ids are `new-1`, `new-2`, …"""
 
     def __init__(self, of: Project | None = None) -> None:
-        self._keys = KeyIndex(of or project())
+        of = of or project()
+        self._keys = KeyIndex(of)
+        self._pages = pages_of(of)
         self._numbers = itertools.count(1)
         self.disagreements = 0
 
@@ -40,6 +43,9 @@ class CountingDesk:
 
     def new_id(self) -> str:
         return f"new-{next(self._numbers)}"
+
+    def pages(self, site: str) -> SitePages:
+        return self._pages[site]
 
 
 def post(

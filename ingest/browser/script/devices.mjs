@@ -1,0 +1,80 @@
+// Hands events to device destinations: vendors' scripts in this page. Loaded where the site has such connections.
+//
+// Each device gets each event once, in order, and waits for itself only. docs/devices.md is the contract.
+
+import { passes } from "./where.mjs"
+
+const MOST_WAITING = 1000
+
+export function startDevices({ devices, base, nonce, warn, log, user }) {
+  const scripts = new Map()
+  const tools = {
+    nonce,
+    log,
+    user,
+    script(url, attributes = {}) {
+      if (!scripts.has(url)) {
+        scripts.set(
+          url,
+          new Promise((done, failed) => {
+            const element = document.createElement("script")
+            element.async = true
+            for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)
+            if (nonce) element.nonce = nonce
+            element.onload = () => done(element)
+            element.onerror = () => failed(new Error(`${url} does not load: blocked, or not allowed by the page's policy`))
+            element.src = url
+            ;(document.head || document.documentElement).append(element)
+          }),
+        )
+      }
+      return scripts.get(url)
+    },
+  }
+  const lanes = devices.map((device) => lane(device, base, tools, warn))
+  return (event) => lanes.forEach((take) => take(event))
+}
+
+function lane(device, base, tools, warn) {
+  let waiting = 0
+  let chain = null
+  return (event) => {
+    if (!wants(device, event)) return
+    if (waiting >= MOST_WAITING) return warn(`${device.name}: too many events wait for it; one is left out`)
+    waiting++
+    chain ??= import(/* @vite-ignore */ /* webpackIgnore: true */ new URL(device.src, base).href).then((module) => module.load(device.options, tools))
+    const copy = structuredClone(event)
+    chain = chain.then(
+      async (handle) => {
+        waiting--
+        try {
+          await handle(copy)
+        } catch (error) {
+          warn(`${device.name}: fails on ${event.messageId}:`, error)
+        }
+        return handle
+      },
+      (error) => {
+        waiting--
+        if (error) warn(`${device.name}: does not load:`, error)
+        throw null
+      },
+    )
+    chain.catch(() => 0)
+  }
+}
+
+export function wants(device, event) {
+  const granted = event.context?.consent?.categoryPreferences
+  if (granted && device.consent.some((category) => granted[category] !== true)) return false
+  const asked = event.integrations
+  if (device.integrations && asked) {
+    if (device.names.some((name) => asked[name] === false)) return false
+    if ((asked.All === false || asked.all === false) && !device.names.some((name) => asked[name])) return false
+  }
+  try {
+    return passes(device.where, event)
+  } catch {
+    return false
+  }
+}

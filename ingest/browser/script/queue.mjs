@@ -1,0 +1,232 @@
+// Events until the server has them: kept in memory and in localStorage, sent in batches, tried again until they are acknowledged.
+//
+// Each page has a record of its own in localStorage, so pages of one site never write over each other. A page that ends marks its
+// record; the next page, or another that is open, takes the events over and sends them. The events keep their messageId, so what
+// arrives twice counts once. A page that crashed leaves no mark; its record is taken over when it is STALE.
+
+import { forget, keep, namesFrom, newId, read, readJson } from "./storage.mjs"
+
+const MOST_EVENTS = 1000
+const BATCH_EVENTS = 100
+// browsers allow 64 KiB under way for requests that outlive their page
+const BATCH_BYTES = 60000
+const STALE_MILLISECONDS = 60000
+const BEAT_MILLISECONDS = 15000
+const FIRST_PAUSE = 1000
+const LONGEST_PAUSE = 60000
+// the key may be mended meanwhile, but not soon
+const LONGEST_REFUSED_PAUSE = 600000
+const GONE = new Set([400, 413, 415, 422])
+
+export function createQueue({ name, transport, delay, log, warn }) {
+  const prefix = name + "."
+  const own = prefix + newId()
+  const flying = new Set()
+  let waiting = []
+  let number = 0
+  let most = BATCH_EVENTS
+  let failures = 0
+  let pausedUntil = 0
+  let timer = 0
+  let beat = 0
+  let kept = false
+  let left = false
+  let idle = []
+
+  const all = () => [...[...flying].flat(), ...waiting].sort((one, other) => one.number - other.number)
+
+  function write() {
+    const items = all()
+    if (!items.length) forget(own)
+    else {
+      const text = `{"at":${Date.now()},"left":${left},"events":[${items.map((item) => item.text).join()}]}`
+      // no room: at least no older state, which holds events that are sent
+      kept = keep(own, text)
+      if (!kept) forget(own)
+    }
+    clearTimeout(beat)
+    if (items.length && !left) beat = setTimeout(write, BEAT_MILLISECONDS)
+    if (!items.length) idle.splice(0).forEach((done) => done())
+  }
+
+  function itemOf(text) {
+    return { number: number++, text, bytes: new TextEncoder().encode(text).length + 1 }
+  }
+
+  function push(event) {
+    waiting.push(itemOf(JSON.stringify(event)))
+    if (waiting.length > MOST_EVENTS) {
+      waiting.shift()
+      warn(`more than ${MOST_EVENTS} events wait; the oldest is dropped`)
+    }
+    write()
+    if (waiting.length >= most) pump()
+    else later(delay)
+  }
+
+  function later(milliseconds) {
+    if (timer) return
+    timer = setTimeout(() => {
+      timer = 0
+      pump()
+    }, Math.max(milliseconds, pausedUntil - Date.now()))
+  }
+
+  function takeBatch(room) {
+    const batch = []
+    let bytes = 0
+    while (waiting.length && batch.length < most && (!batch.length || bytes + waiting[0].bytes <= room)) {
+      bytes += waiting[0].bytes
+      batch.push(waiting.shift())
+    }
+    batch.bytes = bytes
+    return batch
+  }
+
+  // `leaving`: the page may end; everything that fits goes now.
+  function pump(leaving) {
+    if (!leaving && pausedUntil > Date.now()) return later(0)
+    let room = BATCH_BYTES
+    if (leaving) for (const batch of flying) room -= batch.bytes
+    while (waiting.length && (leaving ? waiting[0].bytes <= room : flying.size < transport.room())) {
+      const batch = takeBatch(leaving ? room : BATCH_BYTES)
+      if (leaving) room -= batch.bytes
+      flying.add(batch)
+      transport.send(batch.map((item) => item.text), batch.bytes, leaving).then((answer) => settle(batch, answer))
+    }
+  }
+
+  function settle(batch, { status, retryAfter, problem }) {
+    if (!flying.delete(batch)) return
+    if (status >= 200 && status < 300) {
+      failures = 0
+      pausedUntil = 0
+      most = Math.min(BATCH_EVENTS, most * 2)
+      log("sent", batch.length)
+    } else if (status === 413 && batch.length > 1) {
+      most = batch.length >> 1
+      waiting.unshift(...batch)
+    } else if (GONE.has(status)) {
+      warn(`the server refuses ${batch.length} event(s), they are dropped: ${problem || status}`)
+    } else {
+      waiting.unshift(...batch)
+      const longest = status > 400 && status < 408 ? LONGEST_REFUSED_PAUSE : LONGEST_PAUSE
+      const pause = retryAfter ? retryAfter * 1000 : Math.min(longest, FIRST_PAUSE * 2 ** failures)
+      failures++
+      pausedUntil = Date.now() + pause * (retryAfter ? 1 + Math.random() / 4 : 0.75 + Math.random() / 2)
+      log("not sent", problem || status, "again in", pausedUntil - Date.now(), "ms")
+    }
+    waiting.sort((one, other) => one.number - other.number)
+    write()
+    clearTimeout(timer)
+    timer = 0
+    if (waiting.length) later(0)
+  }
+
+  // Takes over what pages that ended did not get acknowledged.
+  function adopt() {
+    if (left) return
+    for (const record of namesFrom(prefix)) {
+      if (record === own) continue
+      const found = readJson(record)
+      if (found && !found.left && Date.now() - found.at < STALE_MILLISECONDS) continue
+      const events = Array.isArray(found?.events) ? found.events : []
+      waiting.push(...events.map((event) => itemOf(JSON.stringify(event))))
+      // ours first: a page that ends between the two leaves them twice, not nowhere
+      write()
+      forget(record)
+    }
+    if (waiting.length) later(0)
+  }
+
+  function claim() {
+    // of several pages one at a time; without locks two may send the same events, which count once
+    if (navigator.locks) navigator.locks.request(name, adopt).catch(adopt)
+    else adopt()
+  }
+
+  function leave() {
+    pump(true)
+    left = true
+    write()
+  }
+
+  function comeBack() {
+    if (!left) return
+    left = false
+    // another page may have taken them over meanwhile
+    if (read(own) === null && kept) waiting = []
+    write()
+    claim()
+    later(0)
+  }
+
+  function wake() {
+    pausedUntil = 0
+    clearTimeout(timer)
+    timer = 0
+    pump()
+  }
+
+  addEventListener("pagehide", leave)
+  addEventListener("pageshow", comeBack)
+  addEventListener("online", wake)
+  document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && pump(true))
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key && key !== own && key.startsWith(prefix) && newValue?.includes('"left":true')) claim()
+  })
+  claim()
+  const watch = setInterval(claim, STALE_MILLISECONDS)
+
+  return {
+    push,
+    wake,
+    // Resolves once nothing waits.
+    flush() {
+      wake()
+      return all().length ? new Promise((done) => idle.push(done)) : Promise.resolve()
+    },
+    // Throws everything away, also of other pages.
+    clear() {
+      waiting = []
+      flying.clear()
+      write()
+      namesFrom(prefix).forEach(forget)
+    },
+    size: () => all().length,
+    stop: () => clearInterval(watch),
+  }
+}
+
+// Sends a batch by fetch; it outlives the page where the browser lets it.
+export function fetchTransport(url, key) {
+  let busy = false
+  const outlives = "keepalive" in Request.prototype
+  return {
+    room: () => (busy ? 0 : 1),
+    async send(texts, bytes, leaving) {
+      const body = `{"writeKey":${JSON.stringify(key)},"sentAt":"${new Date().toISOString()}","batch":[${texts.join()}]}`
+      if (leaving && !outlives && navigator.sendBeacon) {
+        navigator.sendBeacon(url, body)
+        return { status: 0 }
+      }
+      busy = true
+      try {
+        const answer = await fetch(url, {
+          method: "POST",
+          body,
+          credentials: "omit",
+          keepalive: bytes <= BATCH_BYTES,
+          signal: AbortSignal.timeout?.(30000),
+        })
+        const said = await answer.json().catch(() => null)
+        const retryAfter = +answer.headers.get("Retry-After") || 0
+        return { status: answer.status, retryAfter, problem: said?.message, said }
+      } catch (error) {
+        return { status: 0, problem: error.message }
+      } finally {
+        busy = false
+      }
+    },
+  }
+}

@@ -1,0 +1,48 @@
+"""The contract of device destinations: vendors' scripts that run in the visitor's browser.
+
+A device destination is two files in `shared/devices/kinds/`. The Python file says what a user may write in the project file:
+
+    OPTIONS: type[msgspec.Struct]       the options; every visitor of the site can read them, so none is a secret
+    HOSTS: tuple[str, ...]              origins that a page's Content-Security-Policy must allow, such as `https://*.vendor.com`
+    def check(path, options) -> list[Problem]      faults that the types of the options do not show; pure
+
+The script beside it is an ES module of the same name:
+
+    export function load(options, tools) -> handle          may return a promise of it
+    handle(event) -> anything                               may return a promise
+
+`options` is the Struct as JSON, without the options that have their defaults of None. The page's script calls `load` once a page,
+when the first event for the device waits. It then calls `handle` with each event once, in the order of the calls of the page, and
+waits for a returned promise before the next one. What either throws is told on the console, and nobody else suffers: an event on
+which `handle` throws is not given again, and a device whose `load` fails gets nothing in this page.
+
+An event comes only where the connection is enabled and its `where`, its consent categories and the event's `integrations` let it
+pass. `event` is a copy that the device may change. `tools` is all that a device may use of the page's script:
+
+    tools.script(url, attributes)       adds a script of the vendor with the page's nonce; a promise that it has run
+    tools.nonce                         nonce of the page's Content-Security-Policy, "" where there is none
+    tools.log(...)                      tells the console, in debug mode only
+    tools.user()                        {userId, anonymousId, traits}
+
+A vendor's script is loaded once even where two connections name the same one, and it must not be loaded before `load`: a visitor who
+does not consent must not meet it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from shared.errors import Problem
+
+
+class Device(Protocol):
+    """A module of `shared/devices/kinds/`."""
+
+    OPTIONS: type[msgspec.Struct]
+    HOSTS: tuple[str, ...]
+
+    def check(self, path: str, options: Any) -> list[Problem]:
+        """Returns the faults of options that decode, each with its path (below `path`) and the remedy."""
+        ...
