@@ -31,21 +31,18 @@ from loader.settings import LoaderSettings
 from penstock.command.cli import cli
 from penstock.connector_catalogue import catalogue
 from penstock.control.project.schema import schema_text
-from penstock.option_words import default_text, description, type_text
+from penstock.metric_pages import metrics, reasons
+from penstock.option_words import default_text, description, table, type_text
 from penstock.terminal import exits
 from router.alerts.contract import AlertRules
 from router.alerts.registry import CHANNELS
 from router.settings import RouterSettings
 from shared.devices.registry import DEVICES
-from shared.events.outcome import DeadReason, DropReason
 from shared.project.devices import DeviceConnection
 from shared.project.model import Connection, Project, Site
 from shared.secrets.reading import PREFIX as SECRETS_PREFIX
 from shared.secrets.reading import VAULT_PREFIX, SecretsSettings, VaultSettings
 from shared.settings import ServiceSettings
-from shared.telemetry.declared import METRICS
-from shared.telemetry.metric import Metric
-from shared.warnings.declared import WARNED
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 100
@@ -69,25 +66,13 @@ _SPECIAL = {
 }
 """What the Structs hold as plain JSON because another module checks it."""
 
-_AREAS = {
-    "ingest": "ingest",
-    "router": "router",
-    "functions": "functions_runtime",
-    "loader": "loader",
-    "feeds": "connector_runner",
-    "account": "accounting",
-    "stream": "the broker",
-    "broker": "the broker",
-    "alerts": "router",
-}
-
 
 def pages() -> dict[str, str]:
     """Returns every generated file: its path below docs/, and its text."""
     return {
         "configuration.md": "\n".join(_configuration()) + "\n",
-        "metrics.md": "\n".join(_metrics()) + "\n",
-        "reasons.md": "\n".join(_reasons()) + "\n",
+        "metrics.md": "\n".join(metrics(NOTE)) + "\n",
+        "reasons.md": "\n".join(reasons(NOTE)) + "\n",
         "command.md": "\n".join(_command()) + "\n",
         "connectors/catalogue.md": "\n".join(catalogue(NOTE)) + "\n",
         "project.schema.json": schema_text(),
@@ -210,7 +195,7 @@ def _configuration() -> Iterator[str]:
         "",
         "These stand in for an option of `penstock` that is not given; see [command.md](command.md).",
         "",
-        *_table(("variable", "option", "commands"), _command_variables()),
+        *table(("variable", "option", "commands"), _command_variables()),
         "",
     )
 
@@ -262,75 +247,8 @@ def _fields(info: inspect.StructType, prefix: str | None = None) -> Iterator[str
         name = field.encode_name if prefix is None else prefix + field.encode_name.upper()
         type_words = _SPECIAL.get((info.cls, field.name)) or type_text(field.type)
         rows.append((f"`{name}`", type_words, default_text(field), description(field.type)))
-    yield from _table(("variable" if prefix else "key", "type", "default", "meaning"), rows)
+    yield from table(("variable" if prefix else "key", "type", "default", "meaning"), rows)
     yield ""
-
-
-# -- metrics and reasons
-
-
-def _metrics() -> Iterator[str]:
-    yield from (
-        "# Metrics",
-        "",
-        NOTE,
-        "",
-        "Every service serves these at `/metrics` of its admin address in Prometheus' text form, and sends them by OTLP when",
-        "`PENSTOCK_OTLP_ENDPOINT` is set. Counters count from the start of the process. Histograms have the usual `_bucket`, `_sum` and",
-        "`_count`. The `account_` gauges count from the beginning of a site or connection and are stored: see",
-        "[operations.md](operations.md#accounting). Every label has a bounded set of values: names out of the project file, and the [reasons](reasons.md).",
-        "",
-    )
-    groups: dict[str, list[Metric]] = {}
-    for metric in METRICS:
-        groups.setdefault(_AREAS.get(metric.name.split("_")[0], "every service"), []).append(metric)
-    for area, metrics in groups.items():
-        rows = [
-            (f"`{each.name}`", each.kind, each.unit, ", ".join(f"`{label}`" for label in each.labels), each.meaning)
-            for each in metrics
-        ]
-        yield from (f"## {area}", "", *_table(("name", "kind", "unit", "labels", "meaning"), rows), "")
-
-
-def _reasons() -> Iterator[str]:
-    yield from (
-        "# Reasons",
-        "",
-        NOTE,
-        "",
-        "What may happen to an event, and what to do. Nothing leaves the path without a reason.\n",
-        "## Dead letters",
-        "",
-        "The event could not be processed. It is kept whole, with its original bytes, the reason and a detail, and can be replayed:",
-        "[operations.md](operations.md#dead-letters). The reason is a label of the stage's `..._events_dead_total` or `ingest_events_rejected_total`,",
-        "and a column of [`dead_letters`](problems.md#dead-letters-as-rows).\n",
-    )
-    for reason in DeadReason:
-        yield from (
-            f"### Dead letter `{reason}`",
-            "",
-            f"{reason.meaning[0].upper()}{reason.meaning[1:]}. What to do: {reason.advice}.",
-            "",
-        )
-    yield from (
-        "## Drops",
-        "",
-        "The event was left out on purpose, counted and not stored. The reason is a label of the stage's `..._events_dropped_total`.",
-        "",
-        *_table(("reason", "meaning"), [(f"`{reason}`", reason.meaning) for reason in DropReason]),
-        "\n## Warnings\n",
-        "What [`penstock warnings`](problems.md#warnings) shows, and connections with `from: warnings` get. The counter is a metric of every service.",
-        "",
-    )
-    for each in WARNED:
-        labels = "".join(f", `{name}` is `{value}`" for name, value in each.labels.items())
-        yield from (
-            f"### Warning `{each.reason}`\n",
-            f"{each.meaning[0].upper()}{each.meaning[1:]}. What to do: {each.advice}.",
-            "",
-            f"Counted in {each.unit}: `{each.counter}`{labels}.",
-            "",
-        )
 
 
 # -- the command
@@ -347,7 +265,7 @@ def _command() -> Iterator[str]:
         "",
         "## Exit codes",
         "",
-        *_table(("code", "meaning"), [(f"{code}", meaning) for code, meaning in exits.MEANINGS.items()]),
+        *table(("code", "meaning"), [(f"{code}", meaning) for code, meaning in exits.MEANINGS.items()]),
         "",
     )
     for path, command in commands():
@@ -385,13 +303,6 @@ def _command_variables() -> list[tuple[str, str, str]]:
         (f"`{variable}`", f"`{option}`", "every command" if len(names) == len(every) else ", ".join(names))
         for (variable, option), names in sorted(found.items())
     ]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{' --- |' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
 def main(arguments: Sequence[str]) -> int:

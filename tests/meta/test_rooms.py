@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "connector_runner": ("contract", "json_rows", "rules", "programs", "airbyte", "singer", "sql", "sources", "registry", "settings", "opened", "feeds", "syncs", "service", "__main__"),
     "penstock": (
         "probe", "postponed", "source", "deployed", "stack", "control.wording", "control.moments", "control.metrics", "control.reach", "control.archives", "control.lost", "control.runs", "control.forgetting", "control.suppressing", "control.data", "control.functions", "control.connectors", "control.syncs", "control.letters",
-        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "connector_catalogue", "reference", "__main__",
+        "control.explain", "control.project", "control.status", "terminal", "demo", "command", "option_words", "metric_pages", "connector_catalogue", "reference", "__main__",
     ),
 }  # fmt: skip
 """Rooms and modules of each package, the lowest first. A module imports from its own room and from those before it."""
