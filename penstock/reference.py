@@ -37,8 +37,8 @@ from penstock.terminal import exits
 from router.alerts.contract import AlertRules
 from router.alerts.registry import CHANNELS
 from router.settings import RouterSettings
+from shared.devices.connections import DeviceConnection
 from shared.devices.registry import DEVICES
-from shared.project.devices import DeviceConnection
 from shared.project.model import Connection, Project, Site
 from shared.secrets.reading import PREFIX as SECRETS_PREFIX
 from shared.secrets.reading import VAULT_PREFIX, SecretsSettings, VaultSettings

@@ -16,8 +16,8 @@ from penstock.control.project.plan import Change, inline_secrets
 from penstock.control.project.projects import Plan, apply_document, make_plan
 from penstock.control.reach import Reach, open_broker
 from penstock.terminal.screen import Screen
+from shared.devices.connections import IN_THE_BROWSER
 from shared.errors import ConfigError, Conflict, Problem
-from shared.project.devices import IN_THE_BROWSER
 
 SIGNS = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow"), "variable": ("~", "yellow")}
 

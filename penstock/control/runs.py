@@ -9,9 +9,9 @@ import msgspec
 
 from loader import registry
 from loader.contract.warehouse import Capabilities
+from shared.devices.connections import IN_THE_BROWSER
 from shared.errors import ConfigError, Problem
 from shared.jetstream.broker import Broker
-from shared.project.devices import IN_THE_BROWSER
 from shared.project.snapshot import ConfigSnapshot, current_snapshot
 from shared.reading.decode import meant
 from shared.streams.runs import Part, Run, begin_run, change_run, read_run, read_runs

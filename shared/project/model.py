@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
+from shared.devices.connections import DeviceConnection
 from shared.project.archive import ArchiveOptions
-from shared.project.devices import DeviceConnection
 from shared.project.functions import Function, OnError, PrivacyRule
 from shared.project.identity import Identity
 from shared.project.problems import From, is_reserved

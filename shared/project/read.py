@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.devices.connections import DeviceConnection, check_devices, goes_to_device, read_device_connection
 from shared.errors import ConfigError, Problem
 from shared.project.alerts import check_alerts
 from shared.project.archive import ArchiveOptions
 from shared.project.checks.connections import check_connections, check_references
 from shared.project.checks.sites import check_sites
-from shared.project.devices import DeviceConnection, check_devices, goes_to_device, read_device_connection
 from shared.project.functions import Function, check_functions
 from shared.project.model import NAME, NAME_RULE, Connection, Project, Site
 from shared.project.problems import settle
@@ -91,7 +91,7 @@ def decode_project(document: Mapping[str, Any], *, stored: bool = False) -> Proj
         *([] if stored else check_sites(project.sites)),
         *check_functions(project.functions),
         *check_connections(project),
-        *check_devices(project, stored=stored),
+        *check_devices(project.devices, project.destinations, project.sites, stored=stored),
         *check_syncs(project),
         *check_alerts(project),
         *check_plans(project),

@@ -29,12 +29,12 @@ from typing import Any
 
 import msgspec
 
+from shared.devices.connections import of_services
 from shared.errors import ConfigError, Conflict
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
 from shared.project.checks.sites import check_sites
-from shared.project.devices import of_services
 from shared.project.model import Project
 from shared.project.read import decode_project
 from shared.project.variables import interpolate

@@ -20,8 +20,8 @@ from penstock.control.wording import counted, waits
 from penstock.terminal import exits
 from penstock.terminal.options import Setting, at_broker
 from penstock.terminal.screen import Screen, Styled
+from shared.devices.connections import IN_THE_BROWSER
 from shared.errors import NotConnected, SetupError
-from shared.project.devices import IN_THE_BROWSER
 from shared.project.model import Project
 from shared.project.snapshot import current_snapshot, stored_project
 from shared.reading.moments import shown

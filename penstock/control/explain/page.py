@@ -7,8 +7,8 @@ from penstock.control.explain.steps import RouteStep, Way
 from router.rules.arrival import Arrival
 from router.rules.compiled import ConnectionRules
 from router.rules.where import compile_where
+from shared.devices.connections import IN_THE_BROWSER
 from shared.events.outcome import DropReason
-from shared.project.devices import IN_THE_BROWSER
 from shared.project.model import Project
 
 

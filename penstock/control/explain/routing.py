@@ -15,10 +15,10 @@ from router.rules.gate import Gate
 from router.rules.match import gated_of, match
 from router.rules.sample import place
 from router.rules.where import compile_where
+from shared.devices.connections import DeviceConnection
 from shared.events.event import JSON
 from shared.events.frame import Head
 from shared.events.outcome import DropReason
-from shared.project.devices import DeviceConnection
 from shared.project.model import Connection, Site
 
 ENDS = ("drops", "buries")

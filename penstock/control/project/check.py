@@ -11,9 +11,9 @@ from loader import registry
 from loader.contract.events import EventDestination
 from loader.contract.warehouse import Environment
 from penstock.control.wording import Advance
+from shared.devices.connections import IN_THE_BROWSER
 from shared.devices.registry import DEVICES, is_device
 from shared.errors import ConfigError, PenstockError, Problem
-from shared.project.devices import IN_THE_BROWSER
 from shared.tasks import timeout
 from shared.threads import ThreadGate
 

@@ -12,9 +12,9 @@ import msgspec
 from nats.js.errors import NotFoundError
 
 from penstock.control.wording import cut
+from shared.devices.connections import IN_THE_BROWSER, goes_to_device, of_services
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker, asking
-from shared.project.devices import IN_THE_BROWSER, goes_to_device, of_services
 from shared.project.snapshot import StoredProject
 from shared.streams.waiting import look_at_subject
 

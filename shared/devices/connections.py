@@ -6,7 +6,7 @@ The project file has them among its connections. `decode_project` puts them apar
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -14,9 +14,6 @@ from msgspec import Meta
 from shared.devices.registry import is_device, parse_device
 from shared.errors import ConfigError, Problem
 from shared.reading.decode import decode, meant
-
-if TYPE_CHECKING:
-    from shared.project.model import Project
 
 IN_THE_BROWSER = "runs in the browser"
 """What status, plan and explain say of such a connection."""
@@ -79,24 +76,30 @@ def read_device_connection(name: str, entry: Mapping[str, Any], others: Collecti
     return found
 
 
-def check_devices(project: Project, *, stored: bool = False) -> list[Problem]:
+def check_devices(
+    devices: Mapping[str, DeviceConnection],
+    destinations: Mapping[str, Mapping[str, Any]],
+    sites: Mapping[str, object],
+    *,
+    stored: bool = False,
+) -> list[Problem]:
     """Returns the faults of device destinations and of the connections to them.
 
     Args:
         stored: it was applied already, perhaps by an earlier version: options that are refused today leave out their device only.
     """
     problems: list[Problem] = []
-    for name, document in project.destinations.items():
+    for name, document in destinations.items():
         if is_device(document) and not stored:
             try:
                 parse_device(name, document)
             except ConfigError as exc:
                 problems.extend(exc.problems)
-    for name, connection in project.devices.items():
+    for name, connection in devices.items():
         path = f"connections.{name}"
-        if connection.site not in project.sites:
-            close = meant(connection.site, project.sites)
-            known = ", ".join(sorted(project.sites)) or "none"
+        if connection.site not in sites:
+            close = meant(connection.site, sites)
+            known = ", ".join(sorted(sites)) or "none"
             problems.append(Problem(f"{path}.site", f"no site is named {connection.site!r};{close} known: {known}"))
     return problems
 
