@@ -94,10 +94,11 @@ async def _until(broker: Broker, events: int) -> None:
 
 
 async def _held(broker: Broker, shards: int) -> None:
-    """Waits until each router holds a shard; they come one after the other, and the first ones leave some to the others."""
+    """Waits until the routers have shared the shards out."""
     async with asyncio.timeout(120):
         while True:
-            if None not in [await holder(broker, f"router.{Shard(number, shards).key('shop')}") for number in range(shards)]:
+            holders = {await holder(broker, f"router.{Shard(number, shards).key('shop')}") for number in range(shards)}
+            if None not in holders and len(holders) == shards:
                 break
             await asyncio.sleep(0.1)
     await asyncio.sleep(2)

@@ -52,7 +52,7 @@ class Layouts:
         while True:
             try:
                 self._known = await read_layouts(broker)
-                return
+                return self._tell()
             except Transient as exc:
                 log.debug("layouts of sites cannot be read yet", extra={"error": str(exc)})
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -67,5 +67,8 @@ class Layouts:
                 continue
             if layout is not None and layout != self._known.get(site_of(entry.key)):
                 self._known[site_of(entry.key)] = layout
-                turn, self._turn = self._turn, asyncio.Event()
-                turn.set()
+                self._tell()
+
+    def _tell(self) -> None:
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()

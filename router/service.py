@@ -24,6 +24,7 @@ from router.room.measured import keep_measured
 from router.room.shed import keep_room
 from router.rules.compiled import SiteRules, compile_project
 from router.settings import RouterSettings
+from router.shards.balance import keep_balanced
 from router.shards.gauges import Parts, ShardTelemetry
 from router.shards.keeper import keep_shards
 from router.site import SiteRouter
@@ -65,6 +66,12 @@ async def serve(context: ServiceContext) -> None:
     gate = ThreadGate(THREADS, "archive")
     layouts, parts = Layouts(), Parts()
     older = Older(gate, lambda: archived_sites(context.config.current, default), health=context.health)
+    shards: dict[str, _Site] = {}
+
+    def make(key: str, rules: SiteRules) -> _Site:
+        shards[key] = _Site(context=context, settings=settings, key=key, rules=rules, older=older, layouts=layouts, parts=parts)
+        return shards[key]
+
     sites: Workers[SiteRules] = Workers(
         context,
         what="site",
@@ -75,9 +82,7 @@ async def serve(context: ServiceContext) -> None:
             for site, rules in compile_project(snapshot, context.forgotten).items()
             for shard in layouts.shards(site)
         },
-        make=lambda key, rules: _Site(
-            context=context, settings=settings, key=key, rules=rules, older=older, layouts=layouts, parts=parts
-        ),
+        make=make,
         in_order=True,
         stagger_seconds=STAGGER_SECONDS,
         moved=layouts.changed,
@@ -117,6 +122,7 @@ async def serve(context: ServiceContext) -> None:
                 group.create_task(keep_copied(context), name="problems"),
                 group.create_task(keep_shards(context, layouts), name="shards"),
                 group.create_task(layouts.follow(context.broker), name="layouts"),
+                group.create_task(keep_balanced(context, layouts, shards), name="balance"),
             ]
             await together(_route(context, layouts, sites), archives.run())
             for keeper in keepers:
@@ -178,6 +184,9 @@ class _Site:
         self._rules = rules
         self._changed = asyncio.Event()
         self._part = f"site {key}"
+        self.holds = False
+        """Whether this process has its lease."""
+        self._leaving = asyncio.Event()
         self._view = ShardView(context.broker, layouts, rules.site, shard_of(key))
         self._telemetry = context.telemetry if key == rules.site else ShardTelemetry(context.telemetry, parts, key)
 
@@ -187,9 +196,13 @@ class _Site:
         self._changed.set()
         return True
 
+    def give_up(self) -> None:
+        """Ends the work on it in order; after a moment this process asks for the lease again (`Holding`)."""
+        self._leaving.set()
+
     async def work(self, lease: Lease, ending: asyncio.Event) -> None:
         self._context.health.bad(self._part, "filling its window of message ids")
-        done = asyncio.Event()
+        done = self._leaving = asyncio.Event()
         rules = self._rules
         router = SiteRouter(
             self._context.broker,
@@ -208,11 +221,14 @@ class _Site:
                     group.create_task(_set_after(ending, done)),
                     group.create_task(self._follow(router, rules, done)),
                 ]
+                self.holds = True
                 await router.run(done)
                 for helper in helpers:
                     helper.cancel()
         except BaseExceptionGroup as exc:
             raise first_of(exc) from exc
+        finally:
+            self.holds = False
 
     async def _follow(self, router: SiteRouter, rules: SiteRules, done: asyncio.Event) -> None:
         while True:

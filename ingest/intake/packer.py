@@ -95,6 +95,8 @@ class Packer:
         self._loop = asyncio.get_running_loop()
         self._subjects: dict[str, dict[str, _Subject]] = {}
         """By site and subject."""
+        self._only: dict[str, _Subject] = {}
+        """Of sites with one subject."""
         self._spread = Spread(settings.partitions)
         self.held_bytes = 0
         self._idle = asyncio.Event()
@@ -146,9 +148,10 @@ class Packer:
         if self._spread.wanted and site in self._spread.wanted:
             self._change_shards(site)
         if self._spread.is_one(site):
-            self._subject(events_subject(site), site).add(
-                ticket=ticket, request=request, heads=heads, bodies=bodies, size=size, context_bytes=context_bytes
-            )
+            subject = self._only.get(site)
+            if subject is None:
+                subject = self._only[site] = self._subject(events_subject(site), site)
+            subject.add(ticket=ticket, request=request, heads=heads, bodies=bodies, size=size, context_bytes=context_bytes)
             return
         for name, some_heads, some_bodies in self._spread.parts(site, heads, bodies):
             some_size = sum(map(len, some_bodies)) + HEAD_BYTES * len(some_heads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from shared.events.shards import Shard, read_layout
 from shared.jetstream import topology
 from shared.jetstream.broker import Broker
 from shared.jetstream.kv import Bucket
+from shared.jetstream.lease import holder
 from shared.project.snapshot import current_snapshot
 from shared.streams.removed import list_removed
 from shared.streams.rewind import Rewind, Rewinds, answer_key, decode_answer, rewind_key
@@ -123,6 +125,26 @@ async def test_shards_go_on_when_events_was_created_again_and_hand_over_a_remove
         state = await read_site_state(broker, "shop")
     assert sorted(queue.ids) == sorted(accepted)
     assert state.accounts["all"].forwarded == state.accepted == len(accepted)
+
+
+async def test_routers_share_shards_out_evenly_also_with_one_that_joins(broker: Broker, nats: NatsServer, tmp_path: Path) -> None:
+    await apply(broker, project({"all": {}}, shards=4))
+    with router_process(nats.url, tmp_path / "one.log"):
+        await drained(broker, 4)
+        async with users(broker, count=6) as sending, reading(broker, "all") as (queue,):
+            await until(lambda: len(queue.ids) > 20)
+            with router_process(nats.url, tmp_path / "two.log"):
+                async with asyncio.timeout(60):
+                    while True:
+                        holders = [await holder(broker, f"router.{Shard(number, 4).key('shop')}") for number in range(4)]
+                        if sorted(Counter(holders).values()) == [2, 2] and None not in holders:
+                            break
+                        await asyncio.sleep(0.1)
+                reached = len(queue.ids) + 20
+                await until(lambda: len(queue.ids) > reached)
+            sending.ending.set()
+            await until(lambda: len(queue.ids) >= len(sending.ids))
+    assert by_user(queue.ids) == by_user(sending.ids)
 
 
 async def until_forwarded(broker: Broker, connection: str, events: int) -> None:

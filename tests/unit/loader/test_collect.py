@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.queue.collect import Bounds, Held, Holding, chunks
 from shared.clock import Clock
-from shared.events.headers import Place
+from shared.events.headers import Place, live_lane
 from shared.jetstream.reader import Message
 
 
@@ -101,3 +102,14 @@ def test_chunks_keep_frames_apart_that_may_not_be_loaded_together_and_all_of_a_l
     made = [held(seq) for seq in (1, 2, 3, 4, 5)]
     cut = chunks(made, {}, apart=lambda place: place.seq in (3, 4))
     assert [[each.place.seq for each in chunk] for chunk in cut] == [[1, 2], [3, 4], [5]]
+
+
+def test_frames_from_before_and_after_a_change_of_shards_stay_in_their_order() -> None:
+    one, two = live_lane("i", "shop", 1), live_lane("i", "shop", 5, shard="2.0")
+    other = live_lane("i", "shop", 5, shard="2.1")
+    frames = [held(1, lane=one), held(5, lane=two), held(6, lane=other), held(7, lane=two), held(9, lane=one)]
+    assert [[each.place.seq for each in chunk] for chunk in chunks(frames, {})] == [[1], [5, 7], [6], [9]]
+    # frames that come again promise no order, and must not make a load of each
+    rewound = [held(1, lane=one), held(5, lane=two), held(2, lane=one), held(7, lane=two), held(3, lane=one)]
+    again = [replace(each, place=each.place._replace(rewind=1)) if each.place.lane == one else each for each in rewound]
+    assert [[each.place.seq for each in chunk] for chunk in chunks(again, {})] == [[1], [5, 7], [2, 3]]

@@ -7,6 +7,7 @@ import math
 from router.forwarding.account import Account
 from router.forwarding.state import Mark, SiteState
 from router.room.readers import needs_of_shards
+from router.shards.balance import gives
 from router.shards.gauges import Parts, ShardTelemetry
 from router.shards.keeper import has_stopped, is_drained, split_at
 from router.shards.summed import add_up, summed_of
@@ -112,3 +113,12 @@ def test_gauges_of_several_shards_in_one_process_add_up() -> None:
     two.forget()
     assert b'account_forwarded_events{connection="c"}' not in whole.exposition()
     whole.shutdown()
+
+
+def test_a_router_gives_a_shard_up_while_it_has_most_of_all_and_two_more_than_another() -> None:
+    assert gives("b", 4, {"a": 0})
+    assert not gives("b", 1, {"a": 0})
+    assert not gives("b", 2, {"a": 1})
+    assert not gives("b", 4, {})
+    assert [gives("a", 2, {"b": 2, "c": 0}), gives("b", 2, {"a": 2, "c": 0})] == [False, True]
+    assert not gives("b", 2, {"a": 3, "c": 0})
