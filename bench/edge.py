@@ -37,7 +37,15 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.ports import free_port
 
 KEY = "bench-key"
-PROJECT: dict[str, Any] = {"sites": {"bench": {"keys": [{"id": KEY, "kind": "server"}], "limits": {"request_bytes": "16MiB"}}}}
+PROJECT: dict[str, Any] = {
+    "sites": {
+        "bench": {
+            "keys": [{"id": KEY, "kind": "server"}, {"id": "bench-web"}],
+            "domains": ["127.0.0.1"],
+            "limits": {"request_bytes": "16MiB"},
+        }
+    }
+}
 ROOT = Path(__file__).parents[1]
 
 
@@ -221,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="about this long a round")
     parser.add_argument("--only", type=int, choices=(1, 100), help="only requests of so many events")
+    parser.add_argument("--snowplow", action="store_true", help="Snowplow's page views by POST and GET, beside Segment's event")
     parser.add_argument("--mixed", action="store_true", help="also bodies of 2 to 5 KB")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the edge, PENSTOCK_INGEST_…"
@@ -229,6 +238,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     kinds = [("flat", 1, 256), ("flat", 100, 16)]
+    if arguments.snowplow:
+        kinds = [("flat", 1, 256), ("snowplow", 1, 256), ("snowplow_get", 1, 256), ("snowplow", 20, 32)]
     if arguments.mixed:
         kinds.append(("mixed", 100, 16))
     if arguments.only:

@@ -10,7 +10,8 @@ Every protocol is one file that defines:
 
     NAME: str                                             equals the file name; goes into `RequestContext.protocol`
     ROUTES: tuple[Route, ...]                             `Route("POST", "/v1/pixel/{type}")`; a parameter is one path segment
-    COOKIES: bool                                         optional: pages send it cookies, from any origin that may send
+    COOKIES: bool                                         optional: pages send it cookies, from any origin that may send; no body has
+                                                          a key that counts beside one outside
     def credentials(request) -> list[Credential]          keys found without reading the body, strongest carrier first
     def parse(request, desk) -> Parsed | Reply | Refusal  never raises, whatever the bytes
     def reply(request, result) -> Reply                   what the client of this protocol wants to hear
@@ -80,7 +81,7 @@ class HttpRequest(NamedTuple):
     base_url: str = ""
     """Scheme and authority under which the client reaches this server, for documents that name it."""
     admission: Admission | None = None
-    """The result of the key in the headers when they came before, if they say nothing else: no charset, no other key."""
+    """The result of the key in the head when the same head came before, if it says nothing else: no charset, no other key."""
 
 
 class Credential(NamedTuple):

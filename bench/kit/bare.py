@@ -11,7 +11,15 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from bench.kit import snowplow
+
 PATHS = ("track", "page", "identify", "batch")
+
+
+async def pixel(request: web.Request) -> web.Response:
+    """Reads the query and answers."""
+    dict(request.query)
+    return web.Response(body=b"GIF89a", content_type="image/gif")
 
 
 async def handle(request: web.Request) -> web.Response:
@@ -25,6 +33,8 @@ def main() -> None:
     app = web.Application(client_max_size=64 * 2**20)
     for path in PATHS:
         app.router.add_post(f"/v1/{path}", handle)
+    app.router.add_post(snowplow.PATH, handle)
+    app.router.add_get("/i", pixel)
     uvloop.install()
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=1024)
 

@@ -14,6 +14,7 @@ import time
 
 import msgspec
 
+from bench.kit import snowplow
 from bench.kit.events import bodies
 
 TOKEN = "RUNTOKEN"
@@ -21,6 +22,8 @@ TOKEN = "RUNTOKEN"
 
 def requests_of(kind: str, count: int, per_request: int, host: str, key: str) -> list[bytes]:
     """Returns `count` whole HTTP requests of `per_request` events; ids hold `TOKEN`."""
+    if kind in snowplow.KINDS:
+        return snowplow.requests_of(kind, count, per_request, host)
     events = bodies(kind, count * per_request, TOKEN)
     made: list[bytes] = []
     for start in range(0, len(events), per_request):

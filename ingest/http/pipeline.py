@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from multidict import MultiMapping
 
@@ -137,10 +137,12 @@ class Pipeline:
 
     def known_admission(self, match: Match, asked: HttpRequest) -> Admission | None:
         """Returns what a key in the headers opens, if nothing else in the request can change that (`HttpRequest.known`)."""
-        if "charset" in asked.headers.get("content-type", "").lower():
+        kind = asked.headers.get("content-type", "").lower()
+        if "charset" in kind and not kind.endswith("charset=utf-8"):
             return None
         found = match.protocol.credentials(asked)
-        opened = self.intake.keys.admit(found) if decides(found, query=match.query_decides) else None
+        is_decided = decides(found, query=match.query_decides) or match.protocol.NAME in self._with_cookies
+        opened = self.intake.keys.admit(found) if is_decided else None
         return None if opened is None or isinstance(opened, Refusal) or opened[1] else opened[0]
 
     def begin(self, match: Match, asked: HttpRequest, peer: str | None, done: Done) -> Answered | None:
@@ -380,7 +382,14 @@ def content_encoding(headers: MultiMapping[str]) -> str | None:
 
 def parse_query(query: str) -> Mapping[str, str]:
     """Reads a query; if a name comes twice the last counts."""
-    return dict(parse_qsl(query, keep_blank_values=True))  # the limit of a line, 16 KiB, bounds it
+    found: dict[str, str] = {}
+    for pair in query.split("&"):  # the limit of a line, 16 KiB, bounds it
+        name, _, value = pair.partition("=")
+        if "%" in pair or "+" in pair:
+            name, value = unquote_plus(name), unquote_plus(value)
+        if pair:
+            found[name] = value
+    return found
 
 
 def too_large(what: str, limit: int, admission: Admission | None = None) -> Refusal:

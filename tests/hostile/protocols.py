@@ -8,6 +8,7 @@ import json
 
 from tests.hostile.edge import MIB, request
 from tests.hostile.requests import KEYED, Row, row
+from tests.hostile.snowplow import snowplow_rows
 from tests.support import dear_bodies
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -106,4 +107,4 @@ def otlp_rows() -> list[Row]:
 
 def protocol_rows() -> list[Row]:
     """All of them."""
-    return [*single_rows(), *classic_rows(), *otlp_rows()]
+    return [*single_rows(), *classic_rows(), *otlp_rows(), *snowplow_rows()]

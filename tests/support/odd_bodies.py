@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ingest.contract import Accepted, HttpRequest, Parsed, Refusal, Reply, SocketMessage, SocketProblem
-from ingest.protocols import segment, websocket
+from ingest.protocols import segment, snowplow, websocket
 from shared.events.event import facts_of, materialise
 from shared.events.frame import RequestContext
 from shared.events.outcome import DeadReason
@@ -145,6 +145,22 @@ def check_segment(asked: HttpRequest) -> Parsed | None:
     check_parsed(result, _sent(asked))
     segment.reply(asked, Accepted(len(result.heads), result.rejects))
     return result
+
+
+def check_snowplow(asked: HttpRequest) -> None:
+    """Parses a request of a tracker; whatever is accepted can be read, and a reject stays one when it is judged again."""
+    result = snowplow.parse(asked, CountingDesk(SMALL_PROJECT))
+    if isinstance(result, Reply | Refusal):
+        assert 200 <= result.status < 500
+        return
+    for head, body in zip(result.heads, result.bodies, strict=True):
+        assert head.message_id
+        assert isinstance(json.loads(bytes(body)), dict)
+    for reject in result.rejects:
+        again = Parsed(result.admission)
+        snowplow.judge_again(again, reject.body, result.form, lambda: "made")
+        assert [each.reason for each in again.rejects] == [reject.reason]
+    snowplow.reply(asked, Accepted(len(result.heads), result.rejects))
 
 
 def check_message(data: str | bytes) -> None:

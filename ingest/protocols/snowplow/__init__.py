@@ -68,8 +68,7 @@ def credentials(request: HttpRequest) -> list[Credential]:
 
 def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     """Reads any request of this protocol."""
-    found = credentials(request)
-    admission = desk.admit(found)
+    admission = request.admission or desk.admit(credentials(request))
     if isinstance(admission, Refusal) and (admission.code != "missing_key" or len(request.body) > SMALL_BYTES):
         return admission
     query = parameters_of(request.query, _NO_EVENT) if request.query else {}
@@ -101,7 +100,10 @@ def parse(request: HttpRequest, desk: Desk) -> Parsed | Reply | Refusal:
     if len(events) > limits.events_per_request:
         message = f"the request has more than {limits.events_per_request} events, the site's limit; send fewer at once"
         return admission.refuse(413, "too_many_events", message)
-    if query and len(events) * sum(map(len, query.values())) > MERGED_REQUESTS * limits.request_bytes:
+    if (
+        query
+        and len(events) * sum(len(name) + len(value) for name, value in query.items()) > MERGED_REQUESTS * limits.request_bytes
+    ):
         return admission.refuse(413, "query_too_large", "the query is too large to belong to each of so many events")
     visitor = visitor_of(request, admission, desk)
     headers = {"Set-Cookie": visitor.set_cookie} if visitor.set_cookie else None

@@ -49,6 +49,7 @@ _PROPERTIES = {
     "transaction": _TRANSACTION, "transaction_item": _ITEM,
     "ad_impression": {"ad_ba": "banner_id", "ad_ca": "campaign_id", "ad_ad": "advertiser_id", "ad_uid": "user_id"},
 }  # fmt: skip
+_CONTEXT = (("lang", "locale"), ("tz", "timezone"), ("ip", "ip"), ("ua", "userAgent"))
 _NUMBERS = frozenset({"value", "total", "tax", "shipping", "price", "quantity", *_PAGE_PING.values()})
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,12})?", re.ASCII)
 _MILLISECONDS = re.compile(r"\d{9,15}", re.ASCII)
@@ -115,10 +116,11 @@ def _event(
 ) -> tuple[Head, bytes, bool] | Fault:
     get = snowplow.get
     if get("ip"):
-        address = treat_address(_first(get("ip")), admission.ip) if admission.ip != "keep" else _first(get("ip"))
-        if network_id == ANONYMOUS:
-            address = None
-        snowplow["ip"] = address
+        address = None if network_id == ANONYMOUS else treat_address(_first(snowplow.pop("ip")), admission.ip)
+        if address is not None:
+            snowplow["ip"] = address
+        else:
+            snowplow.pop("ip", None)
     network_id = snowplow["nuid"] = network_id if network_id == ANONYMOUS else get("tnuid") or get("nuid") or network_id
     user_id = get("uid")
     anonymous_id = get("duid") or (network_id if network_id != ANONYMOUS else None)
@@ -135,19 +137,18 @@ def _event(
     body: dict[str, Any] = {}
     if kind == "page_view":
         type_, event = "page", None
-        body["name"] = get("page")
+        if page is not None and "title" in page:
+            body["name"] = page["title"]
         properties = page
     else:
         type_, event = "track", name
         body["event"] = name
         if kind != "unstruct":
             properties = _named(snowplow, _PROPERTIES.get(kind, {}))
-    body["userId"] = user_id
-    body["anonymousId"] = anonymous_id
-    body["timestamp"] = time_of(get("ttm")) or time_of(get("dtm"))
-    body["properties"] = properties
+    at = time_of(get("ttm")) or time_of(get("dtm"))
+    values = (("userId", user_id), ("anonymousId", anonymous_id), ("timestamp", at), ("properties", properties))
+    body.update({key: value for key, value in values if value is not None})
     body["context"] = _context(snowplow, page)
-    body = {key: value for key, value in body.items() if value is not None}
     try:
         written = _encode(body)
     except (UnicodeError, ValueError) as exc:
@@ -182,27 +183,36 @@ def _second(seconds: int) -> str | None:
 
 def _context(snowplow: dict[str, Any], page: dict[str, str] | None) -> dict[str, Any]:
     get = snowplow.get
+    context: dict[str, Any] = {} if page is None else {"page": page}
+    for parameter, key in _CONTEXT:
+        value = get(parameter)
+        if value:
+            context[key] = value
     screen = _SIZE.fullmatch(get("res") or "")
-    values = {
-        "page": page,
-        "locale": get("lang"),
-        "timezone": get("tz"),
-        "ip": get("ip"),
-        "userAgent": get("ua"),
-        "screen": {"width": int(screen[1]), "height": int(screen[2])} if screen else None,
-        "library": {"name": "snowplow", "version": get("tv")} if get("tv") else None,
-        "snowplow": {key: value for key, value in snowplow.items() if value is not None},
-    }
-    return {key: value for key, value in values.items() if value is not None}
+    if screen:
+        context["screen"] = {"width": int(screen[1]), "height": int(screen[2])}
+    if get("tv"):
+        context["library"] = {"name": "snowplow", "version": get("tv")}
+    context["snowplow"] = snowplow
+    return context
 
 
 def _page(url: str | None, title: str | None, referrer: str | None) -> dict[str, str] | None:
     if not url and not title and not referrer:
         return None
-    page = {"title": title, "url": url, "referrer": referrer}
+    page: dict[str, str] = {}
+    if title:
+        page["title"] = title
     if url:
-        page["path"], page["search"] = _parts(url) if len(url) <= _LONGEST_URL else (None, None)
-    return {key: value for key, value in page.items() if value}
+        page["url"] = url
+        path, search = _parts(url) if len(url) <= _LONGEST_URL else (None, None)
+        if path:
+            page["path"] = path
+        if search:
+            page["search"] = search
+    if referrer:
+        page["referrer"] = referrer
+    return page
 
 
 @lru_cache(2048)

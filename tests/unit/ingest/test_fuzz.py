@@ -21,7 +21,7 @@ from ingest.judge.budget import Budget
 from ingest.judge.encoding import BadEncoding, TooLarge, UnknownCharset, decode_body, to_utf8
 from ingest.judge.mend import Fault, read_leniently
 from ingest.judge.split import split_batch
-from ingest.protocols import segment
+from ingest.protocols import segment, snowplow
 from tests.support import odd_bodies
 
 BODIES = int(os.environ.get("FUZZ_BODIES", "400"))
@@ -50,6 +50,25 @@ def ask(
 def test_any_body_of_any_path(text: bytes, seed: int, route: str, key: dict[str, str]) -> None:
     for body in odd_bodies.mutations(text, seed, MUTATIONS):
         odd_bodies.within_time(partial(odd_bodies.check_segment, ask(route, body, key)))
+
+
+SNOWPLOW = [
+    b'{"data":[{"e":"ue","p":"web","ue_pr":"{\\"schema\\":\\"s\\",\\"data\\":{\\"schema\\":\\"iglu:a/b/c/1-0-0\\",\\"data\\":{}}}"}]}',
+    b'{"data":[{"e":"pv","eid":5,"co":{"schema":"s","data":[{"schema":"iglu:a/b/c/1-0-0","data":[1]}]},"ip":"1.2.3.4"},7]}',
+    b'{"schema":"iglu:a/b/c/1-0-0","data":[{"e":"pv"}]}',
+]
+
+
+@given(text=odd_bodies.texts, seed=odd_bodies.seeds, base=st.sampled_from(SNOWPLOW))
+@fuzz
+def test_any_body_and_query_of_a_snowplow_tracker(text: bytes, seed: int, base: bytes) -> None:
+    keyed = {"x-write-key": "web", "cookie": text.decode("utf-8", "replace")}
+    for number, body in enumerate(odd_bodies.mutations(text if seed % 3 == 0 else base, seed, MUTATIONS)):
+        route = (snowplow.TP2, snowplow.IGLU)[number % 2]
+        odd_bodies.within_time(partial(odd_bodies.check_snowplow, ask(route, body, keyed)))
+        packed = base64.urlsafe_b64encode(body).decode()
+        query = {"e": "ue", "token": "web", ("ue_px", "cx")[number % 2]: packed, "url": body.decode("utf-8", "replace")}
+        odd_bodies.check_snowplow(ask(snowplow.PIXEL, b"", {}, query, "GET"))
 
 
 @given(query=odd_bodies.queries, seed=odd_bodies.seeds, text=odd_bodies.texts)
